@@ -1,0 +1,68 @@
+# The one entry point. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+LISTEN ?= 127.0.0.1
+FUZZ_SECONDS ?= 60
+JOBS ?= $(shell nproc)
+NEXTEST := $(CARGO) nextest run --no-fail-fast --status-level fail --final-status-level slow
+LONG_TESTS := $(NEXTEST) -p crush-tests --run-ignored only --no-capture
+export SBC_LAB_OUT ?= $(CURDIR)/var/lab
+
+.PHONY: help
+help: ## list the targets
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: ## install what run and test need from Debian or Ubuntu (root), or say what is missing
+	@tests/lab/install.sh
+
+.PHONY: run
+run: ## build, start a private PostgreSQL and the SBC, say what to do next (LISTEN=address)
+	@tests/lab/install.sh run
+	@LISTEN='$(LISTEN)' deploy/dev/run.sh
+
+.PHONY: test
+test: ## all tests, with short versions of the long ones
+	@tests/lab/install.sh test
+	@mkdir -p '$(SBC_LAB_OUT)'
+	@if cargo nextest --version >/dev/null 2>&1; then $(NEXTEST) --workspace --all-targets; \
+	else $(CARGO) test --workspace --no-fail-fast; fi
+	@$(CARGO) test --workspace --doc --quiet
+
+.PHONY: test-phones
+test-phones: ## real phones in full, with the five idle minutes behind a NAT
+	@tests/lab/install.sh test
+	@$(LONG_TESTS) -E 'binary(phones) | binary(nat)'
+
+.PHONY: test-load
+test-load: ## SIPp at 100 calls/s for 60 s, with the database stopped, with kill -9, with a stepped clock
+	@tests/lab/install.sh test
+	@$(CARGO) build --release -p sbc
+	@$(LONG_TESTS) -E 'binary(load)'
+
+.PHONY: soak
+soak: ## load for an hour (SOAK_SECONDS)
+	@tests/lab/install.sh test
+	@$(CARGO) build --release -p sbc
+	@SBC_LOAD_SECONDS=$${SOAK_SECONDS:-3600} $(LONG_TESTS) -E 'binary(load) & test(full_load)'
+
+.PHONY: lint
+lint: ## formatting, clippy, shellcheck, licences and advisories, queries against a real database
+	@deploy/dev/lint.sh
+
+.PHONY: bench
+bench: ## side by side with Kamailio and rtpengine; writes bench/results.json
+	@tests/lab/install.sh bench
+	@$(CARGO) build --release --workspace --bins --examples
+	@python3 bench/bench.py
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZ_SECONDS (60)
+	@deploy/dev/fuzz.sh $(FUZZ_SECONDS)
+
+.PHONY: fuzz-long
+fuzz-long: ## every fuzz target for ten minutes
+	@deploy/dev/fuzz.sh 600

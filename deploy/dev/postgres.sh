@@ -1,0 +1,81 @@
+#!/usr/bin/env bash
+# A private PostgreSQL cluster: own data, own socket, no TCP port.
+#   postgres.sh start DIR   make it if need be, start it, print its connection URL
+#   postgres.sh stop DIR
+#   postgres.sh with COMMAND...   run a command with DATABASE_URL of a migrated throw-away cluster
+# PostgreSQL refuses to run as root; then it runs as the unprivileged user `postgres` of the Debian package.
+set -euo pipefail
+here=$(cd "$(dirname "$0")/../.." && pwd)
+
+binaries=$(dirname "$(command -v pg_ctl || compgen -G '/usr/lib/postgresql/*/bin/pg_ctl' | sort -V | tail -1)")
+[[ -x $binaries/pg_ctl ]] || { echo 'PostgreSQL is not installed: apt-get install postgresql' >&2; exit 1; }
+
+as_owner() {
+    if ((EUID == 0)); then (cd / && exec setpriv --reuid=postgres --regid=postgres --init-groups -- "$@"); else "$@"; fi
+}
+
+# A socket's path has room for 107 bytes only, so it is named by a digest of the directory, not put inside it.
+socket_of() { echo "${TMPDIR:-/tmp}/sbc-pg-$(id -u)-$(printf %s "$1" | sha256sum | cut -c1-12)"; }
+url_of() { echo "postgres://sbc@localhost/sbc?host=$(socket_of "$1")"; }
+
+# As root the data must lie where the user `postgres` can reach it; a checkout under /root is not such a place.
+reachable() { as_owner test -x "$1" 2>/dev/null; }
+
+data_of() {
+    local dir=$1
+    mkdir -p "$dir"
+    if ((EUID != 0)) || reachable "$dir"; then echo "$dir/postgres"; else
+        echo "/var/lib/postgresql/sbc-$(printf %s "$dir" | sha256sum | cut -c1-12)"
+    fi
+}
+
+start() {
+    local dir data socket
+    dir=$(realpath -m "$1")
+    data=$(data_of "$dir")
+    socket=$(socket_of "$dir")
+    mkdir -p "$data" "$socket"
+    if ((EUID == 0)); then chown postgres: "$data" "$socket"; fi
+    chmod 700 "$data"
+    chmod 755 "$socket"
+    if [[ ! -s $data/PG_VERSION ]]; then
+        as_owner "$binaries/initdb" -D "$data" -U sbc -E UTF8 --locale=C -A trust >/dev/null
+    fi
+    if ! as_owner "$binaries/pg_ctl" -D "$data" status >/dev/null 2>&1; then
+        as_owner "$binaries/pg_ctl" -D "$data" -w -t 60 -l "$data/log" \
+            -o "-c listen_addresses='' -c unix_socket_directories='$socket' -c max_connections=50" start >/dev/null ||
+            { tail -20 "$data/log" >&2; exit 1; }
+    fi
+    if [[ -z $("$binaries/psql" -h "$socket" -U sbc -d postgres -Atc "select 1 from pg_database where datname = 'sbc'") ]]; then
+        "$binaries/createdb" -h "$socket" -U sbc sbc
+    fi
+    url_of "$dir"
+}
+
+stop() {
+    local dir data
+    dir=$(realpath -m "$1")
+    data=$(data_of "$dir")
+    [[ -s $data/PG_VERSION ]] || return 0
+    as_owner "$binaries/pg_ctl" -D "$data" -m fast -w stop >/dev/null 2>&1 || true
+    rm -rf "$(socket_of "$dir")"
+}
+
+case ${1:-} in
+    start) start "${2:?directory}" ;;
+    stop) stop "${2:?directory}" ;;
+    with)
+        shift
+        scratch=$(mktemp -d)
+        chmod 755 "$scratch"
+        if ((EUID == 0)); then chown postgres: "$scratch"; fi
+        trap 'stop "$scratch"; rm -rf "$scratch"' EXIT
+        DATABASE_URL=$(start "$scratch")
+        export DATABASE_URL
+        if compgen -G "$here/migrations/*.sql" >/dev/null && cargo sqlx --version >/dev/null 2>&1; then
+            cargo sqlx migrate run --source "$here/migrations" >/dev/null
+        fi
+        "$@"
+        ;;
+    *) sed -n '2,7p' "$0"; exit 2 ;;
+esac

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# `make run`: the SBC with a private database and a small demo, in the foreground. LISTEN=address serves other machines.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+listen=${LISTEN:-127.0.0.1}
+var=$PWD/var/run
+mkdir -p "$var"
+
+echo 'building (release) ...'
+cargo build --release --quiet -p sbc
+program=${CARGO_TARGET_DIR:-target}/release/sbc
+[[ -x $program ]] || { echo "no program at $program: does the crate sbc have a binary?" >&2; exit 1; }
+
+sbc_pid=
+finish() {
+    trap - EXIT INT TERM
+    if [[ -n $sbc_pid ]] && kill -0 "$sbc_pid" 2>/dev/null; then
+        kill -TERM "$sbc_pid" 2>/dev/null || true
+        wait "$sbc_pid" 2>/dev/null || true
+    fi
+    deploy/dev/postgres.sh stop "$var"
+    echo 'stopped; the data stays under var/run'
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+DATABASE_URL=$(deploy/dev/postgres.sh start "$var")
+export DATABASE_URL
+sed -e "s|@LISTEN@|$listen|g" -e "s|@VAR@|$var|g" -e "s|@DATABASE_URL@|$DATABASE_URL|g" deploy/dev/sbc.toml.in >"$var/sbc.toml"
+"$program" migrate --config "$var/sbc.toml"
+# The seed is idempotent: a second run continues with the same data.
+psql -q -v ON_ERROR_STOP=1 "$DATABASE_URL" -v listen="$listen" -f deploy/dev/seed.sql
+
+# In the background so that a signal reaches the trap at once.
+"$program" serve --config "$var/sbc.toml" &
+sbc_pid=$!
+sed -e "s|@LISTEN@|$listen|g" deploy/dev/welcome.txt
+wait "$sbc_pid"
