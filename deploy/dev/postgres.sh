@@ -7,7 +7,9 @@
 set -euo pipefail
 here=$(cd "$(dirname "$0")/../.." && pwd)
 
-binaries=$(dirname "$(command -v pg_ctl || compgen -G '/usr/lib/postgresql/*/bin/pg_ctl' | sort -V | tail -1)")
+# Debian's versioned folder first: a link to pg_ctl in PATH need not have psql beside it.
+pg_ctl=$(compgen -G '/usr/lib/postgresql/*/bin/pg_ctl' | sort -V | tail -1 || true)
+binaries=$(dirname "$(readlink -f "${pg_ctl:-$(command -v pg_ctl || echo missing)}")")
 [[ -x $binaries/pg_ctl ]] || { echo 'PostgreSQL is not installed: apt-get install postgresql' >&2; exit 1; }
 
 as_owner() {

@@ -1,0 +1,36 @@
+//! The laboratory: two networks in namespaces, real peers in them, and what passes between them.
+//!
+//! Nothing here leaves the namespaces a [`Lab`] makes, and everything a lab started ends when it is dropped.
+
+pub mod baresip;
+pub mod capture;
+pub mod kamailio;
+pub mod linphone;
+pub mod network;
+pub mod process;
+pub mod sipp;
+pub mod tone;
+
+pub use network::{Lab, Network};
+pub use process::Process;
+
+/// Why the laboratory could not do something: text for the person who reads the test's output.
+#[derive(Debug, Clone)]
+pub struct Failure(pub String);
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Failure {}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Failure(error.to_string())
+    }
+}
+
+/// What every operation of the laboratory returns.
+pub type Result<T> = std::result::Result<T, Failure>;
