@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""Side by side with Kamailio + rtpengine, in one run: prints every figure and writes bench/results.json.
+
+usage: bench.py [--only PRODUCT] [--seconds N] [--held N]     (root, two CPUs; see `make bench`)
+A ratio is written only when both of its sides were measured in this run.
+"""
+
+import argparse
+import csv
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+import products
+from rig import ACCESS, CORE, Rig, cpu_seconds, kernel_bytes, proportional_bytes, settle, softirq_seconds
+
+ROOT = Path(__file__).resolve().parent.parent
+SCENARIOS = ROOT / "tests/lab/sipp"
+
+
+def sipp(rig, host, label, scenario, local, *more):
+    statistics = rig.folder / f"{label}.csv"
+    process = rig.start(host, 0, "sipp", "-nostdin", "-trace_err", "-error_file", rig.folder / f"{label}-errors.log", "-trace_stat", "-fd", "1", "-stf", statistics, "-sf", SCENARIOS / scenario,
+                        "-i", local, "-mi", local, "-p", 5060, "-buff_size", 8000000, *more)
+    process.statistics = statistics
+    return process
+
+
+def last_row(process):
+    """SIPp's newest statistics by name; it writes no line before its first second has passed."""
+    rows = list(csv.reader(process.statistics.open(), delimiter=";"))
+    if len(rows) < 2:
+        raise RuntimeError("SIPp left no statistics: " + Path(process.log.name).read_text()[-2000:])
+    return dict(zip(rows[0], rows[-1]))
+
+
+def call_cost(rig, product, rate, seconds):
+    """CPU per call of the product's processes, in milliseconds, with softirq of its CPU apart."""
+    answerer = sipp(rig, "answerer", f"{product.name}-uas", "answerer.xml", f"{CORE}.12")
+    settle()
+    before, soft_before, began = cpu_seconds(product.processes), softirq_seconds(1), time.time()
+    calls = rate * seconds
+    caller = sipp(rig, "caller", f"{product.name}-uac", "caller.xml", f"{ACCESS}.11", "-s", "load", "-d", 1000, "-r", rate,
+                  "-m", calls, "-l", rate * 10, f"{ACCESS}.1:5060")
+    caller.wait(seconds * 3 + 40)
+    spent = cpu_seconds(product.processes) - before
+    soft = softirq_seconds(1) - soft_before
+    row = last_row(caller)
+    succeeded, failed = int(row["SuccessfulCall(C)"]), int(row["FailedCall(C)"])
+    rig.stop(answerer)
+    return {
+        f"{product.name}_cpu_ms_per_call": 1000 * spent / max(succeeded, 1),
+        f"{product.name}_softirq_ms_per_call": 1000 * soft / max(succeeded, 1),
+        f"{product.name}_calls_succeeded": succeeded,
+        f"{product.name}_calls_failed": failed,
+        f"{product.name}_call_seconds": time.time() - began,
+    }
+
+
+def held_cost(rig, product, held):
+    """Memory per held call: the processes' proportional set and the kernel's slab, in KiB."""
+    answerer = sipp(rig, "answerer", f"{product.name}-uas-held", "answerer.xml", f"{CORE}.12")
+    settle()
+    own, kernel = proportional_bytes(product.processes), kernel_bytes()
+    rate = 250
+    caller = sipp(rig, "caller", f"{product.name}-uac-held", "caller.xml", f"{ACCESS}.11", "-s", "load", "-d", 600000, "-r", rate,
+                  "-m", held, "-l", held, f"{ACCESS}.1:5060")
+    settle(held / rate + 6)
+    own, kernel = proportional_bytes(product.processes) - own, kernel_bytes() - kernel
+    open_calls = int(last_row(caller)["CurrentCall"])
+    rig.stop(caller)
+    rig.stop(answerer)
+    return {
+        f"{product.name}_held_calls": open_calls,
+        f"{product.name}_process_kib_per_held_call": own / 1024 / max(open_calls, 1),
+        f"{product.name}_kernel_kib_per_held_call": kernel / 1024 / max(open_calls, 1),
+        f"{product.name}_memory_kib_per_held_call": (own + kernel) / 1024 / max(open_calls, 1),
+    }
+
+
+def measure(product_class, arguments):
+    figures = {}
+    for part in (lambda rig, p: call_cost(rig, p, 300, arguments.seconds), lambda rig, p: held_cost(rig, p, arguments.held)):
+        with Rig() as rig:
+            product = product_class(rig)
+            figures.update(part(rig, product))
+    return figures
+
+
+RATIOS = {
+    "cpu_per_call_vs_kamailio_rtpengine": "cpu_ms_per_call",
+    "memory_per_call_vs_kamailio_rtpengine": "memory_kib_per_held_call",
+}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=sorted(products.ALL))
+    parser.add_argument("--seconds", type=int, default=20)
+    parser.add_argument("--held", type=int, default=5000)
+    arguments = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("the benchmarks make network namespaces: run them as root")
+    figures, missing = {}, []
+    for name, product_class in products.ALL.items():
+        if arguments.only in (None, name):
+            reason = product_class.impossible()
+            if reason:
+                missing.append(f"{name}: {reason}")
+            else:
+                figures.update(measure(product_class, arguments))
+    for ratio, figure in RATIOS.items():
+        ours, theirs = figures.get(f"sbc_{figure}"), figures.get(f"kamailio_rtpengine_{figure}")
+        if ours is not None and theirs:
+            figures[ratio] = ours / theirs
+    for name, value in figures.items():
+        print(f"{name:50} {value:14.3f}")
+    (ROOT / "bench/results.json").write_text(json.dumps({name: round(value, 4) for name, value in figures.items()}, indent=2) + "\n")
+    for line in missing:
+        print("NOT MEASURED", line)
+    if missing:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What is compared: each product starts in the rig's middle namespace and lists its processes."""
+
+import glob
+import os
+import shutil
+from pathlib import Path
+
+from rig import ACCESS, CORE, settle
+
+HERE = Path(__file__).resolve().parent
+
+
+class KamailioRtpengine:
+    """Kamailio with rtpengine in user space, both in the foreground with our configuration."""
+
+    name = "kamailio_rtpengine"
+
+    @staticmethod
+    def impossible():
+        missing = [program for program in ("kamailio", "rtpengine", "sipp") if not shutil.which(program)]
+        return f"not installed: {', '.join(missing)} (make install)" if missing else None
+
+    def __init__(self, rig):
+        media = rig.start("product", 1, "rtpengine", "--foreground", "--log-stderr", "--log-level=3", "--table=-1",
+                          f"--interface=access/{ACCESS}.1", f"--interface=core/{CORE}.1", "--listen-ng=127.0.0.1:2223",
+                          "--port-min=20000", "--port-max=60000", "--num-threads=1", "--config-file=none")
+        settle()
+        modules = glob.glob("/usr/lib/*/kamailio/modules")[0]
+        configuration = rig.folder / "kamailio.cfg"
+        configuration.write_text((HERE / "peers/kamailio.cfg").read_text().replace("@MODULES@", modules))
+        signalling = rig.start("product", 1, "kamailio", "-DD", "-E", "-m", "256", "-M", "16", "-Y", rig.folder,
+                               "-P", rig.folder / "kamailio.pid", "-f", configuration)
+        settle(2)
+        self.processes = [media, signalling]
+        for process in self.processes:
+            if process.poll() is not None:
+                raise RuntimeError(f"{process.args} ended: {Path(process.log.name).read_text()[-2000:]}")
+
+
+class Sbc:
+    """This program, with the configuration of bench/peers/sbc.toml.in: realms access and core, a trunk to the answerer."""
+
+    name = "sbc"
+    template = HERE / "peers/sbc.toml.in"
+
+    @staticmethod
+    def program():
+        return Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target")) / "release/sbc"
+
+    @classmethod
+    def impossible(cls):
+        if not cls.program().exists():
+            return f"no program at {cls.program()}"
+        return None if cls.template.exists() else f"no configuration template at {cls.template}"
+
+    def __init__(self, rig):
+        configuration = rig.folder / "sbc.toml"
+        configuration.write_text(self.template.read_text().replace("@VAR@", str(rig.folder)))
+        serving = rig.start("product", 1, self.program(), "serve", "--config", configuration)
+        settle(2)
+        self.processes = [serving]
+        if serving.poll() is not None:
+            raise RuntimeError(f"sbc ended: {Path(serving.log.name).read_text()[-2000:]}")
+
+
+ALL = {KamailioRtpengine.name: KamailioRtpengine, Sbc.name: Sbc}
