@@ -1,0 +1,153 @@
+//! Where a party really is (RFC 7362): learnt from what arrives, but not from anybody.
+//!
+//! A source is learnt only within a window after an offer or answer. The signalled address counts most, then the
+//! address that signalling comes from; any other only if nothing better came for half a second. What is learnt is
+//! held: another source takes its place by signalling, or, if a setting allows it, by being the same host with the same
+//! stream after a silence (a NAT that rebinds). What comes from elsewhere is counted and dropped.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::rtp::Header;
+
+/// How long after signalling a source may be learnt.
+pub const WINDOW: Duration = Duration::from_secs(10);
+/// How long a stranger must wait for somebody better.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the learnt source must have been silent before the same stream may come from another port.
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// One component's latch.
+#[derive(Debug, Clone)]
+pub struct Latch {
+    signalled: Option<SocketAddr>,
+    signalling: IpAddr,
+    learnt: Option<SocketAddr>,
+    window: Duration,
+    heard: Duration,
+    stranger_since: Option<Duration>,
+    follows_rebinding: bool,
+}
+
+impl Latch {
+    /// Closed until the first [`signal`](Self::signal).
+    pub fn new(signalling: IpAddr, follows_rebinding: bool) -> Self {
+        Self {
+            signalled: None,
+            signalling: signalling.to_canonical(),
+            learnt: None,
+            window: Duration::ZERO,
+            heard: Duration::ZERO,
+            stranger_since: None,
+            follows_rebinding,
+        }
+    }
+
+    /// An offer or answer named an address.
+    pub fn signal(&mut self, address: Option<SocketAddr>, signalling: IpAddr, now: Duration) {
+        if address != self.signalled {
+            self.learnt = None;
+        }
+        self.signalled = address;
+        self.signalling = signalling.to_canonical();
+        self.window = now + WINDOW;
+        self.stranger_since = None;
+    }
+
+    /// Where packets to it go.
+    pub fn destination(&self) -> Option<SocketAddr> {
+        self.learnt.or(self.signalled)
+    }
+
+    /// Whether a source has been learnt.
+    pub fn is_learnt(&self) -> bool {
+        self.learnt.is_some()
+    }
+
+    /// Whether a packet is its. `stream` is what its RTP header says and what was heard last of its stream.
+    #[inline]
+    pub fn accepts(&mut self, source: SocketAddr, stream: Option<(&Header, (u32, u16))>, now: Duration) -> bool {
+        if self.learnt == Some(source) {
+            self.heard = now;
+            return true;
+        }
+        self.judge(source, stream, now)
+    }
+
+    #[cold]
+    fn judge(&mut self, source: SocketAddr, stream: Option<(&Header, (u32, u16))>, now: Duration) -> bool {
+        let is_open = now <= self.window;
+        let is_signalled = self.signalled == Some(source);
+        let accepted = match self.learnt {
+            None if is_signalled => true,
+            None => {
+                let is_known = source.ip() == self.signalling || self.signalled.is_some_and(|address| address.ip() == source.ip());
+                is_open && (is_known || self.has_waited(now))
+            }
+            Some(_) if is_open && is_signalled => true,
+            Some(learnt) => {
+                let continues = stream.is_some_and(|(header, (ssrc, sequence))| {
+                    header.ssrc == ssrc && (1..3000).contains(&header.sequence.wrapping_sub(sequence))
+                });
+                self.follows_rebinding && continues && learnt.ip() == source.ip() && now >= self.heard + SILENCE
+            }
+        };
+        if accepted {
+            self.learnt = Some(source);
+            self.heard = now;
+        }
+        accepted
+    }
+
+    fn has_waited(&mut self, now: Duration) -> bool {
+        let since = *self.stranger_since.get_or_insert(now);
+        now >= since + PATIENCE
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().unwrap()
+    }
+
+    fn latch() -> Latch {
+        let mut latch = Latch::new("203.0.113.1".parse().unwrap(), true);
+        latch.signal(Some(address("10.0.0.5:4000")), "203.0.113.1".parse().unwrap(), SECOND);
+        latch
+    }
+
+    #[test]
+    fn a_phone_behind_nat_is_learnt_by_the_address_of_its_signalling_and_held() {
+        let mut latch = latch();
+        assert!(!latch.accepts(address("198.51.100.7:9"), None, SECOND));
+        assert!(latch.accepts(address("203.0.113.1:61000"), None, SECOND));
+        assert_eq!(latch.destination(), Some(address("203.0.113.1:61000")));
+        assert!(!latch.accepts(address("203.0.113.1:61001"), None, SECOND));
+        assert!(!latch.accepts(address("198.51.100.7:9"), None, 2 * SECOND));
+    }
+
+    #[test]
+    fn nobody_is_learnt_after_the_window() {
+        let mut latch = latch();
+        assert!(!latch.accepts(address("203.0.113.1:61000"), None, SECOND + WINDOW + SECOND));
+        assert!(latch.accepts(address("10.0.0.5:4000"), None, SECOND + WINDOW + SECOND), "the signalled address always may");
+    }
+
+    #[test]
+    fn a_rebinding_is_followed_only_by_the_same_stream_after_a_silence() {
+        let mut latch = latch();
+        assert!(latch.accepts(address("203.0.113.1:61000"), None, SECOND));
+        let header = Header { payload_type: 0, marker: false, sequence: 101, timestamp: 0, ssrc: 7 };
+        let late = 20 * SECOND;
+        assert!(!latch.accepts(address("203.0.113.1:62000"), Some((&header, (8, 100))), late), "another stream");
+        assert!(!latch.accepts(address("203.0.113.2:62000"), Some((&header, (7, 100))), late), "another host");
+        assert!(latch.accepts(address("203.0.113.1:61000"), None, late));
+        assert!(!latch.accepts(address("203.0.113.1:62000"), Some((&header, (7, 100))), late + SILENCE / 2), "too soon");
+        assert!(latch.accepts(address("203.0.113.1:62000"), Some((&header, (7, 100))), late + SILENCE));
+    }
+}

@@ -1,0 +1,15 @@
+//! The media plane without sockets: sessions, SDP editing, latching (RFC 7362), RTP and RTCP statistics.
+//!
+//! A [`Worker`] owns sessions. It is told what signalling agreed ([`session::Request`]) and what arrived on which
+//! socket ([`Worker::packet`]); it says where each packet goes. Sockets come from the shell by way of [`worker::Ports`].
+
+pub mod latch;
+pub mod rtcp;
+pub mod rtp;
+pub mod sdp;
+pub mod session;
+pub mod statistics;
+pub mod stun;
+pub mod worker;
+
+pub use worker::Worker;

@@ -1,0 +1,172 @@
+//! RTCP (RFC 3550 §6): what it tells about a stream, and a copy without the names that it carries.
+
+/// A report block (RFC 3550 §6.4.1), or a sender report's own part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Report {
+    /// A sender report: the middle 32 bits of its NTP time.
+    Sender {
+        /// Whose.
+        ssrc: u32,
+        /// To be repeated in the other side's LSR.
+        middle: u32,
+    },
+    /// A reception report.
+    Reception {
+        /// About which source.
+        ssrc: u32,
+        /// Fraction lost, in 256ths.
+        fraction_lost: u8,
+        /// Extended highest sequence number.
+        highest: u32,
+        /// Interarrival jitter in clock units.
+        jitter: u32,
+        /// LSR.
+        last_sender_report: u32,
+        /// DLSR, in 65536ths of a second.
+        delay: u32,
+    },
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_be_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// The packets of a compound one; stops at the first that is broken.
+fn packets(compound: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = compound;
+    std::iter::from_fn(move || {
+        let head: &[u8; 4] = rest.first_chunk()?;
+        let length = 4 * (usize::from(u16::from_be_bytes([head[2], head[3]])) + 1);
+        if head[0] >> 6 != 2 || length > rest.len() {
+            return None;
+        }
+        let (packet, after) = rest.split_at(length);
+        rest = after;
+        Some(packet)
+    })
+}
+
+/// What a compound packet reports.
+pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
+    for packet in packets(compound) {
+        let count = usize::from(packet[0] & 0x1f);
+        let first_block = match packet[1] {
+            200 => {
+                if let (Some(ssrc), Some(high), Some(low)) = (word(packet, 4), word(packet, 8), word(packet, 12)) {
+                    each(Report::Sender { ssrc, middle: high << 16 | low >> 16 });
+                }
+                28
+            }
+            201 => 8,
+            _ => continue,
+        };
+        for index in 0..count {
+            let at = first_block + 24 * index;
+            let Some(block) = packet.get(at..at + 24) else { break };
+            let (Some(ssrc), Some(lost), Some(highest), Some(jitter), Some(last_sender_report), Some(delay)) =
+                (word(block, 0), word(block, 4), word(block, 8), word(block, 12), word(block, 16), word(block, 20))
+            else {
+                break;
+            };
+            each(Report::Reception { ssrc, fraction_lost: (lost >> 24) as u8, highest, jitter, last_sender_report, delay });
+        }
+    }
+}
+
+/// A copy in which every SDES item is our CNAME (RFC 3550 §6.5): names and addresses of one side end here. `None` if
+/// there is nothing to change, or if the packet cannot be read (SRTCP): then it passes as it is.
+pub fn without_names(compound: &[u8], cname: &[u8]) -> Option<Vec<u8>> {
+    if !packets(compound).any(|packet| packet[1] == 202) {
+        return None;
+    }
+    let cname = &cname[..cname.len().min(64)];
+    let mut out = Vec::with_capacity(compound.len() + 32);
+    for packet in packets(compound) {
+        match packet[1] {
+            202 => write_names(packet, cname, &mut out),
+            // BYE may bear a reason in words.
+            203 => {
+                let sources = 4 * usize::from(packet[0] & 0x1f);
+                let Some(sources) = packet.get(4..4 + sources) else { continue };
+                out.extend_from_slice(&[packet[0], 203]);
+                out.extend_from_slice(&((sources.len() / 4) as u16).to_be_bytes());
+                out.extend_from_slice(sources);
+            }
+            // Application-defined packets may hold anything.
+            204 => {}
+            _ => out.extend_from_slice(packet),
+        }
+    }
+    Some(out)
+}
+
+fn write_names(packet: &[u8], cname: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    out.extend_from_slice(&[0x80, 202, 0, 0]);
+    let mut chunks = 0u8;
+    let mut at = 4;
+    while chunks < packet[0] & 0x1f {
+        let Some(ssrc) = packet.get(at..at + 4) else { break };
+        out.extend_from_slice(ssrc);
+        out.extend_from_slice(&[1, cname.len() as u8]);
+        out.extend_from_slice(cname);
+        out.push(0);
+        while !(out.len() - start).is_multiple_of(4) {
+            out.push(0);
+        }
+        chunks += 1;
+        at += 4;
+        // To the end of the chunk: a zero item, then up to the next word.
+        while let Some(kind) = packet.get(at) {
+            if *kind == 0 {
+                at = (at / 4 + 1) * 4;
+                break;
+            }
+            at += 2 + usize::from(packet.get(at + 1).copied().unwrap_or(0));
+        }
+    }
+    out[start] = 0x80 | chunks;
+    let words = ((out.len() - start) / 4 - 1) as u16;
+    out[start + 2..start + 4].copy_from_slice(&words.to_be_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compound(name: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x81, 200, 0, 12];
+        packet.extend((0..48u8).map(|byte| byte + 1));
+        let mut sdes = vec![0x81, 202, 0, 0, 0, 0, 0, 9, 1, name.len() as u8];
+        sdes.extend_from_slice(name);
+        sdes.push(0);
+        while sdes.len() % 4 != 0 {
+            sdes.push(0);
+        }
+        sdes[3] = (sdes.len() / 4 - 1) as u8;
+        packet.extend(sdes);
+        packet
+    }
+
+    #[test]
+    fn names_are_replaced_and_reports_stay() {
+        let original = compound(b"alice@10.1.1.9");
+        let clean = without_names(&original, b"anchor").unwrap();
+        assert!(memchr::memmem::find(&clean, b"alice").is_none());
+        assert_eq!(clean[..52], original[..52]);
+        assert_eq!(clean.len() % 4, 0);
+        let mut seen = Vec::new();
+        reports(&clean, |report| seen.push(report));
+        assert_eq!(seen.len(), 2);
+        assert_eq!(packets(&clean).count(), 2);
+    }
+
+    #[test]
+    fn truncated_packets_are_read_as_far_as_they_go() {
+        let original = compound(b"alice");
+        for length in 0..original.len() {
+            reports(&original[..length], |_| {});
+            let _ = without_names(&original[..length], b"x");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The fixed header of RTP (RFC 3550 §5.1), all that relaying looks at.
+
+/// What a relay reads of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Header {
+    /// Payload type.
+    pub payload_type: u8,
+    /// Marker bit.
+    pub marker: bool,
+    /// Sequence number.
+    pub sequence: u16,
+    /// Timestamp, in the codec's clock.
+    pub timestamp: u32,
+    /// Synchronisation source.
+    pub ssrc: u32,
+}
+
+impl Header {
+    /// `None` if it is no RTP version 2 packet.
+    pub fn read(packet: &[u8]) -> Option<Self> {
+        let head: &[u8; 12] = packet.first_chunk()?;
+        if head[0] >> 6 != 2 {
+            return None;
+        }
+        Some(Self {
+            payload_type: head[1] & 0x7f,
+            marker: head[1] & 0x80 != 0,
+            sequence: u16::from_be_bytes([head[2], head[3]]),
+            timestamp: u32::from_be_bytes([head[4], head[5], head[6], head[7]]),
+            ssrc: u32::from_be_bytes([head[8], head[9], head[10], head[11]]),
+        })
+    }
+
+    /// Octets before the payload.
+    pub fn payload_offset(packet: &[u8]) -> Option<usize> {
+        let first = *packet.first()?;
+        let mut offset = 12 + 4 * usize::from(first & 0xf);
+        if first & 0x10 != 0 {
+            let length = packet.get(offset + 2..offset + 4)?;
+            offset += 4 + 4 * usize::from(u16::from_be_bytes([length[0], length[1]]));
+        }
+        (offset <= packet.len()).then_some(offset)
+    }
+}
+
+/// Whether a packet of a shared port is RTCP (RFC 5761 §4).
+pub fn is_rtcp(packet: &[u8]) -> bool {
+    packet.len() >= 8 && packet[0] >> 6 == 2 && (192..=223).contains(&packet[1])
+}

@@ -1,0 +1,148 @@
+//! What signalling tells the media plane of a call, and what it is told back.
+
+use std::net::{IpAddr, SocketAddr};
+
+use bytes::Bytes;
+
+pub use crate::sdp::Direction;
+
+/// One end of a session: a party (0 is the caller), and the early dialog of an outgoing one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// 0 is the caller; each outgoing INVITE is a party of its own.
+    pub party: u16,
+    /// Its early dialog.
+    pub branch: u16,
+}
+
+/// What must be known of a party beyond its SDP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Party {
+    /// The number of its realm: which media addresses face it.
+    pub realm: u16,
+    /// Where its signalling comes from.
+    pub signalling: SocketAddr,
+}
+
+/// What to do in a session.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// `from` has offered; `to` is to be offered the reply.
+    Offer {
+        /// The exchange.
+        exchange: u32,
+        /// Who offered.
+        from: Endpoint,
+        /// Who is to be offered.
+        to: Endpoint,
+        /// About `from`.
+        from_party: Party,
+        /// About `to`.
+        to_party: Party,
+        /// The offer.
+        sdp: Bytes,
+    },
+    /// `from` has answered the offer of `to`.
+    Answer {
+        /// The exchange.
+        exchange: u32,
+        /// Who answered.
+        from: Endpoint,
+        /// The offerer.
+        to: Endpoint,
+        /// The answer.
+        sdp: Bytes,
+    },
+    /// This branch has won; other outgoing parties are gone.
+    Select(Endpoint),
+    /// The offer is void: the last agreed state stands.
+    Cancel(u32),
+    /// A party is gone.
+    Drop(Endpoint),
+    /// The call is over.
+    Delete,
+    /// Statistics so far.
+    Query,
+}
+
+/// The reply to `Offer`, `Answer`, `Delete` and `Query`.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Reply {
+    /// A description for the other side.
+    Description(Result<Described, Refusal>),
+    /// The final count.
+    Deleted(Vec<StreamStatistics>),
+    /// The count so far.
+    Statistics(Vec<StreamStatistics>),
+}
+
+/// A description for the other side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Described {
+    /// Its bytes.
+    pub sdp: Bytes,
+    /// The handed-in one, in brief.
+    pub streams: Vec<StreamSummary>,
+}
+
+/// One m-line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamSummary {
+    /// `audio`, `video`, ...
+    pub kind: String,
+    /// Codec names in order of preference.
+    pub codecs: Vec<String>,
+    /// As its author means it.
+    pub direction: Direction,
+    /// `RTP/AVP`, ...
+    pub profile: String,
+    /// Port 0.
+    pub refused: bool,
+}
+
+/// Why there is no description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// It can't be read.
+    Malformed,
+    /// Nothing of it can be relayed, or the answer breaks RFC 3264.
+    NotAcceptable,
+    /// No port is free.
+    NoPorts,
+    /// Session, exchange or endpoint are unknown.
+    Unknown,
+}
+
+/// What came from one party in one stream.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StreamStatistics {
+    /// Who sent it.
+    pub endpoint: Endpoint,
+    /// Its m-line, from 0.
+    pub stream: u16,
+    /// `audio`, `video`, ...
+    pub kind: String,
+    /// The codec last heard.
+    pub codec: String,
+    /// RTP packets.
+    pub packets: u64,
+    /// Their octets.
+    pub octets: u64,
+    /// Packets that never came.
+    pub lost: u64,
+    /// Dropped as a stranger's.
+    pub strangers: u64,
+    /// Interarrival jitter, ms.
+    pub jitter_ms: f32,
+    /// Round trip, ms.
+    pub rtt_ms: Option<f32>,
+    /// Mean opinion score.
+    pub mos: Option<f32>,
+    /// Telephone events.
+    pub dtmf: u32,
+}
+
+/// Where a description points, for choosing an address family.
+pub(crate) fn is_ipv6(address: IpAddr) -> bool {
+    matches!(address.to_canonical(), IpAddr::V6(_))
+}

@@ -1,0 +1,54 @@
+//! What a worker counts, for the metrics endpoint.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One per worker, written by it alone, once per batch.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    received: AtomicU64,
+    sent: AtomicU64,
+    dropped: AtomicU64,
+    send_failed: AtomicU64,
+    sessions: AtomicU64,
+    ports_in_use: AtomicU64,
+}
+
+/// A copy of the numbers.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Snapshot {
+    /// Packets received.
+    pub received: u64,
+    /// Packets sent.
+    pub sent: u64,
+    /// Packets that belonged to nobody.
+    pub dropped: u64,
+    /// Packets the kernel refused to send.
+    pub send_failed: u64,
+    /// Sessions now.
+    pub sessions: u64,
+    /// Pairs of ports in use now.
+    pub ports_in_use: u64,
+}
+
+impl WorkerCounters {
+    pub(crate) fn store(&self, now: &Snapshot) {
+        self.received.store(now.received, Ordering::Relaxed);
+        self.sent.store(now.sent, Ordering::Relaxed);
+        self.dropped.store(now.dropped, Ordering::Relaxed);
+        self.send_failed.store(now.send_failed, Ordering::Relaxed);
+        self.sessions.store(now.sessions, Ordering::Relaxed);
+        self.ports_in_use.store(now.ports_in_use, Ordering::Relaxed);
+    }
+
+    /// The numbers now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            received: self.received.load(Ordering::Relaxed),
+            sent: self.sent.load(Ordering::Relaxed),
+            dropped: self.dropped.load(Ordering::Relaxed),
+            send_failed: self.send_failed.load(Ordering::Relaxed),
+            sessions: self.sessions.load(Ordering::Relaxed),
+            ports_in_use: self.ports_in_use.load(Ordering::Relaxed),
+        }
+    }
+}

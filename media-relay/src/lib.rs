@@ -1,0 +1,15 @@
+//! The media plane's shell: worker threads, batched socket I/O, port allocation round [`media_core`].
+//!
+//! A session lives on one worker. Commands reach it by a queue and an eventfd; replies and events go back by a
+//! callback. On the way of a packet there is no lock, no allocation and no log line.
+
+mod batch;
+mod counters;
+mod poll;
+mod ports;
+mod relay;
+mod thread;
+
+pub use counters::{Snapshot, WorkerCounters};
+pub use ports::{Address, RealmMedia};
+pub use relay::{Event, Relay, RelaySettings, StartError};

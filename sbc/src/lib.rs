@@ -1,0 +1,14 @@
+//! The program: configuration, policy, records and HTTP round the signalling and the media plane.
+//!
+//! All that touches PostgreSQL or HTTP is here, and here alone signalling and media meet ([`planes`]).
+
+pub mod config;
+pub mod doctor;
+pub mod http;
+pub mod journal;
+pub mod metrics;
+pub mod planes;
+pub mod policy;
+pub mod serve;
+pub mod ship;
+pub mod store;

@@ -1,0 +1,91 @@
+//! `sbc`: the command line.
+#![expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sbc::config::Settings;
+use sbc::{doctor, serve, store};
+
+/// A session border controller.
+#[derive(Debug, Parser)]
+#[command(name = "sbc", version, about)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(short, long, env = "SBC_CONFIG", default_value = "/etc/crush-sbc/sbc.toml", global = true)]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run until SIGTERM.
+    Serve,
+    /// Read the configuration and say whether it is right.
+    Check,
+    /// Bring the database's schema up to date.
+    Migrate,
+    /// Say what on this machine would hurt.
+    Doctor,
+    /// Say which version this is.
+    Version,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("sbc: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    if matches!(arguments.command, Command::Version) {
+        println!("sbc {}", env!("CARGO_PKG_VERSION"));
+        return Ok(ExitCode::SUCCESS);
+    }
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let settings = Settings::load(&arguments.config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    match arguments.command {
+        Command::Serve => {
+            let filter = tracing_subscriber::EnvFilter::try_from_env("SBC_LOG").unwrap_or_else(|_| "info".into());
+            let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+            if std::env::var_os("SBC_LOG_JSON").is_some() { builder.json().init() } else { builder.init() }
+            for finding in doctor::examine(&settings).into_iter().filter(|finding| finding.is_serious) {
+                tracing::warn!("{}", finding.text);
+            }
+            runtime.block_on(serve::run(settings, &arguments.config))?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Check => {
+            let config = &settings.plane.engine;
+            println!("{}: {} realms, {} listeners: right", arguments.config.display(), config.realms.len(), config.listeners.len());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Migrate => {
+            runtime.block_on(async {
+                let pool = store::pool(&settings.database_url()?, 2)?;
+                store::MIGRATIONS.run(&pool).await.map_err(|error| format!("{error}; is the server up and may the user create tables?"))
+            })?;
+            println!("the schema is up to date");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Doctor => {
+            let findings = doctor::examine(&settings);
+            for finding in &findings {
+                println!("{} {}", if finding.is_serious { "serious:" } else { "note:   " }, finding.text);
+            }
+            if findings.is_empty() {
+                println!("nothing on this machine would hurt");
+            }
+            Ok(if findings.iter().any(|finding| finding.is_serious) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
+        Command::Version => Ok(ExitCode::SUCCESS),
+    }
+}

@@ -1,0 +1,160 @@
+//! Where signalling and media meet: the engine's outputs carried out, and the relay's replies handed back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use media_core::session as relay;
+use media_relay::Relay;
+use sip_engine::event::CallEventKind;
+use sip_engine::io::{Input, Output};
+use sip_engine::media::{self, MediaAction, MediaEvent, MediaOutcome, MediaReply, SessionId};
+use sip_engine::question::ResolvedAddress;
+use sip_engine::registrar::BindingChange;
+use sip_engine::time::Now;
+use sip_proxy::dns::Resolver;
+use sip_proxy::{Host, ShardHandle};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+
+/// What one shard's engine reaches of the rest.
+pub struct Outside {
+    /// Call records.
+    pub journal: Arc<Journal>,
+    /// The media plane.
+    pub relay: Arc<Relay>,
+    /// Bindings on their way to the store.
+    pub bindings: UnboundedSender<BindingChange>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// DNS; `None` where the machine has none configured.
+    pub resolver: Option<Resolver>,
+    /// Where lookups run.
+    pub runtime: tokio::runtime::Handle,
+    /// The way back.
+    pub shard: ShardHandle,
+}
+
+impl Host for Outside {
+    fn carry_out(&mut self, output: Output, _: Now) -> Option<Input> {
+        match output {
+            Output::Record(event) => {
+                match &event.what {
+                    CallEventKind::Started(_) => self.metrics.calls_started.inc(),
+                    CallEventKind::Answered { .. } => self.metrics.calls_answered.inc(),
+                    CallEventKind::Ended(ended) => self.metrics.ended(ended),
+                    CallEventKind::Changed(_) => {}
+                }
+                if let Err(error) = self.journal.append(&event) {
+                    tracing::error!(%error, call = %uuid::Uuid::from_u128(event.call), "a call record can't be written: free disk space or mend node.data");
+                }
+            }
+            Output::Media(request) => self.relay.handle(request.session.0, request.number, action(request.action)),
+            Output::Binding(change) => {
+                let _ = self.bindings.send(change);
+            }
+            Output::Resolve { question, resolve } => {
+                let Some(resolver) = self.resolver.clone() else {
+                    return Some(Input::Resolved { question, addresses: Vec::new() });
+                };
+                let shard = self.shard.clone();
+                self.runtime.spawn(async move {
+                    let looked_up = tokio::time::timeout(Duration::from_secs(5), resolver.resolve(&resolve)).await;
+                    let addresses: Vec<ResolvedAddress> = looked_up.unwrap_or_default();
+                    shard.input(Input::Resolved { question, addresses });
+                });
+            }
+            Output::Notice(notice) => self.metrics.notice(&notice),
+            Output::Send { .. } | Output::Close(_) => {}
+        }
+        None
+    }
+}
+
+/// An event of the relay, for the engine.
+pub fn input(event: media_relay::Event) -> Input {
+    match event {
+        media_relay::Event::Reply { session, number, reply } => {
+            let outcome = match reply {
+                relay::Reply::Description(result) => MediaOutcome::Description(result.map(described).map_err(refusal)),
+                relay::Reply::Deleted(streams) => MediaOutcome::Deleted(streams.into_iter().map(statistics).collect()),
+                relay::Reply::Statistics(streams) => MediaOutcome::Statistics(streams.into_iter().map(statistics).collect()),
+            };
+            Input::Media(MediaReply { session: SessionId(session), number, outcome })
+        }
+        media_relay::Event::Inactive { session } => Input::MediaEvent(MediaEvent::Inactive { session: SessionId(session) }),
+    }
+}
+
+fn action(action: MediaAction) -> relay::Action {
+    match action {
+        MediaAction::Offer { exchange, from, to, from_info, to_info, sdp } => relay::Action::Offer {
+            exchange: exchange.0,
+            from: endpoint(from),
+            to: endpoint(to),
+            from_party: party(&from_info),
+            to_party: party(&to_info),
+            sdp,
+        },
+        MediaAction::Answer { exchange, from, to, sdp } => {
+            relay::Action::Answer { exchange: exchange.0, from: endpoint(from), to: endpoint(to), sdp }
+        }
+        MediaAction::Select { endpoint: winner } => relay::Action::Select(endpoint(winner)),
+        // A branch that refused is dropped with its ports; the offer stands for the others.
+        MediaAction::Reject { from, .. } | MediaAction::Drop { endpoint: from } => relay::Action::Drop(endpoint(from)),
+        MediaAction::Cancel { exchange } => relay::Action::Cancel(exchange.0),
+        MediaAction::Delete => relay::Action::Delete,
+        MediaAction::Query => relay::Action::Query,
+    }
+}
+
+fn endpoint(endpoint: media::Endpoint) -> relay::Endpoint {
+    relay::Endpoint { party: endpoint.party, branch: endpoint.branch }
+}
+
+fn party(info: &media::PartyInfo) -> relay::Party {
+    relay::Party { realm: info.realm.0, signalling: info.signalling }
+}
+
+fn refusal(refusal: relay::Refusal) -> media::Refusal {
+    match refusal {
+        relay::Refusal::Malformed => media::Refusal::Malformed,
+        relay::Refusal::NotAcceptable => media::Refusal::NotAcceptable,
+        relay::Refusal::NoPorts => media::Refusal::NoPorts,
+        relay::Refusal::Unknown => media::Refusal::Unknown,
+    }
+}
+
+fn described(described: relay::Described) -> media::Described {
+    let streams = described.streams.into_iter().map(|stream| media::StreamSummary {
+        kind: stream.kind.into(),
+        codecs: stream.codecs.into_iter().map(Into::into).collect(),
+        direction: match stream.direction {
+            relay::Direction::SendRecv => media::Direction::SendRecv,
+            relay::Direction::SendOnly => media::Direction::SendOnly,
+            relay::Direction::RecvOnly => media::Direction::RecvOnly,
+            relay::Direction::Inactive => media::Direction::Inactive,
+        },
+        profile: stream.profile.into(),
+        refused: stream.refused,
+    });
+    media::Described { sdp: described.sdp, summary: media::Summary { streams: streams.collect() } }
+}
+
+fn statistics(stream: relay::StreamStatistics) -> media::StreamStatistics {
+    media::StreamStatistics {
+        endpoint: media::Endpoint { party: stream.endpoint.party, branch: stream.endpoint.branch },
+        stream: stream.stream,
+        kind: stream.kind.into(),
+        codec: stream.codec.into(),
+        packets: stream.packets,
+        octets: stream.octets,
+        lost: stream.lost,
+        strangers: stream.strangers,
+        jitter_ms: stream.jitter_ms,
+        rtt_ms: stream.rtt_ms,
+        mos: stream.mos,
+        dtmf: stream.dtmf,
+    }
+}

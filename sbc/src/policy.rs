@@ -1,0 +1,165 @@
+//! One snapshot of what operators configured in the store, as the engine asks for it.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use sip_engine::digest::{Algorithm, Ha1};
+use sip_engine::io::RealmId;
+use sip_engine::question::{Caller, Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
+
+/// Immutable; swapped whole when the store changes.
+#[derive(Debug, Default)]
+pub struct Snapshot {
+    /// By domain, then user.
+    pub subscribers: HashMap<String, HashMap<String, Vec<Ha1>>>,
+    /// By name.
+    pub trunks: HashMap<String, Arc<TrunkTarget>>,
+    /// Networks that trunks' requests come from, by realm.
+    pub sources: Vec<(RealmId, ipnet::IpNet, Arc<str>)>,
+    /// In order of preference: longest prefix, then priority.
+    pub routes: Vec<Route>,
+    /// Domains that local registrars serve.
+    pub domains: Vec<Arc<str>>,
+    /// Realms whose users have the core for everything: realm, and the registrar behind it.
+    pub forwarding: Vec<(RealmId, Arc<TrunkTarget>)>,
+}
+
+/// One way to a trunk.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// Only from this realm.
+    pub from: Option<RealmId>,
+    /// Of the dialled user part.
+    pub prefix: String,
+    /// Where to.
+    pub trunk: Arc<TrunkTarget>,
+    /// Lower first.
+    pub priority: i32,
+    /// Among equals.
+    pub weight: u32,
+    /// Characters removed from the front.
+    pub strip: usize,
+    /// What is put there.
+    pub prepend: String,
+}
+
+impl Snapshot {
+    /// Puts routes into the order in which they are tried.
+    pub fn sort(&mut self) {
+        self.routes.sort_by(|one, other| other.prefix.len().cmp(&one.prefix.len()).then(one.priority.cmp(&other.priority)));
+    }
+}
+
+impl Policy for Snapshot {
+    fn credentials(&self, domain: &str, username: &str) -> Vec<Ha1> {
+        self.subscribers.get(domain).and_then(|users| users.get(username)).cloned().unwrap_or_default()
+    }
+
+    fn source(&self, realm: RealmId, address: IpAddr) -> Option<Arc<str>> {
+        let mut matching = self.sources.iter().filter(|source| source.0 == realm && source.1.contains(&address));
+        let first = matching.next()?;
+        Some(matching.fold(first, |best, one| if one.1.prefix_len() > best.1.prefix_len() { one } else { best }).2.clone())
+    }
+
+    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
+        let is_local = self.domains.iter().any(|domain| **domain == *question.host);
+        if is_local && self.subscribers.get(question.host).is_some_and(|users| users.contains_key(question.user)) {
+            return Ok(vec![RouteStep::Aor { aor: format!("{}@{}", question.user, question.host).into() }]);
+        }
+        if let Some((_, registrar)) = self.forwarding.iter().find(|forwarding| forwarding.0 == question.realm) {
+            return Ok(vec![RouteStep::Trunk { target: registrar.clone(), user: question.user.into() }]);
+        }
+        // A call from a trunk to a subscriber may name us by address.
+        if matches!(question.caller, Caller::Trunk { .. }) {
+            let found = self.domains.iter().find(|domain| self.subscribers.get(&***domain).is_some_and(|users| users.contains_key(question.user)));
+            if let Some(domain) = found {
+                return Ok(vec![RouteStep::Aor { aor: format!("{}@{domain}", question.user).into() }]);
+            }
+        }
+        let fits = |route: &&Route| route.from.is_none_or(|from| from == question.realm) && question.user.starts_with(&route.prefix);
+        let Some(best) = self.routes.iter().find(fits) else { return Err(RouteRefusal::NotFound) };
+        let mut same: Vec<&Route> = self.routes.iter().filter(fits).filter(|route| route.prefix == best.prefix).collect();
+        spread(&mut same, question.user);
+        let steps = same.into_iter().map(|route| {
+            let rest: String = question.user.chars().skip(route.strip).collect();
+            RouteStep::Trunk { target: route.trunk.clone(), user: format!("{}{rest}", route.prepend).into() }
+        });
+        Ok(steps.collect())
+    }
+
+    fn trunk(&self, name: &str) -> Option<Arc<TrunkTarget>> {
+        self.trunks.get(name).cloned()
+    }
+}
+
+/// Among routes of one priority the first is drawn by weight. The draw comes from a counter, so that shares are exact
+/// over many calls and no randomness is needed.
+fn spread(routes: &mut [&Route], _user: &str) {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static TURN: AtomicU32 = AtomicU32::new(0);
+    let Some(priority) = routes.first().map(|route| route.priority) else { return };
+    let equal = routes.iter().take_while(|route| route.priority == priority).count();
+    let total: u32 = routes[..equal].iter().map(|route| route.weight).sum();
+    let mut turn = TURN.fetch_add(1, Ordering::Relaxed) % total.max(1);
+    let chosen = routes[..equal].iter().position(|route| {
+        let is_it = turn < route.weight;
+        turn = turn.saturating_sub(route.weight);
+        is_it
+    });
+    routes[..equal].rotate_left(chosen.unwrap_or(0));
+}
+
+/// The secrets of a subscriber's row.
+pub(crate) fn secrets(md5: Option<String>, sha256: Option<String>) -> Vec<Ha1> {
+    [(Algorithm::Sha256, sha256), (Algorithm::Md5, md5)]
+        .into_iter()
+        .filter_map(|(algorithm, value)| Some(Ha1 { algorithm, value: value?.into() }))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn trunk(name: &str) -> Arc<TrunkTarget> {
+        Arc::new(TrunkTarget {
+            name: name.into(),
+            realm: RealmId(1),
+            host: "192.0.2.1".into(),
+            port: None,
+            transport: None,
+            credentials: None,
+            timeout: None,
+        })
+    }
+
+    fn route(prefix: &str, name: &str, priority: i32, weight: u32) -> Route {
+        Route { from: None, prefix: prefix.into(), trunk: trunk(name), priority, weight, strip: 1, prepend: "00".into() }
+    }
+
+    fn names(snapshot: &Snapshot, user: &str) -> Vec<String> {
+        let question = RouteQuestion { realm: RealmId(0), caller: &Caller::Anonymous, user, host: "example.net" };
+        let steps = snapshot.route(&question).unwrap_or_default();
+        steps
+            .into_iter()
+            .map(|step| match step {
+                RouteStep::Trunk { target, user } => format!("{}:{user}", target.name),
+                RouteStep::Aor { aor } => aor.to_string(),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn the_longest_prefix_wins_then_priority_then_weight() {
+        let mut snapshot = Snapshot { routes: vec![route("+", "all", 1, 1), route("+49", "de-2", 2, 1), route("+49", "de-1", 1, 1)], ..Snapshot::default() };
+        snapshot.sort();
+        assert_eq!(names(&snapshot, "+4930"), ["de-1:004930", "de-2:004930"]);
+        assert_eq!(names(&snapshot, "+1"), ["all:001"]);
+        assert!(names(&snapshot, "bob").is_empty());
+        let mut even = Snapshot { routes: vec![route("", "a", 1, 3), route("", "b", 1, 1)], ..Snapshot::default() };
+        even.sort();
+        let first = (0..400).filter(|_| names(&even, "x1")[0].starts_with("a:")).count();
+        assert!((280..=320).contains(&first), "{first}");
+    }
+}

@@ -1,0 +1,202 @@
+//! The program's life: start everything, follow the store, drain, stop.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use media_relay::Relay;
+use sip_engine::io::{Command, Input};
+use sip_proxy::clock::Clock;
+use sip_proxy::dns::Resolver;
+use sip_proxy::{ShardHandle, SipPlane};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Settings;
+use crate::http::{Pages, router};
+use crate::journal::Journal;
+use crate::metrics::Metrics;
+use crate::planes::{self, Outside};
+use crate::ship::{self, ShipCounters};
+use crate::store;
+
+/// Runs until SIGTERM or SIGINT, then drains.
+pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    let settings = Arc::new(settings);
+    let node = settings.file.node.id;
+    let clock = Clock::start();
+    let metrics = Arc::new(Metrics::new()?);
+    let directory = settings.file.node.data.join("journal");
+    let journal = Journal::open(&directory)?;
+    let pool = store::pool(&settings.database_url()?, settings.file.database.connections)?;
+    let resolver = Resolver::system().map_err(|error| tracing::warn!(error, "no DNS: only addresses can be dialled")).ok();
+
+    let shards: Arc<std::sync::OnceLock<Vec<ShardHandle>>> = Arc::default();
+    let back = shards.clone();
+    let relay = Relay::start(&settings.relay, move |event| {
+        if let Some(shard) = back.get().and_then(|shards| shards.first()) {
+            shard.input(planes::input(event));
+        }
+    })?;
+    let relay = Arc::new(relay);
+    let (bindings, changes) = tokio::sync::mpsc::unbounded_channel();
+    let runtime = tokio::runtime::Handle::current();
+    let seed = || {
+        let mut seed = [0; 32];
+        if getrandom::fill(&mut seed).is_err() {
+            tracing::error!("the system has no randomness; tags can be guessed");
+        }
+        seed
+    };
+    let mut plane = SipPlane::start(settings.plane.clone(), clock, seed, |index, handles| Outside {
+        journal: journal.clone(),
+        relay: relay.clone(),
+        bindings: bindings.clone(),
+        metrics: metrics.clone(),
+        resolver: resolver.clone(),
+        runtime: runtime.clone(),
+        shard: handles[index].clone(),
+    })?;
+    let _ = shards.set(plane.shards().to_vec());
+    let tell = {
+        let handles = plane.shards().to_vec();
+        move |command: Command| handles.iter().for_each(|shard| shard.input(Input::Command(command.clone())))
+    };
+
+    let is_ready = Arc::new(AtomicBool::new(false));
+    let is_draining = Arc::new(AtomicBool::new(false));
+    let counters = Arc::new(ShipCounters::default());
+    tokio::spawn(ship::run(pool.clone(), journal.clone(), directory, node, counters.clone()));
+    tokio::spawn(store::write_bindings(pool.clone(), node, changes));
+    {
+        let (tell, ready, pool, settings) = (tell.clone(), is_ready.clone(), pool.clone(), settings.clone());
+        tokio::spawn(async move {
+            restore_bindings(&pool, node, &tell).await;
+            store::follow(pool, settings, |snapshot| {
+                tell(Command::Policy(Arc::new(snapshot)));
+                ready.store(true, Ordering::Relaxed);
+            })
+            .await;
+        });
+    }
+    let beating = journal.clone();
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1));
+        loop {
+            ticks.tick().await;
+            let now = clock.now();
+            let journal = beating.clone();
+            let _ = tokio::task::spawn_blocking(move || journal.heartbeat(now.wall, now.monotonic)).await;
+        }
+    });
+
+    let refresh = refresher(&plane, relay.clone(), journal.clone(), counters.clone(), metrics.clone(), is_ready.clone());
+    let pages = Pages { metrics, refresh, is_ready, is_draining: is_draining.clone() };
+    let listener = tokio::net::TcpListener::bind(settings.file.http.listen)
+        .await
+        .map_err(|error| format!("http.listen {}: {error}; choose a free address in {}", settings.file.http.listen, path.display()))?;
+    tokio::spawn(async move { axum::serve(listener, router(pages)).await });
+    for listener in &settings.plane.engine.listeners {
+        tracing::info!(transport = listener.transport.via_token(), address = %listener.address, "listening");
+    }
+    tracing::info!(http = %settings.file.http.listen, "ready");
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload_certificates(&settings),
+        }
+    }
+    is_draining.store(true, Ordering::Relaxed);
+    tell(Command::Drain);
+    let calls = || plane.counters().iter().map(|counters| counters.calls.get()).sum::<u64>();
+    tracing::info!(calls = calls(), seconds = settings.file.node.drain_seconds, "draining: no new calls; a second signal ends the running ones");
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(settings.file.node.drain_seconds);
+    while calls() > 0 && tokio::time::Instant::now() < deadline {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+        }
+    }
+    tell(Command::HangUpAll);
+    // BYEs leave and their records are written; then the records get a moment to reach the database.
+    let last = tokio::time::Instant::now() + Duration::from_secs(3);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    while calls() > 0 && tokio::time::Instant::now() < last {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    plane.stop();
+    journal.close();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Bindings come before calls to them; a database that is away for long must not hold up the start.
+async fn restore_bindings(pool: &sqlx::PgPool, node: u8, tell: &impl Fn(Command)) {
+    for _ in 0..5 {
+        match store::bindings(pool, node).await {
+            Ok(records) => {
+                tracing::info!(bindings = records.len(), "bindings restored");
+                tell(Command::Load(records));
+                return;
+            }
+            Err(error) => tracing::warn!(%error, "bindings can't be restored yet"),
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+fn reload_certificates(settings: &Settings) {
+    for listener in &settings.plane.listeners {
+        if let Some(identity) = &listener.tls {
+            match identity.reload_if_changed() {
+                Ok(true) => tracing::info!("certificates reloaded"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(%error, "the old certificates stay in force"),
+            }
+        }
+    }
+}
+
+fn refresher(
+    plane: &SipPlane,
+    relay: Arc<Relay>,
+    journal: Arc<Journal>,
+    ship: Arc<ShipCounters>,
+    metrics: Arc<Metrics>,
+    is_ready: Arc<AtomicBool>,
+) -> Arc<dyn Fn() + Send + Sync> {
+    let shards = plane.counters().to_vec();
+    Arc::new(move || {
+        let sum = |pick: fn(&sip_proxy::counters::ShardCounters) -> &sip_proxy::counters::Count| shards.iter().map(|shard| pick(shard).get()).sum();
+        metrics.set("sbc_calls", sum(|shard| &shard.calls));
+        metrics.set("sbc_transactions", sum(|shard| &shard.transactions));
+        metrics.set("sbc_bindings", sum(|shard| &shard.bindings));
+        metrics.set("sbc_sip_received", sum(|shard| &shard.received));
+        metrics.set("sbc_sip_sent", sum(|shard| &shard.sent));
+        metrics.set("sbc_sip_refused", sum(|shard| &shard.refused));
+        metrics.set("sbc_sip_send_failed", sum(|shard| &shard.send_failed));
+        metrics.set("sbc_sip_denied", sum(|shard| &shard.denied));
+        metrics.set("sbc_sip_limited", sum(|shard| &shard.limited));
+        metrics.set("sbc_sip_connections", sum(|shard| &shard.connections));
+        let media: Vec<_> = relay.counters().map(|worker| worker.snapshot()).collect();
+        metrics.set("sbc_media_received", media.iter().map(|one| one.received).sum());
+        metrics.set("sbc_media_sent", media.iter().map(|one| one.sent).sum());
+        metrics.set("sbc_media_dropped", media.iter().map(|one| one.dropped).sum());
+        metrics.set("sbc_media_send_failed", media.iter().map(|one| one.send_failed).sum());
+        metrics.set("sbc_media_sessions", media.iter().map(|one| one.sessions).sum());
+        metrics.set("sbc_media_port_pairs", media.iter().map(|one| one.ports_in_use).sum());
+        metrics.set("sbc_journal_bytes", journal.written.load(Ordering::Relaxed));
+        metrics.set("sbc_journal_failed", journal.failed.load(Ordering::Relaxed));
+        metrics.set("sbc_journal_backlog_bytes", ship.backlog.load(Ordering::Relaxed));
+        metrics.set("sbc_store_shipped_events", ship.shipped.load(Ordering::Relaxed));
+        metrics.set("sbc_store_failures", ship.failed.load(Ordering::Relaxed));
+        metrics.set("sbc_store_ready", u64::from(is_ready.load(Ordering::Relaxed)));
+    })
+}

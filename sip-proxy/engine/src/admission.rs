@@ -1,0 +1,136 @@
+//! Who may send a request that is in no dialog, and as whom (RFC 3261 §22, RFC 3325).
+
+use sip_wire::{Message, Method, Name, Uri};
+
+use crate::call::Admitted;
+use crate::config::{Authentication, IdentityPolicy};
+use crate::core::{ALLOW, Core};
+use crate::digest::Verdict;
+use crate::io::Flow;
+use crate::question::Caller;
+use crate::registrar::{Registrar, aor_of};
+use crate::transaction::ServerId;
+
+/// What became of a request.
+pub(crate) enum Admission {
+    /// It has its answer.
+    Refused,
+    /// A REGISTER, for the registrar to judge.
+    Register,
+    /// It may look for its way.
+    Admitted(Box<Admitted>),
+}
+
+/// Options that pass through us or that we know.
+const KNOWN_OPTIONS: [&str; 10] =
+    ["100rel", "timer", "replaces", "norefersub", "path", "outbound", "gruu", "tdialog", "join", "from-change"];
+
+pub(crate) fn admit(server: ServerId, flow: Flow, request: &Message, core: &mut Core, registrar: &mut Registrar) -> Admission {
+    let Some(realm) = core.realm_of(&flow).cloned() else { return Admission::Refused };
+    let method = request.method().unwrap_or(Method::OPTIONS);
+    if !realm.pass_unknown_require {
+        let unknown: Vec<&[u8]> = [Name::Require, Name::ProxyRequire]
+            .into_iter()
+            .flat_map(|name| request.values(name))
+            .filter(|option| !KNOWN_OPTIONS.iter().any(|known| option.eq_ignore_ascii_case(known.as_bytes())))
+            .collect();
+        if !unknown.is_empty() {
+            let unknown = unknown.join(&b", "[..]);
+            core.reject(server, request, 420, |response| response.header(Name::Unsupported, &unknown));
+            return Admission::Refused;
+        }
+    }
+    if method == Method::REGISTER {
+        return Admission::Register;
+    }
+    if core.draining {
+        let after = core.config.limits.retry_after.as_secs().to_string();
+        core.reject(server, request, 503, |response| response.header(Name::RetryAfter, after.as_bytes()));
+        return Admission::Refused;
+    }
+    if is_loop(request, core) {
+        core.reject(server, request, 482, |response| response);
+        return Admission::Refused;
+    }
+    if let Some(minimum) = (method == Method::INVITE).then(|| crate::call::too_small(request, &realm)).flatten() {
+        core.reject(server, request, 422, |response| response.header(Name::MinSe, minimum.to_string().as_bytes()));
+        return Admission::Refused;
+    }
+    let uri = Uri::parse(request.request_uri().unwrap_or_default());
+    if method == Method::OPTIONS && uri.is_ok_and(|uri| uri.user().is_empty()) {
+        // A ping for ourselves (RFC 3261 §11.2).
+        let contact = core.contact(flow.listener);
+        core.reject(server, request, 200, |response| {
+            response
+                .header(Name::Contact, &contact)
+                .header(Name::Allow, ALLOW)
+                .header(Name::Accept, b"application/sdp")
+                .header(Name::Supported, b"timer, replaces, path, outbound")
+        });
+        return Admission::Refused;
+    }
+    if [Method::CANCEL, Method::BYE, Method::ACK, Method::PRACK, Method::UPDATE].contains(&method) {
+        core.reject(server, request, 481, |response| response);
+        return Admission::Refused;
+    }
+    let caller = match realm.authentication {
+        Authentication::Open => Caller::Anonymous,
+        Authentication::KnownSource => {
+            match core.policy.as_ref().and_then(|policy| policy.source(realm.id, flow.remote.ip().to_canonical())) {
+                Some(name) => Caller::Trunk { name },
+                None => {
+                    core.notice("unknown_source", Some(flow.remote), "a request from an address that is no trunk's; add it to trunk_addresses if it should be one");
+                    core.reject(server, request, 403, |response| response);
+                    return Admission::Refused;
+                }
+            }
+        }
+        Authentication::RegisteredFlow => match registrar.by_flow(&flow) {
+            Some(aor) => Caller::Subscriber { aor },
+            None => {
+                core.reject(server, request, 403, |response| response);
+                return Admission::Refused;
+            }
+        },
+        Authentication::Digest => {
+            let claimed = request.from().ok().map(|from| String::from_utf8_lossy(from.uri.host().as_bytes()).to_ascii_lowercase());
+            let domain = realm.domains.iter().find(|domain| Some(&***domain) == claimed.as_deref()).or(realm.domains.first()).cloned();
+            let domain = domain.unwrap_or_default();
+            match registrar.authenticate(request, Name::ProxyAuthorization, &domain, core) {
+                Verdict::Accepted(user) => Caller::Subscriber { aor: format!("{user}@{domain}").into() },
+                verdict => {
+                    registrar.challenge(server, &flow, request, 407, &domain, &verdict, core);
+                    return Admission::Refused;
+                }
+            }
+        }
+    };
+    let mut identity = None;
+    if let Caller::Subscriber { aor } = &caller {
+        let from = request.from().ok();
+        let claimed = from.as_ref().and_then(|from| aor_of(&from.uri));
+        let is_anonymous = from.as_ref().is_some_and(|from| from.uri.host().as_bytes().ends_with(b".invalid"));
+        if claimed.as_deref() != Some(aor) && !is_anonymous {
+            match realm.identity {
+                IdentityPolicy::Refuse => {
+                    core.notice("identity_refused", Some(flow.remote), format!("{aor} claims to be {}", claimed.unwrap_or_default()));
+                    core.reject(server, request, 403, |response| response);
+                    return Admission::Refused;
+                }
+                IdentityPolicy::Correct => identity = aor.split('@').next().map(str::to_owned),
+                IdentityPolicy::Pass => {}
+            }
+        }
+    }
+    Admission::Admitted(Box::new(Admitted { server, flow, request: request.clone(), realm: realm.id, caller, identity }))
+}
+
+/// A Via of ours in the stack: it has been here (RFC 3261 §16.3 step 4). A B2BUA's own Via is always the last when it
+/// comes back, since it copies none.
+fn is_loop(request: &Message, core: &Core) -> bool {
+    request.values(Name::Via).skip(1).any(|value| {
+        sip_wire::Via::parse(value).is_ok_and(|via| {
+            via.host.address().is_some_and(|ip| core.config.is_own_address(std::net::SocketAddr::new(ip, via.port.unwrap_or(5060))))
+        })
+    })
+}

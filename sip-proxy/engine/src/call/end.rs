@@ -1,0 +1,236 @@
+//! How calls end, and what is written of them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sip_wire::{Message, Method, Name};
+
+use super::media::Wait;
+use super::pair::{CALLER, TARGET, side_of};
+use super::{Call, CallTimer, Ended};
+use crate::core::{Core, Owner, TimerKey, dialog_key};
+use crate::event::{CallEnded, CallEventKind, CallStarted, EndCause, Side};
+use crate::media::{MediaAction, StreamStatistics};
+use crate::transaction::{self, ServerId};
+
+impl Call {
+    pub(super) fn record(&mut self, what: CallEventKind, core: &mut Core) {
+        let sequence = self.sequence;
+        self.sequence += 1;
+        core.record(self.id, sequence, what);
+    }
+
+    pub(super) fn record_started(&mut self, core: &mut Core) {
+        let request = &self.upstream.request;
+        let text = |bytes: &[u8]| Arc::<str>::from(String::from_utf8_lossy(bytes));
+        let realm = core.realm(self.upstream.realm).map(|realm| realm.name.clone()).unwrap_or_default();
+        let started = CallStarted {
+            session: self.session,
+            realm,
+            source: self.upstream.flow.remote,
+            transport: self.upstream.flow.transport.via_token().into(),
+            caller: self.caller_name(),
+            from: text(request.from().map(|from| from.uri.as_bytes()).unwrap_or_default()),
+            request_uri: text(request.request_uri().unwrap_or_default()),
+            call_id: text(request.call_id().unwrap_or_default()),
+            user_agent: text(request.value(Name::UserAgent).unwrap_or_default()),
+            minted_call_id: "".into(),
+        };
+        self.record(CallEventKind::Started(Box::new(started)), core);
+    }
+
+    /// The initial request fails: the caller gets `status`, or what `message` says.
+    pub(super) fn fail_upstream(&mut self, status: u16, message: Option<Message>, cause: EndCause, core: &mut Core) {
+        let side = if message.is_some() { Side::Callee } else { Side::Sbc };
+        self.cancel_branches(None, None, core);
+        self.finish_upstream(status, message, cause, side, core);
+    }
+
+    pub(super) fn refuse_upstream(&mut self, server: ServerId, status: u16, core: &mut Core) {
+        if server == self.upstream.server {
+            self.fail_upstream(status, None, EndCause::Failed, core);
+        }
+    }
+
+    /// The initial request gets its final response, and with it the call its end.
+    pub(super) fn finish_upstream(&mut self, status: u16, message: Option<Message>, cause: EndCause, side: Side, core: &mut Core) {
+        if self.answered || self.is_over() {
+            return;
+        }
+        self.answered = true;
+        let response = self.final_response(status, message.as_ref(), core);
+        let answer = (self.upstream.server, status, response);
+        self.finish(cause, side, status, vec![answer], core);
+    }
+
+    fn final_response(&mut self, status: u16, message: Option<&Message>, core: &mut Core) -> Bytes {
+        let config = core.config.clone();
+        // RFC 3261 §16.7 step 6: a 503 of one target says nothing about us.
+        let status = if status == 503 && message.is_some() { 500 } else { status };
+        // The caller shall not answer challenges that were meant for us, but for the registrar's behind us.
+        let is_register = matches!(self.purpose, super::Purpose::Register { .. });
+        let status = if matches!(status, 401 | 407) && !is_register && message.is_some() { 403 } else { status };
+        let tag = core.ids.tag();
+        let secrets = &self.secrets[TARGET];
+        let reason = message.and_then(Message::reason).filter(|reason| message.and_then(Message::status) == Some(status) && !secrets.are_in(reason));
+        let mut out = transaction::response_to(&self.upstream.request, status, reason, Some(&tag));
+        let realms = self.branches.last().and_then(|branch| config.realm(branch.realm)).zip(config.realm(self.upstream.realm));
+        if let (Some(message), Some((from, to))) = (message, realms) {
+            if is_register {
+                for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
+                    for value in message.values(name) {
+                        out = out.header(name, value);
+                    }
+                }
+            }
+            out = crate::passing::copy_headers(out, message, from, to, secrets).0;
+            if message.body().is_empty() || secrets.are_in(message.body()) {
+                return out.finish();
+            }
+            if let Some(content_type) = message.value(Name::ContentType).filter(|_| !self.is_session()) {
+                out = out.body(content_type, message.body_bytes());
+            }
+        } else if status == 503 {
+            out = out.header(Name::RetryAfter, config.limits.retry_after.as_secs().to_string().as_bytes());
+        }
+        out.finish()
+    }
+
+    /// A one-off request has been answered elsewhere.
+    pub(super) fn done_once(&mut self, core: &mut Core) {
+        self.answered = true;
+        self.finish(EndCause::Bye, Side::Caller, 200, Vec::new(), core);
+    }
+
+    /// BYE from one end.
+    pub(super) fn on_bye(&mut self, id: u32, side: usize, server: ServerId, bye: &Message, core: &mut Core) {
+        let answer = transaction::response_to(bye, 200, None, None);
+        let answer = match &core.config.product {
+            Some(product) => answer.header(Name::Server, product.as_bytes()),
+            None => answer,
+        };
+        let answer = (server, 200, answer.finish());
+        if !self.answered {
+            // A caller may end an early dialog with BYE (RFC 3261 §15); the INVITE still wants its answer.
+            self.cancel_branches(None, None, core);
+            self.answered = true;
+            let terminated = self.final_response(487, None, core);
+            let upstream = (self.upstream.server, 487, terminated);
+            self.finish(EndCause::Cancelled, side_of(side), 487, vec![upstream, answer], core);
+            return;
+        }
+        let reason = bye.value(Name::Reason).map(<[u8]>::to_vec);
+        self.say_bye(id, 1 - side, reason.as_deref(), core);
+        self.finish(EndCause::Bye, side_of(side), 200, vec![answer], core);
+    }
+
+    fn say_bye(&mut self, id: u32, side: usize, reason: Option<&[u8]>, core: &mut Core) {
+        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.id == id) else { return };
+        // RFC 3261 §15: the caller's 2xx must be acknowledged before we may send BYE there; the target's 2xx by us.
+        if pair.owed_ack == Some(side) {
+            pair.owed_ack = None;
+            self.acknowledge(id, side, None, core);
+        }
+        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.id == id) else { return };
+        let end = &mut pair.ends[side];
+        let flow = end.dialog.flow;
+        let Some(mut bye) = core.dialog_request(&mut end.dialog, Method::BYE) else { return };
+        if let Some(reason) = reason.filter(|reason| !self.secrets[1 - side].are_in(reason)) {
+            bye = bye.header(Name::Reason, reason);
+        }
+        core.send_request(flow, None, bye.finish(), Owner::Nobody);
+    }
+
+    /// Ends the call from our side: BYE to both ends, or what an unanswered one needs.
+    pub(crate) fn hang_up(&mut self, cause: EndCause, side: Side, core: &mut Core) {
+        if self.is_over() {
+            return;
+        }
+        if !self.answered {
+            let status = if cause == EndCause::Shutdown { 503 } else { 480 };
+            self.cancel_branches(None, None, core);
+            self.finish_upstream(status, None, cause, side, core);
+            return;
+        }
+        let confirmed: Vec<u32> = self.pairs.iter().filter(|pair| pair.is_confirmed()).map(|pair| pair.id).collect();
+        for pair in confirmed {
+            self.say_bye(pair, CALLER, None, core);
+            self.say_bye(pair, TARGET, None, core);
+        }
+        self.finish(cause, side, 200, Vec::new(), core);
+    }
+
+    /// The target's leg of a pair that never became a call.
+    pub(super) fn take_down_pair(&mut self, id: u32, core: &mut Core) {
+        self.say_bye(id, TARGET, None, core);
+        self.drop_pair(id, core);
+    }
+
+    /// The end: media is deleted first, so that the record has its counts; then the record is written; then the answers
+    /// leave.
+    pub(super) fn finish(&mut self, cause: EndCause, side: Side, status: u16, answers: Vec<(ServerId, u16, Bytes)>, core: &mut Core) {
+        if self.is_over() {
+            return;
+        }
+        let pairs: Vec<u32> = self.pairs.iter().map(|pair| pair.id).collect();
+        for pair in pairs {
+            self.drop_pair(pair, core);
+        }
+        for timer in self.ringing.take().into_iter().chain(self.waiting.drain(..).map(|waiting| waiting.2)) {
+            core.timers.cancel(timer);
+        }
+        for branch in &self.branches {
+            core.half_dialogs.remove(&dialog_key(&branch_call_id(branch), &branch_tag(branch), b""));
+        }
+        let since = |moment: Duration| moment.saturating_sub(self.times.started);
+        let now = core.now.monotonic;
+        let record = Box::new(CallEnded {
+            cause,
+            side,
+            status,
+            alerting_after: self.times.alerting.map(since),
+            answered_after: self.times.answered.map(since),
+            total: since(now),
+            talked: self.times.answered.map(|answered| now.saturating_sub(answered)).unwrap_or_default(),
+            media: Vec::new(),
+        });
+        self.ended = Ended::Counting { record, answers };
+        if self.has_media {
+            let number = self.tell_media(MediaAction::Delete, core);
+            let timer = core.schedule(core.config.timers.media, TimerKey::Call(self.key, CallTimer::Media(number)));
+            self.waiting.push((number, Wait::Delete, timer));
+        } else {
+            self.counted(Vec::new(), core);
+        }
+    }
+
+    /// The media plane has counted.
+    pub(super) fn counted(&mut self, statistics: Vec<StreamStatistics>, core: &mut Core) {
+        let Ended::Counting { mut record, answers } = std::mem::replace(&mut self.ended, Ended::Yes) else { return };
+        record.media = statistics;
+        if self.is_session() {
+            self.record(CallEventKind::Ended(record), core);
+        }
+        for (server, status, answer) in answers {
+            core.respond(server, status, answer);
+        }
+    }
+
+    /// The media plane noticed something.
+    pub(crate) fn on_media_event(&mut self, event: &crate::media::MediaEvent, core: &mut Core) {
+        let cause = match event {
+            crate::media::MediaEvent::Inactive { .. } => EndCause::MediaTimeout,
+            crate::media::MediaEvent::Lost { .. } => EndCause::Internal,
+        };
+        self.hang_up(cause, Side::Sbc, core);
+    }
+}
+
+fn branch_call_id(branch: &super::Branch) -> Vec<u8> {
+    branch.request.as_ref().and_then(|request| request.call_id().ok()).unwrap_or_default().to_vec()
+}
+
+fn branch_tag(branch: &super::Branch) -> Vec<u8> {
+    branch.request.as_ref().and_then(|request| request.from().ok()?.tag().map(<[u8]>::to_vec)).unwrap_or_default()
+}

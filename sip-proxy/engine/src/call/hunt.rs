@@ -1,0 +1,281 @@
+//! Finding a target: routes, contacts, addresses, in order and in parallel (RFC 3261 §16.6, RFC 3263).
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use sip_wire::{Message, Name, Uri};
+
+use super::branch::{Branch, State};
+use super::{Call, CallTimer, Purpose};
+use crate::core::Core;
+use crate::event::{EndCause, Side};
+use crate::io::Flow;
+use crate::passing::user_of;
+use crate::question::{Caller, Contact, Resolve, ResolvedAddress, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
+use crate::registrar::Registrar;
+
+impl Call {
+    /// Looks up the way and takes its first step.
+    pub(crate) fn start(&mut self, core: &mut Core, registrar: &mut Registrar) {
+        if self.is_session() {
+            self.record_started(core);
+        }
+        if let Purpose::Register { .. } = self.purpose {
+            let target = core.realm(self.upstream.realm).and_then(|realm| match &realm.registrar {
+                crate::config::RegistrarMode::Forward { registrar, .. } => Some(registrar.clone()),
+                _ => None,
+            });
+            match target {
+                Some(target) => {
+                    let user = String::new().into();
+                    self.steps.push_back(RouteStep::Trunk { target, user });
+                    self.next_step(core, registrar);
+                }
+                None => self.fail_upstream(404, None, EndCause::NotFound, core),
+            }
+            return;
+        }
+        let uri = self.upstream.request.request_uri().unwrap_or_default().to_vec();
+        match self.route(&uri, core, registrar) {
+            Ok(steps) => self.steps = steps,
+            Err(refusal) => {
+                let (status, cause) = match refusal {
+                    RouteRefusal::NotFound => (404, EndCause::NotFound),
+                    RouteRefusal::Forbidden => (403, EndCause::Refused),
+                    RouteRefusal::Unavailable => (503, EndCause::Unreachable),
+                };
+                self.fail_upstream(status, None, cause, core);
+                return;
+            }
+        }
+        self.next_step(core, registrar);
+    }
+
+    fn route(&self, uri: &[u8], core: &Core, registrar: &Registrar) -> Result<VecDeque<RouteStep>, RouteRefusal> {
+        let uri = Uri::parse(uri).map_err(|_| RouteRefusal::NotFound)?;
+        let user = user_of(&uri);
+        let host = String::from_utf8_lossy(uri.host().as_bytes()).to_ascii_lowercase();
+        // What the core sends to a Contact of ours is for the phone behind it.
+        if registrar.by_token(&user).is_some() || core.transfers.contains_key(user.as_bytes()) {
+            return Ok(VecDeque::from([RouteStep::Aor { aor: format!("\0{user}").into() }]));
+        }
+        let policy = core.policy.as_ref().ok_or(RouteRefusal::Unavailable)?;
+        let question = RouteQuestion { realm: self.upstream.realm, caller: &self.upstream.caller, user: &user, host: &host };
+        policy.route(&question).map(Into::into)
+    }
+
+    /// The next step of the way; when there is none, the best failure goes to the caller.
+    pub(super) fn next_step(&mut self, core: &mut Core, registrar: &mut Registrar) {
+        while let Some(step) = self.steps.pop_front() {
+            match step {
+                RouteStep::Aor { aor } => {
+                    let contacts = match aor.strip_prefix('\0') {
+                        Some(token) => match core.transfers.get(token.as_bytes()) {
+                            Some(peer) => vec![Contact { realm: peer.realm, flow: peer.flow, uri: peer.uri.clone(), path: Vec::new(), q: 1000 }],
+                            None => registrar.by_token(token).into_iter().collect(),
+                        },
+                        None => registrar.bindings(&aor),
+                    };
+                    let limit = core.config.limits.branches;
+                    for contact in contacts.into_iter().take(limit) {
+                        self.try_contact(contact, core);
+                    }
+                }
+                RouteStep::Trunk { target, user } => self.try_trunk(target, &user, core),
+            }
+            if self.branches.iter().any(|branch| !branch.is_done()) {
+                return;
+            }
+        }
+        if self.branches.iter().all(Branch::is_done) && !self.answered && !self.is_over() {
+            let (status, message) = self.best.take().unwrap_or((480, None));
+            let cause = cause_of(status);
+            self.fail_upstream(status, message, cause, core);
+        }
+    }
+
+    fn try_contact(&mut self, contact: Contact, core: &mut Core) {
+        // A phone that calls its own AOR does not ring itself.
+        if contact.flow == self.upstream.flow && self.upstream.request.contacts().flatten().any(|own| own.uri.as_bytes() == contact.uri) {
+            return;
+        }
+        let mut branch = Branch::new(self.branches.len() as u16 + 1, contact.realm, contact.uri);
+        branch.routes = contact.path;
+        branch.flow = Some(contact.flow);
+        let index = self.branches.len() as u16;
+        self.branches.push(branch);
+        self.prepare(index, core);
+    }
+
+    fn try_trunk(&mut self, target: Arc<TrunkTarget>, user: &str, core: &mut Core) {
+        let index = self.branches.len() as u16;
+        let port = target.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let uri = match &self.purpose {
+            Purpose::Register { .. } => self.upstream.request.request_uri().unwrap_or_default().to_vec(),
+            _ if user.is_empty() => format!("sip:{}{port}", target.host).into_bytes(),
+            _ => format!("sip:{}@{}{port}", escape_user(user), target.host).into_bytes(),
+        };
+        let mut branch = Branch::new(index + 1, target.realm, uri.into());
+        let resolve = Resolve { host: target.host.clone(), port: target.port, transport: target.transport, secure: false };
+        branch.trunk = Some(target);
+        self.branches.push(branch);
+        match resolve.literal() {
+            Some(address) => self.on_resolved_branch(index, vec![address], core),
+            None => core.resolve(self.key, index, resolve),
+        }
+    }
+
+    /// DNS has answered.
+    pub(crate) fn on_resolved(&mut self, branch: u16, addresses: Vec<ResolvedAddress>, core: &mut Core, registrar: &mut Registrar) {
+        if self.branches.get(usize::from(branch)).is_none_or(|branch| branch.state != State::Resolving) {
+            return;
+        }
+        self.on_resolved_branch(branch, addresses, core);
+        if self.branches.get(usize::from(branch)).is_some_and(Branch::is_done) {
+            self.next_step(core, registrar);
+        }
+    }
+
+    fn on_resolved_branch(&mut self, index: u16, addresses: Vec<ResolvedAddress>, core: &mut Core) {
+        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
+        branch.alternatives = addresses.into();
+        self.next_address(index, core);
+    }
+
+    /// The branch's next address, as a new attempt; the branch is done when there is none.
+    pub(super) fn next_address(&mut self, index: u16, core: &mut Core) {
+        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
+        let name = branch.trunk.as_ref().map(|trunk| trunk.name.to_string()).unwrap_or_default();
+        while let Some(address) = branch.alternatives.pop_front() {
+            let Some(listener) = core.config.listener_for(branch.realm, address.transport, address.address.ip()) else {
+                continue;
+            };
+            branch.flow = Some(Flow { listener, transport: address.transport, remote: address.address, connection: None });
+            branch.server_name = Some(address.server_name);
+            self.prepare(index, core);
+            return;
+        }
+        branch.state = State::Done;
+        if self.best.is_none() {
+            self.best = Some((503, None));
+        }
+        core.notice("unreachable", None, format!("no address of {name} could be reached: check its host, transport and the listeners of its realm"));
+    }
+
+    /// No response at all: the next address or target.
+    pub(super) fn on_failover(&mut self, index: u16, core: &mut Core, registrar: &mut Registrar) {
+        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
+        branch.failover = None;
+        if branch.state != State::Trying || (branch.alternatives.is_empty() && self.steps.is_empty()) {
+            return;
+        }
+        if let Some(client) = branch.client.take() {
+            core.cancel(client, None);
+            branch.abandoned.push(client);
+        }
+        self.best.get_or_insert((408, None));
+        self.next_address(index, core);
+        if self.branches.iter().all(Branch::is_done) {
+            self.next_step(core, registrar);
+        }
+    }
+
+    /// 3xx: contacts in domains of ours are routed again, as the caller's wish; others are not dialled for strangers.
+    pub(super) fn redirect(&mut self, response: &Message, core: &mut Core, registrar: &mut Registrar) -> bool {
+        let uris: Vec<_> = response.contacts().flatten().map(|contact| contact.uri.as_bytes().to_vec()).collect();
+        let mut found = false;
+        for uri in uris {
+            if self.branches.len() >= core.config.limits.branches {
+                break;
+            }
+            if let Ok(steps) = self.route(&uri, core, registrar) {
+                for step in steps.into_iter().rev() {
+                    self.steps.push_front(step);
+                    found = true;
+                }
+            }
+        }
+        found
+    }
+
+    pub(super) fn on_ringing_too_long(&mut self, core: &mut Core) {
+        self.ringing = None;
+        if !self.answered && !self.is_over() {
+            self.cancel_branches(None, None, core);
+            self.fail_upstream(408, None, EndCause::NoAnswer, core);
+        }
+    }
+
+    /// CANCEL from the caller.
+    pub(crate) fn on_cancelled(&mut self, server: crate::transaction::ServerId, cancel: &Message, core: &mut Core) {
+        let reason = cancel.value(Name::Reason).map(<[u8]>::to_vec);
+        if server != self.upstream.server {
+            self.cancel_forward(server, reason.as_deref(), core);
+            return;
+        }
+        if self.answered || self.is_over() {
+            return;
+        }
+        self.cancel_branches(None, reason.as_deref(), core);
+        self.finish_upstream(487, None, EndCause::Cancelled, Side::Caller, core);
+    }
+
+    pub(super) fn arm_ringing(&mut self, core: &mut Core) {
+        if self.ringing.is_none() && self.is_session() {
+            self.ringing = Some(self.schedule(core.config.timers.ringing, CallTimer::Ringing, core));
+        }
+    }
+
+    pub(super) fn caller_name(&self) -> Arc<str> {
+        match &self.upstream.caller {
+            Caller::Subscriber { aor } => aor.clone(),
+            Caller::Trunk { name } => name.clone(),
+            Caller::Anonymous => "".into(),
+        }
+    }
+}
+
+fn escape_user(user: &str) -> String {
+    // `+` and the visual separators of numbers stay readable (RFC 3261 §25.1 user-unreserved).
+    user.bytes().fold(String::with_capacity(user.len()), |mut out, byte| {
+        match byte {
+            b'+' | b'&' | b'=' | b'$' | b',' | b';' | b'/' | b'?' => out.push(char::from(byte)),
+            _ => out.push_str(&Uri::escape(&[byte])),
+        }
+        out
+    })
+}
+
+/// The record's cause for a failure status.
+pub(super) fn cause_of(status: u16) -> EndCause {
+    match status {
+        486 | 600 => EndCause::Busy,
+        403 | 603 | 607 | 608 => EndCause::Declined,
+        404 | 410 | 484 | 485 | 604 => EndCause::NotFound,
+        408 | 480 => EndCause::NoAnswer,
+        415 | 488 | 606 => EndCause::MediaRefused,
+        487 => EndCause::Cancelled,
+        503 => EndCause::Unreachable,
+        _ => EndCause::Failed,
+    }
+}
+
+/// Whether another target may do better than the one that gave this failure.
+pub(super) fn may_fail_over(status: u16) -> bool {
+    matches!(status, 408 | 480 | 430 | 500..=599)
+}
+
+/// Of two failures the one the caller should see (RFC 3261 §16.7 step 6).
+pub(super) fn is_better(new: u16, old: u16) -> bool {
+    let rank = |status: u16| match status {
+        600..=699 => 0,
+        401 | 407 | 415 | 420 | 484 => 1,
+        486 | 488 | 404 => 2,
+        300..=399 => 3,
+        408 | 480 => 5,
+        400..=499 => 4,
+        503 => 7,
+        _ => 6,
+    };
+    rank(new) < rank(old)
+}

@@ -1,0 +1,172 @@
+//! Asking the media plane, and going on when it has answered.
+
+use bytes::Bytes;
+use sip_wire::Message;
+
+use super::pair::{Exchange, TARGET};
+use super::{Call, CallTimer};
+use crate::core::Core;
+use crate::event::{CallChange, CallEventKind, EndCause, Side};
+use crate::io::{Flow, RealmId};
+use crate::media::{Described, ExchangeId, MediaAction, MediaOutcome, MediaReply, MediaRequest, PartyInfo, Refusal};
+use crate::registrar::Registrar;
+
+/// What a reply is waited for.
+#[derive(Debug)]
+pub(super) enum Wait {
+    /// The offer for a branch.
+    Branch(u16),
+    /// The description in a target's response to the initial INVITE.
+    Response(u32, Box<Message>),
+    /// The description in a request inside a pair.
+    Forward(u32),
+    /// The description in the response to one.
+    ForwardResponse(u32, Box<Message>),
+    /// The answer in an ACK: of which pair, and which end sent it.
+    Ack(u32, usize),
+    /// The last count.
+    Delete,
+}
+
+impl Wait {
+    pub(super) fn is_of_pair(&self, id: u32) -> bool {
+        matches!(self, Wait::Response(pair, _) if *pair == id)
+    }
+}
+
+impl Call {
+    pub(super) fn party_info(&self, realm: RealmId, flow: Flow) -> PartyInfo {
+        PartyInfo { realm, signalling: flow.remote }
+    }
+
+    /// Asks for something that a reply comes to.
+    pub(super) fn ask_media(&mut self, action: MediaAction, wait: Wait, core: &mut Core) {
+        let number = self.tell_media(action, core);
+        let timer = self.schedule(core.config.timers.media, CallTimer::Media(number), core);
+        self.waiting.push((number, wait, timer));
+    }
+
+    /// Tells something that no reply is awaited for.
+    pub(super) fn tell_media(&mut self, action: MediaAction, core: &mut Core) -> u32 {
+        self.has_media = true;
+        self.next_media += 1;
+        let number = self.next_media;
+        core.out.push_back(crate::io::Output::Media(MediaRequest { session: self.session, number, action }));
+        number
+    }
+
+    /// An offer of one end of a pair, for the other.
+    pub(super) fn offer_action(&self, id: u32, exchange: ExchangeId, from: usize, sdp: Bytes) -> Option<MediaAction> {
+        let pair = self.pair(id)?;
+        let to = 1 - from;
+        Some(MediaAction::Offer {
+            exchange,
+            from: pair.endpoint(from),
+            to: pair.endpoint(to),
+            from_info: self.party_info(pair.ends[from].realm, pair.flow(from)),
+            to_info: self.party_info(pair.ends[to].realm, pair.flow(to)),
+            sdp,
+        })
+    }
+
+    /// A reply.
+    pub(crate) fn on_media(&mut self, reply: MediaReply, core: &mut Core, registrar: &mut Registrar) {
+        let Some(position) = self.waiting.iter().position(|waiting| waiting.0 == reply.number) else { return };
+        let (_, wait, timer) = self.waiting.remove(position);
+        core.timers.cancel(timer);
+        match (wait, reply.outcome) {
+            (Wait::Delete, MediaOutcome::Deleted(statistics)) => self.counted(statistics, core),
+            (Wait::Delete, _) => self.counted(Vec::new(), core),
+            (wait, MediaOutcome::Description(result)) => self.on_description(wait, result, core, registrar),
+            (wait, _) => self.on_description(wait, Err(Refusal::Unknown), core, registrar),
+        }
+    }
+
+    pub(super) fn on_media_timeout(&mut self, number: u32, core: &mut Core, registrar: &mut Registrar) {
+        let Some(position) = self.waiting.iter().position(|waiting| waiting.0 == number) else { return };
+        let (_, wait, _) = self.waiting.remove(position);
+        core.notice("media_timeout", None, "the media plane did not answer in time: look at its load and at the log of its workers");
+        match wait {
+            Wait::Delete => self.counted(Vec::new(), core),
+            wait => self.on_description(wait, Err(Refusal::Unavailable), core, registrar),
+        }
+    }
+
+    fn on_description(&mut self, wait: Wait, result: Result<Described, Refusal>, core: &mut Core, registrar: &mut Registrar) {
+        if self.is_over() {
+            return;
+        }
+        match wait {
+            Wait::Branch(index) => match result {
+                Ok(described) => self.on_branch_offer(index, described.sdp, core),
+                Err(refusal) => self.on_branch_failure(index, refusal.status(), None, core, registrar),
+            },
+            Wait::Response(pair, response) => self.on_response_description(pair, *response, result, core),
+            Wait::Forward(forward) => self.on_forward_description(forward, result, core),
+            Wait::ForwardResponse(forward, response) => self.on_forward_answer(forward, *response, result, core),
+            Wait::Ack(pair, side) => match result {
+                Ok(described) => self.acknowledge(pair, 1 - side, Some(described.sdp), core),
+                Err(_) => {
+                    self.acknowledge(pair, 1 - side, None, core);
+                    self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
+                }
+            },
+            Wait::Delete => {}
+        }
+    }
+
+    fn on_response_description(&mut self, id: u32, response: Message, result: Result<Described, Refusal>, core: &mut Core) {
+        let is_final = response.status().is_some_and(|status| status >= 200);
+        match result {
+            Ok(described) => {
+                if let Some(pair) = self.pair_mut(id) {
+                    pair.ends[TARGET].summary = described.summary;
+                }
+                if is_final {
+                    self.answer_call(id, &response, Some(described.sdp), core);
+                } else {
+                    self.pass_response(id, &response, Some(described.sdp), core);
+                }
+            }
+            Err(refusal) if is_final => {
+                self.acknowledge(id, TARGET, None, core);
+                self.take_down_pair(id, core);
+                let status = if refusal == Refusal::Malformed { 502 } else { refusal.status() };
+                self.fail_upstream(status, None, EndCause::MediaRefused, core);
+            }
+            // A broken early description costs early media, not the call.
+            Err(_) => {
+                if let Some(pair) = self.pair_mut(id) {
+                    pair.negotiated = false;
+                }
+                self.pass_response(id, &response, None, core);
+            }
+        }
+        if let Some(next) = self.pair_mut(id).and_then(|pair| pair.deferred.pop_front()) {
+            self.take_response(id, next, core);
+        }
+    }
+
+    /// The answer to an offer in a 2xx comes in the ACK.
+    pub(super) fn answer_in_ack(&mut self, id: u32, side: usize, exchange: Exchange, sdp: Bytes, core: &mut Core) {
+        let Some(pair) = self.pair(id) else { return };
+        let action = MediaAction::Answer { exchange: exchange.id, from: pair.endpoint(side), to: pair.endpoint(1 - side), sdp };
+        self.ask_media(action, Wait::Ack(id, side), core);
+    }
+
+    /// Notes what a new agreement changed, for the record.
+    pub(super) fn note_agreement(&mut self, id: u32, offerer: usize, summary: crate::media::Summary, core: &mut Core) {
+        let Some(pair) = self.pair_mut(id) else { return };
+        let before = std::mem::replace(&mut pair.ends[offerer].summary, summary);
+        let (was, is) = (before.is_hold(), pair.ends[offerer].summary.is_hold());
+        let party = pair.ends[offerer].endpoint.party;
+        let is_change = pair.ends[offerer].summary != before;
+        let change = match (was, is) {
+            (false, true) => CallChange::Hold { party },
+            (true, false) => CallChange::Resume { party },
+            _ if is_change && !before.streams.is_empty() => CallChange::Media,
+            _ => return,
+        };
+        self.record(CallEventKind::Changed(change), core);
+    }
+}

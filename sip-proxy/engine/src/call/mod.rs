@@ -1,0 +1,240 @@
+//! The back-to-back user agent's call.
+//!
+//! A call has one upstream request (the caller's), any number of [`Branch`]es (one per target tried) and, for every
+//! early or confirmed dialog of a branch, a [`Pair`]: the dialog with the caller and the dialog with the target that
+//! belong together. Each downstream early dialog has an upstream dialog of its own, so that forking stays visible
+//! (RFC 3261 §12.1.2). What travels inside a pair is a [`Forward`].
+//!
+//! `INVITE`, `SUBSCRIBE` and the requests that make no dialog take the same way; [`Purpose`] tells them apart.
+
+mod branch;
+mod end;
+mod forward;
+mod hunt;
+mod media;
+mod pair;
+mod refresh;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sip_wire::{Message, Method};
+
+use crate::core::{Core, TimerKey};
+use crate::event::{CallEnded, EndCause, Side};
+use crate::io::{Flow, RealmId};
+use crate::media::{ExchangeId, SessionId};
+use crate::passing::Secrets;
+use crate::question::{Caller, RouteStep};
+use crate::registrar::Registrar;
+use crate::slot::Slot;
+use crate::timer::TimerId;
+use crate::transaction::ServerId;
+
+use branch::Branch;
+use forward::Forward;
+use media::Wait;
+use pair::Pair;
+
+/// Names a call inside its engine; stale once the call is gone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct CallKey {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// A call's timers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallTimer {
+    /// The target has rung long enough (RFC 3261 §16.6 timer C).
+    Ringing,
+    /// A branch got no response at all: the next address or target is tried.
+    Failover(u16),
+    /// The media plane owes a reply.
+    Media(u32),
+    /// A 2xx or a reliable provisional response to the end of a pair is repeated until its ACK or PRACK.
+    Repeat(u32, u8),
+    /// A session timer (RFC 4028): refresh, or the end.
+    Session(u32, u8),
+    /// A phone's re-INVITE has waited long enough for ours.
+    Glare(u32),
+    /// A re-INVITE that met 491 is tried again.
+    Retry(u32),
+    /// A subscription without an end.
+    Expiry,
+}
+
+/// What kind of request began it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// INVITE.
+    Session,
+    /// SUBSCRIBE.
+    Subscription,
+    /// Anything that makes no dialog.
+    Once,
+    /// REGISTER on its way to the core's registrar.
+    Register { aor: Arc<str>, token: Arc<str> },
+}
+
+/// The facts of a request that is admitted.
+#[derive(Debug)]
+pub(crate) struct Admitted {
+    pub(crate) server: ServerId,
+    pub(crate) flow: Flow,
+    pub(crate) request: Message,
+    pub(crate) realm: RealmId,
+    pub(crate) caller: Caller,
+    /// The user part that From must bear for the other side, if the caller's own claim is corrected.
+    pub(crate) identity: Option<String>,
+}
+
+/// A call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(crate) key: CallKey,
+    pub(crate) purpose: Purpose,
+    /// As records name it.
+    pub(crate) id: u128,
+    slot: Slot,
+    session: SessionId,
+    upstream: Admitted,
+    /// The caller's texts, and the targets'.
+    secrets: [Secrets; 2],
+    /// Whether the initial request has its final response.
+    answered: bool,
+    steps: VecDeque<RouteStep>,
+    branches: Vec<Branch>,
+    pairs: Vec<Pair>,
+    next_pair: u32,
+    forwards: Vec<Forward>,
+    next_forward: u32,
+    waiting: Vec<(u32, Wait, TimerId)>,
+    next_media: u32,
+    next_exchange: u32,
+    has_media: bool,
+    best: Option<(u16, Option<Message>)>,
+    ringing: Option<TimerId>,
+    times: Times,
+    sequence: u32,
+    ended: Ended,
+}
+
+/// Monotonic moments of a call.
+#[derive(Debug, Default)]
+struct Times {
+    started: Duration,
+    alerting: Option<Duration>,
+    answered: Option<Duration>,
+}
+
+/// How far its end has come.
+#[derive(Debug)]
+enum Ended {
+    No,
+    /// The media plane counts; then the record is written and these requests get their answers.
+    Counting { record: Box<CallEnded>, answers: Vec<(ServerId, u16, Bytes)> },
+    /// The record is written; what remains are transactions.
+    Yes,
+}
+
+/// A new call that hunts for its target.
+impl Call {
+    pub(crate) fn new(key: CallKey, purpose: Purpose, upstream: Admitted, core: &mut Core) -> Self {
+        let slot = Slot::of_call_id(upstream.request.call_id().unwrap_or_default());
+        let mut secrets = [Secrets::default(), Secrets::default()];
+        secrets[0].add_message(&upstream.request, upstream.flow.remote);
+        Self {
+            key,
+            purpose,
+            id: core.ids.uuid(),
+            slot,
+            session: SessionId(core.ids.number()),
+            upstream,
+            secrets,
+            answered: false,
+            steps: VecDeque::new(),
+            branches: Vec::new(),
+            pairs: Vec::new(),
+            next_pair: 0,
+            forwards: Vec::new(),
+            next_forward: 0,
+            waiting: Vec::new(),
+            next_media: 0,
+            next_exchange: 1,
+            has_media: false,
+            best: None,
+            ringing: None,
+            times: Times { started: core.now.monotonic, ..Times::default() },
+            sequence: 0,
+            ended: Ended::No,
+        }
+    }
+
+    pub(crate) fn upstream_server(&self) -> ServerId {
+        self.upstream.server
+    }
+
+    pub(crate) fn session(&self) -> SessionId {
+        self.session
+    }
+
+    fn is_session(&self) -> bool {
+        self.purpose == Purpose::Session
+    }
+
+    fn is_over(&self) -> bool {
+        !matches!(self.ended, Ended::No)
+    }
+
+    /// Whether nothing is left to do.
+    pub(crate) fn is_finished(&self) -> bool {
+        match self.ended {
+            Ended::Yes => self.branches.iter().all(Branch::is_done),
+            _ => false,
+        }
+    }
+
+    fn pair(&self, id: u32) -> Option<&Pair> {
+        self.pairs.iter().find(|pair| pair.id == id)
+    }
+
+    fn pair_mut(&mut self, id: u32) -> Option<&mut Pair> {
+        self.pairs.iter_mut().find(|pair| pair.id == id)
+    }
+
+    fn new_exchange(&mut self) -> ExchangeId {
+        self.next_exchange += 1;
+        ExchangeId(self.next_exchange)
+    }
+
+    fn schedule(&self, after: Duration, timer: CallTimer, core: &mut Core) -> TimerId {
+        core.schedule(after, TimerKey::Call(self.key, timer))
+    }
+
+    /// A timer of this call fired.
+    pub(crate) fn on_timer(&mut self, timer: CallTimer, core: &mut Core, registrar: &mut Registrar) {
+        match timer {
+            CallTimer::Ringing => self.on_ringing_too_long(core),
+            CallTimer::Failover(branch) => self.on_failover(branch, core, registrar),
+            CallTimer::Media(number) => self.on_media_timeout(number, core, registrar),
+            CallTimer::Repeat(pair, side) => self.on_repeat(pair, usize::from(side), core),
+            CallTimer::Session(pair, side) => self.on_session_timer(pair, usize::from(side), core),
+            CallTimer::Glare(pair) => self.on_glare_timeout(pair, core),
+            CallTimer::Retry(forward) => self.on_retry(forward, core),
+            CallTimer::Expiry => self.finish(EndCause::SessionExpired, Side::Sbc, 200, Vec::new(), core),
+        }
+    }
+}
+
+/// Whether a request of this method makes or changes the target of a dialog (RFC 3261 §12.2, RFC 3311, RFC 6665).
+fn is_target_refresh(method: Method<'_>) -> bool {
+    [Method::INVITE, Method::UPDATE, Method::SUBSCRIBE, Method::NOTIFY, Method::REFER].contains(&method)
+}
+
+/// The least session interval, if a request asks for less (RFC 4028 §6).
+pub(crate) fn too_small(request: &Message, realm: &crate::config::Realm) -> Option<u64> {
+    refresh::is_too_small(request, realm)
+}

@@ -1,0 +1,329 @@
+//! Two dialogs that belong together: one with the caller, one with a target.
+
+use bytes::Bytes;
+use sip_wire::{Message, Method, Name};
+
+use super::Call;
+use super::forward::Forward;
+use crate::core::{Core, DialogPlace, dialog_key};
+use crate::dialog::Dialog;
+use crate::io::{Flow, RealmId};
+use crate::media::{Endpoint, ExchangeId, Summary};
+use crate::timer::TimerId;
+use crate::transaction::ServerId;
+
+/// The end that faces the caller.
+pub(super) const CALLER: usize = 0;
+/// The end that faces the target.
+pub(super) const TARGET: usize = 1;
+
+/// One end of a pair.
+#[derive(Debug)]
+pub(super) struct End {
+    pub(super) dialog: Dialog,
+    pub(super) realm: RealmId,
+    pub(super) endpoint: Endpoint,
+    /// Its Allow names UPDATE.
+    pub(super) has_update: bool,
+    /// It said `Supported: timer`.
+    pub(super) has_timer: bool,
+    /// The description it was sent last.
+    pub(super) description: Option<Bytes>,
+    /// The description it gave last, in brief.
+    pub(super) summary: Summary,
+    /// What is repeated to it until its ACK or PRACK.
+    pub(super) repeat: Option<Repeat>,
+    /// The ACK it was sent for its latest 2xx, and that INVITE's CSeq.
+    pub(super) ack: Option<(u32, Bytes)>,
+    /// CSeq of the INVITE we sent it last: what its ACK must bear.
+    pub(super) invite_cseq: u32,
+    pub(super) session: SessionTimerState,
+}
+
+/// RFC 4028, for one end.
+#[derive(Debug, Default)]
+pub(super) struct SessionTimerState {
+    pub(super) interval: Option<std::time::Duration>,
+    /// Whether we refresh it.
+    pub(super) we_refresh: bool,
+    pub(super) timer: Option<TimerId>,
+}
+
+/// A response that waits for its ACK (RFC 3261 §13.3.1.4) or PRACK (RFC 3262 §3).
+#[derive(Debug)]
+pub(super) struct Repeat {
+    pub(super) server: ServerId,
+    pub(super) status: u16,
+    pub(super) response: Bytes,
+    pub(super) interval: std::time::Duration,
+    pub(super) until: std::time::Duration,
+    pub(super) timer: TimerId,
+}
+
+/// An offer that its answer is awaited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exchange {
+    pub(super) id: ExchangeId,
+    /// Which end offered.
+    pub(super) offerer: usize,
+}
+
+/// A reliable provisional response of the target (RFC 3262), and what it became for the caller.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reliable {
+    pub(super) theirs: u32,
+    pub(super) ours: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Pair {
+    pub(super) id: u32,
+    /// Which branch its target's dialog belongs to.
+    pub(super) branch: u16,
+    pub(super) ends: [End; 2],
+    /// The offer that waits for its answer.
+    pub(super) exchange: Option<Exchange>,
+    /// The initial offer has been answered in this pair.
+    pub(super) negotiated: bool,
+    pub(super) reliable: Vec<Reliable>,
+    /// Responses of the target that came while the media plane thought about one before.
+    pub(super) deferred: std::collections::VecDeque<Message>,
+    /// A request that crossed ours and waits.
+    pub(super) crossing: Option<(usize, ServerId, Message, TimerId)>,
+    /// The end that waits for the ACK of the other, with the answer in it.
+    pub(super) owed_ack: Option<usize>,
+}
+
+impl Pair {
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.ends[TARGET].dialog.confirmed
+    }
+
+    pub(super) fn endpoint(&self, side: usize) -> Endpoint {
+        self.ends[side].endpoint
+    }
+
+    pub(super) fn flow(&self, side: usize) -> Flow {
+        self.ends[side].dialog.flow
+    }
+}
+
+impl End {
+    pub(super) fn new(dialog: Dialog, realm: RealmId, endpoint: Endpoint) -> Self {
+        Self {
+            dialog,
+            realm,
+            endpoint,
+            has_update: false,
+            has_timer: false,
+            description: None,
+            summary: Summary::default(),
+            repeat: None,
+            ack: None,
+            invite_cseq: 0,
+            session: SessionTimerState::default(),
+        }
+    }
+
+    /// Learns what a message of this end says about its abilities.
+    pub(super) fn learn(&mut self, message: &Message) {
+        if message.count(Name::Allow) > 0 {
+            self.has_update = message.has_token(Name::Allow, "UPDATE");
+        }
+        if message.count(Name::Supported) > 0 {
+            self.has_timer = message.has_token(Name::Supported, "timer");
+        }
+    }
+}
+
+impl Call {
+    /// The pair that a response of a branch belongs to, made if its To tag is new.
+    pub(super) fn pair_of_response(&mut self, branch: u16, response: &Message, flow: Flow, core: &mut Core) -> Option<u32> {
+        let tag = response.to().ok()?.tag()?.to_vec();
+        if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.branch == branch && *pair.ends[TARGET].dialog.remote_tag == tag) {
+            pair.ends[TARGET].learn(response);
+            return Some(pair.id);
+        }
+        let sent = self.branches.get(usize::from(branch))?;
+        let dialog = Dialog::uac(sent.request.as_ref()?, response, flow).ok()?;
+        let (party, realm) = (sent.party, sent.realm);
+        self.make_pair(branch, dialog, realm, party, Some(response), core)
+    }
+
+    /// A pair with a new dialog towards the caller.
+    pub(super) fn make_pair(
+        &mut self,
+        branch: u16,
+        target: Dialog,
+        realm: RealmId,
+        party: u16,
+        learn: Option<&Message>,
+        core: &mut Core,
+    ) -> Option<u32> {
+        let forks = self.pairs.iter().filter(|pair| pair.branch == branch).count() as u16;
+        let tag = core.ids.tag();
+        let caller = Dialog::uas(&self.upstream.request, &tag, self.upstream.flow).ok()?;
+        let mut ends = [
+            End::new(caller, self.upstream.realm, Endpoint { party: 0, branch: 0 }),
+            End::new(target, realm, Endpoint { party, branch: forks }),
+        ];
+        ends[CALLER].learn(&self.upstream.request);
+        ends[TARGET].invite_cseq = ends[TARGET].dialog.local_cseq;
+        if let Some(message) = learn {
+            ends[TARGET].learn(message);
+        }
+        let id = self.next_pair;
+        self.next_pair += 1;
+        for (side, end) in ends.iter().enumerate() {
+            let dialog = &end.dialog;
+            let peer = (self.purpose == super::Purpose::Session).then(|| std::sync::Arc::new(super::forward::peer_of(&ends[1 - side])));
+            core.dialogs.insert(
+                dialog_key(&dialog.call_id, &dialog.local_tag, &dialog.remote_tag),
+                DialogPlace { call: self.key, pair: id, side, peer },
+            );
+            self.secrets[side].add(&dialog.remote_tag);
+            self.secrets[side].add(&dialog.call_id);
+            self.secrets[side].add(&dialog.local_tag);
+        }
+        self.pairs.push(Pair {
+            id,
+            branch,
+            ends,
+            exchange: None,
+            negotiated: false,
+            reliable: Vec::new(),
+            deferred: std::collections::VecDeque::new(),
+            crossing: None,
+            owed_ack: None,
+        });
+        Some(id)
+    }
+
+    /// Forgets a pair: its dialogs, timers and requests.
+    pub(super) fn drop_pair(&mut self, id: u32, core: &mut Core) {
+        let Some(position) = self.pairs.iter().position(|pair| pair.id == id) else { return };
+        let pair = self.pairs.remove(position);
+        for end in pair.ends {
+            core.dialogs.remove(&dialog_key(&end.dialog.call_id, &end.dialog.local_tag, &end.dialog.remote_tag));
+            for timer in end.repeat.map(|repeat| repeat.timer).into_iter().chain(end.session.timer) {
+                core.timers.cancel(timer);
+            }
+        }
+        if let Some((_, server, request, timer)) = pair.crossing {
+            core.timers.cancel(timer);
+            core.reject(server, &request, 487, |response| response);
+        }
+        let (gone, kept): (Vec<Forward>, Vec<Forward>) = std::mem::take(&mut self.forwards).into_iter().partition(|forward| forward.pair == id);
+        self.forwards = kept;
+        for forward in gone {
+            if let Some(server) = forward.server {
+                // RFC 3261 §15.1.2: what is pending when the dialog ends gets 487.
+                core.reject(server, &forward.request, 487, |response| response);
+            }
+        }
+    }
+
+    /// Repeats a response until it is acknowledged.
+    pub(super) fn repeat_until_acknowledged(&mut self, pair: u32, side: usize, server: ServerId, status: u16, response: Bytes, core: &mut Core) {
+        let interval = core.config.timers.t1;
+        let until = core.now.monotonic + 64 * interval;
+        let timer = self.schedule(interval, super::CallTimer::Repeat(pair, side as u8), core);
+        let Some(pair) = self.pair_mut(pair) else { return };
+        if let Some(old) = pair.ends[side].repeat.replace(Repeat { server, status, response, interval, until, timer }) {
+            core.timers.cancel(old.timer);
+        }
+    }
+
+    pub(super) fn stop_repeating(&mut self, pair: u32, side: usize, core: &mut Core) {
+        if let Some(repeat) = self.pair_mut(pair).and_then(|pair| pair.ends[side].repeat.take()) {
+            core.timers.cancel(repeat.timer);
+        }
+    }
+
+    pub(super) fn on_repeat(&mut self, id: u32, side: usize, core: &mut Core) {
+        let key = super::TimerKey::Call(self.key, super::CallTimer::Repeat(id, side as u8));
+        let (t2, now) = (core.config.timers.t2, core.now.monotonic);
+        let Some(pair) = self.pair_mut(id) else { return };
+        let flow = pair.flow(side);
+        let Some(repeat) = &mut pair.ends[side].repeat else { return };
+        if now < repeat.until {
+            // Provisional responses double without a bound (RFC 3262 §3), 2xx up to T2.
+            repeat.interval = if repeat.status < 200 { repeat.interval * 2 } else { (repeat.interval * 2).min(t2) };
+            repeat.timer = core.timers.schedule(now + repeat.interval, key);
+            let (server, status, response) = (repeat.server, repeat.status, repeat.response.clone());
+            if !flow.transport.is_reliable() || status < 200 {
+                core.respond(server, status, response);
+            }
+            return;
+        }
+        let (server, status) = (repeat.server, repeat.status);
+        pair.ends[side].repeat = None;
+        if status < 200 {
+            // RFC 3262 §3: the request is rejected with a 5xx.
+            self.refuse_upstream(server, 504, core);
+        } else {
+            self.hang_up(crate::event::EndCause::NoAck, crate::event::Side::Sbc, core);
+        }
+    }
+
+    /// An ACK to a 2xx.
+    pub(crate) fn on_ack(&mut self, id: u32, side: usize, flow: Flow, ack: &Message, core: &mut Core) {
+        if self.is_over() {
+            return;
+        }
+        let is_awaited = self.pair(id).is_some_and(|pair| pair.ends[side].repeat.as_ref().is_some_and(|repeat| repeat.status >= 200));
+        self.stop_repeating(id, side, core);
+        let Some(pair) = self.pair_mut(id) else { return };
+        pair.ends[side].dialog.flow = flow_of(&pair.ends[side].dialog.flow, flow);
+        if !is_awaited || pair.owed_ack != Some(1 - side) {
+            return;
+        }
+        pair.owed_ack = None;
+        let exchange = pair.exchange.take();
+        let description = sip_wire::multipart::session_description(ack).map(|range| ack.body_bytes().slice(range));
+        match (exchange, description) {
+            (Some(exchange), Some(sdp)) => self.answer_in_ack(id, side, exchange, sdp, core),
+            (Some(_), None) => {
+                // The 2xx held an offer and the ACK no answer: the session has no media it could have (RFC 3261 §13.2.1).
+                self.acknowledge(id, 1 - side, None, core);
+                self.hang_up(crate::event::EndCause::MediaRefused, side_of(side), core);
+            }
+            (None, _) => self.acknowledge(id, 1 - side, None, core),
+        }
+    }
+
+    /// ACKs the 2xx of an end, with an answer if that is where it goes.
+    pub(super) fn acknowledge(&mut self, id: u32, side: usize, sdp: Option<Bytes>, core: &mut Core) {
+        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.id == id) else { return };
+        let end = &mut pair.ends[side];
+        let Some(listener) = core.config.listener(end.dialog.flow.listener) else { return };
+        let mut ack = end.dialog.ack_for(end.invite_cseq, &mut core.ids, listener);
+        if let Some(sdp) = sdp {
+            end.description = Some(sdp.clone());
+            ack = ack.body(b"application/sdp", sdp);
+        }
+        let ack = ack.finish();
+        end.ack = Some((end.invite_cseq, ack.clone()));
+        core.transactions.send_stateless(end.dialog.flow, ack, &mut core.out);
+    }
+
+    /// A 2xx came again: so does its ACK.
+    pub(super) fn acknowledge_again(&mut self, id: u32, side: usize, response: &Message, core: &mut Core) {
+        let Some(pair) = self.pair(id) else { return };
+        if let Some((cseq, ack)) = &pair.ends[side].ack
+            && response.cseq().is_ok_and(|of| of.number == *cseq && of.method == Method::INVITE)
+        {
+            core.transactions.send_stateless(pair.flow(side), ack.clone(), &mut core.out);
+        }
+    }
+}
+
+/// Where a dialog's requests go after a message came from `seen`: the connection may be a new one, the datagram source
+/// too (a NAT rebinds); what came over another listener changes nothing.
+pub(super) fn flow_of(known: &Flow, seen: Flow) -> Flow {
+    if seen.listener == known.listener || seen.transport == known.transport { seen } else { *known }
+}
+
+pub(super) fn side_of(side: usize) -> crate::event::Side {
+    if side == CALLER { crate::event::Side::Caller } else { crate::event::Side::Callee }
+}

@@ -1,0 +1,185 @@
+//! What every layer above the transactions works with.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use sip_wire::{Builder, Message, Method, Name};
+
+use crate::call::{CallKey, CallTimer};
+use crate::config::{Config, Listener, Realm};
+use crate::event::{CallEvent, CallEventKind};
+use crate::ids::Ids;
+use crate::io::{Flow, ListenerId, Notice, Output, RealmId, Transport};
+use crate::question::{Policy, QuestionId, Resolve};
+use crate::time::Now;
+use crate::timer::{TimerId, TimerQueue};
+use crate::transaction::{self, ClientId, ServerId, Transactions};
+
+/// The methods that we say we understand: those of every phone, and what is relayed anyway.
+pub(crate) const ALLOW: &[u8] = b"INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, PRACK, UPDATE, INFO, REFER, SUBSCRIBE, NOTIFY, MESSAGE, PUBLISH";
+
+/// Who gets the events of a client transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// The branch of a call.
+    Branch(CallKey, u16),
+    /// A request inside a call's dialogs.
+    Forward(CallKey, u32),
+    /// Nobody waits for the answer: BYE, keepalives.
+    Nobody,
+}
+
+/// Whose timer it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TimerKey {
+    /// Of a call.
+    Call(CallKey, CallTimer),
+    /// The registrar looks for bindings that expire or want a keepalive.
+    Registrar,
+}
+
+/// Finds the dialog of a message without building one: Call-ID, local and remote tag.
+pub(crate) type DialogKey = Box<[u8]>;
+
+/// Where a dialog belongs: a call, the pair of dialogs in it, and which of the two.
+#[derive(Debug, Clone)]
+pub(crate) struct DialogPlace {
+    pub(crate) call: CallKey,
+    pub(crate) pair: u32,
+    pub(crate) side: usize,
+    /// The other end of the pair.
+    pub(crate) peer: Option<Arc<Peer>>,
+}
+
+/// An end that an INVITE with Replaces may be sent to (RFC 3891).
+#[derive(Debug)]
+pub(crate) struct Peer {
+    /// The Replaces value that this end understands.
+    pub(crate) replaces: Bytes,
+    pub(crate) realm: RealmId,
+    pub(crate) flow: Flow,
+    pub(crate) uri: Bytes,
+}
+
+/// Transfers that are remembered until their INVITE comes; the oldest go first.
+const TRANSFERS: usize = 4096;
+
+/// The engine without its calls and bindings.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) now: Now,
+    pub(crate) config: Arc<Config>,
+    pub(crate) policy: Option<Arc<dyn Policy>>,
+    pub(crate) ids: Ids,
+    pub(crate) transactions: Transactions<Owner>,
+    pub(crate) timers: TimerQueue<TimerKey>,
+    pub(crate) out: VecDeque<Output>,
+    pub(crate) dialogs: AHashMap<DialogKey, DialogPlace>,
+    /// Early dialogs may speak (NOTIFY) before we know their tag: Call-ID and our tag, to branch.
+    pub(crate) half_dialogs: AHashMap<DialogKey, (CallKey, u16)>,
+    pub(crate) resolving: AHashMap<QuestionId, (CallKey, u16)>,
+    pub(crate) next_question: u64,
+    /// Dialogs that a Refer-To of ours names, by the token in it.
+    pub(crate) transfers: AHashMap<Box<[u8]>, Arc<Peer>>,
+    pub(crate) transfer_order: VecDeque<Box<[u8]>>,
+    pub(crate) draining: bool,
+}
+
+/// See [`DialogKey`].
+pub(crate) fn dialog_key(call_id: &[u8], local_tag: &[u8], remote_tag: &[u8]) -> DialogKey {
+    [call_id, b"\0", local_tag, b"\0", remote_tag].concat().into()
+}
+
+impl Core {
+    pub(crate) fn realm(&self, id: RealmId) -> Option<&Realm> {
+        self.config.realm(id)
+    }
+
+    pub(crate) fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        self.config.listener(id)
+    }
+
+    pub(crate) fn realm_of(&self, flow: &Flow) -> Option<&Realm> {
+        self.config.realm_of(flow.listener)
+    }
+
+    pub(crate) fn notice(&mut self, kind: &'static str, remote: Option<SocketAddr>, detail: impl Into<String>) {
+        self.out.push_back(Output::Notice(Notice { kind, remote, detail: detail.into() }));
+    }
+
+    pub(crate) fn send_request(&mut self, flow: Flow, name: Option<Arc<str>>, request: Bytes, owner: Owner) -> ClientId {
+        self.transactions.request(flow, name, request, owner, self.now, &mut self.out)
+    }
+
+    pub(crate) fn respond(&mut self, server: ServerId, status: u16, response: Bytes) {
+        self.transactions.respond(server, status, response, self.now, &mut self.out);
+    }
+
+    /// Answers a request by ourselves.
+    pub(crate) fn reject(&mut self, server: ServerId, request: &Message, status: u16, add: impl FnOnce(Builder) -> Builder) {
+        let tag = self.ids.tag();
+        let mut response = transaction::response_to(request, status, None, Some(&tag));
+        if let Some(product) = &self.config.product {
+            response = response.header(Name::Server, product.as_bytes());
+        }
+        if status == 405 || status == 501 {
+            response = response.header(Name::Allow, ALLOW);
+        }
+        self.respond(server, status, add(response).finish());
+    }
+
+    pub(crate) fn cancel(&mut self, client: ClientId, reason: Option<&[u8]>) {
+        self.transactions.cancel(client, reason, self.now, &mut self.out);
+    }
+
+    pub(crate) fn schedule(&mut self, after: std::time::Duration, key: TimerKey) -> TimerId {
+        self.timers.schedule(self.now.monotonic + after, key)
+    }
+
+    pub(crate) fn resolve(&mut self, call: CallKey, branch: u16, resolve: Resolve) {
+        let question = QuestionId(self.next_question);
+        self.next_question += 1;
+        self.resolving.insert(question, (call, branch));
+        self.out.push_back(Output::Resolve { question, resolve });
+    }
+
+    /// The Contact of messages that leave over `listener`.
+    pub(crate) fn contact(&self, listener: ListenerId) -> Vec<u8> {
+        let Some(listener) = self.listener(listener) else { return Vec::new() };
+        let transport = match listener.transport {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+        };
+        format!("<sip:{}{transport}>", listener.advertised).into_bytes()
+    }
+
+    pub(crate) fn record(&mut self, call: u128, sequence: u32, what: CallEventKind) {
+        let event = CallEvent { call, sequence, wall: self.now.wall, monotonic: self.now.monotonic, what };
+        self.out.push_back(Output::Record(event));
+    }
+
+    pub(crate) fn remember_transfer(&mut self, token: String, peer: Arc<Peer>) {
+        let token: Box<[u8]> = token.into_bytes().into();
+        if self.transfer_order.len() == TRANSFERS
+            && let Some(oldest) = self.transfer_order.pop_front()
+        {
+            self.transfers.remove(&oldest);
+        }
+        self.transfer_order.push_back(token.clone());
+        self.transfers.insert(token, peer);
+    }
+
+    /// A request in a dialog, sent where the dialog's peer is.
+    pub(crate) fn dialog_request(&mut self, dialog: &mut crate::dialog::Dialog, method: Method<'_>) -> Option<Builder> {
+        let listener = self.config.listener(dialog.flow.listener)?;
+        let mut request = dialog.request(method, &mut self.ids, listener);
+        if let Some(product) = &self.config.product {
+            request = request.header(Name::UserAgent, product.as_bytes());
+        }
+        Some(request)
+    }
+}

@@ -1,0 +1,325 @@
+//! The engine: one input in, any number of outputs out.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use sip_wire::{Message, Method, Name, Refused, check_request};
+
+use crate::admission::{self, Admission};
+use crate::call::{Call, CallKey, Purpose};
+use crate::config::Config;
+use crate::core::{Core, DialogPlace, Owner, TimerKey, dialog_key};
+use crate::event::{EndCause, Side};
+use crate::ids::Ids;
+use crate::io::{Command, Flow, Input, Output};
+use crate::media::{MediaEvent, SessionId};
+use crate::registrar::{Registrar, Registration};
+use crate::slots::Slots;
+use crate::time::Now;
+use crate::timer::TimerQueue;
+use crate::transaction::{Event, ServerId, Transactions};
+
+/// A SIP node's signalling, without I/O. Feed it [`Input`]s, carry out its [`Output`]s in order, and call
+/// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
+#[derive(Debug)]
+pub struct Engine {
+    core: Core,
+    registrar: Registrar,
+    calls: Slots<Call>,
+    sessions: AHashMap<SessionId, CallKey>,
+    /// Calls whose INVITE or other first request is still open, by its transaction.
+    upstream: AHashMap<ServerId, CallKey>,
+}
+
+impl Engine {
+    /// `seed` must be unpredictable in production; in tests it makes a run repeatable.
+    pub fn new(config: Arc<Config>, seed: [u8; 32]) -> Self {
+        let mut transactions = Transactions::new(config.timers, config.limits.transactions);
+        transactions.configure(&config);
+        let mut core = Core {
+            now: Now::default(),
+            ids: Ids::new(seed, config.node),
+            config,
+            policy: None,
+            transactions,
+            timers: TimerQueue::new(),
+            out: VecDeque::new(),
+            dialogs: AHashMap::new(),
+            half_dialogs: AHashMap::new(),
+            resolving: AHashMap::new(),
+            next_question: 0,
+            transfers: AHashMap::new(),
+            transfer_order: VecDeque::new(),
+            draining: false,
+        };
+        let registrar = Registrar::new(&mut core);
+        Self { core, registrar, calls: Slots::new(), sessions: AHashMap::new(), upstream: AHashMap::new() }
+    }
+
+    /// One thing happened.
+    pub fn handle(&mut self, input: Input, now: Now) {
+        self.core.now = now;
+        match input {
+            Input::Received { flow, message } => {
+                if let Some(event) = self.core.transactions.receive(flow, message, now, &mut self.core.out) {
+                    self.on_event(event);
+                }
+            }
+            Input::Refused { flow, refused } => self.on_refused(flow, &refused),
+            Input::SendFailed { ticket } => {
+                if let Some(event) = self.core.transactions.send_failed(ticket, now, &mut self.core.out) {
+                    self.on_event(event);
+                }
+            }
+            Input::Closed { connection } => {
+                for event in self.core.transactions.connection_closed(connection, now, &mut self.core.out) {
+                    self.on_event(event);
+                }
+                self.registrar.connection_closed(connection, &mut self.core);
+            }
+            Input::Resolved { question, addresses } => {
+                if let Some((key, branch)) = self.core.resolving.remove(&question) {
+                    self.with_call(key, |call, core, registrar| call.on_resolved(branch, addresses, core, registrar));
+                }
+            }
+            Input::Media(reply) => {
+                if let Some(key) = self.sessions.get(&reply.session).copied() {
+                    self.with_call(key, |call, core, registrar| call.on_media(reply, core, registrar));
+                }
+            }
+            Input::MediaEvent(event) => {
+                let session = match event {
+                    MediaEvent::Inactive { session } | MediaEvent::Lost { session } => session,
+                };
+                if let Some(key) = self.sessions.get(&session).copied() {
+                    self.with_call(key, |call, core, _| call.on_media_event(&event, core));
+                }
+            }
+            Input::Command(command) => self.on_command(command),
+        }
+    }
+
+    /// What is due at `now`.
+    pub fn handle_timeout(&mut self, now: Now) {
+        self.core.now = now;
+        while let Some(event) = self.core.transactions.handle_timeout(now, &mut self.core.out) {
+            self.on_event(event);
+        }
+        while let Some(key) = self.core.timers.pop(now.monotonic) {
+            match key {
+                TimerKey::Registrar => self.registrar.tick(&mut self.core),
+                TimerKey::Call(key, timer) => self.with_call(key, |call, core, registrar| call.on_timer(timer, core, registrar)),
+            }
+        }
+    }
+
+    /// The next output, to be carried out before the one after it.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.core.out.pop_front()
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do; monotonic.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        [self.core.transactions.poll_timeout(), self.core.timers.next()].into_iter().flatten().min()
+    }
+
+    /// Calls, transactions, bindings.
+    pub fn sizes(&self) -> (usize, usize, usize) {
+        (self.calls.len(), self.core.transactions.len(), self.registrar.len())
+    }
+
+    /// Whether calls, transactions, dialogs and timers but the registrar's are all gone.
+    pub fn is_idle(&self) -> bool {
+        self.calls.len() == 0
+            && self.core.transactions.is_empty()
+            && self.core.dialogs.is_empty()
+            && self.core.half_dialogs.is_empty()
+            && self.sessions.is_empty()
+            && self.upstream.is_empty()
+            && self.core.timers.len() <= 1
+    }
+
+    fn on_command(&mut self, command: Command) {
+        match command {
+            Command::Drain => self.core.draining = true,
+            Command::HangUpAll => {
+                for key in self.call_keys() {
+                    self.with_call(key, |call, core, _| call.hang_up(EndCause::Shutdown, Side::Sbc, core));
+                }
+            }
+            Command::HangUp(id) => {
+                for key in self.call_keys() {
+                    self.with_call(key, |call, core, _| {
+                        if call.id == id {
+                            call.hang_up(EndCause::Operator, Side::Sbc, core);
+                        }
+                    });
+                }
+            }
+            Command::Configure(config) => {
+                self.core.transactions.configure(&config);
+                self.core.config = config;
+            }
+            Command::Policy(policy) => self.core.policy = Some(policy),
+            Command::Load(records) => self.registrar.load(records, &self.core),
+        }
+    }
+
+    fn call_keys(&self) -> Vec<CallKey> {
+        self.sessions.values().copied().collect()
+    }
+
+    /// Runs a step of a call and forgets the call if it is finished.
+    fn with_call(&mut self, key: CallKey, step: impl FnOnce(&mut Call, &mut Core, &mut Registrar)) {
+        let Some(call) = self.calls.get_mut(key.index, key.generation) else { return };
+        step(call, &mut self.core, &mut self.registrar);
+        if call.is_finished() {
+            let session = call.session();
+            let server = call.upstream_server();
+            self.calls.remove(key.index, key.generation);
+            self.sessions.remove(&session);
+            self.upstream.remove(&server);
+        }
+    }
+
+    fn on_event(&mut self, event: Event<Owner>) {
+        match event {
+            Event::Request { server, flow, message } => self.on_request(server, flow, message),
+            Event::Cancelled { invite, cancel } => {
+                let key = self.upstream.get(&invite).copied().or_else(|| self.place_of(&cancel).map(|place| place.call));
+                if let Some(key) = key {
+                    self.with_call(key, |call, core, _| call.on_cancelled(invite, &cancel, core));
+                }
+            }
+            Event::Ack { flow, message } => {
+                if let Some(place) = self.place_of(&message) {
+                    self.with_call(place.call, |call, core, _| call.on_ack(place.pair, place.side, flow, &message, core));
+                }
+            }
+            Event::Response { client, owner, message } => match owner {
+                Owner::Branch(key, branch) => {
+                    self.with_call(key, |call, core, registrar| call.on_branch_response(branch, client, message, core, registrar));
+                }
+                Owner::Forward(key, forward) => self.with_call(key, |call, core, _| call.on_forward_response(forward, message, core)),
+                Owner::Nobody => {}
+            },
+            Event::Timeout { owner, .. } => self.on_no_response(owner, 408),
+            Event::TransportFailed { owner, .. } => self.on_no_response(owner, 503),
+            Event::NoAck { .. } | Event::Stray { .. } => {}
+        }
+    }
+
+    fn on_no_response(&mut self, owner: Owner, status: u16) {
+        match owner {
+            Owner::Branch(key, branch) => {
+                self.with_call(key, |call, core, registrar| call.on_branch_failure(branch, status, None, core, registrar));
+            }
+            Owner::Forward(key, forward) => self.with_call(key, |call, core, _| call.on_forward_failure(forward, status, None, core)),
+            Owner::Nobody => {}
+        }
+    }
+
+    fn place_of(&self, message: &Message) -> Option<DialogPlace> {
+        let local = message.to().ok()?.tag()?;
+        let remote = message.from().ok()?.tag().unwrap_or_default();
+        self.core.dialogs.get(&dialog_key(message.call_id().ok()?, local, remote)).cloned()
+    }
+
+    fn on_refused(&mut self, flow: Flow, refused: &Refused) {
+        let tag = self.core.ids.tag();
+        if let Some(answer) = refused.response(&tag) {
+            let mut to = flow;
+            if !flow.transport.is_reliable()
+                && let Some(via) = refused.via()
+                && !via.has_rport()
+                && via.host.address().is_some_and(|host| host == flow.remote.ip())
+            {
+                to.remote.set_port(via.port.unwrap_or(5060));
+            }
+            self.core.transactions.send_stateless(to, answer, &mut self.core.out);
+        }
+        self.core.notice("message_refused", Some(flow.remote), refused.cause.to_string());
+        if let Some(connection) = flow.connection {
+            self.core.out.push_back(Output::Close(connection));
+        }
+    }
+
+    fn on_request(&mut self, server: ServerId, flow: Flow, request: Message) {
+        if let Err(cause) = check_request(&request) {
+            // A method that CSeq contradicts, and that nobody knows, is 501 (RFC 4475 §3.1.2.18).
+            let status = cause.status();
+            self.core.notice("message_refused", Some(flow.remote), cause.to_string());
+            self.core.reject(server, &request, status, |response| response);
+            return;
+        }
+        let Some(method) = request.method() else { return };
+        if request.to().is_ok_and(|to| to.tag().is_some()) {
+            self.on_dialog_request(server, flow, request);
+            return;
+        }
+        match admission::admit(server, flow, &request, &mut self.core, &mut self.registrar) {
+            Admission::Refused => {}
+            Admission::Register => match self.registrar.on_register(server, flow, &request, &mut self.core) {
+                Registration::Done => {}
+                Registration::Forward { aor, token } => {
+                    let realm = self.core.realm_of(&flow).map(|realm| realm.id).unwrap_or(crate::io::RealmId(0));
+                    let caller = crate::question::Caller::Anonymous;
+                    let admitted = crate::call::Admitted { server, flow, request, realm, caller, identity: None };
+                    self.start(Purpose::Register { aor, token }, admitted);
+                }
+            },
+            Admission::Admitted(admitted) => {
+                let purpose = if method == Method::INVITE {
+                    Purpose::Session
+                } else if method == Method::SUBSCRIBE {
+                    Purpose::Subscription
+                } else {
+                    Purpose::Once
+                };
+                self.start(purpose, *admitted);
+            }
+        }
+    }
+
+    fn start(&mut self, purpose: Purpose, admitted: crate::call::Admitted) {
+        if self.calls.len() >= self.core.config.limits.calls {
+            let after = self.core.config.limits.retry_after.as_secs().to_string();
+            self.core.notice("calls_exhausted", Some(admitted.flow.remote), "503: the limit of calls is reached; raise limits.calls if the machine bears more");
+            self.core.reject(admitted.server, &admitted.request, 503, |response| response.header(Name::RetryAfter, after.as_bytes()));
+            return;
+        }
+        let server = admitted.server;
+        let core = &mut self.core;
+        let (index, generation) = self.calls.insert(|index, generation| Call::new(CallKey { index, generation }, purpose, admitted, core));
+        let key = CallKey { index, generation };
+        if let Some(call) = self.calls.get_mut(index, generation) {
+            self.sessions.insert(call.session(), key);
+            self.upstream.insert(server, key);
+        }
+        self.with_call(key, |call, core, registrar| call.start(core, registrar));
+    }
+
+    fn half_dialog(&self, request: &Message) -> Option<(CallKey, u16)> {
+        let local = request.to().ok()?.tag()?;
+        self.core.half_dialogs.get(&dialog_key(request.call_id().ok()?, local, b"")).copied()
+    }
+
+    fn on_dialog_request(&mut self, server: ServerId, flow: Flow, request: Message) {
+        if let Some(place) = self.place_of(&request) {
+            self.with_call(place.call, |call, core, _| call.on_dialog_request(place.pair, place.side, server, flow, request, core));
+            return;
+        }
+        if request.method() == Some(Method::NOTIFY)
+            && let Some((key, branch)) = self.half_dialog(&request)
+        {
+            self.with_call(key, |call, core, _| match call.on_early_notify(branch, flow, &request, core) {
+                Some(pair) => call.on_dialog_request(pair, 1, server, flow, request, core),
+                None => core.reject(server, &request, 481, |response| response),
+            });
+            return;
+        }
+        self.core.reject(server, &request, 481, |response| response);
+    }
+}

@@ -1,0 +1,165 @@
+//! What a call leaves behind: events for the journal and the call record.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::media::{SessionId, StreamStatistics};
+
+/// One event of one call. `sequence` counts from 0 in its call: with `call` it is the key that makes writing it twice
+/// harmless.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallEvent {
+    /// The call's id in records (a UUID's bits).
+    pub call: u128,
+    /// From 0.
+    pub sequence: u32,
+    /// Wall time, since the Unix epoch.
+    pub wall: Duration,
+    /// Monotonic time, comparable within one life of the process.
+    pub monotonic: Duration,
+    /// What happened.
+    pub what: CallEventKind,
+}
+
+/// See [`CallEvent`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub enum CallEventKind {
+    /// An INVITE was admitted.
+    Started(Box<CallStarted>),
+    /// A 2xx to it has left for the caller.
+    Answered {
+        /// The realm that answered.
+        realm: Arc<str>,
+        /// Over which trunk, if one.
+        trunk: Option<Arc<str>>,
+        /// The address that answered.
+        destination: SocketAddr,
+    },
+    /// Hold, resume, transfer, refresh: for the timeline.
+    Changed(CallChange),
+    /// It is over. The last event of a call, always written, exactly once.
+    Ended(Box<CallEnded>),
+}
+
+/// Facts known at the start.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallStarted {
+    /// Its media session.
+    pub session: SessionId,
+    /// The realm of the caller.
+    pub realm: Arc<str>,
+    /// Where the INVITE came from.
+    pub source: SocketAddr,
+    /// Transport token.
+    pub transport: Arc<str>,
+    /// Who it was proven to be: AOR, trunk name, or empty.
+    pub caller: Arc<str>,
+    /// The From URI, as shown.
+    pub from: Arc<str>,
+    /// The dialled Request-URI.
+    pub request_uri: Arc<str>,
+    /// The caller's Call-ID.
+    pub call_id: Arc<str>,
+    /// The caller's User-Agent.
+    pub user_agent: Arc<str>,
+    /// The Call-ID that we minted for the other side.
+    pub minted_call_id: Arc<str>,
+}
+
+/// What changed in mid-call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CallChange {
+    /// `party` put the other on hold.
+    Hold {
+        /// 0 is the caller.
+        party: u16,
+    },
+    /// The hold ended.
+    Resume {
+        /// Who had held.
+        party: u16,
+    },
+    /// The agreed media changed (codec, streams).
+    Media,
+    /// A party was replaced (attended transfer).
+    Transferred {
+        /// The party that left.
+        party: u16,
+    },
+}
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CallEnded {
+    /// What ended it.
+    pub cause: EndCause,
+    /// Who ended it.
+    pub side: Side,
+    /// The final SIP status of the INVITE; 200 for an answered call.
+    pub status: u16,
+    /// From INVITE to the first 180 or 183, if one came.
+    pub alerting_after: Option<Duration>,
+    /// From INVITE to 2xx, if it came.
+    pub answered_after: Option<Duration>,
+    /// From INVITE to the end.
+    pub total: Duration,
+    /// From 2xx to the end; zero if never answered.
+    pub talked: Duration,
+    /// What the media plane counted.
+    pub media: Vec<StreamStatistics>,
+}
+
+/// What ended a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndCause {
+    /// BYE after an answer.
+    Bye,
+    /// CANCEL before it.
+    Cancelled,
+    /// 486, 600.
+    Busy,
+    /// 403, 603, 607 and the like, from the far side.
+    Declined,
+    /// 404, 410, 484, 604.
+    NotFound,
+    /// 408, or nothing at all.
+    NoAnswer,
+    /// 488, 606, 415, or offer/answer failed here.
+    MediaRefused,
+    /// Other 4xx to 6xx from the far side.
+    Failed,
+    /// Policy or authentication refused it.
+    Refused,
+    /// No target could be reached.
+    Unreachable,
+    /// No ACK came for the 2xx.
+    NoAck,
+    /// The session timer ran out (RFC 4028).
+    SessionExpired,
+    /// No media for too long.
+    MediaTimeout,
+    /// Replaced by another call (attended transfer).
+    Replaced,
+    /// Ended by an operator.
+    Operator,
+    /// The SBC shut down.
+    Shutdown,
+    /// The SBC died; written after its restart.
+    Crash,
+    /// An error of our own.
+    Internal,
+}
+
+/// Who ended a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Side {
+    /// The calling party.
+    Caller,
+    /// The called party.
+    Callee,
+    /// Ourselves.
+    Sbc,
+}

@@ -1,0 +1,177 @@
+//! What enters and leaves the engine.
+//!
+//! The engine owns no socket, clock or task. A shell hands it [`Input`]s with the time, carries out its [`Output`]s
+//! strictly in order, and calls it again at [`Engine::poll_timeout`](crate::Engine::poll_timeout).
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sip_wire::{Message, Refused};
+
+use crate::event::CallEvent;
+use crate::media::{MediaEvent, MediaReply, MediaRequest};
+use crate::question::{Policy, QuestionId, Resolve, ResolvedAddress};
+use crate::registrar::{BindingChange, BindingRecord};
+
+/// A SIP listener of the configuration: one realm, one transport, one local address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ListenerId(pub u16);
+
+/// A realm of the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct RealmId(pub u16);
+
+/// A connection of a stream transport, unique in the life of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct ConnectionId(pub u64);
+
+/// Transports of a listener (RFC 3261 §18, RFC 7118).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Transport {
+    /// Datagrams.
+    Udp,
+    /// A byte stream in clear.
+    Tcp,
+    /// A byte stream over TLS.
+    Tls,
+}
+
+impl Transport {
+    /// Whether delivery is the transport's work, so that transactions don't retransmit (RFC 3261 §17).
+    pub fn is_reliable(self) -> bool {
+        self != Transport::Udp
+    }
+
+    /// The token of the Via header's sent-protocol.
+    pub fn via_token(self) -> &'static str {
+        match self {
+            Transport::Udp => "UDP",
+            Transport::Tcp => "TCP",
+            Transport::Tls => "TLS",
+        }
+    }
+}
+
+/// Where a message came from or goes to.
+///
+/// Without a `connection`, a stream transport reuses one to the same address or opens it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Flow {
+    /// The listener that received, or whose local address sends.
+    pub listener: ListenerId,
+    /// The listener's transport.
+    pub transport: Transport,
+    /// The address on the other side.
+    pub remote: SocketAddr,
+    /// The connection, on stream transports.
+    pub connection: Option<ConnectionId>,
+}
+
+/// Names one `Send`, so that its failure finds its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);
+
+/// What the shell tells the engine.
+#[derive(Debug)]
+pub enum Input {
+    /// A message that the parser accepted.
+    Received {
+        /// Where from.
+        flow: Flow,
+        /// The message.
+        message: Message,
+    },
+    /// A message that the parser refused: answered where it can be.
+    Refused {
+        /// Where from.
+        flow: Flow,
+        /// Why, and what is known of it.
+        refused: Refused,
+    },
+    /// A `Send` could not be delivered (connection refused, ICMP unreachable, TLS failure).
+    SendFailed {
+        /// Which.
+        ticket: Ticket,
+    },
+    /// A connection was closed.
+    Closed {
+        /// Which.
+        connection: ConnectionId,
+    },
+    /// The answer to an [`Output::Resolve`]: in order of trial; empty if the name leads nowhere.
+    Resolved {
+        /// Which question.
+        question: QuestionId,
+        /// The addresses.
+        addresses: Vec<ResolvedAddress>,
+    },
+    /// The media plane's reply to an [`Output::Media`].
+    Media(MediaReply),
+    /// Something the media plane noticed.
+    MediaEvent(MediaEvent),
+    /// An operator's word.
+    Command(Command),
+}
+
+/// An operator's word.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// No new calls: 503 with Retry-After to what is not in a dialog. Running calls go on.
+    Drain,
+    /// End every call with BYE (or CANCEL), cause `shutdown`.
+    HangUpAll,
+    /// End one call, by the id in its records.
+    HangUp(u128),
+    /// A new configuration, in force for new transactions.
+    Configure(Arc<crate::config::Config>),
+    /// A new snapshot of subscribers, trunks and routes.
+    Policy(Arc<dyn Policy>),
+    /// Bindings that outlived a restart.
+    Load(Vec<BindingRecord>),
+}
+
+/// What the engine asks the shell to do, in order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a message.
+    Send {
+        /// Where to.
+        flow: Flow,
+        /// The name that the TLS certificate must bear (RFC 5922).
+        server_name: Option<Arc<str>>,
+        /// The message.
+        message: Bytes,
+        /// Names this send in [`Input::SendFailed`].
+        ticket: Ticket,
+    },
+    /// Resolve a name (RFC 3263).
+    Resolve {
+        /// Names the question in its answer.
+        question: QuestionId,
+        /// What to resolve.
+        resolve: Resolve,
+    },
+    /// A request to the media plane.
+    Media(MediaRequest),
+    /// Into the journal, before any later output is carried out.
+    Record(CallEvent),
+    /// A registration changed: to the store.
+    Binding(BindingChange),
+    /// Close a connection (its peer breaks the protocol, or its flow failed).
+    Close(ConnectionId),
+    /// Something worth counting, and a log line where it was not counted a moment ago.
+    Notice(Notice),
+}
+
+/// Something a metric counts and an operator may want to read about. Never carries unbounded input.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Notice {
+    /// The metric's label: a short word in snake_case, from a fixed set.
+    pub kind: &'static str,
+    /// Who caused it.
+    pub remote: Option<SocketAddr>,
+    /// What happened and, for an operator's mistake, what to do.
+    pub detail: String,
+}

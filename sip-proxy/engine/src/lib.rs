@@ -1,0 +1,28 @@
+//! SIP as state machines: transactions (RFC 3261 §17, RFC 6026), dialogs, the back-to-back user agent's call,
+//! registrar, digest, routing questions.
+//!
+//! Nothing here opens a socket, reads a clock or draws a random number. A shell feeds [`Engine::handle`] with
+//! [`io::Input`]s and the time, carries out what [`Engine::poll_output`] returns, and comes back at
+//! [`Engine::poll_timeout`]. So whole calls run in virtual time, over simulated networks, thousands a second.
+
+mod admission;
+pub mod call;
+pub mod config;
+mod core;
+pub mod dialog;
+pub mod digest;
+mod engine;
+pub mod event;
+pub mod ids;
+pub mod io;
+pub mod media;
+mod passing;
+pub mod question;
+pub mod registrar;
+pub mod slot;
+mod slots;
+pub mod time;
+pub mod timer;
+pub mod transaction;
+
+pub use engine::Engine;

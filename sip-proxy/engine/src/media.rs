@@ -1,0 +1,252 @@
+//! The engine's view of media: session descriptions go in, session descriptions come out.
+//!
+//! Nothing here looks into SDP. Each exchange (RFC 6337) has an id; replies come later, so every step that needs one
+//! is a state of its own. [`Summary`] is all that signalling, hold and policy ever know of a description.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+/// A media session; one per call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SessionId(pub u64);
+
+/// An offer with its answers, unique in its session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ExchangeId(pub u32);
+
+/// One end of a session: a leg, and for an outgoing leg the downstream fork of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// 0 is the caller; each outgoing INVITE is a party of its own.
+    pub party: u16,
+    /// The early dialog of that INVITE (RFC 3261 §12.1.2); 0 until one exists.
+    pub branch: u16,
+}
+
+/// What the media plane must know of a party beyond its SDP.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PartyInfo {
+    /// Its realm: which media addresses face it.
+    pub realm: crate::io::RealmId,
+    /// Where its signalling comes from: a hint for latching (RFC 7362).
+    pub signalling: SocketAddr,
+}
+
+/// What the engine asks of the media plane. Every request but `Select`, `Reject`, `Cancel` and `Drop` gets one
+/// [`MediaReply`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MediaRequest {
+    /// Which session; the first offer creates it.
+    pub session: SessionId,
+    /// Counts the requests of its session; the reply repeats it.
+    pub number: u32,
+    /// What to do.
+    pub action: MediaAction,
+}
+
+/// See [`MediaRequest`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MediaAction {
+    /// `from` has offered; the reply holds what `to` is to be offered. A fork repeats it per target.
+    Offer {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// Who offered.
+        from: Endpoint,
+        /// Who is to be offered.
+        to: Endpoint,
+        /// About `from`.
+        from_info: PartyInfo,
+        /// About `to`.
+        to_info: PartyInfo,
+        /// The offer.
+        sdp: Bytes,
+    },
+    /// `from` has answered; the reply holds the answer for the offerer `to`. One per branch; a branch that answers
+    /// again, differently (183, then another 200), replaces its answer.
+    Answer {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// Who answered.
+        from: Endpoint,
+        /// The offerer.
+        to: Endpoint,
+        /// The answer.
+        sdp: Bytes,
+    },
+    /// This branch has won; the other outgoing parties and branches are gone.
+    Select {
+        /// The winner.
+        endpoint: Endpoint,
+    },
+    /// `from` refused the offer (488, 491, time-out): back to the last agreed state.
+    Reject {
+        /// The exchange.
+        exchange: ExchangeId,
+        /// Who refused.
+        from: Endpoint,
+    },
+    /// The offerer took its offer back.
+    Cancel {
+        /// The exchange.
+        exchange: ExchangeId,
+    },
+    /// A leg or branch is gone; the session stays.
+    Drop {
+        /// Which.
+        endpoint: Endpoint,
+    },
+    /// The call is over.
+    Delete,
+    /// Statistics so far.
+    Query,
+}
+
+/// The media plane's reply.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MediaReply {
+    /// Of which session.
+    pub session: SessionId,
+    /// That of the request.
+    pub number: u32,
+    /// What came of it.
+    pub outcome: MediaOutcome,
+}
+
+/// See [`MediaReply`].
+#[derive(Debug, Clone, PartialEq)]
+pub enum MediaOutcome {
+    /// To an `Offer` or an `Answer`.
+    Description(Result<Described, Refusal>),
+    /// To a `Delete`.
+    Deleted(Vec<StreamStatistics>),
+    /// To a `Query`.
+    Statistics(Vec<StreamStatistics>),
+}
+
+/// A description for the other side.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Described {
+    /// Its bytes.
+    pub sdp: Bytes,
+    /// What signalling may know of it.
+    pub summary: Summary,
+}
+
+/// Why the media plane has no description.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The SDP can't be read: 400 to an offer.
+    Malformed,
+    /// No codec, transport or address family in common; or the answer breaks RFC 3264: 488.
+    NotAcceptable,
+    /// No port is free: 503.
+    NoPorts,
+    /// The session or endpoint is unknown (already deleted): 500.
+    Unknown,
+    /// The media plane is overloaded or gone: 503.
+    Unavailable,
+}
+
+impl Refusal {
+    /// The SIP response that an offer refused so deserves.
+    pub fn status(self) -> u16 {
+        match self {
+            Refusal::Malformed => 400,
+            Refusal::NotAcceptable => 488,
+            Refusal::NoPorts | Refusal::Unavailable => 503,
+            Refusal::Unknown => 500,
+        }
+    }
+}
+
+/// What signalling knows of a description.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Summary {
+    /// One per m-line, in order.
+    pub streams: Vec<StreamSummary>,
+}
+
+impl Summary {
+    /// Whether no stream is received by its author: the other side is on hold (RFC 6337 §5.3).
+    pub fn is_hold(&self) -> bool {
+        let mut active = self.streams.iter().filter(|stream| !stream.refused).peekable();
+        active.peek().is_some() && active.all(|stream| matches!(stream.direction, Direction::SendOnly | Direction::Inactive))
+    }
+}
+
+/// One m-line.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StreamSummary {
+    /// `audio`, `video`, `image`, `application`, ...
+    pub kind: Arc<str>,
+    /// Codec names in order of preference.
+    pub codecs: Vec<Arc<str>>,
+    /// As its author means it.
+    pub direction: Direction,
+    /// `RTP/AVP`, `RTP/SAVPF`, `udptl`, ...
+    pub profile: Arc<str>,
+    /// Port 0.
+    pub refused: bool,
+}
+
+/// RFC 3264 §5.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub enum Direction {
+    /// Both ways.
+    #[default]
+    SendRecv,
+    /// Its author only sends.
+    SendOnly,
+    /// Its author only receives.
+    RecvOnly,
+    /// Neither.
+    Inactive,
+}
+
+/// What the media plane noticed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum MediaEvent {
+    /// No media for the realm's time limit.
+    Inactive {
+        /// In which session.
+        session: SessionId,
+    },
+    /// The session is lost (its worker died).
+    Lost {
+        /// Which.
+        session: SessionId,
+    },
+}
+
+/// What came from one party in one stream, for the call record.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StreamStatistics {
+    /// Who sent it.
+    pub endpoint: Endpoint,
+    /// Its m-line, from 0.
+    pub stream: u16,
+    /// `audio`, `video`, ...
+    pub kind: Arc<str>,
+    /// The codec last heard, empty if none was.
+    pub codec: Arc<str>,
+    /// RTP packets received from it.
+    pub packets: u64,
+    /// Their octets, UDP payload.
+    pub octets: u64,
+    /// Packets that never came (RFC 3550 A.3).
+    pub lost: u64,
+    /// Dropped as a stranger's.
+    pub strangers: u64,
+    /// Interarrival jitter at the end, ms.
+    pub jitter_ms: f32,
+    /// Round trip to it, ms, if RTCP told.
+    pub rtt_ms: Option<f32>,
+    /// Mean opinion score by the E-model, 1.0 to 4.5, where the codec is known.
+    pub mos: Option<f32>,
+    /// Telephone events heard.
+    pub dtmf: u32,
+}

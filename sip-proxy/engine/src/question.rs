@@ -1,0 +1,175 @@
+//! What the engine asks the world.
+//!
+//! Policy, subscribers and routes are an immutable snapshot in memory ([`Policy`]): asking it is a function call. What
+//! takes time (DNS) leaves as an output and comes back as an input.
+
+use std::fmt::Debug;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::digest::Ha1;
+use crate::io::{Flow, RealmId, Transport};
+
+/// One snapshot of what operators configured in the store. Swapped whole; never waits.
+pub trait Policy: Debug + Send + Sync {
+    /// The digest secrets of a user of a domain; empty if the user is unknown or disabled.
+    fn credentials(&self, domain: &str, username: &str) -> Vec<Ha1>;
+
+    /// The trunk that an address of a realm belongs to.
+    fn source(&self, realm: RealmId, address: IpAddr) -> Option<Arc<str>>;
+
+    /// Where a request shall go.
+    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal>;
+
+    /// What answers the challenges of a trunk, by its name.
+    fn trunk(&self, name: &str) -> Option<Arc<TrunkTarget>>;
+}
+
+/// The facts that routing may use.
+#[derive(Debug, Clone, Copy)]
+pub struct RouteQuestion<'a> {
+    /// The realm the request came from.
+    pub realm: RealmId,
+    /// Who sent it.
+    pub caller: &'a Caller,
+    /// The user part of the Request-URI, unescaped, or the number of a `tel:` URI, visual separators removed.
+    pub user: &'a str,
+    /// Its host in lower case; empty for `tel:`.
+    pub host: &'a str,
+}
+
+/// Who sent a request, as far as it was proven.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Caller {
+    /// A subscriber, by digest or over its registered flow.
+    Subscriber {
+        /// Its AOR.
+        aor: Arc<str>,
+    },
+    /// A trunk, by source address.
+    Trunk {
+        /// Its name.
+        name: Arc<str>,
+    },
+    /// Nobody we know, in a realm that is open.
+    Anonymous,
+}
+
+/// Steps are tried in order; the next when the one before failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RouteStep {
+    /// All contacts of an AOR, in parallel (RFC 3261 §16.7).
+    Aor {
+        /// Canonical AOR, see [`crate::registrar::aor_of`].
+        aor: Arc<str>,
+    },
+    /// A trunk.
+    Trunk {
+        /// Which.
+        target: Arc<TrunkTarget>,
+        /// The user part to send, after the route's number rules.
+        user: Arc<str>,
+    },
+}
+
+/// One trunk to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrunkTarget {
+    /// Its name, in records and metrics.
+    pub name: Arc<str>,
+    /// The realm it is in.
+    pub realm: RealmId,
+    /// Its host: a name (NAPTR, SRV) or a literal.
+    pub host: Arc<str>,
+    /// Its port, if fixed.
+    pub port: Option<u16>,
+    /// Its transport, if fixed.
+    pub transport: Option<Transport>,
+    /// What answers a 401 or 407 of it.
+    pub credentials: Option<TrunkCredentials>,
+    /// How long it may take to a provisional response before the next is tried.
+    pub timeout: Option<Duration>,
+}
+
+/// Our credentials at a trunk.
+#[derive(Clone, PartialEq, Eq)]
+pub struct TrunkCredentials {
+    /// User name.
+    pub username: Arc<str>,
+    /// Password, in clear as RFC 7616 needs it with a server's realm that is not known beforehand.
+    pub password: Arc<str>,
+}
+
+impl Debug for TrunkCredentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TrunkCredentials").field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+/// Why there is no route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteRefusal {
+    /// Nobody has this address: 404.
+    NotFound,
+    /// Policy forbids it: 403.
+    Forbidden,
+    /// The snapshot is not there yet: 503.
+    Unavailable,
+}
+
+/// One binding, as a caller needs it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// The realm it registered in.
+    pub realm: RealmId,
+    /// Where its requests must go: the flow it registered over (RFC 5626 §5.3).
+    pub flow: Flow,
+    /// The Request-URI that it wants.
+    pub uri: Bytes,
+    /// Path of RFC 3327, topmost first.
+    pub path: Vec<Bytes>,
+    /// q value in thousandths.
+    pub q: u16,
+}
+
+/// Names a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct QuestionId(pub u64);
+
+/// What is to be resolved (RFC 3263).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resolve {
+    /// The name or literal.
+    pub host: Arc<str>,
+    /// The port, if the URI names one: then no SRV.
+    pub port: Option<u16>,
+    /// The transport, if the URI names one: then no NAPTR.
+    pub transport: Option<Transport>,
+    /// A `sips:` URI: TLS only.
+    pub secure: bool,
+}
+
+/// One address to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ResolvedAddress {
+    /// The transport to use.
+    pub transport: Transport,
+    /// Address and port.
+    pub address: SocketAddr,
+    /// The name that its certificate must bear.
+    pub server_name: Arc<str>,
+}
+
+impl Resolve {
+    /// The answer, if no lookup is needed: the host is a literal (RFC 3263 §4.2).
+    pub fn literal(&self) -> Option<ResolvedAddress> {
+        let host = self.host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(&self.host);
+        let address: IpAddr = host.parse().ok()?;
+        let transport = if self.secure { Transport::Tls } else { self.transport.unwrap_or(Transport::Udp) };
+        let port = self.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
+        Some(ResolvedAddress { transport, address: SocketAddr::new(address, port), server_name: Arc::clone(&self.host) })
+    }
+}

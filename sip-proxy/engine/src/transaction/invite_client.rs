@@ -1,0 +1,142 @@
+//! The INVITE client transaction (RFC 3261 §17.1.1, RFC 6026 §7.2).
+
+use bytes::Bytes;
+use sip_wire::Message;
+
+use super::machine::{Port, Step};
+use super::response::ack_for_failure;
+
+/// States of RFC 6026 figure 1.
+#[derive(Debug)]
+pub(super) enum InviteClient {
+    /// Nothing has come back yet.
+    Calling { request: Bytes, cancel: Cancel },
+    /// A provisional response has come.
+    Proceeding { request: Bytes, cancel: Cancel },
+    /// A failure has come; its retransmissions get the ACK again.
+    Completed { ack: Bytes },
+    /// A 2xx has come; others may follow, each the user's to acknowledge.
+    Accepted,
+}
+
+/// Whether the user wants the INVITE cancelled (RFC 3261 §9.1).
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Cancel {
+    No,
+    /// As soon as a provisional response allows it, with this Reason.
+    Wanted(Option<Box<[u8]>>),
+    Sent,
+}
+
+impl InviteClient {
+    pub(super) fn start(request: Bytes, port: &mut Port<'_>) -> Self {
+        port.send(request.clone());
+        if !port.is_reliable() {
+            port.resend_after(port.values.t1);
+        }
+        port.end_after(port.patience());
+        Self::Calling { request, cancel: Cancel::No }
+    }
+
+    /// Only 1xx above 100 and final responses are told.
+    pub(super) fn receive(&mut self, status: u16, response: &Message, port: &mut Port<'_>) -> Step {
+        match (&mut *self, status) {
+            (Self::Calling { request, cancel }, 100..=199) => {
+                port.stop_resending();
+                port.stop_ending();
+                let cancel = std::mem::replace(cancel, Cancel::No);
+                *self = Self::Proceeding { request: std::mem::take(request), cancel };
+                if status == 100 { Step::Absorb } else { Step::Tell }
+            }
+            (Self::Proceeding { .. }, 100) => Step::Absorb,
+            (Self::Proceeding { .. }, 101..=199) => Step::Tell,
+            (Self::Calling { .. } | Self::Proceeding { .. }, 200..=299) => {
+                port.stop_resending();
+                port.end_after(port.patience());
+                *self = Self::Accepted;
+                Step::Tell
+            }
+            (Self::Calling { request, .. } | Self::Proceeding { request, .. }, _) => {
+                port.stop_resending();
+                let Some(ack) = ack_for_failure(request, response) else { return Step::TellAndEnd };
+                port.send(ack.clone());
+                if port.is_reliable() {
+                    return Step::TellAndEnd;
+                }
+                // Timer D: at least 32 s, as long as timer H of the other side may send.
+                port.end_after(port.patience().max(std::time::Duration::from_secs(32)));
+                *self = Self::Completed { ack };
+                Step::Tell
+            }
+            (Self::Completed { ack }, 300..=699) => {
+                port.send(ack.clone());
+                Step::Absorb
+            }
+            (Self::Accepted, 200..=299) => Step::Tell,
+            (Self::Completed { .. } | Self::Accepted, _) => Step::Absorb,
+        }
+    }
+
+    /// The user wants no more of it. Of two calls the first counts.
+    pub(super) fn cancel(&mut self, reason: Option<&[u8]>) {
+        if let Self::Calling { cancel, .. } | Self::Proceeding { cancel, .. } = self
+            && *cancel == Cancel::No
+        {
+            *cancel = Cancel::Wanted(reason.map(Into::into));
+        }
+    }
+
+    /// Leaves the wish to cancel to the machine that starts over (see [`with_cancel`](Self::with_cancel)).
+    pub(super) fn take_cancel(&mut self) -> Cancel {
+        match self {
+            Self::Calling { cancel, .. } | Self::Proceeding { cancel, .. } => std::mem::replace(cancel, Cancel::No),
+            Self::Completed { .. } | Self::Accepted => Cancel::No,
+        }
+    }
+
+    /// A machine that has just started, with a wish to cancel from before.
+    pub(super) fn with_cancel(mut self, wish: Cancel) -> Self {
+        if let Self::Calling { cancel, .. } = &mut self {
+            *cancel = wish;
+        }
+        self
+    }
+
+    /// The INVITE and the Reason of a CANCEL that is due: no CANCEL before the first provisional response, since it
+    /// could overtake the INVITE. If nothing final answers it within 64·T1, the INVITE is taken as cancelled.
+    pub(super) fn cancel_due(&mut self, port: &mut Port<'_>) -> Option<(Bytes, Option<Box<[u8]>>)> {
+        let Self::Proceeding { request, cancel } = self else { return None };
+        if !matches!(cancel, Cancel::Wanted(_)) {
+            return None;
+        }
+        let Cancel::Wanted(reason) = std::mem::replace(cancel, Cancel::Sent) else { return None };
+        port.end_after(port.patience());
+        Some((request.clone(), reason))
+    }
+
+    /// Timer A.
+    pub(super) fn resend(&mut self, port: &mut Port<'_>) {
+        if let Self::Calling { request, .. } = self {
+            port.send(request.clone());
+            port.resend_after(port.clock.interval * 2);
+        }
+    }
+
+    /// Timers B, D and M, and the end of patience with a CANCEL.
+    pub(super) fn end(&self) -> Step {
+        match self {
+            Self::Calling { .. } | Self::Proceeding { .. } => Step::TellAndEnd,
+            Self::Completed { .. } | Self::Accepted => Step::End,
+        }
+    }
+
+    /// A transport failure matters only while an answer is awaited.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(self, Self::Calling { .. } | Self::Proceeding { .. })
+    }
+
+    /// Whether any response has come.
+    pub(super) fn has_response(&self) -> bool {
+        !matches!(self, Self::Calling { .. })
+    }
+}

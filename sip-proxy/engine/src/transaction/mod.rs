@@ -1,0 +1,102 @@
+//! Transactions: RFC 3261 §17 with the corrections of RFC 6026.
+//!
+//! One file per machine, and [`Transactions`] that finds the machine for a message. What a transaction user must see
+//! comes back as an [`Event`]; all that the layer does by itself (retransmissions, 100 Trying, ACK to a failure, 200 to
+//! a CANCEL, CANCEL itself) goes straight to the outputs.
+
+mod address;
+mod invite_client;
+mod invite_server;
+mod key;
+mod machine;
+mod non_invite_client;
+mod non_invite_server;
+mod response;
+mod table;
+
+pub use address::via;
+pub use response::{reason_of, response_to};
+pub use table::Transactions;
+
+use sip_wire::Message;
+
+use crate::io::Flow;
+
+/// A client transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClientId {
+    index: u32,
+    generation: u32,
+}
+
+/// A server transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ServerId {
+    index: u32,
+    generation: u32,
+}
+
+/// What the user of the layer must know.
+#[derive(Debug)]
+pub enum Event<O> {
+    /// A new request; it must be answered with [`Transactions::respond`] sooner or later. An INVITE gets its 100 by
+    /// itself.
+    Request {
+        /// Where the response goes.
+        server: ServerId,
+        /// Where it came from.
+        flow: Flow,
+        /// The request; its top Via carries `received` and `rport` already.
+        message: Message,
+    },
+    /// The INVITE was cancelled before a final response; the CANCEL has its 200, the INVITE needs its 487.
+    Cancelled {
+        /// The INVITE's transaction.
+        invite: ServerId,
+        /// The CANCEL, for its Reason header.
+        cancel: Message,
+    },
+    /// An ACK to a 2xx. It has no transaction.
+    Ack {
+        /// Where it came from.
+        flow: Flow,
+        /// The ACK.
+        message: Message,
+    },
+    /// A response other than 100. After a 2xx to an INVITE, more 2xx (other forks, or retransmissions of the same)
+    /// follow for 64·T1.
+    Response {
+        /// The transaction.
+        client: ClientId,
+        /// Whose it is.
+        owner: O,
+        /// The response.
+        message: Message,
+    },
+    /// No final response came in time: to be treated as 408 (RFC 3261 §8.1.3.1). The transaction is gone.
+    Timeout {
+        /// The transaction.
+        client: ClientId,
+        /// Whose it was.
+        owner: O,
+    },
+    /// The request could not be delivered: to be treated as 503. The transaction is gone.
+    TransportFailed {
+        /// The transaction.
+        client: ClientId,
+        /// Whose it was.
+        owner: O,
+    },
+    /// No ACK came for a failure response (timer H). The transaction is gone.
+    NoAck {
+        /// The INVITE's transaction.
+        invite: ServerId,
+    },
+    /// A response that matches no transaction. A 2xx to an INVITE may be a late retransmission that wants its ACK.
+    Stray {
+        /// Where it came from.
+        flow: Flow,
+        /// The response.
+        message: Message,
+    },
+}

@@ -1,0 +1,668 @@
+//! All transactions of one engine, and which of them a message belongs to.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use sip_wire::{Message, Method, Name};
+
+use super::invite_client::InviteClient;
+use super::invite_server::InviteServer;
+use super::machine::{Alarm, Clock, Handle, Port, Step};
+use super::non_invite_client::NonInviteClient;
+use super::non_invite_server::NonInviteServer;
+use crate::slots::Slots;
+use super::{ClientId, Event, ServerId, address, key, response};
+use crate::config::{Config, Listener, TimerValues};
+use crate::io::{ConnectionId, Flow, ListenerId, Notice, Output, Ticket, Transport};
+use crate::time::Now;
+use crate::timer::TimerQueue;
+
+/// The transaction layer. `O` tells the user of the layer whose client transaction it was.
+#[derive(Debug)]
+pub struct Transactions<O: Copy> {
+    values: TimerValues,
+    limit: usize,
+    retry_after: Duration,
+    trying_after: Duration,
+    listeners: Vec<Listener>,
+    clients: Slots<Client<O>>,
+    servers: Slots<Server>,
+    client_keys: AHashMap<Arc<[u8]>, ClientId>,
+    server_keys: AHashMap<Arc<[u8]>, ServerId>,
+    connections: BTreeSet<(u64, Handle)>,
+    timers: TimerQueue<Alarm>,
+}
+
+#[derive(Debug)]
+struct Client<O> {
+    key: Arc<[u8]>,
+    /// `None` for a CANCEL of the layer's own.
+    owner: Option<O>,
+    flow: Flow,
+    server_name: Option<Arc<str>>,
+    clock: Clock,
+    machine: ClientMachine,
+    /// The datagram to send if TCP, tried because of its size, fails.
+    fallback: Option<Box<(Flow, Bytes)>>,
+    /// Tells the sends before a fallback from those after it.
+    attempt: u8,
+}
+
+#[derive(Debug)]
+enum ClientMachine {
+    Invite(InviteClient),
+    NonInvite(NonInviteClient),
+}
+
+#[derive(Debug)]
+struct Server {
+    key: Arc<[u8]>,
+    flow: Flow,
+    reply_port: u16,
+    clock: Clock,
+    machine: ServerMachine,
+    /// Until the final response.
+    request: Option<Box<Message>>,
+}
+
+#[derive(Debug)]
+enum ServerMachine {
+    Invite(InviteServer),
+    NonInvite(NonInviteServer),
+}
+
+/// The client's port, by fields, so that its machine stays borrowable.
+macro_rules! client_port {
+    ($self:ident, $client:ident, $id:expr, $now:expr, $out:expr) => {
+        Port {
+            now: $now.monotonic,
+            values: &$self.values,
+            timers: &mut $self.timers,
+            out: $out,
+            clock: &mut $client.clock,
+            handle: Handle::Client($id),
+            flow: $client.flow,
+            server_name: $client.server_name.as_ref(),
+            ticket: ticket(Handle::Client($id), $client.attempt),
+        }
+    };
+}
+
+macro_rules! server_port {
+    ($self:ident, $server:ident, $id:expr, $now:expr, $out:expr) => {
+        Port {
+            flow: $server.reply_flow(),
+            now: $now.monotonic,
+            values: &$self.values,
+            timers: &mut $self.timers,
+            out: $out,
+            clock: &mut $server.clock,
+            handle: Handle::Server($id),
+            server_name: None,
+            ticket: ticket(Handle::Server($id), 0),
+        }
+    };
+}
+
+impl Server {
+    fn reply_flow(&self) -> Flow {
+        let mut flow = self.flow;
+        flow.remote.set_port(self.reply_port);
+        flow
+    }
+}
+
+impl<O: Copy> Transactions<O> {
+    /// At most `limit` transactions of both sides together; requests in dialogs, CANCEL and what the engine itself
+    /// sends are let in beyond it.
+    pub fn new(values: TimerValues, limit: usize) -> Self {
+        Self {
+            values,
+            limit,
+            retry_after: Duration::from_secs(5),
+            trying_after: Duration::ZERO,
+            listeners: Vec::new(),
+            clients: Slots::new(),
+            servers: Slots::new(),
+            client_keys: AHashMap::new(),
+            server_keys: AHashMap::new(),
+            connections: BTreeSet::new(),
+            timers: TimerQueue::new(),
+        }
+    }
+
+    /// Takes timers, limits and listeners of a configuration; transactions that run keep what they have scheduled.
+    pub fn configure(&mut self, config: &Config) {
+        self.values = config.timers;
+        self.limit = config.limits.transactions;
+        self.retry_after = config.limits.retry_after;
+        self.listeners.clone_from(&config.listeners);
+    }
+
+    /// How long an INVITE may go unanswered before it gets 100. Zero, the default, means at the next
+    /// [`handle_timeout`](Self::handle_timeout): a user that answers before it saves the message. RFC 3261 §17.2.1
+    /// allows 200 ms.
+    pub fn set_trying_after(&mut self, time: Duration) {
+        self.trying_after = time;
+    }
+
+    /// A message from the wire. Retransmissions, ACKs to failures, CANCELs and 100s are dealt with here; what the user
+    /// must see comes back.
+    pub fn receive(&mut self, flow: Flow, message: Message, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+        match message.status() {
+            Some(status) => self.receive_response(flow, status, message, now, out),
+            None => self.receive_request(flow, message, now, out),
+        }
+    }
+
+    /// Starts a client transaction. `request` is complete; its top Via carries the branch (see
+    /// [`via`](super::via)). An ACK has no transaction: see [`send_stateless`](Self::send_stateless).
+    ///
+    /// A datagram greater than the listener's limit goes over TCP if the realm has a TCP listener, with a Via that says
+    /// so; if that fails, as a datagram after all (RFC 3261 §18.1.1).
+    pub fn request(
+        &mut self,
+        to: Flow,
+        server_name: Option<Arc<str>>,
+        request: Bytes,
+        owner: O,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> ClientId {
+        match self.over_stream(&to, &request) {
+            Some((flow, enlarged)) => self.start_client(flow, server_name, enlarged, Some(owner), Some((to, request)), now, out),
+            None => self.start_client(to, server_name, request, Some(owner), None, now, out),
+        }
+    }
+
+    /// Cancels an INVITE, at once or after the first provisional response (RFC 3261 §9.1). Its final response still
+    /// comes: 487, a 2xx that crossed, or [`Event::Timeout`]. `reason` is the value of a Reason header (RFC 3326).
+    pub fn cancel(&mut self, client: ClientId, reason: Option<&[u8]>, now: Now, out: &mut VecDeque<Output>) {
+        if let Some(entry) = self.clients.get_mut(client.index, client.generation)
+            && let ClientMachine::Invite(machine) = &mut entry.machine
+        {
+            machine.cancel(reason);
+            self.send_cancel_if_due(client, now, out);
+        }
+    }
+
+    /// Answers a request, along RFC 3261 §18.2.2 and RFC 3581. More 2xx after the first 2xx to an INVITE are sent as
+    /// given (the user repeats them until the ACK, RFC 3261 §13.3.1.4); anything else after a final response is dropped.
+    pub fn respond(&mut self, server: ServerId, status: u16, response: Bytes, now: Now, out: &mut VecDeque<Output>) {
+        let Some(entry) = self.servers.get_mut(server.index, server.generation) else { return };
+        let mut port = server_port!(self, entry, server, now, out);
+        let step = match &mut entry.machine {
+            ServerMachine::Invite(machine) => {
+                machine.respond(status, response, &mut port);
+                Step::Absorb
+            }
+            ServerMachine::NonInvite(machine) => machine.respond(status, response, &mut port),
+        };
+        if status >= 200 {
+            entry.request = None;
+        }
+        if step == Step::End {
+            self.remove_server(server);
+        }
+    }
+
+    /// Sends what has no transaction: an ACK to a 2xx, a stateless answer. Its failure is nobody's.
+    pub fn send_stateless(&mut self, to: Flow, message: Bytes, out: &mut VecDeque<Output>) {
+        out.push_back(Output::Send { flow: to, server_name: None, message, ticket: NOBODY });
+    }
+
+    /// A send failed.
+    pub fn send_failed(&mut self, failed: Ticket, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+        let (handle, attempt) = owner_of(failed)?;
+        match handle {
+            Handle::Client(id) => {
+                let client = self.clients.get(id.index, id.generation)?;
+                if client.attempt != attempt || !client.is_waiting() {
+                    return None;
+                }
+                self.client_failed(id, now, out)
+            }
+            // A response that can't be delivered: the transaction ends by its timers, as if the network had lost it
+            // (RFC 6026 §8.8 keeps it for the ACK and for retransmissions, which bring a new way).
+            Handle::Server(_) => None,
+        }
+    }
+
+    /// A connection closed. Requests that could only be answered over it have failed; responses find another way.
+    pub fn connection_closed(&mut self, connection: ConnectionId, now: Now, out: &mut VecDeque<Output>) -> Vec<Event<O>> {
+        let lowest = Handle::Client(ClientId { index: 0, generation: 0 });
+        let affected: Vec<Handle> =
+            self.connections.range((connection.0, lowest)..).take_while(|entry| entry.0 == connection.0).map(|entry| entry.1).collect();
+        let mut events = Vec::new();
+        for handle in affected {
+            self.connections.remove(&(connection.0, handle));
+            match handle {
+                Handle::Client(id) => {
+                    let Some(client) = self.clients.get_mut(id.index, id.generation) else { continue };
+                    client.flow.connection = None;
+                    if client.is_waiting() {
+                        events.extend(self.client_failed(id, now, out));
+                    }
+                }
+                Handle::Server(id) => {
+                    let Some(server) = self.servers.get_mut(id.index, id.generation) else { continue };
+                    server.flow.connection = None;
+                    if let Some(request) = &server.request {
+                        server.reply_port = address::listening_port(request, server.flow.transport);
+                    }
+                }
+            }
+        }
+        events
+    }
+
+    /// What is due at `now`, one event at a time: call until it returns `None`.
+    pub fn handle_timeout(&mut self, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+        while let Some(alarm) = self.timers.pop(now.monotonic) {
+            let event = match alarm {
+                Alarm::Resend(Handle::Client(id)) => self.client_resend(id, now, out),
+                Alarm::Resend(Handle::Server(id)) => self.server_resend(id, now, out),
+                Alarm::End(Handle::Client(id)) => self.client_end(id),
+                Alarm::End(Handle::Server(id)) => self.server_end(id),
+            };
+            if event.is_some() {
+                return event;
+            }
+        }
+        None
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) has something to do; monotonic.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        self.timers.next()
+    }
+
+    /// The request of a server transaction, until its final response.
+    pub fn server_request(&self, server: ServerId) -> Option<&Message> {
+        self.servers.get(server.index, server.generation)?.request.as_deref()
+    }
+
+    /// Where the request of a server transaction came from, as long as the transaction lives.
+    pub fn server_flow(&self, server: ServerId) -> Option<Flow> {
+        self.servers.get(server.index, server.generation).map(|server| server.flow)
+    }
+
+    /// Whether a client transaction has had any response, a 100 too. A transaction that is gone had.
+    pub fn has_response(&self, client: ClientId) -> bool {
+        self.clients.get(client.index, client.generation).is_none_or(|client| match &client.machine {
+            ClientMachine::Invite(machine) => machine.has_response(),
+            ClientMachine::NonInvite(machine) => machine.has_response(),
+        })
+    }
+
+    /// Transactions of both sides.
+    pub fn len(&self) -> usize {
+        self.clients.len() + self.servers.len()
+    }
+
+    /// Whether nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0 && self.timers.is_empty()
+    }
+
+    fn receive_response(&mut self, flow: Flow, status: u16, message: Message, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+        let found = key::of_client(&message).and_then(|key| self.client_keys.get(&*key).copied());
+        let Some(id) = found else { return Some(Event::Stray { flow, message }) };
+        let client = self.clients.get_mut(id.index, id.generation)?;
+        let mut port = client_port!(self, client, id, now, out);
+        let step = match &mut client.machine {
+            ClientMachine::Invite(machine) => machine.receive(status, &message, &mut port),
+            ClientMachine::NonInvite(machine) => machine.receive(status, &mut port),
+        };
+        client.fallback = None;
+        let owner = client.owner;
+        match step {
+            Step::TellAndEnd | Step::End => self.remove_client(id),
+            Step::Absorb | Step::Tell => self.send_cancel_if_due(id, now, out),
+        }
+        let owner = owner.filter(|_| matches!(step, Step::Tell | Step::TellAndEnd))?;
+        Some(Event::Response { client: id, owner, message })
+    }
+
+    fn receive_request(&mut self, flow: Flow, message: Message, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+        let method = message.method()?;
+        let Some(key) = key::of_server(&message) else {
+            notice(out, "request_unmatchable", &flow, "a request without a readable Via, From, Call-ID or CSeq was dropped");
+            return None;
+        };
+        let is_ack = method == Method::ACK;
+        if let Some(id) = self.server_keys.get(&*key).copied() {
+            return self.receive_again(id, is_ack, flow, message, now, out);
+        }
+        if is_ack {
+            return Some(Event::Ack { flow, message });
+        }
+        let is_cancel = method == Method::CANCEL;
+        let is_invite = method == Method::INVITE;
+        let is_in_dialog = message.to().is_ok_and(|to| to.tag().is_some());
+        let message = address::stamp(message, &flow)?;
+        if self.len() >= self.limit && !is_in_dialog && !is_cancel {
+            self.refuse(&flow, &key, &message, out);
+            return None;
+        }
+        let reply_port = if flow.transport.is_reliable() { flow.remote.port() } else { address::reply_port(&message, &flow) };
+        let server = self.start_server(key.into(), flow, reply_port, is_invite, now, out);
+        if is_cancel {
+            return self.receive_cancel(server, message, now, out);
+        }
+        self.servers.get_mut(server.index, server.generation)?.request = Some(Box::new(message.clone()));
+        Some(Event::Request { server, flow, message })
+    }
+
+    /// A retransmission, or an ACK.
+    fn receive_again(
+        &mut self,
+        id: ServerId,
+        is_ack: bool,
+        flow: Flow,
+        message: Message,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> Option<Event<O>> {
+        let server = self.servers.get_mut(id.index, id.generation)?;
+        // A retransmission over a new connection shows where a response can go now.
+        if flow.transport.is_reliable() && server.flow.connection != flow.connection {
+            if let Some(old) = server.flow.connection {
+                self.connections.remove(&(old.0, Handle::Server(id)));
+            }
+            server.flow = flow;
+            server.reply_port = flow.remote.port();
+            if let Some(new) = flow.connection {
+                self.connections.insert((new.0, Handle::Server(id)));
+            }
+        }
+        let mut port = server_port!(self, server, id, now, out);
+        let step = match &mut server.machine {
+            ServerMachine::Invite(machine) if is_ack => machine.ack(&mut port),
+            ServerMachine::Invite(machine) => {
+                machine.retransmission(&mut port);
+                Step::Absorb
+            }
+            ServerMachine::NonInvite(machine) => {
+                machine.retransmission(&mut port);
+                Step::Absorb
+            }
+        };
+        match step {
+            Step::Tell => Some(Event::Ack { flow, message }),
+            Step::End | Step::TellAndEnd => {
+                self.remove_server(id);
+                None
+            }
+            Step::Absorb => None,
+        }
+    }
+
+    /// A CANCEL answers for itself (RFC 3261 §9.2): 200 if its INVITE is known, with the tag that the INVITE's responses
+    /// carry where there is one, 481 otherwise. It has no effect on an INVITE that has its final response.
+    fn receive_cancel(&mut self, server: ServerId, cancel: Message, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+        let invite = key::of_cancelled(&cancel).and_then(|key| self.server_keys.get(&*key).copied());
+        let entry = invite.and_then(|id| self.servers.get(id.index, id.generation));
+        let (status, is_answered, tag) = match entry.map(|entry| &entry.machine) {
+            Some(ServerMachine::Invite(machine)) => {
+                let last = machine.last().and_then(|last| Message::parse(last.clone()).ok());
+                (200, machine.is_answered(), last.and_then(|last| Some(String::from_utf8_lossy(last.to().ok()?.tag()?).into_owned())))
+            }
+            Some(ServerMachine::NonInvite(_)) | None => (481, true, None),
+        };
+        let tag = tag.unwrap_or_else(|| response::stateless_tag(cancel.call_id().unwrap_or_default()));
+        let answer = response::response_to(&cancel, status, None, Some(&tag)).finish();
+        self.respond(server, status, answer, now, out);
+        invite.filter(|_| !is_answered).map(|invite| Event::Cancelled { invite, cancel })
+    }
+
+    /// 503 without a transaction: the same for every retransmission.
+    fn refuse(&mut self, flow: &Flow, key: &[u8], request: &Message, out: &mut VecDeque<Output>) {
+        let tag = response::stateless_tag(key);
+        let retry_after = self.retry_after.as_secs().max(1).to_string();
+        let answer = response::response_to(request, 503, None, Some(&tag)).header(Name::RetryAfter, retry_after.as_bytes()).finish();
+        let mut reply = *flow;
+        if !flow.transport.is_reliable() {
+            reply.remote.set_port(address::reply_port(request, flow));
+        }
+        self.send_stateless(reply, answer, out);
+        notice(out, "transactions_exhausted", flow, "503: the limit of transactions is reached");
+    }
+
+    fn start_client(
+        &mut self,
+        flow: Flow,
+        server_name: Option<Arc<str>>,
+        request: Bytes,
+        owner: Option<O>,
+        fallback: Option<(Flow, Bytes)>,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> ClientId {
+        let parsed = Message::parse(request.clone()).ok();
+        let key: Arc<[u8]> = parsed.as_ref().and_then(key::of_client).unwrap_or_default().into();
+        let is_invite = parsed.is_some_and(|request| request.method() == Some(Method::INVITE));
+        let mut clock = Clock::default();
+        let Self { clients, timers, values, .. } = self;
+        let (index, generation) = clients.insert(|index, generation| {
+            let id = ClientId { index, generation };
+            let mut port = Port {
+                now: now.monotonic,
+                values,
+                timers,
+                out,
+                clock: &mut clock,
+                handle: Handle::Client(id),
+                flow,
+                server_name: server_name.as_ref(),
+                ticket: ticket(Handle::Client(id), 0),
+            };
+            let machine = if is_invite {
+                ClientMachine::Invite(InviteClient::start(request, &mut port))
+            } else {
+                ClientMachine::NonInvite(NonInviteClient::start(request, &mut port))
+            };
+            Client { key: Arc::clone(&key), owner, flow, server_name, clock, machine, fallback: fallback.map(Box::new), attempt: 0 }
+        });
+        let id = ClientId { index, generation };
+        self.client_keys.insert(key, id);
+        if let Some(connection) = flow.connection {
+            self.connections.insert((connection.0, Handle::Client(id)));
+        }
+        id
+    }
+
+    fn start_server(
+        &mut self,
+        key: Arc<[u8]>,
+        flow: Flow,
+        reply_port: u16,
+        is_invite: bool,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> ServerId {
+        let mut clock = Clock::default();
+        let Self { servers, timers, values, trying_after, .. } = self;
+        let (index, generation) = servers.insert(|index, generation| {
+            let handle = Handle::Server(ServerId { index, generation });
+            let mut port = Port {
+                now: now.monotonic,
+                values,
+                timers,
+                out,
+                clock: &mut clock,
+                handle,
+                flow,
+                server_name: None,
+                ticket: ticket(handle, 0),
+            };
+            let machine = if is_invite {
+                ServerMachine::Invite(InviteServer::start(*trying_after, &mut port))
+            } else {
+                ServerMachine::NonInvite(NonInviteServer::start())
+            };
+            Server { key: Arc::clone(&key), flow, reply_port, clock, machine, request: None }
+        });
+        let id = ServerId { index, generation };
+        self.server_keys.insert(key, id);
+        if let Some(connection) = flow.connection {
+            self.connections.insert((connection.0, Handle::Server(id)));
+        }
+        id
+    }
+
+    /// The transport took the request no further: by datagram if TCP was only tried for its size, else it failed.
+    fn client_failed(&mut self, id: ClientId, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+        let client = self.clients.get_mut(id.index, id.generation)?;
+        if let Some((flow, request)) = client.fallback.take().map(|fallback| *fallback) {
+            client.flow = flow;
+            client.attempt ^= 1;
+            let mut port = client_port!(self, client, id, now, out);
+            port.stop_ending();
+            match &mut client.machine {
+                ClientMachine::Invite(machine) => {
+                    let cancel = machine.take_cancel();
+                    *machine = InviteClient::start(request, &mut port).with_cancel(cancel);
+                }
+                ClientMachine::NonInvite(machine) => *machine = NonInviteClient::start(request, &mut port),
+            }
+            return None;
+        }
+        let owner = client.owner;
+        self.remove_client(id);
+        Some(Event::TransportFailed { client: id, owner: owner? })
+    }
+
+    fn client_resend(&mut self, id: ClientId, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+        let client = self.clients.get_mut(id.index, id.generation)?;
+        let mut port = client_port!(self, client, id, now, out);
+        match &mut client.machine {
+            ClientMachine::Invite(machine) => machine.resend(&mut port),
+            ClientMachine::NonInvite(machine) => machine.resend(&mut port),
+        }
+        None
+    }
+
+    fn server_resend(&mut self, id: ServerId, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+        let server = self.servers.get_mut(id.index, id.generation)?;
+        let trying = server.request.as_deref().map(|request| response::response_to(request, 100, None, None).finish());
+        let mut port = server_port!(self, server, id, now, out);
+        if let ServerMachine::Invite(machine) = &mut server.machine {
+            match trying {
+                Some(trying) if machine.wants_trying() => machine.respond(100, trying, &mut port),
+                _ => machine.resend(&mut port),
+            }
+        }
+        None
+    }
+
+    fn client_end(&mut self, id: ClientId) -> Option<Event<O>> {
+        let client = self.clients.get(id.index, id.generation)?;
+        let step = match &client.machine {
+            ClientMachine::Invite(machine) => machine.end(),
+            ClientMachine::NonInvite(machine) => machine.end(),
+        };
+        let owner = client.owner;
+        self.remove_client(id);
+        owner.filter(|_| step == Step::TellAndEnd).map(|owner| Event::Timeout { client: id, owner })
+    }
+
+    fn server_end(&mut self, id: ServerId) -> Option<Event<O>> {
+        let server = self.servers.get(id.index, id.generation)?;
+        let is_unacknowledged = matches!(&server.machine, ServerMachine::Invite(machine) if machine.end() == Step::TellAndEnd);
+        self.remove_server(id);
+        is_unacknowledged.then_some(Event::NoAck { invite: id })
+    }
+
+    fn send_cancel_if_due(&mut self, id: ClientId, now: Now, out: &mut VecDeque<Output>) {
+        let Some(client) = self.clients.get_mut(id.index, id.generation) else { return };
+        let (flow, server_name) = (client.flow, client.server_name.clone());
+        let mut port = client_port!(self, client, id, now, out);
+        let ClientMachine::Invite(machine) = &mut client.machine else { return };
+        let Some((invite, reason)) = machine.cancel_due(&mut port) else { return };
+        if let Some(cancel) = response::cancel_of(&invite, reason.as_deref()) {
+            self.start_client(flow, server_name, cancel, None, None, now, out);
+        }
+    }
+
+    fn remove_client(&mut self, id: ClientId) {
+        let Some(client) = self.clients.remove(id.index, id.generation) else { return };
+        client.clock.stop(&mut self.timers);
+        if self.client_keys.get(&client.key) == Some(&id) {
+            self.client_keys.remove(&client.key);
+        }
+        if let Some(connection) = client.flow.connection {
+            self.connections.remove(&(connection.0, Handle::Client(id)));
+        }
+    }
+
+    fn remove_server(&mut self, id: ServerId) {
+        let Some(server) = self.servers.remove(id.index, id.generation) else { return };
+        server.clock.stop(&mut self.timers);
+        self.server_keys.remove(&server.key);
+        if let Some(connection) = server.flow.connection {
+            self.connections.remove(&(connection.0, Handle::Server(id)));
+        }
+    }
+
+    /// Where a request too large for a datagram goes instead.
+    fn over_stream(&self, to: &Flow, request: &Bytes) -> Option<(Flow, Bytes)> {
+        let listener = self.listeners.get(usize::from(to.listener.0))?;
+        if to.transport != Transport::Udp || request.len() <= listener.datagram_limit {
+            return None;
+        }
+        let sibling = self.listeners.iter().position(|other| {
+            other.realm == listener.realm && other.transport == Transport::Tcp && other.address.is_ipv4() == listener.address.is_ipv4()
+        })?;
+        let flow = Flow {
+            listener: ListenerId(u16::try_from(sibling).ok()?),
+            transport: Transport::Tcp,
+            remote: to.remote,
+            connection: None,
+        };
+        Some((flow, address::over_tcp(request, self.listeners.get(sibling)?)?))
+    }
+}
+
+impl<O> Client<O> {
+    fn is_waiting(&self) -> bool {
+        match &self.machine {
+            ClientMachine::Invite(machine) => machine.is_waiting(),
+            ClientMachine::NonInvite(machine) => machine.is_waiting(),
+        }
+    }
+}
+
+/// The ticket of what has no transaction.
+const NOBODY: Ticket = Ticket(u64::MAX);
+
+/// Index in the low half; generation, attempt and side in the high one.
+fn ticket(handle: Handle, attempt: u8) -> Ticket {
+    let (index, generation, side) = match handle {
+        Handle::Client(id) => (id.index, id.generation, 0),
+        Handle::Server(id) => (id.index, id.generation, 1),
+    };
+    Ticket(u64::from(index) | (u64::from(generation & 0x3fff_ffff) << 32) | (u64::from(attempt & 1) << 62) | (side << 63))
+}
+
+fn owner_of(ticket: Ticket) -> Option<(Handle, u8)> {
+    if ticket == NOBODY {
+        return None;
+    }
+    let index = ticket.0 as u32;
+    let generation = ((ticket.0 >> 32) as u32) & 0x3fff_ffff;
+    let attempt = ((ticket.0 >> 62) & 1) as u8;
+    let handle = if ticket.0 >> 63 == 0 {
+        Handle::Client(ClientId { index, generation })
+    } else {
+        Handle::Server(ServerId { index, generation })
+    };
+    Some((handle, attempt))
+}
+
+fn notice(out: &mut VecDeque<Output>, kind: &'static str, flow: &Flow, detail: &str) {
+    out.push_back(Output::Notice(Notice { kind, remote: Some(flow.remote), detail: detail.to_owned() }));
+}

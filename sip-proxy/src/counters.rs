@@ -1,0 +1,60 @@
+//! What the transports count. Read by the metrics endpoint, written by the shards.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One number that only grows, or a gauge.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub fn up(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// One less, for gauges.
+    pub fn down(&self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Replaces a gauge's value.
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// The value.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// One per shard, so that no two threads write one cache line.
+#[derive(Debug, Default)]
+pub struct ShardCounters {
+    /// Messages read from any transport.
+    pub received: Count,
+    /// Messages written to any transport.
+    pub sent: Count,
+    /// Messages that the parser refused.
+    pub refused: Count,
+    /// Keepalives (CRLF) received.
+    pub keepalives: Count,
+    /// Messages handed to another shard, their home.
+    pub forwarded: Count,
+    /// Sends that failed.
+    pub send_failed: Count,
+    /// Datagrams dropped by address list.
+    pub denied: Count,
+    /// Datagrams and stream messages dropped by a source's token bucket.
+    pub limited: Count,
+    /// Open connections (gauge).
+    pub connections: Count,
+    /// TLS handshakes that failed.
+    pub handshakes_failed: Count,
+    /// Calls (gauge).
+    pub calls: Count,
+    /// Transactions (gauge).
+    pub transactions: Count,
+    /// Bindings (gauge).
+    pub bindings: Count,
+}

@@ -1,0 +1,18 @@
+//! The signalling shell: sockets, TLS, DNS and shards around [`sip_engine`].
+//!
+//! Each shard is one thread with one [`sip_engine::Engine`]. The reader of a datagram socket, or the owner of a
+//! connection, finds the home of a message by its slot and hands it over, at most one hop; sends go back through the
+//! connection's owner. Nothing is shared between shards but counters.
+
+pub mod clock;
+pub mod counters;
+pub mod dns;
+pub mod filter;
+mod link;
+pub mod plane;
+mod shard;
+mod stream;
+pub mod tls;
+mod udp;
+
+pub use plane::{Host, ListenerSettings, PlaneSettings, ShardHandle, SipPlane, StartError};

@@ -1,0 +1,190 @@
+//! The signalling plane: its shards, listeners and life.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use sip_engine::Engine;
+use sip_engine::config::Config;
+use sip_engine::io::{Input, Output, Transport};
+use sip_engine::time::Now;
+use tokio::sync::mpsc;
+
+use crate::clock::Clock;
+use crate::counters::ShardCounters;
+use crate::filter::FilterSettings;
+pub use crate::link::ShardHandle;
+use crate::link::Letter;
+use crate::shard::{self, Sockets};
+use crate::tls::TlsIdentity;
+use crate::{stream, udp};
+
+/// What carries out everything but sends: policy, media, journal, store.
+///
+/// One per shard, called on the shard's thread: it must not block longer than a write to the journal takes.
+pub trait Host {
+    /// Carries out an output that is no send. What can be answered at once comes back as an input; what takes longer
+    /// comes through the shard's [`ShardHandle`].
+    fn carry_out(&mut self, output: Output, now: Now) -> Option<Input>;
+}
+
+/// What a listener needs beyond what the engine knows of it.
+#[derive(Debug, Clone, Default)]
+pub struct ListenerSettings {
+    /// Address lists and rates.
+    pub filter: FilterSettings,
+    /// Certificates; a TLS listener must have them.
+    pub tls: Option<Arc<TlsIdentity>>,
+}
+
+/// How the plane is set up.
+#[derive(Debug, Clone)]
+pub struct PlaneSettings {
+    /// The engines' configuration; its listeners are opened.
+    pub engine: Arc<Config>,
+    /// One per listener of `engine`, in order.
+    pub listeners: Vec<ListenerSettings>,
+    /// Threads.
+    pub shards: usize,
+    /// Receive buffer of each datagram socket, bytes.
+    pub receive_buffer: usize,
+    /// Connections of one shard.
+    pub connections: usize,
+    /// A connection that says nothing for so long is closed.
+    pub idle: Duration,
+}
+
+impl PlaneSettings {
+    /// One shard, 4 MiB of receive buffer, 10,000 connections, closed after an hour of silence.
+    pub fn new(engine: Arc<Config>, listeners: Vec<ListenerSettings>) -> Self {
+        Self {
+            engine,
+            listeners,
+            shards: 1,
+            receive_buffer: 4 << 20,
+            connections: 10_000,
+            idle: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// Why the plane does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A listener can't be bound.
+    #[error(
+        "listener {transport:?} {address}: {source}; another program may hold the port (`ss -lnp`), or the address is not this machine's (`ip address`)"
+    )]
+    Bind {
+        /// Its transport.
+        transport: Transport,
+        /// Its address.
+        address: SocketAddr,
+        /// What the kernel says.
+        source: io::Error,
+    },
+    /// A TLS listener without certificates.
+    #[error("listener Tls {0}: no certificate; set `certificate` and `key`")]
+    NoCertificate(SocketAddr),
+    /// A thread or its runtime can't be made.
+    #[error("signalling shard: {0}; raise the limits on threads and open files")]
+    Thread(io::Error),
+}
+
+/// The running plane. Dropping it stops the shards.
+pub struct SipPlane {
+    shards: Vec<ShardHandle>,
+    counters: Vec<Arc<ShardCounters>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl SipPlane {
+    /// Opens the listeners and starts the shards. `seed` gives each engine its randomness; `host` makes what carries
+    /// out the outputs of the shard with that number, and is given the ways into all shards.
+    pub fn start<H, F>(settings: PlaneSettings, clock: Clock, mut seed: impl FnMut() -> [u8; 32], mut host: F) -> Result<Self, StartError>
+    where
+        H: Host + 'static,
+        F: FnMut(usize, &[ShardHandle]) -> H,
+        H: Send,
+    {
+        let count = settings.shards.max(1);
+        let (shards, inboxes): (Vec<_>, Vec<_>) = (0..count)
+            .map(|_| {
+                let (inbox, receiver) = mpsc::unbounded_channel();
+                (ShardHandle { inbox }, receiver)
+            })
+            .unzip();
+        let counters: Vec<_> = (0..count).map(|_| Arc::new(ShardCounters::default())).collect();
+        let mut threads = Vec::with_capacity(count);
+        for (index, inbox) in inboxes.into_iter().enumerate() {
+            let part = shard::Part {
+                index,
+                settings: settings.clone(),
+                clock,
+                sockets: open(&settings)?,
+                links: shards.clone(),
+                inbox,
+                counters: counters[index].clone(),
+                engine: Engine::new(settings.engine.clone(), seed()),
+                host: Box::new(host(index, &shards)),
+            };
+            let thread = std::thread::Builder::new()
+                .name(format!("sip-{index}"))
+                .spawn(move || part.run())
+                .map_err(StartError::Thread)?;
+            threads.push(thread);
+        }
+        Ok(Self { shards, counters, threads })
+    }
+
+    /// The ways into the shards.
+    pub fn shards(&self) -> &[ShardHandle] {
+        &self.shards
+    }
+
+    /// What each shard counts.
+    pub fn counters(&self) -> &[Arc<ShardCounters>] {
+        &self.counters
+    }
+
+    /// Stops the shards at once; what they still had to send is sent first.
+    pub fn stop(&mut self) {
+        for shard in &self.shards {
+            shard.send(Letter::Stop);
+        }
+        for thread in self.threads.drain(..) {
+            if thread.join().is_err() {
+                tracing::error!("a signalling shard panicked; its calls are closed from the journal at the next start");
+            }
+        }
+    }
+}
+
+impl Drop for SipPlane {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn open(settings: &PlaneSettings) -> Result<Sockets, StartError> {
+    let mut sockets = Sockets::default();
+    for (index, listener) in settings.engine.listeners.iter().enumerate() {
+        let fault = |source| StartError::Bind { transport: listener.transport, address: listener.address, source };
+        let tls = settings.listeners.get(index).and_then(|listener| listener.tls.as_ref());
+        if listener.transport == Transport::Tls && tls.is_none() {
+            return Err(StartError::NoCertificate(listener.address));
+        }
+        match listener.transport {
+            Transport::Udp => {
+                let socket = udp::bind(listener.address, settings.receive_buffer).map_err(fault)?;
+                sockets.datagram.push((index, socket));
+            }
+            Transport::Tcp | Transport::Tls => {
+                sockets.stream.push((index, stream::bind(listener.address).map_err(fault)?));
+            }
+        }
+    }
+    Ok(sockets)
+}

@@ -1,0 +1,33 @@
+//! SIP messages as one buffer plus a line table (RFC 3261 §7, §25).
+//!
+//! [`Message::parse`] copies and allocates nothing: it finds the lines, names the headers it knows and settles the
+//! framing. Values are read when somebody asks for them. A message is changed by an [`Edit`], which copies untouched
+//! lines verbatim, and written from nothing by a [`Builder`]. What cannot be read is [`Refused`], with all that an
+//! answer to it needs.
+
+mod address;
+mod builder;
+mod check;
+mod edit;
+mod message;
+mod method;
+pub mod multipart;
+mod name;
+mod refused;
+mod stream;
+mod text;
+mod uri;
+mod via;
+
+pub use address::{Address, Addresses};
+pub use builder::Builder;
+pub use check::check_request;
+pub use edit::Edit;
+pub use message::{CSeq, Line, Lines, MAX_MESSAGE, Message};
+pub use method::Method;
+pub use name::Name;
+pub use refused::{Cause, Malformed, Refused};
+pub use stream::{Framed, StreamFramer};
+pub use text::{Parameters, Values, number, parameter, unquote};
+pub use uri::{Host, Scheme, Uri};
+pub use via::Via;

@@ -1,0 +1,190 @@
+//! What every header value is made of: comma-separated values, `;name=value` parameters, quoted strings, numbers.
+
+use std::borrow::Cow;
+
+use memchr::{memchr, memchr3};
+
+pub(crate) fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+/// Without white space (folding included) at both ends.
+pub(crate) fn trim(mut text: &[u8]) -> &[u8] {
+    while let [first, rest @ ..] = text {
+        if !is_space(*first) {
+            break;
+        }
+        text = rest;
+    }
+    while let [rest @ .., last] = text {
+        if !is_space(*last) {
+            break;
+        }
+        text = rest;
+    }
+    text
+}
+
+/// Characters of a token (RFC 3261 §25.1).
+pub(crate) static TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let character = byte as u8;
+        table[byte] = character.is_ascii_alphanumeric()
+            || matches!(character, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
+        byte += 1;
+    }
+    table
+};
+
+pub(crate) fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| TOKEN[usize::from(*byte)])
+}
+
+/// The position after a quoted string that starts at `open`; `None` if it does not end.
+pub(crate) fn after_quoted(text: &[u8], open: usize) -> Option<usize> {
+    let mut at = open + 1;
+    loop {
+        match *text.get(at)? {
+            b'\\' => at += 2,
+            b'"' => return Some(at + 1),
+            _ => at += 1,
+        }
+    }
+}
+
+/// The first of `stops` outside quoted strings and angle brackets.
+pub(crate) fn find_outside(text: &[u8], stop: u8) -> Option<usize> {
+    // Most values have neither.
+    if memchr(stop, text).is_none() {
+        return None;
+    }
+    let mut at = 0;
+    while at < text.len() {
+        let found = at + memchr3(b'"', b'<', stop, &text[at..])?;
+        match text[found] {
+            byte if byte == stop => return Some(found),
+            b'"' => at = after_quoted(text, found)?,
+            _ => at = found + 1 + memchr(b'>', &text[found + 1..])? + 1,
+        }
+    }
+    None
+}
+
+/// The comma-separated values of a header line (RFC 3261 §7.3.1), trimmed, empty ones left out.
+#[derive(Debug, Clone)]
+pub struct Values<'a> {
+    rest: &'a [u8],
+    is_list: bool,
+}
+
+impl<'a> Values<'a> {
+    pub(crate) fn new(line: &'a [u8], is_list: bool) -> Self {
+        Self { rest: line, is_list }
+    }
+
+    /// Any comma-separated text, such as the fields of a digest challenge.
+    pub fn of_list(text: &'a [u8]) -> Self {
+        Self::new(text, true)
+    }
+}
+
+impl<'a> Iterator for Values<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        while !self.rest.is_empty() {
+            let comma = if self.is_list { find_outside(self.rest, b',') } else { None };
+            let (value, rest) = match comma {
+                Some(comma) => (&self.rest[..comma], &self.rest[comma + 1..]),
+                None => (self.rest, &b""[..]),
+            };
+            self.rest = rest;
+            let value = trim(value);
+            if !value.is_empty() {
+                return Some(value);
+            }
+        }
+        None
+    }
+}
+
+/// `;name` and `;name=value`, in order, names as written, values still quoted.
+#[derive(Debug, Clone)]
+pub struct Parameters<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Parameters<'a> {
+    /// `text` starts at, or after, the first semicolon.
+    pub fn new(text: &'a [u8]) -> Self {
+        Self { rest: text }
+    }
+
+    /// The value of the first parameter with that name: `Some(None)` if it has no value.
+    pub fn get(&self, name: &[u8]) -> Option<Option<&'a [u8]>> {
+        self.clone().find(|parameter| parameter.0.eq_ignore_ascii_case(name)).map(|parameter| parameter.1)
+    }
+}
+
+impl<'a> Iterator for Parameters<'a> {
+    type Item = (&'a [u8], Option<&'a [u8]>);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while !self.rest.is_empty() {
+            let (part, rest) = match find_outside(self.rest, b';') {
+                Some(end) => (&self.rest[..end], &self.rest[end + 1..]),
+                None => (self.rest, &b""[..]),
+            };
+            self.rest = rest;
+            let part = trim(part);
+            if part.is_empty() {
+                continue;
+            }
+            return Some(match memchr(b'=', part) {
+                Some(equals) => (trim(&part[..equals]), Some(trim(&part[equals + 1..]))),
+                None => (part, None),
+            });
+        }
+        None
+    }
+}
+
+/// The value of a parameter of a header value without angle brackets (`Event`, `Session-Expires`, `Content-Type`).
+pub fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let start = find_outside(value, b';')?;
+    Parameters::new(&value[start..]).get(name).flatten()
+}
+
+/// A decimal number, digits only, in the range of its header.
+pub fn number(text: &[u8]) -> Option<u32> {
+    if text.is_empty() || text.len() > 10 {
+        return None;
+    }
+    let mut value = 0u64;
+    for byte in text {
+        if !byte.is_ascii_digit() {
+            return None;
+        }
+        value = value * 10 + u64::from(byte - b'0');
+    }
+    u32::try_from(value).ok()
+}
+
+/// Without the quotes of a quoted string and its escapes; as it is otherwise.
+pub fn unquote(text: &[u8]) -> Cow<'_, [u8]> {
+    let Some(inner) = text.strip_prefix(b"\"").and_then(|text| text.strip_suffix(b"\"")) else {
+        return Cow::Borrowed(text);
+    };
+    if memchr(b'\\', inner).is_none() {
+        return Cow::Borrowed(inner);
+    }
+    let mut out = Vec::with_capacity(inner.len());
+    let mut bytes = inner.iter();
+    while let Some(byte) = bytes.next() {
+        let byte = if *byte == b'\\' { bytes.next().unwrap_or(byte) } else { byte };
+        out.push(*byte);
+    }
+    Cow::Owned(out)
+}

@@ -1,0 +1,202 @@
+//! URIs (RFC 3261 §19.1, RFC 3966, RFC 5031), read without judging what the product does not need.
+
+use std::borrow::Cow;
+use std::net::IpAddr;
+
+use memchr::{memchr, memrchr};
+
+use crate::refused::Malformed;
+use crate::text::{Parameters, number};
+
+/// The scheme of a URI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    /// `sip:`
+    Sip,
+    /// `sips:`
+    Sips,
+    /// `tel:`
+    Tel,
+    /// `urn:`
+    Urn,
+    /// Any other.
+    Other,
+}
+
+/// The host of a URI or a Via, as written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Host<'a>(pub(crate) &'a [u8]);
+
+impl<'a> Host<'a> {
+    /// As written, an IPv6 address with its brackets.
+    pub fn as_bytes(self) -> &'a [u8] {
+        self.0
+    }
+
+    /// If it is a literal address.
+    pub fn address(self) -> Option<IpAddr> {
+        let text = std::str::from_utf8(self.0).ok()?;
+        let text = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        text.parse().ok()
+    }
+}
+
+/// A URI, split where `sip:` and `sips:` are; of other schemes `user` is all before parameters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Uri<'a> {
+    text: &'a [u8],
+    scheme: Scheme,
+    user: &'a [u8],
+    host: Host<'a>,
+    port: Option<u16>,
+    parameters: &'a [u8],
+    headers: &'a [u8],
+}
+
+impl<'a> Uri<'a> {
+    /// Splits it.
+    pub fn parse(text: &'a [u8]) -> Result<Self, Malformed> {
+        let colon = memchr(b':', text).ok_or(Malformed::Uri)?;
+        let name = &text[..colon];
+        if name.is_empty() || !name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte)) {
+            return Err(Malformed::Uri);
+        }
+        let scheme = match name.len() {
+            3 if name.eq_ignore_ascii_case(b"sip") => Scheme::Sip,
+            4 if name.eq_ignore_ascii_case(b"sips") => Scheme::Sips,
+            3 if name.eq_ignore_ascii_case(b"tel") => Scheme::Tel,
+            3 if name.eq_ignore_ascii_case(b"urn") => Scheme::Urn,
+            _ => Scheme::Other,
+        };
+        let rest = &text[colon + 1..];
+        if rest.iter().any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'<' | b'>' | b'"')) {
+            return Err(Malformed::Uri);
+        }
+        if !matches!(scheme, Scheme::Sip | Scheme::Sips) {
+            let end = memchr(b';', rest).unwrap_or(rest.len());
+            let (user, parameters) = rest.split_at(end);
+            if user.is_empty() {
+                return Err(Malformed::Uri);
+            }
+            return Ok(Self { text, scheme, user, host: Host(b""), port: None, parameters, headers: b"" });
+        }
+        // The user part may hold `;` and `?`, so the last `@` before the headers counts; headers must escape theirs.
+        let (user, rest) = match memrchr(b'@', rest) {
+            Some(at) => (&rest[..at], &rest[at + 1..]),
+            None => (&b""[..], rest),
+        };
+        let (rest, headers) = match memchr(b'?', rest) {
+            Some(mark) => (&rest[..mark], &rest[mark + 1..]),
+            None => (rest, &b""[..]),
+        };
+        let end = memchr(b';', rest).unwrap_or(rest.len());
+        let (host, port) = split_host(&rest[..end])?;
+        Ok(Self { text, scheme, user, host, port, parameters: &rest[end..], headers })
+    }
+
+    /// As written.
+    pub fn as_bytes(&self) -> &'a [u8] {
+        self.text
+    }
+
+    /// Its scheme.
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// Before the `@`, as written, without a password; a number or service name for `tel:` and `urn:`.
+    pub fn user(&self) -> &'a [u8] {
+        match memchr(b':', self.user) {
+            Some(colon) if matches!(self.scheme, Scheme::Sip | Scheme::Sips) => &self.user[..colon],
+            _ => self.user,
+        }
+    }
+
+    /// The host; empty if the scheme has none.
+    pub fn host(&self) -> Host<'a> {
+        self.host
+    }
+
+    /// The port, if there is one.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    /// `;name=value` after the host.
+    pub fn parameters(&self) -> Parameters<'a> {
+        Parameters::new(self.parameters)
+    }
+
+    /// The headers after `?`, as written.
+    pub fn headers(&self) -> &'a [u8] {
+        self.headers
+    }
+
+    /// The value of a header after `?`, unescaped.
+    pub fn header(&self, name: &[u8]) -> Option<Vec<u8>> {
+        self.headers.split(|byte| *byte == b'&').find_map(|header| {
+            let equals = memchr(b'=', header)?;
+            header[..equals].eq_ignore_ascii_case(name).then(|| Uri::unescape(&header[equals + 1..]).into_owned())
+        })
+    }
+
+    /// `%hh` replaced by what it stands for; broken escapes stay.
+    pub fn unescape(text: &[u8]) -> Cow<'_, [u8]> {
+        if memchr(b'%', text).is_none() {
+            return Cow::Borrowed(text);
+        }
+        let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+        let mut out = Vec::with_capacity(text.len());
+        let mut at = 0;
+        while let Some(byte) = text.get(at) {
+            match (byte, digit(text.get(at + 1)), digit(text.get(at + 2))) {
+                (b'%', Some(high), Some(low)) => {
+                    out.push((high * 16 + low) as u8);
+                    at += 3;
+                }
+                _ => {
+                    out.push(*byte);
+                    at += 1;
+                }
+            }
+        }
+        Cow::Owned(out)
+    }
+
+    /// All but unreserved characters (RFC 3261 §25.1) as `%hh`.
+    pub fn escape(text: &[u8]) -> String {
+        let mut out = String::with_capacity(text.len() + 8);
+        for byte in text {
+            if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(byte) {
+                out.push(char::from(*byte));
+            } else {
+                out.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        out
+    }
+}
+
+/// `host[:port]`, the host not empty (RFC 3261 §25.1).
+pub(crate) fn split_host(text: &[u8]) -> Result<(Host<'_>, Option<u16>), Malformed> {
+    let end = if text.first() == Some(&b'[') {
+        memchr(b']', text).ok_or(Malformed::Uri)? + 1
+    } else {
+        memchr(b':', text).unwrap_or(text.len())
+    };
+    let (host, port) = text.split_at(end);
+    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    let is_host = match host {
+        [b'[', inner @ .., b']'] => !inner.is_empty() && inner.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'%')),
+        _ => !host.is_empty() && host.iter().all(is_name),
+    };
+    if !is_host {
+        return Err(Malformed::Uri);
+    }
+    let port = match port {
+        [] => None,
+        [b':', digits @ ..] => Some(number(digits).and_then(|port| u16::try_from(port).ok()).ok_or(Malformed::Uri)?),
+        _ => return Err(Malformed::Uri),
+    };
+    Ok((Host(host), port))
+}
