@@ -2,6 +2,7 @@
 # A private PostgreSQL cluster: own data, own socket, no TCP port.
 #   postgres.sh start DIR   make it if need be, start it, print its connection URL
 #   postgres.sh stop DIR
+#   postgres.sh remove DIR   stop it and delete its data
 #   postgres.sh with COMMAND...   run a command with DATABASE_URL of a migrated throw-away cluster
 # PostgreSQL refuses to run as root; then it runs as the unprivileged user `postgres` of the Debian package.
 set -euo pipefail
@@ -66,6 +67,10 @@ stop() {
 case ${1:-} in
     start) start "${2:?directory}" ;;
     stop) stop "${2:?directory}" ;;
+    remove)
+        stop "${2:?directory}"
+        rm -rf "$(data_of "$(realpath -m "$2")")"
+        ;;
     with)
         shift
         scratch=$(mktemp -d)
@@ -79,5 +84,5 @@ case ${1:-} in
         fi
         "$@"
         ;;
-    *) sed -n '2,7p' "$0"; exit 2 ;;
+    *) sed -n '2,8p' "$0"; exit 2 ;;
 esac

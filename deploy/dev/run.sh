@@ -25,6 +25,10 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
+if [[ ! -s $var/key.pem ]]; then
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=$listen" \
+        -keyout "$var/key.pem" -out "$var/certificate.pem" 2>/dev/null
+fi
 DATABASE_URL=$(deploy/dev/postgres.sh start "$var")
 export DATABASE_URL
 sed -e "s|@LISTEN@|$listen|g" -e "s|@VAR@|$var|g" -e "s|@DATABASE_URL@|$DATABASE_URL|g" deploy/dev/sbc.toml.in >"$var/sbc.toml"

@@ -63,17 +63,21 @@ impl Policy for Snapshot {
     }
 
     fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
+        let has = |domain: &str| self.subscribers.get(domain).is_some_and(|users| users.contains_key(question.user));
         let is_local = self.domains.iter().any(|domain| **domain == *question.host);
-        if is_local && self.subscribers.get(question.host).is_some_and(|users| users.contains_key(question.user)) {
-            return Ok(vec![RouteStep::Aor { aor: format!("{}@{}", question.user, question.host).into() }]);
+        if is_local {
+            // A phone knows the other networks' users under its own domain.
+            let own = has(question.host).then_some(question.host);
+            if let Some(domain) = own.or_else(|| self.domains.iter().map(|domain| &**domain).find(|domain| has(domain))) {
+                return Ok(vec![RouteStep::Aor { aor: format!("{}@{domain}", question.user).into() }]);
+            }
         }
         if let Some((_, registrar)) = self.forwarding.iter().find(|forwarding| forwarding.0 == question.realm) {
             return Ok(vec![RouteStep::Trunk { target: registrar.clone(), user: question.user.into() }]);
         }
         // A call from a trunk to a subscriber may name us by address.
         if matches!(question.caller, Caller::Trunk { .. }) {
-            let found = self.domains.iter().find(|domain| self.subscribers.get(&***domain).is_some_and(|users| users.contains_key(question.user)));
-            if let Some(domain) = found {
+            if let Some(domain) = self.domains.iter().find(|domain| has(domain)) {
                 return Ok(vec![RouteStep::Aor { aor: format!("{}@{domain}", question.user).into() }]);
             }
         }

@@ -8,6 +8,7 @@ pub mod kamailio;
 pub mod linphone;
 pub mod network;
 pub mod process;
+pub mod sbc;
 pub mod sipp;
 pub mod tone;
 

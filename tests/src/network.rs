@@ -33,6 +33,11 @@ impl Network {
         }
     }
 
+    /// Its name, in the SBC's configuration too.
+    pub fn name(self) -> &'static str {
+        self.bridge()
+    }
+
     fn bridge(self) -> &'static str {
         match self {
             Network::Access => "access",

@@ -1,0 +1,174 @@
+//! The product under test, in the namespace between the two networks, with a database of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::network::SBC;
+use crate::process::{eventually, run};
+use crate::{Failure, Lab, Network, Process, Result};
+
+/// A running SBC.
+#[derive(Debug)]
+pub struct Sbc {
+    program: Option<Process>,
+    folder: PathBuf,
+    url: String,
+    starts: u32,
+}
+
+/// Realms for phones on both sides: each has its registrar and its domain, which is the SBC's address there.
+pub fn phones() -> String {
+    [Network::Access, Network::Core]
+        .map(|network| {
+            let (name, address) = (network.name(), network.address(SBC));
+            format!(
+                "[[realm]]\nname = \"{name}\"\ndomains = [\"{address}\"]\nregistrar = \"local\"\nauthentication = \"digest\"\n\
+                 listen = [\"udp:{address}:5060\", \"tcp:{address}:5060\", \"tls:{address}:5061\"]\ncertificate = \"@FOLDER@/certificate.pem\"\n\
+                 key = \"@FOLDER@/key.pem\"\nmedia = [\"{address}\"]\nmedia_ports = \"20000-29999\"\n"
+            )
+        })
+        .join("\n")
+}
+
+/// Realms for load: anybody may call, and the core is a trunk.
+pub fn load() -> String {
+    let (access, core) = (Network::Access.address(SBC), Network::Core.address(SBC));
+    format!(
+        "[[realm]]\nname = \"access\"\nauthentication = \"open\"\nlisten = [\"udp:{access}:5060\"]\nmedia = [\"{access}\"]\nmedia_ports = \"20000-49999\"\n\n\
+         [[realm]]\nname = \"core\"\nauthentication = \"open\"\ntrunks = true\nlisten = [\"udp:{core}:5060\"]\nmedia = [\"{core}\"]\nmedia_ports = \"20000-49999\"\n"
+    )
+}
+
+/// A realm that forwards registrations to a registrar on the core side.
+pub fn forwarding(registrar: &str) -> String {
+    let (access, core) = (Network::Access.address(SBC), Network::Core.address(SBC));
+    format!(
+        "[[realm]]\nname = \"access\"\ndomains = [\"{registrar}\"]\nregistrar = \"forward\"\nforward_to = \"{registrar}:5060/udp\"\nforward_realm = \"core\"\n\
+         authentication = \"registered\"\nlisten = [\"udp:{access}:5060\", \"tcp:{access}:5060\"]\nmedia = [\"{access}\"]\nnat_expires_seconds = 60\n\n\
+         [[realm]]\nname = \"core\"\nauthentication = \"open\"\ntrunks = true\nlisten = [\"udp:{core}:5060\"]\nmedia = [\"{core}\"]\n"
+    )
+}
+
+impl Sbc {
+    /// Starts database and SBC with these realms, and with what `seed` writes into the database.
+    pub fn start(lab: &Lab, realms: &str, seed: &str) -> Result<Self> {
+        let folder = lab.folder().join("sbc");
+        std::fs::create_dir_all(&folder)?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/dev/postgres.sh");
+        let output = Command::new(&script).arg("start").arg(&folder).output()?;
+        if !output.status.success() {
+            return Err(Failure(String::from_utf8_lossy(&output.stderr).into_owned()));
+        }
+        let url = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let text = folder.display().to_string();
+        let head = format!(
+            "[node]\ndata = \"{text}/data\"\ndrain_seconds = 2\n\n[database]\nurl = \"{url}\"\n\n[http]\nlisten = \"127.0.0.1:8080\"\n\n"
+        );
+        std::fs::write(folder.join("sbc.toml"), head + &realms.replace("@FOLDER@", &text))?;
+        run(&[
+            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", "/CN=sbc",
+            "-keyout", &format!("{text}/key.pem"), "-out", &format!("{text}/certificate.pem"),
+        ])?;
+        let mut sbc = Self { program: None, folder, url, starts: 0 };
+        run(&[&program(), "migrate", "--config", &sbc.configuration()])?;
+        sbc.sql(seed)?;
+        sbc.serve(lab)?;
+        Ok(sbc)
+    }
+
+    /// Starts the program (again).
+    pub fn serve(&mut self, lab: &Lab) -> Result<()> {
+        self.starts += 1;
+        let label = format!("sbc-{}", self.starts);
+        let process = lab.start_with("sbc", &label, &[&program(), "serve", "--config", &self.configuration()], &[("NO_COLOR", "1")])?;
+        process.says("ready", Duration::from_secs(10))?;
+        let namespace = lab.namespace("sbc");
+        let ready = || run(&["ip", "netns", "exec", &namespace, "curl", "-sf", "http://127.0.0.1:8080/readyz"]).is_ok();
+        if !eventually(Duration::from_secs(10), ready) {
+            return Err(Failure(format!("the SBC did not get ready: {}", process.output())));
+        }
+        self.program = Some(process);
+        Ok(())
+    }
+
+    fn configuration(&self) -> String {
+        self.folder.join("sbc.toml").display().to_string()
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) -> Result<()> {
+        if let Some(mut program) = self.program.take() {
+            program.signal("KILL")?;
+            program.ended(Duration::from_secs(5))?;
+        }
+        Ok(())
+    }
+
+    /// Asks it to end, and waits until it has.
+    pub fn terminate(&mut self) -> Result<()> {
+        if let Some(mut program) = self.program.take() {
+            program.signal("TERM")?;
+            program.ended(Duration::from_secs(15))?;
+        }
+        Ok(())
+    }
+
+    /// The process id.
+    pub fn id(&self) -> Option<u32> {
+        self.program.as_ref().map(Process::id)
+    }
+
+    /// What it has logged since its latest start.
+    pub fn output(&self) -> String {
+        self.program.as_ref().map(Process::output).unwrap_or_default()
+    }
+
+    /// A metric's value.
+    pub fn metric(&self, lab: &Lab, name: &str) -> Result<u64> {
+        let text = run(&["ip", "netns", "exec", &lab.namespace("sbc"), "curl", "-sf", "http://127.0.0.1:8080/metrics"])?;
+        let line = text.lines().find(|line| line.split([' ', '{']).next() == Some(name));
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).ok_or_else(|| Failure(format!("no metric {name}")))
+    }
+
+    /// Runs SQL; the rows come back as lines, columns parted by `|`.
+    pub fn sql(&self, text: &str) -> Result<String> {
+        run(&["psql", "-qAt", "-v", "ON_ERROR_STOP=1", &self.url, "-c", text]).map(|rows| rows.trim().to_owned())
+    }
+
+    /// Waits until a query gives these rows.
+    pub fn eventually_sql(&self, text: &str, expected: &str, within: Duration) -> Result<()> {
+        let mut last = String::new();
+        let is_so = eventually(within, || {
+            last = self.sql(text).unwrap_or_else(|failure| failure.0);
+            last == expected
+        });
+        if is_so { Ok(()) } else { Err(Failure(format!("{text}: {last:?} is not {expected:?}"))) }
+    }
+
+    /// Stops the database, or starts it again.
+    pub fn database(&self, is_up: bool) -> Result<()> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/dev/postgres.sh");
+        let script = script.display().to_string();
+        run(&[&script, if is_up { "start" } else { "stop" }, &self.folder.display().to_string()]).map(drop)
+    }
+}
+
+impl Drop for Sbc {
+    fn drop(&mut self) {
+        self.program = None;
+        let _ = self.database(false);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/dev/postgres.sh");
+        let _ = Command::new(script).arg("remove").arg(&self.folder).output();
+    }
+}
+
+/// The program: beside the test's own, or where SBC_PROGRAM says.
+fn program() -> String {
+    if let Ok(program) = std::env::var("SBC_PROGRAM") {
+        return program;
+    }
+    let own = std::env::current_exe().unwrap_or_default();
+    let folder = own.ancestors().nth(2).map(Path::to_owned).unwrap_or_default();
+    folder.join("sbc").display().to_string()
+}
