@@ -12,6 +12,7 @@ use serde::Deserialize;
 use sip_engine::config::{
     Authentication, Config, Expiry, IdentityPolicy, Keepalive, Limits, Listener, Realm, RegistrarMode, SessionTimer, TimerValues,
 };
+use sip_engine::digest::Algorithm;
 use sip_engine::io::{RealmId, Transport};
 use sip_engine::question::TrunkTarget;
 use sip_proxy::filter::{FilterSettings, Rate};
@@ -183,6 +184,9 @@ pub struct RealmFile {
     pub forward_realm: Option<Spanned<String>>,
     /// Who must show what.
     pub authentication: AuthenticationKind,
+    /// `md5`, `sha-256`, or both, preferred first; many phones fail on anything but `md5` alone.
+    #[serde(default = "md5")]
+    pub digest: Vec<DigestKind>,
     /// What becomes of a From that is somebody else's.
     #[serde(default)]
     pub identity: IdentityKind,
@@ -234,6 +238,21 @@ fn sixty() -> u64 {
 }
 fn hour() -> u64 {
     3600
+}
+
+fn md5() -> Vec<DigestKind> {
+    vec![DigestKind::Md5]
+}
+
+/// `digest`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum DigestKind {
+    /// MD5.
+    #[serde(rename = "md5")]
+    Md5,
+    /// SHA-256.
+    #[serde(rename = "sha-256")]
+    Sha256,
 }
 
 /// `registrar`
@@ -444,6 +463,14 @@ fn read_realm(
             AuthenticationKind::Registered => Authentication::RegisteredFlow,
             AuthenticationKind::Open => Authentication::Open,
         },
+        digest: realm
+            .digest
+            .iter()
+            .map(|kind| match kind {
+                DigestKind::Md5 => Algorithm::Md5,
+                DigestKind::Sha256 => Algorithm::Sha256,
+            })
+            .collect(),
         identity: match realm.identity {
             IdentityKind::Refuse => IdentityPolicy::Refuse,
             IdentityKind::Correct => IdentityPolicy::Correct,

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::digest::Algorithm;
 use crate::io::{ListenerId, RealmId, Transport};
 use crate::question::TrunkTarget;
 
@@ -67,6 +68,9 @@ pub struct Realm {
     pub registrar: RegistrarMode,
     /// Whether requests from this realm's users must authenticate.
     pub authentication: Authentication,
+    /// What challenges offer, preferred first. Many phones (libre, and with it baresip, among them) give up on a
+    /// challenge that names anything but MD5, even beside it.
+    pub digest: Vec<Algorithm>,
     /// What becomes of a From or Contact that claims to be somebody else.
     pub identity: IdentityPolicy,
     /// Inside the trust domain of RFC 3325: P-Asserted-Identity is believed from it, and sent to it.

@@ -104,13 +104,14 @@ impl Authenticator {
         Self { key, lifetime, counts: AHashMap::new(), swept: Duration::ZERO }
     }
 
-    /// The values of the challenge headers, strongest algorithm first (RFC 8760 §2.4).
-    pub fn challenge(&self, realm: &str, is_stale: bool, now: Now, ids: &mut Ids) -> [String; 2] {
+    /// The values of the challenge headers, in the order given (RFC 8760 §2.4: preferred first).
+    pub fn challenge(&self, realm: &str, algorithms: &[Algorithm], is_stale: bool, now: Now, ids: &mut Ids) -> Vec<String> {
         let nonce = self.nonce(realm, now, ids);
         let stale = if is_stale { ", stale=true" } else { "" };
-        [Algorithm::Sha256, Algorithm::Md5].map(|algorithm| {
+        let one = |algorithm: &Algorithm| {
             format!("Digest realm=\"{realm}\", nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}", algorithm.as_str())
-        })
+        };
+        algorithms.iter().map(one).collect()
     }
 
     fn nonce(&self, realm: &str, now: Now, ids: &mut Ids) -> String {
@@ -282,7 +283,7 @@ mod tests {
         let mut judge = |message: &Message, now| authenticator.judge(message, Name::Authorization, "example.com", now, secrets);
         assert_eq!(judge(&request(None), now), Verdict::Missing);
         let signer = Authenticator::new(&mut Ids::new([1; 32], 0), Duration::from_secs(300));
-        let values = signer.challenge("example.com", false, now, &mut ids);
+        let values = signer.challenge("example.com", &[Algorithm::Sha256, Algorithm::Md5], false, now, &mut ids);
         let challenge = format!("SIP/2.0 401 Unauthorized\r\nWWW-Authenticate: {}\r\nWWW-Authenticate: {}\r\n\r\n", values[0], values[1]);
         let challenge = Message::parse(challenge.into()).unwrap();
         let mut answer_with = |password| answer(&challenge, Method::REGISTER, b"sip:example.com", "alice", password, &mut ids).unwrap().1;

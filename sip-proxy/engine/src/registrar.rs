@@ -259,7 +259,8 @@ impl Registrar {
         if *verdict == Verdict::Wrong {
             core.notice("wrong_credentials", Some(flow.remote), format!("wrong user name or password for {domain}"));
         }
-        let values = self.authenticator.challenge(domain, *verdict == Verdict::Stale, core.now, &mut core.ids);
+        let algorithms = core.realm_of(flow).map(|realm| realm.digest.clone()).unwrap_or_default();
+        let values = self.authenticator.challenge(domain, &algorithms, *verdict == Verdict::Stale, core.now, &mut core.ids);
         let header = if status == 401 { Name::WwwAuthenticate } else { Name::ProxyAuthenticate };
         core.reject(server, request, status, |response| {
             values.iter().fold(response, |response, value| response.header(header, value.as_bytes()))
