@@ -1,6 +1,9 @@
 //! Datagrams in batches: recvmmsg into buffers that are never copied, and sends straight out of them.
 
-#![allow(unsafe_code, reason = "recvmmsg and sendto with addresses that need no conversion by the standard library")]
+#![allow(
+    unsafe_code,
+    reason = "recvmmsg and sendto with addresses that need no conversion by the standard library"
+)]
 
 use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
@@ -22,16 +25,16 @@ pub(crate) struct Batch {
 impl Batch {
     pub(crate) fn new() -> Self {
         // SAFETY: all of these are plain C structures for which zeros are valid; the pointers are set before each use.
-        let (addresses, vectors, messages) = unsafe {
-            (Box::new(mem::zeroed()), Box::new(mem::zeroed()), Box::new(mem::zeroed()))
-        };
+        let (addresses, vectors, messages) =
+            unsafe { (Box::new(mem::zeroed()), Box::new(mem::zeroed()), Box::new(mem::zeroed())) };
         Self { buffers: Box::new([[0; LARGEST]; BATCH]), addresses, vectors, messages }
     }
 
     /// What is there now, at most [`BATCH`]: how many.
     pub(crate) fn receive(&mut self, fd: RawFd) -> usize {
         for index in 0..BATCH {
-            self.vectors[index] = libc::iovec { iov_base: self.buffers[index].as_mut_ptr().cast(), iov_len: LARGEST };
+            self.vectors[index] =
+                libc::iovec { iov_base: self.buffers[index].as_mut_ptr().cast(), iov_len: LARGEST };
             let header = &mut self.messages[index].msg_hdr;
             header.msg_name = (&raw mut self.addresses[index]).cast();
             header.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as u32;
@@ -41,7 +44,13 @@ impl Batch {
         }
         // SAFETY: every pointer set above points into boxes that `self` owns and that live over the call.
         let count = unsafe {
-            libc::recvmmsg(fd, self.messages.as_mut_ptr(), BATCH as u32, libc::MSG_DONTWAIT, std::ptr::null_mut())
+            libc::recvmmsg(
+                fd,
+                self.messages.as_mut_ptr(),
+                BATCH as u32,
+                libc::MSG_DONTWAIT,
+                std::ptr::null_mut(),
+            )
         };
         usize::try_from(count).unwrap_or(0)
     }
@@ -104,7 +113,14 @@ pub(crate) fn send(fd: RawFd, to: SocketAddr, datagram: &[u8]) -> bool {
     };
     // SAFETY: `datagram` and the written part of `storage` live over the call.
     let sent = unsafe {
-        libc::sendto(fd, datagram.as_ptr().cast(), datagram.len(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL, storage.as_ptr().cast(), length as u32)
+        libc::sendto(
+            fd,
+            datagram.as_ptr().cast(),
+            datagram.len(),
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+            storage.as_ptr().cast(),
+            length as u32,
+        )
     };
     sent >= 0
 }

@@ -69,7 +69,12 @@ impl Ports {
             let even = media.ports.clone().filter(|port| port % 2 == 0 && *port < *media.ports.end());
             let own: VecDeque<u16> = even.skip(worker).step_by(workers.max(1)).collect();
             for address in &media.addresses {
-                pools.push(Pool { realm: realm as u16, address: address.clone(), free: own.clone(), resting: VecDeque::new() });
+                pools.push(Pool {
+                    realm: realm as u16,
+                    address: address.clone(),
+                    free: own.clone(),
+                    resting: VecDeque::new(),
+                });
             }
         }
         Self { pools, sockets: Vec::new(), origins: Vec::new(), free: Vec::new(), in_use: 0, poll }
@@ -108,7 +113,12 @@ impl Source for Ports {
     fn open(&mut self, realm: u16, is_ipv6: bool) -> Option<PortPair> {
         let now = Instant::now();
         let place = self.place();
-        for (index, pool) in self.pools.iter_mut().enumerate().filter(|(_, pool)| pool.realm == realm && pool.address.bind.is_ipv6() == is_ipv6) {
+        for (index, pool) in self
+            .pools
+            .iter_mut()
+            .enumerate()
+            .filter(|(_, pool)| pool.realm == realm && pool.address.bind.is_ipv6() == is_ipv6)
+        {
             while pool.resting.front().is_some_and(|resting| resting.0 + QUARANTINE <= now) {
                 pool.free.extend(pool.resting.pop_front().map(|resting| resting.1));
             }
@@ -127,7 +137,10 @@ impl Source for Ports {
                         continue;
                     }
                 };
-                let added = self.poll.add(even.as_raw_fd(), u64::from(place)).and_then(|()| self.poll.add(odd.as_raw_fd(), u64::from(place) + 1));
+                let added = self
+                    .poll
+                    .add(even.as_raw_fd(), u64::from(place))
+                    .and_then(|()| self.poll.add(odd.as_raw_fd(), u64::from(place) + 1));
                 if added.is_err() {
                     pool.free.push_back(port);
                     break;

@@ -68,7 +68,10 @@ pub struct Relay {
 
 impl Relay {
     /// Starts the workers. `tell` is called on their threads and must not block.
-    pub fn start(settings: &RelaySettings, tell: impl Fn(Event) + Send + Sync + 'static) -> Result<Self, StartError> {
+    pub fn start(
+        settings: &RelaySettings,
+        tell: impl Fn(Event) + Send + Sync + 'static,
+    ) -> Result<Self, StartError> {
         let tell: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(tell);
         let origin = Instant::now();
         let count = settings.workers.max(1);
@@ -88,7 +91,9 @@ impl Relay {
                 origin,
                 tell: tell.clone(),
             };
-            relay.threads.push(std::thread::Builder::new().name(format!("media-{index}")).spawn(move || thread.run())?);
+            relay.threads.push(
+                std::thread::Builder::new().name(format!("media-{index}")).spawn(move || thread.run())?,
+            );
             relay.workers.push(Handle { commands: Mutex::new(commands), waker, counters });
         }
         Ok(relay)
@@ -96,7 +101,9 @@ impl Relay {
 
     /// Hands an action to the session's worker; its reply, if it has one, comes with the same number.
     pub fn handle(&self, session: u64, number: u32, action: Action) {
-        let Some(worker) = self.workers.get((session % self.workers.len().max(1) as u64) as usize) else { return };
+        let Some(worker) = self.workers.get((session % self.workers.len().max(1) as u64) as usize) else {
+            return;
+        };
         // Held for a push only; the workers never take it.
         if let Ok(commands) = worker.commands.lock() {
             let _ = commands.send(Command::Do { session, number, action });

@@ -37,7 +37,10 @@ impl Thread {
         let mut numbers = Snapshot::default();
         loop {
             let now = self.origin.elapsed();
-            let timeout = self.worker.poll_timeout().map_or(Duration::from_secs(3600), |due| due.saturating_sub(now) + Duration::from_millis(1));
+            let timeout = self
+                .worker
+                .poll_timeout()
+                .map_or(Duration::from_secs(3600), |due| due.saturating_sub(now) + Duration::from_millis(1));
             self.ports.poll().wait(timeout, &mut ready);
             let now = self.origin.elapsed();
             for token in &ready {

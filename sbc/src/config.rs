@@ -10,7 +10,8 @@ use media_core::worker::Settings as MediaSettings;
 use media_relay::{Address, RealmMedia, RelaySettings};
 use serde::Deserialize;
 use sip_engine::config::{
-    Authentication, Config, Expiry, IdentityPolicy, Keepalive, Limits, Listener, Realm, RegistrarMode, SessionTimer, TimerValues,
+    Authentication, Config, Expiry, IdentityPolicy, Keepalive, Limits, Listener, Realm, RegistrarMode,
+    SessionTimer, TimerValues,
 };
 use sip_engine::digest::Algorithm;
 use sip_engine::io::{RealmId, Transport};
@@ -155,7 +156,11 @@ pub struct LimitsFile {
 impl Default for LimitsFile {
     fn default() -> Self {
         let limits = Limits::default();
-        Self { calls: limits.calls, transactions: limits.transactions, bindings_per_aor: limits.bindings_per_aor }
+        Self {
+            calls: limits.calls,
+            transactions: limits.transactions,
+            bindings_per_aor: limits.bindings_per_aor,
+        }
     }
 }
 
@@ -320,13 +325,15 @@ pub struct Settings {
 impl Settings {
     /// Reads and checks a file.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
         Self::parse(&text, path)
     }
 
     /// Checks a text; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let file: File = toml::from_str(text).map_err(|error| ConfigError::Syntax { path: path.to_owned(), text: error.to_string() })?;
+        let file: File = toml::from_str(text)
+            .map_err(|error| ConfigError::Syntax { path: path.to_owned(), text: error.to_string() })?;
         let fault = |at: usize, what: String| ConfigError::Value {
             path: path.to_owned(),
             line: text.get(..at).unwrap_or(text).matches('\n').count() + 1,
@@ -340,7 +347,10 @@ impl Settings {
             let at = entry.span().start;
             let realm = entry.get_ref();
             if file.realm[..index].iter().any(|other| other.get_ref().name == realm.name) {
-                return Err(fault(at, format!("a second realm `{}`: every realm needs a name of its own", realm.name)));
+                return Err(fault(
+                    at,
+                    format!("a second realm `{}`: every realm needs a name of its own", realm.name),
+                ));
             }
             let id = RealmId(index as u16);
             let tls = match (&realm.certificate, &realm.key) {
@@ -359,23 +369,30 @@ impl Settings {
                 _ => return Err(fault(at, "`certificate` and `key` belong together: set both".to_owned())),
             };
             for text in &realm.listen {
-                let listener = read_listener(text.get_ref(), id).map_err(|what| fault(text.span().start, what))?;
+                let listener =
+                    read_listener(text.get_ref(), id).map_err(|what| fault(text.span().start, what))?;
                 if listener.transport == Transport::Tls && tls.is_none() {
-                    return Err(fault(text.span().start, "a TLS listener needs `certificate` and `key` in its realm".to_owned()));
+                    return Err(fault(
+                        text.span().start,
+                        "a TLS listener needs `certificate` and `key` in its realm".to_owned(),
+                    ));
                 }
                 let mut filter = FilterSettings::default();
                 if realm.rate_per_source > 0 {
                     let per_second = f64::from(realm.rate_per_source);
                     filter.rate = Some(Rate { per_second, burst: 2.0 * per_second });
                 }
+                let tls = tls.clone().filter(|_| listener.transport == Transport::Tls);
                 listeners.push(listener);
-                listener_settings.push(ListenerSettings { filter, tls: tls.clone() });
+                listener_settings.push(ListenerSettings { filter, tls });
             }
             let mut addresses = Vec::new();
             for text in &realm.media {
-                addresses.push(read_media_address(text.get_ref()).map_err(|what| fault(text.span().start, what))?);
+                addresses
+                    .push(read_media_address(text.get_ref()).map_err(|what| fault(text.span().start, what))?);
             }
-            let ports = read_range(realm.media_ports.get_ref()).map_err(|what| fault(realm.media_ports.span().start, what))?;
+            let ports = read_range(realm.media_ports.get_ref())
+                .map_err(|what| fault(realm.media_ports.span().start, what))?;
             media.push(RealmMedia { addresses, ports });
             realms.push(read_realm(&file, realm, id, at, &fault)?);
         }
@@ -389,9 +406,11 @@ impl Settings {
             bindings_per_aor: file.limits.bindings_per_aor,
             ..Limits::default()
         };
-        let config = Config { node: file.node.id, realms, listeners, timers: TimerValues::default(), limits, product };
+        let config =
+            Config { node: file.node.id, realms, listeners, timers: TimerValues::default(), limits, product };
         let plane = PlaneSettings::new(Arc::new(config), listener_settings);
-        let inactivity = (file.media.inactivity_seconds > 0).then(|| Duration::from_secs(file.media.inactivity_seconds));
+        let inactivity =
+            (file.media.inactivity_seconds > 0).then(|| Duration::from_secs(file.media.inactivity_seconds));
         let relay = RelaySettings {
             workers: file.media.workers,
             realms: media,
@@ -405,10 +424,13 @@ impl Settings {
     pub fn database_url(&self) -> Result<String, String> {
         let url = &self.file.database.url;
         if let Some(name) = url.strip_prefix('$') {
-            return std::env::var(name).map_err(|_| format!("database.url: the environment has no {name}; set it"));
+            return std::env::var(name)
+                .map_err(|_| format!("database.url: the environment has no {name}; set it"));
         }
         if let Some(path) = url.strip_prefix('@') {
-            return std::fs::read_to_string(path).map(|text| text.trim().to_owned()).map_err(|error| format!("database.url: {path}: {error}"));
+            return std::fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .map_err(|error| format!("database.url: {path}: {error}"));
         }
         Ok(url.clone())
     }
@@ -430,16 +452,25 @@ fn read_realm(
     let registrar = match realm.registrar {
         RegistrarKind::None => RegistrarMode::None,
         RegistrarKind::Local if realm.domains.is_empty() => {
-            return Err(fault(at, "a local registrar needs `domains`: what phones register under".to_owned()));
+            return Err(fault(
+                at,
+                "a local registrar needs `domains`: what phones register under".to_owned(),
+            ));
         }
         RegistrarKind::Local => RegistrarMode::Local(expiry),
         RegistrarKind::Forward => {
             let (Some(to), Some(core)) = (&realm.forward_to, &realm.forward_realm) else {
-                return Err(fault(at, "a forwarding registrar needs `forward_to` and `forward_realm`".to_owned()));
+                return Err(fault(
+                    at,
+                    "a forwarding registrar needs `forward_to` and `forward_realm`".to_owned(),
+                ));
             };
             let found = file.realm.iter().position(|other| other.get_ref().name == *core.get_ref());
-            let found = found.ok_or_else(|| fault(core.span().start, format!("no realm is called `{}`", core.get_ref())))?;
-            let (host, port, transport) = read_target(to.get_ref()).map_err(|what| fault(to.span().start, what))?;
+            let found = found.ok_or_else(|| {
+                fault(core.span().start, format!("no realm is called `{}`", core.get_ref()))
+            })?;
+            let (host, port, transport) =
+                read_target(to.get_ref()).map_err(|what| fault(to.span().start, what))?;
             let registrar = TrunkTarget {
                 name: "registrar".into(),
                 realm: RealmId(found as u16),
@@ -449,7 +480,11 @@ fn read_realm(
                 credentials: None,
                 timeout: None,
             };
-            RegistrarMode::Forward { phone: expiry, registrar: Arc::new(registrar), upstream: Duration::from_secs(3600) }
+            RegistrarMode::Forward {
+                phone: expiry,
+                registrar: Arc::new(registrar),
+                upstream: Duration::from_secs(3600),
+            }
         }
     };
     Ok(Realm {
@@ -482,8 +517,10 @@ fn read_realm(
             options: realm.keepalive == KeepaliveKind::Options,
         }),
         pass_unknown_require: realm.pass_unknown_require,
-        session_timer: (realm.session_seconds > 0)
-            .then(|| SessionTimer { interval: Duration::from_secs(realm.session_seconds.max(90)), minimum: Duration::from_secs(90) }),
+        session_timer: (realm.session_seconds > 0).then(|| SessionTimer {
+            interval: Duration::from_secs(realm.session_seconds.max(90)),
+            minimum: Duration::from_secs(90),
+        }),
         is_trunk_side: realm.trunks,
     })
 }
@@ -498,20 +535,29 @@ fn read_transport(text: &str) -> Option<Transport> {
 }
 
 fn read_listener(text: &str, realm: RealmId) -> Result<Listener, String> {
-    let wrong = || format!("`{text}` is no listener: write `udp:192.0.2.1:5060`, `tcp:...` or `tls:[2001:db8::1]:5061`");
+    let wrong = || {
+        format!("`{text}` is no listener: write `udp:192.0.2.1:5060`, `tcp:...` or `tls:[2001:db8::1]:5061`")
+    };
     let (transport, rest) = text.split_once(':').ok_or_else(wrong)?;
     let transport = read_transport(transport).ok_or_else(wrong)?;
     let (address, advertised) = rest.split_once('=').unwrap_or((rest, rest));
     let address: SocketAddr = address.parse().map_err(|_| wrong())?;
     let advertised: SocketAddr = advertised.parse().map_err(|_| wrong())?;
     if advertised.ip().is_unspecified() {
-        return Err(format!("`{text}`: phones can't call back to {}; name the address itself", advertised.ip()));
+        return Err(format!(
+            "`{text}`: phones can't call back to {}; name the address itself",
+            advertised.ip()
+        ));
     }
     Ok(Listener { realm, transport, address, advertised, datagram_limit: 1300 })
 }
 
 fn read_media_address(text: &str) -> Result<Address, String> {
-    let wrong = || format!("`{text}` is no media address: write `192.0.2.1`, or `10.0.0.1=192.0.2.1` behind a one-to-one NAT");
+    let wrong = || {
+        format!(
+            "`{text}` is no media address: write `192.0.2.1`, or `10.0.0.1=192.0.2.1` behind a one-to-one NAT"
+        )
+    };
     let (bind, advertised) = text.split_once('=').unwrap_or((text, text));
     let bind: IpAddr = bind.parse().map_err(|_| wrong())?;
     let advertised: IpAddr = advertised.parse().map_err(|_| wrong())?;
@@ -522,10 +568,16 @@ fn read_media_address(text: &str) -> Result<Address, String> {
 }
 
 fn read_range(text: &str) -> Result<RangeInclusive<u16>, String> {
-    let range = text.split_once('-').and_then(|(first, last)| Some(first.trim().parse::<u16>().ok()?..=last.trim().parse::<u16>().ok()?));
+    let range = text
+        .split_once('-')
+        .and_then(|(first, last)| Some(first.trim().parse::<u16>().ok()?..=last.trim().parse::<u16>().ok()?));
     range
         .filter(|range| *range.start() >= 1024 && range.end().saturating_sub(*range.start()) >= 3)
-        .ok_or_else(|| format!("`{text}` is no range of ports: write `20000-29999`, from 1024 up, with four ports at least"))
+        .ok_or_else(|| {
+            format!(
+                "`{text}` is no range of ports: write `20000-29999`, from 1024 up, with four ports at least"
+            )
+        })
 }
 
 fn read_target(text: &str) -> Result<(String, Option<u16>, Option<Transport>), String> {

@@ -26,14 +26,22 @@ pub struct Pages {
 
 /// The routes.
 pub fn router(pages: Pages) -> Router {
-    Router::new().route("/metrics", get(metrics)).route("/healthz", get(health)).route("/readyz", get(ready)).with_state(pages)
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(health))
+        .route("/readyz", get(ready))
+        .with_state(pages)
 }
 
 async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
     (pages.refresh)();
     match pages.metrics.text() {
         Ok(text) => (StatusCode::OK, [("content-type", "text/plain; version=0.0.4")], text),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, [("content-type", "text/plain")], error.to_string().into_bytes()),
+        Err(error) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            [("content-type", "text/plain")],
+            error.to_string().into_bytes(),
+        ),
     }
 }
 
@@ -48,6 +56,9 @@ async fn ready(State(pages): State<Pages>) -> (StatusCode, &'static str) {
     } else if pages.is_ready.load(Ordering::Relaxed) {
         (StatusCode::OK, "ready\n")
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "waiting for the database: subscribers, trunks and routes are not read yet\n")
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "waiting for the database: subscribers, trunks and routes are not read yet\n",
+        )
     }
 }

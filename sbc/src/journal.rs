@@ -91,7 +91,10 @@ impl Journal {
             failed: AtomicU64::new(0),
         });
         if !orphans.is_empty() {
-            tracing::warn!(calls = orphans.len(), "calls were open when the last process died; they are closed with cause crash");
+            tracing::warn!(
+                calls = orphans.len(),
+                "calls were open when the last process died; they are closed with cause crash"
+            );
         }
         for event in &orphans {
             journal.append(event).map_err(fault)?;
@@ -204,7 +207,9 @@ impl Journal {
                 match serde_json::from_slice(&line) {
                     Ok(Line::Event(event)) => events.push(event),
                     Ok(Line::Heartbeat { .. }) => {}
-                    Err(error) => tracing::warn!(%error, segment, "a line of the journal can't be read and is passed over"),
+                    Err(error) => {
+                        tracing::warn!(%error, segment, "a line of the journal can't be read and is passed over")
+                    }
                 }
             }
             if events.len() >= limit {
@@ -217,7 +222,8 @@ impl Journal {
     /// Deletes segments that are shipped and hold the start of no open call.
     pub fn trim(&self, shipped: Position) -> io::Result<()> {
         let state = self.state();
-        let oldest = state.open.values().copied().min().unwrap_or(u64::MAX).min(shipped.segment).min(state.number);
+        let oldest =
+            state.open.values().copied().min().unwrap_or(u64::MAX).min(shipped.segment).min(state.number);
         drop(state);
         for segment in segments(&self.directory)?.into_iter().filter(|segment| *segment < oldest) {
             fs::remove_file(path(&self.directory, segment))?;
@@ -227,8 +233,14 @@ impl Journal {
 
     /// Bytes between a position and the end: what is not shipped yet.
     pub fn backlog(&self, from: Position) -> u64 {
-        let sizes = segments(&self.directory).unwrap_or_default().into_iter().filter(|segment| *segment >= from.segment);
-        let total: u64 = sizes.filter_map(|segment| fs::metadata(path(&self.directory, segment)).ok()).map(|data| data.len()).sum();
+        let sizes = segments(&self.directory)
+            .unwrap_or_default()
+            .into_iter()
+            .filter(|segment| *segment >= from.segment);
+        let total: u64 = sizes
+            .filter_map(|segment| fs::metadata(path(&self.directory, segment)).ok())
+            .map(|data| data.len())
+            .sum();
         total.saturating_sub(from.offset)
     }
 
@@ -253,7 +265,9 @@ fn segments(directory: &Path) -> io::Result<Vec<u64>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory)? {
         let name = entry?.file_name();
-        let number: Option<u64> = name.to_str().and_then(|name| name.strip_prefix("journal-")?.strip_suffix(".jsonl")?.parse().ok());
+        let number: Option<u64> = name
+            .to_str()
+            .and_then(|name| name.strip_prefix("journal-")?.strip_suffix(".jsonl")?.parse().ok());
         found.extend(number);
     }
     found.sort_unstable();
@@ -272,12 +286,22 @@ fn orphans(directory: &Path, segments: &[u64]) -> io::Result<Vec<CallEvent>> {
     for segment in segments {
         for line in BufReader::new(File::open(path(directory, *segment))?).split(b'\n') {
             match serde_json::from_slice(&line?) {
-                Ok(Line::Heartbeat { wall, monotonic }) => open.values_mut().for_each(|call| call.alive = (wall, monotonic)),
+                Ok(Line::Heartbeat { wall, monotonic }) => {
+                    open.values_mut().for_each(|call| call.alive = (wall, monotonic))
+                }
                 Ok(Line::Event(event)) => {
                     let alive = (event.wall, event.monotonic);
                     match &event.what {
                         CallEventKind::Started(_) => {
-                            open.insert(event.call, Open { started: event.monotonic, answered: None, alive, sequence: event.sequence });
+                            open.insert(
+                                event.call,
+                                Open {
+                                    started: event.monotonic,
+                                    answered: None,
+                                    alive,
+                                    sequence: event.sequence,
+                                },
+                            );
                         }
                         CallEventKind::Ended(_) => {
                             open.remove(&event.call);
@@ -311,7 +335,13 @@ fn orphans(directory: &Path, segments: &[u64]) -> io::Result<Vec<CallEvent>> {
                 talked: state.answered.map(|answered| monotonic.saturating_sub(answered)).unwrap_or_default(),
                 media: Vec::new(),
             };
-            CallEvent { call, sequence: state.sequence + 1, wall, monotonic, what: CallEventKind::Ended(Box::new(ended)) }
+            CallEvent {
+                call,
+                sequence: state.sequence + 1,
+                wall,
+                monotonic,
+                what: CallEventKind::Ended(Box::new(ended)),
+            }
         })
         .collect())
 }
@@ -323,7 +353,13 @@ mod tests {
     use sip_engine::media::SessionId;
 
     fn event(call: u128, sequence: u32, second: u64, what: CallEventKind) -> CallEvent {
-        CallEvent { call, sequence, wall: Duration::from_secs(1_000_000 + second), monotonic: Duration::from_secs(second), what }
+        CallEvent {
+            call,
+            sequence,
+            wall: Duration::from_secs(1_000_000 + second),
+            monotonic: Duration::from_secs(second),
+            what,
+        }
     }
 
     fn started() -> CallEventKind {
@@ -342,7 +378,11 @@ mod tests {
     }
 
     fn answered() -> CallEventKind {
-        CallEventKind::Answered { realm: "core".into(), trunk: None, destination: "192.0.2.2:5060".parse().unwrap() }
+        CallEventKind::Answered {
+            realm: "core".into(),
+            trunk: None,
+            destination: "192.0.2.2:5060".parse().unwrap(),
+        }
     }
 
     #[test]
@@ -359,7 +399,10 @@ mod tests {
         let journal = Journal::open(directory.path()).unwrap();
         let (events, position) = journal.read(Position::default(), 100).unwrap();
         let CallEventKind::Ended(ended) = &events[2].what else { panic!("{events:?}") };
-        assert_eq!((ended.cause, ended.talked, events[2].sequence), (EndCause::Crash, Duration::from_secs(8), 2));
+        assert_eq!(
+            (ended.cause, ended.talked, events[2].sequence),
+            (EndCause::Crash, Duration::from_secs(8), 2)
+        );
         assert_eq!(events[2].wall, Duration::from_secs(5));
         assert_eq!(journal.read(position, 100).unwrap().0, []);
         drop(journal);

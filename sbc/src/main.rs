@@ -54,9 +54,14 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match arguments.command {
         Command::Serve => {
-            let filter = tracing_subscriber::EnvFilter::try_from_env("SBC_LOG").unwrap_or_else(|_| "info".into());
+            let filter =
+                tracing_subscriber::EnvFilter::try_from_env("SBC_LOG").unwrap_or_else(|_| "info".into());
             let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-            if std::env::var_os("SBC_LOG_JSON").is_some() { builder.json().init() } else { builder.init() }
+            if std::env::var_os("SBC_LOG_JSON").is_some() {
+                builder.json().init()
+            } else {
+                builder.init()
+            }
             for finding in doctor::examine(&settings).into_iter().filter(|finding| finding.is_serious) {
                 tracing::warn!("{}", finding.text);
             }
@@ -65,13 +70,21 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
         }
         Command::Check => {
             let config = &settings.plane.engine;
-            println!("{}: {} realms, {} listeners: right", arguments.config.display(), config.realms.len(), config.listeners.len());
+            println!(
+                "{}: {} realms, {} listeners: right",
+                arguments.config.display(),
+                config.realms.len(),
+                config.listeners.len()
+            );
             Ok(ExitCode::SUCCESS)
         }
         Command::Migrate => {
             runtime.block_on(async {
                 let pool = store::pool(&settings.database_url()?, 2)?;
-                store::MIGRATIONS.run(&pool).await.map_err(|error| format!("{error}; is the server up and may the user create tables?"))
+                store::MIGRATIONS
+                    .run(&pool)
+                    .await
+                    .map_err(|error| format!("{error}; is the server up and may the user create tables?"))
             })?;
             println!("the schema is up to date");
             Ok(ExitCode::SUCCESS)
@@ -84,7 +97,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
             if findings.is_empty() {
                 println!("nothing on this machine would hurt");
             }
-            Ok(if findings.iter().any(|finding| finding.is_serious) { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+            Ok(if findings.iter().any(|finding| finding.is_serious) {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            })
         }
         Command::Version => Ok(ExitCode::SUCCESS),
     }

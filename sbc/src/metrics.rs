@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder,
+};
 use sip_engine::event::CallEnded;
 use sip_engine::io::Notice;
 
@@ -85,8 +87,16 @@ impl Metrics {
             calls_answered: counter("sbc_calls_answered_total", "Calls answered")?,
             ended: vector("sbc_calls_ended_total", "Calls ended, by cause", "cause")?,
             notices: vector("sbc_notices_total", "Things worth noticing, by kind", "kind")?,
-            mos: histogram("sbc_call_mos", "Mean opinion score of received streams", vec![2.0, 3.0, 3.5, 3.8, 4.0, 4.2, 4.3, 4.4])?,
-            setup: histogram("sbc_call_setup_seconds", "From INVITE to answer", vec![0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0])?,
+            mos: histogram(
+                "sbc_call_mos",
+                "Mean opinion score of received streams",
+                vec![2.0, 3.0, 3.5, 3.8, 4.0, 4.2, 4.3, 4.4],
+            )?,
+            setup: histogram(
+                "sbc_call_setup_seconds",
+                "From INVITE to answer",
+                vec![0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0],
+            )?,
             gauges,
             lines: Mutex::new(HashMap::new()),
             registry,

@@ -50,7 +50,9 @@ impl Host for Outside {
                     tracing::error!(%error, call = %uuid::Uuid::from_u128(event.call), "a call record can't be written: free disk space or mend node.data");
                 }
             }
-            Output::Media(request) => self.relay.handle(request.session.0, request.number, action(request.action)),
+            Output::Media(request) => {
+                self.relay.handle(request.session.0, request.number, action(request.action))
+            }
             Output::Binding(change) => {
                 let _ = self.bindings.send(change);
             }
@@ -60,7 +62,8 @@ impl Host for Outside {
                 };
                 let shard = self.shard.clone();
                 self.runtime.spawn(async move {
-                    let looked_up = tokio::time::timeout(Duration::from_secs(5), resolver.resolve(&resolve)).await;
+                    let looked_up =
+                        tokio::time::timeout(Duration::from_secs(5), resolver.resolve(&resolve)).await;
                     let addresses: Vec<ResolvedAddress> = looked_up.unwrap_or_default();
                     shard.input(Input::Resolved { question, addresses });
                 });
@@ -77,13 +80,21 @@ pub fn input(event: media_relay::Event) -> Input {
     match event {
         media_relay::Event::Reply { session, number, reply } => {
             let outcome = match reply {
-                relay::Reply::Description(result) => MediaOutcome::Description(result.map(described).map_err(refusal)),
-                relay::Reply::Deleted(streams) => MediaOutcome::Deleted(streams.into_iter().map(statistics).collect()),
-                relay::Reply::Statistics(streams) => MediaOutcome::Statistics(streams.into_iter().map(statistics).collect()),
+                relay::Reply::Description(result) => {
+                    MediaOutcome::Description(result.map(described).map_err(refusal))
+                }
+                relay::Reply::Deleted(streams) => {
+                    MediaOutcome::Deleted(streams.into_iter().map(statistics).collect())
+                }
+                relay::Reply::Statistics(streams) => {
+                    MediaOutcome::Statistics(streams.into_iter().map(statistics).collect())
+                }
             };
             Input::Media(MediaReply { session: SessionId(session), number, outcome })
         }
-        media_relay::Event::Inactive { session } => Input::MediaEvent(MediaEvent::Inactive { session: SessionId(session) }),
+        media_relay::Event::Inactive { session } => {
+            Input::MediaEvent(MediaEvent::Inactive { session: SessionId(session) })
+        }
     }
 }
 
@@ -102,7 +113,9 @@ fn action(action: MediaAction) -> relay::Action {
         }
         MediaAction::Select { endpoint: winner } => relay::Action::Select(endpoint(winner)),
         // A branch that refused is dropped with its ports; the offer stands for the others.
-        MediaAction::Reject { from, .. } | MediaAction::Drop { endpoint: from } => relay::Action::Drop(endpoint(from)),
+        MediaAction::Reject { from, .. } | MediaAction::Drop { endpoint: from } => {
+            relay::Action::Drop(endpoint(from))
+        }
         MediaAction::Cancel { exchange } => relay::Action::Cancel(exchange.0),
         MediaAction::Delete => relay::Action::Delete,
         MediaAction::Query => relay::Action::Query,

@@ -47,7 +47,9 @@ pub struct Route {
 impl Snapshot {
     /// Puts routes into the order in which they are tried.
     pub fn sort(&mut self) {
-        self.routes.sort_by(|one, other| other.prefix.len().cmp(&one.prefix.len()).then(one.priority.cmp(&other.priority)));
+        self.routes.sort_by(|one, other| {
+            other.prefix.len().cmp(&one.prefix.len()).then(one.priority.cmp(&other.priority))
+        });
     }
 }
 
@@ -57,22 +59,33 @@ impl Policy for Snapshot {
     }
 
     fn source(&self, realm: RealmId, address: IpAddr) -> Option<Arc<str>> {
-        let mut matching = self.sources.iter().filter(|source| source.0 == realm && source.1.contains(&address));
+        let mut matching =
+            self.sources.iter().filter(|source| source.0 == realm && source.1.contains(&address));
         let first = matching.next()?;
-        Some(matching.fold(first, |best, one| if one.1.prefix_len() > best.1.prefix_len() { one } else { best }).2.clone())
+        Some(
+            matching
+                .fold(first, |best, one| if one.1.prefix_len() > best.1.prefix_len() { one } else { best })
+                .2
+                .clone(),
+        )
     }
 
     fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
-        let has = |domain: &str| self.subscribers.get(domain).is_some_and(|users| users.contains_key(question.user));
+        let has = |domain: &str| {
+            self.subscribers.get(domain).is_some_and(|users| users.contains_key(question.user))
+        };
         let is_local = self.domains.iter().any(|domain| **domain == *question.host);
         if is_local {
             // A phone knows the other networks' users under its own domain.
             let own = has(question.host).then_some(question.host);
-            if let Some(domain) = own.or_else(|| self.domains.iter().map(|domain| &**domain).find(|domain| has(domain))) {
+            if let Some(domain) =
+                own.or_else(|| self.domains.iter().map(|domain| &**domain).find(|domain| has(domain)))
+            {
                 return Ok(vec![RouteStep::Aor { aor: format!("{}@{domain}", question.user).into() }]);
             }
         }
-        if let Some((_, registrar)) = self.forwarding.iter().find(|forwarding| forwarding.0 == question.realm) {
+        if let Some((_, registrar)) = self.forwarding.iter().find(|forwarding| forwarding.0 == question.realm)
+        {
             return Ok(vec![RouteStep::Trunk { target: registrar.clone(), user: question.user.into() }]);
         }
         // A call from a trunk to a subscriber may name us by address.
@@ -81,9 +94,12 @@ impl Policy for Snapshot {
                 return Ok(vec![RouteStep::Aor { aor: format!("{}@{domain}", question.user).into() }]);
             }
         }
-        let fits = |route: &&Route| route.from.is_none_or(|from| from == question.realm) && question.user.starts_with(&route.prefix);
+        let fits = |route: &&Route| {
+            route.from.is_none_or(|from| from == question.realm) && question.user.starts_with(&route.prefix)
+        };
         let Some(best) = self.routes.iter().find(fits) else { return Err(RouteRefusal::NotFound) };
-        let mut same: Vec<&Route> = self.routes.iter().filter(fits).filter(|route| route.prefix == best.prefix).collect();
+        let mut same: Vec<&Route> =
+            self.routes.iter().filter(fits).filter(|route| route.prefix == best.prefix).collect();
         spread(&mut same, question.user);
         let steps = same.into_iter().map(|route| {
             let rest: String = question.user.chars().skip(route.strip).collect();
@@ -139,11 +155,20 @@ mod tests {
     }
 
     fn route(prefix: &str, name: &str, priority: i32, weight: u32) -> Route {
-        Route { from: None, prefix: prefix.into(), trunk: trunk(name), priority, weight, strip: 1, prepend: "00".into() }
+        Route {
+            from: None,
+            prefix: prefix.into(),
+            trunk: trunk(name),
+            priority,
+            weight,
+            strip: 1,
+            prepend: "00".into(),
+        }
     }
 
     fn names(snapshot: &Snapshot, user: &str) -> Vec<String> {
-        let question = RouteQuestion { realm: RealmId(0), caller: &Caller::Anonymous, user, host: "example.net" };
+        let question =
+            RouteQuestion { realm: RealmId(0), caller: &Caller::Anonymous, user, host: "example.net" };
         let steps = snapshot.route(&question).unwrap_or_default();
         steps
             .into_iter()
@@ -156,12 +181,16 @@ mod tests {
 
     #[test]
     fn the_longest_prefix_wins_then_priority_then_weight() {
-        let mut snapshot = Snapshot { routes: vec![route("+", "all", 1, 1), route("+49", "de-2", 2, 1), route("+49", "de-1", 1, 1)], ..Snapshot::default() };
+        let mut snapshot = Snapshot {
+            routes: vec![route("+", "all", 1, 1), route("+49", "de-2", 2, 1), route("+49", "de-1", 1, 1)],
+            ..Snapshot::default()
+        };
         snapshot.sort();
         assert_eq!(names(&snapshot, "+4930"), ["de-1:004930", "de-2:004930"]);
         assert_eq!(names(&snapshot, "+1"), ["all:001"]);
         assert!(names(&snapshot, "bob").is_empty());
-        let mut even = Snapshot { routes: vec![route("", "a", 1, 3), route("", "b", 1, 1)], ..Snapshot::default() };
+        let mut even =
+            Snapshot { routes: vec![route("", "a", 1, 3), route("", "b", 1, 1)], ..Snapshot::default() };
         even.sort();
         let first = (0..400).filter(|_| names(&even, "x1")[0].starts_with("a:")).count();
         assert!((280..=320).contains(&first), "{first}");

@@ -29,7 +29,9 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let directory = settings.file.node.data.join("journal");
     let journal = Journal::open(&directory)?;
     let pool = store::pool(&settings.database_url()?, settings.file.database.connections)?;
-    let resolver = Resolver::system().map_err(|error| tracing::warn!(error, "no DNS: only addresses can be dialled")).ok();
+    let resolver = Resolver::system()
+        .map_err(|error| tracing::warn!(error, "no DNS: only addresses can be dialled"))
+        .ok();
 
     let shards: Arc<std::sync::OnceLock<Vec<ShardHandle>>> = Arc::default();
     let back = shards.clone();
@@ -90,11 +92,22 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         }
     });
 
-    let refresh = refresher(&plane, relay.clone(), journal.clone(), counters.clone(), metrics.clone(), is_ready.clone());
+    let refresh = refresher(
+        &plane,
+        relay.clone(),
+        journal.clone(),
+        counters.clone(),
+        metrics.clone(),
+        is_ready.clone(),
+    );
     let pages = Pages { metrics, refresh, is_ready, is_draining: is_draining.clone() };
-    let listener = tokio::net::TcpListener::bind(settings.file.http.listen)
-        .await
-        .map_err(|error| format!("http.listen {}: {error}; choose a free address in {}", settings.file.http.listen, path.display()))?;
+    let listener = tokio::net::TcpListener::bind(settings.file.http.listen).await.map_err(|error| {
+        format!(
+            "http.listen {}: {error}; choose a free address in {}",
+            settings.file.http.listen,
+            path.display()
+        )
+    })?;
     tokio::spawn(async move { axum::serve(listener, router(pages)).await });
     for listener in &settings.plane.engine.listeners {
         tracing::info!(transport = listener.transport.via_token(), address = %listener.address, "listening");
@@ -114,7 +127,11 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     is_draining.store(true, Ordering::Relaxed);
     tell(Command::Drain);
     let calls = || plane.counters().iter().map(|counters| counters.calls.get()).sum::<u64>();
-    tracing::info!(calls = calls(), seconds = settings.file.node.drain_seconds, "draining: no new calls; a second signal ends the running ones");
+    tracing::info!(
+        calls = calls(),
+        seconds = settings.file.node.drain_seconds,
+        "draining: no new calls; a second signal ends the running ones"
+    );
     let deadline = tokio::time::Instant::now() + Duration::from_secs(settings.file.node.drain_seconds);
     while calls() > 0 && tokio::time::Instant::now() < deadline {
         tokio::select! {
@@ -174,7 +191,9 @@ fn refresher(
 ) -> Arc<dyn Fn() + Send + Sync> {
     let shards = plane.counters().to_vec();
     Arc::new(move || {
-        let sum = |pick: fn(&sip_proxy::counters::ShardCounters) -> &sip_proxy::counters::Count| shards.iter().map(|shard| pick(shard).get()).sum();
+        let sum = |pick: fn(&sip_proxy::counters::ShardCounters) -> &sip_proxy::counters::Count| {
+            shards.iter().map(|shard| pick(shard).get()).sum()
+        };
         metrics.set("sbc_calls", sum(|shard| &shard.calls));
         metrics.set("sbc_transactions", sum(|shard| &shard.transactions));
         metrics.set("sbc_bindings", sum(|shard| &shard.bindings));

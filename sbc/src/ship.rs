@@ -29,7 +29,13 @@ pub struct ShipCounters {
 }
 
 /// Ships for ever.
-pub async fn run(pool: PgPool, journal: Arc<Journal>, directory: PathBuf, node: u8, counters: Arc<ShipCounters>) {
+pub async fn run(
+    pool: PgPool,
+    journal: Arc<Journal>,
+    directory: PathBuf,
+    node: u8,
+    counters: Arc<ShipCounters>,
+) {
     let mark = directory.join("shipped.json");
     let mut position = read_mark(&mark);
     let mut pause = PAUSE;
@@ -68,10 +74,18 @@ fn write_mark(mark: &Path, position: Position) -> std::io::Result<()> {
     std::fs::rename(fresh, mark)
 }
 
-async fn step(pool: &PgPool, journal: &Arc<Journal>, mark: &Path, node: u8, from: Position) -> Result<(usize, Position), String> {
+async fn step(
+    pool: &PgPool,
+    journal: &Arc<Journal>,
+    mark: &Path,
+    node: u8,
+    from: Position,
+) -> Result<(usize, Position), String> {
     let reader = journal.clone();
-    let (events, next) =
-        tokio::task::spawn_blocking(move || reader.read(from, BATCH)).await.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let (events, next) = tokio::task::spawn_blocking(move || reader.read(from, BATCH))
+        .await
+        .map_err(|error| error.to_string())?
+        .map_err(|error| error.to_string())?;
     if events.is_empty() {
         return Ok((0, next));
     }
@@ -84,7 +98,11 @@ async fn step(pool: &PgPool, journal: &Arc<Journal>, mark: &Path, node: u8, from
     Ok((events.len(), next))
 }
 
-async fn insert(transaction: &mut sqlx::PgTransaction<'_>, node: u8, event: &CallEvent) -> Result<(), sqlx::Error> {
+async fn insert(
+    transaction: &mut sqlx::PgTransaction<'_>,
+    node: u8,
+    event: &CallEvent,
+) -> Result<(), sqlx::Error> {
     let call = Uuid::from_u128(event.call);
     let at = event.wall.as_secs_f64();
     let (kind, detail) = describe(&event.what);
@@ -150,7 +168,9 @@ fn milliseconds(time: Duration) -> i64 {
 fn describe(what: &CallEventKind) -> (&'static str, serde_json::Value) {
     match what {
         CallEventKind::Started(_) => ("started", json!({})),
-        CallEventKind::Answered { realm, trunk, destination } => ("answered", json!({"realm": realm, "trunk": trunk, "destination": destination})),
+        CallEventKind::Answered { realm, trunk, destination } => {
+            ("answered", json!({"realm": realm, "trunk": trunk, "destination": destination}))
+        }
         CallEventKind::Changed(change) => ("changed", json!(change)),
         CallEventKind::Ended(ended) => ("ended", end(ended)),
     }

@@ -20,7 +20,8 @@ pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
 
 /// A pool that connects when it is needed: the SBC starts without its database.
 pub fn pool(url: &str, connections: u32) -> Result<PgPool, String> {
-    let options = PgPoolOptions::new().max_connections(connections.max(2)).acquire_timeout(Duration::from_secs(3));
+    let options =
+        PgPoolOptions::new().max_connections(connections.max(2)).acquire_timeout(Duration::from_secs(3));
     options.connect_lazy(url).map_err(|error| format!("database.url: {error}"))
 }
 
@@ -29,24 +30,37 @@ pub async fn load(pool: &PgPool, settings: &Settings) -> Result<Snapshot, sqlx::
     let realms = &settings.plane.engine.realms;
     let realm_id = |name: &str| realms.iter().find(|realm| &*realm.name == name).map(|realm| realm.id);
     let mut transaction = pool.begin().await?;
-    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY").execute(&mut *transaction).await?;
+    sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        .execute(&mut *transaction)
+        .await?;
     let mut snapshot = Snapshot::default();
     let rows: Vec<(String, String, Option<String>, Option<String>)> =
-        sqlx::query_as("SELECT domain, username, ha1_md5, ha1_sha256 FROM subscriber WHERE enabled").fetch_all(&mut *transaction).await?;
+        sqlx::query_as("SELECT domain, username, ha1_md5, ha1_sha256 FROM subscriber WHERE enabled")
+            .fetch_all(&mut *transaction)
+            .await?;
     for (domain, username, md5, sha256) in rows {
         snapshot.subscribers.entry(domain).or_default().insert(username, secrets(md5, sha256));
     }
-    type TrunkRow = (String, String, String, Option<i32>, Option<String>, Option<String>, Option<String>, Option<i32>);
-    let rows: Vec<TrunkRow> =
-        sqlx::query_as("SELECT name, realm, host, port, transport, username, password, timeout_ms FROM trunk WHERE enabled")
-            .fetch_all(&mut *transaction)
-            .await?;
+    type TrunkRow =
+        (String, String, String, Option<i32>, Option<String>, Option<String>, Option<String>, Option<i32>);
+    let rows: Vec<TrunkRow> = sqlx::query_as(
+        "SELECT name, realm, host, port, transport, username, password, timeout_ms FROM trunk WHERE enabled",
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
     for (name, realm, host, port, transport, username, password, timeout) in rows {
         let Some(realm) = realm_id(&realm) else {
-            tracing::warn!(trunk = name, realm, "the trunk's realm is not configured: add it to the file or change the trunk");
+            tracing::warn!(
+                trunk = name,
+                realm,
+                "the trunk's realm is not configured: add it to the file or change the trunk"
+            );
             continue;
         };
-        let credentials = username.map(|username| TrunkCredentials { username: username.into(), password: password.unwrap_or_default().into() });
+        let credentials = username.map(|username| TrunkCredentials {
+            username: username.into(),
+            password: password.unwrap_or_default().into(),
+        });
         let target = TrunkTarget {
             name: name.as_str().into(),
             realm,
@@ -58,16 +72,19 @@ pub async fn load(pool: &PgPool, settings: &Settings) -> Result<Snapshot, sqlx::
         };
         snapshot.trunks.insert(name, Arc::new(target));
     }
-    let rows: Vec<(String, sqlx::types::ipnet::IpNet)> = sqlx::query_as("SELECT trunk, address FROM trunk_address").fetch_all(&mut *transaction).await?;
+    let rows: Vec<(String, sqlx::types::ipnet::IpNet)> =
+        sqlx::query_as("SELECT trunk, address FROM trunk_address").fetch_all(&mut *transaction).await?;
     for (trunk, network) in rows {
         if let Some(target) = snapshot.trunks.get(&trunk) {
             snapshot.sources.push((target.realm, network, target.name.clone()));
         }
     }
     type RouteRow = (Option<String>, String, String, i32, i32, i32, String);
-    let rows: Vec<RouteRow> = sqlx::query_as("SELECT from_realm, prefix, trunk, priority, weight, strip, prepend FROM route ORDER BY id")
-        .fetch_all(&mut *transaction)
-        .await?;
+    let rows: Vec<RouteRow> = sqlx::query_as(
+        "SELECT from_realm, prefix, trunk, priority, weight, strip, prepend FROM route ORDER BY id",
+    )
+    .fetch_all(&mut *transaction)
+    .await?;
     for (from, prefix, trunk, priority, weight, strip, prepend) in rows {
         let Some(target) = snapshot.trunks.get(&trunk) else { continue };
         let from = match from.as_deref().map(realm_id) {
@@ -119,7 +136,12 @@ pub async fn follow(pool: PgPool, settings: Arc<Settings>, mut swap: impl FnMut(
     }
 }
 
-async fn follow_once(pool: &PgPool, settings: &Settings, swap: &mut impl FnMut(Snapshot), complained: &mut bool) -> Result<(), sqlx::Error> {
+async fn follow_once(
+    pool: &PgPool,
+    settings: &Settings,
+    swap: &mut impl FnMut(Snapshot),
+    complained: &mut bool,
+) -> Result<(), sqlx::Error> {
     // Listening comes before reading, so that no change falls between.
     let mut listener = PgListener::connect_with(pool).await?;
     listener.listen("sbc_changed").await?;
@@ -141,7 +163,10 @@ async fn follow_once(pool: &PgPool, settings: &Settings, swap: &mut impl FnMut(S
 /// Bindings that have not expired.
 pub async fn bindings(pool: &PgPool, node: u8) -> Result<Vec<BindingRecord>, sqlx::Error> {
     let rows: Vec<(Json<BindingRecord>,)> =
-        sqlx::query_as("SELECT record FROM binding WHERE node = $1 AND expires_at > now()").bind(i16::from(node)).fetch_all(pool).await?;
+        sqlx::query_as("SELECT record FROM binding WHERE node = $1 AND expires_at > now()")
+            .bind(i16::from(node))
+            .fetch_all(pool)
+            .await?;
     Ok(rows.into_iter().map(|row| row.0.0).collect())
 }
 
@@ -159,7 +184,9 @@ pub async fn write_bindings(pool: PgPool, node: u8, mut changes: UnboundedReceiv
         }
         for change in received.drain(..) {
             match change {
-                BindingChange::Put(record) => waiting.insert((record.aor.clone(), record.uri.clone()), Some(record)),
+                BindingChange::Put(record) => {
+                    waiting.insert((record.aor.clone(), record.uri.clone()), Some(record))
+                }
                 BindingChange::Delete { aor, uri } => waiting.insert((aor, uri), None),
             };
         }
@@ -173,7 +200,11 @@ pub async fn write_bindings(pool: PgPool, node: u8, mut changes: UnboundedReceiv
     }
 }
 
-async fn write(pool: &PgPool, node: u8, changes: &HashMap<(Arc<str>, String), Option<Box<BindingRecord>>>) -> Result<(), sqlx::Error> {
+async fn write(
+    pool: &PgPool,
+    node: u8,
+    changes: &HashMap<(Arc<str>, String), Option<Box<BindingRecord>>>,
+) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     for ((aor, uri), record) in changes {
         match record {

@@ -29,7 +29,8 @@ impl Resolver {
         }
         let mut found = Vec::new();
         if let Some(port) = question.port {
-            let transport = question.transport.unwrap_or(if question.secure { Transport::Tls } else { Transport::Udp });
+            let transport =
+                question.transport.unwrap_or(if question.secure { Transport::Tls } else { Transport::Udp });
             self.addresses(&question.host, port, transport, &question.host, &mut found).await;
             return found;
         }
@@ -44,7 +45,8 @@ impl Resolver {
             }
         }
         if found.is_empty() {
-            let transport = question.transport.unwrap_or(if question.secure { Transport::Tls } else { Transport::Udp });
+            let transport =
+                question.transport.unwrap_or(if question.secure { Transport::Tls } else { Transport::Udp });
             let port = if transport == Transport::Tls { 5061 } else { 5060 };
             self.addresses(&question.host, port, transport, &question.host, &mut found).await;
         }
@@ -92,18 +94,32 @@ impl Resolver {
     async fn services_of(&self, name: &str) -> Vec<Service> {
         let Ok(answer) = self.0.srv_lookup(name.to_owned()).await else { return Vec::new() };
         let records = answer.answers().iter().filter_map(|record| match &record.data {
-            RData::SRV(srv) if !srv.target.is_root() => {
-                Some(Service { priority: srv.priority, weight: srv.weight, port: srv.port, target: srv.target.to_string() })
-            }
+            RData::SRV(srv) if !srv.target.is_root() => Some(Service {
+                priority: srv.priority,
+                weight: srv.weight,
+                port: srv.port,
+                target: srv.target.to_string(),
+            }),
             _ => None,
         });
         records.collect()
     }
 
-    async fn addresses(&self, name: &str, port: u16, transport: Transport, server_name: &Arc<str>, found: &mut Vec<ResolvedAddress>) {
+    async fn addresses(
+        &self,
+        name: &str,
+        port: u16,
+        transport: Transport,
+        server_name: &Arc<str>,
+        found: &mut Vec<ResolvedAddress>,
+    ) {
         let host = name.trim_end_matches('.');
         if let Ok(address) = host.parse() {
-            found.push(ResolvedAddress { transport, address: SocketAddr::new(address, port), server_name: server_name.clone() });
+            found.push(ResolvedAddress {
+                transport,
+                address: SocketAddr::new(address, port),
+                server_name: server_name.clone(),
+            });
             return;
         }
         if let Ok(answer) = self.0.lookup_ip(host).await {
@@ -152,7 +168,12 @@ mod tests {
 
     #[test]
     fn priority_comes_before_weight_and_nothing_is_lost() {
-        let service = |priority, weight| Service { priority, weight, port: 5060, target: format!("{priority}-{weight}") };
+        let service = |priority, weight| Service {
+            priority,
+            weight,
+            port: 5060,
+            target: format!("{priority}-{weight}"),
+        };
         for _ in 0..50 {
             let mut records = vec![service(20, 0), service(10, 5), service(10, 0), service(10, 65535)];
             order(&mut records);

@@ -60,7 +60,11 @@ impl Filter {
     /// A filter that has seen nobody yet.
     pub fn new(settings: FilterSettings) -> Self {
         let burst = settings.rate.map_or(0.0, |rate| rate.burst);
-        Self { settings, buckets: AHashMap::new(), overflow: Bucket { tokens: burst, filled_at: Duration::ZERO } }
+        Self {
+            settings,
+            buckets: AHashMap::new(),
+            overflow: Bucket { tokens: burst, filled_at: Duration::ZERO },
+        }
     }
 
     /// Judges one message by its source address. `now` is monotonic.
@@ -146,7 +150,8 @@ mod tests {
     #[test]
     fn a_flood_from_countless_sources_is_bounded_in_memory_and_rate() {
         let mut filter = limited(10.0, 5.0);
-        let passed = (0..100_000).filter(|&last| filter.judge(host(last), Duration::ZERO) == Verdict::Pass).count();
+        let passed =
+            (0..100_000).filter(|&last| filter.judge(host(last), Duration::ZERO) == Verdict::Pass).count();
         assert!(filter.buckets.len() <= SOURCES);
         assert!(passed <= SOURCES + 5);
         let later = Duration::from_secs(2);

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use crate::clock::Clock;
 use crate::counters::ShardCounters;
 use crate::filter::FilterSettings;
-pub use crate::link::ShardHandle;
 use crate::link::Letter;
+pub use crate::link::ShardHandle;
 use crate::shard::{self, Sockets};
 use crate::tls::TlsIdentity;
 use crate::{stream, udp};
@@ -103,7 +103,12 @@ pub struct SipPlane {
 impl SipPlane {
     /// Opens the listeners and starts the shards. `seed` gives each engine its randomness; `host` makes what carries
     /// out the outputs of the shard with that number, and is given the ways into all shards.
-    pub fn start<H, F>(settings: PlaneSettings, clock: Clock, mut seed: impl FnMut() -> [u8; 32], mut host: F) -> Result<Self, StartError>
+    pub fn start<H, F>(
+        settings: PlaneSettings,
+        clock: Clock,
+        mut seed: impl FnMut() -> [u8; 32],
+        mut host: F,
+    ) -> Result<Self, StartError>
     where
         H: Host + 'static,
         F: FnMut(usize, &[ShardHandle]) -> H,
@@ -156,7 +161,9 @@ impl SipPlane {
         }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a signalling shard panicked; its calls are closed from the journal at the next start");
+                tracing::error!(
+                    "a signalling shard panicked; its calls are closed from the journal at the next start"
+                );
             }
         }
     }
@@ -171,7 +178,8 @@ impl Drop for SipPlane {
 fn open(settings: &PlaneSettings) -> Result<Sockets, StartError> {
     let mut sockets = Sockets::default();
     for (index, listener) in settings.engine.listeners.iter().enumerate() {
-        let fault = |source| StartError::Bind { transport: listener.transport, address: listener.address, source };
+        let fault =
+            |source| StartError::Bind { transport: listener.transport, address: listener.address, source };
         let tls = settings.listeners.get(index).and_then(|listener| listener.tls.as_ref());
         if listener.transport == Transport::Tls && tls.is_none() {
             return Err(StartError::NoCertificate(listener.address));

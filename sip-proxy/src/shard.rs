@@ -114,15 +114,22 @@ impl Part {
                     shard.borrow_mut().datagram[listener] = Some(socket.clone());
                     tokio::task::spawn_local(udp::read(socket, listener_id(listener), shard.clone()));
                 }
-                Err(error) => tracing::error!(%error, "a datagram listener can't be polled; its phones hear nothing"),
+                Err(error) => {
+                    tracing::error!(%error, "a datagram listener can't be polled; its phones hear nothing")
+                }
             }
         }
         for (listener, socket) in sockets.stream {
             match TcpListener::from_std(socket) {
                 Ok(socket) => {
-                    tokio::task::spawn_local(stream::accept(Listening { socket, listener: listener_id(listener) }, shard.clone()));
+                    tokio::task::spawn_local(stream::accept(
+                        Listening { socket, listener: listener_id(listener) },
+                        shard.clone(),
+                    ));
                 }
-                Err(error) => tracing::error!(%error, "a stream listener can't be polled; its phones can't connect"),
+                Err(error) => {
+                    tracing::error!(%error, "a stream listener can't be polled; its phones can't connect")
+                }
             }
         }
         tokio::task::spawn_local(keep_time(shard.clone(), rearm));
@@ -214,7 +221,11 @@ impl Shard {
     /// To the engine, here or in the shard that is the message's home.
     pub(crate) fn received(&mut self, flow: Flow, message: Message) {
         self.counters.received.up();
-        let home = if self.links.len() == 1 { self.index } else { usize::from(slot_of(&message).number()) % self.links.len() };
+        let home = if self.links.len() == 1 {
+            self.index
+        } else {
+            usize::from(slot_of(&message).number()) % self.links.len()
+        };
         let input = Input::Received { flow, message };
         if home == self.index {
             self.input(input);
@@ -245,7 +256,8 @@ impl Shard {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Send { flow, server_name, message, ticket } => {
-                    let transmission = Transmission { flow, server_name, message, ticket, sender: self.index };
+                    let transmission =
+                        Transmission { flow, server_name, message, ticket, sender: self.index };
                     self.send(transmission);
                 }
                 Output::Close(connection) => match owner(connection) {

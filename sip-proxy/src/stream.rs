@@ -106,7 +106,11 @@ pub(crate) async fn accept(listening: Listening, shard: Rc<RefCell<Shard>>) {
             continue;
         };
         borrowed.counters.connections.up();
-        let tls = borrowed.settings.listeners.get(usize::from(listener.0)).and_then(|settings| settings.tls.clone());
+        let tls = borrowed
+            .settings
+            .listeners
+            .get(usize::from(listener.0))
+            .and_then(|settings| settings.tls.clone());
         let transport = if tls.is_some() { Transport::Tls } else { Transport::Tcp };
         let flow = Flow { listener, transport, remote, connection: Some(connection) };
         drop(borrowed);
@@ -141,7 +145,11 @@ impl Connections {
         self.shard = Rc::downgrade(shard);
     }
 
-    fn enter(&mut self, listener: ListenerId, remote: SocketAddr) -> Option<(ConnectionId, mpsc::Receiver<Outgoing>)> {
+    fn enter(
+        &mut self,
+        listener: ListenerId,
+        remote: SocketAddr,
+    ) -> Option<(ConnectionId, mpsc::Receiver<Outgoing>)> {
         let from_source = self.per_source.entry(remote.ip()).or_default();
         if self.open.len() >= self.limit || *from_source >= PER_SOURCE {
             return None;
@@ -179,7 +187,10 @@ impl Connections {
     ) -> Result<(), Outgoing> {
         let known = match flow.connection {
             Some(connection) => self.open.get(&connection),
-            None => self.by_peer.get(&(flow.listener, flow.remote)).and_then(|connection| self.open.get(connection)),
+            None => self
+                .by_peer
+                .get(&(flow.listener, flow.remote))
+                .and_then(|connection| self.open.get(connection)),
         };
         if let Some(connection) = known {
             return connection.queue.try_send(outgoing).map_err(|error| error.into_inner());
@@ -190,8 +201,11 @@ impl Connections {
         }
         let Some(listener) = settings.engine.listener(flow.listener) else { return Err(outgoing) };
         let Some(shard) = self.shard.upgrade() else { return Err(outgoing) };
-        let Some((connection, waiting)) = self.enter(flow.listener, flow.remote) else { return Err(outgoing) };
-        let tls = settings.listeners.get(usize::from(flow.listener.0)).and_then(|settings| settings.tls.clone());
+        let Some((connection, waiting)) = self.enter(flow.listener, flow.remote) else {
+            return Err(outgoing);
+        };
+        let tls =
+            settings.listeners.get(usize::from(flow.listener.0)).and_then(|settings| settings.tls.clone());
         let flow = Flow { connection: Some(connection), ..flow };
         let local = SocketAddr::new(listener.address.ip(), 0);
         let queued = match self.open.get(&connection) {
@@ -242,7 +256,8 @@ async fn open(
 /// No Nagle delay on requests; dead peers are noticed within minutes even if they said nothing.
 fn tune(stream: &TcpStream) {
     let _ = stream.set_nodelay(true);
-    let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(20));
+    let keepalive =
+        TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(20));
     let _ = SockRef::from(stream).set_tcp_keepalive(&keepalive);
 }
 
@@ -299,7 +314,12 @@ fn leave(shard: &Rc<RefCell<Shard>>, connection: ConnectionId) {
     shard.settle();
 }
 
-async fn read<R: AsyncRead + Unpin>(mut reader: R, flow: Flow, pongs: mpsc::Sender<()>, shard: Rc<RefCell<Shard>>) {
+async fn read<R: AsyncRead + Unpin>(
+    mut reader: R,
+    flow: Flow,
+    pongs: mpsc::Sender<()>,
+    shard: Rc<RefCell<Shard>>,
+) {
     let mut framer = StreamFramer::default();
     let mut buffer = vec![0; 16 * 1024];
     let idle = shard.borrow().settings.idle;

@@ -40,7 +40,9 @@ pub enum TlsError {
         reason: String,
     },
     /// Certificate and key don't match, or the key's kind is not supported.
-    #[error("certificate {path}: {source}; certificate and key must belong together (RSA 2048+, ECDSA P-256/P-384 or Ed25519)")]
+    #[error(
+        "certificate {path}: {source}; certificate and key must belong together (RSA 2048+, ECDSA P-256/P-384 or Ed25519)"
+    )]
     Pair {
         /// The certificate's path.
         path: PathBuf,
@@ -121,13 +123,17 @@ fn build(settings: &TlsSettings) -> Result<(ServerConfig, ClientConfig), TlsErro
         reason: error.to_string(),
     })?;
 
-    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(pair)?;
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(pair)?;
     let builder = match &settings.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let authority = |reason: String| TlsError::Authority { path: path.clone(), reason };
-            let mut verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(authorities("client_ca", path)?), provider.clone());
+            let mut verifier = WebPkiClientVerifier::builder_with_provider(
+                Arc::new(authorities("client_ca", path)?),
+                provider.clone(),
+            );
             if !settings.require_client_certificate {
                 verifier = verifier.allow_unauthenticated();
             }
@@ -164,7 +170,11 @@ fn authorities(what: &'static str, path: &Path) -> Result<RootCertStore, TlsErro
     let mut store = RootCertStore::empty();
     let (added, _) = store.add_parsable_certificates(certificates(what, path)?);
     if added == 0 {
-        return Err(TlsError::File { what, path: path.to_path_buf(), reason: "holds no usable authority".to_owned() });
+        return Err(TlsError::File {
+            what,
+            path: path.to_path_buf(),
+            reason: "holds no usable authority".to_owned(),
+        });
     }
     Ok(store)
 }

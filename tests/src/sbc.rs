@@ -44,7 +44,7 @@ pub fn load() -> String {
 pub fn forwarding(registrar: &str) -> String {
     let (access, core) = (Network::Access.address(SBC), Network::Core.address(SBC));
     format!(
-        "[[realm]]\nname = \"access\"\ndomains = [\"{registrar}\"]\nregistrar = \"forward\"\nforward_to = \"{registrar}:5060/udp\"\nforward_realm = \"core\"\n\
+        "[[realm]]\nname = \"access\"\ndomains = [\"{access}\"]\nregistrar = \"forward\"\nforward_to = \"{registrar}:5060/udp\"\nforward_realm = \"core\"\n\
          authentication = \"registered\"\nlisten = [\"udp:{access}:5060\", \"tcp:{access}:5060\"]\nmedia = [\"{access}\"]\nnat_expires_seconds = 60\n\n\
          [[realm]]\nname = \"core\"\nauthentication = \"open\"\ntrunks = true\nlisten = [\"udp:{core}:5060\"]\nmedia = [\"{core}\"]\n"
     )
@@ -67,8 +67,22 @@ impl Sbc {
         );
         std::fs::write(folder.join("sbc.toml"), head + &realms.replace("@FOLDER@", &text))?;
         run(&[
-            "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", "/CN=sbc",
-            "-keyout", &format!("{text}/key.pem"), "-out", &format!("{text}/certificate.pem"),
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "30",
+            "-subj",
+            "/CN=sbc",
+            "-keyout",
+            &format!("{text}/key.pem"),
+            "-out",
+            &format!("{text}/certificate.pem"),
         ])?;
         let mut sbc = Self { program: None, folder, url, starts: 0 };
         run(&[&program(), "migrate", "--config", &sbc.configuration()])?;
@@ -81,10 +95,17 @@ impl Sbc {
     pub fn serve(&mut self, lab: &Lab) -> Result<()> {
         self.starts += 1;
         let label = format!("sbc-{}", self.starts);
-        let process = lab.start_with("sbc", &label, &[&program(), "serve", "--config", &self.configuration()], &[("NO_COLOR", "1")])?;
+        let process = lab.start_with(
+            "sbc",
+            &label,
+            &[&program(), "serve", "--config", &self.configuration()],
+            &[("NO_COLOR", "1")],
+        )?;
         process.says("ready", Duration::from_secs(10))?;
         let namespace = lab.namespace("sbc");
-        let ready = || run(&["ip", "netns", "exec", &namespace, "curl", "-sf", "http://127.0.0.1:8080/readyz"]).is_ok();
+        let ready = || {
+            run(&["ip", "netns", "exec", &namespace, "curl", "-sf", "http://127.0.0.1:8080/readyz"]).is_ok()
+        };
         if !eventually(Duration::from_secs(10), ready) {
             return Err(Failure(format!("the SBC did not get ready: {}", process.output())));
         }
@@ -126,14 +147,24 @@ impl Sbc {
 
     /// A metric's value.
     pub fn metric(&self, lab: &Lab, name: &str) -> Result<u64> {
-        let text = run(&["ip", "netns", "exec", &lab.namespace("sbc"), "curl", "-sf", "http://127.0.0.1:8080/metrics"])?;
+        let text = run(&[
+            "ip",
+            "netns",
+            "exec",
+            &lab.namespace("sbc"),
+            "curl",
+            "-sf",
+            "http://127.0.0.1:8080/metrics",
+        ])?;
         let line = text.lines().find(|line| line.split([' ', '{']).next() == Some(name));
-        line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).ok_or_else(|| Failure(format!("no metric {name}")))
+        line.and_then(|line| line.rsplit(' ').next()?.parse().ok())
+            .ok_or_else(|| Failure(format!("no metric {name}")))
     }
 
     /// Runs SQL; the rows come back as lines, columns parted by `|`.
     pub fn sql(&self, text: &str) -> Result<String> {
-        run(&["psql", "-qAt", "-v", "ON_ERROR_STOP=1", &self.url, "-c", text]).map(|rows| rows.trim().to_owned())
+        run(&["psql", "-qAt", "-v", "ON_ERROR_STOP=1", &self.url, "-c", text])
+            .map(|rows| rows.trim().to_owned())
     }
 
     /// Waits until a query gives these rows.

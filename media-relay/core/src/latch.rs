@@ -66,7 +66,12 @@ impl Latch {
 
     /// Whether a packet is its. `stream` is what its RTP header says and what was heard last of its stream.
     #[inline]
-    pub fn accepts(&mut self, source: SocketAddr, stream: Option<(&Header, (u32, u16))>, now: Duration) -> bool {
+    pub fn accepts(
+        &mut self,
+        source: SocketAddr,
+        stream: Option<(&Header, (u32, u16))>,
+        now: Duration,
+    ) -> bool {
         if self.learnt == Some(source) {
             self.heard = now;
             return true;
@@ -81,7 +86,8 @@ impl Latch {
         let accepted = match self.learnt {
             None if is_signalled => true,
             None => {
-                let is_known = source.ip() == self.signalling || self.signalled.is_some_and(|address| address.ip() == source.ip());
+                let is_known = source.ip() == self.signalling
+                    || self.signalled.is_some_and(|address| address.ip() == source.ip());
                 is_open && (is_known || self.has_waited(now))
             }
             Some(_) if is_open && is_signalled => true,
@@ -89,7 +95,10 @@ impl Latch {
                 let continues = stream.is_some_and(|(header, (ssrc, sequence))| {
                     header.ssrc == ssrc && (1..3000).contains(&header.sequence.wrapping_sub(sequence))
                 });
-                self.follows_rebinding && continues && learnt.ip() == source.ip() && now >= self.heard + SILENCE
+                self.follows_rebinding
+                    && continues
+                    && learnt.ip() == source.ip()
+                    && now >= self.heard + SILENCE
             }
         };
         if accepted {
@@ -135,7 +144,10 @@ mod tests {
     fn nobody_is_learnt_after_the_window() {
         let mut latch = latch();
         assert!(!latch.accepts(address("203.0.113.1:61000"), None, SECOND + WINDOW + SECOND));
-        assert!(latch.accepts(address("10.0.0.5:4000"), None, SECOND + WINDOW + SECOND), "the signalled address always may");
+        assert!(
+            latch.accepts(address("10.0.0.5:4000"), None, SECOND + WINDOW + SECOND),
+            "the signalled address always may"
+        );
     }
 
     #[test]
@@ -144,10 +156,19 @@ mod tests {
         assert!(latch.accepts(address("203.0.113.1:61000"), None, SECOND));
         let header = Header { payload_type: 0, marker: false, sequence: 101, timestamp: 0, ssrc: 7 };
         let late = 20 * SECOND;
-        assert!(!latch.accepts(address("203.0.113.1:62000"), Some((&header, (8, 100))), late), "another stream");
-        assert!(!latch.accepts(address("203.0.113.2:62000"), Some((&header, (7, 100))), late), "another host");
+        assert!(
+            !latch.accepts(address("203.0.113.1:62000"), Some((&header, (8, 100))), late),
+            "another stream"
+        );
+        assert!(
+            !latch.accepts(address("203.0.113.2:62000"), Some((&header, (7, 100))), late),
+            "another host"
+        );
         assert!(latch.accepts(address("203.0.113.1:61000"), None, late));
-        assert!(!latch.accepts(address("203.0.113.1:62000"), Some((&header, (7, 100))), late + SILENCE / 2), "too soon");
+        assert!(
+            !latch.accepts(address("203.0.113.1:62000"), Some((&header, (7, 100))), late + SILENCE / 2),
+            "too soon"
+        );
         assert!(latch.accepts(address("203.0.113.1:62000"), Some((&header, (7, 100))), late + SILENCE));
     }
 }

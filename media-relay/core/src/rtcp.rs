@@ -52,7 +52,9 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
         let count = usize::from(packet[0] & 0x1f);
         let first_block = match packet[1] {
             200 => {
-                if let (Some(ssrc), Some(high), Some(low)) = (word(packet, 4), word(packet, 8), word(packet, 12)) {
+                if let (Some(ssrc), Some(high), Some(low)) =
+                    (word(packet, 4), word(packet, 8), word(packet, 12))
+                {
                     each(Report::Sender { ssrc, middle: high << 16 | low >> 16 });
                 }
                 28
@@ -63,12 +65,24 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
         for index in 0..count {
             let at = first_block + 24 * index;
             let Some(block) = packet.get(at..at + 24) else { break };
-            let (Some(ssrc), Some(lost), Some(highest), Some(jitter), Some(last_sender_report), Some(delay)) =
-                (word(block, 0), word(block, 4), word(block, 8), word(block, 12), word(block, 16), word(block, 20))
-            else {
+            let (Some(ssrc), Some(lost), Some(highest), Some(jitter), Some(last_sender_report), Some(delay)) = (
+                word(block, 0),
+                word(block, 4),
+                word(block, 8),
+                word(block, 12),
+                word(block, 16),
+                word(block, 20),
+            ) else {
                 break;
             };
-            each(Report::Reception { ssrc, fraction_lost: (lost >> 24) as u8, highest, jitter, last_sender_report, delay });
+            each(Report::Reception {
+                ssrc,
+                fraction_lost: (lost >> 24) as u8,
+                highest,
+                jitter,
+                last_sender_report,
+                delay,
+            });
         }
     }
 }

@@ -62,7 +62,9 @@ impl Media {
 
     /// Whether datagrams carry it at all.
     pub fn is_datagram(&self) -> bool {
-        self.is_rtp() || self.profile.eq_ignore_ascii_case("udptl") || self.profile.to_ascii_uppercase().starts_with("UDP")
+        self.is_rtp()
+            || self.profile.eq_ignore_ascii_case("udptl")
+            || self.profile.to_ascii_uppercase().starts_with("UDP")
     }
 }
 
@@ -138,9 +140,13 @@ impl Description {
                             Some(media) => media.direction = direction,
                             None => session_direction = direction,
                         }
-                    } else if let (Some(media), Some(rest)) = (media.last_mut(), line[2..].strip_prefix(b"rtpmap:")) {
+                    } else if let (Some(media), Some(rest)) =
+                        (media.last_mut(), line[2..].strip_prefix(b"rtpmap:"))
+                    {
                         read_rtpmap(rest, media);
-                    } else if let (Some(own), Some(rest)) = (rtcp.last_mut(), line[2..].strip_prefix(b"rtcp:")) {
+                    } else if let (Some(own), Some(rest)) =
+                        (rtcp.last_mut(), line[2..].strip_prefix(b"rtcp:"))
+                    {
                         *own = read_rtcp(rest);
                     }
                 }
@@ -192,10 +198,15 @@ impl Description {
                     current = places.get(stream).copied().flatten();
                     put(&mut out, &with_port(line, current.map_or(0, |place| place.port())));
                     stream += 1;
-                    let needs_own = !wrote_connection || current.map(|place| place.ip()) != session.map(|place| place.ip());
-                    let has_own = (index + 1..self.lines.len()).map(|next| self.line(next)).take_while(|next| next[0] != b'm').any(|next| next[0] == b'c');
+                    let needs_own = !wrote_connection
+                        || current.map(|place| place.ip()) != session.map(|place| place.ip());
+                    let has_own = (index + 1..self.lines.len())
+                        .map(|next| self.line(next))
+                        .take_while(|next| next[0] != b'm')
+                        .any(|next| next[0] == b'c');
                     // i= stands before c=; none of the peers cares for their order.
-                    if needs_own && !has_own
+                    if needs_own
+                        && !has_own
                         && let Some(place) = current.or(session)
                     {
                         put(&mut out, connection(place.ip()).as_bytes());
@@ -236,10 +247,24 @@ impl Description {
 fn is_per_leg(attribute: &[u8]) -> bool {
     let name = attribute.split(|byte| *byte == b':').next().unwrap_or_default();
     let names: [&[u8]; 12] = [
-        b"candidate", b"remote-candidates", b"end-of-candidates", b"ice-ufrag", b"ice-pwd", b"ice-options", b"ice-lite",
-        b"ice-mismatch", b"ice-pacing", b"rtcp-mux", b"rtcp-mux-only", b"rtcp",
+        b"candidate",
+        b"remote-candidates",
+        b"end-of-candidates",
+        b"ice-ufrag",
+        b"ice-pwd",
+        b"ice-options",
+        b"ice-lite",
+        b"ice-mismatch",
+        b"ice-pacing",
+        b"rtcp-mux",
+        b"rtcp-mux-only",
+        b"rtcp",
     ];
-    names.contains(&name) || name == b"crush" || name == b"bundle-only" || attribute.starts_with(b"group:BUNDLE") || name == b"alt"
+    names.contains(&name)
+        || name == b"crush"
+        || name == b"bundle-only"
+        || attribute.starts_with(b"group:BUNDLE")
+        || name == b"alt"
 }
 
 fn put(out: &mut BytesMut, line: &[u8]) {
@@ -263,11 +288,22 @@ fn with_port(line: &[u8], port: u16) -> Vec<u8> {
 fn read_m_line(text: &[u8], first_line: usize, direction: Direction) -> Result<Media, Fault> {
     let text = std::str::from_utf8(text).map_err(|_| Fault::Malformed)?;
     let mut words = text.split(' ').filter(|word| !word.is_empty());
-    let (Some(kind), Some(port), Some(profile)) = (words.next(), words.next(), words.next()) else { return Err(Fault::Malformed) };
+    let (Some(kind), Some(port), Some(profile)) = (words.next(), words.next(), words.next()) else {
+        return Err(Fault::Malformed);
+    };
     // Several ports (`49170/2`) are layered coding, which nobody sends.
     let port = port.split('/').next().unwrap_or_default().parse().map_err(|_| Fault::Malformed)?;
     let codecs = words.filter_map(|word| word.parse().ok()).map(|number| static_codec(number)).collect();
-    Ok(Media { kind: kind.to_owned(), port, profile: profile.to_owned(), rtp: None, rtcp: None, direction, codecs, first_line })
+    Ok(Media {
+        kind: kind.to_owned(),
+        port,
+        profile: profile.to_owned(),
+        rtp: None,
+        rtcp: None,
+        direction,
+        codecs,
+        first_line,
+    })
 }
 
 /// RFC 3551 §6.
@@ -303,7 +339,9 @@ fn read_rtpmap(text: &[u8], media: &mut Media) {
 fn read_connection(text: &[u8]) -> Result<Option<IpAddr>, Fault> {
     let text = std::str::from_utf8(text).map_err(|_| Fault::Malformed)?;
     let mut words = text.split(' ').filter(|word| !word.is_empty());
-    let (Some(network), Some(kind), Some(address)) = (words.next(), words.next(), words.next()) else { return Err(Fault::Malformed) };
+    let (Some(network), Some(kind), Some(address)) = (words.next(), words.next(), words.next()) else {
+        return Err(Fault::Malformed);
+    };
     if network != "IN" {
         return Ok(None);
     }
@@ -352,17 +390,43 @@ mod tests {
     #[test]
     fn nothing_of_its_author_is_left_and_what_is_unknown_passes() {
         let description = Description::parse(OFFER.into()).unwrap();
-        let out = description.rewrite("- 7 1 IN IP6 2001:db8::1", &[Some("[2001:db8::1]:20000".parse().unwrap()), None], "x");
+        let out = description.rewrite(
+            "- 7 1 IN IP6 2001:db8::1",
+            &[Some("[2001:db8::1]:20000".parse().unwrap()), None],
+            "x",
+        );
         let out = std::str::from_utf8(&out).unwrap();
-        assert!(!out.contains("10.1.1.9") && !out.contains("candidate") && !out.contains("BUNDLE") && !out.contains("mux"), "{out}");
-        for line in ["o=- 7 1 IN IP6 2001:db8::1\r\n", "c=IN IP6 2001:db8::1\r\n", "m=audio 20000 RTP/AVP 8 96\r\n", "a=x-unknown:kept\r\n", "a=ssrc:1 cname:x\r\n", "m=image 0 udptl t38\r\n", "s=-\r\n"] {
+        assert!(
+            !out.contains("10.1.1.9")
+                && !out.contains("candidate")
+                && !out.contains("BUNDLE")
+                && !out.contains("mux"),
+            "{out}"
+        );
+        for line in [
+            "o=- 7 1 IN IP6 2001:db8::1\r\n",
+            "c=IN IP6 2001:db8::1\r\n",
+            "m=audio 20000 RTP/AVP 8 96\r\n",
+            "a=x-unknown:kept\r\n",
+            "a=ssrc:1 cname:x\r\n",
+            "m=image 0 udptl t38\r\n",
+            "s=-\r\n",
+        ] {
             assert!(out.contains(line), "{line} not in {out}");
         }
     }
 
     #[test]
     fn what_is_not_sdp_is_refused_without_a_panic() {
-        for text in ["", "v=1\r\n", "hello", "v=0\r\nm=audio x RTP/AVP 0\r\n", "v=0\r\nm=audio\r\n", "v=0\r\nc=IN\r\n", "v=0\r\n=\r\n"] {
+        for text in [
+            "",
+            "v=1\r\n",
+            "hello",
+            "v=0\r\nm=audio x RTP/AVP 0\r\n",
+            "v=0\r\nm=audio\r\n",
+            "v=0\r\nc=IN\r\n",
+            "v=0\r\n=\r\n",
+        ] {
             assert!(Description::parse(text.to_owned().into()).is_err(), "{text:?}");
         }
     }

@@ -30,7 +30,14 @@ pub struct Reception {
 
 impl Reception {
     /// A packet arrived. `clock_rate` in Hz.
-    pub fn receive(&mut self, header: &Header, octets: usize, clock_rate: u32, is_event: bool, now: Duration) {
+    pub fn receive(
+        &mut self,
+        header: &Header,
+        octets: usize,
+        clock_rate: u32,
+        is_event: bool,
+        now: Duration,
+    ) {
         self.packets += 1;
         self.octets += octets as u64;
         let is_same = self.received > 0 && self.ssrc == header.ssrc;
@@ -78,7 +85,8 @@ impl Reception {
 
     /// Packets that never came.
     pub fn lost(&self) -> u64 {
-        let expected = if self.received == 0 { 0 } else { u64::from(self.highest.wrapping_sub(self.base)) + 1 };
+        let expected =
+            if self.received == 0 { 0 } else { u64::from(self.highest.wrapping_sub(self.base)) + 1 };
         self.lost_before + expected.saturating_sub(self.received)
     }
 
@@ -127,7 +135,13 @@ mod tests {
             if lose(number) {
                 continue;
             }
-            let header = Header { payload_type: 0, marker: false, sequence: (65_000 + number) as u16, timestamp: number * 160, ssrc: 7 };
+            let header = Header {
+                payload_type: 0,
+                marker: false,
+                sequence: (65_000 + number) as u16,
+                timestamp: number * 160,
+                ssrc: 7,
+            };
             reception.receive(&header, 172, 8000, false, Duration::from_millis(20 * u64::from(number)));
         }
         reception

@@ -10,7 +10,9 @@ use crate::latch::Latch;
 use crate::rtcp::{self, Report};
 use crate::rtp::{self, Header};
 use crate::sdp::{Description, Direction, Media};
-use crate::session::{Action, Described, Endpoint, Party, Refusal, Reply, StreamStatistics, StreamSummary, is_ipv6};
+use crate::session::{
+    Action, Described, Endpoint, Party, Refusal, Reply, StreamStatistics, StreamSummary, is_ipv6,
+};
 use crate::statistics::Reception;
 use crate::stun;
 
@@ -142,13 +144,22 @@ impl Worker {
     }
 
     /// Does what signalling asks. `Select`, `Cancel` and `Drop` have no reply.
-    pub fn handle(&mut self, session: u64, action: Action, now: Duration, ports: &mut dyn Ports) -> Option<Reply> {
+    pub fn handle(
+        &mut self,
+        session: u64,
+        action: Action,
+        now: Duration,
+        ports: &mut dyn Ports,
+    ) -> Option<Reply> {
         match action {
             Action::Offer { exchange, from, to, from_party, to_party, sdp } => {
-                let result = self.offer(session, exchange, (from, from_party), (to, to_party), sdp, now, ports);
+                let result =
+                    self.offer(session, exchange, (from, from_party), (to, to_party), sdp, now, ports);
                 Some(Reply::Description(result))
             }
-            Action::Answer { exchange, from, to, sdp } => Some(Reply::Description(self.answer(session, exchange, from, to, sdp, now))),
+            Action::Answer { exchange, from, to, sdp } => {
+                Some(Reply::Description(self.answer(session, exchange, from, to, sdp, now)))
+            }
             Action::Select(winner) => {
                 self.select(session, winner, ports);
                 None
@@ -189,13 +200,20 @@ impl Worker {
         ports: &mut dyn Ports,
     ) -> Result<Described, Refusal> {
         let description = Description::parse(sdp).map_err(|_| Refusal::Malformed)?;
-        if description.media.is_empty() || !description.media.iter().any(|media| media.port == 0 || media.is_datagram()) {
+        if description.media.is_empty()
+            || !description.media.iter().any(|media| media.port == 0 || media.is_datagram())
+        {
             return Err(Refusal::NotAcceptable);
         }
         let is_new = !self.sessions.contains_key(&id);
         if is_new {
-            let session =
-                Session { legs: AHashMap::new(), exchanges: Vec::new(), heard: now, is_held: false, told_inactive: false };
+            let session = Session {
+                legs: AHashMap::new(),
+                exchanges: Vec::new(),
+                heard: now,
+                is_held: false,
+                told_inactive: false,
+            };
             self.sessions.insert(id, session);
         }
         for (endpoint, party) in [&from, &to] {
@@ -218,13 +236,29 @@ impl Worker {
         Ok(Described { sdp, streams: summarise(&description.media) })
     }
 
-    fn answer(&mut self, id: u64, exchange: u32, from: Endpoint, to: Endpoint, sdp: Bytes, now: Duration) -> Result<Described, Refusal> {
+    fn answer(
+        &mut self,
+        id: u64,
+        exchange: u32,
+        from: Endpoint,
+        to: Endpoint,
+        sdp: Bytes,
+        now: Duration,
+    ) -> Result<Described, Refusal> {
         let description = Description::parse(sdp).map_err(|_| Refusal::Malformed)?;
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
-        let offer = session.exchanges.iter().find(|known| known.id == exchange && known.offerer == to).ok_or(Refusal::Unknown)?;
+        let offer = session
+            .exchanges
+            .iter()
+            .find(|known| known.id == exchange && known.offerer == to)
+            .ok_or(Refusal::Unknown)?;
         // RFC 3264 §6: as many m-lines, in the same order, of the same kinds.
         let fits = offer.media.len() == description.media.len()
-            && offer.media.iter().zip(&description.media).all(|(offered, answered)| offered.kind == answered.kind);
+            && offer
+                .media
+                .iter()
+                .zip(&description.media)
+                .all(|(offered, answered)| offered.kind == answered.kind);
         if !fits {
             return Err(Refusal::NotAcceptable);
         }
@@ -255,16 +289,28 @@ impl Worker {
     }
 
     /// Opens what a description needs and the leg has not.
-    fn ensure_streams(&mut self, id: u64, party: u16, media: &[Media], now: Duration, ports: &mut dyn Ports) -> Result<(), Refusal> {
+    fn ensure_streams(
+        &mut self,
+        id: u64,
+        party: u16,
+        media: &[Media],
+        now: Duration,
+        ports: &mut dyn Ports,
+    ) -> Result<(), Refusal> {
         for (index, media) in media.iter().enumerate() {
-            let leg = self.sessions.get(&id).and_then(|session| session.legs.get(&party)).ok_or(Refusal::Unknown)?;
+            let leg = self
+                .sessions
+                .get(&id)
+                .and_then(|session| session.legs.get(&party))
+                .ok_or(Refusal::Unknown)?;
             let known = leg.streams.get(index).copied().flatten();
             let info = leg.party.clone();
             let stream = match known {
                 Some(stream) => Some(stream),
                 None if media.port == 0 || !media.is_datagram() => None,
                 None => {
-                    let pair = ports.open(info.realm, is_ipv6(info.signalling.ip())).ok_or(Refusal::NoPorts)?;
+                    let pair =
+                        ports.open(info.realm, is_ipv6(info.signalling.ip())).ok_or(Refusal::NoPorts)?;
                     Some(self.insert(id, party, index, pair, &info))
                 }
             };
@@ -324,7 +370,9 @@ impl Worker {
         let signalling = leg.party.signalling.ip();
         let streams = leg.streams.clone();
         for (media, stream) in media.iter().zip(streams) {
-            let Some(stream) = stream.and_then(|stream| self.streams.get_mut(stream)?.as_mut()) else { continue };
+            let Some(stream) = stream.and_then(|stream| self.streams.get_mut(stream)?.as_mut()) else {
+                continue;
+            };
             if only_first && !stream.kind.is_empty() {
                 continue;
             }
@@ -332,7 +380,11 @@ impl Worker {
             stream.signalling = signalling;
             stream.rtp.signal(media.rtp, signalling, now);
             stream.rtcp.signal(media.rtcp, signalling, now);
-            stream.clocks = media.codecs.iter().map(|(number, name, rate)| (*number, *rate, name.eq_ignore_ascii_case("telephone-event"))).collect();
+            stream.clocks = media
+                .codecs
+                .iter()
+                .map(|(number, name, rate)| (*number, *rate, name.eq_ignore_ascii_case("telephone-event")))
+                .collect();
             stream.codecs.clone_from(&media.codecs);
         }
     }
@@ -340,7 +392,8 @@ impl Worker {
     /// Each of two legs' streams feeds the other's, m-line by m-line; what fed them before no longer does.
     fn connect(&mut self, id: u64, one: u16, other: u16, media: &[Media]) {
         let Some(session) = self.sessions.get(&id) else { return };
-        let streams_of = |party| session.legs.get(&party).map(|leg: &Leg| leg.streams.clone()).unwrap_or_default();
+        let streams_of =
+            |party| session.legs.get(&party).map(|leg: &Leg| leg.streams.clone()).unwrap_or_default();
         let (ones, others) = (streams_of(one), streams_of(other));
         for ((left, right), media) in ones.into_iter().zip(others).zip(media) {
             let (Some(left), Some(right)) = (left, right) else { continue };
@@ -356,7 +409,8 @@ impl Worker {
     }
 
     fn describe(&mut self, id: u64, party: u16, description: &Description) -> Result<Bytes, Refusal> {
-        let leg = self.sessions.get(&id).and_then(|session| session.legs.get(&party)).ok_or(Refusal::Unknown)?;
+        let leg =
+            self.sessions.get(&id).and_then(|session| session.legs.get(&party)).ok_or(Refusal::Unknown)?;
         let places: Vec<_> = description
             .media
             .iter()
@@ -375,7 +429,9 @@ impl Worker {
             Some(IpAddr::V4(ip)) => format!("IN IP4 {ip}"),
             None => "IN IP4 0.0.0.0".to_owned(),
         };
-        let body = |version: u64, origin: u64| description.rewrite(&format!("- {origin} {version} {family}"), &places, &self.cname);
+        let body = |version: u64, origin: u64| {
+            description.rewrite(&format!("- {origin} {version} {family}"), &places, &self.cname)
+        };
         // RFC 3264 §8: the version grows by one if, and only if, the description changed.
         let (origin, version) = (leg.origin, leg.version);
         let same = body(version, origin);
@@ -392,7 +448,8 @@ impl Worker {
 
     fn select(&mut self, id: u64, winner: Endpoint, ports: &mut dyn Ports) {
         let Some(session) = self.sessions.get(&id) else { return };
-        let losers: Vec<u16> = session.legs.keys().copied().filter(|party| *party != 0 && *party != winner.party).collect();
+        let losers: Vec<u16> =
+            session.legs.keys().copied().filter(|party| *party != 0 && *party != winner.party).collect();
         for party in losers {
             self.drop_leg(id, party, ports);
         }
@@ -400,8 +457,10 @@ impl Worker {
 
     fn drop_leg(&mut self, id: u64, party: u16, ports: &mut dyn Ports) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let gone: Vec<StreamId> = session.legs.remove(&party).into_iter().flat_map(|leg| leg.streams).flatten().collect();
-        let left: Vec<StreamId> = session.legs.values().flat_map(|leg| leg.streams.iter().flatten().copied()).collect();
+        let gone: Vec<StreamId> =
+            session.legs.remove(&party).into_iter().flat_map(|leg| leg.streams).flatten().collect();
+        let left: Vec<StreamId> =
+            session.legs.values().flat_map(|leg| leg.streams.iter().flatten().copied()).collect();
         for stream in left {
             if let Some(Some(stream)) = self.streams.get_mut(stream) {
                 stream.consumers.retain(|consumer| !gone.contains(consumer));
@@ -457,7 +516,14 @@ impl Worker {
 
     /// A packet arrived on a socket: `send` is called for every copy that goes out, with the socket it leaves by.
     #[inline]
-    pub fn packet(&mut self, socket: SocketId, source: SocketAddr, packet: &[u8], now: Duration, mut send: impl FnMut(SocketId, SocketAddr, &[u8])) {
+    pub fn packet(
+        &mut self,
+        socket: SocketId,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Duration,
+        mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) {
         let Some((id, is_rtcp_port)) = self.sockets.get(socket as usize).copied().flatten() else {
             self.dropped += 1;
             return;
@@ -472,15 +538,19 @@ impl Worker {
             // Neither is agreed on this port here: we offer no ICE and no rtcp-mux.
             return;
         }
-        let latest = header.as_ref().and_then(|header| stream.reception.latest().map(|latest| (header, latest)));
+        let latest =
+            header.as_ref().and_then(|header| stream.reception.latest().map(|latest| (header, latest)));
         if !stream.rtp.accepts(source, latest, now) {
             stream.strangers += 1;
             self.dropped += 1;
             return;
         }
         if let Some(header) = header {
-            let (rate, is_event) =
-                stream.clocks.iter().find(|clock| clock.0 == header.payload_type).map_or((8000, false), |clock| (clock.1, clock.2));
+            let (rate, is_event) = stream
+                .clocks
+                .iter()
+                .find(|clock| clock.0 == header.payload_type)
+                .map_or((8000, false), |clock| (clock.1, clock.2));
             stream.reception.receive(&header, packet.len(), rate, is_event, now);
         }
         let consumers = stream.consumers.clone();
@@ -496,7 +566,14 @@ impl Worker {
         }
     }
 
-    fn control(&mut self, id: StreamId, source: SocketAddr, packet: &[u8], now: Duration, mut send: impl FnMut(SocketId, SocketAddr, &[u8])) {
+    fn control(
+        &mut self,
+        id: StreamId,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Duration,
+        mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) {
         let Some(Some(stream)) = self.streams.get_mut(id) else { return };
         if !rtp::is_rtcp(packet) && stream.kind != "image" {
             return;
@@ -516,7 +593,10 @@ impl Worker {
                     && last_sender_report != 0
                 {
                     let rested = Duration::from_secs_f64(f64::from(delay) / 65_536.0);
-                    stream.reception.round_trip = now.checked_sub(sent).and_then(|passed| passed.checked_sub(rested)).or(Some(Duration::ZERO));
+                    stream.reception.round_trip = now
+                        .checked_sub(sent)
+                        .and_then(|passed| passed.checked_sub(rested))
+                        .or(Some(Duration::ZERO));
                 }
             }
         });
@@ -557,7 +637,12 @@ fn summarise(media: &[Media]) -> Vec<StreamSummary> {
         .iter()
         .map(|media| StreamSummary {
             kind: media.kind.clone(),
-            codecs: media.codecs.iter().map(|codec| codec.1.clone()).filter(|name| !name.is_empty()).collect(),
+            codecs: media
+                .codecs
+                .iter()
+                .map(|codec| codec.1.clone())
+                .filter(|name| !name.is_empty())
+                .collect(),
             direction: media.direction,
             profile: media.profile.clone(),
             refused: media.port == 0,
@@ -584,7 +669,11 @@ mod tests {
             self.open += 1;
             self.next += 2;
             let port = 10_000 + self.next as u16;
-            let address = if is_ipv6 { format!("[2001:db8::{realm}]:{port}") } else { format!("192.0.2.{realm}:{port}") };
+            let address = if is_ipv6 {
+                format!("[2001:db8::{realm}]:{port}")
+            } else {
+                format!("192.0.2.{realm}:{port}")
+            };
             Some(PortPair { rtp: self.next, rtcp: self.next + 1, address: address.parse().unwrap() })
         }
 
@@ -634,12 +723,26 @@ mod tests {
         let mut worker = call(&mut ports);
         let now = Duration::from_secs(2);
         let mut sent = Vec::new();
-        worker.packet(2, "10.0.0.5:4000".parse().unwrap(), &rtp(1), now, |socket, to, _| sent.push((socket, to)));
-        worker.packet(4, "[2001:db8:9::1]:5000".parse().unwrap(), &rtp(1), now, |socket, to, _| sent.push((socket, to)));
-        worker.packet(4, "[2001:db8:9::666]:5000".parse().unwrap(), &rtp(2), now, |socket, to, _| sent.push((socket, to)));
-        assert_eq!(sent, [(4, "[2001:db8:9::1]:5000".parse().unwrap()), (2, "10.0.0.5:4000".parse().unwrap())]);
-        let Some(Reply::Deleted(statistics)) = worker.handle(9, Action::Delete, now, &mut ports) else { panic!() };
-        assert_eq!(statistics.iter().map(|one| (one.packets, one.strangers)).collect::<Vec<_>>(), [(1, 0), (1, 1)]);
+        worker.packet(2, "10.0.0.5:4000".parse().unwrap(), &rtp(1), now, |socket, to, _| {
+            sent.push((socket, to))
+        });
+        worker.packet(4, "[2001:db8:9::1]:5000".parse().unwrap(), &rtp(1), now, |socket, to, _| {
+            sent.push((socket, to))
+        });
+        worker.packet(4, "[2001:db8:9::666]:5000".parse().unwrap(), &rtp(2), now, |socket, to, _| {
+            sent.push((socket, to))
+        });
+        assert_eq!(
+            sent,
+            [(4, "[2001:db8:9::1]:5000".parse().unwrap()), (2, "10.0.0.5:4000".parse().unwrap())]
+        );
+        let Some(Reply::Deleted(statistics)) = worker.handle(9, Action::Delete, now, &mut ports) else {
+            panic!()
+        };
+        assert_eq!(
+            statistics.iter().map(|one| (one.packets, one.strangers)).collect::<Vec<_>>(),
+            [(1, 0), (1, 1)]
+        );
         assert_eq!((ports.open, worker.len()), (0, 0));
     }
 
@@ -658,8 +761,13 @@ mod tests {
         let mut worker = call(&mut ports);
         let mut again = |exchange, port| {
             let Action::Offer { from, to, from_party, to_party, .. } = offer() else { unreachable!() };
-            let action = Action::Offer { exchange, from, to, from_party, to_party, sdp: sdp("10.0.0.5", port) };
-            let Some(Reply::Description(Ok(described))) = worker.handle(9, action, Duration::from_secs(3), &mut ports) else { panic!() };
+            let action =
+                Action::Offer { exchange, from, to, from_party, to_party, sdp: sdp("10.0.0.5", port) };
+            let Some(Reply::Description(Ok(described))) =
+                worker.handle(9, action, Duration::from_secs(3), &mut ports)
+            else {
+                panic!()
+            };
             described.sdp
         };
         let first = again(2, 4000);

@@ -9,6 +9,7 @@ use crate::digest::Verdict;
 use crate::io::Flow;
 use crate::question::Caller;
 use crate::registrar::{Registrar, aor_of};
+use crate::slot::Slot;
 use crate::transaction::ServerId;
 
 /// What became of a request.
@@ -125,12 +126,21 @@ pub(crate) fn admit(server: ServerId, flow: Flow, request: &Message, core: &mut 
     Admission::Admitted(Box::new(Admitted { server, flow, request: request.clone(), realm: realm.id, caller, identity }))
 }
 
-/// A Via of ours in the stack: it has been here (RFC 3261 §16.3 step 4). A B2BUA's own Via is always the last when it
-/// comes back, since it copies none.
+/// What our Via's branch says of the request that it was made for, so that a loop is told from a spiral: the dialled
+/// Request-URI (RFC 3261 §16.3 step 4).
+pub(crate) fn loop_mark(request_uri: &[u8]) -> String {
+    let user = Uri::parse(request_uri).map(|uri| uri.user().to_vec()).unwrap_or_default();
+    format!("-{:04x}", Slot::of_bytes(&user).number())
+}
+
+/// A Via of ours in the stack, made for the same Request-URI.
 fn is_loop(request: &Message, core: &Core) -> bool {
+    let mark = loop_mark(request.request_uri().unwrap_or_default());
     request.values(Name::Via).skip(1).any(|value| {
         sip_wire::Via::parse(value).is_ok_and(|via| {
-            via.host.address().is_some_and(|ip| core.config.is_own_address(std::net::SocketAddr::new(ip, via.port.unwrap_or(5060))))
+            let port = via.port.unwrap_or(5060);
+            let is_ours = via.host.address().is_some_and(|ip| core.config.is_own_address(std::net::SocketAddr::new(ip, port)));
+            is_ours && via.branch().is_some_and(|branch| branch.ends_with(mark.as_bytes()))
         })
     })
 }

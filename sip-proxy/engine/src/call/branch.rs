@@ -189,7 +189,8 @@ impl Call {
             (from, translate_address(b"<sip:x@x>", &to_host, Some(&to_user), None))
         };
         let hops = request.number(Name::MaxForwards).and_then(Result::ok).unwrap_or(70).saturating_sub(1);
-        let via = transaction::via(listener, &core.ids.branch());
+        let mark = crate::admission::loop_mark(request.request_uri()?);
+        let via = transaction::via(listener, &(core.ids.branch() + &mark));
         let cseq = [branch.cseq.to_string().as_bytes(), b" ", method.as_bytes()].concat();
         let mut out = Builder::request(method, &branch.uri).header(Name::Via, via.as_bytes());
         for route in &branch.routes {
