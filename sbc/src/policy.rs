@@ -89,10 +89,10 @@ impl Policy for Snapshot {
             return Ok(vec![RouteStep::Trunk { target: registrar.clone(), user: question.user.into() }]);
         }
         // A call from a trunk to a subscriber may name us by address.
-        if matches!(question.caller, Caller::Trunk { .. }) {
-            if let Some(domain) = self.domains.iter().find(|domain| has(domain)) {
-                return Ok(vec![RouteStep::Aor { aor: format!("{}@{domain}", question.user).into() }]);
-            }
+        if matches!(question.caller, Caller::Trunk { .. })
+            && let Some(domain) = self.domains.iter().find(|domain| has(domain))
+        {
+            return Ok(vec![RouteStep::Aor { aor: format!("{}@{domain}", question.user).into() }]);
         }
         let fits = |route: &&Route| {
             route.from.is_none_or(|from| from == question.realm) && question.user.starts_with(&route.prefix)

@@ -293,7 +293,7 @@ fn read_m_line(text: &[u8], first_line: usize, direction: Direction) -> Result<M
     };
     // Several ports (`49170/2`) are layered coding, which nobody sends.
     let port = port.split('/').next().unwrap_or_default().parse().map_err(|_| Fault::Malformed)?;
-    let codecs = words.filter_map(|word| word.parse().ok()).map(|number| static_codec(number)).collect();
+    let codecs = words.filter_map(|word| word.parse().ok()).map(static_codec).collect();
     Ok(Media {
         kind: kind.to_owned(),
         port,

@@ -23,10 +23,26 @@ pub(crate) enum Admission {
 }
 
 /// Options that pass through us or that we know.
-const KNOWN_OPTIONS: [&str; 10] =
-    ["100rel", "timer", "replaces", "norefersub", "path", "outbound", "gruu", "tdialog", "join", "from-change"];
+const KNOWN_OPTIONS: [&str; 10] = [
+    "100rel",
+    "timer",
+    "replaces",
+    "norefersub",
+    "path",
+    "outbound",
+    "gruu",
+    "tdialog",
+    "join",
+    "from-change",
+];
 
-pub(crate) fn admit(server: ServerId, flow: Flow, request: &Message, core: &mut Core, registrar: &mut Registrar) -> Admission {
+pub(crate) fn admit(
+    server: ServerId,
+    flow: Flow,
+    request: &Message,
+    core: &mut Core,
+    registrar: &mut Registrar,
+) -> Admission {
     let Some(realm) = core.realm_of(&flow).cloned() else { return Admission::Refused };
     let method = request.method().unwrap_or(Method::OPTIONS);
     if !realm.pass_unknown_require {
@@ -53,8 +69,12 @@ pub(crate) fn admit(server: ServerId, flow: Flow, request: &Message, core: &mut 
         core.reject(server, request, 482, |response| response);
         return Admission::Refused;
     }
-    if let Some(minimum) = (method == Method::INVITE).then(|| crate::call::too_small(request, &realm)).flatten() {
-        core.reject(server, request, 422, |response| response.header(Name::MinSe, minimum.to_string().as_bytes()));
+    if let Some(minimum) =
+        (method == Method::INVITE).then(|| crate::call::too_small(request, &realm)).flatten()
+    {
+        core.reject(server, request, 422, |response| {
+            response.header(Name::MinSe, minimum.to_string().as_bytes())
+        });
         return Admission::Refused;
     }
     let uri = Uri::parse(request.request_uri().unwrap_or_default());
@@ -77,7 +97,11 @@ pub(crate) fn admit(server: ServerId, flow: Flow, request: &Message, core: &mut 
     let caller = match realm.authentication {
         Authentication::Open => Caller::Anonymous,
         Authentication::KnownSource => {
-            match core.policy.as_ref().and_then(|policy| policy.source(realm.id, flow.remote.ip().to_canonical())) {
+            match core
+                .policy
+                .as_ref()
+                .and_then(|policy| policy.source(realm.id, flow.remote.ip().to_canonical()))
+            {
                 Some(name) => Caller::Trunk { name },
                 None => {
                     core.notice("unknown_source", Some(flow.remote), "a request from an address that is no trunk's; add it to trunk_addresses if it should be one");
@@ -94,8 +118,16 @@ pub(crate) fn admit(server: ServerId, flow: Flow, request: &Message, core: &mut 
             }
         },
         Authentication::Digest => {
-            let claimed = request.from().ok().map(|from| String::from_utf8_lossy(from.uri.host().as_bytes()).to_ascii_lowercase());
-            let domain = realm.domains.iter().find(|domain| Some(&***domain) == claimed.as_deref()).or(realm.domains.first()).cloned();
+            let claimed = request
+                .from()
+                .ok()
+                .map(|from| String::from_utf8_lossy(from.uri.host().as_bytes()).to_ascii_lowercase());
+            let domain = realm
+                .domains
+                .iter()
+                .find(|domain| Some(&***domain) == claimed.as_deref())
+                .or(realm.domains.first())
+                .cloned();
             let domain = domain.unwrap_or_default();
             match registrar.authenticate(request, Name::ProxyAuthorization, &domain, core) {
                 Verdict::Accepted(user) => Caller::Subscriber { aor: format!("{user}@{domain}").into() },
@@ -110,11 +142,16 @@ pub(crate) fn admit(server: ServerId, flow: Flow, request: &Message, core: &mut 
     if let Caller::Subscriber { aor } = &caller {
         let from = request.from().ok();
         let claimed = from.as_ref().and_then(|from| aor_of(&from.uri));
-        let is_anonymous = from.as_ref().is_some_and(|from| from.uri.host().as_bytes().ends_with(b".invalid"));
+        let is_anonymous =
+            from.as_ref().is_some_and(|from| from.uri.host().as_bytes().ends_with(b".invalid"));
         if claimed.as_deref() != Some(aor) && !is_anonymous {
             match realm.identity {
                 IdentityPolicy::Refuse => {
-                    core.notice("identity_refused", Some(flow.remote), format!("{aor} claims to be {}", claimed.unwrap_or_default()));
+                    core.notice(
+                        "identity_refused",
+                        Some(flow.remote),
+                        format!("{aor} claims to be {}", claimed.unwrap_or_default()),
+                    );
                     core.reject(server, request, 403, |response| response);
                     return Admission::Refused;
                 }
@@ -123,7 +160,14 @@ pub(crate) fn admit(server: ServerId, flow: Flow, request: &Message, core: &mut 
             }
         }
     }
-    Admission::Admitted(Box::new(Admitted { server, flow, request: request.clone(), realm: realm.id, caller, identity }))
+    Admission::Admitted(Box::new(Admitted {
+        server,
+        flow,
+        request: request.clone(),
+        realm: realm.id,
+        caller,
+        identity,
+    }))
 }
 
 /// What our Via's branch says of the request that it was made for, so that a loop is told from a spiral: the dialled
@@ -139,7 +183,10 @@ fn is_loop(request: &Message, core: &Core) -> bool {
     request.values(Name::Via).skip(1).any(|value| {
         sip_wire::Via::parse(value).is_ok_and(|via| {
             let port = via.port.unwrap_or(5060);
-            let is_ours = via.host.address().is_some_and(|ip| core.config.is_own_address(std::net::SocketAddr::new(ip, port)));
+            let is_ours = via
+                .host
+                .address()
+                .is_some_and(|ip| core.config.is_own_address(std::net::SocketAddr::new(ip, port)));
             is_ours && via.branch().is_some_and(|branch| branch.ends_with(mark.as_bytes()))
         })
     })

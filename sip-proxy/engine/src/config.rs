@@ -44,7 +44,9 @@ impl Config {
     /// The listener of a realm for a transport and the address family of `remote`.
     pub fn listener_for(&self, realm: RealmId, transport: Transport, remote: IpAddr) -> Option<ListenerId> {
         let found = self.listeners.iter().position(|listener| {
-            listener.realm == realm && listener.transport == transport && listener.address.is_ipv4() == remote.is_ipv4()
+            listener.realm == realm
+                && listener.transport == transport
+                && listener.address.is_ipv4() == remote.is_ipv4()
         })?;
         u16::try_from(found).ok().map(ListenerId)
     }

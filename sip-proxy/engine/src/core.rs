@@ -106,11 +106,22 @@ impl Core {
         self.config.realm_of(flow.listener)
     }
 
-    pub(crate) fn notice(&mut self, kind: &'static str, remote: Option<SocketAddr>, detail: impl Into<String>) {
+    pub(crate) fn notice(
+        &mut self,
+        kind: &'static str,
+        remote: Option<SocketAddr>,
+        detail: impl Into<String>,
+    ) {
         self.out.push_back(Output::Notice(Notice { kind, remote, detail: detail.into() }));
     }
 
-    pub(crate) fn send_request(&mut self, flow: Flow, name: Option<Arc<str>>, request: Bytes, owner: Owner) -> ClientId {
+    pub(crate) fn send_request(
+        &mut self,
+        flow: Flow,
+        name: Option<Arc<str>>,
+        request: Bytes,
+        owner: Owner,
+    ) -> ClientId {
         self.transactions.request(flow, name, request, owner, self.now, &mut self.out)
     }
 
@@ -119,7 +130,13 @@ impl Core {
     }
 
     /// Answers a request by ourselves.
-    pub(crate) fn reject(&mut self, server: ServerId, request: &Message, status: u16, add: impl FnOnce(Builder) -> Builder) {
+    pub(crate) fn reject(
+        &mut self,
+        server: ServerId,
+        request: &Message,
+        status: u16,
+        add: impl FnOnce(Builder) -> Builder,
+    ) {
         let tag = self.ids.tag();
         let mut response = transaction::response_to(request, status, None, Some(&tag));
         if let Some(product) = &self.config.product {
@@ -174,7 +191,11 @@ impl Core {
     }
 
     /// A request in a dialog, sent where the dialog's peer is.
-    pub(crate) fn dialog_request(&mut self, dialog: &mut crate::dialog::Dialog, method: Method<'_>) -> Option<Builder> {
+    pub(crate) fn dialog_request(
+        &mut self,
+        dialog: &mut crate::dialog::Dialog,
+        method: Method<'_>,
+    ) -> Option<Builder> {
         let listener = self.config.listener(dialog.flow.listener)?;
         let mut request = dialog.request(method, &mut self.ids, listener);
         if let Some(product) = &self.config.product {

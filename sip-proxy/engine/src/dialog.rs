@@ -161,7 +161,11 @@ impl Dialog {
 
     /// What finds this dialog.
     pub fn id(&self) -> DialogId {
-        DialogId { call_id: self.call_id.clone(), local_tag: self.local_tag.clone(), remote_tag: self.remote_tag.clone() }
+        DialogId {
+            call_id: self.call_id.clone(),
+            local_tag: self.local_tag.clone(),
+            remote_tag: self.remote_tag.clone(),
+        }
     }
 
     /// The 2xx to our INVITE confirms the dialog, and its Record-Route and Contact count (RFC 3261 §13.2.2.4).
@@ -253,11 +257,15 @@ pub fn acknowledges(prack: &Message, rseq: u32, cseq: u32) -> bool {
     let Some(rack) = prack.value(Name::RAck) else { return false };
     let mut words = rack.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
     let mut number = || std::str::from_utf8(words.next()?).ok()?.parse::<u32>().ok();
-    number() == Some(rseq) && number() == Some(cseq) && words.next() == Some(b"INVITE") && words.next().is_none()
+    number() == Some(rseq)
+        && number() == Some(cseq)
+        && words.next() == Some(b"INVITE")
+        && words.next().is_none()
 }
 
 fn contact_of(message: &Message) -> Result<Box<[u8]>, DialogFault> {
-    let contact = message.contacts().next().ok_or(DialogFault::NoContact)?.map_err(|_| DialogFault::Malformed)?;
+    let contact =
+        message.contacts().next().ok_or(DialogFault::NoContact)?.map_err(|_| DialogFault::Malformed)?;
     Ok(contact.uri.as_bytes().into())
 }
 

@@ -32,7 +32,9 @@ impl Algorithm {
     }
 
     fn of(token: &[u8]) -> Option<Self> {
-        [Algorithm::Md5, Algorithm::Sha256].into_iter().find(|algorithm| token.eq_ignore_ascii_case(algorithm.as_str().as_bytes()))
+        [Algorithm::Md5, Algorithm::Sha256]
+            .into_iter()
+            .find(|algorithm| token.eq_ignore_ascii_case(algorithm.as_str().as_bytes()))
     }
 
     fn hash(self, parts: &[&[u8]]) -> String {
@@ -68,7 +70,8 @@ impl std::fmt::Debug for Ha1 {
 impl Ha1 {
     /// From a password in clear.
     pub fn of(algorithm: Algorithm, username: &str, realm: &str, password: &str) -> Self {
-        let value = algorithm.hash(&[username.as_bytes(), b":", realm.as_bytes(), b":", password.as_bytes()]).into();
+        let value =
+            algorithm.hash(&[username.as_bytes(), b":", realm.as_bytes(), b":", password.as_bytes()]).into();
         Self { algorithm, value }
     }
 }
@@ -105,11 +108,21 @@ impl Authenticator {
     }
 
     /// The values of the challenge headers, in the order given (RFC 8760 §2.4: preferred first).
-    pub fn challenge(&self, realm: &str, algorithms: &[Algorithm], is_stale: bool, now: Now, ids: &mut Ids) -> Vec<String> {
+    pub fn challenge(
+        &self,
+        realm: &str,
+        algorithms: &[Algorithm],
+        is_stale: bool,
+        now: Now,
+        ids: &mut Ids,
+    ) -> Vec<String> {
         let nonce = self.nonce(realm, now, ids);
         let stale = if is_stale { ", stale=true" } else { "" };
         let one = |algorithm: &Algorithm| {
-            format!("Digest realm=\"{realm}\", nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}", algorithm.as_str())
+            format!(
+                "Digest realm=\"{realm}\", nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}",
+                algorithm.as_str()
+            )
         };
         algorithms.iter().map(one).collect()
     }
@@ -122,7 +135,8 @@ impl Authenticator {
 
     fn sign(&self, realm: &str, time: &[u8]) -> String {
         let Ok(mac) = Hmac::<Sha256>::new_from_slice(&self.key) else { return String::new() };
-        let mac = mac.chain_update(realm.as_bytes()).chain_update(b"\0").chain_update(time).finalize().into_bytes();
+        let mac =
+            mac.chain_update(realm.as_bytes()).chain_update(b"\0").chain_update(time).finalize().into_bytes();
         hex(&mac[..16])
     }
 
@@ -150,25 +164,37 @@ impl Authenticator {
         verdict
     }
 
-    fn judge_one(&mut self, given: &Fields<'_>, request: &Message, realm: &str, now: Now, secrets: &impl Fn(&str) -> Vec<Ha1>) -> Verdict {
+    fn judge_one(
+        &mut self,
+        given: &Fields<'_>,
+        request: &Message,
+        realm: &str,
+        now: Now,
+        secrets: &impl Fn(&str) -> Vec<Ha1>,
+    ) -> Verdict {
         let text = |name: &[u8]| given.get(name);
-        let (Some(username), Some(nonce), Some(uri), Some(response)) = (text(b"username"), text(b"nonce"), text(b"uri"), text(b"response"))
+        let (Some(username), Some(nonce), Some(uri), Some(response)) =
+            (text(b"username"), text(b"nonce"), text(b"uri"), text(b"response"))
         else {
             return Verdict::Wrong;
         };
-        let Some(algorithm) = text(b"algorithm").map_or(Some(Algorithm::Md5), |token| Algorithm::of(&token)) else {
+        let Some(algorithm) = text(b"algorithm").map_or(Some(Algorithm::Md5), |token| Algorithm::of(&token))
+        else {
             return Verdict::Wrong;
         };
         let (Some(time), Some(signature)) = (nonce.get(..20), nonce.get(20..)) else { return Verdict::Stale };
         if !bool::from(self.sign(realm, time).as_bytes().ct_eq(signature)) {
             return Verdict::Stale;
         }
-        let issued = time.get(..12).and_then(|digits| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        let issued =
+            time.get(..12).and_then(|digits| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
         if issued.is_none_or(|issued| now.monotonic > Duration::from_millis(issued) + self.lifetime) {
             return Verdict::Stale;
         }
         let Ok(username) = std::str::from_utf8(&username) else { return Verdict::Wrong };
-        let Some(ha1) = secrets(username).into_iter().find(|secret| secret.algorithm == algorithm) else { return Verdict::Wrong };
+        let Some(ha1) = secrets(username).into_iter().find(|secret| secret.algorithm == algorithm) else {
+            return Verdict::Wrong;
+        };
         let method = request.method().unwrap_or(Method::INVITE);
         let ha2 = algorithm.hash(&[method.as_bytes(), b":", &uri]);
         let expected = match text(b"qop") {
@@ -176,13 +202,27 @@ impl Authenticator {
             Some(qop) if !qop.eq_ignore_ascii_case(b"auth") => return Verdict::Wrong,
             Some(qop) => {
                 let (nc, cnonce) = (text(b"nc").unwrap_or_default(), text(b"cnonce").unwrap_or_default());
-                algorithm.hash(&[ha1.value.as_bytes(), b":", &nonce, b":", &nc, b":", &cnonce, b":", &qop, b":", ha2.as_bytes()])
+                algorithm.hash(&[
+                    ha1.value.as_bytes(),
+                    b":",
+                    &nonce,
+                    b":",
+                    &nc,
+                    b":",
+                    &cnonce,
+                    b":",
+                    &qop,
+                    b":",
+                    ha2.as_bytes(),
+                ])
             }
         };
         if !bool::from(expected.as_bytes().ct_eq(&response.to_ascii_lowercase())) {
             return Verdict::Wrong;
         }
-        let count = text(b"nc").and_then(|nc| u32::from_str_radix(std::str::from_utf8(&nc).ok()?, 16).ok()).unwrap_or(0);
+        let count = text(b"nc")
+            .and_then(|nc| u32::from_str_radix(std::str::from_utf8(&nc).ok()?, 16).ok())
+            .unwrap_or(0);
         let latest = self.counts.entry(nonce.as_ref().into()).or_insert((0, now.monotonic + self.lifetime));
         if count <= latest.0 {
             return Verdict::Stale;
@@ -214,24 +254,37 @@ pub fn answer(
         _ => return None,
     };
     let challenges: Vec<_> = challenged.values(from).filter_map(Fields::parse).collect();
-    let algorithm_of = |challenge: &Fields<'_>| challenge.get(b"algorithm").map_or(Some(Algorithm::Md5), |token| Algorithm::of(&token));
-    let challenge = [Algorithm::Sha256, Algorithm::Md5]
-        .into_iter()
-        .find_map(|algorithm| challenges.iter().find(|challenge| algorithm_of(challenge) == Some(algorithm)))?;
+    let algorithm_of = |challenge: &Fields<'_>| {
+        challenge.get(b"algorithm").map_or(Some(Algorithm::Md5), |token| Algorithm::of(&token))
+    };
+    let challenge = [Algorithm::Sha256, Algorithm::Md5].into_iter().find_map(|algorithm| {
+        challenges.iter().find(|challenge| algorithm_of(challenge) == Some(algorithm))
+    })?;
     let algorithm = algorithm_of(challenge)?;
     let (realm, nonce) = (challenge.get(b"realm")?, challenge.get(b"nonce")?);
     let realm = String::from_utf8_lossy(&realm).into_owned();
     let ha1 = Ha1::of(algorithm, username, &realm, password);
     let ha2 = algorithm.hash(&[method.as_bytes(), b":", uri]);
     let nonce_text = String::from_utf8_lossy(&nonce).into_owned();
-    let mut value = format!("Digest username=\"{username}\", realm=\"{realm}\", nonce=\"{nonce_text}\", uri=\"");
+    let mut value =
+        format!("Digest username=\"{username}\", realm=\"{realm}\", nonce=\"{nonce_text}\", uri=\"");
     value.push_str(&String::from_utf8_lossy(uri));
     let _ = write!(value, "\", algorithm={}", algorithm.as_str());
-    let offers_auth = challenge.get(b"qop").is_some_and(|qop| Values::of_list(&qop).any(|one| one.eq_ignore_ascii_case(b"auth")));
+    let offers_auth = challenge
+        .get(b"qop")
+        .is_some_and(|qop| Values::of_list(&qop).any(|one| one.eq_ignore_ascii_case(b"auth")));
     let response = if offers_auth {
         let cnonce = ids.word(16);
         let _ = write!(value, ", qop=auth, nc=00000001, cnonce=\"{cnonce}\"");
-        algorithm.hash(&[ha1.value.as_bytes(), b":", &nonce, b":00000001:", cnonce.as_bytes(), b":auth:", ha2.as_bytes()])
+        algorithm.hash(&[
+            ha1.value.as_bytes(),
+            b":",
+            &nonce,
+            b":00000001:",
+            cnonce.as_bytes(),
+            b":auth:",
+            ha2.as_bytes(),
+        ])
     } else {
         algorithm.hash(&[ha1.value.as_bytes(), b":", &nonce, b":", ha2.as_bytes()])
     };
@@ -254,7 +307,10 @@ impl<'a> Fields<'a> {
     fn get(&self, name: &[u8]) -> Option<std::borrow::Cow<'a, [u8]>> {
         Values::of_list(self.0).find_map(|field| {
             let equals = memchr::memchr(b'=', field)?;
-            field[..equals].trim_ascii().eq_ignore_ascii_case(name).then(|| unquote(field[equals + 1..].trim_ascii()))
+            field[..equals]
+                .trim_ascii()
+                .eq_ignore_ascii_case(name)
+                .then(|| unquote(field[equals + 1..].trim_ascii()))
         })
     }
 }
@@ -279,14 +335,28 @@ mod tests {
         let mut ids = Ids::new([1; 32], 0);
         let mut authenticator = Authenticator::new(&mut ids, Duration::from_secs(300));
         let now = Now { monotonic: Duration::from_secs(1000), wall: Duration::ZERO };
-        let secrets = |user: &str| if user == "alice" { vec![Ha1::of(Algorithm::Sha256, "alice", "example.com", "secret")] } else { vec![] };
-        let mut judge = |message: &Message, now| authenticator.judge(message, Name::Authorization, "example.com", now, secrets);
+        let secrets = |user: &str| {
+            if user == "alice" {
+                vec![Ha1::of(Algorithm::Sha256, "alice", "example.com", "secret")]
+            } else {
+                vec![]
+            }
+        };
+        let mut judge = |message: &Message, now| {
+            authenticator.judge(message, Name::Authorization, "example.com", now, secrets)
+        };
         assert_eq!(judge(&request(None), now), Verdict::Missing);
         let signer = Authenticator::new(&mut Ids::new([1; 32], 0), Duration::from_secs(300));
-        let values = signer.challenge("example.com", &[Algorithm::Sha256, Algorithm::Md5], false, now, &mut ids);
-        let challenge = format!("SIP/2.0 401 Unauthorized\r\nWWW-Authenticate: {}\r\nWWW-Authenticate: {}\r\n\r\n", values[0], values[1]);
+        let values =
+            signer.challenge("example.com", &[Algorithm::Sha256, Algorithm::Md5], false, now, &mut ids);
+        let challenge = format!(
+            "SIP/2.0 401 Unauthorized\r\nWWW-Authenticate: {}\r\nWWW-Authenticate: {}\r\n\r\n",
+            values[0], values[1]
+        );
         let challenge = Message::parse(challenge.into()).unwrap();
-        let mut answer_with = |password| answer(&challenge, Method::REGISTER, b"sip:example.com", "alice", password, &mut ids).unwrap().1;
+        let mut answer_with = |password| {
+            answer(&challenge, Method::REGISTER, b"sip:example.com", "alice", password, &mut ids).unwrap().1
+        };
         let right = request(Some(&answer_with("secret")));
         assert_eq!(judge(&request(Some(&answer_with("guess"))), now), Verdict::Wrong);
         assert_eq!(judge(&right, now), Verdict::Accepted("alice".into()));

@@ -81,7 +81,9 @@ impl Engine {
             }
             Input::Resolved { question, addresses } => {
                 if let Some((key, branch)) = self.core.resolving.remove(&question) {
-                    self.with_call(key, |call, core, registrar| call.on_resolved(branch, addresses, core, registrar));
+                    self.with_call(key, |call, core, registrar| {
+                        call.on_resolved(branch, addresses, core, registrar)
+                    });
                 }
             }
             Input::Media(reply) => {
@@ -110,7 +112,9 @@ impl Engine {
         while let Some(key) = self.core.timers.pop(now.monotonic) {
             match key {
                 TimerKey::Registrar => self.registrar.tick(&mut self.core),
-                TimerKey::Call(key, timer) => self.with_call(key, |call, core, registrar| call.on_timer(timer, core, registrar)),
+                TimerKey::Call(key, timer) => {
+                    self.with_call(key, |call, core, registrar| call.on_timer(timer, core, registrar))
+                }
             }
         }
     }
@@ -188,21 +192,31 @@ impl Engine {
         match event {
             Event::Request { server, flow, message } => self.on_request(server, flow, message),
             Event::Cancelled { invite, cancel } => {
-                let key = self.upstream.get(&invite).copied().or_else(|| self.place_of(&cancel).map(|place| place.call));
+                let key = self
+                    .upstream
+                    .get(&invite)
+                    .copied()
+                    .or_else(|| self.place_of(&cancel).map(|place| place.call));
                 if let Some(key) = key {
                     self.with_call(key, |call, core, _| call.on_cancelled(invite, &cancel, core));
                 }
             }
             Event::Ack { flow, message } => {
                 if let Some(place) = self.place_of(&message) {
-                    self.with_call(place.call, |call, core, _| call.on_ack(place.pair, place.side, flow, &message, core));
+                    self.with_call(place.call, |call, core, _| {
+                        call.on_ack(place.pair, place.side, flow, &message, core)
+                    });
                 }
             }
             Event::Response { client, owner, message } => match owner {
                 Owner::Branch(key, branch) => {
-                    self.with_call(key, |call, core, registrar| call.on_branch_response(branch, client, message, core, registrar));
+                    self.with_call(key, |call, core, registrar| {
+                        call.on_branch_response(branch, client, message, core, registrar)
+                    });
                 }
-                Owner::Forward(key, forward) => self.with_call(key, |call, core, _| call.on_forward_response(forward, message, core)),
+                Owner::Forward(key, forward) => {
+                    self.with_call(key, |call, core, _| call.on_forward_response(forward, message, core))
+                }
                 Owner::Nobody => {}
             },
             Event::Timeout { owner, .. } => self.on_no_response(owner, 408),
@@ -214,9 +228,13 @@ impl Engine {
     fn on_no_response(&mut self, owner: Owner, status: u16) {
         match owner {
             Owner::Branch(key, branch) => {
-                self.with_call(key, |call, core, registrar| call.on_branch_failure(branch, status, None, core, registrar));
+                self.with_call(key, |call, core, registrar| {
+                    call.on_branch_failure(branch, status, None, core, registrar)
+                });
             }
-            Owner::Forward(key, forward) => self.with_call(key, |call, core, _| call.on_forward_failure(forward, status, None, core)),
+            Owner::Forward(key, forward) => {
+                self.with_call(key, |call, core, _| call.on_forward_failure(forward, status, None, core))
+            }
             Owner::Nobody => {}
         }
     }
@@ -264,9 +282,11 @@ impl Engine {
             Admission::Register => match self.registrar.on_register(server, flow, &request, &mut self.core) {
                 Registration::Done => {}
                 Registration::Forward { aor, token } => {
-                    let realm = self.core.realm_of(&flow).map(|realm| realm.id).unwrap_or(crate::io::RealmId(0));
+                    let realm =
+                        self.core.realm_of(&flow).map(|realm| realm.id).unwrap_or(crate::io::RealmId(0));
                     let caller = crate::question::Caller::Anonymous;
-                    let admitted = crate::call::Admitted { server, flow, request, realm, caller, identity: None };
+                    let admitted =
+                        crate::call::Admitted { server, flow, request, realm, caller, identity: None };
                     self.start(Purpose::Register { aor, token }, admitted);
                 }
             },
@@ -286,13 +306,21 @@ impl Engine {
     fn start(&mut self, purpose: Purpose, admitted: crate::call::Admitted) {
         if self.calls.len() >= self.core.config.limits.calls {
             let after = self.core.config.limits.retry_after.as_secs().to_string();
-            self.core.notice("calls_exhausted", Some(admitted.flow.remote), "503: the limit of calls is reached; raise limits.calls if the machine bears more");
-            self.core.reject(admitted.server, &admitted.request, 503, |response| response.header(Name::RetryAfter, after.as_bytes()));
+            self.core.notice(
+                "calls_exhausted",
+                Some(admitted.flow.remote),
+                "503: the limit of calls is reached; raise limits.calls if the machine bears more",
+            );
+            self.core.reject(admitted.server, &admitted.request, 503, |response| {
+                response.header(Name::RetryAfter, after.as_bytes())
+            });
             return;
         }
         let server = admitted.server;
         let core = &mut self.core;
-        let (index, generation) = self.calls.insert(|index, generation| Call::new(CallKey { index, generation }, purpose, admitted, core));
+        let (index, generation) = self
+            .calls
+            .insert(|index, generation| Call::new(CallKey { index, generation }, purpose, admitted, core));
         let key = CallKey { index, generation };
         if let Some(call) = self.calls.get_mut(index, generation) {
             self.sessions.insert(call.session(), key);
@@ -308,7 +336,9 @@ impl Engine {
 
     fn on_dialog_request(&mut self, server: ServerId, flow: Flow, request: Message) {
         if let Some(place) = self.place_of(&request) {
-            self.with_call(place.call, |call, core, _| call.on_dialog_request(place.pair, place.side, server, flow, request, core));
+            self.with_call(place.call, |call, core, _| {
+                call.on_dialog_request(place.pair, place.side, server, flow, request, core)
+            });
             return;
         }
         if request.method() == Some(Method::NOTIFY)

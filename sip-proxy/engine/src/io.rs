@@ -74,6 +74,10 @@ pub struct Flow {
 pub struct Ticket(pub u64);
 
 /// What the shell tells the engine.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are the rule; a box would cost each of them an allocation"
+)]
 #[derive(Debug)]
 pub enum Input {
     /// A message that the parser accepted.

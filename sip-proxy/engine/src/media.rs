@@ -174,7 +174,8 @@ impl Summary {
     /// Whether no stream is received by its author: the other side is on hold (RFC 6337 §5.3).
     pub fn is_hold(&self) -> bool {
         let mut active = self.streams.iter().filter(|stream| !stream.refused).peekable();
-        active.peek().is_some() && active.all(|stream| matches!(stream.direction, Direction::SendOnly | Direction::Inactive))
+        active.peek().is_some()
+            && active.all(|stream| matches!(stream.direction, Direction::SendOnly | Direction::Inactive))
     }
 }
 

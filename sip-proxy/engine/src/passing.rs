@@ -52,29 +52,77 @@ enum Fate {
 fn fate(name: Name, from: &Realm, to: &Realm) -> Fate {
     match name {
         // Ours per leg, or hop by hop.
-        Name::Via | Name::Route | Name::RecordRoute | Name::Path | Name::ServiceRoute | Name::Contact | Name::CallId
-        | Name::CSeq | Name::From | Name::To | Name::MaxForwards | Name::ContentLength | Name::ContentType
-        | Name::UserAgent | Name::Server | Name::Authorization | Name::ProxyAuthorization | Name::WwwAuthenticate
-        | Name::ProxyAuthenticate | Name::AuthenticationInfo | Name::SessionExpires | Name::MinSe | Name::Supported
-        | Name::Require | Name::ProxyRequire | Name::RAck | Name::RSeq | Name::Replaces | Name::ReferTo
-        | Name::Timestamp | Name::PPreferredIdentity | Name::MaxBreadth | Name::Join => Fate::Drop,
-        Name::PAssertedIdentity | Name::RemotePartyId | Name::Identity | Name::PAccessNetworkInfo if !(from.trusted && to.trusted) => {
+        Name::Via
+        | Name::Route
+        | Name::RecordRoute
+        | Name::Path
+        | Name::ServiceRoute
+        | Name::Contact
+        | Name::CallId
+        | Name::CSeq
+        | Name::From
+        | Name::To
+        | Name::MaxForwards
+        | Name::ContentLength
+        | Name::ContentType
+        | Name::UserAgent
+        | Name::Server
+        | Name::Authorization
+        | Name::ProxyAuthorization
+        | Name::WwwAuthenticate
+        | Name::ProxyAuthenticate
+        | Name::AuthenticationInfo
+        | Name::SessionExpires
+        | Name::MinSe
+        | Name::Supported
+        | Name::Require
+        | Name::ProxyRequire
+        | Name::RAck
+        | Name::RSeq
+        | Name::Replaces
+        | Name::ReferTo
+        | Name::Timestamp
+        | Name::PPreferredIdentity
+        | Name::MaxBreadth
+        | Name::Join => Fate::Drop,
+        Name::PAssertedIdentity | Name::RemotePartyId | Name::Identity | Name::PAccessNetworkInfo
+            if !(from.trusted && to.trusted) =>
+        {
             Fate::Drop
         }
-        Name::Allow | Name::Accept | Name::Expires | Name::Event | Name::SubscriptionState | Name::MimeVersion
-        | Name::ContentDisposition | Name::ContentEncoding | Name::ContentLanguage | Name::AllowEvents => Fate::Pass,
+        Name::Allow
+        | Name::Accept
+        | Name::Expires
+        | Name::Event
+        | Name::SubscriptionState
+        | Name::MimeVersion
+        | Name::ContentDisposition
+        | Name::ContentEncoding
+        | Name::ContentLanguage
+        | Name::AllowEvents => Fate::Pass,
         _ => Fate::PassIfClean,
     }
 }
 
 /// Copies what passes. Returns how many lines were dropped because they named the other side.
-pub(crate) fn copy_headers(mut out: Builder, message: &Message, from: &Realm, to: &Realm, secrets: &Secrets) -> (Builder, u32) {
+pub(crate) fn copy_headers(
+    mut out: Builder,
+    message: &Message,
+    from: &Realm,
+    to: &Realm,
+    secrets: &Secrets,
+) -> (Builder, u32) {
     let mut dropped = 0;
     for line in message.lines() {
         match fate(line.name, from, to) {
             Fate::Drop => {}
             Fate::PassIfClean if secrets.are_in(line.value) => dropped += 1,
-            Fate::Pass | Fate::PassIfClean => out = out.other(if line.name == Name::Other { line.text } else { line.name.as_str().as_bytes() }, line.value),
+            Fate::Pass | Fate::PassIfClean => {
+                out = out.other(
+                    if line.name == Name::Other { line.text } else { line.name.as_str().as_bytes() },
+                    line.value,
+                )
+            }
         }
     }
     (out, dropped)
@@ -84,9 +132,10 @@ pub(crate) fn copy_headers(mut out: Builder, message: &Message, from: &Realm, to
 pub(crate) fn passing_options(message: &Message, name: Name) -> Vec<u8> {
     let mut out = Vec::new();
     for option in message.values(name) {
-        let is_ours = [b"timer".as_slice(), b"path", b"outbound", b"gruu", b"ice", b"sec-agree", b"eventlist"]
-            .iter()
-            .any(|ours| option.eq_ignore_ascii_case(ours));
+        let is_ours =
+            [b"timer".as_slice(), b"path", b"outbound", b"gruu", b"ice", b"sec-agree", b"eventlist"]
+                .iter()
+                .any(|ours| option.eq_ignore_ascii_case(ours));
         if !is_ours {
             if !out.is_empty() {
                 out.extend_from_slice(b", ");
@@ -129,6 +178,14 @@ pub(crate) fn user_of(uri: &Uri<'_>) -> String {
     let user = Uri::unescape(uri.user());
     let text = String::from_utf8_lossy(&user).into_owned();
     let text = text.split(';').next().unwrap_or_default().to_owned();
-    let is_number = text.strip_prefix('+').unwrap_or(&text).bytes().all(|byte| byte.is_ascii_digit() || b"-.() ".contains(&byte));
-    if is_number && !text.is_empty() { text.chars().filter(|character| !"-.() ".contains(*character)).collect() } else { text }
+    let is_number = text
+        .strip_prefix('+')
+        .unwrap_or(&text)
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || b"-.() ".contains(&byte));
+    if is_number && !text.is_empty() {
+        text.chars().filter(|character| !"-.() ".contains(*character)).collect()
+    } else {
+        text
+    }
 }

@@ -170,6 +170,10 @@ impl Resolve {
         let address: IpAddr = host.parse().ok()?;
         let transport = if self.secure { Transport::Tls } else { self.transport.unwrap_or(Transport::Udp) };
         let port = self.port.unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
-        Some(ResolvedAddress { transport, address: SocketAddr::new(address, port), server_name: Arc::clone(&self.host) })
+        Some(ResolvedAddress {
+            transport,
+            address: SocketAddr::new(address, port),
+            server_name: Arc::clone(&self.host),
+        })
     }
 }

@@ -105,7 +105,13 @@ impl Registrar {
     pub(crate) fn new(core: &mut Core) -> Self {
         core.schedule(TICK, TimerKey::Registrar);
         let authenticator = Authenticator::new(&mut core.ids, Duration::from_secs(300));
-        Self { aors: AHashMap::new(), tokens: AHashMap::new(), flows: AHashMap::new(), count: 0, authenticator }
+        Self {
+            aors: AHashMap::new(),
+            tokens: AHashMap::new(),
+            flows: AHashMap::new(),
+            count: 0,
+            authenticator,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -114,7 +120,8 @@ impl Registrar {
 
     /// The contacts of an AOR, best q first.
     pub(crate) fn bindings(&self, aor: &str) -> Vec<Contact> {
-        let mut contacts: Vec<_> = self.aors.get(aor).into_iter().flatten().map(|binding| contact_of(&binding.record)).collect();
+        let mut contacts: Vec<_> =
+            self.aors.get(aor).into_iter().flatten().map(|binding| contact_of(&binding.record)).collect();
         contacts.sort_by_key(|contact| std::cmp::Reverse(contact.q));
         contacts
     }
@@ -122,7 +129,8 @@ impl Registrar {
     /// The contact behind a token of ours that the core's registrar has sent us.
     pub(crate) fn by_token(&self, token: &str) -> Option<Contact> {
         let aor = self.tokens.get(token)?;
-        let binding = self.aors.get(aor)?.iter().find(|binding| binding.record.token.as_deref() == Some(token))?;
+        let binding =
+            self.aors.get(aor)?.iter().find(|binding| binding.record.token.as_deref() == Some(token))?;
         Some(contact_of(&binding.record))
     }
 
@@ -170,7 +178,10 @@ impl Registrar {
                 self.tokens.remove(token);
             }
             self.flows.remove(&(binding.record.flow.remote, binding.record.flow.connection));
-            core.out.push_back(Output::Binding(BindingChange::Delete { aor: aor.clone(), uri: binding.record.uri }));
+            core.out.push_back(Output::Binding(BindingChange::Delete {
+                aor: aor.clone(),
+                uri: binding.record.uri,
+            }));
         }
         if is_empty {
             self.aors.remove(aor);
@@ -179,7 +190,12 @@ impl Registrar {
 
     /// A connection is gone, and with it what was registered over it (RFC 5626 §5.3).
     pub(crate) fn connection_closed(&mut self, connection: crate::io::ConnectionId, core: &mut Core) {
-        let gone: Vec<_> = self.flows.iter().filter(|flow| flow.0.1 == Some(connection)).map(|flow| flow.1.clone()).collect();
+        let gone: Vec<_> = self
+            .flows
+            .iter()
+            .filter(|flow| flow.0.1 == Some(connection))
+            .map(|flow| flow.1.clone())
+            .collect();
         for aor in gone {
             self.remove(&aor, |binding| binding.record.flow.connection == Some(connection), core);
         }
@@ -198,10 +214,17 @@ impl Registrar {
                 if binding.next_keepalive.is_some_and(|due| due <= now) {
                     let keepalive = core.config.realm(binding.record.realm).and_then(|realm| realm.keepalive);
                     binding.next_keepalive = keepalive.map(|keepalive| now + keepalive.interval);
-                    if let Some(keepalive) = keepalive.filter(|_| binding.record.behind_nat && binding.record.flow.transport == Transport::Udp) {
+                    if let Some(keepalive) = keepalive.filter(|_| {
+                        binding.record.behind_nat && binding.record.flow.transport == Transport::Udp
+                    }) {
                         let message = if keepalive.options { options(core, &binding.record) } else { None };
                         let message = message.unwrap_or_else(|| Bytes::from_static(b"\r\n\r\n"));
-                        core.out.push_back(Output::Send { flow: binding.record.flow, server_name: None, message, ticket: Ticket(u64::MAX) });
+                        core.out.push_back(Output::Send {
+                            flow: binding.record.flow,
+                            server_name: None,
+                            message,
+                            ticket: Ticket(u64::MAX),
+                        });
                     }
                 }
             }
@@ -212,7 +235,13 @@ impl Registrar {
     }
 
     /// A REGISTER of a realm that serves it.
-    pub(crate) fn on_register(&mut self, server: ServerId, flow: Flow, request: &Message, core: &mut Core) -> Registration {
+    pub(crate) fn on_register(
+        &mut self,
+        server: ServerId,
+        flow: Flow,
+        request: &Message,
+        core: &mut Core,
+    ) -> Registration {
         let Some(realm) = core.realm_of(&flow).cloned() else { return Registration::Done };
         let aor = request.to().ok().and_then(|to| aor_of(&to.uri));
         let Some(aor) = aor.map(Arc::<str>::from) else {
@@ -249,25 +278,61 @@ impl Registrar {
     }
 
     /// Judges credentials against the snapshot.
-    pub(crate) fn authenticate(&mut self, request: &Message, header: Name, domain: &str, core: &Core) -> Verdict {
+    pub(crate) fn authenticate(
+        &mut self,
+        request: &Message,
+        header: Name,
+        domain: &str,
+        core: &Core,
+    ) -> Verdict {
         let Some(policy) = &core.policy else { return Verdict::Missing };
         self.authenticator.judge(request, header, domain, core.now, |user| policy.credentials(domain, user))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "a request, its place, and what it failed to show")]
     /// 401 or 407; 403 would tell a guesser that the user exists, so wrong credentials get another challenge too.
-    pub(crate) fn challenge(&self, server: ServerId, flow: &Flow, request: &Message, status: u16, domain: &str, verdict: &Verdict, core: &mut Core) {
+    pub(crate) fn challenge(
+        &self,
+        server: ServerId,
+        flow: &Flow,
+        request: &Message,
+        status: u16,
+        domain: &str,
+        verdict: &Verdict,
+        core: &mut Core,
+    ) {
         if *verdict == Verdict::Wrong {
-            core.notice("wrong_credentials", Some(flow.remote), format!("wrong user name or password for {domain}"));
+            core.notice(
+                "wrong_credentials",
+                Some(flow.remote),
+                format!("wrong user name or password for {domain}"),
+            );
         }
         let algorithms = core.realm_of(flow).map(|realm| realm.digest.clone()).unwrap_or_default();
-        let values = self.authenticator.challenge(domain, &algorithms, *verdict == Verdict::Stale, core.now, &mut core.ids);
+        let values = self.authenticator.challenge(
+            domain,
+            &algorithms,
+            *verdict == Verdict::Stale,
+            core.now,
+            &mut core.ids,
+        );
         let header = if status == 401 { Name::WwwAuthenticate } else { Name::ProxyAuthenticate };
         core.reject(server, request, status, |response| {
             values.iter().fold(response, |response, value| response.header(header, value.as_bytes()))
         });
     }
 
-    fn register(&mut self, server: ServerId, flow: Flow, request: &Message, aor: Arc<str>, realm: &RealmId, expiry: Expiry, core: &mut Core) {
+    #[expect(clippy::too_many_arguments, reason = "a request, its place, and the rules for it")]
+    fn register(
+        &mut self,
+        server: ServerId,
+        flow: Flow,
+        request: &Message,
+        aor: Arc<str>,
+        realm: &RealmId,
+        expiry: Expiry,
+        core: &mut Core,
+    ) {
         let header_expires = request.number(Name::Expires).and_then(Result::ok);
         if request.value(Name::Contact) == Some(b"*") {
             if header_expires != Some(0) {
@@ -282,14 +347,18 @@ impl Registrar {
         let mut wanted = Vec::new();
         for contact in request.contacts().flatten() {
             let asked = contact.parameter(b"expires").and_then(sip_wire::number).or(header_expires);
-            let mut lifetime = asked.map_or(expiry.default, |seconds| Duration::from_secs(u64::from(seconds)));
+            let mut lifetime =
+                asked.map_or(expiry.default, |seconds| Duration::from_secs(u64::from(seconds)));
             if !lifetime.is_zero() {
                 if lifetime < expiry.minimum {
                     let minimum = expiry.minimum.as_secs().to_string();
-                    core.reject(server, request, 423, |response| response.header(Name::MinExpires, minimum.as_bytes()));
+                    core.reject(server, request, 423, |response| {
+                        response.header(Name::MinExpires, minimum.as_bytes())
+                    });
                     return;
                 }
-                let longest = if behind_nat && flow.transport == Transport::Udp { expiry.nat } else { expiry.maximum };
+                let longest =
+                    if behind_nat && flow.transport == Transport::Udp { expiry.nat } else { expiry.maximum };
                 lifetime = lifetime.min(longest);
             }
             match self.binding(request, &contact, &aor, *realm, flow, lifetime, behind_nat, core) {
@@ -304,14 +373,19 @@ impl Registrar {
         let known = self.aors.get(&aor).map(Vec::as_slice).unwrap_or_default();
         let is_late = wanted.iter().any(|(binding, _)| {
             known.iter().any(|known| {
-                is_same(&known.record, &binding.record) && known.record.call_id == binding.record.call_id && known.record.cseq >= binding.record.cseq
+                is_same(&known.record, &binding.record)
+                    && known.record.call_id == binding.record.call_id
+                    && known.record.cseq >= binding.record.cseq
             })
         });
         if is_late {
             core.reject(server, request, 500, |response| response);
             return;
         }
-        let new = wanted.iter().filter(|(binding, _)| !known.iter().any(|known| is_same(&known.record, &binding.record))).count();
+        let new = wanted
+            .iter()
+            .filter(|(binding, _)| !known.iter().any(|known| is_same(&known.record, &binding.record)))
+            .count();
         if known.len() + new > core.config.limits.bindings_per_aor {
             core.reject(server, request, 403, |response| response);
             return;
@@ -329,9 +403,22 @@ impl Registrar {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one record")]
-    fn binding(&self, request: &Message, contact: &Address<'_>, aor: &Arc<str>, realm: RealmId, flow: Flow, lifetime: Duration, behind_nat: bool, core: &Core) -> Option<Binding> {
+    fn binding(
+        &self,
+        request: &Message,
+        contact: &Address<'_>,
+        aor: &Arc<str>,
+        realm: RealmId,
+        flow: Flow,
+        lifetime: Duration,
+        behind_nat: bool,
+        core: &Core,
+    ) -> Option<Binding> {
         let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
-        let q = contact.parameter(b"q").and_then(|q| std::str::from_utf8(q).ok()?.parse::<f32>().ok()).unwrap_or(1.0);
+        let q = contact
+            .parameter(b"q")
+            .and_then(|q| std::str::from_utf8(q).ok()?.parse::<f32>().ok())
+            .unwrap_or(1.0);
         let path = request.values(Name::Path).map(text).collect::<Option<Vec<_>>>()?;
         Some(Binding {
             record: BindingRecord {
@@ -345,7 +432,8 @@ impl Registrar {
                 q: (q.clamp(0.0, 1.0) * 1000.0) as u16,
                 instance: contact.parameter(b"+sip.instance").and_then(|value| text(&unquote(value))),
                 path,
-                user_agent: String::from_utf8_lossy(request.value(Name::UserAgent).unwrap_or_default()).into_owned(),
+                user_agent: String::from_utf8_lossy(request.value(Name::UserAgent).unwrap_or_default())
+                    .into_owned(),
                 behind_nat,
                 token: None,
                 upstream_expires: Duration::ZERO,
@@ -377,22 +465,35 @@ impl Registrar {
     }
 
     /// A refresh that only holds the NAT open ends here; the core's registrar hears of what it must.
-    fn forward(&mut self, server: ServerId, flow: Flow, request: &Message, aor: Arc<str>, phone: Expiry, core: &mut Core) -> Registration {
+    fn forward(
+        &mut self,
+        server: ServerId,
+        flow: Flow,
+        request: &Message,
+        aor: Arc<str>,
+        phone: Expiry,
+        core: &mut Core,
+    ) -> Registration {
         let now = core.now.monotonic;
         let expires = request.number(Name::Expires).and_then(Result::ok);
         let contact = request.contacts().next().and_then(Result::ok);
-        let asked = contact.as_ref().and_then(|contact| contact.parameter(b"expires").and_then(sip_wire::number)).or(expires);
+        let asked = contact
+            .as_ref()
+            .and_then(|contact| contact.parameter(b"expires").and_then(sip_wire::number))
+            .or(expires);
         let known = self.aors.get_mut(&aor).and_then(|bindings| {
             let uri = contact.as_ref()?.uri.as_bytes();
             bindings.iter_mut().find(|binding| binding.record.uri.as_bytes() == uri)
         });
         if let Some(binding) = known {
-            let is_same_phone = binding.record.flow == flow && binding.record.call_id.as_bytes() == request.call_id().unwrap_or_default();
+            let is_same_phone = binding.record.flow == flow
+                && binding.record.call_id.as_bytes() == request.call_id().unwrap_or_default();
             // Fresh upstream for at least as long as the phone will stay away.
             let is_fresh = binding.upstream_expires > now + 2 * phone.nat;
             if is_same_phone && is_fresh && asked != Some(0) {
                 let lifetime = asked.map_or(phone.default, |seconds| Duration::from_secs(u64::from(seconds)));
-                let lifetime = lifetime.min(if binding.record.behind_nat { phone.nat } else { phone.maximum });
+                let lifetime =
+                    lifetime.min(if binding.record.behind_nat { phone.nat } else { phone.maximum });
                 binding.expires = now + lifetime + phone.nat / 2;
                 binding.record.expires = core.now.wall + lifetime;
                 binding.record.cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
@@ -409,7 +510,16 @@ impl Registrar {
 
     /// The core's registrar has accepted what was forwarded: caches the binding and answers the phone.
     #[expect(clippy::too_many_arguments, reason = "both sides of one registration")]
-    pub(crate) fn forwarded(&mut self, server: ServerId, flow: Flow, request: &Message, response: &Message, aor: Arc<str>, token: Arc<str>, core: &mut Core) {
+    pub(crate) fn forwarded(
+        &mut self,
+        server: ServerId,
+        flow: Flow,
+        request: &Message,
+        response: &Message,
+        aor: Arc<str>,
+        token: Arc<str>,
+        core: &mut Core,
+    ) {
         let Some(realm) = core.realm_of(&flow).cloned() else { return };
         let RegistrarMode::Forward { phone, upstream, .. } = &realm.registrar else { return };
         let expires = request.number(Name::Expires).and_then(Result::ok);
@@ -437,8 +547,12 @@ impl Registrar {
             .map_or(*upstream, |seconds| Duration::from_secs(u64::from(seconds)));
         let behind_nat = is_behind_nat(request, &flow);
         let lifetime = asked.map_or(phone.default, |seconds| Duration::from_secs(u64::from(seconds)));
-        let lifetime = lifetime.min(if behind_nat && flow.transport == Transport::Udp { phone.nat } else { phone.maximum }).min(granted);
-        if let Some(mut binding) = self.binding(request, &contact, &aor, realm.id, flow, lifetime, behind_nat, core) {
+        let lifetime = lifetime
+            .min(if behind_nat && flow.transport == Transport::Udp { phone.nat } else { phone.maximum })
+            .min(granted);
+        if let Some(mut binding) =
+            self.binding(request, &contact, &aor, realm.id, flow, lifetime, behind_nat, core)
+        {
             binding.record.token = Some(token);
             binding.upstream_expires = core.now.monotonic + granted;
             binding.record.upstream_expires = core.now.wall + granted;
@@ -471,8 +585,10 @@ fn is_same(one: &BindingRecord, other: &BindingRecord) -> bool {
 /// Its Via or Contact names another address than the packet came from.
 fn is_behind_nat(request: &Message, flow: &Flow) -> bool {
     let source = flow.remote.ip().to_canonical();
-    let differs = |host: sip_wire::Host<'_>| host.address().is_some_and(|address| address.to_canonical() != source);
-    request.via().is_ok_and(|via| differs(via.host)) || request.contacts().flatten().any(|contact| differs(contact.uri.host()))
+    let differs =
+        |host: sip_wire::Host<'_>| host.address().is_some_and(|address| address.to_canonical() != source);
+    request.via().is_ok_and(|via| differs(via.host))
+        || request.contacts().flatten().any(|contact| differs(contact.uri.host()))
 }
 
 fn options(core: &mut Core, record: &BindingRecord) -> Option<Bytes> {

@@ -29,7 +29,9 @@ impl Slot {
 
     /// By hash of what somebody else minted (a Call-ID, an AOR). FNV-1a: the same on every node and in every version.
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
         Self((((hash >> 32) ^ hash) as u16) % SLOTS)
     }
 

@@ -78,7 +78,12 @@ impl<K: Copy> TimerQueue<K> {
             None => 0,
         };
         self.sequence += 1;
-        self.heap.push(Due { at: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX), sequence: self.sequence, slot, generation });
+        self.heap.push(Due {
+            at: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
+            sequence: self.sequence,
+            slot,
+            generation,
+        });
         TimerId { slot, generation }
     }
 
@@ -130,7 +135,8 @@ impl<K: Copy> TimerQueue<K> {
     /// Keeps the top of the heap live, and the heap no more than twice as large as what is live.
     fn drop_marked(&mut self) {
         let slots = &self.slots;
-        let is_live = |due: &Due| slots.get(due.slot as usize).is_some_and(|slot| slot.generation == due.generation);
+        let is_live =
+            |due: &Due| slots.get(due.slot as usize).is_some_and(|slot| slot.generation == due.generation);
         while self.heap.peek().is_some_and(|due| !is_live(due)) {
             self.heap.pop();
         }

@@ -20,7 +20,8 @@ impl<'a> Address<'a> {
     /// Without angle brackets every parameter belongs to the header, not the URI (RFC 3261 §20.10).
     pub fn parse(value: &'a [u8]) -> Result<Self, Malformed> {
         let value = trim(value);
-        let after_display = if value.first() == Some(&b'"') { after_quoted(value, 0).ok_or(Malformed::Address)? } else { 0 };
+        let after_display =
+            if value.first() == Some(&b'"') { after_quoted(value, 0).ok_or(Malformed::Address)? } else { 0 };
         let Some(open) = memchr(b'<', &value[after_display..]).map(|at| at + after_display) else {
             if after_display > 0 {
                 return Err(Malformed::Address);
@@ -34,7 +35,10 @@ impl<'a> Address<'a> {
         };
         let close = open + memchr(b'>', &value[open..]).ok_or(Malformed::Address)?;
         let display = trim(&value[..open]);
-        if !display.is_empty() && display[0] != b'"' && display.iter().any(|byte| matches!(byte, b',' | b';' | b'"' | b':')) {
+        if !display.is_empty()
+            && display[0] != b'"'
+            && display.iter().any(|byte| matches!(byte, b',' | b';' | b'"' | b':'))
+        {
             return Err(Malformed::Address);
         }
         let after = trim(&value[close + 1..]);

@@ -40,7 +40,9 @@ pub fn check_request(request: &Message) -> Result<(), Cause> {
     match request.number(Name::MaxForwards) {
         Some(Err(broken)) => return Err(bad(broken)),
         Some(Ok(hops)) if hops > 255 => return Err(bad(Malformed::Number)),
-        Some(Ok(0)) if cseq.method != Method::ACK && cseq.method != Method::CANCEL => return Err(Cause::TooManyHops),
+        Some(Ok(0)) if cseq.method != Method::ACK && cseq.method != Method::CANCEL => {
+            return Err(Cause::TooManyHops);
+        }
         _ => {}
     }
     if let Some(Err(broken)) = request.number(Name::Expires) {

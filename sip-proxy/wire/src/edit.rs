@@ -24,7 +24,14 @@ pub struct Edit<'a> {
 
 impl<'a> Edit<'a> {
     pub(crate) fn new(message: &'a Message) -> Self {
-        Self { message, start_line: None, patches: Vec::new(), first: BytesMut::new(), last: BytesMut::new(), body: None }
+        Self {
+            message,
+            start_line: None,
+            patches: Vec::new(),
+            first: BytesMut::new(),
+            last: BytesMut::new(),
+            body: None,
+        }
     }
 
     /// Another Request-URI.
@@ -93,7 +100,8 @@ impl<'a> Edit<'a> {
             self.set(Name::ContentLength, length.as_bytes());
         }
         let message = self.message;
-        let mut out = BytesMut::with_capacity(message.as_bytes().len() + self.last.len() + self.first.len() + 256);
+        let mut out =
+            BytesMut::with_capacity(message.as_bytes().len() + self.last.len() + self.first.len() + 256);
         out.put_slice(self.start_line.as_deref().unwrap_or_else(|| message.start_line()));
         out.put_slice(b"\r\n");
         out.put_slice(&self.first);

@@ -71,9 +71,13 @@ impl Message {
     /// Reads a datagram's message: exactly one, octets behind Content-Length ignored (RFC 3261 §18.3).
     pub fn parse(bytes: Bytes) -> Result<Self, Refused> {
         match read(&bytes) {
-            Ok((start, lines, start_line_end, body)) => {
-                Ok(Self { start, lines, start_line_end: start_line_end as u32, body: (body.0 as u32, body.1 as u32), bytes })
-            }
+            Ok((start, lines, start_line_end, body)) => Ok(Self {
+                start,
+                lines,
+                start_line_end: start_line_end as u32,
+                body: (body.0 as u32, body.1 as u32),
+                bytes,
+            }),
             Err(cause) => Err(Refused::new(cause, bytes)),
         }
     }
@@ -147,7 +151,10 @@ impl Message {
     }
 
     fn lines_named(&self, name: Name) -> impl Iterator<Item = &[u8]> + Clone {
-        self.lines.iter().filter(move |place| place.name == name).map(|place| self.slice((place.value, place.end)))
+        self.lines
+            .iter()
+            .filter(move |place| place.name == name)
+            .map(|place| self.slice((place.value, place.end)))
     }
 
     /// The first line's whole value.
@@ -208,7 +215,10 @@ impl Message {
     /// ignored.
     pub fn number(&self, name: Name) -> Option<Result<u32, Malformed>> {
         let value = self.value(name)?;
-        let end = value.iter().position(|byte| is_space(*byte) || matches!(byte, b';' | b'(')).unwrap_or(value.len());
+        let end = value
+            .iter()
+            .position(|byte| is_space(*byte) || matches!(byte, b';' | b'('))
+            .unwrap_or(value.len());
         Some(number(&value[..end]).ok_or(Malformed::Number))
     }
 
@@ -271,11 +281,32 @@ impl<'a> Iterator for Lines<'a> {
 fn is_list(name: Name) -> bool {
     matches!(
         name,
-        Name::Via | Name::Route | Name::RecordRoute | Name::Contact | Name::Allow | Name::Supported | Name::Require
-            | Name::ProxyRequire | Name::Unsupported | Name::Path | Name::ServiceRoute | Name::PAssertedIdentity
-            | Name::PPreferredIdentity | Name::Diversion | Name::HistoryInfo | Name::Accept | Name::AcceptEncoding
-            | Name::AcceptLanguage | Name::AllowEvents | Name::AlertInfo | Name::CallInfo | Name::ErrorInfo | Name::Reason
-            | Name::Warning | Name::ContentEncoding | Name::InReplyTo
+        Name::Via
+            | Name::Route
+            | Name::RecordRoute
+            | Name::Contact
+            | Name::Allow
+            | Name::Supported
+            | Name::Require
+            | Name::ProxyRequire
+            | Name::Unsupported
+            | Name::Path
+            | Name::ServiceRoute
+            | Name::PAssertedIdentity
+            | Name::PPreferredIdentity
+            | Name::Diversion
+            | Name::HistoryInfo
+            | Name::Accept
+            | Name::AcceptEncoding
+            | Name::AcceptLanguage
+            | Name::AllowEvents
+            | Name::AlertInfo
+            | Name::CallInfo
+            | Name::ErrorInfo
+            | Name::Reason
+            | Name::Warning
+            | Name::ContentEncoding
+            | Name::InReplyTo
     )
 }
 
@@ -305,7 +336,11 @@ fn read(bytes: &[u8]) -> Result<Table, Cause> {
             at += 1;
         }
         if name_end == name_start || bytes.get(at) != Some(&b':') {
-            return Err(if at >= bytes.len() { Cause::Incomplete } else { Cause::Malformed(Malformed::HeaderName) });
+            return Err(if at >= bytes.len() {
+                Cause::Incomplete
+            } else {
+                Cause::Malformed(Malformed::HeaderName)
+            });
         }
         at += 1;
         let value_start = at;
@@ -332,8 +367,15 @@ fn read(bytes: &[u8]) -> Result<Table, Cause> {
         if lines.len() == MAX_LINES {
             return Err(Cause::TooLarge);
         }
-        let name_length = u16::try_from(name_end - name_start).map_err(|_| Cause::Malformed(Malformed::HeaderName))?;
-        lines.push(Place { start: name_start as u32, value: value as u32, end: end as u32, name_length, name });
+        let name_length =
+            u16::try_from(name_end - name_start).map_err(|_| Cause::Malformed(Malformed::HeaderName))?;
+        lines.push(Place {
+            start: name_start as u32,
+            value: value as u32,
+            end: end as u32,
+            name_length,
+            name,
+        });
     }
     let rest = bytes.len() - at;
     let length = match content_length {
@@ -346,7 +388,9 @@ fn read(bytes: &[u8]) -> Result<Table, Cause> {
 
 /// The position of the CRLF at or after `from`; a bare CR or LF is refused, because the next hop may take it for one.
 fn end_of_line(bytes: &[u8], from: usize) -> Result<usize, Cause> {
-    let Some(found) = memchr(b'\n', bytes.get(from..).unwrap_or_default()) else { return Err(Cause::Incomplete) };
+    let Some(found) = memchr(b'\n', bytes.get(from..).unwrap_or_default()) else {
+        return Err(Cause::Incomplete);
+    };
     let feed = from + found;
     if feed == from || bytes[feed - 1] != b'\r' {
         return Err(Cause::Malformed(Malformed::LineEnd));

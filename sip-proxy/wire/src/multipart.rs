@@ -41,7 +41,8 @@ fn is_description(head: &[u8]) -> bool {
     head.split(|byte| *byte == b'\n').any(|line| {
         let Some(colon) = memchr::memchr(b':', line) else { return false };
         let kind = line[colon + 1..].split(|byte| *byte == b';').next().unwrap_or_default();
-        Name::of(trim(&line[..colon])) == Name::ContentType && trim(kind).eq_ignore_ascii_case(b"application/sdp")
+        Name::of(trim(&line[..colon])) == Name::ContentType
+            && trim(kind).eq_ignore_ascii_case(b"application/sdp")
     })
 }
 

@@ -117,7 +117,11 @@ impl Refused {
     /// found; `to_tag` is added to a To without one.
     pub fn response(&self, to_tag: &str) -> Option<Bytes> {
         let head_end = memmem::find(&self.bytes, b"\r\n\r\n").unwrap_or(self.bytes.len());
-        let mut lines = self.bytes.get(..head_end)?.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let mut lines = self
+            .bytes
+            .get(..head_end)?
+            .split(|byte| *byte == b'\n')
+            .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         let start = lines.next()?;
         if start.len() < 4 || start[..4].eq_ignore_ascii_case(b"SIP/") || start.starts_with(b"ACK ") {
             return None;
@@ -161,7 +165,8 @@ impl Refused {
 
     /// The top Via, if it can be read: where the response goes.
     pub fn via(&self) -> Option<Via<'_>> {
-        let mut lines = self.bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
+        let mut lines =
+            self.bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
         lines.find_map(|line| {
             let colon = memchr::memchr(b':', line)?;
             let value = line.get(colon + 1..)?;

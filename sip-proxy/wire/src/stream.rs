@@ -12,6 +12,10 @@ use crate::text::{number, trim};
 const MAX_HEAD: usize = 32_768;
 
 /// What a stream holds.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "messages are the rule; a box would cost each of them an allocation"
+)]
 #[derive(Debug, Clone)]
 pub enum Framed {
     /// A message.
@@ -41,6 +45,7 @@ impl StreamFramer {
     }
 
     /// The next message; `None` until more bytes come.
+    #[expect(clippy::should_implement_trait, reason = "it fails, and more bytes may make it go on")]
     pub fn next(&mut self) -> Result<Option<Framed>, Refused> {
         if self.buffer.starts_with(b"\r\n") {
             if self.buffer.starts_with(b"\r\n\r\n") {

@@ -57,9 +57,7 @@ pub(crate) fn after_quoted(text: &[u8], open: usize) -> Option<usize> {
 /// The first of `stops` outside quoted strings and angle brackets.
 pub(crate) fn find_outside(text: &[u8], stop: u8) -> Option<usize> {
     // Most values have neither.
-    if memchr(stop, text).is_none() {
-        return None;
-    }
+    memchr(stop, text)?;
     let mut at = 0;
     while at < text.len() {
         let found = at + memchr3(b'"', b'<', stop, &text[at..])?;

@@ -136,7 +136,9 @@ impl<'a> Uri<'a> {
     pub fn header(&self, name: &[u8]) -> Option<Vec<u8>> {
         self.headers.split(|byte| *byte == b'&').find_map(|header| {
             let equals = memchr(b'=', header)?;
-            header[..equals].eq_ignore_ascii_case(name).then(|| Uri::unescape(&header[equals + 1..]).into_owned())
+            header[..equals]
+                .eq_ignore_ascii_case(name)
+                .then(|| Uri::unescape(&header[equals + 1..]).into_owned())
         })
     }
 
@@ -187,7 +189,10 @@ pub(crate) fn split_host(text: &[u8]) -> Result<(Host<'_>, Option<u16>), Malform
     let (host, port) = text.split_at(end);
     let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let is_host = match host {
-        [b'[', inner @ .., b']'] => !inner.is_empty() && inner.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'%')),
+        [b'[', inner @ .., b']'] => {
+            !inner.is_empty()
+                && inner.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'%'))
+        }
         _ => !host.is_empty() && host.iter().all(is_name),
     };
     if !is_host {
@@ -195,7 +200,9 @@ pub(crate) fn split_host(text: &[u8]) -> Result<(Host<'_>, Option<u16>), Malform
     }
     let port = match port {
         [] => None,
-        [b':', digits @ ..] => Some(number(digits).and_then(|port| u16::try_from(port).ok()).ok_or(Malformed::Uri)?),
+        [b':', digits @ ..] => {
+            Some(number(digits).and_then(|port| u16::try_from(port).ok()).ok_or(Malformed::Uri)?)
+        }
         _ => return Err(Malformed::Uri),
     };
     Ok((Host(host), port))

@@ -42,7 +42,8 @@ impl<'a> Via<'a> {
             Err(_) => {
                 let colon = sent_by.iter().rposition(|byte| *byte == b':').ok_or(Malformed::Via)?;
                 let (host, none) = split_host(trim(&sent_by[..colon])).map_err(|_| Malformed::Via)?;
-                let port = crate::text::number(trim(&sent_by[colon + 1..])).and_then(|port| u16::try_from(port).ok());
+                let port = crate::text::number(trim(&sent_by[colon + 1..]))
+                    .and_then(|port| u16::try_from(port).ok());
                 if none.is_some() || port.is_none() {
                     return Err(Malformed::Via);
                 }

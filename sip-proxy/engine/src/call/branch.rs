@@ -95,7 +95,8 @@ impl Call {
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         let Some(flow) = branch.flow else { return };
         self.secrets[TARGET].add(flow.remote.ip().to_canonical().to_string().as_bytes());
-        let description = multipart::session_description(&self.upstream.request).filter(|_| self.is_session());
+        let description =
+            multipart::session_description(&self.upstream.request).filter(|_| self.is_session());
         let branch = &mut self.branches[usize::from(index)];
         if branch.offer.is_some() || description.is_none() {
             self.send_branch(index, core);
@@ -144,9 +145,11 @@ impl Call {
         let client = core.send_request(flow, branch.server_name.clone(), request, Owner::Branch(key, index));
         branch.client = Some(client);
         branch.state = State::Trying;
-        core.half_dialogs.insert(dialog_key(branch.call_id.as_bytes(), branch.from_tag.as_bytes(), b""), (key, index));
+        core.half_dialogs
+            .insert(dialog_key(branch.call_id.as_bytes(), branch.from_tag.as_bytes(), b""), (key, index));
         if has_alternative || !branch.alternatives.is_empty() {
-            let patience = branch.trunk.as_ref().and_then(|trunk| trunk.timeout).unwrap_or(core.config.timers.failover);
+            let patience =
+                branch.trunk.as_ref().and_then(|trunk| trunk.timeout).unwrap_or(core.config.timers.failover);
             let timer = core.schedule(patience, crate::core::TimerKey::Call(key, CallTimer::Failover(index)));
             self.branches[usize::from(index)].failover = Some(timer);
         }
@@ -170,7 +173,10 @@ impl Call {
             branch.from_tag = core.ids.tag();
         }
         branch.cseq += 1;
-        let domain = to_realm.domains.first().map_or_else(|| host_of(listener.advertised), |domain| domain.to_string());
+        let domain = to_realm
+            .domains
+            .first()
+            .map_or_else(|| host_of(listener.advertised), |domain| domain.to_string());
         let is_register = matches!(self.purpose, Purpose::Register { .. });
         let (from, to) = if is_register {
             // AORs are the registrar's own; only the tags are ours.
@@ -179,12 +185,24 @@ impl Call {
             from.extend_from_slice(format!(";tag={}", branch.from_tag).as_bytes());
             (from, bare(Name::To))
         } else {
-            let from_host = if from_realm.domains.first() == to_realm.domains.first() { domain.clone() } else { domain };
-            let from = translate_address(request.value(Name::From)?, &from_host, upstream.identity.as_deref(), Some(&branch.from_tag));
+            let from_host =
+                if from_realm.domains.first() == to_realm.domains.first() { domain.clone() } else { domain };
+            let from = translate_address(
+                request.value(Name::From)?,
+                &from_host,
+                upstream.identity.as_deref(),
+                Some(&branch.from_tag),
+            );
             let target = sip_wire::Uri::parse(&branch.uri).ok()?;
             let to_user = String::from_utf8_lossy(target.user()).into_owned();
-            let to_host = if branch.trunk.is_some() { String::from_utf8_lossy(target.host().as_bytes()).into_owned() } else { from_host };
-            let dialled = sip_wire::Uri::parse(request.request_uri()?).map(|uri| String::from_utf8_lossy(uri.user()).into_owned()).unwrap_or_default();
+            let to_host = if branch.trunk.is_some() {
+                String::from_utf8_lossy(target.host().as_bytes()).into_owned()
+            } else {
+                from_host
+            };
+            let dialled = sip_wire::Uri::parse(request.request_uri()?)
+                .map(|uri| String::from_utf8_lossy(uri.user()).into_owned())
+                .unwrap_or_default();
             let to_user = if branch.trunk.is_some() || dialled.is_empty() { to_user } else { dialled };
             (from, translate_address(b"<sip:x@x>", &to_host, Some(&to_user), None))
         };
@@ -212,7 +230,8 @@ impl Call {
         }
         for name in [Name::Supported, Name::Require] {
             let mut options = passing_options(request, name);
-            if name == Name::Supported && self.purpose == Purpose::Session && to_realm.session_timer.is_some() {
+            if name == Name::Supported && self.purpose == Purpose::Session && to_realm.session_timer.is_some()
+            {
                 options.extend_from_slice(if options.is_empty() { b"timer" } else { b", timer" });
             }
             if !options.is_empty() {
@@ -227,10 +246,14 @@ impl Call {
         if to_realm.trusted {
             out = assert_identity(out, &upstream.caller, request, from_realm, upstream.identity.as_deref());
         }
-        if let Some(refer_to) = request.value(Name::ReferTo).filter(|value| !self.secrets[CALLER].are_in(value)) {
+        if let Some(refer_to) =
+            request.value(Name::ReferTo).filter(|value| !self.secrets[CALLER].are_in(value))
+        {
             out = out.header(Name::ReferTo, refer_to);
         }
-        if let Some(replaces) = request.value(Name::Replaces).and_then(|value| super::forward::translate_replaces(value, core)) {
+        if let Some(replaces) =
+            request.value(Name::Replaces).and_then(|value| super::forward::translate_replaces(value, core))
+        {
             out = out.header(Name::Replaces, &replaces);
         }
         if is_register {
@@ -245,14 +268,25 @@ impl Call {
         }
         let (out, dropped) = copy_headers(out, request, from_realm, to_realm, &self.secrets[CALLER]);
         if dropped > 0 {
-            core.notice("topology_hidden", Some(upstream.flow.remote), format!("{dropped} headers dropped that named the caller's side"));
+            core.notice(
+                "topology_hidden",
+                Some(upstream.flow.remote),
+                format!("{dropped} headers dropped that named the caller's side"),
+            );
         }
         let branch = self.branches.get(usize::from(index))?;
         Some(with_body(out, request, branch.offer.as_ref(), &self.secrets[CALLER]).finish())
     }
 
     /// A response to a branch's request.
-    pub(crate) fn on_branch_response(&mut self, index: u16, client: ClientId, response: Message, core: &mut Core, registrar: &mut Registrar) {
+    pub(crate) fn on_branch_response(
+        &mut self,
+        index: u16,
+        client: ClientId,
+        response: Message,
+        core: &mut Core,
+        registrar: &mut Registrar,
+    ) {
         let Some(status) = response.status() else { return };
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         if let Some(timer) = branch.failover.take() {
@@ -310,7 +344,10 @@ impl Call {
         }
         let status = response.status().unwrap_or(500);
         if status < 200
-            && let Some(theirs) = response.number(Name::RSeq).and_then(Result::ok).filter(|_| response.has_token(Name::Require, "100rel"))
+            && let Some(theirs) = response
+                .number(Name::RSeq)
+                .and_then(Result::ok)
+                .filter(|_| response.has_token(Name::Require, "100rel"))
         {
             if pair.reliable.iter().any(|known| known.theirs == theirs) {
                 return;
@@ -319,30 +356,41 @@ impl Call {
             pair.reliable.push(Reliable { theirs, ours });
         }
         let is_reliable = status >= 200 || response.has_token(Name::Require, "100rel");
-        let description = multipart::session_description(&response).map(|range| response.body_bytes().slice(range));
+        let description =
+            multipart::session_description(&response).map(|range| response.body_bytes().slice(range));
         match description {
             Some(sdp) if has_offer && (!pair.negotiated || status >= 200 || !is_reliable) => {
                 // A reliable answer is final: what follows it in the same exchange only repeats it (RFC 6337 §3.1.1).
-                let is_repeated = pair.negotiated && pair.exchange.is_none() && status >= 200 && pair.reliable.iter().next().is_some();
+                let is_repeated =
+                    pair.negotiated && pair.exchange.is_none() && status >= 200 && !pair.reliable.is_empty();
                 if is_repeated {
                     self.pass_response(id, &response, None, core);
                 } else {
                     self.answer_initial(id, response, sdp, is_reliable, core);
                 }
             }
-            Some(sdp) if !has_offer && is_reliable && !pair.negotiated && pair.exchange.is_none() => self.offer_late(id, response, sdp, core),
+            Some(sdp) if !has_offer && is_reliable && !pair.negotiated && pair.exchange.is_none() => {
+                self.offer_late(id, response, sdp, core)
+            }
             _ => self.pass_response(id, &response, None, core),
         }
     }
 
     fn branch_has_offer(&self, id: u32) -> bool {
-        self.pair(id).and_then(|pair| self.branches.get(usize::from(pair.branch))).is_some_and(|branch| branch.offer.is_some())
+        self.pair(id)
+            .and_then(|pair| self.branches.get(usize::from(pair.branch)))
+            .is_some_and(|branch| branch.offer.is_some())
     }
 
     fn answer_initial(&mut self, id: u32, response: Message, sdp: Bytes, is_reliable: bool, core: &mut Core) {
         let Some(pair) = self.pair_mut(id) else { return };
         pair.negotiated |= is_reliable;
-        let action = MediaAction::Answer { exchange: ExchangeId(1), from: pair.endpoint(TARGET), to: pair.endpoint(CALLER), sdp };
+        let action = MediaAction::Answer {
+            exchange: ExchangeId(1),
+            from: pair.endpoint(TARGET),
+            to: pair.endpoint(CALLER),
+            sdp,
+        };
         self.ask_media(action, Wait::Response(id, Box::new(response)), core);
     }
 
@@ -376,14 +424,21 @@ impl Call {
     }
 
     /// The caller's version of a response in a pair.
-    pub(super) fn build_response(&mut self, id: u32, response: &Message, sdp: Option<Bytes>, core: &mut Core) -> Option<Bytes> {
+    pub(super) fn build_response(
+        &mut self,
+        id: u32,
+        response: &Message,
+        sdp: Option<Bytes>,
+        core: &mut Core,
+    ) -> Option<Bytes> {
         let status = response.status()?;
         let config = core.config.clone();
         let upstream = &self.upstream;
         let pair = self.pairs.iter_mut().find(|pair| pair.id == id)?;
         let (from_realm, to_realm) = (config.realm(pair.ends[TARGET].realm)?, config.realm(upstream.realm)?);
         let tag = String::from_utf8_lossy(&pair.ends[CALLER].dialog.local_tag).into_owned();
-        let reason = response.reason().filter(|reason| !reason.is_empty() && !self.secrets[TARGET].are_in(reason));
+        let reason =
+            response.reason().filter(|reason| !reason.is_empty() && !self.secrets[TARGET].are_in(reason));
         let mut out = transaction::response_to(&upstream.request, status, reason, Some(&tag));
         for record_route in upstream.request.values(Name::RecordRoute) {
             out = out.header(Name::RecordRoute, record_route);
@@ -392,7 +447,9 @@ impl Call {
         let mut supported = passing_options(response, Name::Supported);
         let mut require = passing_options(response, Name::Require);
         if status < 200 {
-            if let Some(reliable) = pair.reliable.last().filter(|_| response.has_token(Name::Require, "100rel")) {
+            if let Some(reliable) =
+                pair.reliable.last().filter(|_| response.has_token(Name::Require, "100rel"))
+            {
                 out = out.header(Name::RSeq, reliable.ours.to_string().as_bytes());
             }
         } else if self.purpose == Purpose::Session {
@@ -400,7 +457,8 @@ impl Call {
             if let Some((interval, we_refresh)) = timer {
                 pair.ends[CALLER].session.interval = Some(interval);
                 pair.ends[CALLER].session.we_refresh = we_refresh;
-                let value = format!("{};refresher={}", interval.as_secs(), if we_refresh { "uas" } else { "uac" });
+                let value =
+                    format!("{};refresher={}", interval.as_secs(), if we_refresh { "uas" } else { "uac" });
                 out = out.header(Name::SessionExpires, value.as_bytes());
                 if !we_refresh {
                     require.extend_from_slice(if require.is_empty() { b"timer" } else { b", timer" });
@@ -421,14 +479,24 @@ impl Call {
             pair.ends[CALLER].description = Some(sdp.clone());
         }
         // What was agreed by an unreliable response belongs into the final one too.
-        let agreed = if sdp.is_none() && status >= 200 && !pair.negotiated { pair.ends[CALLER].description.clone() } else { None };
+        let agreed = if sdp.is_none() && status >= 200 && !pair.negotiated {
+            pair.ends[CALLER].description.clone()
+        } else {
+            None
+        };
         if let Some(sdp) = agreed {
             return Some(out.body(b"application/sdp", sdp).finish());
         }
         Some(with_body(out, response, sdp.as_ref(), &self.secrets[TARGET]).finish())
     }
 
-    fn on_branch_success(&mut self, index: u16, response: Message, core: &mut Core, registrar: &mut Registrar) {
+    fn on_branch_success(
+        &mut self,
+        index: u16,
+        response: Message,
+        core: &mut Core,
+        registrar: &mut Registrar,
+    ) {
         let branch = &mut self.branches[usize::from(index)];
         let was_done = branch.state == State::Done;
         branch.state = State::Done;
@@ -450,7 +518,10 @@ impl Call {
         if was_done || self.answered || self.is_over() {
             // A retransmission of the 2xx we took, or a fork, or a 2xx that crossed our CANCEL.
             let known = response.to().ok().and_then(|to| to.tag().map(<[u8]>::to_vec)).and_then(|tag| {
-                self.pairs.iter().find(|pair| pair.branch == index && *pair.ends[TARGET].dialog.remote_tag == tag).map(|pair| pair.id)
+                self.pairs
+                    .iter()
+                    .find(|pair| pair.branch == index && *pair.ends[TARGET].dialog.remote_tag == tag)
+                    .map(|pair| pair.id)
             });
             match known.filter(|_| !self.is_over()) {
                 Some(pair) => self.acknowledge_again(pair, TARGET, &response, core),
@@ -473,7 +544,8 @@ impl Call {
             self.accept_subscription(pair, &response, core);
             return;
         }
-        let others: Vec<u32> = self.pairs.iter().filter(|other| other.id != pair).map(|other| other.id).collect();
+        let others: Vec<u32> =
+            self.pairs.iter().filter(|other| other.id != pair).map(|other| other.id).collect();
         self.cancel_branches(Some(index), Some(b"SIP;cause=200;text=\"Call completed elsewhere\""), core);
         for other in others {
             self.drop_pair(other, core);
@@ -500,8 +572,13 @@ impl Call {
         self.stop_repeating(id, CALLER, core);
         let (realm, destination, trunk) = match self.pair(id) {
             Some(pair) => {
-                let realm = core.realm(pair.ends[TARGET].realm).map(|realm| realm.name.clone()).unwrap_or_default();
-                let trunk = self.branches.get(usize::from(pair.branch)).and_then(|branch| branch.trunk.as_ref()).map(|trunk| trunk.name.clone());
+                let realm =
+                    core.realm(pair.ends[TARGET].realm).map(|realm| realm.name.clone()).unwrap_or_default();
+                let trunk = self
+                    .branches
+                    .get(usize::from(pair.branch))
+                    .and_then(|branch| branch.trunk.as_ref())
+                    .map(|trunk| trunk.name.clone());
                 (realm, pair.flow(TARGET).remote, trunk)
             }
             None => return,
@@ -512,7 +589,8 @@ impl Call {
         self.repeat_until_acknowledged(id, CALLER, server, status, answer, core);
         // With the offer in the INVITE nothing of the caller's ACK matters to the target; with the offer in the 2xx its
         // ACK carries the answer.
-        let is_late = self.pair(id).and_then(|pair| pair.exchange).is_some_and(|exchange| exchange.offerer == TARGET);
+        let is_late =
+            self.pair(id).and_then(|pair| pair.exchange).is_some_and(|exchange| exchange.offerer == TARGET);
         if let Some(pair) = self.pair_mut(id) {
             pair.owed_ack = is_late.then_some(TARGET);
         }
@@ -538,7 +616,14 @@ impl Call {
     }
 
     /// A failure, or none at all (408, 503).
-    pub(crate) fn on_branch_failure(&mut self, index: u16, status: u16, response: Option<Message>, core: &mut Core, registrar: &mut Registrar) {
+    pub(crate) fn on_branch_failure(
+        &mut self,
+        index: u16,
+        status: u16,
+        response: Option<Message>,
+        core: &mut Core,
+        registrar: &mut Registrar,
+    ) {
         if let Some(response) = &response
             && self.retry_with_credentials(index, response, core)
         {
@@ -554,7 +639,8 @@ impl Call {
         let was_cancelled = branch.state == State::Cancelled;
         branch.state = State::Done;
         branch.client = None;
-        let pairs: Vec<u32> = self.pairs.iter().filter(|pair| pair.branch == index).map(|pair| pair.id).collect();
+        let pairs: Vec<u32> =
+            self.pairs.iter().filter(|pair| pair.branch == index).map(|pair| pair.id).collect();
         for pair in pairs {
             self.drop_pair(pair, core);
         }
@@ -563,14 +649,19 @@ impl Call {
         }
         if self.has_media {
             let party = self.branches[usize::from(index)].party;
-            self.tell_media(MediaAction::Reject { exchange: ExchangeId(1), from: Endpoint { party, branch: 0 } }, core);
+            self.tell_media(
+                MediaAction::Reject { exchange: ExchangeId(1), from: Endpoint { party, branch: 0 } },
+                core,
+            );
         }
         if matches!(status, 500..=599 | 408) && !self.branches[usize::from(index)].alternatives.is_empty() {
             self.best.get_or_insert((status, response));
             self.next_address(index, core);
             return;
         }
-        if (300..400).contains(&status) && response.as_ref().is_some_and(|response| self.redirect(response, core, registrar)) {
+        if (300..400).contains(&status)
+            && response.as_ref().is_some_and(|response| self.redirect(response, core, registrar))
+        {
             if self.branches.iter().all(Branch::is_done) {
                 self.next_step(core, registrar);
             }
@@ -598,16 +689,30 @@ impl Call {
 
     /// A trunk's challenge is answered once, with its credentials.
     fn retry_with_credentials(&mut self, index: u16, response: &Message, core: &mut Core) -> bool {
-        if !matches!(response.status(), Some(401 | 407)) || self.is_over() || matches!(self.purpose, Purpose::Register { .. }) {
+        if !matches!(response.status(), Some(401 | 407))
+            || self.is_over()
+            || matches!(self.purpose, Purpose::Register { .. })
+        {
             return false;
         }
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return false };
         let credentials = branch.trunk.as_ref().and_then(|trunk| trunk.credentials.clone());
-        let (Some(credentials), false, State::Trying | State::Ringing) = (credentials, branch.authenticated, branch.state) else { return false };
+        let (Some(credentials), false, State::Trying | State::Ringing) =
+            (credentials, branch.authenticated, branch.state)
+        else {
+            return false;
+        };
         branch.authenticated = true;
         let uri = branch.uri.clone();
         let method = self.upstream.request.method().unwrap_or(Method::INVITE);
-        let answer = crate::digest::answer(response, method, &uri, &credentials.username, &credentials.password, &mut core.ids);
+        let answer = crate::digest::answer(
+            response,
+            method,
+            &uri,
+            &credentials.username,
+            &credentials.password,
+            &mut core.ids,
+        );
         let Some(answer) = answer else { return false };
         match self.build(index, Some(answer), core) {
             Some(request) => {
@@ -640,7 +745,11 @@ impl Call {
     }
 
     fn upstream_copy(&self) -> Admit {
-        Admit { server: self.upstream.server, flow: self.upstream.flow, request: self.upstream.request.clone() }
+        Admit {
+            server: self.upstream.server,
+            flow: self.upstream.flow,
+            request: self.upstream.request.clone(),
+        }
     }
 
     /// The final response of a request that makes no dialog.
@@ -666,7 +775,8 @@ fn host_of(address: std::net::SocketAddr) -> String {
 fn strip_tag(value: &[u8]) -> &[u8] {
     match sip_wire::Address::parse(value) {
         Ok(address) if address.tag().is_some() => {
-            let close = memchr::memrchr(b'>', value).map_or_else(|| memchr::memchr(b';', value).unwrap_or(value.len()), |at| at + 1);
+            let close = memchr::memrchr(b'>', value)
+                .map_or_else(|| memchr::memchr(b';', value).unwrap_or(value.len()), |at| at + 1);
             &value[..close]
         }
         _ => value,
@@ -674,7 +784,13 @@ fn strip_tag(value: &[u8]) -> &[u8] {
 }
 
 /// The Contact by which the core's registrar knows the phone: ours.
-fn register_contact(out: Builder, request: &Message, token: &str, listener: &crate::config::Listener, realm: &crate::config::Realm) -> Builder {
+fn register_contact(
+    out: Builder,
+    request: &Message,
+    token: &str,
+    listener: &crate::config::Listener,
+    realm: &crate::config::Realm,
+) -> Builder {
     if request.value(Name::Contact) == Some(b"*") {
         return out.header(Name::Contact, b"*").header(Name::Expires, b"0");
     }
@@ -693,11 +809,20 @@ fn register_contact(out: Builder, request: &Message, token: &str, listener: &cra
         crate::io::Transport::Tcp => ";transport=tcp",
         crate::io::Transport::Tls => ";transport=tls",
     };
-    out.header(Name::Contact, format!("<sip:{token}@{}{transport}>;expires={expires}", listener.advertised).as_bytes())
+    out.header(
+        Name::Contact,
+        format!("<sip:{token}@{}{transport}>;expires={expires}", listener.advertised).as_bytes(),
+    )
 }
 
 /// P-Asserted-Identity towards a trusted realm (RFC 3325 §5): what we have proven, or what a trusted realm has asserted.
-fn assert_identity(out: Builder, caller: &Caller, request: &Message, from: &crate::config::Realm, identity: Option<&str>) -> Builder {
+fn assert_identity(
+    out: Builder,
+    caller: &Caller,
+    request: &Message,
+    from: &crate::config::Realm,
+    identity: Option<&str>,
+) -> Builder {
     if from.trusted && request.count(Name::PAssertedIdentity) > 0 {
         return out; // Copied with the other headers.
     }
@@ -712,7 +837,12 @@ fn assert_identity(out: Builder, caller: &Caller, request: &Message, from: &crat
 }
 
 /// Adds a message's body, with `sdp` in the place of its session description; a body that names its own side is dropped.
-pub(super) fn with_body(out: Builder, message: &Message, sdp: Option<&Bytes>, secrets: &crate::passing::Secrets) -> Builder {
+pub(super) fn with_body(
+    out: Builder,
+    message: &Message,
+    sdp: Option<&Bytes>,
+    secrets: &crate::passing::Secrets,
+) -> Builder {
     let content_type = message.value(Name::ContentType).unwrap_or(b"application/octet-stream");
     let Some(range) = multipart::session_description(message) else {
         return match sdp {
@@ -726,7 +856,11 @@ pub(super) fn with_body(out: Builder, message: &Message, sdp: Option<&Bytes>, se
         Some(sdp) if range.len() == message.body().len() => out.body(b"application/sdp", sdp.clone()),
         Some(sdp) => {
             let body = multipart::replace(message.body(), range, sdp);
-            if secrets.are_in(&body) { out.body(b"application/sdp", sdp.clone()) } else { out.body(content_type, body) }
+            if secrets.are_in(&body) {
+                out.body(b"application/sdp", sdp.clone())
+            } else {
+                out.body(content_type, body)
+            }
         }
     }
 }

@@ -41,7 +41,13 @@ impl Call {
     }
 
     /// The initial request fails: the caller gets `status`, or what `message` says.
-    pub(super) fn fail_upstream(&mut self, status: u16, message: Option<Message>, cause: EndCause, core: &mut Core) {
+    pub(super) fn fail_upstream(
+        &mut self,
+        status: u16,
+        message: Option<Message>,
+        cause: EndCause,
+        core: &mut Core,
+    ) {
         let side = if message.is_some() { Side::Callee } else { Side::Sbc };
         self.cancel_branches(None, None, core);
         self.finish_upstream(status, message, cause, side, core);
@@ -54,7 +60,14 @@ impl Call {
     }
 
     /// The initial request gets its final response, and with it the call its end.
-    pub(super) fn finish_upstream(&mut self, status: u16, message: Option<Message>, cause: EndCause, side: Side, core: &mut Core) {
+    pub(super) fn finish_upstream(
+        &mut self,
+        status: u16,
+        message: Option<Message>,
+        cause: EndCause,
+        side: Side,
+        core: &mut Core,
+    ) {
         if self.answered || self.is_over() {
             return;
         }
@@ -70,12 +83,19 @@ impl Call {
         let status = if status == 503 && message.is_some() { 500 } else { status };
         // The caller shall not answer challenges that were meant for us, but for the registrar's behind us.
         let is_register = matches!(self.purpose, super::Purpose::Register { .. });
-        let status = if matches!(status, 401 | 407) && !is_register && message.is_some() { 403 } else { status };
+        let status =
+            if matches!(status, 401 | 407) && !is_register && message.is_some() { 403 } else { status };
         let tag = core.ids.tag();
         let secrets = &self.secrets[TARGET];
-        let reason = message.and_then(Message::reason).filter(|reason| message.and_then(Message::status) == Some(status) && !secrets.are_in(reason));
+        let reason = message
+            .and_then(Message::reason)
+            .filter(|reason| message.and_then(Message::status) == Some(status) && !secrets.are_in(reason));
         let mut out = transaction::response_to(&self.upstream.request, status, reason, Some(&tag));
-        let realms = self.branches.last().and_then(|branch| config.realm(branch.realm)).zip(config.realm(self.upstream.realm));
+        let realms = self
+            .branches
+            .last()
+            .and_then(|branch| config.realm(branch.realm))
+            .zip(config.realm(self.upstream.realm));
         if let (Some(message), Some((from, to))) = (message, realms) {
             if is_register {
                 for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
@@ -153,7 +173,8 @@ impl Call {
             self.finish_upstream(status, None, cause, side, core);
             return;
         }
-        let confirmed: Vec<u32> = self.pairs.iter().filter(|pair| pair.is_confirmed()).map(|pair| pair.id).collect();
+        let confirmed: Vec<u32> =
+            self.pairs.iter().filter(|pair| pair.is_confirmed()).map(|pair| pair.id).collect();
         for pair in confirmed {
             self.say_bye(pair, CALLER, None, core);
             self.say_bye(pair, TARGET, None, core);
@@ -169,7 +190,14 @@ impl Call {
 
     /// The end: media is deleted first, so that the record has its counts; then the record is written; then the answers
     /// leave.
-    pub(super) fn finish(&mut self, cause: EndCause, side: Side, status: u16, answers: Vec<(ServerId, u16, Bytes)>, core: &mut Core) {
+    pub(super) fn finish(
+        &mut self,
+        cause: EndCause,
+        side: Side,
+        status: u16,
+        answers: Vec<(ServerId, u16, Bytes)>,
+        core: &mut Core,
+    ) {
         if self.is_over() {
             return;
         }
@@ -198,7 +226,8 @@ impl Call {
         self.ended = Ended::Counting { record, answers };
         if self.has_media {
             let number = self.tell_media(MediaAction::Delete, core);
-            let timer = core.schedule(core.config.timers.media, TimerKey::Call(self.key, CallTimer::Media(number)));
+            let timer =
+                core.schedule(core.config.timers.media, TimerKey::Call(self.key, CallTimer::Media(number)));
             self.waiting.push((number, Wait::Delete, timer));
         } else {
             self.counted(Vec::new(), core);
@@ -207,7 +236,9 @@ impl Call {
 
     /// The media plane has counted.
     pub(super) fn counted(&mut self, statistics: Vec<StreamStatistics>, core: &mut Core) {
-        let Ended::Counting { mut record, answers } = std::mem::replace(&mut self.ended, Ended::Yes) else { return };
+        let Ended::Counting { mut record, answers } = std::mem::replace(&mut self.ended, Ended::Yes) else {
+            return;
+        };
         record.media = statistics;
         if self.is_session() {
             self.record(CallEventKind::Ended(record), core);
@@ -232,5 +263,9 @@ fn branch_call_id(branch: &super::Branch) -> Vec<u8> {
 }
 
 fn branch_tag(branch: &super::Branch) -> Vec<u8> {
-    branch.request.as_ref().and_then(|request| request.from().ok()?.tag().map(<[u8]>::to_vec)).unwrap_or_default()
+    branch
+        .request
+        .as_ref()
+        .and_then(|request| request.from().ok()?.tag().map(<[u8]>::to_vec))
+        .unwrap_or_default()
 }

@@ -40,9 +40,22 @@ const ATTEMPTS: u8 = 3;
 
 impl Call {
     /// A request inside one of this call's dialogs.
-    pub(crate) fn on_dialog_request(&mut self, id: u32, side: usize, server: ServerId, flow: Flow, request: Message, core: &mut Core) {
+    pub(crate) fn on_dialog_request(
+        &mut self,
+        id: u32,
+        side: usize,
+        server: ServerId,
+        flow: Flow,
+        request: Message,
+        core: &mut Core,
+    ) {
         let Some(method) = request.method() else { return };
-        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.id == id).filter(|_| matches!(self.ended, super::Ended::No)) else {
+        let Some(pair) = self
+            .pairs
+            .iter_mut()
+            .find(|pair| pair.id == id)
+            .filter(|_| matches!(self.ended, super::Ended::No))
+        else {
             core.reject(server, &request, 481, |response| response);
             return;
         };
@@ -64,7 +77,9 @@ impl Call {
         if method == Method::INVITE || method == Method::UPDATE {
             let realm = core.realm_of(&flow);
             if let Some(minimum) = realm.and_then(|realm| super::refresh::is_too_small(&request, realm)) {
-                core.reject(server, &request, 422, |response| response.header(Name::MinSe, minimum.to_string().as_bytes()));
+                core.reject(server, &request, 422, |response| {
+                    response.header(Name::MinSe, minimum.to_string().as_bytes())
+                });
                 return;
             }
             self.stop_repeating_if_acknowledged(id, side, core);
@@ -78,21 +93,33 @@ impl Call {
     /// A new INVITE from an end proves nothing about its ACK; but a confirmed call must not die of one lost ACK when the
     /// peer goes on talking. The 2xx stops being repeated.
     fn stop_repeating_if_acknowledged(&mut self, id: u32, side: usize, core: &mut Core) {
-        if self.pair(id).is_some_and(|pair| pair.owed_ack.is_none() && pair.ends[side].repeat.as_ref().is_some_and(|repeat| repeat.status >= 200)) {
+        if self.pair(id).is_some_and(|pair| {
+            pair.owed_ack.is_none()
+                && pair.ends[side].repeat.as_ref().is_some_and(|repeat| repeat.status >= 200)
+        }) {
             self.stop_repeating(id, side, core);
         }
     }
 
     /// RFC 3261 §14.2, RFC 3311 §5.2, and what phones make of them.
-    fn may_offer_now(&mut self, id: u32, side: usize, server: ServerId, request: &Message, core: &mut Core) -> bool {
+    fn may_offer_now(
+        &mut self,
+        id: u32,
+        side: usize,
+        server: ServerId,
+        request: &Message,
+        core: &mut Core,
+    ) -> bool {
         let offers = |forward: &Forward| forward.exchange.is_some() || forward.sent_invite;
         let has_offer = multipart::session_description(request).is_some();
         let is_invite = request.method() == Some(Method::INVITE);
         if !is_invite && !has_offer {
             return true;
         }
-        let own = self.forwards.iter().any(|forward| forward.pair == id && forward.from == side && offers(forward));
-        let others = self.forwards.iter().any(|forward| forward.pair == id && forward.from != side && offers(forward));
+        let own =
+            self.forwards.iter().any(|forward| forward.pair == id && forward.from == side && offers(forward));
+        let others =
+            self.forwards.iter().any(|forward| forward.pair == id && forward.from != side && offers(forward));
         let Some(pair) = self.pair(id) else { return false };
         let is_pending = pair.exchange.map(|exchange| exchange.offerer);
         let early = is_invite && !self.answered;
@@ -132,7 +159,10 @@ impl Call {
         let (has_update, description) = (pair.ends[side].has_update, pair.ends[side].description.clone());
         let method = if has_update { "UPDATE" } else { "INVITE" };
         // The refresh takes the way of any forward; its request holds nothing but the method.
-        let Ok(request) = Message::parse(format!("{method} sip:refresh.invalid SIP/2.0\r\n\r\n").into()) else { return };
+        let Ok(request) = Message::parse(format!("{method} sip:refresh.invalid SIP/2.0\r\n\r\n").into())
+        else {
+            return;
+        };
         let forward = self.next_forward;
         self.next_forward += 1;
         self.forwards.push(Forward {
@@ -153,7 +183,8 @@ impl Call {
 
     fn forward(&mut self, id: u32, from: usize, server: Option<ServerId>, request: Message, core: &mut Core) {
         let method_is = |method| request.method() == Some(method);
-        let description = multipart::session_description(&request).map(|range| request.body_bytes().slice(range));
+        let description =
+            multipart::session_description(&request).map(|range| request.body_bytes().slice(range));
         let Some(pair) = self.pair(id) else { return };
         let pending = pair.exchange;
         let is_confirmed = self.answered;
@@ -164,7 +195,8 @@ impl Call {
             from,
             server,
             client: None,
-            sent_invite: method_is(Method::INVITE) || (method_is(Method::UPDATE) && !to_has_update && is_confirmed),
+            sent_invite: method_is(Method::INVITE)
+                || (method_is(Method::UPDATE) && !to_has_update && is_confirmed),
             exchange: None,
             description: None,
             summary: Default::default(),
@@ -195,7 +227,12 @@ impl Call {
                 // The answer to an offer in a reliable response.
                 let Some(pair) = self.pair_mut(id) else { return };
                 pair.exchange = None;
-                let action = MediaAction::Answer { exchange: exchange.id, from: pair.endpoint(from), to: pair.endpoint(1 - from), sdp };
+                let action = MediaAction::Answer {
+                    exchange: exchange.id,
+                    from: pair.endpoint(from),
+                    to: pair.endpoint(1 - from),
+                    sdp,
+                };
                 self.ask_media(action, Wait::Forward(number), core);
             }
             (Some(sdp), _) if is_offering => {
@@ -215,14 +252,20 @@ impl Call {
     fn acknowledged_provisional(&mut self, id: u32, prack: &Message, core: &mut Core) -> bool {
         let Ok(cseq) = self.upstream.request.cseq().map(|cseq| cseq.number) else { return false };
         let Some(pair) = self.pair(id) else { return false };
-        let found = pair.reliable.iter().any(|reliable| crate::dialog::acknowledges(prack, reliable.ours, cseq));
+        let found =
+            pair.reliable.iter().any(|reliable| crate::dialog::acknowledges(prack, reliable.ours, cseq));
         if found {
             self.stop_repeating(id, CALLER, core);
         }
         found
     }
 
-    pub(super) fn on_forward_description(&mut self, number: u32, result: Result<Described, Refusal>, core: &mut Core) {
+    pub(super) fn on_forward_description(
+        &mut self,
+        number: u32,
+        result: Result<Described, Refusal>,
+        core: &mut Core,
+    ) {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
         match result {
             Ok(described) => {
@@ -261,7 +304,8 @@ impl Call {
         let request = forward.request.clone();
         let sdp = forward.description.clone();
         let pair = self.pairs.iter_mut().find(|pair| pair.id == id)?;
-        let (from_realm, to_realm) = (config.realm(pair.ends[from].realm)?, config.realm(pair.ends[to].realm)?);
+        let (from_realm, to_realm) =
+            (config.realm(pair.ends[from].realm)?, config.realm(pair.ends[to].realm)?);
         let end = &mut pair.ends[to];
         let listener = end.dialog.flow.listener;
         let mut out = core.dialog_request(&mut end.dialog, method)?;
@@ -278,27 +322,40 @@ impl Call {
         if timer.is_some() {
             supported.extend_from_slice(if supported.is_empty() { b"timer" } else { b", timer" });
         }
-        for (name, options) in [(Name::Supported, supported), (Name::Require, passing_options(&request, Name::Require))] {
+        for (name, options) in
+            [(Name::Supported, supported), (Name::Require, passing_options(&request, Name::Require))]
+        {
             if !options.is_empty() {
                 out = out.header(name, &options);
             }
         }
         if let Some((interval, minimum)) = timer {
-            out = out.header(Name::SessionExpires, interval.as_bytes()).header(Name::MinSe, minimum.as_bytes());
+            out =
+                out.header(Name::SessionExpires, interval.as_bytes()).header(Name::MinSe, minimum.as_bytes());
         }
         if method == Method::PRACK {
             let cseq = self.upstream.request.cseq().ok()?.number;
-            let theirs = pair.reliable.iter().find(|reliable| crate::dialog::acknowledges(&request, reliable.ours, cseq))?.theirs;
+            let theirs = pair
+                .reliable
+                .iter()
+                .find(|reliable| crate::dialog::acknowledges(&request, reliable.ours, cseq))?
+                .theirs;
             let invite = self.branches.get(usize::from(pair.branch))?.request.as_ref()?.cseq().ok()?.number;
             out = out.header(Name::RAck, format!("{theirs} {invite} INVITE").as_bytes());
         }
         if let Some(refer_to) = request.value(Name::ReferTo) {
-            let host = to_realm.domains.first().map_or_else(|| "localhost".to_owned(), |domain| domain.to_string());
-            out = out.header(Name::ReferTo, &translate_refer_to(refer_to, &host, self.slot, from_realm, core)?);
+            let host =
+                to_realm.domains.first().map_or_else(|| "localhost".to_owned(), |domain| domain.to_string());
+            out =
+                out.header(Name::ReferTo, &translate_refer_to(refer_to, &host, self.slot, from_realm, core)?);
         }
         let (out, dropped) = copy_headers(out, &request, from_realm, to_realm, &self.secrets[from]);
         if dropped > 0 {
-            core.notice("topology_hidden", None, format!("{dropped} headers dropped that named the other side"));
+            core.notice(
+                "topology_hidden",
+                None,
+                format!("{dropped} headers dropped that named the other side"),
+            );
         }
         Some(with_body(out, &request, sdp.as_ref(), &self.secrets[from]).finish())
     }
@@ -308,7 +365,8 @@ impl Call {
         let Some(status) = response.status() else { return };
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else {
             // A 2xx to a re-INVITE again.
-            if (200..300).contains(&status) && response.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE) {
+            if (200..300).contains(&status) && response.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE)
+            {
                 let key = dialog_of(&response).and_then(|key| core.dialogs.get(&key).cloned());
                 if let Some(place) = key {
                     self.acknowledge_again(place.pair, place.side, &response, core);
@@ -344,7 +402,8 @@ impl Call {
             self.arm_session_timer(id, to, core);
         }
         let forward = &self.forwards[position];
-        let description = multipart::session_description(&response).map(|range| response.body_bytes().slice(range));
+        let description =
+            multipart::session_description(&response).map(|range| response.body_bytes().slice(range));
         if forward.server.is_none() {
             // Our own refresh; the description has not changed, so its answer has not either.
             if forward.sent_invite {
@@ -357,7 +416,12 @@ impl Call {
         match (description, forward.exchange) {
             (Some(sdp), Some(exchange)) => {
                 let Some(pair) = self.pair(id) else { return };
-                let action = MediaAction::Answer { exchange: exchange.id, from: pair.endpoint(to), to: pair.endpoint(1 - to), sdp };
+                let action = MediaAction::Answer {
+                    exchange: exchange.id,
+                    from: pair.endpoint(to),
+                    to: pair.endpoint(1 - to),
+                    sdp,
+                };
                 self.ask_media(action, Wait::ForwardResponse(number, Box::new(response)), core);
             }
             (Some(sdp), None) if forward.sent_invite => {
@@ -382,7 +446,13 @@ impl Call {
         }
     }
 
-    pub(super) fn on_forward_answer(&mut self, number: u32, response: Message, result: Result<Described, Refusal>, core: &mut Core) {
+    pub(super) fn on_forward_answer(
+        &mut self,
+        number: u32,
+        response: Message,
+        result: Result<Described, Refusal>,
+        core: &mut Core,
+    ) {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
         let (id, from) = (self.forwards[position].pair, self.forwards[position].from);
         match result {
@@ -413,11 +483,15 @@ impl Call {
         let forward = self.forwards.remove(position);
         let (id, from, to) = (forward.pair, forward.from, 1 - forward.from);
         let is_invite = forward.request.method() == Some(Method::INVITE);
-        let is_late = self.pair(id).and_then(|pair| pair.exchange).is_some_and(|exchange| exchange.offerer == to) && is_invite;
+        let is_late =
+            self.pair(id).and_then(|pair| pair.exchange).is_some_and(|exchange| exchange.offerer == to)
+                && is_invite;
         if forward.sent_invite && !is_late {
             self.acknowledge(id, to, None, core);
         }
-        if let (Some(server), Some(answer)) = (forward.server, self.build_forward_response(&forward, response, sdp, core)) {
+        if let (Some(server), Some(answer)) =
+            (forward.server, self.build_forward_response(&forward, response, sdp, core))
+        {
             let status = response.status().unwrap_or(200);
             core.respond(server, status, answer.clone());
             if is_invite {
@@ -432,12 +506,19 @@ impl Call {
         self.after_forward(id, core);
     }
 
-    fn build_forward_response(&mut self, forward: &Forward, response: &Message, sdp: Option<Bytes>, core: &mut Core) -> Option<Bytes> {
+    fn build_forward_response(
+        &mut self,
+        forward: &Forward,
+        response: &Message,
+        sdp: Option<Bytes>,
+        core: &mut Core,
+    ) -> Option<Bytes> {
         let config = core.config.clone();
         let (from, to) = (forward.from, 1 - forward.from);
         let pair = self.pairs.iter_mut().find(|pair| pair.id == forward.pair)?;
         let (near, far) = (config.realm(pair.ends[from].realm)?, config.realm(pair.ends[to].realm)?);
-        let reason = response.reason().filter(|reason| !reason.is_empty() && !self.secrets[to].are_in(reason));
+        let reason =
+            response.reason().filter(|reason| !reason.is_empty() && !self.secrets[to].are_in(reason));
         let mut out = transaction::response_to(&forward.request, response.status()?, reason, None);
         let method = forward.request.method()?;
         if is_target_refresh(method) {
@@ -449,7 +530,8 @@ impl Call {
             if let Some((interval, we_refresh)) = super::refresh::answer_timer(&forward.request, near) {
                 pair.ends[from].session.interval = Some(interval);
                 pair.ends[from].session.we_refresh = we_refresh;
-                let value = format!("{};refresher={}", interval.as_secs(), if we_refresh { "uas" } else { "uac" });
+                let value =
+                    format!("{};refresher={}", interval.as_secs(), if we_refresh { "uas" } else { "uac" });
                 out = out.header(Name::SessionExpires, value.as_bytes());
                 if !we_refresh {
                     out = out.header(Name::Require, b"timer");
@@ -477,13 +559,22 @@ impl Call {
     }
 
     /// A failure response, or none (408), or no way (503).
-    pub(crate) fn on_forward_failure(&mut self, number: u32, status: u16, response: Option<Message>, core: &mut Core) {
+    pub(crate) fn on_forward_failure(
+        &mut self,
+        number: u32,
+        status: u16,
+        response: Option<Message>,
+        core: &mut Core,
+    ) {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
         let forward = &self.forwards[position];
         let (id, from) = (forward.pair, forward.from);
         let is_session_request = forward.sent_invite || forward.request.method() == Some(Method::UPDATE);
         let is_gone = matches!(status, 408 | 481) && is_session_request && self.answered;
-        let is_phone = self.pair(id).and_then(|pair| core.realm(pair.ends[from].realm)).is_some_and(|realm| !realm.is_trunk_side);
+        let is_phone = self
+            .pair(id)
+            .and_then(|pair| core.realm(pair.ends[from].realm))
+            .is_some_and(|realm| !realm.is_trunk_side);
         if status == 491 && forward.attempts < ATTEMPTS && is_phone && forward.sent_invite {
             // RFC 3261 §14.1: whoever owns the Call-ID waits longer. We made that of the target's dialog.
             let spread = std::time::Duration::from_millis(core.ids.number() % 200 * 10);
@@ -507,7 +598,10 @@ impl Call {
                 401 | 407 => 403,
                 status => status,
             };
-            let answer = response.as_ref().filter(|response| response.status() == Some(shown)).and_then(|response| self.build_forward_response(&forward, response, None, core));
+            let answer = response
+                .as_ref()
+                .filter(|response| response.status() == Some(shown))
+                .and_then(|response| self.build_forward_response(&forward, response, None, core));
             match answer {
                 Some(answer) => core.respond(server, shown, answer),
                 None => core.reject(server, &forward.request, shown, |response| response),
@@ -533,13 +627,18 @@ impl Call {
 
     /// What waited for the end of a forward goes on.
     fn after_forward(&mut self, id: u32, core: &mut Core) {
-        if !self.forwards.iter().any(|forward| forward.pair == id && (forward.exchange.is_some() || forward.sent_invite)) {
+        if !self
+            .forwards
+            .iter()
+            .any(|forward| forward.pair == id && (forward.exchange.is_some() || forward.sent_invite))
+        {
             self.take_crossing(id, core);
         }
     }
 
     fn take_crossing(&mut self, id: u32, core: &mut Core) {
-        if let Some((side, server, request, timer)) = self.pair_mut(id).and_then(|pair| pair.crossing.take()) {
+        if let Some((side, server, request, timer)) = self.pair_mut(id).and_then(|pair| pair.crossing.take())
+        {
             core.timers.cancel(timer);
             self.forward(id, side, Some(server), request, core);
         }
@@ -547,13 +646,18 @@ impl Call {
 
     /// CANCEL of a re-INVITE.
     pub(super) fn cancel_forward(&mut self, server: ServerId, reason: Option<&[u8]>, core: &mut Core) {
-        let waiting = self.pairs.iter_mut().find(|pair| pair.crossing.as_ref().is_some_and(|crossing| crossing.1 == server));
+        let waiting = self
+            .pairs
+            .iter_mut()
+            .find(|pair| pair.crossing.as_ref().is_some_and(|crossing| crossing.1 == server));
         if let Some((_, server, request, timer)) = waiting.and_then(|pair| pair.crossing.take()) {
             core.timers.cancel(timer);
             core.reject(server, &request, 487, |response| response);
             return;
         }
-        let Some(forward) = self.forwards.iter().find(|forward| forward.server == Some(server)) else { return };
+        let Some(forward) = self.forwards.iter().find(|forward| forward.server == Some(server)) else {
+            return;
+        };
         match forward.client {
             Some(client) => core.cancel(client, reason),
             None => {
@@ -589,17 +693,22 @@ impl Call {
             let request = forward.request.clone();
             self.extend_subscription(&request, core);
         }
-        let is_over = forward
-            .request
-            .value(Name::SubscriptionState)
-            .is_some_and(|state| state.get(..10).is_some_and(|word| word.eq_ignore_ascii_case(b"terminated")));
+        let is_over = forward.request.value(Name::SubscriptionState).is_some_and(|state| {
+            state.get(..10).is_some_and(|word| word.eq_ignore_ascii_case(b"terminated"))
+        });
         if is_over {
             self.done_once(core);
         }
     }
 
     /// A NOTIFY before the 2xx to its SUBSCRIBE makes the dialog (RFC 6665 §4.4.1).
-    pub(crate) fn on_early_notify(&mut self, index: u16, flow: Flow, notify: &Message, core: &mut Core) -> Option<u32> {
+    pub(crate) fn on_early_notify(
+        &mut self,
+        index: u16,
+        flow: Flow,
+        notify: &Message,
+        core: &mut Core,
+    ) -> Option<u32> {
         let branch = self.branches.get(usize::from(index))?;
         let (sent, party, realm) = (branch.request.as_ref()?, branch.party, branch.realm);
         // Seen as a response to our SUBSCRIBE, a NOTIFY's From is its To.
@@ -637,17 +746,29 @@ pub(super) fn translate_replaces(value: &[u8], core: &Core) -> Option<Vec<u8>> {
 
 fn read_replaces(value: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let end = value.iter().position(|byte| *byte == b';')?;
-    Some((value[..end].trim_ascii(), sip_wire::parameter(value, b"to-tag")?, sip_wire::parameter(value, b"from-tag")?))
+    Some((
+        value[..end].trim_ascii(),
+        sip_wire::parameter(value, b"to-tag")?,
+        sip_wire::parameter(value, b"from-tag")?,
+    ))
 }
 
 /// Refer-To (RFC 3515) for the other side: a host of the referrer's side becomes one of theirs, a Replaces names what
 /// we know the dialog by.
-fn translate_refer_to(value: &[u8], host: &str, slot: crate::slot::Slot, from: &crate::config::Realm, core: &mut Core) -> Option<Vec<u8>> {
+fn translate_refer_to(
+    value: &[u8],
+    host: &str,
+    slot: crate::slot::Slot,
+    from: &crate::config::Realm,
+    core: &mut Core,
+) -> Option<Vec<u8>> {
     let address = Address::parse(value).ok()?;
     let uri = address.uri;
     if let Some(replaces) = uri.header(b"Replaces") {
         let (call_id, to_tag, from_tag) = read_replaces(&replaces)?;
-        if let Some(peer) = core.dialogs.get(&dialog_key(call_id, to_tag, from_tag)).and_then(|place| place.peer.clone()) {
+        if let Some(peer) =
+            core.dialogs.get(&dialog_key(call_id, to_tag, from_tag)).and_then(|place| place.peer.clone())
+        {
             let token = core.ids.call_id(slot);
             let header = Uri::escape(format!("{token};to-tag=x;from-tag=x").as_bytes());
             let out = format!("<sip:{token}@{host}?Replaces={header}>").into_bytes();
@@ -667,6 +788,12 @@ fn translate_refer_to(value: &[u8], host: &str, slot: crate::slot::Slot, from: &
 /// How the target of a pair is reached by an INVITE that replaces its dialog.
 pub(super) fn peer_of(end: &super::pair::End) -> crate::core::Peer {
     let dialog = &end.dialog;
-    let replaces = [&*dialog.call_id, b";to-tag=", &dialog.remote_tag, b";from-tag=", &dialog.local_tag].concat();
-    crate::core::Peer { replaces: replaces.into(), realm: end.realm, flow: dialog.flow, uri: Bytes::copy_from_slice(&dialog.target) }
+    let replaces =
+        [&*dialog.call_id, b";to-tag=", &dialog.remote_tag, b";from-tag=", &dialog.local_tag].concat();
+    crate::core::Peer {
+        replaces: replaces.into(),
+        realm: end.realm,
+        flow: dialog.flow,
+        uri: Bytes::copy_from_slice(&dialog.target),
+    }
 }

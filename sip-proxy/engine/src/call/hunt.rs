@@ -11,7 +11,9 @@ use crate::core::Core;
 use crate::event::{EndCause, Side};
 use crate::io::Flow;
 use crate::passing::user_of;
-use crate::question::{Caller, Contact, Resolve, ResolvedAddress, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
+use crate::question::{
+    Caller, Contact, Resolve, ResolvedAddress, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget,
+};
 use crate::registrar::Registrar;
 
 impl Call {
@@ -51,7 +53,12 @@ impl Call {
         self.next_step(core, registrar);
     }
 
-    fn route(&self, uri: &[u8], core: &Core, registrar: &Registrar) -> Result<VecDeque<RouteStep>, RouteRefusal> {
+    fn route(
+        &self,
+        uri: &[u8],
+        core: &Core,
+        registrar: &Registrar,
+    ) -> Result<VecDeque<RouteStep>, RouteRefusal> {
         let uri = Uri::parse(uri).map_err(|_| RouteRefusal::NotFound)?;
         let user = user_of(&uri);
         let host = String::from_utf8_lossy(uri.host().as_bytes()).to_ascii_lowercase();
@@ -60,7 +67,12 @@ impl Call {
             return Ok(VecDeque::from([RouteStep::Aor { aor: format!("\0{user}").into() }]));
         }
         let policy = core.policy.as_ref().ok_or(RouteRefusal::Unavailable)?;
-        let question = RouteQuestion { realm: self.upstream.realm, caller: &self.upstream.caller, user: &user, host: &host };
+        let question = RouteQuestion {
+            realm: self.upstream.realm,
+            caller: &self.upstream.caller,
+            user: &user,
+            host: &host,
+        };
         policy.route(&question).map(Into::into)
     }
 
@@ -71,7 +83,13 @@ impl Call {
                 RouteStep::Aor { aor } => {
                     let contacts = match aor.strip_prefix('\0') {
                         Some(token) => match core.transfers.get(token.as_bytes()) {
-                            Some(peer) => vec![Contact { realm: peer.realm, flow: peer.flow, uri: peer.uri.clone(), path: Vec::new(), q: 1000 }],
+                            Some(peer) => vec![Contact {
+                                realm: peer.realm,
+                                flow: peer.flow,
+                                uri: peer.uri.clone(),
+                                path: Vec::new(),
+                                q: 1000,
+                            }],
                             None => registrar.by_token(token).into_iter().collect(),
                         },
                         None => registrar.bindings(&aor),
@@ -96,7 +114,9 @@ impl Call {
 
     fn try_contact(&mut self, contact: Contact, core: &mut Core) {
         // A phone that calls its own AOR does not ring itself.
-        if contact.flow == self.upstream.flow && self.upstream.request.contacts().flatten().any(|own| own.uri.as_bytes() == contact.uri) {
+        if contact.flow == self.upstream.flow
+            && self.upstream.request.contacts().flatten().any(|own| own.uri.as_bytes() == contact.uri)
+        {
             return;
         }
         let mut branch = Branch::new(self.branches.len() as u16 + 1, contact.realm, contact.uri);
@@ -116,7 +136,12 @@ impl Call {
             _ => format!("sip:{}@{}{port}", escape_user(user), target.host).into_bytes(),
         };
         let mut branch = Branch::new(index + 1, target.realm, uri.into());
-        let resolve = Resolve { host: target.host.clone(), port: target.port, transport: target.transport, secure: false };
+        let resolve = Resolve {
+            host: target.host.clone(),
+            port: target.port,
+            transport: target.transport,
+            secure: false,
+        };
         branch.trunk = Some(target);
         self.branches.push(branch);
         match resolve.literal() {
@@ -126,7 +151,13 @@ impl Call {
     }
 
     /// DNS has answered.
-    pub(crate) fn on_resolved(&mut self, branch: u16, addresses: Vec<ResolvedAddress>, core: &mut Core, registrar: &mut Registrar) {
+    pub(crate) fn on_resolved(
+        &mut self,
+        branch: u16,
+        addresses: Vec<ResolvedAddress>,
+        core: &mut Core,
+        registrar: &mut Registrar,
+    ) {
         if self.branches.get(usize::from(branch)).is_none_or(|branch| branch.state != State::Resolving) {
             return;
         }
@@ -147,10 +178,17 @@ impl Call {
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         let name = branch.trunk.as_ref().map(|trunk| trunk.name.to_string()).unwrap_or_default();
         while let Some(address) = branch.alternatives.pop_front() {
-            let Some(listener) = core.config.listener_for(branch.realm, address.transport, address.address.ip()) else {
+            let Some(listener) =
+                core.config.listener_for(branch.realm, address.transport, address.address.ip())
+            else {
                 continue;
             };
-            branch.flow = Some(Flow { listener, transport: address.transport, remote: address.address, connection: None });
+            branch.flow = Some(Flow {
+                listener,
+                transport: address.transport,
+                remote: address.address,
+                connection: None,
+            });
             branch.server_name = Some(address.server_name);
             self.prepare(index, core);
             return;
@@ -181,8 +219,14 @@ impl Call {
     }
 
     /// 3xx: contacts in domains of ours are routed again, as the caller's wish; others are not dialled for strangers.
-    pub(super) fn redirect(&mut self, response: &Message, core: &mut Core, registrar: &mut Registrar) -> bool {
-        let uris: Vec<_> = response.contacts().flatten().map(|contact| contact.uri.as_bytes().to_vec()).collect();
+    pub(super) fn redirect(
+        &mut self,
+        response: &Message,
+        core: &mut Core,
+        registrar: &mut Registrar,
+    ) -> bool {
+        let uris: Vec<_> =
+            response.contacts().flatten().map(|contact| contact.uri.as_bytes().to_vec()).collect();
         let mut found = false;
         for uri in uris {
             if self.branches.len() >= core.config.limits.branches {
@@ -207,7 +251,12 @@ impl Call {
     }
 
     /// CANCEL from the caller.
-    pub(crate) fn on_cancelled(&mut self, server: crate::transaction::ServerId, cancel: &Message, core: &mut Core) {
+    pub(crate) fn on_cancelled(
+        &mut self,
+        server: crate::transaction::ServerId,
+        cancel: &Message,
+        core: &mut Core,
+    ) {
         let reason = cancel.value(Name::Reason).map(<[u8]>::to_vec);
         if server != self.upstream.server {
             self.cancel_forward(server, reason.as_deref(), core);

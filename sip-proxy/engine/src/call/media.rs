@@ -8,7 +8,9 @@ use super::{Call, CallTimer};
 use crate::core::Core;
 use crate::event::{CallChange, CallEventKind, EndCause, Side};
 use crate::io::{Flow, RealmId};
-use crate::media::{Described, ExchangeId, MediaAction, MediaOutcome, MediaReply, MediaRequest, PartyInfo, Refusal};
+use crate::media::{
+    Described, ExchangeId, MediaAction, MediaOutcome, MediaReply, MediaRequest, PartyInfo, Refusal,
+};
 use crate::registrar::Registrar;
 
 /// What a reply is waited for.
@@ -56,7 +58,13 @@ impl Call {
     }
 
     /// An offer of one end of a pair, for the other.
-    pub(super) fn offer_action(&self, id: u32, exchange: ExchangeId, from: usize, sdp: Bytes) -> Option<MediaAction> {
+    pub(super) fn offer_action(
+        &self,
+        id: u32,
+        exchange: ExchangeId,
+        from: usize,
+        sdp: Bytes,
+    ) -> Option<MediaAction> {
         let pair = self.pair(id)?;
         let to = 1 - from;
         Some(MediaAction::Offer {
@@ -71,7 +79,9 @@ impl Call {
 
     /// A reply.
     pub(crate) fn on_media(&mut self, reply: MediaReply, core: &mut Core, registrar: &mut Registrar) {
-        let Some(position) = self.waiting.iter().position(|waiting| waiting.0 == reply.number) else { return };
+        let Some(position) = self.waiting.iter().position(|waiting| waiting.0 == reply.number) else {
+            return;
+        };
         let (_, wait, timer) = self.waiting.remove(position);
         core.timers.cancel(timer);
         match (wait, reply.outcome) {
@@ -85,14 +95,24 @@ impl Call {
     pub(super) fn on_media_timeout(&mut self, number: u32, core: &mut Core, registrar: &mut Registrar) {
         let Some(position) = self.waiting.iter().position(|waiting| waiting.0 == number) else { return };
         let (_, wait, _) = self.waiting.remove(position);
-        core.notice("media_timeout", None, "the media plane did not answer in time: look at its load and at the log of its workers");
+        core.notice(
+            "media_timeout",
+            None,
+            "the media plane did not answer in time: look at its load and at the log of its workers",
+        );
         match wait {
             Wait::Delete => self.counted(Vec::new(), core),
             wait => self.on_description(wait, Err(Refusal::Unavailable), core, registrar),
         }
     }
 
-    fn on_description(&mut self, wait: Wait, result: Result<Described, Refusal>, core: &mut Core, registrar: &mut Registrar) {
+    fn on_description(
+        &mut self,
+        wait: Wait,
+        result: Result<Described, Refusal>,
+        core: &mut Core,
+        registrar: &mut Registrar,
+    ) {
         if self.is_over() {
             return;
         }
@@ -103,7 +123,9 @@ impl Call {
             },
             Wait::Response(pair, response) => self.on_response_description(pair, *response, result, core),
             Wait::Forward(forward) => self.on_forward_description(forward, result, core),
-            Wait::ForwardResponse(forward, response) => self.on_forward_answer(forward, *response, result, core),
+            Wait::ForwardResponse(forward, response) => {
+                self.on_forward_answer(forward, *response, result, core)
+            }
             Wait::Ack(pair, side) => match result {
                 Ok(described) => self.acknowledge(pair, 1 - side, Some(described.sdp), core),
                 Err(_) => {
@@ -115,7 +137,13 @@ impl Call {
         }
     }
 
-    fn on_response_description(&mut self, id: u32, response: Message, result: Result<Described, Refusal>, core: &mut Core) {
+    fn on_response_description(
+        &mut self,
+        id: u32,
+        response: Message,
+        result: Result<Described, Refusal>,
+        core: &mut Core,
+    ) {
         let is_final = response.status().is_some_and(|status| status >= 200);
         match result {
             Ok(described) => {
@@ -148,14 +176,32 @@ impl Call {
     }
 
     /// The answer to an offer in a 2xx comes in the ACK.
-    pub(super) fn answer_in_ack(&mut self, id: u32, side: usize, exchange: Exchange, sdp: Bytes, core: &mut Core) {
+    pub(super) fn answer_in_ack(
+        &mut self,
+        id: u32,
+        side: usize,
+        exchange: Exchange,
+        sdp: Bytes,
+        core: &mut Core,
+    ) {
         let Some(pair) = self.pair(id) else { return };
-        let action = MediaAction::Answer { exchange: exchange.id, from: pair.endpoint(side), to: pair.endpoint(1 - side), sdp };
+        let action = MediaAction::Answer {
+            exchange: exchange.id,
+            from: pair.endpoint(side),
+            to: pair.endpoint(1 - side),
+            sdp,
+        };
         self.ask_media(action, Wait::Ack(id, side), core);
     }
 
     /// Notes what a new agreement changed, for the record.
-    pub(super) fn note_agreement(&mut self, id: u32, offerer: usize, summary: crate::media::Summary, core: &mut Core) {
+    pub(super) fn note_agreement(
+        &mut self,
+        id: u32,
+        offerer: usize,
+        summary: crate::media::Summary,
+        core: &mut Core,
+    ) {
         let Some(pair) = self.pair_mut(id) else { return };
         let before = std::mem::replace(&mut pair.ends[offerer].summary, summary);
         let (was, is) = (before.is_hold(), pair.ends[offerer].summary.is_hold());

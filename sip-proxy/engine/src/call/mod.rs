@@ -135,7 +135,10 @@ struct Times {
 enum Ended {
     No,
     /// The media plane counts; then the record is written and these requests get their answers.
-    Counting { record: Box<CallEnded>, answers: Vec<(ServerId, u16, Bytes)> },
+    Counting {
+        record: Box<CallEnded>,
+        answers: Vec<(ServerId, u16, Bytes)>,
+    },
     /// The record is written; what remains are transactions.
     Yes,
 }

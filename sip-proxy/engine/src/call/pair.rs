@@ -138,9 +138,19 @@ impl End {
 
 impl Call {
     /// The pair that a response of a branch belongs to, made if its To tag is new.
-    pub(super) fn pair_of_response(&mut self, branch: u16, response: &Message, flow: Flow, core: &mut Core) -> Option<u32> {
+    pub(super) fn pair_of_response(
+        &mut self,
+        branch: u16,
+        response: &Message,
+        flow: Flow,
+        core: &mut Core,
+    ) -> Option<u32> {
         let tag = response.to().ok()?.tag()?.to_vec();
-        if let Some(pair) = self.pairs.iter_mut().find(|pair| pair.branch == branch && *pair.ends[TARGET].dialog.remote_tag == tag) {
+        if let Some(pair) = self
+            .pairs
+            .iter_mut()
+            .find(|pair| pair.branch == branch && *pair.ends[TARGET].dialog.remote_tag == tag)
+        {
             pair.ends[TARGET].learn(response);
             return Some(pair.id);
         }
@@ -176,7 +186,8 @@ impl Call {
         self.next_pair += 1;
         for (side, end) in ends.iter().enumerate() {
             let dialog = &end.dialog;
-            let peer = (self.purpose == super::Purpose::Session).then(|| std::sync::Arc::new(super::forward::peer_of(&ends[1 - side])));
+            let peer = (self.purpose == super::Purpose::Session)
+                .then(|| std::sync::Arc::new(super::forward::peer_of(&ends[1 - side])));
             core.dialogs.insert(
                 dialog_key(&dialog.call_id, &dialog.local_tag, &dialog.remote_tag),
                 DialogPlace { call: self.key, pair: id, side, peer },
@@ -204,7 +215,11 @@ impl Call {
         let Some(position) = self.pairs.iter().position(|pair| pair.id == id) else { return };
         let pair = self.pairs.remove(position);
         for end in pair.ends {
-            core.dialogs.remove(&dialog_key(&end.dialog.call_id, &end.dialog.local_tag, &end.dialog.remote_tag));
+            core.dialogs.remove(&dialog_key(
+                &end.dialog.call_id,
+                &end.dialog.local_tag,
+                &end.dialog.remote_tag,
+            ));
             for timer in end.repeat.map(|repeat| repeat.timer).into_iter().chain(end.session.timer) {
                 core.timers.cancel(timer);
             }
@@ -213,7 +228,8 @@ impl Call {
             core.timers.cancel(timer);
             core.reject(server, &request, 487, |response| response);
         }
-        let (gone, kept): (Vec<Forward>, Vec<Forward>) = std::mem::take(&mut self.forwards).into_iter().partition(|forward| forward.pair == id);
+        let (gone, kept): (Vec<Forward>, Vec<Forward>) =
+            std::mem::take(&mut self.forwards).into_iter().partition(|forward| forward.pair == id);
         self.forwards = kept;
         for forward in gone {
             if let Some(server) = forward.server {
@@ -224,12 +240,22 @@ impl Call {
     }
 
     /// Repeats a response until it is acknowledged.
-    pub(super) fn repeat_until_acknowledged(&mut self, pair: u32, side: usize, server: ServerId, status: u16, response: Bytes, core: &mut Core) {
+    pub(super) fn repeat_until_acknowledged(
+        &mut self,
+        pair: u32,
+        side: usize,
+        server: ServerId,
+        status: u16,
+        response: Bytes,
+        core: &mut Core,
+    ) {
         let interval = core.config.timers.t1;
         let until = core.now.monotonic + 64 * interval;
         let timer = self.schedule(interval, super::CallTimer::Repeat(pair, side as u8), core);
         let Some(pair) = self.pair_mut(pair) else { return };
-        if let Some(old) = pair.ends[side].repeat.replace(Repeat { server, status, response, interval, until, timer }) {
+        if let Some(old) =
+            pair.ends[side].repeat.replace(Repeat { server, status, response, interval, until, timer })
+        {
             core.timers.cancel(old.timer);
         }
     }
@@ -248,7 +274,8 @@ impl Call {
         let Some(repeat) = &mut pair.ends[side].repeat else { return };
         if now < repeat.until {
             // Provisional responses double without a bound (RFC 3262 §3), 2xx up to T2.
-            repeat.interval = if repeat.status < 200 { repeat.interval * 2 } else { (repeat.interval * 2).min(t2) };
+            repeat.interval =
+                if repeat.status < 200 { repeat.interval * 2 } else { (repeat.interval * 2).min(t2) };
             repeat.timer = core.timers.schedule(now + repeat.interval, key);
             let (server, status, response) = (repeat.server, repeat.status, repeat.response.clone());
             if !flow.transport.is_reliable() || status < 200 {
@@ -271,7 +298,9 @@ impl Call {
         if self.is_over() {
             return;
         }
-        let is_awaited = self.pair(id).is_some_and(|pair| pair.ends[side].repeat.as_ref().is_some_and(|repeat| repeat.status >= 200));
+        let is_awaited = self
+            .pair(id)
+            .is_some_and(|pair| pair.ends[side].repeat.as_ref().is_some_and(|repeat| repeat.status >= 200));
         self.stop_repeating(id, side, core);
         let Some(pair) = self.pair_mut(id) else { return };
         pair.ends[side].dialog.flow = flow_of(&pair.ends[side].dialog.flow, flow);
@@ -280,7 +309,8 @@ impl Call {
         }
         pair.owed_ack = None;
         let exchange = pair.exchange.take();
-        let description = sip_wire::multipart::session_description(ack).map(|range| ack.body_bytes().slice(range));
+        let description =
+            sip_wire::multipart::session_description(ack).map(|range| ack.body_bytes().slice(range));
         match (exchange, description) {
             (Some(exchange), Some(sdp)) => self.answer_in_ack(id, side, exchange, sdp, core),
             (Some(_), None) => {

@@ -37,7 +37,8 @@ pub(super) fn learn_timer(end: &mut End, response: &Message) {
         return;
     };
     end.session.interval = interval_of(value);
-    end.session.we_refresh = !parameter(value, b"refresher").is_some_and(|who| who.eq_ignore_ascii_case(b"uas"));
+    end.session.we_refresh =
+        !parameter(value, b"refresher").is_some_and(|who| who.eq_ignore_ascii_case(b"uas"));
 }
 
 fn interval_of(value: &[u8]) -> Option<Duration> {
@@ -64,7 +65,11 @@ impl Call {
         let Some(pair) = self.pair(id) else { return };
         let session = &pair.ends[side].session;
         let after = session.interval.map(|interval| {
-            if session.we_refresh { interval / 2 } else { interval.saturating_sub((interval / 3).min(Duration::from_secs(32))) }
+            if session.we_refresh {
+                interval / 2
+            } else {
+                interval.saturating_sub((interval / 3).min(Duration::from_secs(32)))
+            }
         });
         let timer = after.map(|after| self.schedule(after, CallTimer::Session(id, side as u8), core));
         let Some(pair) = self.pair_mut(id) else { return };
@@ -85,7 +90,13 @@ impl Call {
         self.arm_session_timer(id, side, core);
     }
 
-    pub(super) fn session_headers(&self, id: u32, side: usize, method: Method<'_>, core: &Core) -> Option<(String, String)> {
+    pub(super) fn session_headers(
+        &self,
+        id: u32,
+        side: usize,
+        method: Method<'_>,
+        core: &Core,
+    ) -> Option<(String, String)> {
         if method != Method::INVITE && method != Method::UPDATE {
             return None;
         }

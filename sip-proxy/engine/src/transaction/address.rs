@@ -84,7 +84,8 @@ fn stamped_value(value: &[u8], source: IpAddr, port: u16, with_port: bool) -> Ve
 /// §18.2.2). A `maddr` is not followed: it would let a stranger aim our responses.
 pub(super) fn reply_port(request: &Message, flow: &Flow) -> u16 {
     let Ok(via) = request.via() else { return flow.remote.port() };
-    let is_behind_nat = literal(via.host.as_bytes()).is_some_and(|host| host != flow.remote.ip().to_canonical());
+    let is_behind_nat =
+        literal(via.host.as_bytes()).is_some_and(|host| host != flow.remote.ip().to_canonical());
     if via.has_rport() || is_behind_nat { flow.remote.port() } else { via.port.unwrap_or(5060) }
 }
 

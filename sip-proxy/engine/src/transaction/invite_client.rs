@@ -89,7 +89,9 @@ impl InviteClient {
     /// Leaves the wish to cancel to the machine that starts over (see [`with_cancel`](Self::with_cancel)).
     pub(super) fn take_cancel(&mut self) -> Cancel {
         match self {
-            Self::Calling { cancel, .. } | Self::Proceeding { cancel, .. } => std::mem::replace(cancel, Cancel::No),
+            Self::Calling { cancel, .. } | Self::Proceeding { cancel, .. } => {
+                std::mem::replace(cancel, Cancel::No)
+            }
             Self::Completed { .. } | Self::Accepted => Cancel::No,
         }
     }

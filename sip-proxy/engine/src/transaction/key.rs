@@ -49,7 +49,9 @@ fn server(request: &Message, method: Method<'_>) -> Option<Box<[u8]>> {
         None => {
             let top_via = request.value(Name::Via)?;
             let from = request.from().ok()?;
-            for part in [request.request_uri()?, from.tag().unwrap_or_default(), request.call_id().ok()?, top_via] {
+            for part in
+                [request.request_uri()?, from.tag().unwrap_or_default(), request.call_id().ok()?, top_via]
+            {
                 key.push(0);
                 key.extend_from_slice(part);
             }

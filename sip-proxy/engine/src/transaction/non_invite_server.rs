@@ -50,8 +50,4 @@ impl NonInviteServer {
             }
         }
     }
-
-    pub(super) fn is_answered(&self) -> bool {
-        matches!(self, Self::Completed { .. })
-    }
 }

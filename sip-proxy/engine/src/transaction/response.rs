@@ -10,7 +10,9 @@ pub fn response_to(request: &Message, status: u16, reason: Option<&[u8]>, to_tag
     let mut response = Builder::response(status, reason.unwrap_or_else(|| reason_of(status).as_bytes()));
     for line in request.lines() {
         match line.name {
-            Name::Via | Name::From | Name::CallId | Name::CSeq => response = response.header(line.name, line.value),
+            Name::Via | Name::From | Name::CallId | Name::CSeq => {
+                response = response.header(line.name, line.value)
+            }
             Name::To => {
                 let tag = to_tag.filter(|_| request.to().is_ok_and(|to| to.tag().is_none()));
                 response = match tag {
@@ -65,11 +67,17 @@ fn follower(invite: &Message, method: Method<'_>, to: &[u8]) -> Option<Builder> 
 
 /// A To tag for an answer that no user of the layer gives: the same for the same request (RFC 3261 §8.2.7).
 pub(super) fn stateless_tag(key: &[u8]) -> String {
-    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    });
     format!("s{hash:016x}")
 }
 
 /// The usual reason phrase of a status code (RFC 3261 §21 and the IANA registry).
+#[expect(
+    clippy::match_overlapping_arm,
+    reason = "the classes come last and stand for what has no phrase of its own"
+)]
 pub fn reason_of(status: u16) -> &'static str {
     match status {
         100 => "Trying",

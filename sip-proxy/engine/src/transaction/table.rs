@@ -13,10 +13,10 @@ use super::invite_server::InviteServer;
 use super::machine::{Alarm, Clock, Handle, Port, Step};
 use super::non_invite_client::NonInviteClient;
 use super::non_invite_server::NonInviteServer;
-use crate::slots::Slots;
 use super::{ClientId, Event, ServerId, address, key, response};
 use crate::config::{Config, Listener, TimerValues};
 use crate::io::{ConnectionId, Flow, ListenerId, Notice, Output, Ticket, Transport};
+use crate::slots::Slots;
 use crate::time::Now;
 use crate::timer::TimerQueue;
 
@@ -151,7 +151,13 @@ impl<O: Copy> Transactions<O> {
 
     /// A message from the wire. Retransmissions, ACKs to failures, CANCELs and 100s are dealt with here; what the user
     /// must see comes back.
-    pub fn receive(&mut self, flow: Flow, message: Message, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+    pub fn receive(
+        &mut self,
+        flow: Flow,
+        message: Message,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> Option<Event<O>> {
         match message.status() {
             Some(status) => self.receive_response(flow, status, message, now, out),
             None => self.receive_request(flow, message, now, out),
@@ -173,7 +179,9 @@ impl<O: Copy> Transactions<O> {
         out: &mut VecDeque<Output>,
     ) -> ClientId {
         match self.over_stream(&to, &request) {
-            Some((flow, enlarged)) => self.start_client(flow, server_name, enlarged, Some(owner), Some((to, request)), now, out),
+            Some((flow, enlarged)) => {
+                self.start_client(flow, server_name, enlarged, Some(owner), Some((to, request)), now, out)
+            }
             None => self.start_client(to, server_name, request, Some(owner), None, now, out),
         }
     }
@@ -191,7 +199,14 @@ impl<O: Copy> Transactions<O> {
 
     /// Answers a request, along RFC 3261 §18.2.2 and RFC 3581. More 2xx after the first 2xx to an INVITE are sent as
     /// given (the user repeats them until the ACK, RFC 3261 §13.3.1.4); anything else after a final response is dropped.
-    pub fn respond(&mut self, server: ServerId, status: u16, response: Bytes, now: Now, out: &mut VecDeque<Output>) {
+    pub fn respond(
+        &mut self,
+        server: ServerId,
+        status: u16,
+        response: Bytes,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) {
         let Some(entry) = self.servers.get_mut(server.index, server.generation) else { return };
         let mut port = server_port!(self, entry, server, now, out);
         let step = match &mut entry.machine {
@@ -232,10 +247,19 @@ impl<O: Copy> Transactions<O> {
     }
 
     /// A connection closed. Requests that could only be answered over it have failed; responses find another way.
-    pub fn connection_closed(&mut self, connection: ConnectionId, now: Now, out: &mut VecDeque<Output>) -> Vec<Event<O>> {
+    pub fn connection_closed(
+        &mut self,
+        connection: ConnectionId,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> Vec<Event<O>> {
         let lowest = Handle::Client(ClientId { index: 0, generation: 0 });
-        let affected: Vec<Handle> =
-            self.connections.range((connection.0, lowest)..).take_while(|entry| entry.0 == connection.0).map(|entry| entry.1).collect();
+        let affected: Vec<Handle> = self
+            .connections
+            .range((connection.0, lowest)..)
+            .take_while(|entry| entry.0 == connection.0)
+            .map(|entry| entry.1)
+            .collect();
         let mut events = Vec::new();
         for handle in affected {
             self.connections.remove(&(connection.0, handle));
@@ -308,7 +332,14 @@ impl<O: Copy> Transactions<O> {
         self.len() == 0 && self.timers.is_empty()
     }
 
-    fn receive_response(&mut self, flow: Flow, status: u16, message: Message, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+    fn receive_response(
+        &mut self,
+        flow: Flow,
+        status: u16,
+        message: Message,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> Option<Event<O>> {
         let found = key::of_client(&message).and_then(|key| self.client_keys.get(&*key).copied());
         let Some(id) = found else { return Some(Event::Stray { flow, message }) };
         let client = self.clients.get_mut(id.index, id.generation)?;
@@ -327,10 +358,21 @@ impl<O: Copy> Transactions<O> {
         Some(Event::Response { client: id, owner, message })
     }
 
-    fn receive_request(&mut self, flow: Flow, message: Message, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+    fn receive_request(
+        &mut self,
+        flow: Flow,
+        message: Message,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> Option<Event<O>> {
         let method = message.method()?;
         let Some(key) = key::of_server(&message) else {
-            notice(out, "request_unmatchable", &flow, "a request without a readable Via, From, Call-ID or CSeq was dropped");
+            notice(
+                out,
+                "request_unmatchable",
+                &flow,
+                "a request without a readable Via, From, Call-ID or CSeq was dropped",
+            );
             return None;
         };
         let is_ack = method == Method::ACK;
@@ -348,7 +390,11 @@ impl<O: Copy> Transactions<O> {
             self.refuse(&flow, &key, &message, out);
             return None;
         }
-        let reply_port = if flow.transport.is_reliable() { flow.remote.port() } else { address::reply_port(&message, &flow) };
+        let reply_port = if flow.transport.is_reliable() {
+            flow.remote.port()
+        } else {
+            address::reply_port(&message, &flow)
+        };
         let server = self.start_server(key.into(), flow, reply_port, is_invite, now, out);
         if is_cancel {
             return self.receive_cancel(server, message, now, out);
@@ -403,13 +449,23 @@ impl<O: Copy> Transactions<O> {
 
     /// A CANCEL answers for itself (RFC 3261 §9.2): 200 if its INVITE is known, with the tag that the INVITE's responses
     /// carry where there is one, 481 otherwise. It has no effect on an INVITE that has its final response.
-    fn receive_cancel(&mut self, server: ServerId, cancel: Message, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+    fn receive_cancel(
+        &mut self,
+        server: ServerId,
+        cancel: Message,
+        now: Now,
+        out: &mut VecDeque<Output>,
+    ) -> Option<Event<O>> {
         let invite = key::of_cancelled(&cancel).and_then(|key| self.server_keys.get(&*key).copied());
         let entry = invite.and_then(|id| self.servers.get(id.index, id.generation));
         let (status, is_answered, tag) = match entry.map(|entry| &entry.machine) {
             Some(ServerMachine::Invite(machine)) => {
                 let last = machine.last().and_then(|last| Message::parse(last.clone()).ok());
-                (200, machine.is_answered(), last.and_then(|last| Some(String::from_utf8_lossy(last.to().ok()?.tag()?).into_owned())))
+                (
+                    200,
+                    machine.is_answered(),
+                    last.and_then(|last| Some(String::from_utf8_lossy(last.to().ok()?.tag()?).into_owned())),
+                )
             }
             Some(ServerMachine::NonInvite(_)) | None => (481, true, None),
         };
@@ -423,7 +479,9 @@ impl<O: Copy> Transactions<O> {
     fn refuse(&mut self, flow: &Flow, key: &[u8], request: &Message, out: &mut VecDeque<Output>) {
         let tag = response::stateless_tag(key);
         let retry_after = self.retry_after.as_secs().max(1).to_string();
-        let answer = response::response_to(request, 503, None, Some(&tag)).header(Name::RetryAfter, retry_after.as_bytes()).finish();
+        let answer = response::response_to(request, 503, None, Some(&tag))
+            .header(Name::RetryAfter, retry_after.as_bytes())
+            .finish();
         let mut reply = *flow;
         if !flow.transport.is_reliable() {
             reply.remote.set_port(address::reply_port(request, flow));
@@ -432,6 +490,7 @@ impl<O: Copy> Transactions<O> {
         notice(out, "transactions_exhausted", flow, "503: the limit of transactions is reached");
     }
 
+    #[expect(clippy::too_many_arguments, reason = "all that a transaction holds")]
     fn start_client(
         &mut self,
         flow: Flow,
@@ -465,7 +524,16 @@ impl<O: Copy> Transactions<O> {
             } else {
                 ClientMachine::NonInvite(NonInviteClient::start(request, &mut port))
             };
-            Client { key: Arc::clone(&key), owner, flow, server_name, clock, machine, fallback: fallback.map(Box::new), attempt: 0 }
+            Client {
+                key: Arc::clone(&key),
+                owner,
+                flow,
+                server_name,
+                clock,
+                machine,
+                fallback: fallback.map(Box::new),
+                attempt: 0,
+            }
         });
         let id = ClientId { index, generation };
         self.client_keys.insert(key, id);
@@ -548,7 +616,8 @@ impl<O: Copy> Transactions<O> {
 
     fn server_resend(&mut self, id: ServerId, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
         let server = self.servers.get_mut(id.index, id.generation)?;
-        let trying = server.request.as_deref().map(|request| response::response_to(request, 100, None, None).finish());
+        let trying =
+            server.request.as_deref().map(|request| response::response_to(request, 100, None, None).finish());
         let mut port = server_port!(self, server, id, now, out);
         if let ServerMachine::Invite(machine) = &mut server.machine {
             match trying {
@@ -572,7 +641,8 @@ impl<O: Copy> Transactions<O> {
 
     fn server_end(&mut self, id: ServerId) -> Option<Event<O>> {
         let server = self.servers.get(id.index, id.generation)?;
-        let is_unacknowledged = matches!(&server.machine, ServerMachine::Invite(machine) if machine.end() == Step::TellAndEnd);
+        let is_unacknowledged =
+            matches!(&server.machine, ServerMachine::Invite(machine) if machine.end() == Step::TellAndEnd);
         self.remove_server(id);
         is_unacknowledged.then_some(Event::NoAck { invite: id })
     }
@@ -615,7 +685,9 @@ impl<O: Copy> Transactions<O> {
             return None;
         }
         let sibling = self.listeners.iter().position(|other| {
-            other.realm == listener.realm && other.transport == Transport::Tcp && other.address.is_ipv4() == listener.address.is_ipv4()
+            other.realm == listener.realm
+                && other.transport == Transport::Tcp
+                && other.address.is_ipv4() == listener.address.is_ipv4()
         })?;
         let flow = Flow {
             listener: ListenerId(u16::try_from(sibling).ok()?),
@@ -645,7 +717,12 @@ fn ticket(handle: Handle, attempt: u8) -> Ticket {
         Handle::Client(id) => (id.index, id.generation, 0),
         Handle::Server(id) => (id.index, id.generation, 1),
     };
-    Ticket(u64::from(index) | (u64::from(generation & 0x3fff_ffff) << 32) | (u64::from(attempt & 1) << 62) | (side << 63))
+    Ticket(
+        u64::from(index)
+            | (u64::from(generation & 0x3fff_ffff) << 32)
+            | (u64::from(attempt & 1) << 62)
+            | (side << 63),
+    )
 }
 
 fn owner_of(ticket: Ticket) -> Option<(Handle, u8)> {
