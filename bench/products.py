@@ -5,9 +5,10 @@ import os
 import shutil
 from pathlib import Path
 
-from rig import ACCESS, CORE, settle
+from rig import ACCESS, CORE, settle, sh
 
 HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 
 
 class KamailioRtpengine:
@@ -55,7 +56,15 @@ class Sbc:
 
     def __init__(self, rig):
         configuration = rig.folder / "sbc.toml"
-        configuration.write_text(self.template.read_text().replace("@VAR@", str(rig.folder)))
+        script, self.database = ROOT / "deploy/dev/postgres.sh", rig.folder / "database"
+        self.database.mkdir()
+        rig.folder.chmod(0o755)
+        url = sh(script, "start", self.database).strip()
+        rig.finally_do(lambda: sh(script, "remove", self.database))
+        configuration.write_text(self.template.read_text().replace("@VAR@", str(rig.folder)).replace("@DATABASE_URL@", url))
+        sh(self.program(), "migrate", "--config", configuration)
+        sh("psql", "-q", url, "-c", "INSERT INTO trunk (name, realm, host, port, transport) VALUES ('answerer', 'core', '203.0.113.12', 5060, 'udp');"
+           "INSERT INTO route (trunk) VALUES ('answerer')")
         serving = rig.start("product", 1, self.program(), "serve", "--config", configuration)
         settle(2)
         self.processes = [serving]

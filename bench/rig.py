@@ -14,7 +14,7 @@ PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def sh(*argv):
-    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    return subprocess.run([str(word) for word in argv], check=True, capture_output=True, text=True).stdout
 
 
 class Rig:
@@ -27,6 +27,7 @@ class Rig:
         self.tag = f"bench{os.getpid()}"
         self.folder = Path(tempfile.mkdtemp(prefix="sbc-bench-"))
         self.processes = []
+        self.last = []
         for host in ("caller", "product", "answerer"):
             sh("ip", "netns", "add", self.namespace(host))
             sh("ip", "-n", self.namespace(host), "link", "set", "lo", "up")
@@ -62,9 +63,15 @@ class Rig:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
 
+    def finally_do(self, task):
+        """Done when everything has been stopped."""
+        self.last.append(task)
+
     def close(self):
         for process in reversed(self.processes):
             self.stop(process)
+        for task in self.last:
+            task()
         for host in ("caller", "product", "answerer"):
             subprocess.run(["ip", "netns", "del", self.namespace(host)], check=False)
         shutil.rmtree(self.folder, ignore_errors=True)
