@@ -28,7 +28,7 @@ run: ## build, start a private PostgreSQL and the SBC, say what to do next (LIST
 test: ## all tests, with short versions of the long ones
 	@tests/lab/install.sh test
 	@mkdir -p '$(SBC_LAB_OUT)'
-	@$(CARGO) build --quiet -p sbc
+	@$(CARGO) build --quiet --profile test -p sbc
 	@if cargo nextest --version >/dev/null 2>&1; then $(NEXTEST) --workspace --all-targets; \
 	else $(CARGO) test --workspace --no-fail-fast; fi
 	@$(CARGO) test --workspace --doc --quiet
