@@ -96,20 +96,14 @@ pub(crate) fn admit(
     }
     let caller = match realm.authentication {
         Authentication::Open => Caller::Anonymous,
-        Authentication::KnownSource => {
-            match core
-                .policy
-                .as_ref()
-                .and_then(|policy| policy.source(realm.id, flow.remote.ip().to_canonical()))
-            {
-                Some(name) => Caller::Trunk { name },
-                None => {
-                    core.notice("unknown_source", Some(flow.remote), "a request from an address that is no trunk's; add it to trunk_addresses if it should be one");
-                    core.reject(server, request, 403, |response| response);
-                    return Admission::Refused;
-                }
+        Authentication::KnownSource => match core.peer_of(&flow) {
+            Some(name) => Caller::Trunk { name },
+            None => {
+                core.notice("unknown_source", Some(flow.remote), "a request from an address, or with a certificate, that is no trunk's; add it to the trunk if it should be one");
+                core.reject(server, request, 403, |response| response);
+                return Admission::Refused;
             }
-        }
+        },
         Authentication::RegisteredFlow => match registrar.by_flow(&flow) {
             Some(aor) => Caller::Subscriber { aor },
             None => {

@@ -12,7 +12,7 @@ use crate::call::{CallKey, CallTimer};
 use crate::config::{Config, Listener, Realm};
 use crate::event::{CallEvent, CallEventKind};
 use crate::ids::Ids;
-use crate::io::{Flow, ListenerId, Notice, Output, RealmId, Transport};
+use crate::io::{ConnectionId, Flow, ListenerId, Notice, Output, RealmId, Transport};
 use crate::question::{Policy, QuestionId, Resolve};
 use crate::time::Now;
 use crate::timer::{TimerId, TimerQueue};
@@ -85,6 +85,8 @@ pub(crate) struct Core {
     /// Dialogs that a Refer-To of ours names, by the token in it.
     pub(crate) transfers: AHashMap<Box<[u8]>, Arc<Peer>>,
     pub(crate) transfer_order: VecDeque<Box<[u8]>>,
+    /// Names in the certificates of connections' peers.
+    pub(crate) certificates: AHashMap<ConnectionId, Arc<[Arc<str>]>>,
     pub(crate) draining: bool,
 }
 
@@ -104,6 +106,14 @@ impl Core {
 
     pub(crate) fn realm_of(&self, flow: &Flow) -> Option<&Realm> {
         self.config.realm_of(flow.listener)
+    }
+
+    /// The trunk that a request over `flow` comes from.
+    pub(crate) fn peer_of(&self, flow: &Flow) -> Option<Arc<str>> {
+        let realm = self.realm_of(flow)?.id;
+        let names = flow.connection.and_then(|connection| self.certificates.get(&connection));
+        let names = names.map(|names| &**names).unwrap_or_default();
+        self.policy.as_ref()?.peer(realm, flow.remote.ip().to_canonical(), names)
     }
 
     pub(crate) fn notice(

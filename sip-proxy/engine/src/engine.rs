@@ -52,6 +52,7 @@ impl Engine {
             next_question: 0,
             transfers: AHashMap::new(),
             transfer_order: VecDeque::new(),
+            certificates: AHashMap::new(),
             draining: false,
         };
         let registrar = Registrar::new(&mut core);
@@ -73,7 +74,9 @@ impl Engine {
                     self.on_event(event);
                 }
             }
+            Input::Identified { connection, names } => drop(self.core.certificates.insert(connection, names)),
             Input::Closed { connection } => {
+                self.core.certificates.remove(&connection);
                 for event in self.core.transactions.connection_closed(connection, now, &mut self.core.out) {
                     self.on_event(event);
                 }
@@ -101,6 +104,12 @@ impl Engine {
             }
             Input::Command(command) => self.on_command(command),
         }
+    }
+
+    /// Whether the shell is behind with its work: then what is new gets 503 with Retry-After at once, and only what is
+    /// in a dialog, CANCEL and ACK are served.
+    pub fn refuse_new(&mut self, refuse: bool) {
+        self.core.transactions.refuse_new(refuse);
     }
 
     /// What is due at `now`.

@@ -99,6 +99,13 @@ pub enum Input {
         /// Which.
         ticket: Ticket,
     },
+    /// The certificate of a connection's peer was verified. Before any message over the connection.
+    Identified {
+        /// Which.
+        connection: ConnectionId,
+        /// The names that the certificate bears, in lower case (RFC 5922 §7.1).
+        names: Arc<[Arc<str>]>,
+    },
     /// A connection was closed.
     Closed {
         /// Which.

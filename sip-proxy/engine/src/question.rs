@@ -21,6 +21,14 @@ pub trait Policy: Debug + Send + Sync {
     /// The trunk that an address of a realm belongs to.
     fn source(&self, realm: RealmId, address: IpAddr) -> Option<Arc<str>>;
 
+    /// The trunk that sends from an address of a realm over a connection whose verified certificate bears these names
+    /// (none over UDP or TCP, or without a certificate). A snapshot whose trunks are known by certificate decides by
+    /// it; by default the address is all that counts.
+    fn peer(&self, realm: RealmId, address: IpAddr, names: &[Arc<str>]) -> Option<Arc<str>> {
+        let _ = names;
+        self.source(realm, address)
+    }
+
     /// Where a request shall go.
     fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal>;
 

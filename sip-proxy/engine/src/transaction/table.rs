@@ -25,6 +25,7 @@ use crate::timer::TimerQueue;
 pub struct Transactions<O: Copy> {
     values: TimerValues,
     limit: usize,
+    refuses_new: bool,
     retry_after: Duration,
     trying_after: Duration,
     listeners: Vec<Listener>,
@@ -122,6 +123,7 @@ impl<O: Copy> Transactions<O> {
         Self {
             values,
             limit,
+            refuses_new: false,
             retry_after: Duration::from_secs(5),
             trying_after: Duration::ZERO,
             listeners: Vec::new(),
@@ -140,6 +142,11 @@ impl<O: Copy> Transactions<O> {
         self.limit = config.limits.transactions;
         self.retry_after = config.limits.retry_after;
         self.listeners.clone_from(&config.listeners);
+    }
+
+    /// Refuses what is in no dialog, as if the limit were reached.
+    pub fn refuse_new(&mut self, refuse: bool) {
+        self.refuses_new = refuse;
     }
 
     /// How long an INVITE may go unanswered before it gets 100. Zero, the default, means at the next
@@ -386,7 +393,7 @@ impl<O: Copy> Transactions<O> {
         let is_invite = method == Method::INVITE;
         let is_in_dialog = message.to().is_ok_and(|to| to.tag().is_some());
         let message = address::stamp(message, &flow)?;
-        if self.len() >= self.limit && !is_in_dialog && !is_cancel {
+        if (self.refuses_new || self.len() >= self.limit) && !is_in_dialog && !is_cancel {
             self.refuse(&flow, &key, &message, out);
             return None;
         }
@@ -487,7 +494,12 @@ impl<O: Copy> Transactions<O> {
             reply.remote.set_port(address::reply_port(request, flow));
         }
         self.send_stateless(reply, answer, out);
-        notice(out, "transactions_exhausted", flow, "503: the limit of transactions is reached");
+        let (kind, detail) = if self.refuses_new {
+            ("overloaded", "503: the signalling thread is behind; more shards or another node would help")
+        } else {
+            ("transactions_exhausted", "503: the limit of transactions is reached")
+        };
+        notice(out, kind, flow, detail);
     }
 
     #[expect(clippy::too_many_arguments, reason = "all that a transaction holds")]
