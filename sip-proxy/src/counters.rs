@@ -43,12 +43,24 @@ pub struct ShardCounters {
     pub forwarded: Count,
     /// Sends that failed.
     pub send_failed: Count,
-    /// Datagrams dropped by address list.
+    /// Datagrams, messages and connections dropped by address list.
     pub denied: Count,
     /// Datagrams and stream messages dropped by a source's token bucket.
     pub limited: Count,
+    /// Requests of scanners, dropped.
+    pub scanners: Count,
+    /// Letters of other threads that found the inbox full and were dropped.
+    pub inbox_full: Count,
+    /// Whether the shard is behind and refuses what is new (gauge, 0 or 1).
+    pub is_behind: Count,
     /// Open connections (gauge).
     pub connections: Count,
+    /// Connections refused because there are too many, in all or of one source.
+    pub connections_refused: Count,
+    /// Connections closed because their peer did not take what was sent.
+    pub connections_stalled: Count,
+    /// Connections closed because their peer said nothing, or did not end what it began, for too long.
+    pub connections_idle: Count,
     /// TLS handshakes that failed.
     pub handshakes_failed: Count,
     /// Calls (gauge).

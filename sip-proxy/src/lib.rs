@@ -4,14 +4,22 @@
 //! connection, finds the home of a message by its slot and hands it over, at most one hop; sends go back through the
 //! connection's owner. Nothing is shared between shards but counters.
 
+pub mod address_list;
+mod batch;
+mod buckets;
 pub mod clock;
 pub mod counters;
 pub mod dns;
 pub mod filter;
+mod gate;
+mod life;
 mod link;
+mod overload;
 pub mod plane;
+mod scanner;
 mod shard;
 mod stream;
+mod stun;
 pub mod tls;
 mod udp;
 

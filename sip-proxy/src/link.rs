@@ -1,10 +1,22 @@
-//! What shards tell each other.
+//! What shards tell each other, and what the rest of the program tells a shard.
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sip_engine::io::{ConnectionId, Flow, Input, Ticket};
+use sip_engine::io::{Command, ConnectionId, Flow, Input, Ticket};
 use tokio::sync::mpsc;
+
+use crate::counters::ShardCounters;
+
+/// Letters that may wait in a shard's inbox.
+const INBOX: usize = 16_384;
+
+/// Of these only an operator's words may take the last ones: a shard that drowns can still be told to drain.
+const RESERVED: usize = 64;
+
+/// A message handed over by another shard is dropped when so many letters wait: its sender repeats it, while a reply of
+/// media or DNS comes once.
+const MESSAGES: usize = 4_096;
 
 /// A send on its way to the shard that owns the connection, and back if it fails.
 #[derive(Debug, Clone)]
@@ -21,25 +33,65 @@ pub(crate) struct Transmission {
 #[derive(Debug)]
 pub(crate) enum Letter {
     Input(Box<Input>),
-    Transmit(Transmission),
+    Transmit(Box<Transmission>),
     Close(ConnectionId),
     Stop,
 }
 
-/// The way into one shard, from any thread.
+impl Letter {
+    /// How many letters may wait before this one is refused.
+    fn room(&self) -> usize {
+        match self {
+            Letter::Input(input) => match **input {
+                Input::Received { .. } | Input::Refused { .. } => MESSAGES,
+                Input::Command(_) => INBOX,
+                _ => INBOX - RESERVED,
+            },
+            Letter::Transmit(_) | Letter::Close(_) => INBOX - RESERVED,
+            Letter::Stop => INBOX,
+        }
+    }
+}
+
+/// The way into one shard, from any thread. What waits is bounded; what does not fit is dropped and counted
+/// (`inbox_full`), and the timers of whoever waits for it deal with the loss.
 #[derive(Debug, Clone)]
 pub struct ShardHandle {
-    pub(crate) inbox: mpsc::UnboundedSender<Letter>,
+    inbox: mpsc::Sender<Letter>,
+    counters: Arc<ShardCounters>,
 }
 
 impl ShardHandle {
-    /// Hands an input to the shard's engine. A shard that has stopped takes nothing; its calls are gone with it.
-    pub fn input(&self, input: Input) {
-        let _ = self.inbox.send(Letter::Input(Box::new(input)));
+    pub(crate) fn new(counters: Arc<ShardCounters>) -> (Self, mpsc::Receiver<Letter>) {
+        let (inbox, receiver) = mpsc::channel(INBOX);
+        (Self { inbox, counters }, receiver)
     }
 
-    pub(crate) fn send(&self, letter: Letter) {
-        let _ = self.inbox.send(letter);
+    /// Hands an input to the shard's engine. A shard that has stopped takes nothing; its calls are gone with it.
+    pub fn input(&self, input: Input) {
+        let is_command = matches!(input, Input::Command(_));
+        if !self.send(Letter::Input(Box::new(input))) && is_command && !self.inbox.is_closed() {
+            tracing::error!("a command was lost: the signalling shard has been stuck for long");
+        }
+    }
+
+    /// The same for an operator's word.
+    pub fn command(&self, command: Command) {
+        self.input(Input::Command(command));
+    }
+
+    /// Whether the letter was taken.
+    pub(crate) fn send(&self, letter: Letter) -> bool {
+        let taken = self.waiting() < letter.room() && self.inbox.try_send(letter).is_ok();
+        if !taken && !self.inbox.is_closed() {
+            self.counters.inbox_full.up();
+        }
+        taken
+    }
+
+    /// Letters that wait.
+    pub(crate) fn waiting(&self) -> usize {
+        INBOX - self.inbox.capacity()
     }
 }
 
@@ -49,4 +101,36 @@ pub(crate) const OWNER_SHIFT: u32 = 48;
 /// Which shard owns a connection.
 pub(crate) fn owner(connection: ConnectionId) -> usize {
     (connection.0 >> OWNER_SHIFT) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn closed(number: u64) -> Input {
+        Input::Closed { connection: ConnectionId(number) }
+    }
+
+    #[test]
+    fn a_full_inbox_drops_and_counts_but_takes_an_operators_word() {
+        let counters = Arc::new(ShardCounters::default());
+        let (handle, mut inbox) = ShardHandle::new(counters.clone());
+        for number in 0..INBOX as u64 {
+            handle.input(closed(number));
+        }
+        assert_eq!(handle.waiting(), INBOX - RESERVED);
+        assert_eq!(counters.inbox_full.get(), RESERVED as u64);
+        handle.command(Command::Drain);
+        assert_eq!(handle.waiting(), INBOX - RESERVED + 1);
+
+        let mut last = None;
+        while let Ok(letter) = inbox.try_recv() {
+            last = Some(letter);
+        }
+        let drained =
+            matches!(&last, Some(Letter::Input(input)) if matches!(**input, Input::Command(Command::Drain)));
+        assert!(drained, "{last:?}");
+        handle.input(closed(1));
+        assert_eq!(handle.waiting(), 1);
+    }
 }

@@ -9,15 +9,15 @@ use std::time::Duration;
 use sip_engine::Engine;
 use sip_engine::config::Config;
 use sip_engine::io::{Input, Output, Transport};
+use sip_engine::slot::Slot;
 use sip_engine::time::Now;
-use tokio::sync::mpsc;
 
 use crate::clock::Clock;
 use crate::counters::ShardCounters;
 use crate::filter::FilterSettings;
+use crate::life::{Part, Sockets};
 use crate::link::Letter;
 pub use crate::link::ShardHandle;
-use crate::shard::{self, Sockets};
 use crate::tls::TlsIdentity;
 use crate::{stream, udp};
 
@@ -52,12 +52,14 @@ pub struct PlaneSettings {
     pub receive_buffer: usize,
     /// Connections of one shard.
     pub connections: usize,
+    /// Of these, connections with one address: one host can't take all.
+    pub connections_per_source: usize,
     /// A connection that says nothing for so long is closed.
     pub idle: Duration,
 }
 
 impl PlaneSettings {
-    /// One shard, 4 MiB of receive buffer, 10,000 connections, closed after an hour of silence.
+    /// One shard, 4 MiB of receive buffer, 10,000 connections, 1,000 with one address, closed after an hour of silence.
     pub fn new(engine: Arc<Config>, listeners: Vec<ListenerSettings>) -> Self {
         Self {
             engine,
@@ -65,6 +67,7 @@ impl PlaneSettings {
             shards: 1,
             receive_buffer: 4 << 20,
             connections: 10_000,
+            connections_per_source: 1_000,
             idle: Duration::from_secs(3600),
         }
     }
@@ -115,33 +118,30 @@ impl SipPlane {
         H: Send,
     {
         let count = settings.shards.max(1);
-        let (shards, inboxes): (Vec<_>, Vec<_>) = (0..count)
-            .map(|_| {
-                let (inbox, receiver) = mpsc::unbounded_channel();
-                (ShardHandle { inbox }, receiver)
-            })
-            .unzip();
+        // All or none: a listener that can't be opened must not leave the threads of others behind.
+        let sockets = open_all(&settings, count)?;
         let counters: Vec<_> = (0..count).map(|_| Arc::new(ShardCounters::default())).collect();
-        let mut threads = Vec::with_capacity(count);
-        for (index, inbox) in inboxes.into_iter().enumerate() {
-            let part = shard::Part {
+        let (shards, inboxes): (Vec<_>, Vec<_>) = counters.iter().cloned().map(ShardHandle::new).unzip();
+        let mut plane = Self { shards, counters, threads: Vec::with_capacity(count) };
+        for (index, (inbox, sockets)) in inboxes.into_iter().zip(sockets).enumerate() {
+            let part = Part {
                 index,
                 settings: settings.clone(),
                 clock,
-                sockets: open(&settings)?,
-                links: shards.clone(),
+                sockets,
+                links: plane.shards.clone(),
                 inbox,
-                counters: counters[index].clone(),
+                counters: plane.counters[index].clone(),
                 engine: Engine::new(settings.engine.clone(), seed()),
-                host: Box::new(host(index, &shards)),
+                host: Box::new(host(index, &plane.shards)),
             };
             let thread = std::thread::Builder::new()
                 .name(format!("sip-{index}"))
                 .spawn(move || part.run())
                 .map_err(StartError::Thread)?;
-            threads.push(thread);
+            plane.threads.push(thread);
         }
-        Ok(Self { shards, counters, threads })
+        Ok(plane)
     }
 
     /// The ways into the shards.
@@ -175,7 +175,21 @@ impl Drop for SipPlane {
     }
 }
 
-fn open(settings: &PlaneSettings) -> Result<Sockets, StartError> {
+/// The shard that is a slot's home.
+pub fn shard_of(slot: Slot, shards: usize) -> usize {
+    usize::from(slot.number()) % shards.max(1)
+}
+
+fn open_all(settings: &PlaneSettings, count: usize) -> Result<Vec<Sockets>, StartError> {
+    if count > 1 {
+        // Sockets that share an address would share it with another program of the same user too; one that doesn't
+        // share finds it.
+        drop(open(settings, false)?);
+    }
+    (0..count).map(|_| open(settings, count > 1)).collect()
+}
+
+fn open(settings: &PlaneSettings, is_shared: bool) -> Result<Sockets, StartError> {
     let mut sockets = Sockets::default();
     for (index, listener) in settings.engine.listeners.iter().enumerate() {
         let fault =
@@ -186,11 +200,12 @@ fn open(settings: &PlaneSettings) -> Result<Sockets, StartError> {
         }
         match listener.transport {
             Transport::Udp => {
-                let socket = udp::bind(listener.address, settings.receive_buffer).map_err(fault)?;
+                let socket =
+                    udp::bind(listener.address, settings.receive_buffer, is_shared).map_err(fault)?;
                 sockets.datagram.push((index, socket));
             }
             Transport::Tcp | Transport::Tls => {
-                sockets.stream.push((index, stream::bind(listener.address).map_err(fault)?));
+                sockets.stream.push((index, stream::bind(listener.address, is_shared).map_err(fault)?));
             }
         }
     }

@@ -1,230 +1,141 @@
-//! One shard: a thread, an engine, its sockets.
+//! One shard: an engine, its sockets, and the way of a message between them.
 //!
 //! Tasks of the thread borrow the shard for the length of one step and never across an await, so that nothing is
 //! locked and everything an input causes is carried out before the next one is looked at.
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sip_engine::Engine;
-use sip_engine::io::{ConnectionId, Flow, Input, ListenerId, Output, Transport};
+use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Output, Ticket, Transport};
+use sip_engine::question::Policy;
 use sip_engine::slot::slot_of;
+use sip_engine::time::Now;
 use sip_wire::Message;
-use tokio::net::{TcpListener, UdpSocket};
-use tokio::sync::{Notify, mpsc};
-use tokio::task::LocalSet;
+use tokio::sync::Notify;
 
 use crate::clock::Clock;
 use crate::counters::ShardCounters;
-use crate::filter::{Filter, FilterSettings, Verdict};
+use crate::filter::Filter;
 use crate::link::{Letter, ShardHandle, Transmission, owner};
-use crate::plane::{Host, PlaneSettings};
-use crate::stream::{self, Connections, Listening, Outgoing};
-use crate::udp;
-
-/// Letters taken from the inbox before their outputs are carried out.
-const LETTERS: usize = 64;
+use crate::overload::Overload;
+use crate::plane::{Host, PlaneSettings, shard_of};
+use crate::stream::{Connections, Outgoing};
+use crate::udp::{self, Datagram, Endpoint, Flushed};
 
 /// Outputs and the inputs that answer them at once are worked off in turns; this many turns without an end would be a
 /// loop between engine and host.
 const TURNS: usize = 10_000;
 
-/// Sockets of one shard, bound before its thread starts, so that a failure stops the start.
-#[derive(Debug, Default)]
-pub(crate) struct Sockets {
-    pub(crate) datagram: Vec<(usize, std::net::UdpSocket)>,
-    pub(crate) stream: Vec<(usize, std::net::TcpListener)>,
-}
-
-/// All that a shard's thread takes along.
-pub(crate) struct Part {
-    pub(crate) index: usize,
-    pub(crate) settings: PlaneSettings,
-    pub(crate) clock: Clock,
-    pub(crate) sockets: Sockets,
-    pub(crate) links: Vec<ShardHandle>,
-    pub(crate) inbox: mpsc::UnboundedReceiver<Letter>,
-    pub(crate) counters: Arc<ShardCounters>,
-    pub(crate) engine: Engine,
-    pub(crate) host: Box<dyn Host + Send>,
-}
+/// The ticket of what no engine waits for.
+pub(crate) const NOBODY: Ticket = Ticket(u64::MAX);
 
 pub(crate) struct Shard {
-    pub(crate) index: usize,
+    index: usize,
     pub(crate) settings: PlaneSettings,
-    pub(crate) clock: Clock,
+    clock: Clock,
+    now: Now,
     pub(crate) counters: Arc<ShardCounters>,
     pub(crate) connections: Connections,
+    pub(crate) filters: Vec<Filter>,
+    /// The engine's too; the filter asks it who is a trunk.
+    pub(crate) policy: Option<Arc<dyn Policy>>,
     engine: Engine,
     host: Box<dyn Host + Send>,
     links: Vec<ShardHandle>,
-    datagram: Vec<Option<Rc<UdpSocket>>>,
-    filters: Vec<Filter>,
+    endpoints: Vec<Option<Endpoint>>,
+    overload: Overload,
     armed: Option<Duration>,
     rearm: Rc<Notify>,
+    me: Weak<RefCell<Shard>>,
 }
 
-impl Part {
-    /// The thread's life.
-    pub(crate) fn run(self) {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => {
-                tracing::error!(%error, "signalling shard {}: no runtime; raise the limit on open files", self.index);
-                return;
-            }
-        };
-        LocalSet::new().block_on(&runtime, self.live());
-    }
-
-    async fn live(self) {
-        let Part { index, settings, clock, sockets, links, mut inbox, counters, engine, host } = self;
+impl Shard {
+    #[expect(clippy::too_many_arguments, reason = "all that a shard is made of")]
+    pub(crate) fn new(
+        index: usize,
+        settings: PlaneSettings,
+        clock: Clock,
+        links: Vec<ShardHandle>,
+        counters: Arc<ShardCounters>,
+        engine: Engine,
+        host: Box<dyn Host + Send>,
+        rearm: Rc<Notify>,
+    ) -> Rc<RefCell<Self>> {
         let listeners = settings.engine.listeners.len();
         let filters = (0..listeners)
             .map(|listener| {
                 let filter = settings.listeners.get(listener).map(|listener| listener.filter.clone());
-                Filter::new(filter.unwrap_or_else(FilterSettings::default))
+                Filter::new(filter.unwrap_or_default(), seed())
             })
             .collect();
-        let rearm = Rc::new(Notify::new());
-        let shard = Rc::new(RefCell::new(Shard {
-            index,
-            clock,
-            counters,
-            connections: Connections::new(index, settings.connections),
-            engine,
-            host,
-            links,
-            datagram: vec![None; listeners],
-            filters,
-            armed: None,
-            rearm: rearm.clone(),
-            settings,
-        }));
-        shard.borrow_mut().connections.belong_to(&shard);
-
-        for (listener, socket) in sockets.datagram {
-            match UdpSocket::from_std(socket) {
-                Ok(socket) => {
-                    let socket = Rc::new(socket);
-                    shard.borrow_mut().datagram[listener] = Some(socket.clone());
-                    tokio::task::spawn_local(udp::read(socket, listener_id(listener), shard.clone()));
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a datagram listener can't be polled; its phones hear nothing")
-                }
-            }
-        }
-        for (listener, socket) in sockets.stream {
-            match TcpListener::from_std(socket) {
-                Ok(socket) => {
-                    tokio::task::spawn_local(stream::accept(
-                        Listening { socket, listener: listener_id(listener) },
-                        shard.clone(),
-                    ));
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a stream listener can't be polled; its phones can't connect")
-                }
-            }
-        }
-        tokio::task::spawn_local(keep_time(shard.clone(), rearm));
-
-        let mut letters = Vec::with_capacity(LETTERS);
-        while inbox.recv_many(&mut letters, LETTERS).await > 0 {
-            let mut shard = shard.borrow_mut();
-            for letter in letters.drain(..) {
-                match letter {
-                    Letter::Input(input) => shard.input(*input),
-                    Letter::Transmit(transmission) => shard.transmit(transmission),
-                    Letter::Close(connection) => shard.connections.close(connection),
-                    Letter::Stop => return,
-                }
-            }
-            shard.settle();
-        }
-    }
-}
-
-/// Wakes the engine at its next timeout, and sooner when an earlier one was set.
-async fn keep_time(shard: Rc<RefCell<Shard>>, rearm: Rc<Notify>) {
-    loop {
-        let due = {
-            let mut shard = shard.borrow_mut();
-            let due = shard.engine.poll_timeout();
-            shard.armed = due;
-            due.map(|due| shard.clock.instant(due))
-        };
-        match due {
-            None => rearm.notified().await,
-            Some(due) => {
-                tokio::select! {
-                    () = rearm.notified() => continue,
-                    () = tokio::time::sleep_until(due.into()) => {}
-                }
-                let mut shard = shard.borrow_mut();
-                let now = shard.clock.now();
-                shard.engine.handle_timeout(now);
-                shard.settle();
-            }
-        }
-    }
-}
-
-fn listener_id(index: usize) -> ListenerId {
-    ListenerId(u16::try_from(index).unwrap_or(u16::MAX))
-}
-
-impl Shard {
-    /// The filter's word on a message, counted. Keepalives over UDP (RFC 5626 §4.4.1 asks for STUN, phones send CRLF)
-    /// end here.
-    pub(crate) fn admits(&mut self, listener: ListenerId, source: SocketAddr, datagram: &[u8]) -> bool {
-        if datagram.len() <= 4 && datagram.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
-            self.counters.keepalives.up();
-            return false;
-        }
-        self.admits_source(listener, source)
+        Rc::new_cyclic(|me| {
+            RefCell::new(Self {
+                index,
+                clock,
+                now: clock.now(),
+                counters,
+                connections: Connections::new(index, me.clone()),
+                filters,
+                policy: None,
+                engine,
+                host,
+                links,
+                endpoints: (0..listeners).map(|_| None).collect(),
+                overload: Overload::new(listeners),
+                armed: None,
+                rearm,
+                me: me.clone(),
+                settings,
+            })
+        })
     }
 
-    /// The filter's word on a source, counted.
-    pub(crate) fn admits_source(&mut self, listener: ListenerId, source: SocketAddr) -> bool {
-        let now = self.clock.now().monotonic;
-        let Some(filter) = self.filters.get_mut(usize::from(listener.0)) else { return false };
-        match filter.judge(source.ip(), now) {
-            Verdict::Pass => true,
-            Verdict::Denied => {
-                self.counters.denied.up();
-                false
-            }
-            Verdict::Limited => {
-                self.counters.limited.up();
-                false
-            }
+    /// A datagram socket is ready for use.
+    pub(crate) fn listen(&mut self, listener: usize, endpoint: Endpoint) {
+        if let Some(place) = self.endpoints.get_mut(listener) {
+            *place = Some(endpoint);
         }
     }
 
-    pub(crate) fn datagram(&mut self, listener: ListenerId, source: SocketAddr, datagram: Bytes) {
-        let flow = Flow { listener, transport: Transport::Udp, remote: source, connection: None };
-        match Message::parse(datagram) {
-            Ok(message) => self.received(flow, message),
-            Err(refused) => {
-                self.counters.refused.up();
-                self.input(Input::Refused { flow, refused });
+    pub(crate) fn endpoint(&mut self, listener: ListenerId) -> Option<&mut Endpoint> {
+        self.endpoints.get_mut(usize::from(listener.0))?.as_mut()
+    }
+
+    /// Reads the clocks: at the begin of each step, for all that is done in it.
+    pub(crate) fn tick(&mut self) {
+        self.now = self.clock.now();
+    }
+
+    pub(crate) fn now(&self) -> Now {
+        self.now
+    }
+
+    /// A letter from the inbox; false means that the shard shall stop.
+    pub(crate) fn letter(&mut self, letter: Letter) -> bool {
+        match letter {
+            Letter::Input(input) => {
+                if let Input::Command(Command::Policy(policy)) = &*input {
+                    self.policy = Some(policy.clone());
+                }
+                self.input(*input);
             }
+            Letter::Transmit(transmission) => self.transmit(*transmission),
+            Letter::Close(connection) => self.connections.close(connection),
+            Letter::Stop => return false,
         }
+        true
     }
 
     /// To the engine, here or in the shard that is the message's home.
-    pub(crate) fn received(&mut self, flow: Flow, message: Message) {
-        self.counters.received.up();
-        let home = if self.links.len() == 1 {
-            self.index
-        } else {
-            usize::from(slot_of(&message).number()) % self.links.len()
+    pub(crate) fn deliver(&mut self, flow: Flow, message: Message) {
+        let home = match self.links.len() {
+            1 => self.index,
+            shards => shard_of(slot_of(&message), shards),
         };
         let input = Input::Received { flow, message };
         if home == self.index {
@@ -236,8 +147,38 @@ impl Shard {
     }
 
     pub(crate) fn input(&mut self, input: Input) {
-        let now = self.clock.now();
-        self.engine.handle(input, now);
+        self.engine.handle(input, self.now);
+    }
+
+    /// A datagram socket was read, and `more` may wait in it.
+    pub(crate) fn read(&mut self, listener: ListenerId, more: bool) {
+        self.overload.read(usize::from(listener.0), more, self.now.monotonic);
+    }
+
+    /// The engine's timer, due at `due`, fired.
+    pub(crate) fn timeout(&mut self, due: Duration) {
+        self.overload.fired(due, self.now.monotonic);
+        self.engine.handle_timeout(self.now);
+    }
+
+    /// The engine's next timeout, for the one task that waits for it.
+    pub(crate) fn arm(&mut self) -> Option<(Duration, Instant)> {
+        self.armed = self.engine.poll_timeout();
+        self.armed.map(|due| (due, self.clock.instant(due)))
+    }
+
+    /// The certificate of a connection's peer bears these names.
+    pub(crate) fn identified(&mut self, connection: ConnectionId, names: Arc<[Arc<str>]>) {
+        if names.is_empty() {
+            return;
+        }
+        self.tick();
+        for (index, link) in self.links.iter().enumerate() {
+            if index != self.index {
+                link.input(Input::Identified { connection, names: names.clone() });
+            }
+        }
+        self.input(Input::Identified { connection, names });
     }
 
     /// A connection of this shard is gone: every engine may hold a flow over it.
@@ -251,7 +192,11 @@ impl Shard {
     }
 
     /// Carries out all outputs, in order, and sees to the timer.
+    ///
+    /// Datagrams leave at the end, many by one system call: what comes before them in the outputs, a record in the
+    /// journal among it, has then been carried out too.
     pub(crate) fn settle(&mut self) {
+        self.judge();
         let mut turns = 0;
         while let Some(output) = self.engine.poll_output() {
             match output {
@@ -269,9 +214,8 @@ impl Shard {
                     }
                 },
                 other => {
-                    let now = self.clock.now();
-                    if let Some(input) = self.host.carry_out(other, now) {
-                        self.engine.handle(input, now);
+                    if let Some(input) = self.host.carry_out(other, self.now) {
+                        self.engine.handle(input, self.now);
                     }
                 }
             }
@@ -281,63 +225,103 @@ impl Shard {
                 break;
             }
         }
-        let due = self.engine.poll_timeout();
-        if due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed)) {
-            self.rearm.notify_one();
-        }
         let (calls, transactions, bindings) = self.engine.sizes();
         self.counters.calls.set(calls as u64);
         self.counters.transactions.set(transactions as u64);
         self.counters.bindings.set(bindings as u64);
+        for listener in 0..self.endpoints.len() {
+            self.flush(ListenerId(listener as u16));
+        }
+        let due = self.engine.poll_timeout();
+        if due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed)) {
+            // Until the task that waits has looked, it need not be told again.
+            self.armed = due;
+            self.rearm.notify_one();
+        }
+    }
+
+    /// Tells the engine when the shard falls behind, and when it has caught up.
+    fn judge(&mut self) {
+        let letters = self.links.get(self.index).map_or(0, ShardHandle::waiting);
+        let is_behind = self.overload.is_behind(letters, self.now.monotonic);
+        if is_behind != (self.counters.is_behind.get() == 1) {
+            self.counters.is_behind.set(u64::from(is_behind));
+            self.engine.refuse_new(is_behind);
+        }
     }
 
     fn send(&mut self, transmission: Transmission) {
         self.counters.sent.up();
         if transmission.flow.transport == Transport::Udp {
-            self.send_datagram(transmission);
-            return;
+            let Transmission { flow, message, ticket, sender, .. } = transmission;
+            return self.push(flow.listener, Datagram { remote: flow.remote, message, ticket, sender });
         }
         let home = transmission.flow.connection.map_or(self.index, owner);
         if home == self.index {
-            self.transmit(transmission);
-        } else if let Some(link) = self.links.get(home) {
-            link.send(Letter::Transmit(transmission));
+            return self.transmit(transmission);
+        }
+        let (ticket, sender) = (transmission.ticket, transmission.sender);
+        if !self.links.get(home).is_some_and(|link| link.send(Letter::Transmit(Box::new(transmission)))) {
+            self.failed(ticket, sender);
         }
     }
 
     /// Over a connection that this shard owns or opens.
-    pub(crate) fn transmit(&mut self, transmission: Transmission) {
+    fn transmit(&mut self, transmission: Transmission) {
         let Transmission { flow, server_name, message, ticket, sender } = transmission;
         let outgoing = Outgoing { message, ticket, sender };
-        if let Err(outgoing) = self.connections.send(flow, server_name, outgoing, &self.settings) {
+        if let Err(outgoing) = self.send_by_stream(flow, server_name, outgoing) {
             self.failed(outgoing.ticket, outgoing.sender);
         }
     }
 
-    fn send_datagram(&mut self, transmission: Transmission) {
-        let Transmission { flow, message, ticket, sender, .. } = transmission;
-        let Some(Some(socket)) = self.datagram.get(usize::from(flow.listener.0)) else {
-            return self.failed(ticket, sender);
-        };
-        match socket.try_send_to(&message, flow.remote) {
-            Ok(_) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
-                let socket = socket.clone();
-                // Rare (a full send buffer); the datagram goes when there is room, or its retransmission does.
-                tokio::task::spawn_local(async move {
-                    let _ = socket.send_to(&message, flow.remote).await;
-                });
+    /// A datagram that no engine asked for.
+    pub(crate) fn send_unasked(&mut self, listener: ListenerId, remote: SocketAddr, message: Bytes) {
+        self.push(listener, Datagram { remote, message, ticket: NOBODY, sender: self.index });
+    }
+
+    fn push(&mut self, listener: ListenerId, datagram: Datagram) {
+        let (ticket, sender) = (datagram.ticket, datagram.sender);
+        if self.endpoint(listener).is_none_or(|endpoint| endpoint.push(datagram).is_err()) {
+            self.failed(ticket, sender);
+        }
+    }
+
+    /// Sends the datagrams that wait for a listener's socket.
+    pub(crate) fn flush(&mut self, listener: ListenerId) {
+        let Some(endpoint) = self.endpoint(listener) else { return };
+        let mut failed = Vec::new();
+        if let Flushed::Blocked = endpoint.flush(|datagram| failed.push((datagram.ticket, datagram.sender)))
+            && endpoint.block()
+        {
+            let socket = endpoint.socket.clone();
+            if let Some(me) = self.me.upgrade() {
+                tokio::task::spawn_local(udp::unblock(socket, listener, me));
             }
-            Err(_) => self.failed(ticket, sender),
+        }
+        for (ticket, sender) in failed {
+            self.failed(ticket, sender);
         }
     }
 
     /// Tells the engine that sent it, which may be another shard's.
-    pub(crate) fn failed(&mut self, ticket: sip_engine::io::Ticket, sender: usize) {
+    pub(crate) fn failed(&mut self, ticket: Ticket, sender: usize) {
         self.counters.send_failed.up();
+        if ticket == NOBODY {
+            return;
+        }
         if let Some(link) = self.links.get(sender) {
             // Always by letter: a failure inside `settle` must not enter the engine before the outputs ahead of it.
             link.input(Input::SendFailed { ticket });
         }
     }
+}
+
+/// Keys of a filter's hash. Without randomness the filter works, and a stranger could choose who shares a bucket.
+fn seed() -> [u64; 2] {
+    let mut seed = [[0; 8]; 2];
+    if getrandom::fill(seed.as_flattened_mut()).is_err() {
+        tracing::error!("the system has no randomness; the filter's table can be predicted");
+    }
+    seed.map(u64::from_ne_bytes)
 }

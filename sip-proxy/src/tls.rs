@@ -10,6 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use webpki::EndEntityCert;
 
 /// Files of one TLS listener.
 #[derive(Debug, Clone)]
@@ -103,6 +104,24 @@ impl TlsIdentity {
     pub(crate) fn connector(&self) -> TlsConnector {
         TlsConnector::from(self.client.load_full())
     }
+}
+
+/// The names that a peer's certificate bears (RFC 5922 §7.1): of its SIP URIs the hosts, and if there are none, its DNS
+/// names. In lower case; empty without a certificate, which was verified before.
+pub(crate) fn peer_names(chain: Option<&[CertificateDer<'_>]>) -> Arc<[Arc<str>]> {
+    let Some(leaf) = chain.and_then(<[_]>::first) else { return Arc::default() };
+    let Ok(leaf) = EndEntityCert::try_from(leaf) else { return Arc::default() };
+    let domain = |uri: &str| {
+        let uri = sip_wire::Uri::parse(uri.as_bytes()).ok()?;
+        // A URI with a user part names a person, not a host.
+        let is_domain = uri.user().is_empty() && !uri.host().as_bytes().is_empty();
+        is_domain.then(|| String::from_utf8_lossy(uri.host().as_bytes()).to_ascii_lowercase().into())
+    };
+    let by_uri: Arc<[Arc<str>]> = leaf.valid_uri_names().filter_map(domain).collect();
+    if !by_uri.is_empty() {
+        return by_uri;
+    }
+    leaf.valid_dns_names().map(|name| name.to_ascii_lowercase().into()).collect()
 }
 
 fn modification_times(settings: &TlsSettings) -> Vec<Option<SystemTime>> {

@@ -1,0 +1,72 @@
+//! What a message passes before the engine sees it: keepalives, the filter, the parser, the scanners' list.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use sip_engine::io::{Flow, Input, ListenerId, Transport};
+use sip_wire::Message;
+
+use crate::filter::Verdict;
+use crate::scanner::is_scanner;
+use crate::shard::Shard;
+use crate::stun;
+
+impl Shard {
+    /// A datagram off the wire.
+    pub(crate) fn datagram(&mut self, listener: ListenerId, source: SocketAddr, datagram: &[u8]) {
+        if !self.admits(listener, source) {
+            return;
+        }
+        // RFC 5626 §4.4.2 asks for STUN over UDP; phones send CRLF too, or a byte of nothing.
+        if datagram.len() <= 4 && datagram.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
+            return self.counters.keepalives.up();
+        }
+        if let Some(answer) = stun::answer(datagram, source) {
+            self.counters.keepalives.up();
+            return self.send_unasked(listener, source, answer);
+        }
+        let flow = Flow { listener, transport: Transport::Udp, remote: source, connection: None };
+        match Message::parse(Bytes::copy_from_slice(datagram)) {
+            Ok(message) => self.message(flow, message),
+            Err(refused) => self.refused(flow, refused),
+        }
+    }
+
+    /// A message that the filter let in.
+    pub(crate) fn message(&mut self, flow: Flow, message: Message) {
+        if is_scanner(&message) {
+            return self.counters.scanners.up();
+        }
+        self.counters.received.up();
+        self.deliver(flow, message);
+    }
+
+    /// What the parser refused.
+    pub(crate) fn refused(&mut self, flow: Flow, refused: sip_wire::Refused) {
+        self.counters.refused.up();
+        self.input(Input::Refused { flow, refused });
+    }
+
+    /// The filter's word on a source, counted.
+    pub(crate) fn admits(&mut self, listener: ListenerId, source: SocketAddr) -> bool {
+        let now = self.now().monotonic;
+        let ip = source.ip().to_canonical();
+        let Some(filter) = self.filters.get_mut(usize::from(listener.0)) else { return false };
+        let is_trunk = || {
+            let realm = self.settings.engine.realm_of(listener);
+            let policy = self.policy.as_ref();
+            realm.zip(policy).is_some_and(|(realm, policy)| policy.source(realm.id, ip).is_some())
+        };
+        match filter.judge(ip, now, is_trunk) {
+            Verdict::Pass => true,
+            Verdict::Denied => {
+                self.counters.denied.up();
+                false
+            }
+            Verdict::Limited => {
+                self.counters.limited.up();
+                false
+            }
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Connections that we open.
+
+use std::cell::RefCell;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::pki_types::ServerName;
+use sip_engine::io::{Flow, Transport};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+
+use super::connections::Entered;
+use super::converse::{Origin, converse};
+use super::{HANDSHAKE, tune};
+use crate::shard::Shard;
+use crate::tls::{TlsIdentity, peer_names};
+
+/// For the TCP handshake: below the time-out of any transaction.
+const CONNECT: Duration = Duration::from_secs(4);
+
+enum Opened {
+    Clear(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Opens a connection and speaks over it until its end. What waits for it fails if it can't be opened.
+pub(super) async fn dial(entered: Entered, name: Option<Arc<str>>, shard: Rc<RefCell<Shard>>) {
+    let flow = entered.flow;
+    let (local, tls) = {
+        let shard = shard.borrow();
+        let index = usize::from(flow.listener.0);
+        let local = shard.settings.engine.listener(flow.listener).map(|listener| listener.address.ip());
+        (local, shard.settings.listeners.get(index).and_then(|settings| settings.tls.clone()))
+    };
+    let opened = match local {
+        Some(local) => open(flow, SocketAddr::new(local, 0), name, tls).await,
+        None => Err(io::ErrorKind::AddrNotAvailable.into()),
+    };
+    match opened {
+        Ok(Opened::Clear(stream)) => converse(stream, entered, Origin::Dialled, &shard).await,
+        Ok(Opened::Tls(stream)) => {
+            let names = peer_names(stream.get_ref().1.peer_certificates());
+            shard.borrow_mut().identified(entered.connection, names);
+            converse(*stream, entered, Origin::Dialled, &shard).await;
+        }
+        Err(error) => {
+            tracing::debug!(%error, remote = %flow.remote, "connection failed");
+            if flow.transport == Transport::Tls && error.kind() == io::ErrorKind::InvalidData {
+                shard.borrow().counters.handshakes_failed.up();
+            }
+            entered.leave(&shard);
+        }
+    }
+}
+
+async fn open(
+    flow: Flow,
+    local: SocketAddr,
+    name: Option<Arc<str>>,
+    tls: Option<Arc<TlsIdentity>>,
+) -> io::Result<Opened> {
+    let socket = if flow.remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(local)?;
+    let stream = timeout(CONNECT, socket.connect(flow.remote)).await??;
+    tune(&stream);
+    let Some(tls) = tls else { return Ok(Opened::Clear(stream)) };
+    // RFC 5922 §7.2: the certificate must bear the name that was looked up, or the address if that was all.
+    let name = match name {
+        Some(name) => {
+            let name = name.trim_start_matches('[').trim_end_matches(']').to_owned();
+            ServerName::try_from(name).map_err(io::Error::other)?
+        }
+        None => ServerName::IpAddress(flow.remote.ip().into()),
+    };
+    let stream = timeout(HANDSHAKE, tls.connector().connect(name, stream)).await??;
+    Ok(Opened::Tls(Box::new(stream)))
+}
