@@ -1,0 +1,270 @@
+//! A plane with a media plane that passes descriptions through, and one route: all calls go to the trunk.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use sip_engine::config::{
+    Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
+};
+use sip_engine::digest::{Algorithm, Ha1};
+use sip_engine::event::CallEventKind;
+use sip_engine::io::{Command, Input, Output, RealmId, Transport};
+use sip_engine::media::{Described, MediaAction, MediaOutcome, MediaReply, StreamSummary, Summary};
+use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
+use sip_engine::time::Now;
+use sip_proxy::clock::Clock;
+use sip_proxy::counters::{Count, ShardCounters};
+use sip_proxy::dns::Resolver;
+use sip_proxy::{Host, ListenerSettings, PlaneSettings, ShardHandle, SipPlane};
+
+/// The access realm and its counterpart.
+pub(crate) const ACCESS: RealmId = RealmId(0);
+pub(crate) const CORE: RealmId = RealmId(1);
+
+/// An address of 127.0.0.0/8 that no other test of this machine uses.
+pub(crate) fn address() -> IpAddr {
+    static NEXT: AtomicU8 = AtomicU8::new(1);
+    let process = std::process::id();
+    let [_, _, high, low] = process.to_be_bytes();
+    IpAddr::from([127, 64 | (high & 63), low, NEXT.fetch_add(1, Ordering::Relaxed)])
+}
+
+/// What the plane is given; tests change what they are about.
+pub(crate) struct Setup {
+    pub(crate) realms: Vec<Realm>,
+    pub(crate) listeners: Vec<Listener>,
+    pub(crate) settings: Vec<ListenerSettings>,
+    pub(crate) policy: TestPolicy,
+    pub(crate) resolver: Option<Resolver>,
+    pub(crate) adjust: fn(&mut PlaneSettings),
+    pub(crate) limits: Limits,
+    pub(crate) timers: TimerValues,
+    /// How long the host keeps its thread busy with each call that starts.
+    pub(crate) busy: Duration,
+}
+
+pub(crate) fn realm(id: RealmId, authentication: Authentication) -> Realm {
+    Realm {
+        id,
+        name: if id == ACCESS { "access".into() } else { "core".into() },
+        domains: vec!["example.net".into()],
+        registrar: RegistrarMode::Local(Expiry {
+            minimum: Duration::from_secs(1),
+            default: Duration::from_secs(60),
+            maximum: Duration::from_secs(60),
+            nat: Duration::from_secs(60),
+        }),
+        authentication,
+        digest: vec![Algorithm::Md5],
+        identity: IdentityPolicy::Pass,
+        trusted: false,
+        keepalive: None,
+        pass_unknown_require: false,
+        session_timer: None,
+        is_trunk_side: id == CORE,
+    }
+}
+
+pub(crate) fn listener(realm: RealmId, transport: Transport, address: SocketAddr) -> Listener {
+    Listener { realm, transport, address, advertised: address, datagram_limit: 1300 }
+}
+
+impl Setup {
+    /// Anyone may call from the access realm; `trunk` is in the core realm.
+    pub(crate) fn new(trunk: &str, port: Option<u16>, transport: Option<Transport>) -> Self {
+        Self {
+            realms: vec![realm(ACCESS, Authentication::Open), realm(CORE, Authentication::KnownSource)],
+            listeners: Vec::new(),
+            settings: Vec::new(),
+            policy: TestPolicy {
+                trunk: Arc::new(TrunkTarget {
+                    name: "trunk".into(),
+                    realm: CORE,
+                    host: trunk.into(),
+                    port,
+                    transport,
+                    credentials: None,
+                    timeout: None,
+                }),
+                sources: Vec::new(),
+                certificates: Vec::new(),
+                aors: Vec::new(),
+            },
+            resolver: None,
+            adjust: |_| {},
+            limits: Limits::default(),
+            timers: TimerValues::default(),
+            busy: Duration::ZERO,
+        }
+    }
+
+    /// One more listener; its index is that of its [`ListenerSettings`].
+    pub(crate) fn listen(mut self, realm: RealmId, transport: Transport, address: SocketAddr) -> Self {
+        self.listeners.push(listener(realm, transport, address));
+        self.settings.push(ListenerSettings::default());
+        self
+    }
+
+    pub(crate) fn start(self) -> Node {
+        let config = Config {
+            node: 1,
+            realms: self.realms,
+            listeners: self.listeners,
+            timers: self.timers,
+            limits: self.limits,
+            product: None,
+        };
+        let mut settings = PlaneSettings::new(Arc::new(config), self.settings);
+        (self.adjust)(&mut settings);
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let records = Arc::new(Mutex::new(Vec::new()));
+        let mut number = 0u8;
+        let seed = || {
+            number += 1;
+            [number; 32]
+        };
+        let plane = SipPlane::start(settings, Clock::start(), seed, |shard, handles| TestHost {
+            shard: handles[shard].clone(),
+            runtime: runtime.handle().clone(),
+            resolver: self.resolver.clone(),
+            records: records.clone(),
+            busy: self.busy,
+        })
+        .unwrap();
+        let policy: Arc<dyn Policy> = Arc::new(self.policy);
+        for shard in plane.shards() {
+            shard.command(Command::Policy(policy.clone()));
+        }
+        Node { plane, records, _runtime: runtime }
+    }
+}
+
+/// A running plane.
+pub(crate) struct Node {
+    pub(crate) plane: SipPlane,
+    /// What happened to calls, on any shard.
+    pub(crate) records: Arc<Mutex<Vec<CallEventKind>>>,
+    _runtime: tokio::runtime::Runtime,
+}
+
+impl Node {
+    /// The sum over all shards.
+    pub(crate) fn count(&self, pick: fn(&ShardCounters) -> &Count) -> u64 {
+        self.plane.counters().iter().map(|shard| pick(shard).get()).sum()
+    }
+
+    /// Waits until a count is as wanted.
+    pub(crate) fn until(&self, what: &str, within: Duration, is_so: impl Fn(&Self) -> bool) {
+        let end = Instant::now() + within;
+        while !is_so(self) {
+            assert!(Instant::now() < end, "not within {within:?}: {what}; {:?}", self.plane.counters());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn ended(&self) -> usize {
+        let records = self.records.lock().unwrap();
+        records.iter().filter(|event| matches!(event, CallEventKind::Ended(_))).count()
+    }
+}
+
+/// One trunk that all calls go to, but those to an AOR.
+#[derive(Debug)]
+pub(crate) struct TestPolicy {
+    pub(crate) trunk: Arc<TrunkTarget>,
+    /// Addresses of the trunk.
+    pub(crate) sources: Vec<IpAddr>,
+    /// Names of the trunk's certificate: with any, the address is not enough.
+    pub(crate) certificates: Vec<Arc<str>>,
+    /// Users who are called at their bindings; their password is `secret`.
+    pub(crate) aors: Vec<String>,
+}
+
+impl Policy for TestPolicy {
+    fn credentials(&self, domain: &str, username: &str) -> Vec<Ha1> {
+        let has = self.aors.iter().any(|aor| *aor == format!("{username}@{domain}"));
+        has.then(|| Ha1::of(Algorithm::Md5, username, domain, "secret")).into_iter().collect()
+    }
+
+    fn source(&self, _: RealmId, address: IpAddr) -> Option<Arc<str>> {
+        self.sources.contains(&address).then(|| self.trunk.name.clone())
+    }
+
+    fn peer(&self, realm: RealmId, address: IpAddr, names: &[Arc<str>]) -> Option<Arc<str>> {
+        if self.certificates.is_empty() {
+            return self.source(realm, address);
+        }
+        names.iter().any(|name| self.certificates.contains(name)).then(|| self.trunk.name.clone())
+    }
+
+    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
+        let aor = format!("{}@example.net", question.user);
+        if self.aors.contains(&aor) {
+            return Ok(vec![RouteStep::Aor { aor: aor.into() }]);
+        }
+        Ok(vec![RouteStep::Trunk { target: self.trunk.clone(), user: question.user.into() }])
+    }
+
+    fn trunk(&self, _: &str) -> Option<Arc<TrunkTarget>> {
+        Some(self.trunk.clone())
+    }
+}
+
+struct TestHost {
+    shard: ShardHandle,
+    runtime: tokio::runtime::Handle,
+    resolver: Option<Resolver>,
+    records: Arc<Mutex<Vec<CallEventKind>>>,
+    busy: Duration,
+}
+
+impl Host for TestHost {
+    fn carry_out(&mut self, output: Output, _: Now) -> Option<Input> {
+        match output {
+            Output::Record(event) => {
+                if matches!(event.what, CallEventKind::Started(_)) {
+                    std::thread::sleep(self.busy);
+                }
+                self.records.lock().unwrap().push(event.what);
+                None
+            }
+            Output::Media(request) => {
+                let outcome = match request.action {
+                    MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
+                        let stream = StreamSummary {
+                            kind: "audio".into(),
+                            codecs: vec!["PCMU".into()],
+                            direction: Default::default(),
+                            profile: "RTP/AVP".into(),
+                            refused: false,
+                        };
+                        MediaOutcome::Description(Ok(Described {
+                            sdp,
+                            summary: Summary { streams: vec![stream] },
+                        }))
+                    }
+                    MediaAction::Delete => MediaOutcome::Deleted(Vec::new()),
+                    MediaAction::Query => MediaOutcome::Statistics(Vec::new()),
+                    _ => return None,
+                };
+                Some(Input::Media(MediaReply { session: request.session, number: request.number, outcome }))
+            }
+            Output::Resolve { question, resolve } => {
+                let resolver = self.resolver.clone();
+                let shard = self.shard.clone();
+                self.runtime.spawn(async move {
+                    let addresses = match resolver {
+                        Some(resolver) => resolver.resolve(&resolve).await,
+                        None => Vec::new(),
+                    };
+                    shard.input(Input::Resolved { question, addresses });
+                });
+                None
+            }
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! TCP: framing, keepalives, reuse, bounds, and where responses go.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
+
+use sip_engine::io::Transport;
+
+use crate::node::{ACCESS, CORE, Node, Setup, address};
+use crate::peer::{PATIENCE, SDP, Stream, Udp, header, in_dialog, response, status, tcp};
+
+/// A TCP listener for phones, and one towards a trunk on TCP.
+struct Place {
+    node: Node,
+    access: SocketAddr,
+    trunk: TcpListener,
+}
+
+fn place(setup: impl FnOnce(Setup) -> Setup) -> Place {
+    let access = SocketAddr::new(address(), 5060);
+    let core = SocketAddr::new(address(), 5060);
+    let trunk = TcpListener::bind(SocketAddr::new(address(), 5060)).unwrap();
+    let far = trunk.local_addr().unwrap();
+    let new = Setup::new(&far.ip().to_string(), Some(far.port()), Some(Transport::Tcp))
+        .listen(ACCESS, Transport::Tcp, access)
+        .listen(CORE, Transport::Tcp, core);
+    Place { node: setup(new).start(), access, trunk }
+}
+
+fn options<S: Read + Write>(phone: &mut Stream<S>, sbc: SocketAddr) -> u16 {
+    let options = phone.request("OPTIONS", &format!("sip:{sbc}"), "");
+    phone.send(options);
+    status(&phone.expect())
+}
+
+#[test]
+fn a_call_between_two_connections_uses_each_for_all_of_its_messages() {
+    let place = place(|setup| setup);
+    let mut phone = Stream::connect(address(), place.access);
+    let mut trunk: Option<Stream<_>> = None;
+    for _ in 0..2 {
+        let invite = phone.request("INVITE", "sip:+4930123@example.net", SDP);
+        phone.send(&invite);
+        // The second call comes over the connection of the first.
+        let trunk = trunk.get_or_insert_with(|| Stream::accepted(place.trunk.accept().unwrap().0));
+        let outgoing = trunk.expect();
+        assert!(header(&outgoing, "Via").starts_with("SIP/2.0/TCP"), "{outgoing}");
+        trunk.send(response(&outgoing, 200, trunk.local, SDP));
+        let answer = phone.expect();
+        phone.send(in_dialog("ACK", &invite, &answer));
+        assert!(trunk.expect().starts_with("ACK "));
+        phone.send(in_dialog("BYE", &invite, &answer));
+        let bye = trunk.expect();
+        trunk.send(response(&bye, 200, trunk.local, ""));
+        assert_eq!(status(&phone.expect()), 200);
+    }
+    assert_eq!(place.node.count(|shard| &shard.connections), 2);
+    drop((phone, trunk));
+    place.node.until("no connection left", PATIENCE, |node| node.count(|shard| &shard.connections) == 0);
+}
+
+#[test]
+fn a_trunk_that_closed_its_connection_in_mid_call_is_called_again_for_the_bye() {
+    let place = place(|setup| setup);
+    let mut phone = Stream::connect(address(), place.access);
+    let invite = phone.request("INVITE", "sip:+4930123@example.net", SDP);
+    phone.send(&invite);
+    let mut trunk = Stream::accepted(place.trunk.accept().unwrap().0);
+    let outgoing = trunk.expect();
+    trunk.send(response(&outgoing, 200, place.trunk.local_addr().unwrap(), SDP));
+    let answer = phone.expect();
+    phone.send(in_dialog("ACK", &invite, &answer));
+    assert!(trunk.expect().starts_with("ACK "));
+    drop(trunk);
+    place.node.until("the trunk's connection is gone", PATIENCE, |node| {
+        node.count(|shard| &shard.connections) == 1
+    });
+    phone.send(in_dialog("BYE", &invite, &answer));
+    let mut trunk = Stream::accepted(place.trunk.accept().unwrap().0);
+    assert!(trunk.expect().starts_with("BYE "));
+}
+
+#[test]
+fn a_response_whose_connection_is_gone_goes_to_the_port_of_the_via() {
+    let place = place(|setup| setup);
+    let from = address();
+    let listening = TcpListener::bind(SocketAddr::new(from, 5060)).unwrap();
+    let mut phone = Stream::connect(from, place.access);
+    let invite = phone.request("INVITE", "sip:+4930123@example.net", SDP);
+    // RFC 3261 §18.2.2: a new connection to the source address and the port of the sent-by.
+    let invite = invite.replacen(&phone.local.to_string(), &SocketAddr::new(from, 5060).to_string(), 1);
+    phone.send(&invite);
+    let mut trunk = Stream::accepted(place.trunk.accept().unwrap().0);
+    let outgoing = trunk.expect();
+    assert_eq!(phone.receive().map_or(0, |trying| status(&trying)), 100);
+    drop(phone);
+    place.node.until("the phone's connection is gone", PATIENCE, |node| {
+        node.count(|shard| &shard.connections) == 1
+    });
+    trunk.send(response(&outgoing, 486, trunk.local, ""));
+    let mut phone = Stream::accepted(listening.accept().unwrap().0);
+    assert_eq!(status(&phone.expect()), 486);
+}
+
+#[test]
+fn a_trunk_that_refuses_connections_fails_the_call_at_once() {
+    let place = place(|setup| setup);
+    drop(place.trunk);
+    let mut phone = Stream::connect(address(), place.access);
+    let begun = Instant::now();
+    let invite = phone.request("INVITE", "sip:+4930123@example.net", SDP);
+    phone.send(invite);
+    assert_eq!(status(&phone.expect()), 503);
+    assert!(begun.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn a_ping_gets_its_pong_between_messages_however_the_stream_is_cut() {
+    let place = place(|setup| setup);
+    let mut phone = Stream::connect(address(), place.access);
+    let message = phone.request("OPTIONS", &format!("sip:{}", place.access), "");
+    for byte in message.as_bytes() {
+        phone.send([*byte]);
+    }
+    assert_eq!(status(&phone.expect()), 200);
+    phone.send("\r\n\r\n");
+    assert_eq!(phone.read().unwrap(), b"\r\n");
+    let two = phone.request("OPTIONS", &format!("sip:{}", place.access), "");
+    let three = phone.request("OPTIONS", &format!("sip:{}", place.access), "");
+    phone.send(format!("{two}{three}"));
+    assert_eq!([status(&phone.expect()), status(&phone.expect())], [200, 200]);
+}
+
+#[test]
+fn who_says_nothing_and_who_never_ends_a_message_is_closed() {
+    // The bound is 10 s; three connections wait for it together.
+    let place = place(|setup| setup);
+    let silent = tcp(address(), place.access);
+    let mut pinging = tcp(address(), place.access);
+    let mut slow = Stream::connect(address(), place.access);
+    let mut honest = Stream::connect(address(), place.access);
+    assert_eq!(options(&mut honest, place.access), 200);
+    assert_eq!(options(&mut slow, place.access), 200);
+    let message = slow.request("OPTIONS", &format!("sip:{}", place.access), "");
+    let begun = Instant::now();
+    let mut bytes = message.bytes();
+    let mut is_cut = false;
+    while begun.elapsed() < Duration::from_secs(12) && !is_cut {
+        let _ = pinging.write_all(b"\r\n\r\n");
+        is_cut = slow.stream.write_all(&[bytes.next().unwrap()]).is_err();
+        std::thread::sleep(Duration::from_millis(250));
+    }
+    place.node.until("one connection left", PATIENCE, |node| node.count(|shard| &shard.connections) == 1);
+    assert_eq!(place.node.count(|shard| &shard.connections_idle), 3);
+    assert_eq!(options(&mut honest, place.access), 200, "silence between messages is no fault");
+    drop(silent);
+}
+
+#[test]
+fn a_silent_connection_is_closed_after_the_idle_time() {
+    let place = place(|mut setup| {
+        setup.adjust = |settings| settings.idle = Duration::from_millis(300);
+        setup
+    });
+    let mut phone = Stream::connect(address(), place.access);
+    assert_eq!(options(&mut phone, place.access), 200);
+    assert!(phone.receive().is_none());
+    assert_eq!(place.node.count(|shard| &shard.connections_idle), 1);
+}
+
+#[test]
+fn connections_are_limited_by_source_and_in_all() {
+    let place = place(|mut setup| {
+        setup.adjust = |settings| {
+            settings.connections_per_source = 3;
+            settings.connections = 5;
+        };
+        setup
+    });
+    let one = address();
+    let held: Vec<_> = (0..3).map(|_| Stream::connect(one, place.access)).collect();
+    let mut refused = tcp(one, place.access);
+    assert_eq!(refused.read(&mut [0; 16]).unwrap_or(0), 0);
+    let other = address();
+    let mut more: Vec<_> = (0..2).map(|_| Stream::connect(other, place.access)).collect();
+    assert_eq!(options(&mut more[1], place.access), 200);
+    let mut refused = tcp(address(), place.access);
+    assert_eq!(refused.read(&mut [0; 16]).unwrap_or(0), 0);
+    assert_eq!(place.node.count(|shard| &shard.connections_refused), 2);
+    drop(held);
+    place.node.until("room again", PATIENCE, |node| node.count(|shard| &shard.connections) == 2);
+    assert_eq!(options(&mut Stream::connect(one, place.access), place.access), 200);
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_closed_and_others_are_served_meanwhile() {
+    let place = place(|setup| setup);
+    let mut deaf = Stream::connect(address(), place.access);
+    deaf.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
+    socket2::SockRef::from(&deaf.stream).set_recv_buffer_size(4096).unwrap();
+    let mut honest = Stream::connect(address(), place.access);
+    let begun = Instant::now();
+    let uri = format!("sip:{}", place.access);
+    let long = format!("X-Long: {}\r\n\r\n", "x".repeat(1000));
+    loop {
+        // Via is copied into the answer: what is asked for is larger than what any buffer on the way holds.
+        let ask =
+            deaf.request("OPTIONS", &uri, "").replace(";rport", &format!(";rport;x={}", "y".repeat(2000)));
+        let ask = ask.replace("\r\n\r\n", &format!("\r\n{long}"));
+        match deaf.stream.write_all(ask.as_bytes()) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(_) => break,
+        }
+        if begun.elapsed() > Duration::from_secs(30) {
+            panic!("still open");
+        }
+        if place.node.count(|shard| &shard.connections_stalled) == 1 {
+            break;
+        }
+        assert_eq!(options(&mut honest, place.access), 200);
+    }
+    place.node.until("counted", PATIENCE, |node| {
+        node.count(|shard| &shard.connections_stalled) == 1 && node.count(|shard| &shard.connections) == 1
+    });
+    assert_eq!(options(&mut honest, place.access), 200);
+}
+
+#[test]
+fn a_broken_message_is_answered_and_its_connection_closed() {
+    let place = place(|setup| setup);
+    let mut phone = Stream::connect(address(), place.access);
+    let message = phone.request("OPTIONS", &format!("sip:{}", place.access), "");
+    phone.send(message.replace("Content-Length: 0", "Content-Length: -1"));
+    assert_eq!(status(&phone.expect()), 400);
+    assert!(phone.receive().is_none());
+
+    let mut large = Stream::connect(address(), place.access);
+    let message = large.request("OPTIONS", &format!("sip:{}", place.access), "");
+    large.send(message.replace("Content-Length: 0", "Content-Length: 99999999"));
+    assert_eq!(status(&large.expect()), 513);
+    assert!(large.receive().is_none());
+
+    let mut junk = Stream::connect(address(), place.access);
+    junk.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert!(junk.receive().is_none(), "what is no SIP gets no answer");
+    place.node.until("nothing left", PATIENCE, |node| {
+        node.count(|shard| &shard.connections) == 0 && node.count(|shard| &shard.refused) == 3
+    });
+}
+
+#[test]
+fn a_registered_phone_is_called_over_the_connection_it_registered_by() {
+    let place = place(|mut setup| {
+        setup.policy.aors = vec!["bob@example.net".into()];
+        let udp = SocketAddr::new(setup.listeners[0].address.ip(), 5070);
+        setup.listen(ACCESS, Transport::Udp, udp)
+    });
+    let mut bob = Stream::connect(address(), place.access);
+    register(&mut bob, "bob");
+    // Its Contact names a port at which nobody listens: the flow is what counts (RFC 5626 §5.3).
+    let caller = Udp::new(address(), SocketAddr::new(place.access.ip(), 5070));
+    caller.send(&caller.request("INVITE", "sip:bob@example.net", SDP));
+    let outgoing = bob.expect();
+    assert!(outgoing.starts_with("INVITE sip:bob@"), "{outgoing}");
+    bob.send(response(&outgoing, 486, bob.local, ""));
+    assert_eq!(status(&caller.expect()), 486);
+    assert_eq!(place.node.count(|shard| &shard.bindings), 1);
+    drop(bob);
+    place.node.until("the binding went with its connection", PATIENCE, |node| {
+        node.count(|shard| &shard.bindings) == 0
+    });
+    caller.send(&caller.request("INVITE", "sip:bob@example.net", SDP));
+    // Its own ACK to the first refusal was never sent, so that may come once more.
+    let mut answer = status(&caller.expect());
+    if answer == 486 {
+        answer = status(&caller.expect());
+    }
+    assert_eq!(answer, 480);
+}
+
+/// REGISTER with digest.
+pub(crate) fn register<S: Read + Write>(phone: &mut Stream<S>, user: &str) {
+    let challenged = phone.request("REGISTER", "sip:example.net", "");
+    let challenged = challenged
+        .replace("To: <sip:example.net>", &format!("To: <sip:{user}@example.net>"))
+        .replace("sip:alice@example.net", &format!("sip:{user}@example.net"))
+        .replace("sip:alice@", &format!("sip:{user}@"));
+    phone.send(&challenged);
+    let challenge = phone.expect();
+    assert_eq!(status(&challenge), 401, "{challenge}");
+    phone.send(authorized(&challenged, &challenge, user));
+    let answer = phone.expect();
+    assert_eq!(status(&answer), 200, "{answer}");
+}
+
+/// The request once more, with credentials.
+pub(crate) fn authorized(request: &str, challenge: &str, user: &str) -> String {
+    use sip_engine::ids::Ids;
+    let parsed = sip_wire::Message::parse(challenge.to_owned().into()).unwrap();
+    let method = request.split(' ').next().unwrap();
+    let uri = request.split(' ').nth(1).unwrap();
+    let (name, value) = sip_engine::digest::answer(
+        &parsed,
+        sip_wire::Method::new(method.as_bytes()),
+        uri.as_bytes(),
+        user,
+        "secret",
+        &mut Ids::new([1; 32], 9),
+    )
+    .unwrap();
+    let name = if name == sip_wire::Name::Authorization { "Authorization" } else { "Proxy-Authorization" };
+    request
+        .replace("CSeq: 1 ", "CSeq: 2 ")
+        .replace("z9hG4bK", "z9hG4bKauth")
+        .replace("Content-Length:", &format!("{name}: {value}\r\nContent-Length:"))
+}
