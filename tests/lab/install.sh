@@ -9,7 +9,7 @@ purpose=${1:-all}
 run_needs=(curl=curl pg_ctl=postgresql cc=gcc openssl=openssl)
 test_needs=(
     sipp=sip-tester baresip=baresip-core linphonec=linphone-cli kamailio=kamailio ip=iproute2 nft=nftables
-    tcpdump=tcpdump conntrack=conntrack ethtool=ethtool faketime=faketime
+    nsd=nsd tcpdump=tcpdump conntrack=conntrack ethtool=ethtool faketime=faketime
 )
 bench_needs=(rtpengine=rtpengine-daemon python3=python3 valgrind=valgrind)
 

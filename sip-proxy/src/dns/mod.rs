@@ -38,6 +38,9 @@ const DEAD: Duration = Duration::from_secs(5);
 /// Names that are remembered as dead.
 const DEAD_NAMES: usize = 4096;
 
+/// Aliases of a service's name that are followed.
+const ALIASES: usize = 4;
+
 /// Records in the cache.
 const RECORDS: u64 = 16_384;
 
@@ -180,18 +183,24 @@ impl Resolver {
         Ok([Transport::Udp, Transport::Tcp, Transport::Tls].map(by_name).into())
     }
 
+    /// The servers of a service. Its name may be an alias; the resolver follows those of hosts only.
     async fn services_of(&self, name: &str) -> Result<Vec<Service>, Unanswered> {
-        let records = self.lookup(name, RecordType::SRV).await?;
-        let services = records.into_iter().filter_map(|record| match record {
-            RData::SRV(srv) => Some(Service {
-                priority: srv.priority,
-                weight: srv.weight,
-                port: srv.port,
-                target: srv.target.to_string(),
-            }),
-            _ => None,
-        });
-        Ok(services.collect())
+        let mut name = name.to_owned();
+        for _ in 0..ALIASES {
+            let records = self.lookup(&name, RecordType::SRV).await?;
+            let services: Vec<_> = records.iter().filter_map(service).collect();
+            if !services.is_empty() {
+                return Ok(services);
+            }
+            let alias =
+                self.lookup(&name, RecordType::CNAME).await?.into_iter().find_map(|record| match record {
+                    RData::CNAME(alias) => Some(alias.to_string()),
+                    _ => None,
+                });
+            let Some(alias) = alias else { break };
+            name = alias;
+        }
+        Ok(Vec::new())
     }
 
     async fn addresses(
@@ -232,6 +241,16 @@ struct Unanswered;
 /// A SIP domain is a whole name: the machine's search domains are not for it.
 fn absolute(name: &str) -> String {
     format!("{}.", name.trim_end_matches('.'))
+}
+
+fn service(record: &RData) -> Option<Service> {
+    let RData::SRV(srv) = record else { return None };
+    Some(Service {
+        priority: srv.priority,
+        weight: srv.weight,
+        port: srv.port,
+        target: srv.target.to_string(),
+    })
 }
 
 /// Order, preference, transport and SRV name of a rule that we can follow (RFC 3263 §4.1).

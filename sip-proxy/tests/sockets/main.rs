@@ -11,4 +11,6 @@ mod node;
 mod peer;
 
 mod datagrams;
+mod names;
 mod streams;
+mod tls;
