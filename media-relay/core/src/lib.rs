@@ -4,6 +4,7 @@
 //! socket ([`Worker::packet`]); it says where each packet goes. Sockets come from the shell by way of [`worker::Ports`].
 
 pub mod latch;
+pub mod path;
 pub mod rtcp;
 pub mod rtp;
 pub mod sdp;

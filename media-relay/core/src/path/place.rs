@@ -1,0 +1,238 @@
+//! Where the two parties of a call are, and which way between them is worth a try.
+//!
+//! A plain phone sends to one place, so a try is the move itself. It is made only where both NATs, as far as they were
+//! observed, let it succeed; what was not observed is never used, whatever a description claims.
+
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+/// How a party's NAT maps one of its ports (RFC 4787 §4.1), as observed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mapping {
+    /// The address it signals is the one it sends from.
+    None,
+    /// The same address and port towards two of our addresses.
+    EndpointIndependent,
+    /// Another port towards our second address, by this much.
+    Dependent {
+        /// Second port less first.
+        step: i32,
+    },
+    /// Behind a NAT that was not looked at yet.
+    Unknown,
+}
+
+/// What is known of one party's place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Where its RTP comes from.
+    pub observed: SocketAddr,
+    /// Where its description says it is.
+    pub signalled: Option<SocketAddr>,
+    /// The host of its Contact, if it is an address.
+    pub contact: Option<IpAddr>,
+    /// Its NAT.
+    pub mapping: Mapping,
+}
+
+/// What an operator has configured about networks.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Networks {
+    /// Groups of prefixes whose hosts reach each other without a NAT.
+    pub routable: Vec<Vec<IpNet>>,
+    /// Public addresses of carriers' NATs: many homes behind each, so that sharing one says nothing.
+    pub carrier_nat: Vec<IpNet>,
+    /// Two phones of one LAN may be pointed at each other's local address.
+    pub lan_release: bool,
+}
+
+/// Why media stays on the relay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stay {
+    /// Policy anchors it.
+    Policy,
+    /// One end speaks IPv4, the other IPv6.
+    Family,
+    /// A NAT that maps per destination: the far phone's packets would not find the new port.
+    DependentMapping,
+    /// Both behind one address, and nothing says that they are in one LAN.
+    SharedAddress,
+    /// A NAT's mapping can't be learnt: no second media address, or the phone refused the move.
+    UnknownMapping,
+    /// No reports reach the relay, so that nothing could be proven.
+    NoReports,
+    /// It failed for such a pair before.
+    Remembered,
+    /// The phone refused to be moved in this call.
+    Refused,
+    /// This call's direct path failed too often.
+    Failed,
+}
+
+/// A way to try.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// Each to where the other was observed.
+    Observed([SocketAddr; 2]),
+    /// Each to the other's local address.
+    Local([SocketAddr; 2]),
+    /// First these parties' NATs must be learnt.
+    Learn([bool; 2]),
+}
+
+impl Place {
+    /// Unmapped, or mapped as far as is known.
+    fn is_translated(&self) -> bool {
+        self.signalled != Some(self.observed)
+    }
+
+    /// The mapping to reckon with.
+    pub fn effective_mapping(&self) -> Mapping {
+        if self.is_translated() { self.mapping } else { Mapping::None }
+    }
+
+    /// Its local address, if Contact and description agree on one.
+    fn local(&self) -> Option<SocketAddr> {
+        let signalled = self.signalled?;
+        (self.contact == Some(signalled.ip())).then_some(signalled)
+    }
+}
+
+/// The way worth a try between two parties.
+pub fn choose(places: &[Place; 2], networks: &Networks) -> Result<Way, Stay> {
+    let [one, other] = places;
+    if one.observed.is_ipv4() != other.observed.is_ipv4() {
+        return Err(Stay::Family);
+    }
+    if let (Some(here), Some(there)) = (one.local(), other.local())
+        && are_routable(here.ip(), there.ip(), networks)
+        && here.ip() != there.ip()
+    {
+        return Ok(Way::Local([here, there]));
+    }
+    if one.observed.ip() == other.observed.ip() {
+        return share_a_lan(one, other, networks).map(Way::Local).ok_or(Stay::SharedAddress);
+    }
+    let mappings = [one.effective_mapping(), other.effective_mapping()];
+    if mappings.iter().any(|mapping| matches!(mapping, Mapping::Dependent { .. })) {
+        return Err(Stay::DependentMapping);
+    }
+    let unknown = mappings.map(|mapping| mapping == Mapping::Unknown);
+    if unknown != [false, false] {
+        return Ok(Way::Learn(unknown));
+    }
+    Ok(Way::Observed([one.observed, other.observed]))
+}
+
+fn are_routable(one: IpAddr, other: IpAddr, networks: &Networks) -> bool {
+    networks.routable.iter().any(|group| {
+        let holds = |address| group.iter().any(|prefix| prefix.contains(&address));
+        holds(one) && holds(other)
+    })
+}
+
+/// One observed address is a hint only: behind a carrier's NAT it may be a thousand homes, all 192.168.1.x. Both local
+/// addresses must stand in Contact and description, differ, and lie in one /24 or /64.
+fn share_a_lan(one: &Place, other: &Place, networks: &Networks) -> Option<[SocketAddr; 2]> {
+    let is_carrier = networks.carrier_nat.iter().any(|prefix| prefix.contains(&one.observed.ip()));
+    if !networks.lan_release || is_carrier {
+        return None;
+    }
+    let (here, there) = (one.local()?, other.local()?);
+    let is_one_subnet = match (here.ip(), there.ip()) {
+        (IpAddr::V4(here), IpAddr::V4(there)) => here.octets()[..3] == there.octets()[..3],
+        (IpAddr::V6(here), IpAddr::V6(there)) => here.octets()[..8] == there.octets()[..8],
+        _ => false,
+    };
+    (is_one_subnet && here.ip() != there.ip()).then_some([here, there])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(observed: &str, signalled: &str, mapping: Mapping) -> Place {
+        let signalled: SocketAddr = signalled.parse().unwrap();
+        Place {
+            observed: observed.parse().unwrap(),
+            signalled: Some(signalled),
+            contact: Some(signalled.ip()),
+            mapping,
+        }
+    }
+
+    fn lan() -> Networks {
+        Networks { lan_release: true, ..Networks::default() }
+    }
+
+    const HOME: [(&str, &str); 2] =
+        [("203.0.113.9:61000", "192.168.1.5:4000"), ("203.0.113.9:61002", "192.168.1.6:4000")];
+
+    fn home() -> [Place; 2] {
+        HOME.map(|(observed, signalled)| place(observed, signalled, Mapping::Unknown))
+    }
+
+    #[test]
+    fn two_that_are_seen_as_they_say_are_pointed_at_each_other() {
+        let places = ["198.51.100.7:4000", "203.0.113.8:5000"].map(|at| place(at, at, Mapping::Unknown));
+        let addresses = places.each_ref().map(|place| place.observed);
+        assert_eq!(choose(&places, &Networks::default()), Ok(Way::Observed(addresses)));
+    }
+
+    #[test]
+    fn a_nat_is_learnt_before_it_is_trusted_and_a_dependent_one_keeps_the_call_on_the_relay() {
+        let public = place("198.51.100.7:4000", "198.51.100.7:4000", Mapping::Unknown);
+        let behind = |mapping| place("203.0.113.9:61000", "192.168.1.5:4000", mapping);
+        let way = |mapping| choose(&[public.clone(), behind(mapping)], &Networks::default());
+        assert_eq!(way(Mapping::Unknown), Ok(Way::Learn([false, true])));
+        assert!(matches!(way(Mapping::EndpointIndependent), Ok(Way::Observed(_))));
+        assert_eq!(way(Mapping::Dependent { step: 1 }), Err(Stay::DependentMapping));
+    }
+
+    #[test]
+    fn a_shared_public_address_alone_is_no_evidence_of_one_lan() {
+        assert_eq!(choose(&home(), &Networks::default()), Err(Stay::SharedAddress), "not allowed");
+        let carrier = Networks { carrier_nat: vec!["203.0.113.0/24".parse().unwrap()], ..lan() };
+        assert_eq!(choose(&home(), &carrier), Err(Stay::SharedAddress), "a carrier's NAT");
+        let mut twins = home();
+        twins[1].signalled = twins[0].signalled;
+        twins[1].contact = twins[0].contact;
+        assert_eq!(choose(&twins, &lan()), Err(Stay::SharedAddress), "the same local address twice");
+        let mut elsewhere = home();
+        elsewhere[1].signalled = Some("192.168.2.6:4000".parse().unwrap());
+        elsewhere[1].contact = Some("192.168.2.6".parse().unwrap());
+        assert_eq!(choose(&elsewhere, &lan()), Err(Stay::SharedAddress), "another subnet");
+        let mut liar = home();
+        liar[1].contact = Some("192.168.1.99".parse().unwrap());
+        assert_eq!(choose(&liar, &lan()), Err(Stay::SharedAddress), "Contact says otherwise");
+    }
+
+    #[test]
+    fn two_of_one_lan_get_each_others_local_address() {
+        let expected = HOME.map(|(_, signalled)| signalled.parse().unwrap());
+        assert_eq!(choose(&home(), &lan()), Ok(Way::Local(expected)));
+    }
+
+    #[test]
+    fn configured_networks_need_no_more_evidence() {
+        let networks = Networks {
+            routable: vec![vec!["10.1.0.0/16".parse().unwrap(), "10.2.0.0/16".parse().unwrap()]],
+            ..Networks::default()
+        };
+        let places = [
+            place("203.0.113.9:61000", "10.1.0.5:4000", Mapping::Unknown),
+            place("203.0.113.10:61000", "10.2.0.5:4000", Mapping::Dependent { step: 9 }),
+        ];
+        assert!(matches!(choose(&places, &networks), Ok(Way::Local(_))));
+        let outside =
+            [places[0].clone(), place("203.0.113.10:6", "10.3.0.5:4000", Mapping::Dependent { step: 9 })];
+        assert_eq!(choose(&outside, &networks), Err(Stay::DependentMapping));
+    }
+
+    #[test]
+    fn two_families_stay_on_the_relay() {
+        let places = ["198.51.100.7:4000", "[2001:db8::8]:5000"].map(|at| place(at, at, Mapping::None));
+        assert_eq!(choose(&places, &Networks::default()), Err(Stay::Family));
+    }
+}

@@ -1,0 +1,150 @@
+//! What became of a call's media path, and when: kept with its record, shown to operators, billed.
+
+use std::time::Duration;
+
+use super::place::{Stay, Way};
+use super::proof::Lie;
+
+/// Where the media of one direction of one m-line goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PathState {
+    /// Through the relay.
+    Anchored,
+    /// Through the relay, while a NAT is learnt.
+    Probing,
+    /// Moved, not proven yet.
+    Synchronising,
+    /// From party to party, proven.
+    Direct,
+    /// On its way back to the relay.
+    Returning,
+}
+
+/// Why the state changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The call was answered.
+    Answered,
+    /// A way was found worth a try.
+    Try,
+    /// Reports confirmed both directions.
+    Proven,
+    /// A report says that packets do not arrive.
+    Refuted,
+    /// No report has proven anything in time.
+    Unproven,
+    /// A phone sends to the relay again by itself.
+    CameBack,
+    /// A phone refused to be moved.
+    Refused,
+    /// Reports stopped.
+    ReportsStopped,
+    /// The direct path loses more than the limit.
+    Quality,
+    /// An offer of one of the parties (hold, transfer, another codec).
+    Renegotiated,
+    /// Policy wants it on the relay.
+    Policy,
+    /// Both are heard at the relay again.
+    Heard,
+}
+
+/// One entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Entry {
+    /// Another state.
+    State {
+        /// The new one.
+        to: PathState,
+        /// Why.
+        why: Reason,
+    },
+    /// A way is tried.
+    Way(Way),
+    /// It stays on the relay, and why.
+    Stays(Stay),
+    /// A report of a party that can't be true; counted once per kind here.
+    Lie {
+        /// Who said it.
+        party: usize,
+        /// What.
+        lie: Lie,
+    },
+    /// A direction's audio gap in a move.
+    Gap {
+        /// Its sender.
+        from: usize,
+        /// How long.
+        length: Duration,
+        /// Reckoned from reports rather than seen at the relay.
+        is_estimate: bool,
+    },
+}
+
+/// The entries of a call, and how long its media was where.
+#[derive(Debug, Clone, Default)]
+pub struct Timeline {
+    entries: Vec<(Duration, Entry)>,
+    answered: Duration,
+    since: Duration,
+    is_direct: bool,
+    relayed: Duration,
+    direct: Duration,
+}
+
+/// More entries than this are a flapping path; the first and the counts suffice.
+const MAX_ENTRIES: usize = 256;
+
+impl Timeline {
+    /// Of a call answered now.
+    pub fn new(now: Duration) -> Self {
+        let mut timeline = Self { answered: now, since: now, ..Self::default() };
+        timeline.add(Entry::State { to: PathState::Anchored, why: Reason::Answered }, now);
+        timeline
+    }
+
+    /// One more entry.
+    pub fn add(&mut self, entry: Entry, now: Duration) {
+        if self.entries.len() < MAX_ENTRIES {
+            self.entries.push((now.saturating_sub(self.answered), entry));
+        }
+    }
+
+    /// From now on no RTP of any direction is on the relay, or some is.
+    pub fn meter(&mut self, is_direct: bool, now: Duration) {
+        let span = now.saturating_sub(self.since);
+        if self.is_direct {
+            self.direct += span;
+        } else {
+            self.relayed += span;
+        }
+        (self.since, self.is_direct) = (now, is_direct);
+    }
+
+    /// Entries with their time since the answer, oldest first.
+    pub fn entries(&self) -> &[(Duration, Entry)] {
+        &self.entries
+    }
+
+    /// Relayed and direct time until now: together the answered time.
+    pub fn spans(&self, now: Duration) -> (Duration, Duration) {
+        let mut copy = Self { entries: Vec::new(), ..*self };
+        copy.meter(self.is_direct, now);
+        (copy.relayed, copy.direct)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relayed_and_direct_time_are_the_answered_time() {
+        let second = Duration::from_secs;
+        let mut timeline = Timeline::new(second(100));
+        timeline.meter(true, second(103));
+        timeline.meter(true, second(104));
+        timeline.meter(false, second(110));
+        assert_eq!(timeline.spans(second(115)), (second(8), second(7)));
+    }
+}
