@@ -146,12 +146,12 @@ impl World {
         while self.now < until {
             self.now += TICK;
             self.answer();
-            if self.now % 20 == 0 {
+            if self.now.is_multiple_of(20) {
                 self.send();
             }
             self.arrive();
             self.report();
-            if self.now % 20 == 0 {
+            if self.now.is_multiple_of(20) {
                 for from in 0..2 {
                     self.release.sight(0, from, self.sights[from], self.time());
                 }
