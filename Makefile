@@ -42,13 +42,13 @@ test-phones: ## real phones in full, with the five idle minutes behind a NAT
 test-load: ## SIPp at 100 calls/s for 60 s, with the database stopped, with kill -9, with a stepped clock
 	@tests/lab/install.sh test
 	@$(CARGO) build --release -p sbc
-	@$(LONG_TESTS) -E 'binary(load)'
+	@SBC_PROGRAM="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/sbc" $(LONG_TESTS) -E 'binary(load)'
 
 .PHONY: soak
 soak: ## load for an hour (SOAK_SECONDS)
 	@tests/lab/install.sh test
 	@$(CARGO) build --release -p sbc
-	@SBC_LOAD_SECONDS=$${SOAK_SECONDS:-3600} $(LONG_TESTS) -E 'binary(load) & test(full_load)'
+	@SBC_PROGRAM="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/sbc" SBC_LOAD_SECONDS=$${SOAK_SECONDS:-3600} $(LONG_TESTS) -E 'binary(load) & test(full_load)'
 
 .PHONY: lint
 lint: ## formatting, clippy, shellcheck, licences and advisories, queries against a real database

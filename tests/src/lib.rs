@@ -10,6 +10,7 @@ pub mod network;
 pub mod process;
 pub mod sbc;
 pub mod sipp;
+pub mod talk;
 pub mod tone;
 
 pub use network::{Lab, Network};

@@ -14,6 +14,7 @@ pub struct Sbc {
     program: Option<Process>,
     folder: PathBuf,
     url: String,
+    environment: Vec<(String, String)>,
     starts: u32,
 }
 
@@ -53,6 +54,11 @@ pub fn forwarding(registrar: &str) -> String {
 impl Sbc {
     /// Starts database and SBC with these realms, and with what `seed` writes into the database.
     pub fn start(lab: &Lab, realms: &str, seed: &str) -> Result<Self> {
+        Self::start_with(lab, realms, seed, &[])
+    }
+
+    /// The same with environment variables for the program, at this and every later start.
+    pub fn start_with(lab: &Lab, realms: &str, seed: &str, environment: &[(&str, &str)]) -> Result<Self> {
         let folder = lab.folder().join("sbc");
         std::fs::create_dir_all(&folder)?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/dev/postgres.sh");
@@ -84,7 +90,8 @@ impl Sbc {
             "-out",
             &format!("{text}/certificate.pem"),
         ])?;
-        let mut sbc = Self { program: None, folder, url, starts: 0 };
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let mut sbc = Self { program: None, folder, url, environment: environment.collect(), starts: 0 };
         run(&[&program(), "migrate", "--config", &sbc.configuration()])?;
         sbc.sql(seed)?;
         sbc.serve(lab)?;
@@ -95,12 +102,10 @@ impl Sbc {
     pub fn serve(&mut self, lab: &Lab) -> Result<()> {
         self.starts += 1;
         let label = format!("sbc-{}", self.starts);
-        let process = lab.start_with(
-            "sbc",
-            &label,
-            &[&program(), "serve", "--config", &self.configuration()],
-            &[("NO_COLOR", "1")],
-        )?;
+        let mut environment = vec![("NO_COLOR", "1")];
+        environment.extend(self.environment.iter().map(|(name, value)| (name.as_str(), value.as_str())));
+        let argv = [&program(), "serve", "--config", &self.configuration()];
+        let process = lab.start_with("sbc", &label, &argv, &environment)?;
         process.says("ready", Duration::from_secs(10))?;
         let namespace = lab.namespace("sbc");
         let ready = || {

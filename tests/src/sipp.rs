@@ -75,8 +75,13 @@ impl Sipp {
 
     /// Waits for SIPp's own end, and reads its counts.
     pub fn finish(mut self, within: Duration) -> Result<Outcome> {
-        self.program.ended(within)?;
+        self.ended(within)?;
         self.counts()
+    }
+
+    /// Waits for SIPp's own end.
+    pub fn ended(&mut self, within: Duration) -> Result<()> {
+        self.program.ended(within).map(drop)
     }
 
     /// Ends an answering side and reads its counts.
@@ -89,21 +94,39 @@ impl Sipp {
 
     /// The counts so far: SIPp writes them each second.
     pub fn counts(&self) -> Result<Outcome> {
-        let mut outcome = None;
+        self.statistics(counts_of)
+    }
+
+    /// Messages so far that the scenario did not expect, or that belonged to no call or a finished one.
+    pub fn unexpected(&self) -> Result<u64> {
+        self.statistics(unexpected_of)
+    }
+
+    fn statistics<T>(&self, read: fn(&str) -> Option<T>) -> Result<T> {
+        let mut found = None;
         eventually(Duration::from_secs(2), || {
-            outcome = std::fs::read_to_string(&self.statistics).ok().and_then(|text| counts_of(&text));
-            outcome.is_some()
+            found = std::fs::read_to_string(&self.statistics).ok().and_then(|text| read(&text));
+            found.is_some()
         });
-        outcome.ok_or_else(|| Failure(format!("SIPp left no counts; it said: {}", self.program.output())))
+        found.ok_or_else(|| Failure(format!("SIPp left no counts; it said: {}", self.program.output())))
     }
 }
 
 fn counts_of(text: &str) -> Option<Outcome> {
+    Some(Outcome { successful: count(text, "SuccessfulCall(C)")?, failed: count(text, "FailedCall(C)")? })
+}
+
+fn unexpected_of(text: &str) -> Option<u64> {
+    ["FailedUnexpectedMessage(C)", "OutOfCallMsgs(C)", "DeadCallMsgs(C)"]
+        .into_iter()
+        .map(|name| count(text, name))
+        .sum()
+}
+
+fn count(text: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines();
-    let names: Vec<&str> = lines.next()?.split(';').collect();
-    let values: Vec<&str> = lines.next_back()?.split(';').collect();
-    let value = |name: &str| values.get(names.iter().position(|n| *n == name)?)?.parse().ok();
-    Some(Outcome { successful: value("SuccessfulCall(C)")?, failed: value("FailedCall(C)")? })
+    let column = lines.next()?.split(';').position(|column| column == name)?;
+    lines.next_back()?.split(';').nth(column)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -114,5 +137,11 @@ mod tests {
     fn the_last_line_of_the_statistics_counts() {
         let text = "StartTime;SuccessfulCall(P);SuccessfulCall(C);FailedCall(C);\nx;1;1;0;\nx;4;5;2;\n";
         assert_eq!(counts_of(text), Some(Outcome { successful: 5, failed: 2 }));
+    }
+
+    #[test]
+    fn messages_without_a_call_are_unexpected_too() {
+        let text = "FailedUnexpectedMessage(C);OutOfCallMsgs(C);DeadCallMsgs(C);\n0;0;0;\n1;2;3;\n";
+        assert_eq!(unexpected_of(text), Some(6));
     }
 }
