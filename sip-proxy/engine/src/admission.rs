@@ -57,13 +57,19 @@ pub(crate) fn admit(
             return Admission::Refused;
         }
     }
-    if method == Method::REGISTER {
-        return Admission::Register;
+    if [Method::CANCEL, Method::BYE, Method::ACK, Method::PRACK, Method::UPDATE].contains(&method) {
+        core.reject(server, request, 481, |response| response);
+        return Admission::Refused;
     }
-    if core.draining {
+    // Before policy has been read nobody can be told from anybody else: "later" is true, "wrong password" would make
+    // phones give up.
+    if core.policy.is_none() || (core.draining && method != Method::REGISTER) {
         let after = core.config.limits.retry_after.as_secs().to_string();
         core.reject(server, request, 503, |response| response.header(Name::RetryAfter, after.as_bytes()));
         return Admission::Refused;
+    }
+    if method == Method::REGISTER {
+        return Admission::Register;
     }
     if is_loop(request, core) {
         core.reject(server, request, 482, |response| response);
@@ -88,10 +94,6 @@ pub(crate) fn admit(
                 .header(Name::Accept, b"application/sdp")
                 .header(Name::Supported, b"timer, replaces, path, outbound")
         });
-        return Admission::Refused;
-    }
-    if [Method::CANCEL, Method::BYE, Method::ACK, Method::PRACK, Method::UPDATE].contains(&method) {
-        core.reject(server, request, 481, |response| response);
         return Admission::Refused;
     }
     let caller = match realm.authentication {

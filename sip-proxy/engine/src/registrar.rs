@@ -145,6 +145,11 @@ impl Registrar {
             if record.expires <= core.now.wall || record.flow.connection.is_some() {
                 continue;
             }
+            // A phone that has registered meanwhile knows better where it is.
+            let known = self.aors.get(&record.aor).into_iter().flatten();
+            if known.into_iter().any(|known| is_same(&known.record, &record)) {
+                continue;
+            }
             let expires = core.now.monotonic + (record.expires - core.now.wall);
             let upstream_expires = core.now.monotonic + record.upstream_expires.saturating_sub(core.now.wall);
             self.put(Binding { record, expires, upstream_expires, next_keepalive: Some(core.now.monotonic) });
