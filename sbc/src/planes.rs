@@ -46,9 +46,7 @@ impl Host for Outside {
                     CallEventKind::Ended(ended) => self.metrics.ended(ended),
                     CallEventKind::Changed(_) => {}
                 }
-                if let Err(error) = self.journal.append(&event) {
-                    tracing::error!(%error, call = %uuid::Uuid::from_u128(event.call), "a call record can't be written: free disk space or mend node.data");
-                }
+                self.journal.append(&event);
             }
             Output::Media(request) => {
                 self.relay.handle(request.session.0, request.number, action(request.action))

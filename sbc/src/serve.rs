@@ -17,7 +17,7 @@ use crate::http::{Pages, router};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::planes::{self, Outside};
-use crate::ship::{self, ShipCounters};
+use crate::ship::{ShipCounters, Shipper};
 use crate::store;
 
 /// Runs until SIGTERM or SIGINT, then drains.
@@ -68,13 +68,18 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let is_ready = Arc::new(AtomicBool::new(false));
     let is_draining = Arc::new(AtomicBool::new(false));
     let counters = Arc::new(ShipCounters::default());
-    tokio::spawn(ship::run(pool.clone(), journal.clone(), directory, node, counters.clone()));
-    tokio::spawn(store::write_bindings(pool.clone(), node, changes));
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let shipper = Shipper { pool: pool.clone(), journal: journal.clone(), node, counters: counters.clone() };
+    let shipping = tokio::spawn(shipper.run(stopped));
+    let binding = tokio::spawn(store::bindings::write(pool.clone(), node, changes));
     {
         let (tell, ready, pool, settings) = (tell.clone(), is_ready.clone(), pool.clone(), settings.clone());
         tokio::spawn(async move {
-            restore_bindings(&pool, node, &tell).await;
-            store::follow(pool, settings, |snapshot| {
+            // Bindings come before the calls to them.
+            let records = store::bindings::restore(&pool, node).await;
+            tracing::info!(bindings = records.len(), "bindings restored");
+            tell(Command::Load(records));
+            store::snapshot::follow(pool, settings, |snapshot| {
                 tell(Command::Policy(Arc::new(snapshot)));
                 ready.store(true, Ordering::Relaxed);
             })
@@ -141,32 +146,20 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         }
     }
     tell(Command::HangUpAll);
-    // BYEs leave and their records are written; then the records get a moment to reach the database.
+    // BYEs leave and their records are written.
     let last = tokio::time::Instant::now() + Duration::from_secs(3);
     tokio::time::sleep(Duration::from_millis(300)).await;
     while calls() > 0 && tokio::time::Instant::now() < last {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
     plane.stop();
+    drop(plane);
     journal.close();
+    // What is written reaches the database now if it can, and else after the next start.
+    let _ = stop.send(true);
+    let _ = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(shipping, binding) }).await;
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Bindings come before calls to them; a database that is away for long must not hold up the start.
-async fn restore_bindings(pool: &sqlx::PgPool, node: u8, tell: &impl Fn(Command)) {
-    for _ in 0..5 {
-        match store::bindings(pool, node).await {
-            Ok(records) => {
-                tracing::info!(bindings = records.len(), "bindings restored");
-                tell(Command::Load(records));
-                return;
-            }
-            Err(error) => tracing::warn!(%error, "bindings can't be restored yet"),
-        }
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
 }
 
 fn reload_certificates(settings: &Settings) {
@@ -211,8 +204,8 @@ fn refresher(
         metrics.set("sbc_media_send_failed", media.iter().map(|one| one.send_failed).sum());
         metrics.set("sbc_media_sessions", media.iter().map(|one| one.sessions).sum());
         metrics.set("sbc_media_port_pairs", media.iter().map(|one| one.ports_in_use).sum());
-        metrics.set("sbc_journal_bytes", journal.written.load(Ordering::Relaxed));
-        metrics.set("sbc_journal_failed", journal.failed.load(Ordering::Relaxed));
+        metrics.set("sbc_journal_bytes", journal.counters.written.load(Ordering::Relaxed));
+        metrics.set("sbc_journal_failed", journal.counters.failed.load(Ordering::Relaxed));
         metrics.set("sbc_journal_backlog_bytes", ship.backlog.load(Ordering::Relaxed));
         metrics.set("sbc_store_shipped_events", ship.shipped.load(Ordering::Relaxed));
         metrics.set("sbc_store_failures", ship.failed.load(Ordering::Relaxed));

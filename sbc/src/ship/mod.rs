@@ -1,0 +1,159 @@
+//! From the journal to PostgreSQL: in batches, in order, idempotent by key, so that every record arrives exactly once.
+
+mod record;
+
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use sip_engine::event::CallEvent;
+use sqlx::PgPool;
+use tokio::sync::watch;
+
+use crate::journal::{Journal, Position};
+pub use record::cause;
+
+const BATCH: usize = 500;
+/// How long a record may wait when the journal was empty.
+const PAUSE: Duration = Duration::from_millis(100);
+/// How often a failure that lasts is told again.
+const COMPLAIN: Duration = Duration::from_secs(60);
+
+/// What the shipper tells metrics.
+#[derive(Debug, Default)]
+pub struct ShipCounters {
+    /// Events in the database.
+    pub shipped: AtomicU64,
+    /// Batches that failed and will be tried again.
+    pub failed: AtomicU64,
+    /// Events that the database will never take; they are kept in `rejected.jsonl`.
+    pub rejected: AtomicU64,
+    /// Bytes of the journal that are not shipped (gauge).
+    pub backlog: AtomicU64,
+}
+
+/// Why a step did not go on.
+#[derive(Debug, thiserror::Error)]
+enum ShipError {
+    #[error("the journal can't be read: {0}")]
+    Journal(#[from] std::io::Error),
+    #[error("the database: {0}")]
+    Database(#[from] sqlx::Error),
+}
+
+/// Moves events from the journal to the database.
+#[derive(Debug)]
+pub struct Shipper {
+    /// Where to.
+    pub pool: PgPool,
+    /// Where from.
+    pub journal: Arc<Journal>,
+    /// The number of this node.
+    pub node: u8,
+    /// For metrics.
+    pub counters: Arc<ShipCounters>,
+}
+
+impl Shipper {
+    /// Ships until `stop` says true, and then what is left, as far as the database takes it.
+    pub async fn run(self, mut stop: watch::Receiver<bool>) {
+        let mut position = self.journal.shipped();
+        let mut pause = PAUSE;
+        let mut complained: Option<Instant> = None;
+        loop {
+            match self.step(position).await {
+                Ok((count, next)) => {
+                    position = next;
+                    pause = PAUSE;
+                    if complained.take().is_some() {
+                        tracing::info!("call records reach the database again");
+                    }
+                    self.counters.shipped.fetch_add(count as u64, Ordering::Relaxed);
+                    let backlog = if count < BATCH { 0 } else { self.journal.backlog(position) };
+                    self.counters.backlog.store(backlog, Ordering::Relaxed);
+                    if count > 0 {
+                        continue;
+                    }
+                    if *stop.borrow() {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    self.counters.failed.fetch_add(1, Ordering::Relaxed);
+                    let backlog = self.journal.backlog(position);
+                    self.counters.backlog.store(backlog, Ordering::Relaxed);
+                    if complained.is_none_or(|at| at.elapsed() > COMPLAIN) {
+                        complained = Some(Instant::now());
+                        tracing::warn!(%error, bytes = backlog, "call records wait in the journal for the database; none is lost: check database.url, the server, and `sbc migrate`");
+                    }
+                    if *stop.borrow() {
+                        return;
+                    }
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+            }
+            // A stop that comes meanwhile ends the pause; a second look at it must not spin.
+            if *stop.borrow_and_update() {
+                tokio::time::sleep(PAUSE).await;
+            } else {
+                let _ = tokio::time::timeout(pause, stop.changed()).await;
+            }
+        }
+    }
+
+    /// One batch: how many events, and the position behind them.
+    async fn step(&self, from: Position) -> Result<(usize, Position), ShipError> {
+        let (events, next) = self.read(from).await?;
+        if !events.is_empty() {
+            match record::write(&self.pool, self.node, &events).await {
+                Err(error) if is_refused_for_good(&error) => self.one_by_one(&events).await?,
+                result => result?,
+            }
+        }
+        if next != from {
+            let journal = self.journal.clone();
+            blocking(move || journal.mark_shipped(next)).await?;
+        }
+        Ok((events.len(), next))
+    }
+
+    async fn read(&self, from: Position) -> std::io::Result<(Vec<CallEvent>, Position)> {
+        let journal = self.journal.clone();
+        blocking(move || journal.read(from, BATCH)).await
+    }
+
+    /// One event that the database will never take must not hold up the others.
+    async fn one_by_one(&self, events: &[CallEvent]) -> Result<(), ShipError> {
+        for event in events {
+            match record::write(&self.pool, self.node, std::slice::from_ref(event)).await {
+                Err(error) if is_refused_for_good(&error) => {
+                    self.counters.rejected.fetch_add(1, Ordering::Relaxed);
+                    tracing::error!(%error, call = %uuid::Uuid::from_u128(event.call), "the database refuses an event of a call; it is kept in rejected.jsonl beside the journal: please report it");
+                    self.keep_aside(event)?;
+                }
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_aside(&self, event: &CallEvent) -> std::io::Result<()> {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        let path = self.journal.directory().join("rejected.jsonl");
+        std::fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(&line)
+    }
+}
+
+/// Classes 22 and 23 of PostgreSQL's error codes: the data are wrong, and stay so however often they are sent.
+fn is_refused_for_good(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> std::io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
+}

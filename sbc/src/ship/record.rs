@@ -1,0 +1,263 @@
+//! Events as rows of `call` and `call_event`.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, Side};
+use sip_engine::media::StreamStatistics;
+use sqlx::types::Uuid;
+use sqlx::{PgPool, PgTransaction};
+
+/// Writes events in one transaction, a statement per kind of event and not per event: a database that is a network
+/// away costs four round trips a batch. What is there already stays as it is, so that an end that was shipped is not
+/// overwritten by the `crash` of a journal whose tail a power failure took.
+pub(super) async fn write(pool: &PgPool, node: u8, events: &[CallEvent]) -> Result<(), sqlx::Error> {
+    let mut transaction = pool.begin().await?;
+    write_events(&mut transaction, events).await?;
+    write_started(&mut transaction, node, events).await?;
+    write_answered(&mut transaction, events).await?;
+    write_ended(&mut transaction, events).await?;
+    transaction.commit().await
+}
+
+async fn write_events(transaction: &mut PgTransaction<'_>, events: &[CallEvent]) -> Result<(), sqlx::Error> {
+    let calls: Vec<Uuid> = events.iter().map(id).collect();
+    let sequences: Vec<i32> =
+        events.iter().map(|event| i32::try_from(event.sequence).unwrap_or(i32::MAX)).collect();
+    let times: Vec<f64> = events.iter().map(at).collect();
+    let (kinds, details): (Vec<String>, Vec<Value>) =
+        events.iter().map(|event| describe(&event.what)).unzip();
+    sqlx::query!(
+        "INSERT INTO call_event (call, sequence, at, kind, detail)
+         SELECT call, sequence, to_timestamp(at), kind, detail
+         FROM unnest($1::uuid[], $2::integer[], $3::float8[], $4::text[], $5::jsonb[]) AS event (call, sequence, at, kind, detail)
+         ON CONFLICT DO NOTHING",
+        &calls,
+        &sequences,
+        &times,
+        &kinds,
+        &details
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+async fn write_started(
+    transaction: &mut PgTransaction<'_>,
+    node: u8,
+    events: &[CallEvent],
+) -> Result<(), sqlx::Error> {
+    let started: Vec<(&CallEvent, &CallStarted)> = events
+        .iter()
+        .filter_map(|event| match &event.what {
+            CallEventKind::Started(started) => Some((event, &**started)),
+            _ => None,
+        })
+        .collect();
+    if started.is_empty() {
+        return Ok(());
+    }
+    let calls: Vec<Uuid> = started.iter().map(|(event, _)| id(event)).collect();
+    let times: Vec<f64> = started.iter().map(|(event, _)| at(event)).collect();
+    let column = |pick: fn(&CallStarted) -> &str| -> Vec<String> {
+        started.iter().map(|(_, started)| printable(pick(started))).collect()
+    };
+    let sources: Vec<String> = started.iter().map(|(_, started)| started.source.to_string()).collect();
+    sqlx::query!(
+        "INSERT INTO call (node, id, started_at, realm, source, transport, caller, from_uri, request_uri, call_id, user_agent)
+         SELECT $1, id, to_timestamp(at), realm, source, transport, caller, from_uri, request_uri, call_id, user_agent
+         FROM unnest($2::uuid[], $3::float8[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[], $11::text[])
+            AS started (id, at, realm, source, transport, caller, from_uri, request_uri, call_id, user_agent)
+         ON CONFLICT DO NOTHING",
+        i16::from(node),
+        &calls,
+        &times,
+        &column(|started| &started.realm),
+        &sources,
+        &column(|started| &started.transport),
+        &column(|started| &started.caller),
+        &column(|started| &started.from),
+        &column(|started| &started.request_uri),
+        &column(|started| &started.call_id),
+        &column(|started| &started.user_agent)
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+async fn write_answered(
+    transaction: &mut PgTransaction<'_>,
+    events: &[CallEvent],
+) -> Result<(), sqlx::Error> {
+    let (mut calls, mut times, mut realms) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut trunks, mut destinations) = (Vec::new(), Vec::new());
+    for event in events {
+        if let CallEventKind::Answered { realm, trunk, destination } = &event.what {
+            calls.push(id(event));
+            times.push(at(event));
+            realms.push(realm.to_string());
+            trunks.push(trunk.as_deref());
+            destinations.push(destination.to_string());
+        }
+    }
+    if calls.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "UPDATE call SET answered_at = to_timestamp(at), answered_realm = answered.realm, trunk = answered.trunk,
+            destination = answered.destination
+         FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::text[], $5::text[]) AS answered (id, at, realm, trunk, destination)
+         WHERE call.id = answered.id AND answered_at IS NULL",
+        &calls,
+        &times,
+        &realms,
+        &trunks as &[Option<&str>],
+        &destinations
+    )
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+async fn write_ended(transaction: &mut PgTransaction<'_>, events: &[CallEvent]) -> Result<(), sqlx::Error> {
+    let ended: Vec<(Uuid, &CallEnded)> = events
+        .iter()
+        .filter_map(|event| match &event.what {
+            CallEventKind::Ended(ended) => Some((id(event), &**ended)),
+            _ => None,
+        })
+        .collect();
+    if ended.is_empty() {
+        return Ok(());
+    }
+    let calls: Vec<Uuid> = ended.iter().map(|(id, _)| *id).collect();
+    let totals: Vec<i64> = ended.iter().map(|(_, ended)| milliseconds(ended.total)).collect();
+    let causes: Vec<String> = ended.iter().map(|(_, ended)| cause(ended.cause).to_owned()).collect();
+    let sides: Vec<String> = ended.iter().map(|(_, ended)| side(ended.side).to_owned()).collect();
+    let statuses: Vec<i16> =
+        ended.iter().map(|(_, ended)| i16::try_from(ended.status).unwrap_or(0)).collect();
+    let setups: Vec<Option<i64>> =
+        ended.iter().map(|(_, ended)| ended.answered_after.map(milliseconds)).collect();
+    let durations: Vec<i64> = ended.iter().map(|(_, ended)| milliseconds(ended.talked)).collect();
+    let media: Vec<Value> = ended.iter().map(|(_, ended)| media(&ended.media)).collect();
+    // The end is the start plus what the monotonic clock says: a wall clock that was stepped meanwhile bends nothing.
+    let written = sqlx::query!(
+        "UPDATE call SET ended_at = started_at + ended.total * interval '1 millisecond', cause = ended.cause, ended_by = ended.side,
+            status = ended.status, setup_ms = ended.setup, duration_ms = ended.duration, media = ended.media
+         FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::bigint[], $7::bigint[], $8::jsonb[])
+            AS ended (id, total, cause, side, status, setup, duration, media)
+         WHERE call.id = ended.id AND ended_at IS NULL",
+        &calls,
+        &totals,
+        &causes,
+        &sides,
+        &statuses,
+        &setups as &[Option<i64>],
+        &durations,
+        &media
+    )
+    .execute(&mut **transaction)
+    .await?
+    .rows_affected();
+    if written < calls.len() as u64 {
+        complain_of_ends_without_a_start(transaction, &calls).await?;
+    }
+    Ok(())
+}
+
+/// Ends that were written before are no news; ends of calls that the database does not know are.
+async fn complain_of_ends_without_a_start(
+    transaction: &mut PgTransaction<'_>,
+    calls: &[Uuid],
+) -> Result<(), sqlx::Error> {
+    let unknown = sqlx::query_scalar!(
+        r#"SELECT id AS "id!" FROM unnest($1::uuid[]) AS ended (id) WHERE NOT EXISTS (SELECT FROM call WHERE call.id = ended.id)"#,
+        calls
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    for call in unknown {
+        tracing::error!(%call, "a call has an end but no start in the journal; only its row in call_event tells of it");
+    }
+    Ok(())
+}
+
+fn id(event: &CallEvent) -> Uuid {
+    Uuid::from_u128(event.call)
+}
+
+/// Seconds since the Unix epoch.
+fn at(event: &CallEvent) -> f64 {
+    event.wall.as_secs_f64()
+}
+
+/// PostgreSQL's text holds no NUL, and strangers write it.
+fn printable(text: &str) -> String {
+    text.replace('\0', "\u{fffd}")
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn describe(what: &CallEventKind) -> (String, Value) {
+    let (kind, detail) = match what {
+        CallEventKind::Started(_) => ("started", json!({})),
+        CallEventKind::Answered { realm, trunk, destination } => {
+            ("answered", json!({"realm": realm, "trunk": trunk, "destination": destination}))
+        }
+        CallEventKind::Changed(change) => ("changed", json!(change)),
+        CallEventKind::Ended(ended) => {
+            ("ended", json!({"cause": cause(ended.cause), "by": side(ended.side), "status": ended.status}))
+        }
+    };
+    (kind.to_owned(), detail)
+}
+
+fn media(streams: &[StreamStatistics]) -> Value {
+    streams
+        .iter()
+        .map(|stream| {
+            json!({
+                "party": stream.endpoint.party, "stream": stream.stream, "kind": printable(&stream.kind),
+                "codec": printable(&stream.codec), "packets": stream.packets, "octets": stream.octets,
+                "lost": stream.lost, "strangers": stream.strangers, "jitter_ms": stream.jitter_ms,
+                "rtt_ms": stream.rtt_ms, "mos": stream.mos, "dtmf": stream.dtmf,
+            })
+        })
+        .collect()
+}
+
+/// As records and metrics name it.
+pub fn cause(cause: EndCause) -> &'static str {
+    match cause {
+        EndCause::Bye => "bye",
+        EndCause::Cancelled => "cancelled",
+        EndCause::Busy => "busy",
+        EndCause::Declined => "declined",
+        EndCause::NotFound => "not_found",
+        EndCause::NoAnswer => "no_answer",
+        EndCause::MediaRefused => "media_refused",
+        EndCause::Failed => "failed",
+        EndCause::Refused => "refused",
+        EndCause::Unreachable => "unreachable",
+        EndCause::NoAck => "no_ack",
+        EndCause::SessionExpired => "session_expired",
+        EndCause::MediaTimeout => "media_timeout",
+        EndCause::Replaced => "replaced",
+        EndCause::Operator => "operator",
+        EndCause::Shutdown => "shutdown",
+        EndCause::Crash => "crash",
+        EndCause::Internal => "internal",
+    }
+}
+
+fn side(side: Side) -> &'static str {
+    match side {
+        Side::Caller => "caller",
+        Side::Callee => "callee",
+        Side::Sbc => "sbc",
+    }
+}

@@ -1,0 +1,51 @@
+//! PostgreSQL: the pool, the schema, and what is read and written there apart from call records.
+
+pub mod bindings;
+pub mod snapshot;
+
+use std::time::Duration;
+
+use sqlx::migrate::{Migrate, Migrator};
+use sqlx::postgres::{PgPool, PgPoolOptions};
+
+/// The schema, compiled in.
+pub static MIGRATIONS: Migrator = sqlx::migrate!("../migrations");
+
+/// A pool that connects when it is needed: the SBC starts without its database.
+pub fn pool(url: &str, connections: u32) -> Result<PgPool, String> {
+    let options =
+        PgPoolOptions::new().max_connections(connections.max(2)).acquire_timeout(Duration::from_secs(3));
+    options.connect_lazy(url).map_err(|error| format!("database.url: {error}"))
+}
+
+/// How many migrations the schema lacks.
+pub async fn missing_migrations(pool: &PgPool) -> Result<usize, sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let known = MIGRATIONS.iter().filter(|migration| !migration.migration_type.is_down_migration());
+    let is_new: Option<String> = sqlx::query_scalar("SELECT to_regclass('_sqlx_migrations')::text")
+        .fetch_one(&mut *connection)
+        .await?;
+    if is_new.is_none() {
+        return Ok(known.count());
+    }
+    let applied = connection
+        .list_applied_migrations("_sqlx_migrations")
+        .await
+        .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
+    Ok(known.filter(|migration| !applied.iter().any(|applied| applied.version == migration.version)).count())
+}
+
+/// What to do about an error of the database, for its log line.
+pub fn cure(error: &sqlx::Error) -> &'static str {
+    let code = error.as_database_error().and_then(|error| error.code());
+    match code.as_deref() {
+        // undefined_table, undefined_column, undefined_function
+        Some("42P01" | "42703" | "42883") => "the schema is not up to date: run `sbc migrate`",
+        // insufficient_privilege
+        Some("42501") => "grant the user of database.url access to the tables",
+        Some(code) if code.starts_with("28") => "the user or password of database.url is refused",
+        // invalid_catalog_name
+        Some("3D000") => "create the database that database.url names",
+        _ => "check database.url and the server",
+    }
+}
