@@ -67,7 +67,7 @@ impl Host for Outside {
                 });
             }
             Output::Notice(notice) => self.metrics.notice(&notice),
-            Output::Send { .. } | Output::Close(_) => {}
+            Output::Send { .. } | Output::Close(_) | Output::Replicate(_) => {}
         }
         None
     }

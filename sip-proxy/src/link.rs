@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sip_engine::io::{Command, ConnectionId, Flow, Input, Ticket};
+use sip_engine::io::{Command, ConnectionId, Flow, Input, Replica, Ticket};
+use sip_wire::Message;
 use tokio::sync::mpsc;
 
 use crate::counters::ShardCounters;
@@ -35,6 +36,18 @@ pub(crate) enum Letter {
     Input(Box<Input>),
     Transmit(Box<Transmission>),
     Close(ConnectionId),
+    /// To the home of a dialog that `message`, of the home `back`, would replace.
+    Join {
+        back: usize,
+        flow: Flow,
+        message: Box<Message>,
+    },
+    /// And back.
+    Joined {
+        end: Option<Box<Replica>>,
+        flow: Flow,
+        message: Box<Message>,
+    },
     Stop,
 }
 
@@ -47,6 +60,7 @@ impl Letter {
                 Input::Command(_) => INBOX,
                 _ => INBOX - RESERVED,
             },
+            Letter::Join { .. } | Letter::Joined { .. } => MESSAGES,
             Letter::Transmit(_) | Letter::Close(_) => INBOX - RESERVED,
             Letter::Stop => INBOX,
         }

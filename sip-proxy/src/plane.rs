@@ -132,7 +132,7 @@ impl SipPlane {
                 links: plane.shards.clone(),
                 inbox,
                 counters: plane.counters[index].clone(),
-                engine: Engine::new(settings.engine.clone(), seed()),
+                engine: Engine::new(share_of(&settings.engine, count), seed()),
                 host: Box::new(host(index, &plane.shards)),
             };
             let thread = std::thread::Builder::new()
@@ -147,6 +147,11 @@ impl SipPlane {
     /// The ways into the shards.
     pub fn shards(&self) -> &[ShardHandle] {
         &self.shards
+    }
+
+    /// The way into the shard that is a slot's home: of a media session for what media has to say about it.
+    pub fn home_of(&self, slot: Slot) -> Option<&ShardHandle> {
+        self.shards.get(shard_of(slot, self.shards.len()))
     }
 
     /// What each shard counts.
@@ -173,6 +178,14 @@ impl Drop for SipPlane {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// What one of `shards` may have of a configuration's limits.
+pub(crate) fn share_of(config: &Arc<Config>, shards: usize) -> Arc<Config> {
+    let mut share = Config::clone(config);
+    share.limits.calls = share.limits.calls.div_ceil(shards);
+    share.limits.transactions = share.limits.transactions.div_ceil(shards);
+    Arc::new(share)
 }
 
 /// The shard that is a slot's home.

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sip_engine::Engine;
-use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Output, Ticket, Transport};
+use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Output, Replica, Ticket, Transport};
 use sip_engine::question::Policy;
-use sip_engine::slot::slot_of;
+use sip_engine::registrar::BindingChange;
+use sip_engine::slot::{Slot, replaced_slot, slot_of};
 use sip_engine::time::Now;
 use sip_wire::Message;
 use tokio::sync::Notify;
@@ -23,7 +24,7 @@ use crate::counters::ShardCounters;
 use crate::filter::Filter;
 use crate::link::{Letter, ShardHandle, Transmission, owner};
 use crate::overload::Overload;
-use crate::plane::{Host, PlaneSettings, shard_of};
+use crate::plane::{Host, PlaneSettings, shard_of, share_of};
 use crate::stream::{Connections, Outgoing};
 use crate::udp::{self, Datagram, Endpoint, Flushed};
 
@@ -118,11 +119,22 @@ impl Shard {
     /// A letter from the inbox; false means that the shard shall stop.
     pub(crate) fn letter(&mut self, letter: Letter) -> bool {
         match letter {
-            Letter::Input(input) => {
-                if let Input::Command(Command::Policy(policy)) = &*input {
-                    self.policy = Some(policy.clone());
+            Letter::Input(input) => match *input {
+                Input::Received { flow, message } => self.received(flow, message),
+                Input::Command(command) => self.command(command),
+                input => self.input(input),
+            },
+            Letter::Join { back, flow, message } => {
+                let end = self.engine.end_for(&message);
+                if let Some(link) = self.links.get(back) {
+                    link.send(Letter::Joined { end: end.map(Box::new), flow, message });
                 }
-                self.input(*input);
+            }
+            Letter::Joined { end, flow, message } => {
+                if let Some(end) = end {
+                    self.input(Input::Replicate(*end));
+                }
+                self.input(Input::Received { flow, message: *message });
             }
             Letter::Transmit(transmission) => self.transmit(*transmission),
             Letter::Close(connection) => self.connections.close(connection),
@@ -133,17 +145,53 @@ impl Shard {
 
     /// To the engine, here or in the shard that is the message's home.
     pub(crate) fn deliver(&mut self, flow: Flow, message: Message) {
-        let home = match self.links.len() {
-            1 => self.index,
-            shards => shard_of(slot_of(&message), shards),
-        };
-        let input = Input::Received { flow, message };
+        if self.links.len() == 1 {
+            return self.input(Input::Received { flow, message });
+        }
+        let home = shard_of(slot_of(&message), self.links.len());
         if home == self.index {
-            self.input(input);
+            self.received(flow, message);
         } else if let Some(link) = self.links.get(home) {
             self.counters.forwarded.up();
-            link.input(input);
+            link.input(Input::Received { flow, message });
         }
+    }
+
+    /// A message of this home. One that would replace a dialog of another home waits until that home has said what it
+    /// is.
+    fn received(&mut self, flow: Flow, message: Message) {
+        let other = match self.links.len() {
+            1 => None,
+            shards => replaced_slot(&message).map(|slot| shard_of(slot, shards)),
+        };
+        match other.filter(|other| *other != self.index).and_then(|other| self.links.get(other)) {
+            Some(link) => {
+                link.send(Letter::Join { back: self.index, flow, message: Box::new(message) });
+            }
+            None => self.input(Input::Received { flow, message }),
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        let shards = self.links.len();
+        let command = match command {
+            Command::Policy(policy) => {
+                self.policy = Some(policy.clone());
+                Command::Policy(policy)
+            }
+            Command::Configure(config) => Command::Configure(share_of(&config, shards)),
+            Command::Load(records) => {
+                let (own, others): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| {
+                    shard_of(Slot::of_bytes(record.aor.as_bytes()), shards) == self.index
+                });
+                for record in others {
+                    self.input(Input::Replicate(Replica::Binding(BindingChange::Put(Box::new(record)))));
+                }
+                Command::Load(own)
+            }
+            other => other,
+        };
+        self.input(Input::Command(command));
     }
 
     pub(crate) fn input(&mut self, input: Input) {
@@ -173,22 +221,22 @@ impl Shard {
             return;
         }
         self.tick();
-        for (index, link) in self.links.iter().enumerate() {
-            if index != self.index {
-                link.input(Input::Identified { connection, names: names.clone() });
-            }
-        }
+        self.tell_others(|| Input::Identified { connection, names: names.clone() });
         self.input(Input::Identified { connection, names });
     }
 
     /// A connection of this shard is gone: every engine may hold a flow over it.
     pub(crate) fn closed(&mut self, connection: ConnectionId) {
+        self.tell_others(|| Input::Closed { connection });
+        self.input(Input::Closed { connection });
+    }
+
+    fn tell_others(&self, input: impl Fn() -> Input) {
         for (index, link) in self.links.iter().enumerate() {
             if index != self.index {
-                link.input(Input::Closed { connection });
+                link.input(input());
             }
         }
-        self.input(Input::Closed { connection });
     }
 
     /// Carries out all outputs, in order, and sees to the timer.
@@ -205,6 +253,7 @@ impl Shard {
                         Transmission { flow, server_name, message, ticket, sender: self.index };
                     self.send(transmission);
                 }
+                Output::Replicate(replica) => self.tell_others(|| Input::Replicate(replica.clone())),
                 Output::Close(connection) => match owner(connection) {
                     home if home == self.index => self.connections.close(connection),
                     home => {
@@ -214,6 +263,9 @@ impl Shard {
                     }
                 },
                 other => {
+                    if let Output::Binding(change) = &other {
+                        self.tell_others(|| Input::Replicate(Replica::Binding(change.clone())));
+                    }
                     if let Some(input) = self.host.carry_out(other, self.now) {
                         self.engine.handle(input, self.now);
                     }

@@ -189,15 +189,23 @@ impl Core {
         self.out.push_back(Output::Record(event));
     }
 
-    pub(crate) fn remember_transfer(&mut self, token: String, peer: Arc<Peer>) {
-        let token: Box<[u8]> = token.into_bytes().into();
+    /// The end at the other side of a dialog, of this home or of one that told us.
+    pub(crate) fn dialog_peer(&self, key: &[u8]) -> Option<Arc<Peer>> {
+        match self.dialogs.get(key) {
+            Some(place) => place.peer.clone(),
+            None => self.transfers.get(key).cloned(),
+        }
+    }
+
+    pub(crate) fn remember_transfer(&mut self, token: Box<[u8]>, peer: Arc<Peer>) {
         if self.transfer_order.len() == TRANSFERS
             && let Some(oldest) = self.transfer_order.pop_front()
         {
             self.transfers.remove(&oldest);
         }
-        self.transfer_order.push_back(token.clone());
-        self.transfers.insert(token, peer);
+        if self.transfers.insert(token.clone(), peer).is_none() {
+            self.transfer_order.push_back(token);
+        }
     }
 
     /// A request in a dialog, sent where the dialog's peer is.

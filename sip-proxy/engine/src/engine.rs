@@ -8,14 +8,15 @@ use ahash::AHashMap;
 use sip_wire::{Message, Method, Name, Refused, check_request};
 
 use crate::admission::{self, Admission};
-use crate::call::{Call, CallKey, Purpose};
+use crate::call::{Call, CallKey, Purpose, read_replaces};
 use crate::config::Config;
 use crate::core::{Core, DialogPlace, Owner, TimerKey, dialog_key};
 use crate::event::{EndCause, Side};
 use crate::ids::Ids;
-use crate::io::{Command, Flow, Input, Output};
+use crate::io::{Command, DialogEnd, Flow, Input, Output, Replica};
 use crate::media::{MediaEvent, SessionId};
 use crate::registrar::{Registrar, Registration};
+use crate::slot;
 use crate::slots::Slots;
 use crate::time::Now;
 use crate::timer::TimerQueue;
@@ -102,8 +103,20 @@ impl Engine {
                     self.with_call(key, |call, core, _| call.on_media_event(&event, core));
                 }
             }
+            Input::Replicate(Replica::Binding(change)) => self.registrar.replicate(change, &self.core),
+            Input::Replicate(Replica::End(end)) => self.core.remember_transfer(end.token, end.peer),
             Input::Command(command) => self.on_command(command),
         }
+    }
+
+    /// The end that a request of another home wants to replace (`Replaces` of an INVITE, or in the Refer-To of a REFER),
+    /// for the shard that asks; `None` if its dialog is not here.
+    pub fn end_for(&self, message: &Message) -> Option<Replica> {
+        let replaces = slot::replaces_of(message)?;
+        let (call_id, to_tag, from_tag) = read_replaces(&replaces)?;
+        let token = dialog_key(call_id, to_tag, from_tag);
+        let peer = self.core.dialogs.get(&token)?.peer.clone()?;
+        Some(Replica::End(DialogEnd { token, peer }))
     }
 
     /// Whether the shell is behind with its work: then what is new gets 503 with Retry-After at once, and only what is

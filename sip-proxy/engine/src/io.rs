@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sip_wire::{Message, Refused};
 
+use crate::core::Peer;
 use crate::event::CallEvent;
 use crate::media::{MediaEvent, MediaReply, MediaRequest};
 use crate::question::{Policy, QuestionId, Resolve, ResolvedAddress};
@@ -122,8 +123,26 @@ pub enum Input {
     Media(MediaReply),
     /// Something the media plane noticed.
     MediaEvent(MediaEvent),
+    /// What another shard has told all.
+    Replicate(Replica),
     /// An operator's word.
     Command(Command),
+}
+
+/// What every shard of a node knows, because calls of all homes ask for it.
+#[derive(Debug, Clone)]
+pub enum Replica {
+    /// A binding of another home: to be called, not to be kept alive or written to the store.
+    Binding(BindingChange),
+    /// An end of another home's dialog that an INVITE may replace.
+    End(DialogEnd),
+}
+
+/// An end of a dialog that an INVITE may replace (RFC 3891), and the name it is known by.
+#[derive(Debug, Clone)]
+pub struct DialogEnd {
+    pub(crate) token: Box<[u8]>,
+    pub(crate) peer: Arc<Peer>,
 }
 
 /// An operator's word.
@@ -170,6 +189,8 @@ pub enum Output {
     Record(CallEvent),
     /// A registration changed: to the store.
     Binding(BindingChange),
+    /// Tell the other shards, where there are any. (That a binding changed they are told by [`Output::Binding`].)
+    Replicate(Replica),
     /// Close a connection (its peer breaks the protocol, or its flow failed).
     Close(ConnectionId),
     /// Something worth counting, and a log line where it was not counted a moment ago.

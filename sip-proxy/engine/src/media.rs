@@ -9,9 +9,23 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::slot::Slot;
+
 /// A media session; one per call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct SessionId(pub u64);
+
+impl SessionId {
+    /// Names the home of its call, so that whatever media says of it finds the shard.
+    pub(crate) fn new(slot: Slot, random: u64) -> Self {
+        Self((u64::from(slot.number()) << 52) | (random >> 12))
+    }
+
+    /// The home of its call.
+    pub fn slot(self) -> Slot {
+        Slot::new((self.0 >> 52) as u16)
+    }
+}
 
 /// An offer with its answers, unique in its session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

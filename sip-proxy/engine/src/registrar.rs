@@ -69,6 +69,8 @@ struct Binding {
     expires: Duration,
     upstream_expires: Duration,
     next_keepalive: Option<Duration>,
+    /// Another home keeps it alive, ends it and writes it to the store.
+    is_replica: bool,
 }
 
 /// The canonical form of an address of record: `user@host`, user unescaped, host in lower case; `None` for what has no
@@ -152,7 +154,25 @@ impl Registrar {
             }
             let expires = core.now.monotonic + (record.expires - core.now.wall);
             let upstream_expires = core.now.monotonic + record.upstream_expires.saturating_sub(core.now.wall);
-            self.put(Binding { record, expires, upstream_expires, next_keepalive: Some(core.now.monotonic) });
+            let next_keepalive = Some(core.now.monotonic);
+            self.put(Binding { record, expires, upstream_expires, next_keepalive, is_replica: false });
+        }
+    }
+
+    /// A binding of another home has changed.
+    pub(crate) fn replicate(&mut self, change: BindingChange, core: &Core) {
+        match change {
+            BindingChange::Put(record) => {
+                let left = record.expires.saturating_sub(core.now.wall);
+                self.put(Binding {
+                    record: *record,
+                    expires: core.now.monotonic + left,
+                    upstream_expires: Duration::ZERO,
+                    next_keepalive: None,
+                    is_replica: true,
+                });
+            }
+            BindingChange::Delete { aor, uri } => drop(self.take(&aor, |binding| binding.record.uri == uri)),
         }
     }
 
@@ -161,36 +181,46 @@ impl Registrar {
         if let Some(token) = &binding.record.token {
             self.tokens.insert(token.clone(), aor.clone());
         }
-        self.flows.insert((binding.record.flow.remote, binding.record.flow.connection), aor.clone());
-        let bindings = self.aors.entry(aor).or_default();
+        self.count += usize::from(!binding.is_replica);
+        let bindings = self.aors.entry(aor.clone()).or_default();
+        let flow = flow_key(&binding.record);
         match bindings.iter_mut().find(|known| is_same(&known.record, &binding.record)) {
-            Some(known) => *known = binding,
-            None => {
-                bindings.push(binding);
-                self.count += 1;
+            Some(known) => {
+                self.count -= usize::from(!known.is_replica);
+                // Who comes next over the flow that the phone has left is not this phone.
+                self.flows.remove(&flow_key(&known.record));
+                *known = binding;
+            }
+            None => bindings.push(binding),
+        }
+        self.flows.insert(flow, aor);
+    }
+
+    fn remove(&mut self, aor: &Arc<str>, goes: impl Fn(&Binding) -> bool, core: &mut Core) {
+        for binding in self.take(aor, goes) {
+            if !binding.is_replica {
+                let change = BindingChange::Delete { aor: aor.clone(), uri: binding.record.uri };
+                core.out.push_back(Output::Binding(change));
             }
         }
     }
 
-    fn remove(&mut self, aor: &Arc<str>, goes: impl Fn(&Binding) -> bool, core: &mut Core) {
-        let Some(bindings) = self.aors.get_mut(aor) else { return };
+    fn take(&mut self, aor: &Arc<str>, goes: impl Fn(&Binding) -> bool) -> Vec<Binding> {
+        let Some(bindings) = self.aors.get_mut(aor) else { return Vec::new() };
         let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(bindings).into_iter().partition(goes);
         *bindings = kept;
         let is_empty = bindings.is_empty();
-        self.count -= gone.len();
-        for binding in gone {
+        for binding in &gone {
+            self.count -= usize::from(!binding.is_replica);
             if let Some(token) = &binding.record.token {
                 self.tokens.remove(token);
             }
-            self.flows.remove(&(binding.record.flow.remote, binding.record.flow.connection));
-            core.out.push_back(Output::Binding(BindingChange::Delete {
-                aor: aor.clone(),
-                uri: binding.record.uri,
-            }));
+            self.flows.remove(&flow_key(&binding.record));
         }
         if is_empty {
             self.aors.remove(aor);
         }
+        gone
     }
 
     /// A connection is gone, and with it what was registered over it (RFC 5626 §5.3).
@@ -446,6 +476,7 @@ impl Registrar {
             expires: core.now.monotonic + lifetime,
             upstream_expires: Duration::ZERO,
             next_keepalive: Some(core.now.monotonic),
+            is_replica: false,
         })
     }
 
@@ -567,6 +598,10 @@ impl Registrar {
         }
         self.answer(server, request, &aor, core);
     }
+}
+
+fn flow_key(record: &BindingRecord) -> (std::net::SocketAddr, Option<crate::io::ConnectionId>) {
+    (record.flow.remote, record.flow.connection)
 }
 
 fn contact_of(record: &BindingRecord) -> Contact {

@@ -4,7 +4,9 @@
 //! shards. What others minted is placed by hash; what we minted names its slot, because the two Call-IDs of one call
 //! must lead to the same home.
 
-use sip_wire::{Message, Method};
+use std::borrow::Cow;
+
+use sip_wire::{Address, Message, Method, Name};
 
 /// How many slots there are.
 pub const SLOTS: u16 = 4096;
@@ -66,6 +68,27 @@ pub fn slot_of(message: &Message) -> Slot {
         return Slot::of_bytes(aor.as_bytes());
     }
     message.call_id().map_or(Slot(0), Slot::of_call_id)
+}
+
+/// The home of the dialog that a request wants to replace.
+pub fn replaced_slot(message: &Message) -> Option<Slot> {
+    let replaces = replaces_of(message)?;
+    let end = replaces.iter().position(|byte| *byte == b';').unwrap_or(replaces.len());
+    Some(Slot::of_call_id(replaces[..end].trim_ascii()))
+}
+
+/// What names a dialog of perhaps another home: the Replaces of an INVITE (RFC 3891), or of what a REFER refers to
+/// (RFC 5589).
+pub(crate) fn replaces_of(message: &Message) -> Option<Cow<'_, [u8]>> {
+    let method = message.method()?;
+    if method == Method::INVITE {
+        message.value(Name::Replaces).map(Cow::Borrowed)
+    } else if method == Method::REFER {
+        let uri = Address::parse(message.value(Name::ReferTo)?).ok()?.uri;
+        uri.header(b"Replaces").map(Cow::Owned)
+    } else {
+        None
+    }
 }
 
 #[cfg(test)]

@@ -4,7 +4,8 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test may panic, its helpers too"
+    clippy::print_stdout,
+    reason = "a test may panic, its helpers too, and says what it skips"
 )]
 
 mod node;
@@ -12,5 +13,6 @@ mod peer;
 
 mod datagrams;
 mod names;
+mod shards;
 mod streams;
 mod tls;

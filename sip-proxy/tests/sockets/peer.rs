@@ -159,6 +159,19 @@ impl Stream<TcpStream> {
     }
 }
 
+impl Stream<TcpStream> {
+    /// Whether something has come, within a moment.
+    pub(crate) fn has_message(&mut self) -> bool {
+        if !self.buffer.is_empty() {
+            return true;
+        }
+        self.stream.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
+        let has = self.stream.peek(&mut [0]).is_ok_and(|length| length > 0);
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        has
+    }
+}
+
 /// A connection from a certain address.
 pub(crate) fn tcp(from: IpAddr, to: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::for_address(to), socket2::Type::STREAM, None).unwrap();

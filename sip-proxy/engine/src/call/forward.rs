@@ -9,7 +9,7 @@ use super::pair::{CALLER, Exchange, flow_of};
 use super::{Call, CallTimer, is_target_refresh};
 use crate::core::{Core, Owner, dialog_key};
 use crate::event::{EndCause, Side};
-use crate::io::Flow;
+use crate::io::{DialogEnd, Flow, Output, Replica};
 use crate::media::{Described, MediaAction, Refusal};
 use crate::passing::{copy_headers, passing_options};
 use crate::transaction::{self, ClientId, ServerId};
@@ -740,11 +740,11 @@ pub(super) fn translate_replaces(value: &[u8], core: &Core) -> Option<Vec<u8>> {
     if let Some(peer) = core.transfers.get(call_id) {
         return Some(peer.replaces.to_vec());
     }
-    let place = core.dialogs.get(&dialog_key(call_id, to_tag, from_tag))?;
-    Some(place.peer.as_ref()?.replaces.to_vec())
+    Some(core.dialog_peer(&dialog_key(call_id, to_tag, from_tag))?.replaces.to_vec())
 }
 
-fn read_replaces(value: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+/// Call-ID, to-tag and from-tag of a Replaces value.
+pub(crate) fn read_replaces(value: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let end = value.iter().position(|byte| *byte == b';')?;
     Some((
         value[..end].trim_ascii(),
@@ -766,12 +766,13 @@ fn translate_refer_to(
     let uri = address.uri;
     if let Some(replaces) = uri.header(b"Replaces") {
         let (call_id, to_tag, from_tag) = read_replaces(&replaces)?;
-        if let Some(peer) =
-            core.dialogs.get(&dialog_key(call_id, to_tag, from_tag)).and_then(|place| place.peer.clone())
-        {
+        if let Some(peer) = core.dialog_peer(&dialog_key(call_id, to_tag, from_tag)) {
             let token = core.ids.call_id(slot);
             let header = Uri::escape(format!("{token};to-tag=x;from-tag=x").as_bytes());
             let out = format!("<sip:{token}@{host}?Replaces={header}>").into_bytes();
+            let token: Box<[u8]> = token.into_bytes().into();
+            let end = DialogEnd { token: token.clone(), peer: peer.clone() };
+            core.out.push_back(Output::Replicate(Replica::End(end)));
             core.remember_transfer(token, peer);
             return Some(out);
         }

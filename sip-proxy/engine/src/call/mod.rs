@@ -15,6 +15,8 @@ mod media;
 mod pair;
 mod refresh;
 
+pub(crate) use forward::read_replaces;
+
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +31,7 @@ use crate::media::{ExchangeId, SessionId};
 use crate::passing::Secrets;
 use crate::question::{Caller, RouteStep};
 use crate::registrar::Registrar;
-use crate::slot::Slot;
+use crate::slot::{Slot, slot_of};
 use crate::timer::TimerId;
 use crate::transaction::ServerId;
 
@@ -146,7 +148,7 @@ enum Ended {
 /// A new call that hunts for its target.
 impl Call {
     pub(crate) fn new(key: CallKey, purpose: Purpose, upstream: Admitted, core: &mut Core) -> Self {
-        let slot = Slot::of_call_id(upstream.request.call_id().unwrap_or_default());
+        let slot = slot_of(&upstream.request);
         let mut secrets = [Secrets::default(), Secrets::default()];
         secrets[0].add_message(&upstream.request, upstream.flow.remote);
         Self {
@@ -154,7 +156,7 @@ impl Call {
             purpose,
             id: core.ids.uuid(),
             slot,
-            session: SessionId(core.ids.number()),
+            session: SessionId::new(slot, core.ids.number()),
             upstream,
             secrets,
             answered: false,
