@@ -265,6 +265,8 @@ fn is_per_leg(attribute: &[u8]) -> bool {
         || name == b"bundle-only"
         || attribute.starts_with(b"group:BUNDLE")
         || name == b"alt"
+        // Names the author's product, as User-Agent does (RFC 4566 §6).
+        || name == b"tool"
 }
 
 fn put(out: &mut BytesMut, line: &[u8]) {
@@ -374,7 +376,7 @@ fn direction_of(attribute: &[u8]) -> Option<Direction> {
 mod tests {
     use super::*;
 
-    const OFFER: &str = "v=0\r\no=alice 1 2 IN IP4 10.1.1.9\r\ns=-\r\nc=IN IP4 10.1.1.9\r\nt=0 0\r\na=group:BUNDLE 0\r\nm=audio 4000 RTP/AVP 8 96\r\na=rtpmap:96 opus/48000/2\r\na=rtcp:4009\r\na=rtcp-mux\r\na=candidate:1 1 UDP 1 10.1.1.9 4000 typ host\r\na=ssrc:1 cname:alice@10.1.1.9\r\na=x-unknown:kept\r\na=sendonly\r\nm=image 0 udptl t38\r\n";
+    const OFFER: &str = "v=0\r\no=alice 1 2 IN IP4 10.1.1.9\r\ns=-\r\nc=IN IP4 10.1.1.9\r\nt=0 0\r\na=group:BUNDLE 0\r\na=tool:baresip 1.0.0\r\nm=audio 4000 RTP/AVP 8 96\r\na=rtpmap:96 opus/48000/2\r\na=rtcp:4009\r\na=rtcp-mux\r\na=candidate:1 1 UDP 1 10.1.1.9 4000 typ host\r\na=ssrc:1 cname:alice@10.1.1.9\r\na=x-unknown:kept\r\na=sendonly\r\nm=image 0 udptl t38\r\n";
 
     #[test]
     fn a_description_is_read() {
@@ -400,7 +402,8 @@ mod tests {
             !out.contains("10.1.1.9")
                 && !out.contains("candidate")
                 && !out.contains("BUNDLE")
-                && !out.contains("mux"),
+                && !out.contains("mux")
+                && !out.contains("baresip"),
             "{out}"
         );
         for line in [
