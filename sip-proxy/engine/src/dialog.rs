@@ -139,7 +139,8 @@ impl Dialog {
         })
     }
 
-    /// The dialog that a response with a To tag makes of our request (RFC 3261 §12.1.2).
+    /// The dialog that a response with a To tag makes of our request (RFC 3261 §12.1.2). linphone's 180 has a tag and no
+    /// Contact: until one comes, what is sent in the early dialog goes where the request went.
     pub fn uac(request: &Message, response: &Message, flow: Flow) -> Result<Self, DialogFault> {
         let status = response.status().ok_or(DialogFault::Malformed)?;
         let from = request.from().map_err(|_| DialogFault::Malformed)?;
@@ -152,7 +153,12 @@ impl Dialog {
             local_cseq: request.cseq().map_err(|_| DialogFault::Malformed)?.number,
             remote_cseq: None,
             routes: reversed_record_routes(response),
-            target: contact_of(response)?,
+            target: match contact_of(response) {
+                Err(DialogFault::NoContact) if status < 200 => {
+                    request.request_uri().unwrap_or_default().into()
+                }
+                contact => contact?,
+            },
             secure: is_sips(request.request_uri().unwrap_or_default()),
             confirmed: (200..300).contains(&status),
             flow,
