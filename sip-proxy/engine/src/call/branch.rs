@@ -251,9 +251,7 @@ impl Call {
         {
             out = out.header(Name::ReferTo, refer_to);
         }
-        if let Some(replaces) =
-            request.value(Name::Replaces).and_then(|value| super::forward::translate_replaces(value, core))
-        {
+        if let Some(replaces) = super::forward::replaces_of(request, core) {
             out = out.header(Name::Replaces, &replaces);
         }
         if is_register {

@@ -734,8 +734,18 @@ fn dialog_of(response: &Message) -> Option<crate::core::DialogKey> {
     Some(dialog_key(response.call_id().ok()?, response.from().ok()?.tag()?, response.to().ok()?.tag()?))
 }
 
-/// Replaces (RFC 3891) as the other side knows the dialog that it names; `None` if we don't know it.
-pub(super) fn translate_replaces(value: &[u8], core: &Core) -> Option<Vec<u8>> {
+/// The Replaces (RFC 3891) of a request for the other side. A phone that does not know the header (baresip) follows a
+/// Refer-To without it: then the token that we gave as its user tells which dialog is meant.
+pub(super) fn replaces_of(request: &Message, core: &Core) -> Option<Vec<u8>> {
+    if let Some(value) = request.value(Name::Replaces) {
+        return translate_replaces(value, core);
+    }
+    let uri = Uri::parse(request.request_uri()?).ok()?;
+    core.transfers.get(uri.user()).map(|peer| peer.replaces.to_vec())
+}
+
+/// A Replaces value as the other side knows the dialog that it names; `None` if we don't know it.
+fn translate_replaces(value: &[u8], core: &Core) -> Option<Vec<u8>> {
     let (call_id, to_tag, from_tag) = read_replaces(value)?;
     if let Some(peer) = core.transfers.get(call_id) {
         return Some(peer.replaces.to_vec());
