@@ -24,15 +24,32 @@ esac
 PATH=$PATH:/usr/sbin:/sbin
 present() {
     command -v "$1" >/dev/null 2>&1 && return
+    # Debian keeps Python's way to make an environment in a package of its own.
+    if [[ $1 == venv ]]; then python3 -c 'import ensurepip' 2>/dev/null; return; fi
     # Debian keeps the server programs of PostgreSQL out of PATH.
     [[ $1 == pg_ctl ]] && compgen -G '/usr/lib/postgresql/*/bin/pg_ctl' >/dev/null
+}
+
+# PJSIP for Python comes from PyPI, into a folder of the checkout's own; without it its tests say that they are skipped.
+pjsip() {
+    local folder
+    folder=$(cd "$(dirname "$0")/../.." && pwd)/var/pjsua2
+    [[ -x $folder/bin/python3 ]] && return
+    echo "installing PJSIP for Python (pjsua2-python of PyPI) into $folder"
+    if ! { python3 -m venv "$folder" && "$folder/bin/pip" install --quiet 'pjsua2-python==2.15.1.post1'; }; then
+        rm -rf "$folder"
+        echo 'PJSIP for Python could not be installed: its tests will be skipped' >&2
+    fi
 }
 
 missing=()
 for need in "${needs[@]}"; do
     present "${need%%=*}" || missing+=("${need#*=}")
 done
-if ((${#missing[@]} == 0)); then exit 0; fi
+if ((${#missing[@]} == 0)); then
+    [[ $purpose == test || $purpose == all ]] && pjsip
+    exit 0
+fi
 
 if ! command -v apt-get >/dev/null; then
     echo "missing: ${missing[*]} (names of Debian's packages; this is no Debian or Ubuntu, install their like)" >&2
@@ -62,3 +79,4 @@ export DEBIAN_FRONTEND=noninteractive
 apt-get update -qq
 apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}" >/dev/null
 echo "installed: ${missing[*]}"
+if [[ $purpose == test || $purpose == all ]]; then pjsip; fi

@@ -4,12 +4,18 @@
 
 pub mod baresip;
 pub mod capture;
+pub mod hearing;
 pub mod kamailio;
+pub mod leak;
 pub mod linphone;
 pub mod network;
+pub mod packet;
+pub mod phone;
+pub mod pjsua;
 pub mod process;
 pub mod sbc;
 pub mod sipp;
+pub mod stage;
 pub mod talk;
 pub mod tone;
 
@@ -36,3 +42,14 @@ impl From<std::io::Error> for Failure {
 
 /// What every operation of the laboratory returns.
 pub type Result<T> = std::result::Result<T, Failure>;
+
+/// Ends a test that cannot run here, saying why: `skip_unless_possible!("baresip", "linphonec")`.
+#[macro_export]
+macro_rules! skip_unless_possible {
+    ($($program:expr),* $(,)?) => {
+        if let Some(reason) = $crate::Lab::impossible(&[$($program),*]) {
+            eprintln!("SKIPPED: {reason}");
+            return;
+        }
+    };
+}

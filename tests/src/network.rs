@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::capture::Capture;
+use crate::phone::Kind;
 use crate::process::{Process, run};
 use crate::{Failure, Result};
 
@@ -30,6 +31,14 @@ impl Network {
         match self {
             Network::Access => format!("198.51.100.{host}"),
             Network::Core => format!("203.0.113.{host}"),
+        }
+    }
+
+    /// The IPv6 address of a host by its number: 2001:db8:a::/64 and 2001:db8:c::/64.
+    pub fn address6(self, host: u8) -> String {
+        match self {
+            Network::Access => format!("2001:db8:a::{host:x}"),
+            Network::Core => format!("2001:db8:c::{host:x}"),
         }
     }
 
@@ -64,6 +73,15 @@ impl Lab {
     /// Says why no laboratory can be made here, if so: what is not installed, or that namespaces need root.
     pub fn impossible(programs: &[&str]) -> Option<String> {
         for program in ["ip", "nft", "tcpdump"].iter().chain(programs) {
+            if *program == Kind::Pjsua.program() {
+                if !crate::pjsua::python().exists() {
+                    return Some(format!(
+                        "PJSIP for Python is not in {} (`make install`)",
+                        crate::pjsua::python().display()
+                    ));
+                }
+                continue;
+            }
             let found = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin:/sbin";
             if !found.split(':').any(|folder| Path::new(folder).join(program).exists()) {
                 return Some(format!("`{program}` is not installed (`make install` as root)"));
@@ -93,7 +111,8 @@ impl Lab {
         }
         let sbc = lab.add_namespace("sbc")?;
         for network in [Network::Access, Network::Core] {
-            lab.plug(&sbc, network.bridge(), network, SBC)?;
+            let addresses = [network.address(SBC) + "/24", network.address6(SBC) + "/64"];
+            lab.plug(&sbc, network.bridge(), network, &addresses)?;
         }
         Ok(lab)
     }
@@ -112,16 +131,24 @@ impl Lab {
     /// default route; the SBC's namespace does not forward). Returns its address.
     pub fn host(&mut self, name: &str, network: Network, number: u8) -> Result<String> {
         let namespace = self.add_namespace(name)?;
-        self.plug(&namespace, "eth0", network, number)?;
+        self.plug(&namespace, "eth0", network, &[network.address(number) + "/24"])?;
         run(&["ip", "-n", &namespace, "route", "add", "default", "via", &network.address(SBC)])?;
         Ok(network.address(number))
+    }
+
+    /// Adds a host that has IPv6 alone. Returns its address.
+    pub fn host6(&mut self, name: &str, network: Network, number: u8) -> Result<String> {
+        let namespace = self.add_namespace(name)?;
+        self.plug(&namespace, "eth0", network, &[network.address6(number) + "/64"])?;
+        run(&["ip", "-n", &namespace, "route", "add", "default", "via", &network.address6(SBC)])?;
+        Ok(network.address6(number))
     }
 
     /// Adds a host behind a router on the access network, which masquerades and forgets a UDP flow after `forgets`.
     /// The router drops what comes unasked, as home routers do. Returns the host's private address.
     pub fn host_behind_nat(&mut self, name: &str, router: u8, forgets: Duration) -> Result<String> {
         let (inside, outside) = (self.add_namespace(name)?, self.add_namespace(&format!("{name}-nat"))?);
-        self.plug(&outside, "wan", Network::Access, router)?;
+        self.plug(&outside, "wan", Network::Access, &[Network::Access.address(router) + "/24"])?;
         run(&[
             "ip", "link", "add", "eth0", "netns", &inside, "type", "veth", "peer", "name", "lan", "netns",
             &outside,
@@ -141,6 +168,21 @@ impl Lab {
         }
         self.sysctl(&outside, "net.ipv4.ip_forward=1")?;
         Ok("192.168.77.10".into())
+    }
+
+    /// The UDP flows that the router of a host behind NAT knows.
+    pub fn nat_flows(&self, name: &str) -> Result<String> {
+        run(&["ip", "netns", "exec", &self.namespace(&format!("{name}-nat")), "conntrack", "-L", "-p", "udp"])
+    }
+
+    /// The router of a host behind NAT forgets all its flows, and gives those to come other ports, as it would after
+    /// a restart.
+    pub fn rebind_nat(&self, name: &str) -> Result<()> {
+        let router = self.namespace(&format!("{name}-nat"));
+        let rules = "flush chain ip nat post; \
+            add rule ip nat post oifname wan meta l4proto udp masquerade to :40000-49999 random;";
+        run(&["ip", "netns", "exec", &router, "nft", rules])?;
+        run(&["ip", "netns", "exec", &router, "conntrack", "-F"]).map(drop)
     }
 
     /// Starts a program on a host; its log is `folder/label.log`.
@@ -177,15 +219,18 @@ impl Lab {
         Ok(namespace)
     }
 
-    fn plug(&mut self, namespace: &str, device: &str, network: Network, number: u8) -> Result<()> {
+    fn plug(&mut self, namespace: &str, device: &str, network: Network, addresses: &[String]) -> Result<()> {
         let (switch, port) = (self.namespace("switch"), format!("port{}", self.links));
         self.links += 1;
         run(&[
             "ip", "link", "add", device, "netns", namespace, "type", "veth", "peer", "name", &port, "netns",
             &switch,
         ])?;
-        let address = format!("{}/24", network.address(number));
-        run(&["ip", "-n", namespace, "addr", "add", &address, "dev", device])?;
+        for address in addresses {
+            // Without looking for duplicates, or an IPv6 address could not be bound for seconds.
+            let nodad: &[&str] = if address.contains(':') { &["nodad"] } else { &[] };
+            run(&[&["ip", "-n", namespace, "addr", "add", address, "dev", device][..], nodad].concat())?;
+        }
         run(&["ip", "-n", &switch, "link", "set", &port, "master", network.bridge(), "up"])?;
         run(&["ip", "-n", namespace, "link", "set", device, "up"]).map(drop)
     }

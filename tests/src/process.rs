@@ -1,7 +1,7 @@
 //! Programs that run in a namespace, with their output in a file, and that end with their owner.
 
 use std::fs::{self, File};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -78,6 +78,34 @@ impl Process {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
     }
 
+    /// What the program has said after the first `from` bytes.
+    fn output_from(&self, from: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let read = File::open(&self.log).and_then(|mut file| {
+            file.seek(SeekFrom::Start(from as u64))?;
+            file.read_to_end(&mut bytes)
+        });
+        read.map(|_| bytes).unwrap_or_default()
+    }
+
+    /// Waits until the program says something after the `cursor`, which then stands behind it. `find` is given what
+    /// was said and returns the end of what it looks for.
+    pub fn says_next(
+        &self,
+        what: &str,
+        cursor: &mut usize,
+        within: Duration,
+        find: impl Fn(&[u8]) -> Option<usize>,
+    ) -> Result<()> {
+        let mut found = None;
+        eventually(within, || {
+            found = find(&self.output_from(*cursor));
+            found.is_some()
+        });
+        *cursor += found.ok_or_else(|| self.did_not_say(what, within))?;
+        Ok(())
+    }
+
     /// Waits until the program has said `text`.
     pub fn says(&self, text: &str, within: Duration) -> Result<()> {
         self.says_times(text, 1, within)
@@ -88,10 +116,15 @@ impl Process {
         if eventually(within, || self.output().matches(text).count() >= times) {
             return Ok(());
         }
+        Err(self.did_not_say(text, within))
+    }
+
+    fn did_not_say(&self, text: &str, within: Duration) -> Failure {
         let said = self.output();
         let tail: Vec<&str> = said.lines().rev().take(30).collect();
         let tail = tail.into_iter().rev().collect::<Vec<_>>().join("\n");
-        Err(Failure(format!("{} did not say {text:?} within {within:?}; it said:\n{tail}", self.name)))
+        let (name, log) = (&self.name, self.log.display());
+        Failure(format!("{name} did not say \"{text}\" within {within:?} ({log}); it said:\n{tail}"))
     }
 
     /// Writes bytes to the program's standard input.

@@ -20,16 +20,42 @@ pub struct Sbc {
 
 /// Realms for phones on both sides: each has its registrar and its domain, which is the SBC's address there.
 pub fn phones() -> String {
+    phones_with("")
+}
+
+/// The same with more settings in both.
+pub fn phones_with(settings: &str) -> String {
     [Network::Access, Network::Core]
-        .map(|network| {
-            let (name, address) = (network.name(), network.address(SBC));
-            format!(
-                "[[realm]]\nname = \"{name}\"\ndomains = [\"{address}\"]\nregistrar = \"local\"\nauthentication = \"digest\"\n\
-                 listen = [\"udp:{address}:5060\", \"tcp:{address}:5060\", \"tls:{address}:5061\"]\ncertificate = \"@FOLDER@/certificate.pem\"\n\
-                 key = \"@FOLDER@/key.pem\"\nmedia = [\"{address}\"]\nmedia_ports = \"20000-29999\"\n"
-            )
-        })
+        .map(|network| phone_realm(network.name(), &network.address(SBC), [5060, 5061], settings))
         .join("\n")
+}
+
+/// The same with IPv6 alone on the access side.
+pub fn phones_of_both_families() -> String {
+    let access = format!("[{}]", Network::Access.address6(SBC));
+    let core = Network::Core.address(SBC);
+    phone_realm("access", &access, [5060, 5061], "") + "\n" + &phone_realm("core", &core, [5060, 5061], "")
+}
+
+/// A realm with a registrar of its own that listens on all transports at an address; `ports` are those of UDP and TCP,
+/// and of TLS.
+pub fn phone_realm(name: &str, address: &str, ports: [u16; 2], settings: &str) -> String {
+    let [port, tls] = ports;
+    let media = address.trim_matches(['[', ']']);
+    format!(
+        "[[realm]]\nname = \"{name}\"\ndomains = [\"{address}\"]\nregistrar = \"local\"\nauthentication = \"digest\"\n\
+         listen = [\"udp:{address}:{port}\", \"tcp:{address}:{port}\", \"tls:{address}:{tls}\"]\n\
+         certificate = \"@FOLDER@/certificate.pem\"\nkey = \"@FOLDER@/key.pem\"\n\
+         media = [\"{media}\"]\nmedia_ports = \"20000-29999\"\n{settings}\n"
+    )
+}
+
+/// SQL that makes subscribers, all with the password "secret".
+pub fn subscribers(users: &[(&str, Network)]) -> String {
+    let one = |(user, network): &(&str, Network)| {
+        format!("SELECT sbc_set_password('{}', '{user}', 'secret');", network.address(SBC))
+    };
+    users.iter().map(one).collect()
 }
 
 /// Realms for load: anybody may call, and the core is a trunk.

@@ -6,18 +6,9 @@ use std::time::Duration;
 
 use crush_tests::sbc::{self, Sbc};
 use crush_tests::sipp::{Load, Outcome, Sipp};
-use crush_tests::{Lab, Network};
+use crush_tests::{Lab, Network, skip_unless_possible};
 
 const SOON: Duration = Duration::from_secs(10);
-
-macro_rules! skip_unless_possible {
-    ($($program:literal),*) => {
-        if let Some(reason) = Lab::impossible(&[$($program),*]) {
-            eprintln!("SKIPPED: {reason}");
-            return;
-        }
-    };
-}
 
 const TRUNK: &str = "INSERT INTO trunk (name, realm, host, port, transport) VALUES ('uas', 'core', '203.0.113.12', 5060, 'udp');
     INSERT INTO route (prefix, trunk) VALUES ('', 'uas')";

@@ -1,28 +1,16 @@
 //! The laboratory itself, peers against peers: when these fail, no result with the SBC between them counts.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a laboratory that fails ends its test")]
 
-use std::thread::sleep;
 use std::time::Duration;
 
-use crush_tests::baresip::{Account, Baresip};
-use crush_tests::linphone::Linphone;
+use crush_tests::leak::Secrets;
+use crush_tests::packet::Packet;
+use crush_tests::phone::{Account, Event, Kind};
+use crush_tests::process::eventually;
 use crush_tests::sipp::{Load, Outcome, Sipp};
-use crush_tests::{Lab, Network, capture, kamailio};
+use crush_tests::{Lab, Network, kamailio, skip_unless_possible};
 
-const SOON: Duration = Duration::from_secs(10);
-
-macro_rules! skip_unless_possible {
-    ($($program:literal),*) => {
-        if let Some(reason) = Lab::impossible(&[$($program),*]) {
-            eprintln!("SKIPPED: {reason}");
-            return;
-        }
-    };
-}
-
-fn account(user: &str, domain: &str, answers: bool) -> Account {
-    let (user, domain) = (user.to_owned(), domain.to_owned());
-    Account { user, password: "secret".into(), domain, transport: "udp", expires: 600, answers }
-}
+const SOON: Duration = Duration::from_secs(20);
 
 #[test]
 fn sipp_calls_sipp_without_a_failure() {
@@ -32,7 +20,7 @@ fn sipp_calls_sipp_without_a_failure() {
     let answerer = lab.host("uas", Network::Core, 12).unwrap();
     let listening = Load { scenario: "answerer.xml", local: (answerer.clone(), 5060), ..Load::default() };
     let listening = Sipp::start(&lab, "uas", "uas", &listening).unwrap();
-    sleep(Duration::from_millis(300));
+    listening.counts().unwrap();
     let more = ["-s", "load", "-d", "500"].map(str::to_owned).to_vec();
     let remote = Some(format!("{answerer}:5060"));
     let load = Load { scenario: "caller.xml", local: (caller, 5060), remote, calls: 100, rate: 50, more };
@@ -41,51 +29,98 @@ fn sipp_calls_sipp_without_a_failure() {
     drop(listening);
 }
 
+fn hear_each_other_through_kamailio(caller: Kind, callee: Kind) {
+    let mut lab = Lab::new("peers").unwrap();
+    let registrar = lab.host("registrar", Network::Core, 5).unwrap();
+    let _kamailio = kamailio::start(&lab, "registrar", &registrar).unwrap();
+    let mut phone = |kind: Kind, user: &str, number: u8, hertz: f64| {
+        let address = lab.host(user, Network::Core, number).unwrap();
+        let account = Account {
+            domain: registrar.clone(),
+            proxy: registrar.clone(),
+            ..Account::of(user, Network::Core, "udp")
+        };
+        let mut phone = kind.start(&lab, user, &address, &account, hertz).unwrap();
+        phone.registered(SOON).unwrap();
+        phone
+    };
+    let mut caller = phone(caller, "x1", 11, 500.0);
+    let mut callee = phone(callee, "x2", 12, 900.0);
+    caller.dial(&format!("sip:x2@{registrar}")).unwrap();
+    callee.wait(Event::Incoming, SOON).unwrap();
+    caller.wait(Event::Ringing, SOON).unwrap();
+    callee.answer().unwrap();
+    caller.wait(Event::Established, SOON).unwrap();
+    callee.wait(Event::Established, SOON).unwrap();
+    for (phone, hertz) in [(&caller, 900.0), (&callee, 500.0)] {
+        let hears = || phone.heard().is_ok_and(|heard| heard.last(1.0).has_tone(hertz));
+        assert!(eventually(SOON, hears), "{phone:?} does not hear {hertz} Hz");
+    }
+    callee.hang_up().unwrap();
+    caller.wait(Event::Ended, SOON).unwrap();
+    callee.wait(Event::Ended, SOON).unwrap();
+}
+
 #[test]
 fn baresip_and_linphone_hear_each_other_through_kamailio() {
     skip_unless_possible!("baresip", "linphonec", "kamailio");
-    let mut lab = Lab::new("phones").unwrap();
-    let registrar = lab.host("registrar", Network::Core, 5).unwrap();
-    let address = lab.host("baresip", Network::Core, 11).unwrap();
-    lab.host("linphone", Network::Core, 12).unwrap();
-    let _kamailio = kamailio::start(&lab, "registrar", &registrar).unwrap();
-    let mut caller =
-        Baresip::start(&lab, "baresip", &address, &account("b1", &registrar, false), 500.0).unwrap();
-    let mut callee = Linphone::start(&lab, "linphone", &account("l1", &registrar, true), 900.0).unwrap();
-    caller.registered().unwrap();
-    callee.registered().unwrap();
+    hear_each_other_through_kamailio(Kind::Baresip, Kind::Linphone);
+}
 
-    caller.command("dial", &format!("sip:l1@{registrar}")).unwrap();
-    caller.event("CALL_ESTABLISHED", 1, SOON).unwrap();
-    sleep(Duration::from_secs(4));
-    caller.command("hangup", "").unwrap();
-    sleep(Duration::from_secs(1));
-
-    assert!(caller.heard().unwrap().has_tone(900.0), "baresip does not hear linphone");
-    assert!(callee.heard().unwrap().has_tone(500.0), "linphone does not hear baresip");
+#[test]
+fn pjsip_and_baresip_hear_each_other_through_kamailio() {
+    skip_unless_possible!("baresip", "pjsua2", "kamailio");
+    hear_each_other_through_kamailio(Kind::Pjsua, Kind::Baresip);
 }
 
 #[test]
 fn a_router_forgets_a_silent_flow_after_its_time() {
-    skip_unless_possible!("bash");
-    let mut lab = Lab::new("nat").unwrap();
+    skip_unless_possible!("bash", "conntrack");
+    let mut lab = Lab::new("router").unwrap();
     lab.host_behind_nat("phone", 20, Duration::from_secs(2)).unwrap();
     let server = lab.host("server", Network::Access, 30).unwrap();
-    let capture = lab.capture_at("server", "eth0").unwrap();
+    let mut capture = lab.capture_at("server", "eth0").unwrap();
     // Nobody listens: the write after the server's ICMP error only fetches that error, so the second is tried twice.
-    let second = "{ echo second >&3 || echo second >&3; }";
-    let send = format!("exec 3<>/dev/udp/{server}/7000; echo first >&3; sleep 4; {second}; sleep 1");
+    let send = format!(
+        "exec 3<>/dev/udp/{server}/7000; echo first >&3; read; echo second >&3 || echo second >&3; read"
+    );
     let mut sender = lab.start("phone", "sender", &["bash", "-c", &send]).unwrap();
-    sleep(Duration::from_secs(1));
-    let router = lab.namespace("phone-nat");
-    let flows = || crush_tests::process::run(&["ip", "netns", "exec", &router, "conntrack", "-L"]).unwrap();
-    assert!(flows().contains("dport=7000"), "the flow is known at first");
-    sleep(Duration::from_secs(2));
-    assert!(!flows().contains("dport=7000"), "the flow is forgotten after its time");
-    sender.ended(SOON).unwrap();
-    let packets = capture.finish().unwrap();
-    let heard: Vec<_> = packets.iter().filter(|p| p.ports.1 == 7000).map(|p| p.payload.clone()).collect();
-    assert_eq!(heard, [b"first\n".to_vec(), b"second\n".to_vec()]);
-    let inside = ["192.168.77.10".to_owned()];
-    assert_eq!(capture::leaks(&packets, &inside, &[]), []);
+    let knows = || lab.nat_flows("phone").unwrap().contains("dport=7000");
+    assert!(eventually(SOON, knows), "the flow is known at first");
+    assert!(eventually(SOON, || !knows()), "the flow is forgotten after its time");
+    sender.write(b"\n").unwrap();
+    for text in [&b"first\n"[..], b"second\n"] {
+        capture.sees("datagram", 0, SOON, |packet: &Packet| packet.payload == text).unwrap();
+    }
+    let mut inside = Secrets::default();
+    inside.add_addresses(["192.168.77.10".parse().unwrap()]);
+    assert_eq!(inside.leaks_in(&capture.finish().unwrap()), []);
+}
+
+#[test]
+fn a_router_that_rebinds_gives_a_flow_another_port() {
+    skip_unless_possible!("bash", "conntrack");
+    let mut lab = Lab::new("rebind").unwrap();
+    lab.host_behind_nat("phone", 20, Duration::from_secs(30)).unwrap();
+    let server = lab.host("server", Network::Access, 30).unwrap();
+    let mut capture = lab.capture_at("server", "eth0").unwrap();
+    let send = format!("exec 3<>/dev/udp/{server}/7000; while read; do echo hi >&3 || echo hi >&3; done");
+    let mut sender = lab.start("phone", "sender", &["bash", "-c", &send]).unwrap();
+    let mut port = || {
+        let mark = capture.mark().unwrap();
+        sender.write(b"\n").unwrap();
+        let mut port = 0;
+        let arrives = |packet: &Packet| {
+            port = packet.source.port();
+            packet.destination.port() == 7000
+        };
+        capture.sees("datagram", mark, SOON, arrives).unwrap();
+        port
+    };
+    let (first, again) = (port(), port());
+    assert_eq!(first, again);
+    lab.rebind_nat("phone").unwrap();
+    let (second, again) = (port(), port());
+    assert_ne!(first, second);
+    assert_eq!(second, again);
 }

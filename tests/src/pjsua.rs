@@ -1,0 +1,124 @@
+//! Drives a PJSIP phone (pjsua2-python of PyPI): lab/pjsua2/phone.py, commands on its standard input.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use memchr::memmem;
+
+use crate::phone::{Account, Event, Phone};
+use crate::tone::{Recording, sine};
+use crate::{Lab, Process, Result};
+
+/// The interpreter that has pjsua2: what tests/lab/install.sh made, or the one SBC_LAB_PYTHON names.
+pub fn python() -> PathBuf {
+    std::env::var_os("SBC_LAB_PYTHON").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../var/pjsua2/bin/python3"),
+        PathBuf::from,
+    )
+}
+
+/// A running PJSIP phone.
+#[derive(Debug)]
+pub struct Pjsua {
+    program: Process,
+    folder: PathBuf,
+    cursor: usize,
+}
+
+impl Pjsua {
+    /// Starts a phone on a host, listening at `address`, that plays a tone of `hertz` in every call.
+    pub fn start(lab: &Lab, host: &str, address: &str, account: &Account, hertz: f64) -> Result<Self> {
+        let folder = lab.folder().join(format!("pjsua-{host}"));
+        fs::create_dir_all(&folder)?;
+        let (tone, heard) = (folder.join("tone.wav"), folder.join("heard.wav"));
+        sine(8000, hertz, 60.0).write(&tone)?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/pjsua2/phone.py");
+        let Account { user, password, domain, transport, expires, calls, .. } = account;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let argv = [
+            &text(&python()),
+            "-u",
+            &text(&script),
+            address,
+            user,
+            domain,
+            &account.proxy_uri(),
+            password,
+            transport,
+            &expires.to_string(),
+            &calls.to_string(),
+            &text(&tone),
+            &text(&heard),
+        ];
+        let program = lab.start(host, &format!("pjsua-{host}"), &argv)?;
+        program.says("@ ready", Duration::from_secs(20))?;
+        Ok(Pjsua { program, folder, cursor: 0 })
+    }
+
+    fn command(&mut self, command: &str) -> Result<()> {
+        self.program.write(format!("{command}\n").as_bytes())
+    }
+}
+
+impl Phone for Pjsua {
+    fn registered(&mut self, within: Duration) -> Result<()> {
+        self.program.says("@ registered", within)
+    }
+
+    fn dial(&mut self, uri: &str) -> Result<()> {
+        self.command(&format!("dial {uri}"))
+    }
+
+    fn answer(&mut self) -> Result<()> {
+        self.command("answer")
+    }
+
+    fn refuse(&mut self) -> Result<()> {
+        self.command("refuse 486")
+    }
+
+    fn hang_up(&mut self) -> Result<()> {
+        self.command("hangup")
+    }
+
+    fn hold(&mut self) -> Result<()> {
+        self.command("hold")
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        self.command("resume")
+    }
+
+    fn transfer(&mut self, uri: &str) -> Result<()> {
+        self.command(&format!("transfer {uri}"))
+    }
+
+    fn join(&mut self) -> Result<()> {
+        self.command("join")
+    }
+
+    fn wait(&mut self, event: Event, within: Duration) -> Result<()> {
+        let text = match event {
+            Event::Incoming => "\n@ incoming",
+            Event::Ringing => "\n@ ringing",
+            Event::Established => "\n@ established",
+            Event::Ended => "\n@ ended",
+        };
+        let find = |said: &[u8]| Some(memmem::find(said, text.as_bytes())? + text.len());
+        self.program.says_next(text.trim_start(), &mut self.cursor, within, find)
+    }
+
+    fn trace(&self) -> String {
+        self.program.output()
+    }
+
+    fn heard(&self) -> Result<Recording> {
+        let file = self.folder.join("heard.wav");
+        Recording::read(&file).or_else(|_| Recording::read_without_header(&file, 8000))
+    }
+
+    fn id(&self) -> u32 {
+        self.program.id()
+    }
+}
