@@ -12,6 +12,8 @@ mod node;
 mod peer;
 
 mod datagrams;
+mod flood;
+mod junk;
 mod names;
 mod shards;
 mod streams;
