@@ -107,6 +107,19 @@ impl Engine {
             Input::Replicate(Replica::End(end)) => self.core.remember_transfer(end.token, end.peer),
             Input::Command(command) => self.on_command(command),
         }
+        self.follow_moves();
+    }
+
+    /// A phone that has registered by another flow is to be reached there in its calls, too (RFC 5626 §5.3): behind a NAT
+    /// that has rebound, the old one leads nowhere.
+    fn follow_moves(&mut self) {
+        for (from, to) in self.registrar.take_moves() {
+            for key in self.call_keys() {
+                if let Some(call) = self.calls.get_mut(key.index, key.generation) {
+                    call.follow_move(from, to);
+                }
+            }
+        }
     }
 
     /// The end that a request of another home wants to replace (`Replaces` of an INVITE, or in the Refer-To of a REFER),

@@ -89,6 +89,8 @@ pub(crate) struct Registrar {
     tokens: AHashMap<Arc<str>, Arc<str>>,
     flows: AHashMap<(std::net::SocketAddr, Option<crate::io::ConnectionId>), Arc<str>>,
     count: usize,
+    /// Flows that phones have left, and those that they came back by.
+    moves: Vec<(Flow, Flow)>,
     pub(crate) authenticator: Authenticator,
 }
 
@@ -112,12 +114,18 @@ impl Registrar {
             tokens: AHashMap::new(),
             flows: AHashMap::new(),
             count: 0,
+            moves: Vec::new(),
             authenticator,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.count
+    }
+
+    /// Phones that have come back by another flow since the last time: the one they left, and the new one.
+    pub(crate) fn take_moves(&mut self) -> Vec<(Flow, Flow)> {
+        std::mem::take(&mut self.moves)
     }
 
     /// The contacts of an AOR, best q first.
@@ -176,6 +184,21 @@ impl Registrar {
         }
     }
 
+    /// Puts a binding, and tells the store. A device that comes with another Contact (a NAT has rebound, a connection is
+    /// new) leaves no row under its old one.
+    fn keep(&mut self, binding: Binding, core: &mut Core) {
+        let record = &binding.record;
+        let known = self.aors.get(&record.aor).into_iter().flatten();
+        for known in known.map(|known| &known.record).filter(|known| is_same(known, record)) {
+            if known.uri != record.uri {
+                let change = BindingChange::Delete { aor: known.aor.clone(), uri: known.uri.clone() };
+                core.out.push_back(Output::Binding(change));
+            }
+        }
+        core.out.push_back(Output::Binding(BindingChange::Put(Box::new(record.clone()))));
+        self.put(binding);
+    }
+
     fn put(&mut self, binding: Binding) {
         let aor = binding.record.aor.clone();
         if let Some(token) = &binding.record.token {
@@ -189,6 +212,9 @@ impl Registrar {
                 self.count -= usize::from(!known.is_replica);
                 // Who comes next over the flow that the phone has left is not this phone.
                 self.flows.remove(&flow_key(&known.record));
+                if known.record.flow != binding.record.flow {
+                    self.moves.push((known.record.flow, binding.record.flow));
+                }
                 *known = binding;
             }
             None => bindings.push(binding),
@@ -430,8 +456,7 @@ impl Registrar {
                 let record = binding.record;
                 self.remove(&aor, |known| is_same(&known.record, &record), core);
             } else {
-                core.out.push_back(Output::Binding(BindingChange::Put(Box::new(binding.record.clone()))));
-                self.put(binding);
+                self.keep(binding, core);
             }
         }
         self.answer(server, request, &aor, core);
@@ -524,13 +549,14 @@ impl Registrar {
         if let Some(binding) = known {
             let is_same_phone = binding.record.flow == flow
                 && binding.record.call_id.as_bytes() == request.call_id().unwrap_or_default();
-            // Fresh upstream for at least as long as the phone will stay away.
-            let is_fresh = binding.upstream_expires > now + 2 * phone.nat;
+            let is_held_open = binding.record.behind_nat && flow.transport == Transport::Udp;
+            let lifetime = asked
+                .map_or(phone.default, |seconds| Duration::from_secs(u64::from(seconds)))
+                .min(if is_held_open { phone.nat } else { phone.maximum });
+            // Fresh upstream for at least as long as the phone will stay away, and some more.
+            let is_fresh = binding.upstream_expires > now + 2 * lifetime;
             if is_same_phone && is_fresh && asked != Some(0) {
-                let lifetime = asked.map_or(phone.default, |seconds| Duration::from_secs(u64::from(seconds)));
-                let lifetime =
-                    lifetime.min(if binding.record.behind_nat { phone.nat } else { phone.maximum });
-                binding.expires = now + lifetime + phone.nat / 2;
+                binding.expires = now + lifetime;
                 binding.record.expires = core.now.wall + lifetime;
                 binding.record.cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
                 core.out.push_back(Output::Binding(BindingChange::Put(Box::new(binding.record.clone()))));
@@ -592,9 +618,7 @@ impl Registrar {
             binding.record.token = Some(token);
             binding.upstream_expires = core.now.monotonic + granted;
             binding.record.upstream_expires = core.now.wall + granted;
-            // What the phone is told is shorter than what we keep, so that a refresh in time always finds it.
-            core.out.push_back(Output::Binding(BindingChange::Put(Box::new(binding.record.clone()))));
-            self.put(binding);
+            self.keep(binding, core);
         }
         self.answer(server, request, &aor, core);
     }

@@ -210,6 +210,12 @@ impl Call {
         Some(id)
     }
 
+    /// Whoever was reached by one flow is reached by another.
+    pub(crate) fn follow_move(&mut self, from: Flow, to: Flow) {
+        let ends = self.pairs.iter_mut().flat_map(|pair| &mut pair.ends);
+        ends.filter(|end| end.dialog.flow == from).for_each(|end| end.dialog.flow = to);
+    }
+
     /// Forgets a pair: its dialogs, timers and requests.
     pub(super) fn drop_pair(&mut self, id: u32, core: &mut Core) {
         let Some(position) = self.pairs.iter().position(|pair| pair.id == id) else { return };
