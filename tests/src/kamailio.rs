@@ -7,7 +7,7 @@ use crate::{Failure, Lab, Process, Result};
 
 const CONFIGURATION: &str = include_str!("../lab/kamailio/registrar.cfg");
 
-/// Starts Kamailio on a host: registrar (without passwords) and proxy on UDP and TCP port 5060.
+/// Starts Kamailio on a host: registrar (everybody has the password "secret") and proxy on UDP and TCP port 5060.
 pub fn start(lab: &Lab, host: &str, address: &str) -> Result<Process> {
     let folder = lab.folder().join(format!("kamailio-{host}"));
     fs::create_dir_all(&folder)?;

@@ -75,9 +75,9 @@ impl Secrets {
         for packet in packets.iter().filter(|packet| packet.protocol == 17) {
             if is_rtcp(&packet.payload) {
                 if !sbc.contains(&packet.source.ip()) {
-                    // A CNAME that is the address of record under the SBC's own address is in each From as well.
+                    // A CNAME that is an address of record is in each From as well; an address in it is found as such.
                     names_in_rtcp(&packet.payload)
-                        .filter(|name| !sbc.iter().any(|address| name.ends_with(&address.to_string())))
+                        .filter(|name| !name.starts_with("sip:"))
                         .for_each(|name| self.add_word(&name));
                 }
             } else if memmem::find(&packet.payload, b"SIP/2.0").is_some() {

@@ -122,6 +122,11 @@ impl Lab {
         &self.folder
     }
 
+    /// What the names of its namespaces begin with.
+    pub fn tag(&self) -> &str {
+        &self.tag
+    }
+
     /// The full name of a host's namespace.
     pub fn namespace(&self, host: &str) -> String {
         format!("{}-{host}", self.tag)

@@ -67,13 +67,26 @@ pub fn load() -> String {
     )
 }
 
-/// A realm that forwards registrations to a registrar on the core side.
-pub fn forwarding(registrar: &str) -> String {
-    let (access, core) = (Network::Access.address(SBC), Network::Core.address(SBC));
+/// The domain of phones whose registrar is in the core: a name, since an address of one side would be told to the other
+/// in what the core's registrar must see to check a password.
+pub const FORWARDED_DOMAIN: &str = "sip.example";
+
+/// A realm on the access side that forwards registrations to a registrar on the core side, `host:port/transport`.
+pub fn forwarding_realm(name: &str, port: u16, registrar: &str, settings: &str) -> String {
+    let access = Network::Access.address(SBC);
     format!(
-        "[[realm]]\nname = \"access\"\ndomains = [\"{access}\"]\nregistrar = \"forward\"\nforward_to = \"{registrar}:5060/udp\"\nforward_realm = \"core\"\n\
-         authentication = \"registered\"\nlisten = [\"udp:{access}:5060\", \"tcp:{access}:5060\"]\nmedia = [\"{access}\"]\nnat_expires_seconds = 60\n\n\
-         [[realm]]\nname = \"core\"\nauthentication = \"open\"\ntrunks = true\nlisten = [\"udp:{core}:5060\"]\nmedia = [\"{core}\"]\n"
+        "[[realm]]\nname = \"{name}\"\ndomains = [\"{FORWARDED_DOMAIN}\"]\nregistrar = \"forward\"\nforward_to = \"{registrar}\"\n\
+         forward_realm = \"core\"\nauthentication = \"registered\"\nlisten = [\"udp:{access}:{port}\", \"tcp:{access}:{port}\"]\n\
+         media = [\"{access}\"]\n{settings}\n\n"
+    )
+}
+
+/// The core side of such a realm: a proxy's network, where anybody may call.
+pub fn open_core() -> String {
+    let core = Network::Core.address(SBC);
+    format!(
+        "[[realm]]\nname = \"core\"\nauthentication = \"open\"\ntrunks = true\nlisten = [\"udp:{core}:5060\", \"tcp:{core}:5060\"]\n\
+         media = [\"{core}\"]\n"
     )
 }
 
@@ -98,26 +111,9 @@ impl Sbc {
             "[node]\ndata = \"{text}/data\"\ndrain_seconds = 2\n\n[database]\nurl = \"{url}\"\n\n[http]\nlisten = \"127.0.0.1:8080\"\n\n"
         );
         std::fs::write(folder.join("sbc.toml"), head + &realms.replace("@FOLDER@", &text))?;
-        run(&[
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "ec",
-            "-pkeyopt",
-            "ec_paramgen_curve:prime256v1",
-            "-nodes",
-            "-days",
-            "30",
-            "-subj",
-            "/CN=sbc",
-            "-keyout",
-            &format!("{text}/key.pem"),
-            "-out",
-            &format!("{text}/certificate.pem"),
-        ])?;
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut sbc = Self { program: None, folder, url, environment: environment.collect(), starts: 0 };
+        sbc.renew_certificate("sbc")?;
         run(&[&program(), "migrate", "--config", &sbc.configuration()])?;
         sbc.sql(seed)?;
         sbc.serve(lab)?;
@@ -146,6 +142,42 @@ impl Sbc {
 
     fn configuration(&self) -> String {
         self.folder.join("sbc.toml").display().to_string()
+    }
+
+    /// Writes a new certificate and key of its own making; the program takes them when it is told to.
+    pub fn renew_certificate(&self, name: &str) -> Result<()> {
+        let [key, certificate] =
+            ["key.pem", "certificate.pem"].map(|file| self.folder.join(file).display().to_string());
+        let subject = format!("/CN={name}");
+        run(&[
+            "openssl",
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "30",
+            "-subj",
+            &subject,
+            "-keyout",
+            &key,
+            "-out",
+            &certificate,
+        ])
+        .map(drop)
+    }
+
+    /// Sends a signal by name.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        self.program.as_ref().map_or(Ok(()), |program| program.signal(signal))
+    }
+
+    /// Its database, as psql takes it.
+    pub fn url(&self) -> &str {
+        &self.url
     }
 
     /// Ends it at once, as a crash would.
@@ -225,12 +257,13 @@ impl Drop for Sbc {
     }
 }
 
-/// The program: beside the test's own, or where SBC_PROGRAM says.
+/// The program: beside this one or a folder above it, or where SBC_PROGRAM says.
 fn program() -> String {
     if let Ok(program) = std::env::var("SBC_PROGRAM") {
         return program;
     }
     let own = std::env::current_exe().unwrap_or_default();
-    let folder = own.ancestors().nth(2).map(Path::to_owned).unwrap_or_default();
-    folder.join("sbc").display().to_string()
+    let candidates = own.ancestors().skip(1).take(2).map(|folder| folder.join("sbc"));
+    let found = candidates.into_iter().find(|program| program.exists());
+    found.map_or_else(|| "sbc".into(), |program| program.display().to_string())
 }

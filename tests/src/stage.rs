@@ -270,9 +270,14 @@ impl Extension {
         }
     }
 
-    /// Waits until the phone's own recording ends in another's tone.
+    /// Waits until the phone's own recording grows, and ends in another's tone.
     pub fn records(&mut self, other: &Extension) -> Result<()> {
-        let heard = || self.phone.heard().is_ok_and(|heard| heard.last(0.6).has_tone(other.hertz));
+        let before = self.phone.heard().map_or(0.0, |heard| heard.seconds());
+        let heard = || {
+            self.phone
+                .heard()
+                .is_ok_and(|heard| heard.seconds() > before + 0.4 && heard.last(0.4).has_tone(other.hertz))
+        };
         if eventually(SOON, heard) {
             return Ok(());
         }
@@ -282,7 +287,7 @@ impl Extension {
             self.user,
             other.user,
             heard.seconds(),
-            heard.last(0.6).share_of(other.hertz)
+            heard.last(0.4).share_of(other.hertz)
         )))
     }
 

@@ -6,6 +6,8 @@
 
 mod cast;
 mod families;
+mod forwarding;
+mod life;
 mod refusals;
 mod registrations;
 mod talk;
