@@ -129,7 +129,7 @@ pub enum Event {
 }
 
 /// A running phone. Its dialled addresses are whole URIs.
-pub trait Phone: std::fmt::Debug {
+pub trait Phone: std::fmt::Debug + Send {
     /// Waits until it is registered (for the first time).
     fn registered(&mut self, within: Duration) -> Result<()>;
     /// Calls.

@@ -1,0 +1,119 @@
+//! The laboratory by hand: `lab shell` makes both networks, the SBC and phones, and opens a shell in the SBC's namespace.
+//! Everything ends with the shell.
+
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+use crush_tests::phone::{Account, Kind, Phone};
+use crush_tests::process::run;
+use crush_tests::sbc::{self, Sbc};
+use crush_tests::{Failure, Lab, Network, Result};
+
+const CAST: [(&str, Kind, Network, u8, &str); 5] = [
+    ("a1", Kind::Baresip, Network::Access, 11, "udp"),
+    ("a2", Kind::Linphone, Network::Access, 12, "tcp"),
+    ("c1", Kind::Baresip, Network::Core, 11, "tls"),
+    ("c2", Kind::Linphone, Network::Core, 12, "udp"),
+    ("c3", Kind::Pjsua, Network::Core, 13, "udp"),
+];
+
+const COMMANDS: &str = "dial USER | answer | refuse | hangup | hold | resume | transfer USER | join";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments != ["shell"] {
+        say("usage: lab shell");
+        return ExitCode::from(2);
+    }
+    match shell() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            say(&failure.to_string());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+fn shell() -> Result<()> {
+    if let Some(reason) = Lab::impossible(&["openssl", "curl"]) {
+        return Err(Failure(reason));
+    }
+    let mut lab = Lab::new("shell")?;
+    let users = CAST.map(|(user, _, network, ..)| (user, network));
+    let sbc = Sbc::start(&lab, &sbc::phones(), &sbc::subscribers(&users))?;
+    let commands = lab.folder().join("bin");
+    fs::create_dir_all(&commands)?;
+    let mut phones = String::new();
+    for (index, (user, kind, network, number, transport)) in CAST.into_iter().enumerate() {
+        if let Some(reason) = Lab::impossible(&[kind.program()]) {
+            say(&format!("no {user}: {reason}"));
+            continue;
+        }
+        let address = lab.host(user, network, number)?;
+        let account = Account::of(user, network, transport);
+        let hertz = 430.0 + 170.0 * index as f64;
+        let phone = kind.start(&lab, user, &address, &account, hertz)?;
+        phones += &format!("  {user}  {kind:?} at {address} over {transport}, plays {hertz} Hz\n");
+        take_commands(phone, network, &lab.folder().join(format!("{user}.commands")))?;
+        let line = format!("#!/bin/sh\necho \"$@\" > {}/{user}.commands\n", lab.folder().display());
+        executable(&commands.join(user), &line)?;
+    }
+    let inside = format!("#!/bin/sh\nhost=$1; shift; exec ip netns exec {}-\"$host\" \"$@\"\n", lab.tag());
+    executable(&commands.join("at"), &inside)?;
+    say(&format!(
+        "phones (say for example `a1 dial c1`, then `c1 answer`):\n{phones}  {COMMANDS}\n\
+         `at HOST COMMAND` runs a command at a phone's host or at `sbc`, where this shell is.\n\
+         database: psql '{}'\nlogs and recordings: {}",
+        sbc.url(),
+        lab.folder().display()
+    ));
+    let path = format!("{}:{}", commands.display(), std::env::var("PATH").unwrap_or_default());
+    let status = Command::new("ip")
+        .args(["netns", "exec", &lab.namespace("sbc"), "bash", "--norc"])
+        .env("PATH", path)
+        .env("PS1", "lab:\\w\\$ ")
+        .status()?;
+    if status.success() { Ok(()) } else { Err(Failure(format!("the shell ended with {status}"))) }
+}
+
+fn executable(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
+}
+
+/// A phone does what is written into a named pipe, line by line.
+fn take_commands(mut phone: Box<dyn Phone>, network: Network, pipe: &Path) -> Result<()> {
+    run(&["mkfifo", &pipe.to_string_lossy()])?;
+    let pipe = pipe.to_owned();
+    std::thread::spawn(move || {
+        let domain = network.address(1);
+        // Each writer closes its end, so the pipe is opened anew for the next.
+        while let Ok(lines) = fs::File::open(&pipe) {
+            for line in BufReader::new(lines).lines().map_while(std::result::Result::ok) {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let done = match words[..] {
+                    ["dial", user] => phone.dial(&format!("sip:{user}@{domain}")),
+                    ["answer"] => phone.answer(),
+                    ["refuse"] => phone.refuse(),
+                    ["hangup"] => phone.hang_up(),
+                    ["hold"] => phone.hold(),
+                    ["resume"] => phone.resume(),
+                    ["transfer", user] => phone.transfer(&format!("sip:{user}@{domain}")),
+                    ["join"] => phone.join(),
+                    _ => Err(Failure(COMMANDS.into())),
+                };
+                if let Err(failure) = done {
+                    say(&failure.to_string());
+                }
+            }
+        }
+    });
+    Ok(())
+}
