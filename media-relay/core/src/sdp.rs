@@ -173,7 +173,7 @@ impl Description {
             if matches!(line[0], b'o' | b'c') || line.starts_with(b"a=rtcp:") {
                 let word = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
                 let word = word.split(|byte| *byte == b'/').next().unwrap_or_default();
-                if word.len() >= 3 && word != b"0.0.0.0" && !found.contains(&word) {
+                if names_a_host(word) && !found.contains(&word) {
                     found.push(word);
                 }
             }
@@ -243,6 +243,15 @@ impl Description {
     }
 }
 
+/// An address, or a name with a domain: a word that means its author wherever it stands. (`o=- 1 1 IN IP4 101` must not
+/// cost the line `a=rtpmap:101`.)
+fn names_a_host(word: &[u8]) -> bool {
+    let is_name = memchr(b'.', word).is_some()
+        && word.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
+    let address = std::str::from_utf8(word).ok().and_then(|word| word.parse::<IpAddr>().ok());
+    address.map_or(is_name && word.len() >= 4, |address| !address.is_unspecified())
+}
+
 /// Removed or answered per leg, never passed: what lets the ends find each other past the relay.
 fn is_per_leg(attribute: &[u8]) -> bool {
     let name = attribute.split(|byte| *byte == b':').next().unwrap_or_default();
@@ -281,10 +290,12 @@ fn connection(address: IpAddr) -> String {
     }
 }
 
+/// An m-line with another port in the place of its second word, which [`read_m_line`] has found there.
 fn with_port(line: &[u8], port: u16) -> Vec<u8> {
-    let mut words = line.splitn(3, |byte| *byte == b' ');
-    let (kind, _, rest) = (words.next().unwrap_or_default(), words.next(), words.next().unwrap_or_default());
-    [kind, b" ", port.to_string().as_bytes(), b" ", rest].concat()
+    let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
+    let (kind, old) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let at = memmem::find(&line[kind.len()..], old).map_or(line.len(), |at| kind.len() + at);
+    [&line[..at], port.to_string().as_bytes(), line.get(at + old.len()..).unwrap_or_default()].concat()
 }
 
 fn read_m_line(text: &[u8], first_line: usize, direction: Direction) -> Result<Media, Fault> {
@@ -293,6 +304,9 @@ fn read_m_line(text: &[u8], first_line: usize, direction: Direction) -> Result<M
     let (Some(kind), Some(port), Some(profile)) = (words.next(), words.next(), words.next()) else {
         return Err(Fault::Malformed);
     };
+    if text.starts_with(' ') {
+        return Err(Fault::Malformed);
+    }
     // Several ports (`49170/2`) are layered coding, which nobody sends.
     let port = port.split('/').next().unwrap_or_default().parse().map_err(|_| Fault::Malformed)?;
     let codecs = words.filter_map(|word| word.parse().ok()).map(static_codec).collect();
@@ -417,6 +431,15 @@ mod tests {
         ] {
             assert!(out.contains(line), "{line} not in {out}");
         }
+    }
+
+    #[test]
+    fn an_origin_that_is_no_host_costs_no_line() {
+        let offer = "v=0\r\no=- 1 1 IN IP4 101\r\ns=-\r\nc=IN IP4 10.1.1.9\r\nt=0 0\r\nm=audio 4000 RTP/AVP 101\r\na=rtpmap:101 opus/48000/2\r\n";
+        let description = Description::parse(offer.into()).unwrap();
+        let out =
+            description.rewrite("- 1 1 IN IP4 192.0.2.1", &[Some("192.0.2.1:2000".parse().unwrap())], "x");
+        assert!(memmem::find(&out, b"a=rtpmap:101 opus/48000/2\r\n").is_some());
     }
 
     #[test]
