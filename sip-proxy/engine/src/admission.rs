@@ -8,6 +8,7 @@ use crate::core::{ALLOW, Core};
 use crate::digest::Verdict;
 use crate::io::Flow;
 use crate::question::Caller;
+use crate::refusal::accepts_description;
 use crate::registrar::{Registrar, aor_of};
 use crate::slot::Slot;
 use crate::transaction::ServerId;
@@ -22,20 +23,6 @@ pub(crate) enum Admission {
     Admitted(Box<Admitted>),
 }
 
-/// Options that pass through us or that we know.
-const KNOWN_OPTIONS: [&str; 10] = [
-    "100rel",
-    "timer",
-    "replaces",
-    "norefersub",
-    "path",
-    "outbound",
-    "gruu",
-    "tdialog",
-    "join",
-    "from-change",
-];
-
 pub(crate) fn admit(
     server: ServerId,
     flow: Flow,
@@ -45,18 +32,6 @@ pub(crate) fn admit(
 ) -> Admission {
     let Some(realm) = core.realm_of(&flow).cloned() else { return Admission::Refused };
     let method = request.method().unwrap_or(Method::OPTIONS);
-    if !realm.pass_unknown_require {
-        let unknown: Vec<&[u8]> = [Name::Require, Name::ProxyRequire]
-            .into_iter()
-            .flat_map(|name| request.values(name))
-            .filter(|option| !KNOWN_OPTIONS.iter().any(|known| option.eq_ignore_ascii_case(known.as_bytes())))
-            .collect();
-        if !unknown.is_empty() {
-            let unknown = unknown.join(&b", "[..]);
-            core.reject(server, request, 420, |response| response.header(Name::Unsupported, &unknown));
-            return Admission::Refused;
-        }
-    }
     if [Method::CANCEL, Method::BYE, Method::ACK, Method::PRACK, Method::UPDATE].contains(&method) {
         core.reject(server, request, 481, |response| response);
         return Admission::Refused;
@@ -73,6 +48,10 @@ pub(crate) fn admit(
     }
     if is_loop(request, core) {
         core.reject(server, request, 482, |response| response);
+        return Admission::Refused;
+    }
+    if !accepts_description(request) {
+        core.reject(server, request, 406, |response| response.header(Name::Accept, b"application/sdp"));
         return Admission::Refused;
     }
     if let Some(minimum) =

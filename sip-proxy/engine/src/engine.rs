@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
-use sip_wire::{Message, Method, Name, Refused, check_request};
+use sip_wire::{Message, Method, Name};
 
 use crate::admission::{self, Admission};
 use crate::call::{Call, CallKey, Purpose, read_replaces};
@@ -65,11 +65,14 @@ impl Engine {
         self.core.now = now;
         match input {
             Input::Received { flow, message } => {
+                if !self.core.is_sound(flow, &message) {
+                    return;
+                }
                 if let Some(event) = self.core.transactions.receive(flow, message, now, &mut self.core.out) {
                     self.on_event(event);
                 }
             }
-            Input::Refused { flow, refused } => self.on_refused(flow, &refused),
+            Input::Refused { flow, refused } => self.core.refuse(flow, &refused),
             Input::SendFailed { ticket } => {
                 if let Some(event) = self.core.transactions.send_failed(ticket, now, &mut self.core.out) {
                     self.on_event(event);
@@ -280,34 +283,11 @@ impl Engine {
         self.core.dialogs.get(&dialog_key(message.call_id().ok()?, local, remote)).cloned()
     }
 
-    fn on_refused(&mut self, flow: Flow, refused: &Refused) {
-        let tag = self.core.ids.tag();
-        if let Some(answer) = refused.response(&tag) {
-            let mut to = flow;
-            if !flow.transport.is_reliable()
-                && let Some(via) = refused.via()
-                && !via.has_rport()
-                && via.host.address().is_some_and(|host| host == flow.remote.ip())
-            {
-                to.remote.set_port(via.port.unwrap_or(5060));
-            }
-            self.core.transactions.send_stateless(to, answer, &mut self.core.out);
-        }
-        self.core.notice("message_refused", Some(flow.remote), refused.cause.to_string());
-        if let Some(connection) = flow.connection {
-            self.core.out.push_back(Output::Close(connection));
-        }
-    }
-
     fn on_request(&mut self, server: ServerId, flow: Flow, request: Message) {
-        if let Err(cause) = check_request(&request) {
-            // A method that CSeq contradicts, and that nobody knows, is 501 (RFC 4475 §3.1.2.18).
-            let status = cause.status();
-            self.core.notice("message_refused", Some(flow.remote), cause.to_string());
-            self.core.reject(server, &request, status, |response| response);
+        let Some(method) = request.method() else { return };
+        if self.core.asks_too_much(server, &flow, &request) {
             return;
         }
-        let Some(method) = request.method() else { return };
         if request.to().is_ok_and(|to| to.tag().is_some()) {
             self.on_dialog_request(server, flow, request);
             return;

@@ -18,6 +18,7 @@ pub mod io;
 pub mod media;
 mod passing;
 pub mod question;
+mod refusal;
 pub mod registrar;
 pub mod slot;
 mod slots;

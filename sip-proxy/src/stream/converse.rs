@@ -136,12 +136,16 @@ async fn read<R: AsyncRead>(
                 Ok(Some(Framed::Pong)) => shard.counters.keepalives.up(),
                 Ok(None) => break,
                 Err(refused) => {
-                    // The framing is lost with it: answered if it can be, then closed (RFC 3261 §18.3).
+                    // Answered if it can be. Where its end is in doubt nothing behind it can be read, so the connection
+                    // closes (RFC 3261 §18.3); other mistakes cost one request, not a trunk's connection.
+                    let is_lost = refused.cause.breaks_framing();
+                    begun = None;
                     if shard.admits(flow.listener, flow.remote) {
                         shard.refused(flow, refused);
-                        shard.settle();
                     }
-                    return;
+                    if is_lost {
+                        return shard.settle();
+                    }
                 }
             }
         }

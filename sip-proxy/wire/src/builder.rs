@@ -1,11 +1,42 @@
 //! Messages from nothing.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use memchr::memchr3;
 
 use crate::method::Method;
 use crate::name::Name;
+use crate::uri::FORBIDDEN;
 
-/// Writes a message from its start line on. Line breaks in values become spaces, so that no value can add a line.
+/// Puts a text where a line goes on behind it. Line ends and NUL become spaces, so that no value can add a line or end
+/// a message early; that also unfolds. A NUL in a quoted pair stays (RFC 3261 §25.1).
+pub(crate) fn put_text(out: &mut BytesMut, text: &[u8]) {
+    let Some(first) = memchr3(b'\r', b'\n', 0, text) else { return out.put_slice(text) };
+    let (clean, rest) = text.split_at(first);
+    out.put_slice(clean);
+    let mut before = clean.last().copied();
+    for byte in rest {
+        let is_breaking = match byte {
+            b'\r' | b'\n' => true,
+            0 => before != Some(b'\\'),
+            _ => false,
+        };
+        out.put_u8(if is_breaking { b' ' } else { *byte });
+        before = Some(*byte);
+    }
+}
+
+/// Puts a Request-URI. What no URI may hold is escaped, so that it ends neither the URI nor the line.
+pub(crate) fn put_uri(out: &mut BytesMut, uri: &[u8]) {
+    for byte in uri {
+        if !FORBIDDEN[usize::from(*byte)] {
+            out.put_u8(*byte);
+        } else {
+            out.put_slice(format!("%{byte:02X}").as_bytes());
+        }
+    }
+}
+
+/// Writes a message from its start line on. No value can add a line: line ends in it become spaces.
 #[derive(Debug)]
 pub struct Builder {
     out: BytesMut,
@@ -17,9 +48,9 @@ impl Builder {
     /// A request.
     pub fn request(method: Method<'_>, uri: &[u8]) -> Self {
         let mut builder = Self::empty();
-        builder.put(method.as_bytes());
+        put_uri(&mut builder.out, method.as_bytes());
         builder.out.put_u8(b' ');
-        builder.put(uri);
+        put_uri(&mut builder.out, uri);
         builder.out.put_slice(b" SIP/2.0\r\n");
         builder
     }
@@ -28,23 +59,15 @@ impl Builder {
     pub fn response(status: u16, reason: &[u8]) -> Self {
         let mut builder = Self::empty();
         builder.out.put_slice(b"SIP/2.0 ");
-        builder.put(status.to_string().as_bytes());
+        builder.out.put_slice(status.to_string().as_bytes());
         builder.out.put_u8(b' ');
-        builder.put(reason);
+        put_text(&mut builder.out, reason);
         builder.out.put_slice(b"\r\n");
         builder
     }
 
     fn empty() -> Self {
         Self { out: BytesMut::with_capacity(1024), content_type: None, body: Bytes::new() }
-    }
-
-    fn put(&mut self, text: &[u8]) {
-        if text.iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
-            self.out.extend(text.iter().map(|byte| if matches!(byte, b'\r' | b'\n') { b' ' } else { *byte }));
-        } else {
-            self.out.put_slice(text);
-        }
     }
 
     /// Adds a line.
@@ -56,9 +79,9 @@ impl Builder {
     /// Adds a line of any name.
     #[must_use]
     pub fn other(mut self, name: &[u8], value: &[u8]) -> Self {
-        self.put(name);
+        put_text(&mut self.out, name);
         self.out.put_slice(b": ");
-        self.put(value);
+        put_text(&mut self.out, value);
         self.out.put_slice(b"\r\n");
         self
     }
@@ -75,7 +98,7 @@ impl Builder {
     pub fn finish(mut self) -> Bytes {
         if let Some(content_type) = self.content_type.take() {
             self.out.put_slice(b"Content-Type: ");
-            self.put(&content_type);
+            put_text(&mut self.out, &content_type);
             self.out.put_slice(b"\r\n");
         }
         self.out.put_slice(b"Content-Length: ");

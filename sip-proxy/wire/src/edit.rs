@@ -2,6 +2,7 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::builder::{put_text, put_uri};
 use crate::message::Message;
 use crate::name::Name;
 
@@ -11,7 +12,8 @@ enum Patch {
     Replace(Bytes),
 }
 
-/// Changes to one message.
+/// Changes to one message. Of several to one line the last counts. No value can add a line: line ends in it become
+/// spaces.
 #[derive(Debug, Clone)]
 pub struct Edit<'a> {
     message: &'a Message,
@@ -37,7 +39,12 @@ impl<'a> Edit<'a> {
     /// Another Request-URI.
     pub fn request_uri(&mut self, uri: &[u8]) -> &mut Self {
         if let Some(method) = self.message.method() {
-            self.start_line = Some([method.as_bytes(), b" ", uri, b" SIP/2.0"].concat().into());
+            let mut line = BytesMut::with_capacity(method.as_bytes().len() + uri.len() + 16);
+            line.put_slice(method.as_bytes());
+            line.put_u8(b' ');
+            put_uri(&mut line, uri);
+            line.put_slice(b" SIP/2.0");
+            self.start_line = Some(line.freeze());
         }
         self
     }
@@ -93,25 +100,34 @@ impl<'a> Edit<'a> {
         self
     }
 
-    /// The changed message.
+    /// The changed message; the message itself if nothing was changed.
     pub fn finish(&mut self) -> Bytes {
         if let Some(body) = &self.body {
             let length = body.len().to_string();
             self.set(Name::ContentLength, length.as_bytes());
         }
         let message = self.message;
+        let is_unchanged = self.start_line.is_none() && self.patches.is_empty();
+        if is_unchanged && self.first.is_empty() && self.last.is_empty() {
+            return message.as_bytes().clone();
+        }
+        self.patches.sort_by_key(|patch| patch.0);
         let mut out =
             BytesMut::with_capacity(message.as_bytes().len() + self.last.len() + self.first.len() + 256);
         out.put_slice(self.start_line.as_deref().unwrap_or_else(|| message.start_line()));
         out.put_slice(b"\r\n");
         out.put_slice(&self.first);
-        for line in message.lines() {
-            match self.patches.iter().rev().find(|patch| patch.0 == line.index) {
-                None => out.put_slice(message.raw_line(line.index)),
-                Some((_, Patch::Remove)) => {}
-                Some((_, Patch::Replace(value))) => put_line(&mut out, line.text, value),
+        let mut copied = 0;
+        for (position, (index, patch)) in self.patches.iter().enumerate() {
+            let is_overruled = self.patches.get(position + 1).is_some_and(|next| next.0 == *index);
+            let Some(line) = message.line(*index).filter(|_| !is_overruled) else { continue };
+            out.put_slice(message.raw_lines(copied, *index));
+            if let Patch::Replace(value) = patch {
+                put_line(&mut out, line.text, value);
             }
+            copied = index + 1;
         }
+        out.put_slice(message.raw_lines(copied, message.line_count()));
         out.put_slice(&self.last);
         out.put_slice(b"\r\n");
         out.put_slice(self.body.as_deref().unwrap_or_else(|| message.body()));
@@ -122,6 +138,6 @@ impl<'a> Edit<'a> {
 fn put_line(out: &mut BytesMut, name: &[u8], value: &[u8]) {
     out.put_slice(name);
     out.put_slice(b": ");
-    out.put_slice(value);
+    put_text(out, value);
     out.put_slice(b"\r\n");
 }

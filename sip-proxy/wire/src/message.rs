@@ -8,32 +8,10 @@ use crate::address::{Address, Addresses};
 use crate::edit::Edit;
 use crate::method::Method;
 use crate::name::Name;
-use crate::refused::{Cause, Malformed, Refused};
-use crate::text::{TOKEN, Values, is_space, is_token, number, trim};
-use crate::uri::Uri;
+use crate::read::{Place, Start, read};
+use crate::refused::{Malformed, Refused};
+use crate::text::{Values, is_space, is_token, number, trim};
 use crate::via::Via;
-
-/// The greatest message accepted: what a UDP datagram can hold.
-pub const MAX_MESSAGE: usize = 65_535;
-
-/// More header lines than this are an attack.
-const MAX_LINES: usize = 512;
-
-/// A header line's place in the buffer.
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    start: u32,
-    value: u32,
-    end: u32,
-    name_length: u16,
-    name: Name,
-}
-
-#[derive(Debug, Clone, Copy)]
-enum Start {
-    Request { method: u32, uri: (u32, u32) },
-    Response { status: u16, reason: (u32, u32) },
-}
 
 /// A SIP message as it was received.
 #[derive(Debug, Clone)]
@@ -68,15 +46,21 @@ pub struct CSeq<'a> {
 }
 
 impl Message {
-    /// Reads a datagram's message: exactly one, octets behind Content-Length ignored (RFC 3261 §18.3).
+    /// Reads a datagram's message: exactly one. Line ends before it and octets behind its body (RFC 3261 §7.5, §18.3)
+    /// are no part of it.
     pub fn parse(bytes: Bytes) -> Result<Self, Refused> {
+        let bytes = without_leading_line_ends(bytes);
         match read(&bytes) {
-            Ok((start, lines, start_line_end, body)) => Ok(Self {
-                start,
-                lines,
-                start_line_end: start_line_end as u32,
-                body: (body.0 as u32, body.1 as u32),
-                bytes,
+            Ok(table) => Ok(Self {
+                start: table.start,
+                lines: table.lines,
+                start_line_end: table.start_line_end,
+                body: table.body,
+                bytes: if table.body.1 as usize == bytes.len() {
+                    bytes
+                } else {
+                    bytes.slice(..table.body.1 as usize)
+                },
             }),
             Err(cause) => Err(Refused::new(cause, bytes)),
         }
@@ -133,7 +117,7 @@ impl Message {
         Lines { message: self, next: 0 }
     }
 
-    fn line(&self, index: usize) -> Option<Line<'_>> {
+    pub(crate) fn line(&self, index: usize) -> Option<Line<'_>> {
         let place = self.lines.get(index)?;
         Some(Line {
             index,
@@ -143,11 +127,15 @@ impl Message {
         })
     }
 
-    /// The line's bytes with its CRLF, for copying.
-    pub(crate) fn raw_line(&self, index: usize) -> &[u8] {
-        let Some(place) = self.lines.get(index) else { return b"" };
-        let end = self.lines.get(index + 1).map_or(self.body.0 - 2, |next| next.start);
-        self.slice((place.start, end))
+    /// The bytes of the lines from `first` up to but without `end`, with their CRLFs, for copying.
+    pub(crate) fn raw_lines(&self, first: usize, end: usize) -> &[u8] {
+        let start_of = |index: usize| self.lines.get(index).map_or(self.body.0 - 2, |place| place.start);
+        self.slice((start_of(first), start_of(end)))
+    }
+
+    /// How many header lines it has.
+    pub(crate) fn line_count(&self) -> usize {
+        self.lines.len()
     }
 
     fn lines_named(&self, name: Name) -> impl Iterator<Item = &[u8]> + Clone {
@@ -278,6 +266,15 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
+/// RFC 3261 §7.5 has a receiver skip line ends before the start line.
+fn without_leading_line_ends(bytes: Bytes) -> Bytes {
+    let mut rest = &bytes[..];
+    while let Some(after) = rest.strip_prefix(b"\r\n") {
+        rest = after;
+    }
+    if rest.len() == bytes.len() { bytes } else { bytes.slice(bytes.len() - rest.len()..) }
+}
+
 fn is_list(name: Name) -> bool {
     matches!(
         name,
@@ -308,127 +305,4 @@ fn is_list(name: Name) -> bool {
             | Name::ContentEncoding
             | Name::InReplyTo
     )
-}
-
-type Table = (Start, SmallVec<[Place; 32]>, usize, (usize, usize));
-
-fn read(bytes: &[u8]) -> Result<Table, Cause> {
-    if bytes.len() > MAX_MESSAGE {
-        return Err(Cause::TooLarge);
-    }
-    let line_end = end_of_line(bytes, 0)?;
-    let start = read_start_line(&bytes[..line_end])?;
-    let mut lines = SmallVec::new();
-    let mut content_length = None;
-    let mut at = line_end + 2;
-    loop {
-        // One line: its name up to the colon, its value up to a CRLF that no white space follows.
-        if bytes[at..].starts_with(b"\r\n") {
-            at += 2;
-            break;
-        }
-        let name_start = at;
-        while at < bytes.len() && TOKEN[usize::from(bytes[at])] {
-            at += 1;
-        }
-        let name_end = at;
-        while at < bytes.len() && matches!(bytes[at], b' ' | b'\t') {
-            at += 1;
-        }
-        if name_end == name_start || bytes.get(at) != Some(&b':') {
-            return Err(if at >= bytes.len() {
-                Cause::Incomplete
-            } else {
-                Cause::Malformed(Malformed::HeaderName)
-            });
-        }
-        at += 1;
-        let value_start = at;
-        let mut end = end_of_line(bytes, at)?;
-        while matches!(bytes.get(end + 2), Some(b' ' | b'\t')) {
-            end = end_of_line(bytes, end + 2)?;
-        }
-        at = end + 2;
-        let mut value = value_start;
-        while value < end && is_space(bytes[value]) {
-            value += 1;
-        }
-        while end > value && is_space(bytes[end - 1]) {
-            end -= 1;
-        }
-        let name = Name::of(&bytes[name_start..name_end]);
-        if name == Name::ContentLength {
-            let length = number(&bytes[value..end]).ok_or(Cause::Malformed(Malformed::ContentLength))?;
-            if content_length.is_some_and(|other| other != length) {
-                return Err(Cause::Malformed(Malformed::ContentLength));
-            }
-            content_length = Some(length);
-        }
-        if lines.len() == MAX_LINES {
-            return Err(Cause::TooLarge);
-        }
-        let name_length =
-            u16::try_from(name_end - name_start).map_err(|_| Cause::Malformed(Malformed::HeaderName))?;
-        lines.push(Place {
-            start: name_start as u32,
-            value: value as u32,
-            end: end as u32,
-            name_length,
-            name,
-        });
-    }
-    let rest = bytes.len() - at;
-    let length = match content_length {
-        Some(length) if length as usize > rest => return Err(Cause::Incomplete),
-        Some(length) => length as usize,
-        None => rest,
-    };
-    Ok((start, lines, line_end, (at, at + length)))
-}
-
-/// The position of the CRLF at or after `from`; a bare CR or LF is refused, because the next hop may take it for one.
-fn end_of_line(bytes: &[u8], from: usize) -> Result<usize, Cause> {
-    let Some(found) = memchr(b'\n', bytes.get(from..).unwrap_or_default()) else {
-        return Err(Cause::Incomplete);
-    };
-    let feed = from + found;
-    if feed == from || bytes[feed - 1] != b'\r' {
-        return Err(Cause::Malformed(Malformed::LineEnd));
-    }
-    if memchr(b'\r', &bytes[from..feed - 1]).is_some() || memchr(0, &bytes[from..feed]).is_some() {
-        return Err(Cause::Malformed(Malformed::LineEnd));
-    }
-    Ok(feed - 1)
-}
-
-fn read_start_line(line: &[u8]) -> Result<Start, Cause> {
-    const VERSION: &[u8] = b"SIP/2.0";
-    const BROKEN: Cause = Cause::Malformed(Malformed::StartLine);
-    if line.len() >= 4 && line[..4].eq_ignore_ascii_case(b"SIP/") {
-        if line.len() < 12 || !line[..7].eq_ignore_ascii_case(VERSION) || line[7] != b' ' {
-            return Err(BROKEN);
-        }
-        let status = number(&line[8..11]).and_then(|status| u16::try_from(status).ok()).ok_or(BROKEN)?;
-        if !(100..700).contains(&status) || line[11] != b' ' {
-            return Err(BROKEN);
-        }
-        return Ok(Start::Response { status, reason: (12, line.len() as u32) });
-    }
-    let method = memchr(b' ', line).ok_or(BROKEN)?;
-    if !is_token(&line[..method]) {
-        return Err(BROKEN);
-    }
-    let uri = method + 1;
-    let uri_end = uri + memchr(b' ', &line[uri..]).ok_or(BROKEN)?;
-    let version = &line[uri_end + 1..];
-    if Uri::parse(&line[uri..uri_end]).is_err() {
-        return Err(Cause::Malformed(Malformed::RequestUri));
-    }
-    if !version.eq_ignore_ascii_case(VERSION) {
-        let is_version = version.len() >= 7
-            && version[..4].eq_ignore_ascii_case(b"SIP/")
-            && version[4..].iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
-        return Err(if is_version { Cause::Version } else { BROKEN });
-    }
-    Ok(Start::Request { method: method as u32, uri: (uri as u32, uri_end as u32) })
 }

@@ -10,6 +10,9 @@ macro_rules! methods {
     ($($name:ident)*) => {
         impl Method<'static> {
             $(#[doc = concat!("`", stringify!($name), "`.")] pub const $name: Self = Method(stringify!($name).as_bytes());)*
+
+            /// Those with a name here.
+            pub const KNOWN: &'static [Self] = &[$(Self::$name),*];
         }
     };
 }

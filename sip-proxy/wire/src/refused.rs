@@ -3,9 +3,13 @@
 use bytes::Bytes;
 use memchr::memmem;
 
+use crate::address::Address;
 use crate::builder::Builder;
+use crate::head::Head;
+use crate::message::Message;
+use crate::method::Method;
 use crate::name::Name;
-use crate::text::trim;
+use crate::text::Values;
 use crate::via::Via;
 
 /// A part that cannot be read.
@@ -61,9 +65,15 @@ pub enum Cause {
     /// It cannot be read.
     #[error("{0}")]
     Malformed(Malformed),
-    /// Greater than [`MAX_MESSAGE`](crate::MAX_MESSAGE), or with too many lines.
-    #[error("the message is too large")]
+    /// A head greater than [`MAX_HEAD`](crate::MAX_HEAD), or of more than [`MAX_LINES`](crate::MAX_LINES) lines.
+    #[error("the head is too large")]
     TooLarge,
+    /// A body that would make it greater than [`MAX_MESSAGE`](crate::MAX_MESSAGE).
+    #[error("the body is too large")]
+    BodyTooLarge,
+    /// A Request-URI longer than [`MAX_URI`](crate::MAX_URI).
+    #[error("the Request-URI is too long")]
+    UriTooLong,
     /// Not SIP/2.0.
     #[error("another version of SIP")]
     Version,
@@ -73,6 +83,9 @@ pub enum Cause {
     /// A scheme that nothing here routes.
     #[error("unsupported URI scheme")]
     Scheme,
+    /// A method that nobody knows, and that CSeq contradicts (RFC 4475 §3.1.2.18).
+    #[error("an unknown method that CSeq contradicts")]
+    UnknownMethod,
 }
 
 impl Cause {
@@ -80,22 +93,42 @@ impl Cause {
     pub fn status(self) -> u16 {
         match self {
             Cause::Incomplete | Cause::Malformed(_) => 400,
-            Cause::TooLarge => 513,
-            Cause::Version => 505,
-            Cause::TooManyHops => 483,
+            Cause::BodyTooLarge => 413,
+            Cause::UriTooLong => 414,
             Cause::Scheme => 416,
+            Cause::TooManyHops => 483,
+            Cause::UnknownMethod => 501,
+            Cause::Version => 505,
+            Cause::TooLarge => 513,
         }
     }
 
-    /// A short word for a metric's label.
-    pub fn label(self) -> &'static str {
+    fn reason(self) -> &'static [u8] {
         match self {
-            Cause::Incomplete => "incomplete",
-            Cause::Malformed(_) => "malformed",
-            Cause::TooLarge => "too_large",
-            Cause::Version => "version",
-            Cause::TooManyHops => "too_many_hops",
-            Cause::Scheme => "scheme",
+            Cause::Incomplete | Cause::Malformed(_) => b"Bad Request",
+            Cause::BodyTooLarge => b"Request Entity Too Large",
+            Cause::UriTooLong => b"Request-URI Too Long",
+            Cause::Scheme => b"Unsupported URI Scheme",
+            Cause::TooManyHops => b"Too Many Hops",
+            Cause::UnknownMethod => b"Not Implemented",
+            Cause::Version => b"Version Not Supported",
+            Cause::TooLarge => b"Message Too Large",
+        }
+    }
+
+    /// Whether it leaves in doubt where the message ends, so that nothing behind it on a stream can be trusted.
+    pub fn breaks_framing(self) -> bool {
+        match self {
+            Cause::Incomplete | Cause::TooLarge | Cause::BodyTooLarge => true,
+            Cause::Malformed(part) => matches!(
+                part,
+                Malformed::StartLine | Malformed::LineEnd | Malformed::HeaderName | Malformed::ContentLength
+            ),
+            Cause::UriTooLong
+            | Cause::Scheme
+            | Cause::TooManyHops
+            | Cause::UnknownMethod
+            | Cause::Version => false,
         }
     }
 }
@@ -113,67 +146,71 @@ impl Refused {
         Self { cause, bytes }
     }
 
-    /// A response for whoever sent it, if it is a request other than ACK and its Via, From, To, Call-ID and CSeq can be
-    /// found; `to_tag` is added to a To without one.
-    pub fn response(&self, to_tag: &str) -> Option<Bytes> {
-        let head_end = memmem::find(&self.bytes, b"\r\n\r\n").unwrap_or(self.bytes.len());
-        let mut lines = self
-            .bytes
-            .get(..head_end)?
-            .split(|byte| *byte == b'\n')
-            .map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        let start = lines.next()?;
-        if start.len() < 4 || start[..4].eq_ignore_ascii_case(b"SIP/") || start.starts_with(b"ACK ") {
+    /// A message that could be read, and that [`check_request`](crate::check_request) or
+    /// [`check_response`](crate::check_response) refuses.
+    pub fn of(message: &Message, cause: Cause) -> Self {
+        Self::new(cause, message.as_bytes().clone())
+    }
+
+    /// All that was received.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Whether it is something to answer: a request, as far as can be seen, other than ACK (RFC 3261 §17.2.7).
+    fn is_request(&self, head: &Head<'_>) -> bool {
+        let start = head.start_line();
+        let is_response = start.get(..4).is_none_or(|start| start.eq_ignore_ascii_case(b"SIP/"));
+        let method = start.split(|byte| *byte == b' ').next().unwrap_or_default();
+        !is_response && method != Method::ACK.as_bytes()
+    }
+
+    /// The response to whoever sent it, to be finished by the caller: with the Vias, From, To, Call-ID and CSeq as far
+    /// as they are there, and `to_tag` in a To without one. `None` for what is not to be answered: responses, ACKs, and
+    /// what has no readable Via.
+    pub fn response(&self, to_tag: &str) -> Option<Builder> {
+        let head = Head::of(&self.bytes);
+        if !self.is_request(&head) {
             return None;
         }
-        let status = self.cause.status();
-        let reason = match status {
-            400 => "Bad Request",
-            416 => "Unsupported URI Scheme",
-            483 => "Too Many Hops",
-            505 => "Version Not Supported",
-            _ => "Message Too Large",
-        };
-        let mut response = Builder::response(status, reason.as_bytes());
-        let mut seen = [false; 5];
-        for line in lines {
-            let Some(colon) = memchr::memchr(b':', line) else { continue };
-            if line.iter().any(|byte| matches!(byte, b'\r' | 0)) {
-                continue;
-            }
-            let (name, value) = (Name::of(trim(&line[..colon])), trim(&line[colon + 1..]));
+        self.via()?;
+        let mut response = Builder::response(self.cause.status(), self.cause.reason());
+        let mut seen = [false; 4];
+        for (name, value) in head.lines() {
             let place = match name {
-                Name::Via => 0,
-                Name::From => 1,
-                Name::To => 2,
-                Name::CallId => 3,
-                Name::CSeq => 4,
+                Name::Via => {
+                    response = response.header(name, value);
+                    continue;
+                }
+                Name::From => 0,
+                Name::To => 1,
+                Name::CallId => 2,
+                Name::CSeq => 3,
                 _ => continue,
             };
-            if seen[place] && place > 0 {
+            if std::mem::replace(&mut seen[place], true) {
                 continue;
             }
-            seen[place] = true;
-            if name == Name::To && memmem::find(value, b"tag=").is_none() {
+            if name == Name::To && !has_tag(value) {
                 response = response.header(name, &[value, b";tag=", to_tag.as_bytes()].concat());
             } else {
                 response = response.header(name, value);
             }
         }
-        seen.iter().all(|seen| *seen).then(|| response.finish())
+        Some(response)
     }
 
     /// The top Via, if it can be read: where the response goes.
     pub fn via(&self) -> Option<Via<'_>> {
-        let mut lines =
-            self.bytes.split(|byte| *byte == b'\n').map(|line| line.strip_suffix(b"\r").unwrap_or(line));
-        lines.find_map(|line| {
-            let colon = memchr::memchr(b':', line)?;
-            let value = line.get(colon + 1..)?;
-            if Name::of(trim(&line[..colon])) != Name::Via {
-                return None;
-            }
-            Via::parse(crate::text::Values::new(value, true).next()?).ok()
-        })
+        let (_, value) = Head::of(&self.bytes).lines().find(|line| line.0 == Name::Via)?;
+        Via::parse(Values::of_list(value).next()?).ok()
+    }
+}
+
+/// Of a To that may be broken.
+fn has_tag(value: &[u8]) -> bool {
+    match Address::parse(value) {
+        Ok(address) => address.tag().is_some(),
+        Err(_) => memmem::find(value, b"tag=").is_some(),
     }
 }

@@ -3,13 +3,11 @@
 use bytes::{Bytes, BytesMut};
 use memchr::memmem;
 
-use crate::message::{MAX_MESSAGE, Message};
+use crate::head::Head;
+use crate::message::Message;
 use crate::name::Name;
-use crate::refused::{Cause, Malformed, Refused};
-use crate::text::{number, trim};
-
-/// The greatest head: what comes without an end to it is not SIP.
-const MAX_HEAD: usize = 32_768;
+use crate::read::{MAX_HEAD, MAX_MESSAGE, agreed_length};
+use crate::refused::{Cause, Refused};
 
 /// What a stream holds.
 #[expect(
@@ -22,15 +20,21 @@ pub enum Framed {
     Message(Message),
     /// CRLF CRLF: to be answered with CRLF.
     Ping,
-    /// A single CRLF.
+    /// A single CRLF: an answer to a ping, or the first half of one.
     Pong,
 }
 
-/// Cuts a byte stream into messages. After a refusal the stream cannot be trusted any more and must be closed.
+/// Cuts a byte stream into messages. After a refusal that [breaks the framing](Cause::breaks_framing) the stream cannot
+/// be trusted any more and must be closed; after others it goes on.
 #[derive(Debug, Default)]
 pub struct StreamFramer {
     buffer: BytesMut,
+    /// No end of the head before here.
     searched: usize,
+    /// The message's length, once its head is there.
+    expected: Option<usize>,
+    /// The last thing taken was a single CRLF, and nothing has followed yet.
+    is_half_ping: bool,
 }
 
 impl StreamFramer {
@@ -48,41 +52,17 @@ impl StreamFramer {
     #[expect(clippy::should_implement_trait, reason = "it fails, and more bytes may make it go on")]
     pub fn next(&mut self) -> Result<Option<Framed>, Refused> {
         if self.buffer.starts_with(b"\r\n") {
-            if self.buffer.starts_with(b"\r\n\r\n") {
-                self.take(4);
-                return Ok(Some(Framed::Ping));
-            }
-            // A second CRLF that is still on its way would make it a ping; its half then reads as another pong.
-            if self.buffer.len() == 3 {
-                return Ok(None);
-            }
-            self.take(2);
-            return Ok(Some(Framed::Pong));
+            return Ok(self.take_line_end());
         }
-        if self.buffer.len() < 4 {
-            return Ok(None);
-        }
-        let from = self.searched.min(self.buffer.len());
-        let Some(end) = memmem::find(&self.buffer[from..], b"\r\n\r\n").map(|at| from + at) else {
-            self.searched = self.buffer.len().saturating_sub(3);
-            return if self.buffer.len() > MAX_HEAD { Err(self.refuse(Cause::TooLarge)) } else { Ok(None) };
+        self.is_half_ping = false;
+        let total = match self.expected {
+            Some(total) => total,
+            None => match self.measure() {
+                Ok(Some(total)) => total,
+                Ok(None) => return Ok(None),
+                Err(cause) => return Err(self.refuse(cause)),
+            },
         };
-        // RFC 3261 §20.14: over a stream Content-Length is mandatory. Its absence is read as no body: what follows is
-        // then either the next message or refused.
-        let mut length = None;
-        for line in self.buffer[..end].split(|byte| *byte == b'\n').skip(1) {
-            let Some(colon) = memchr::memchr(b':', line) else { continue };
-            if Name::of(trim(&line[..colon])) == Name::ContentLength {
-                match number(trim(&line[colon + 1..])) {
-                    Some(value) if length.is_none_or(|other| other == value) => length = Some(value),
-                    _ => return Err(self.refuse(Cause::Malformed(Malformed::ContentLength))),
-                }
-            }
-        }
-        let total = end + 4 + length.unwrap_or(0) as usize;
-        if total > MAX_MESSAGE {
-            return Err(self.refuse(Cause::TooLarge));
-        }
         if self.buffer.len() < total {
             return Ok(None);
         }
@@ -90,14 +70,56 @@ impl StreamFramer {
         Message::parse(message).map(|message| Some(Framed::Message(message)))
     }
 
+    /// RFC 5626 §4.4.1. A ping may come in halves, so a line end that follows another answers for both.
+    fn take_line_end(&mut self) -> Option<Framed> {
+        if !self.is_half_ping && self.buffer.starts_with(b"\r\n\r\n") {
+            self.take(4);
+            return Some(Framed::Ping);
+        }
+        if !self.is_half_ping && self.buffer.len() == 3 {
+            return None;
+        }
+        self.take(2);
+        let completes = std::mem::take(&mut self.is_half_ping);
+        self.is_half_ping = !completes && self.buffer.is_empty();
+        Some(if completes { Framed::Ping } else { Framed::Pong })
+    }
+
+    /// The length of the message that the buffer starts with; `None` before the end of its head. RFC 3261 §20.14:
+    /// over a stream Content-Length is mandatory. Its absence is read as no body: what follows is then either the next
+    /// message or refused.
+    fn measure(&mut self) -> Result<Option<usize>, Cause> {
+        let found = memmem::find(&self.buffer[self.searched..], b"\r\n\r\n").map(|at| self.searched + at);
+        if found.unwrap_or(self.buffer.len()) > MAX_HEAD {
+            return Err(Cause::TooLarge);
+        }
+        let Some(end) = found else {
+            self.searched = self.buffer.len().saturating_sub(3);
+            return Ok(None);
+        };
+        let mut length = None;
+        for (name, value) in Head::of(&self.buffer[..end]).lines() {
+            if name == Name::ContentLength {
+                length = Some(agreed_length(length, value)?);
+            }
+        }
+        let total = end + 4 + length.unwrap_or(0) as usize;
+        if total > MAX_MESSAGE {
+            return Err(Cause::BodyTooLarge);
+        }
+        self.expected = Some(total);
+        Ok(Some(total))
+    }
+
     fn take(&mut self, length: usize) -> Bytes {
         self.searched = 0;
+        self.expected = None;
         self.buffer.split_to(length).freeze()
     }
 
     fn refuse(&mut self, cause: Cause) -> Refused {
-        self.searched = 0;
-        Refused::new(cause, self.buffer.split().freeze())
+        let all = self.buffer.len();
+        Refused::new(cause, self.take(all))
     }
 }
 

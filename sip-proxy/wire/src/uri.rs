@@ -23,6 +23,29 @@ pub enum Scheme {
     Other,
 }
 
+impl Scheme {
+    /// In any case (RFC 3986 §3.1); `None` if it is no scheme at all.
+    fn of(name: &[u8]) -> Option<Self> {
+        Some(match name {
+            b"sip" => Scheme::Sip,
+            b"sips" => Scheme::Sips,
+            b"tel" => Scheme::Tel,
+            b"urn" => Scheme::Urn,
+            _ if name.eq_ignore_ascii_case(b"sip") => Scheme::Sip,
+            _ if name.eq_ignore_ascii_case(b"sips") => Scheme::Sips,
+            _ if name.eq_ignore_ascii_case(b"tel") => Scheme::Tel,
+            _ if name.eq_ignore_ascii_case(b"urn") => Scheme::Urn,
+            [first, rest @ ..]
+                if first.is_ascii_alphabetic()
+                    && rest.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte)) =>
+            {
+                Scheme::Other
+            }
+            _ => return None,
+        })
+    }
+}
+
 /// The host of a URI or a Via, as written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Host<'a>(pub(crate) &'a [u8]);
@@ -53,23 +76,36 @@ pub struct Uri<'a> {
     headers: &'a [u8],
 }
 
+/// What ends a URI wherever one stands: white space, controls, and the delimiters round it (RFC 3986 §2).
+pub(crate) static FORBIDDEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = byte <= 0x20 || byte == 0x7f || matches!(byte as u8, b'<' | b'>' | b'"');
+        byte += 1;
+    }
+    table
+};
+
+/// Letters, digits and what separates them; the underscore is none of RFC 3261's but many a name's.
+static HOST_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let character = byte as u8;
+        table[byte] = character.is_ascii_alphanumeric() || matches!(character, b'-' | b'.' | b'_');
+        byte += 1;
+    }
+    table
+};
+
 impl<'a> Uri<'a> {
     /// Splits it.
     pub fn parse(text: &'a [u8]) -> Result<Self, Malformed> {
         let colon = memchr(b':', text).ok_or(Malformed::Uri)?;
-        let name = &text[..colon];
-        if name.is_empty() || !name.iter().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(byte)) {
-            return Err(Malformed::Uri);
-        }
-        let scheme = match name.len() {
-            3 if name.eq_ignore_ascii_case(b"sip") => Scheme::Sip,
-            4 if name.eq_ignore_ascii_case(b"sips") => Scheme::Sips,
-            3 if name.eq_ignore_ascii_case(b"tel") => Scheme::Tel,
-            3 if name.eq_ignore_ascii_case(b"urn") => Scheme::Urn,
-            _ => Scheme::Other,
-        };
+        let scheme = Scheme::of(&text[..colon]).ok_or(Malformed::Uri)?;
         let rest = &text[colon + 1..];
-        if rest.iter().any(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n' | b'<' | b'>' | b'"')) {
+        if rest.iter().any(|byte| FORBIDDEN[usize::from(*byte)]) {
             return Err(Malformed::Uri);
         }
         if !matches!(scheme, Scheme::Sip | Scheme::Sips) {
@@ -187,13 +223,12 @@ pub(crate) fn split_host(text: &[u8]) -> Result<(Host<'_>, Option<u16>), Malform
         memchr(b':', text).unwrap_or(text.len())
     };
     let (host, port) = text.split_at(end);
-    let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     let is_host = match host {
         [b'[', inner @ .., b']'] => {
             !inner.is_empty()
                 && inner.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'%'))
         }
-        _ => !host.is_empty() && host.iter().all(is_name),
+        _ => !host.is_empty() && host.iter().all(|byte| HOST_NAME[usize::from(*byte)]),
     };
     if !is_host {
         return Err(Malformed::Uri);

@@ -19,7 +19,8 @@ pub struct Via<'a> {
 }
 
 impl<'a> Via<'a> {
-    /// `SIP / 2.0 / UDP host:port ;branch=...`, white space where the grammar allows it.
+    /// `SIP / 2.0 / UDP host:port ;branch=...`, white space where the grammar allows it. Protocol and version may be any
+    /// token, so that a request of another version still gets its 505.
     pub fn parse(value: &'a [u8]) -> Result<Self, Malformed> {
         let end = memchr(b';', value).unwrap_or(value.len());
         let (head, parameters) = value.split_at(end);
@@ -27,7 +28,7 @@ impl<'a> Via<'a> {
         let protocol = trim(parts.next().unwrap_or_default());
         let version = trim(parts.next().unwrap_or_default());
         let rest = trim(parts.next().ok_or(Malformed::Via)?);
-        if !protocol.eq_ignore_ascii_case(b"SIP") || version != b"2.0" {
+        if !is_token(protocol) || !is_token(version) {
             return Err(Malformed::Via);
         }
         let gap = rest.iter().position(|byte| is_space(*byte)).ok_or(Malformed::Via)?;

@@ -15,6 +15,7 @@ mod response;
 mod table;
 
 pub use address::via;
+pub(crate) use response::stateless_tag;
 pub use response::{reason_of, response_to};
 pub use table::Transactions;
 

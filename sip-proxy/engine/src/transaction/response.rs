@@ -66,7 +66,7 @@ fn follower(invite: &Message, method: Method<'_>, to: &[u8]) -> Option<Builder> 
 }
 
 /// A To tag for an answer that no user of the layer gives: the same for the same request (RFC 3261 §8.2.7).
-pub(super) fn stateless_tag(key: &[u8]) -> String {
+pub(crate) fn stateless_tag(key: &[u8]) -> String {
     let hash = key.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

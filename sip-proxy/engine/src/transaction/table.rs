@@ -236,6 +236,18 @@ impl<O: Copy> Transactions<O> {
         out.push_back(Output::Send { flow: to, server_name: None, message, ticket: NOBODY });
     }
 
+    /// A stateless answer to a request, sent where a transaction's would go, with `received` and `rport` in its top Via.
+    pub fn answer_stateless(&mut self, flow: Flow, answer: Bytes, out: &mut VecDeque<Output>) {
+        let mut to = flow;
+        let stamped = Message::parse(answer.clone()).ok().and_then(|answer| address::stamp(answer, &flow));
+        if let Some(stamped) = &stamped
+            && !flow.transport.is_reliable()
+        {
+            to.remote.set_port(address::reply_port(stamped, &flow));
+        }
+        self.send_stateless(to, stamped.map_or(answer, |stamped| stamped.as_bytes().clone()), out);
+    }
+
     /// A send failed.
     pub fn send_failed(&mut self, failed: Ticket, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
         let (handle, attempt) = owner_of(failed)?;
@@ -489,11 +501,7 @@ impl<O: Copy> Transactions<O> {
         let answer = response::response_to(request, 503, None, Some(&tag))
             .header(Name::RetryAfter, retry_after.as_bytes())
             .finish();
-        let mut reply = *flow;
-        if !flow.transport.is_reliable() {
-            reply.remote.set_port(address::reply_port(request, flow));
-        }
-        self.send_stateless(reply, answer, out);
+        self.answer_stateless(*flow, answer, out);
         let (kind, detail) = if self.refuses_new {
             ("overloaded", "503: the signalling thread is behind; more shards or another node would help")
         } else {
