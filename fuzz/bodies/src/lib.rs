@@ -1,0 +1,15 @@
+//! What the fuzz targets do with their input: read it, and check what must hold of whatever was read. A broken promise
+//! panics. `targets/` hands the input of libFuzzer to these functions, `tests/replay.rs` what is kept in the
+//! repository.
+
+#![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a finding is a panic")]
+
+mod rtcp;
+mod sdp;
+mod sip;
+mod stun;
+
+pub use rtcp::rtcp;
+pub use sdp::sdp;
+pub use sip::sip;
+pub use stun::stun;

@@ -1,0 +1,22 @@
+//! STUN: framing and attributes.
+
+use media_core::stun::{Message, is_stun};
+
+/// Reads `bytes` as a packet of a media port.
+pub fn stun(bytes: &[u8]) {
+    let Some(message) = Message::read(bytes) else { return };
+    assert!(is_stun(bytes));
+    let mut written = bytes[..20].to_vec();
+    let mut at = 20;
+    for (kind, value) in message.attributes() {
+        written.extend_from_slice(&kind.to_be_bytes());
+        written.extend_from_slice(&(value.len() as u16).to_be_bytes());
+        written.extend_from_slice(value);
+        // Padding may hold anything (RFC 8489 §14).
+        at += 4 + value.len();
+        let padding = value.len().next_multiple_of(4) - value.len();
+        written.extend_from_slice(&bytes[at..at + padding]);
+        at += padding;
+    }
+    assert_eq!(written, bytes, "the attributes are not all of it");
+}

@@ -1,0 +1,136 @@
+//! What fuzzing starts from and what it has found, as ordinary tests: seeds, regressions, and for a while random
+//! changes to both, so that a target is known to work where cargo-fuzz is not.
+
+#![allow(
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and says why"
+)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Changes made to each input; cargo-fuzz makes millions.
+const CHANGES: u64 = 200;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// All files below a folder of the repository.
+fn inputs(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut files = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.file_name().is_some_and(|name| name != ".gitkeep") {
+                files.push((path.clone(), fs::read(&path).unwrap()));
+            }
+        }
+    }
+    files.sort();
+    files
+}
+
+/// xorshift: the same changes in every run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % bound.max(1) as u64) as usize
+    }
+}
+
+/// Cut, doubled, overwritten or with bytes that mean something put in.
+fn changed(input: &[u8], random: &mut Random) -> Vec<u8> {
+    const WORDS: [&[u8]; 12] = [
+        b"\r\n",
+        b"\r",
+        b"\n ",
+        b"\0",
+        b"\\",
+        b"\"",
+        b"<",
+        b",;,",
+        b"Content-Length: 4294967296\r\n",
+        b"=",
+        b"-1",
+        b"\xff\xff",
+    ];
+    let mut output = input.to_vec();
+    for _ in 0..=random.below(3) {
+        let at = random.below(output.len());
+        match random.below(4) {
+            0 => output.truncate(at),
+            1 if !output.is_empty() => output[at] = random.below(256) as u8,
+            2 => drop(output.splice(at..at, WORDS[random.below(WORDS.len())].iter().copied())),
+            _ => {
+                let end = at + random.below((output.len() - at).min(64));
+                let part = output[at..end].to_vec();
+                drop(output.splice(at..at, part));
+            }
+        }
+    }
+    output
+}
+
+/// Says what was read when something panicked.
+struct Culprit(String);
+
+impl Drop for Culprit {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            println!("{}", self.0);
+        }
+    }
+}
+
+fn replay(body: fn(&[u8]), folders: &[&str]) {
+    let all: Vec<_> = folders.iter().flat_map(|folder| inputs(folder)).collect();
+    assert!(!all.is_empty(), "no inputs in {folders:?}");
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    for (path, input) in all {
+        let _file = Culprit(path.display().to_string());
+        body(&input);
+        for _ in 0..CHANGES {
+            let input = changed(&input, &mut random);
+            let _input = Culprit(input.escape_ascii().to_string());
+            body(&input);
+        }
+    }
+}
+
+#[test]
+fn sip_corpora_hold() {
+    replay(
+        fuzz_bodies::sip,
+        &[
+            "fuzz/seeds/sip",
+            "fuzz/regressions/sip",
+            "sip-proxy/wire/tests/torture",
+            "sip-proxy/wire/tests/messages",
+        ],
+    );
+}
+
+#[test]
+fn sdp_corpora_hold() {
+    replay(fuzz_bodies::sdp, &["fuzz/seeds/sdp", "fuzz/regressions/sdp"]);
+}
+
+#[test]
+fn stun_corpora_hold() {
+    replay(fuzz_bodies::stun, &["fuzz/seeds/stun", "fuzz/regressions/stun"]);
+}
+
+#[test]
+fn rtcp_corpora_hold() {
+    replay(fuzz_bodies::rtcp, &["fuzz/seeds/rtcp", "fuzz/regressions/rtcp"]);
+}
