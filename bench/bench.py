@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
+import instructions
 import products
 from rig import ACCESS, CORE, Rig, cpu_seconds, kernel_bytes, proportional_bytes, settle, softirq_seconds
 
@@ -105,6 +106,12 @@ def main():
     if os.geteuid() != 0:
         sys.exit("the benchmarks make network namespaces: run them as root")
     figures, missing = {}, []
+    if arguments.only is None:
+        reason = instructions.impossible()
+        if reason:
+            missing.append(f"instructions: {reason}")
+        else:
+            figures.update(instructions.measure())
     for name, product_class in products.ALL.items():
         if arguments.only in (None, name):
             reason = product_class.impossible()
