@@ -1,0 +1,210 @@
+//! An SBC between two realms, with an echoing media plane, that is sent one message.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sip_engine::Engine;
+use sip_engine::config::{
+    Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
+};
+use sip_engine::digest::Ha1;
+use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
+use sip_engine::media::{Described, MediaAction, MediaOutcome, MediaReply, MediaRequest, Summary};
+use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
+use sip_engine::time::Now;
+use sip_wire::{Framed, Message, StreamFramer};
+
+/// What became of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// We answered it ourselves, with this status.
+    Answered(u16),
+    /// It, or rather what a B2BUA makes of it, went on to the other realm.
+    Relayed,
+    /// Nothing left us, and it was counted.
+    Dropped,
+    /// Nothing left us: a response to no request of ours.
+    Ignored,
+}
+
+const PHONE: &str = "192.0.2.1:5060";
+const TRUNK: &str = "203.0.113.9:5060";
+
+/// Sends everything to the trunk.
+#[derive(Debug)]
+struct Everything(Arc<TrunkTarget>);
+
+impl Policy for Everything {
+    fn credentials(&self, _: &str, _: &str) -> Vec<Ha1> {
+        Vec::new()
+    }
+
+    fn source(&self, _: RealmId, _: IpAddr) -> Option<Arc<str>> {
+        None
+    }
+
+    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
+        Ok(vec![RouteStep::Trunk { target: Arc::clone(&self.0), user: question.user.into() }])
+    }
+
+    fn trunk(&self, _: &str) -> Option<Arc<TrunkTarget>> {
+        Some(Arc::clone(&self.0))
+    }
+}
+
+fn realm(id: u16, registrar: RegistrarMode) -> Realm {
+    Realm {
+        id: RealmId(id),
+        name: format!("realm{id}").into(),
+        domains: vec!["example.com".into()],
+        registrar,
+        authentication: Authentication::Open,
+        digest: Vec::new(),
+        identity: IdentityPolicy::Pass,
+        trusted: false,
+        keepalive: None,
+        pass_unknown_require: false,
+        session_timer: None,
+        is_trunk_side: id == 1,
+    }
+}
+
+fn engine() -> Engine {
+    let trunk = Arc::new(TrunkTarget {
+        name: "core".into(),
+        realm: RealmId(1),
+        host: "203.0.113.9".into(),
+        port: Some(5060),
+        transport: Some(Transport::Udp),
+        credentials: None,
+        timeout: None,
+    });
+    let hour = Duration::from_secs(3600);
+    let minute = Duration::from_secs(60);
+    let phone = Expiry { minimum: minute, default: hour, maximum: hour, nat: minute };
+    let listener = |realm, transport, address: &str| {
+        let address: SocketAddr = address.parse().unwrap();
+        Listener { realm: RealmId(realm), transport, address, advertised: address, datagram_limit: 65_000 }
+    };
+    let config = Config {
+        node: 1,
+        realms: vec![
+            realm(0, RegistrarMode::Forward { phone, registrar: Arc::clone(&trunk), upstream: hour }),
+            realm(1, RegistrarMode::None),
+        ],
+        listeners: vec![
+            listener(0, Transport::Udp, "198.51.100.1:5060"),
+            listener(1, Transport::Udp, "203.0.113.1:5060"),
+            listener(0, Transport::Tcp, "198.51.100.1:5060"),
+        ],
+        timers: TimerValues::default(),
+        limits: Limits::default(),
+        product: Some("torture".into()),
+    };
+    let mut engine = Engine::new(Arc::new(config), [7; 32]);
+    let now = Now { monotonic: Duration::ZERO, wall: Now::default().wall };
+    engine.handle(Input::Command(Command::Policy(Arc::new(Everything(trunk)))), now);
+    engine
+}
+
+/// All that an engine did with one message: what it sent, and to whom.
+#[derive(Debug, Default)]
+pub(crate) struct Doings {
+    /// To where the message came from, 100s left out.
+    pub(crate) back: Vec<Bytes>,
+    /// To the other realm.
+    pub(crate) onward: Vec<Bytes>,
+    /// Kinds of notices.
+    pub(crate) notices: Vec<&'static str>,
+    /// Whether the connection was closed.
+    pub(crate) closed: bool,
+}
+
+impl Doings {
+    /// In a word.
+    pub(crate) fn outcome(&self) -> Outcome {
+        let status = |answer: &Bytes| Message::parse(answer.clone()).ok()?.status();
+        match (self.back.first(), self.onward.first()) {
+            (_, Some(_)) => Outcome::Relayed,
+            (Some(answer), None) => Outcome::Answered(status(answer).expect("what goes back is a response")),
+            (None, None) if self.notices.is_empty() => Outcome::Ignored,
+            (None, None) => Outcome::Dropped,
+        }
+    }
+}
+
+/// Sends one datagram from a phone.
+pub(crate) fn datagram(text: &[u8]) -> Doings {
+    let flow = Flow {
+        listener: ListenerId(0),
+        transport: Transport::Udp,
+        remote: PHONE.parse().unwrap(),
+        connection: None,
+    };
+    let input = match Message::parse(Bytes::copy_from_slice(text)) {
+        Ok(message) => Input::Received { flow, message },
+        Err(refused) => Input::Refused { flow, refused },
+    };
+    run(input)
+}
+
+/// Sends the same over a connection; `None` if the framer waits for more.
+pub(crate) fn stream(text: &[u8]) -> Option<Doings> {
+    let flow = Flow {
+        listener: ListenerId(2),
+        transport: Transport::Tcp,
+        remote: PHONE.parse().unwrap(),
+        connection: Some(sip_engine::io::ConnectionId(1)),
+    };
+    let mut framer = StreamFramer::default();
+    framer.push(text);
+    match framer.next() {
+        Ok(Some(Framed::Message(message))) => Some(run(Input::Received { flow, message })),
+        Ok(Some(Framed::Ping | Framed::Pong)) => panic!("a keepalive"),
+        Ok(None) => None,
+        Err(refused) => Some(run(Input::Refused { flow, refused })),
+    }
+}
+
+fn run(input: Input) -> Doings {
+    let mut engine = engine();
+    let mut doings = Doings::default();
+    let now = Now { monotonic: Duration::from_secs(1), wall: Now::default().wall };
+    engine.handle(input, now);
+    while let Some(output) = engine.poll_output() {
+        match output {
+            Output::Send { flow, message, .. }
+                if flow.remote.ip() == PHONE.parse::<SocketAddr>().unwrap().ip() =>
+            {
+                doings.back.push(message);
+            }
+            Output::Send { flow, message, .. } => {
+                assert_eq!(flow.remote, TRUNK.parse().unwrap());
+                doings.onward.push(message);
+            }
+            Output::Media(request) => {
+                if let Some(reply) = echo(request) {
+                    engine.handle(Input::Media(reply), now);
+                }
+            }
+            Output::Notice(notice) => doings.notices.push(notice.kind),
+            Output::Close(_) => doings.closed = true,
+            _ => {}
+        }
+    }
+    doings
+}
+
+/// Every description is fine as it is.
+fn echo(request: MediaRequest) -> Option<MediaReply> {
+    let outcome = match request.action {
+        MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
+            MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
+        }
+        MediaAction::Delete => MediaOutcome::Deleted(Vec::new()),
+        _ => return None,
+    };
+    Some(MediaReply { session: request.session, number: request.number, outcome })
+}
