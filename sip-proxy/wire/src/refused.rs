@@ -202,8 +202,8 @@ impl Refused {
 
     /// The top Via, if it can be read: where the response goes.
     pub fn via(&self) -> Option<Via<'_>> {
-        let (_, value) = Head::of(&self.bytes).lines().find(|line| line.0 == Name::Via)?;
-        Via::parse(Values::of_list(value).next()?).ok()
+        let mut lines = Head::of(&self.bytes).lines().filter(|line| line.0 == Name::Via);
+        Via::parse(lines.find_map(|line| Values::of_list(line.1).next())?).ok()
     }
 }
 

@@ -54,7 +54,8 @@ impl StreamFramer {
         if self.buffer.starts_with(b"\r\n") {
             return Ok(self.take_line_end());
         }
-        self.is_half_ping = false;
+        // Half a line end says nothing yet.
+        self.is_half_ping &= self.buffer.len() < 2;
         let total = match self.expected {
             Some(total) => total,
             None => match self.measure() {
