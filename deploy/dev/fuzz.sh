@@ -6,6 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/../.."
 seconds=${1:?usage: fuzz.sh SECONDS [TARGET...]}
 shift
+tests/lab/install.sh fuzz
 if ! cargo fuzz --version >/dev/null 2>&1; then
     echo 'installing cargo-fuzz: cargo install --locked cargo-fuzz'
     cargo install --locked --quiet cargo-fuzz

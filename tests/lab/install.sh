@@ -9,16 +9,19 @@ purpose=${1:-all}
 run_needs=(curl=curl pg_ctl=postgresql cc=gcc openssl=openssl)
 test_needs=(
     sipp=sip-tester baresip=baresip-core linphonec=linphone-cli kamailio=kamailio ip=iproute2 nft=nftables
-    nsd=nsd tcpdump=tcpdump conntrack=conntrack ethtool=ethtool faketime=faketime
+    nsd=nsd tcpdump=tcpdump conntrack=conntrack ethtool=ethtool faketime=faketime valgrind=valgrind
 )
-bench_needs=(rtpengine=rtpengine-daemon python3=python3 valgrind=valgrind)
+bench_needs=(rtpengine=rtpengine-daemon python3=python3)
+# libFuzzer is C++, built with its targets.
+fuzz_needs=('cc=gcc' 'g++=g++')
 
 case $purpose in
     run) needs=("${run_needs[@]}") ;;
     test) needs=("${run_needs[@]}" "${test_needs[@]}") ;;
+    fuzz) needs=("${fuzz_needs[@]}") ;;
     lint) needs=("${run_needs[@]}" shellcheck=shellcheck) ;;
     bench | all) needs=("${run_needs[@]}" "${test_needs[@]}" "${bench_needs[@]}") ;;
-    *) echo "usage: $0 [run|test|lint|bench|all]" >&2; exit 2 ;;
+    *) echo "usage: $0 [run|test|fuzz|lint|bench|all]" >&2; exit 2 ;;
 esac
 
 PATH=$PATH:/usr/sbin:/sbin

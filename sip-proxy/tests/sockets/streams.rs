@@ -238,7 +238,7 @@ fn a_broken_message_is_answered_and_its_connection_closed() {
     let mut large = Stream::connect(address(), place.access);
     let message = large.request("OPTIONS", &format!("sip:{}", place.access), "");
     large.send(message.replace("Content-Length: 0", "Content-Length: 99999999"));
-    assert_eq!(status(&large.expect()), 513);
+    assert_eq!(status(&large.expect()), 413);
     assert!(large.receive().is_none());
 
     let mut junk = Stream::connect(address(), place.access);
