@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::sync::{Arc, Mutex};
 
 use crush_tests::phone::{Account, Kind, Phone};
 use crush_tests::process::run;
@@ -51,6 +52,7 @@ fn shell() -> Result<()> {
     let commands = lab.folder().join("bin");
     fs::create_dir_all(&commands)?;
     let mut phones = String::new();
+    let mut cast = Vec::new();
     for (index, (user, kind, network, number, transport)) in CAST.into_iter().enumerate() {
         if let Some(reason) = Lab::impossible(&[kind.program()]) {
             say(&format!("no {user}: {reason}"));
@@ -61,7 +63,9 @@ fn shell() -> Result<()> {
         let hertz = 430.0 + 170.0 * index as f64;
         let phone = kind.start(&lab, user, &address, &account, hertz)?;
         phones += &format!("  {user}  {kind:?} at {address} over {transport}, plays {hertz} Hz\n");
-        take_commands(phone, network, &lab.folder().join(format!("{user}.commands")))?;
+        let phone = Arc::new(Mutex::new(Some(phone)));
+        take_commands(phone.clone(), network, &lab.folder().join(format!("{user}.commands")))?;
+        cast.push(phone);
         let line = format!("#!/bin/sh\necho \"$@\" > {}/{user}.commands\n", lab.folder().display());
         executable(&commands.join(user), &line)?;
     }
@@ -79,7 +83,12 @@ fn shell() -> Result<()> {
         .args(["netns", "exec", &lab.namespace("sbc"), "bash", "--norc"])
         .env("PATH", path)
         .env("PS1", "lab:\\w\\$ ")
-        .status()?;
+        .status();
+    // Their threads wait for commands until the process ends, and nothing is dropped then: phones are ended here.
+    for phone in cast {
+        drop(phone.lock().map(|mut phone| phone.take()));
+    }
+    let status = status?;
     if status.success() { Ok(()) } else { Err(Failure(format!("the shell ended with {status}"))) }
 }
 
@@ -88,8 +97,11 @@ fn executable(path: &Path, text: &str) -> Result<()> {
     Ok(fs::set_permissions(path, fs::Permissions::from_mode(0o755))?)
 }
 
+/// A phone that its thread and the shell's end share; `None` when it has ended.
+type Shared = Arc<Mutex<Option<Box<dyn Phone>>>>;
+
 /// A phone does what is written into a named pipe, line by line.
-fn take_commands(mut phone: Box<dyn Phone>, network: Network, pipe: &Path) -> Result<()> {
+fn take_commands(phone: Shared, network: Network, pipe: &Path) -> Result<()> {
     run(&["mkfifo", &pipe.to_string_lossy()])?;
     let pipe = pipe.to_owned();
     std::thread::spawn(move || {
@@ -98,6 +110,8 @@ fn take_commands(mut phone: Box<dyn Phone>, network: Network, pipe: &Path) -> Re
         while let Ok(lines) = fs::File::open(&pipe) {
             for line in BufReader::new(lines).lines().map_while(std::result::Result::ok) {
                 let words: Vec<&str> = line.split_whitespace().collect();
+                let Ok(mut phone) = phone.lock() else { return };
+                let Some(phone) = phone.as_mut() else { return };
                 let done = match words[..] {
                     ["dial", user] => phone.dial(&format!("sip:{user}@{domain}")),
                     ["answer"] => phone.answer(),
