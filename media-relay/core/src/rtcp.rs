@@ -88,9 +88,10 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
 }
 
 /// A copy in which every SDES item is our CNAME (RFC 3550 §6.5): names and addresses of one side end here. `None` if
-/// there is nothing to change, or if the packet cannot be read (SRTCP): then it passes as it is.
+/// there is nothing to change, or if the packet cannot be read (SRTCP): then it passes as it is. Empty if nothing may
+/// pass; with reduced size (RFC 5506) a BYE or an application's packet comes without SDES.
 pub fn without_names(compound: &[u8], cname: &[u8]) -> Option<Vec<u8>> {
-    if !packets(compound).any(|packet| packet[1] == 202) {
+    if !packets(compound).any(|packet| matches!(packet[1], 202..=204)) {
         return None;
     }
     let cname = &cname[..cname.len().min(64)];
@@ -173,6 +174,16 @@ mod tests {
         reports(&clean, |report| seen.push(report));
         assert_eq!(seen.len(), 2);
         assert_eq!(packets(&clean).count(), 2);
+    }
+
+    #[test]
+    fn a_reason_in_words_and_an_applications_packet_end_here_even_without_names_beside_them() {
+        let bye = [&[0x81, 203, 0, 4, 0, 0, 0, 9, 8][..], b"10.1.1.9", &[0; 3]].concat();
+        assert_eq!(without_names(&bye, b"anchor").unwrap(), [0x81, 203, 0, 1, 0, 0, 0, 9]);
+        let application = [&[0x80, 204, 0, 4, 0, 0, 0, 9][..], b"NAME", b"10.1.1.9"].concat();
+        assert_eq!(without_names(&application, b"anchor").unwrap(), []);
+        let report = [0x80, 201, 0, 1, 0, 0, 0, 9];
+        assert_eq!(without_names(&report, b"anchor"), None);
     }
 
     #[test]

@@ -602,6 +602,9 @@ impl Worker {
         });
         let clean = rtcp::without_names(packet, self.cname.as_bytes());
         let outgoing = clean.as_deref().unwrap_or(packet);
+        if outgoing.is_empty() {
+            return;
+        }
         for consumer in stream.consumers.clone() {
             if let Some(Some(consumer)) = self.streams.get_mut(consumer)
                 && let Some(destination) = consumer.rtcp.destination()
