@@ -117,6 +117,14 @@ pub(crate) fn copy_headers(
         match fate(line.name, from, to) {
             Fate::Drop => {}
             Fate::PassIfClean if secrets.are_in(line.value) => dropped += 1,
+            Fate::PassIfClean
+                if hidden_domains(from, to).any(|domain| memmem::find(line.value, domain).is_some()) =>
+            {
+                match in_domain_of(line.name, line.value, from, to) {
+                    Some(value) => out = out.header(line.name, &value),
+                    None => dropped += 1,
+                }
+            }
             Fate::Pass | Fate::PassIfClean => {
                 out = out.other(
                     if line.name == Name::Other { line.text } else { line.name.as_str().as_bytes() },
@@ -126,6 +134,36 @@ pub(crate) fn copy_headers(
         }
     }
     (out, dropped)
+}
+
+/// Domains of `from` that are addresses of ours on that side: the other must not see them.
+fn hidden_domains<'a>(from: &'a Realm, to: &'a Realm) -> impl Iterator<Item = &'a [u8]> {
+    from.domains
+        .iter()
+        .filter(|domain| {
+            domain.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
+                && !to.domains.contains(domain)
+        })
+        .map(|domain| domain.as_bytes())
+}
+
+/// Who referred or diverted a call keeps his name, in a domain of the side that reads it.
+fn in_domain_of(name: Name, value: &[u8], from: &Realm, to: &Realm) -> Option<Vec<u8>> {
+    if !matches!(name, Name::ReferredBy | Name::Diversion | Name::HistoryInfo) {
+        return None;
+    }
+    let ours = to.domains.first()?;
+    Some(hidden_domains(from, to).fold(value.to_vec(), |value, domain| {
+        let mut out = Vec::with_capacity(value.len());
+        let mut copied = 0;
+        for at in memmem::find_iter(&value, domain) {
+            out.extend_from_slice(&value[copied..at]);
+            out.extend_from_slice(ours.as_bytes());
+            copied = at + domain.len();
+        }
+        out.extend_from_slice(&value[copied..]);
+        out
+    }))
 }
 
 /// Options that concern the two ends; the others (outbound, path, gruu, timer, sec-agree ...) end at each leg.
