@@ -57,7 +57,10 @@ impl Secrets {
                 _ => {
                     // RFC 4566 §5.2: user name, session id, version.
                     if let Some(origin) = line.strip_prefix("o=") {
-                        origin.split(' ').skip(1).take(1).for_each(|id| self.add_word(id));
+                        let id = origin.split(' ').nth(1).unwrap_or_default();
+                        if !is_time(id) {
+                            self.add_word(id);
+                        }
                     }
                 }
             }
@@ -150,6 +153,12 @@ impl Secrets {
     }
 }
 
+/// An NTP time of these days (RFC 8866 §5.2 suggests one as session id): two phones that begin in one second agree in it.
+fn is_time(id: &str) -> bool {
+    let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default().as_secs() + 2_208_988_800;
+    id.parse::<u64>().is_ok_and(|id| id.abs_diff(now) < 86_400)
+}
+
 /// How an address may be written (RFC 5952, and IPv6 without its abbreviation).
 fn forms(address: IpAddr) -> Vec<String> {
     let mut forms = vec![address.to_string()];
@@ -181,7 +190,7 @@ fn is_tls(stream: &[u8]) -> bool {
 }
 
 /// The texts of all SDES items in a compound packet (RFC 3550 §6.5) but TOOL, in which two phones of one product agree.
-fn names_in_rtcp(compound: &[u8]) -> impl Iterator<Item = String> {
+pub fn names_in_rtcp(compound: &[u8]) -> impl Iterator<Item = String> {
     let mut names = Vec::new();
     let mut rest = compound;
     while let [_, kind, high, low, ..] = rest {

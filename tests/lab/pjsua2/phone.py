@@ -125,12 +125,11 @@ settings.uaConfig.threadCnt = 0
 settings.uaConfig.mainThreadOnly = True
 settings.logConfig.level = settings.logConfig.consoleLevel = 5
 endpoint.libInit(settings)
-family = pj.PJSIP_TRANSPORT_IPV6 if ":" in address else 0
 kind = {"udp": pj.PJSIP_TRANSPORT_UDP, "tcp": pj.PJSIP_TRANSPORT_TCP, "tls": pj.PJSIP_TRANSPORT_TLS}[transport]
 where = pj.TransportConfig()
 where.port = 5060
 where.boundAddress = address
-endpoint.transportCreate(kind + family, where)
+endpoint.transportCreate(kind, where)
 endpoint.libStart()
 endpoint.audDevManager().setNullDev()
 for codec in endpoint.codecEnum2():
@@ -146,9 +145,8 @@ identity.mediaConfig.lockCodecEnabled = False
 if int(expires):
     identity.regConfig.registrarUri = f"sip:{domain};transport={transport}"
     identity.regConfig.timeoutSec = int(expires)
-    identity.regConfig.proxyUse = 1
-if family:
-    identity.mediaConfig.ipv6Use = pj.PJSUA_IPV6_ENABLED
+    # Bit 1: by the account's proxy, or a domain that is only a name would be looked up.
+    identity.regConfig.proxyUse = 2
 account = Account()
 account.create(identity)
 say("ready")

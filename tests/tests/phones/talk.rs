@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use crush_tests::leak::names_in_rtcp;
+use crush_tests::packet::{Packet, is_rtcp};
 use crush_tests::phone::Kind;
 use crush_tests::skip_unless_possible;
 use crush_tests::stage::{Extension, SOON, Stage};
@@ -43,6 +45,16 @@ fn talk(caller: &mut Extension, callee: &mut Extension, stage: &Stage) {
     call(caller, callee);
     hold_and_resume(stage, caller, callee);
     hold_and_resume(stage, callee, caller);
+    // Reports with names in them have passed both ways, or there would be nothing to search for leaks.
+    for phone in [&mut *caller, &mut *callee] {
+        let address = phone.address;
+        let has_names = |packet: &Packet| {
+            packet.destination.ip() == address
+                && is_rtcp(&packet.payload)
+                && names_in_rtcp(&packet.payload).count() > 0
+        };
+        phone.tap().sees("RTCP with names", 0, SOON, has_names).unwrap();
+    }
     hang_up(callee, caller);
 }
 

@@ -72,9 +72,21 @@ fn linphone_sends_baresip_to_a_linphone() {
 }
 
 #[test]
+fn pjsip_sends_baresip_to_a_linphone() {
+    skip_unless_possible!("baresip", "linphonec", "pjsua2", "curl", "openssl");
+    blind([Kind::Pjsua, Kind::Baresip, Kind::Linphone], ["udp", "tls"], "a2");
+}
+
+#[test]
 fn linphone_joins_two_baresips() {
     skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
     attended([Kind::Linphone, Kind::Baresip, Kind::Baresip], ["udp", "udp"]);
+}
+
+#[test]
+fn linphone_joins_a_linphone_and_a_baresip() {
+    skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
+    attended([Kind::Linphone, Kind::Linphone, Kind::Baresip], ["udp", "tls"]);
 }
 
 #[test]
