@@ -5,6 +5,7 @@
 pub mod baresip;
 pub mod capture;
 pub mod hearing;
+pub mod home;
 pub mod kamailio;
 pub mod leak;
 pub mod linphone;
@@ -15,6 +16,7 @@ pub mod pjsua;
 pub mod process;
 pub mod sbc;
 pub mod sipp;
+pub mod socket;
 pub mod stage;
 pub mod talk;
 pub mod tone;

@@ -216,7 +216,7 @@ impl Lab {
         Capture::start(self, host, device)
     }
 
-    fn add_namespace(&mut self, host: &str) -> Result<String> {
+    pub(crate) fn add_namespace(&mut self, host: &str) -> Result<String> {
         let namespace = self.namespace(host);
         run(&["ip", "netns", "add", &namespace])?;
         self.hosts.push(namespace.clone());
@@ -224,7 +224,13 @@ impl Lab {
         Ok(namespace)
     }
 
-    fn plug(&mut self, namespace: &str, device: &str, network: Network, addresses: &[String]) -> Result<()> {
+    pub(crate) fn plug(
+        &mut self,
+        namespace: &str,
+        device: &str,
+        network: Network,
+        addresses: &[String],
+    ) -> Result<()> {
         let (switch, port) = (self.namespace("switch"), format!("port{}", self.links));
         self.links += 1;
         run(&[
@@ -240,7 +246,7 @@ impl Lab {
         run(&["ip", "-n", namespace, "link", "set", device, "up"]).map(drop)
     }
 
-    fn sysctl(&self, namespace: &str, setting: &str) -> Result<()> {
+    pub(crate) fn sysctl(&self, namespace: &str, setting: &str) -> Result<()> {
         run(&["ip", "netns", "exec", namespace, "sysctl", "-qw", setting])
             .map(drop)
             .map_err(|failure| Failure(format!("{setting}: {failure}")))

@@ -1,5 +1,5 @@
 //! The laboratory by hand: `lab shell` makes both networks, the SBC and phones, and opens a shell in the SBC's namespace.
-//! Everything ends with the shell.
+//! `lab nat` makes two homes behind NATs instead. Everything ends with the shell.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 use crush_tests::phone::{Account, Kind, Phone};
 use crush_tests::process::run;
 use crush_tests::sbc::{self, Sbc};
-use crush_tests::{Failure, Lab, Network, Result};
+use crush_tests::{Failure, Lab, Network, Result, home};
 
 const CAST: [(&str, Kind, Network, u8, &str); 5] = [
     ("a1", Kind::Baresip, Network::Access, 11, "udp"),
@@ -25,11 +25,18 @@ const COMMANDS: &str = "dial USER | answer | refuse | hangup | hold | resume | t
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    if arguments != ["shell"] {
-        say("usage: lab shell");
-        return ExitCode::from(2);
-    }
-    match shell() {
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words[..] {
+        ["shell"] => shell(),
+        ["nat", "--a", a, "--b", b, ref options @ ..] => homes([a, b], options),
+        _ => {
+            say(
+                "usage: lab shell\n       lab nat --a KIND --b KIND [options of the program nat, as --delay 20ms]",
+            );
+            return ExitCode::from(2);
+        }
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             say(&failure.to_string());
@@ -78,17 +85,57 @@ fn shell() -> Result<()> {
         sbc.url(),
         lab.folder().display()
     ));
+    let ended = open(&lab, &commands);
+    // Their threads wait for commands until the process ends, and nothing is dropped then: phones are ended here.
+    for phone in cast {
+        drop(phone.lock().map(|mut phone| phone.take()));
+    }
+    ended
+}
+
+/// Two homes behind NATs of these kinds, and a STUN and TURN server.
+fn homes(kinds: [&str; 2], options: &[&str]) -> Result<()> {
+    if let Some(reason) = Lab::impossible(&["conntrack"]) {
+        return Err(Failure(reason));
+    }
+    let mut lab = Lab::new("nat")?;
+    let [a, b] = kinds;
+    let homes = home::two_homes(&mut lab, [a.parse()?, b.parse()?], options)?;
+    let server = lab.host("stun", Network::Access, 30)?;
+    let turn = home::turn(&lab, "stun", &[&server]);
+    let served = match &turn {
+        Ok(_) => format!("  stun  STUN and TURN at {server}, user lab, password lab\n"),
+        Err(failure) => format!("no STUN server: {failure}\n"),
+    };
+    let commands = lab.folder().join("bin");
+    fs::create_dir_all(&commands)?;
+    let inside = format!("#!/bin/sh\nhost=$1; shift; exec ip netns exec {}-\"$host\" \"$@\"\n", lab.tag());
+    executable(&commands.join("at"), &inside)?;
+    let mut text = String::new();
+    for (home, kind) in homes.iter().zip(kinds) {
+        let name = home.name();
+        text += &format!("  {name}-1  behind {name}, {kind} at {}\n", home.external());
+        if let Some(tell) = home.teller()? {
+            executable(&commands.join(format!("nat-{name}")), &format!("#!/bin/sh\nexec {tell} \"$@\"\n"))?;
+            text += &format!("        `nat-{name} help`: its mappings, cuts, line\n");
+        }
+    }
+    say(&format!(
+        "{text}{served}`at HOST COMMAND` runs a command at a host, at a router (`a`, `b`) or at `sbc`, where this shell is \
+         (198.51.100.1 and .2); `at a tcpdump -ni wan` shows a link.\nlogs: {}",
+        lab.folder().display()
+    ));
+    open(&lab, &commands)
+}
+
+/// A shell in the SBC's namespace, with these commands.
+fn open(lab: &Lab, commands: &Path) -> Result<()> {
     let path = format!("{}:{}", commands.display(), std::env::var("PATH").unwrap_or_default());
     let status = Command::new("ip")
         .args(["netns", "exec", &lab.namespace("sbc"), "bash", "--norc"])
         .env("PATH", path)
         .env("PS1", "lab:\\w\\$ ")
-        .status();
-    // Their threads wait for commands until the process ends, and nothing is dropped then: phones are ended here.
-    for phone in cast {
-        drop(phone.lock().map(|mut phone| phone.take()));
-    }
-    let status = status?;
+        .status()?;
     if status.success() { Ok(()) } else { Err(Failure(format!("the shell ended with {status}"))) }
 }
 
