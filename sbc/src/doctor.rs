@@ -1,116 +1,389 @@
-//! What on this machine would hurt.
+//! What on this machine would hurt: each finding says what, and what to do.
 
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use rustix::process::{Resource, getrlimit};
+use sip_engine::io::Transport;
 
 use crate::config::Settings;
+use crate::store;
 
-/// One finding: what is wrong and what to do.
+/// One finding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// It would cost calls.
+    /// It costs calls, now or soon.
     pub is_serious: bool,
     /// What and what to do.
     pub text: String,
+}
+
+#[derive(Default)]
+struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn serious(&mut self, text: String) {
+        self.0.push(Finding { is_serious: true, text });
+    }
+
+    fn note(&mut self, text: String) {
+        self.0.push(Finding { is_serious: false, text });
+    }
+}
+
+/// Looks at the machine with a configuration in hand. Changes nothing that stays.
+pub fn examine(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    ranges(settings, &mut findings);
+    open_files(settings, &mut findings);
+    buffers(settings, &mut findings);
+    conntrack(settings, &mut findings);
+    clock(&mut findings);
+    disk(&settings.file.node.data, &mut findings);
+    certificates(settings, &mut findings);
+    // A running SBC holds its ports itself.
+    if !is_running(&settings.file.node.data) {
+        listeners(settings, &mut findings);
+        media_ports(settings, &mut findings);
+    }
+    findings.0
+}
+
+/// Looks at the database: reachable, and its schema as this version wants it.
+pub async fn examine_database(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Findings::default();
+    match settings.database_url().and_then(|url| store::pool(&url, 2)) {
+        Err(text) => findings.serious(text),
+        Ok(pool) => match store::missing_migrations(&pool).await {
+            Ok(0) => {}
+            Ok(missing) => {
+                findings.serious(format!("database: {missing} migrations are missing; run `sbc migrate`"))
+            }
+            Err(error) => findings.serious(format!("database: {error}; {}", store::cure(&error))),
+        },
+    }
+    findings.0
+}
+
+/// Audio calls that a range of ports holds: each takes an even and an odd port in its realm.
+fn pairs(ports: &RangeInclusive<u16>) -> u64 {
+    (u64::from(*ports.end()) + 1).saturating_sub(u64::from(*ports.start())) / 2
+}
+
+fn ranges(settings: &Settings, findings: &mut Findings) {
+    let calls = settings.plane.engine.limits.calls as u64;
+    let ephemeral = ephemeral_ports();
+    for (realm, media) in settings.plane.engine.realms.iter().zip(&settings.relay.realms) {
+        let (first, last) = (*media.ports.start(), *media.ports.end());
+        let held = pairs(&media.ports) * media.addresses.len().max(1) as u64;
+        if held < calls {
+            findings.note(format!(
+                "realm {}: media_ports {first}-{last} hold {held} audio calls, limits.calls allows {calls}; widen the range or lower the limit",
+                realm.name
+            ));
+        }
+        if let Some((low, high)) = ephemeral.filter(|(low, high)| first <= *high && last >= *low)
+            && !reserved_ports().iter().any(|(from, to)| *from <= first.max(low) && last.min(high) <= *to)
+        {
+            findings.note(format!(
+                "realm {}: media_ports overlap the ports {low}-{high} that other programs get by chance; `sysctl -w net.ipv4.ip_local_reserved_ports={first}-{last}`",
+                realm.name
+            ));
+        }
+    }
+}
+
+fn open_files(settings: &Settings, findings: &mut Findings) {
+    let pairs: u64 = settings.relay.realms.iter().map(|realm| pairs(&realm.ports)).sum();
+    let calls = (settings.plane.engine.limits.calls as u64).min(pairs);
+    let wanted = 4 * calls + 1000;
+    // `serve` raises the soft limit by itself.
+    if let Some(allowed) = getrlimit(Resource::Nofile).maximum
+        && allowed < wanted
+    {
+        findings.serious(format!(
+            "open files: {allowed} allowed, {wanted} needed for {calls} calls; set LimitNOFILE={wanted} or `ulimit -Hn {wanted}`"
+        ));
+    }
+}
+
+fn buffers(settings: &Settings, findings: &mut Findings) {
+    let wanted = settings.plane.receive_buffer;
+    if let Some(limit) = number("/proc/sys/net/core/rmem_max").filter(|limit| *limit < wanted as u64) {
+        findings.note(format!(
+            "net.core.rmem_max is {limit}: bursts of SIP over UDP may be lost; `sysctl -w net.core.rmem_max={wanted}`"
+        ));
+    }
+}
+
+fn conntrack(settings: &Settings, findings: &mut Findings) {
+    let limit = number("/proc/sys/net/netfilter/nf_conntrack_max");
+    let known = number("/proc/sys/net/netfilter/nf_conntrack_count");
+    let calls = settings.plane.engine.limits.calls as u64;
+    // RTP and RTCP on both sides.
+    if let (Some(limit), Some(1..)) = (limit, known)
+        && limit < 4 * calls
+    {
+        findings.note(format!(
+            "connection tracking is on and holds {limit} flows, {calls} calls make {}: a full table drops packets; exempt the media ports (`notrack` in a raw prerouting and output chain) or `sysctl -w net.netfilter.nf_conntrack_max={}`",
+            4 * calls,
+            8 * calls
+        ));
+    }
+}
+
+/// Records and certificates go by the wall clock.
+fn clock(findings: &mut Findings) {
+    // 2025-01-01: nothing of this program is older.
+    let is_behind =
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() < Duration::from_secs(1_735_689_600);
+    if is_behind {
+        findings.serious("the wall clock is years behind: call records get wrong times and certificates are refused; set it, and keep it with chrony or systemd-timesyncd".to_owned());
+    }
+    let asked = std::process::Command::new("timedatectl")
+        .args(["show", "--property=NTPSynchronized", "--value"])
+        .output();
+    if asked.is_ok_and(|answer| answer.status.success() && answer.stdout.starts_with(b"no")) {
+        findings.note("the wall clock is not synchronised: call records of several machines won't agree; run chrony or systemd-timesyncd".to_owned());
+    }
+}
+
+fn disk(data: &Path, findings: &mut Findings) {
+    let probe = data.join(".doctor");
+    if let Err(error) = fs::create_dir_all(data).and_then(|()| fs::write(&probe, b"x")) {
+        findings.serious(format!(
+            "node.data {}: {error}; the journal needs a directory that this user may write, with free space",
+            data.display()
+        ));
+        return;
+    }
+    let _ = fs::remove_file(probe);
+    let Ok(system) = rustix::fs::statvfs(data) else { return };
+    let free = system.f_bavail.saturating_mul(system.f_frsize) >> 20;
+    let text = format!(
+        "node.data {}: {free} MiB free; the journal holds about 1.5 KiB a call while the database is away, and a full disk puts records at risk: free some space",
+        data.display()
+    );
+    match free {
+        0..256 => findings.serious(text),
+        256..2048 => findings.note(text),
+        _ => {}
+    }
+}
+
+fn certificates(settings: &Settings, findings: &mut Findings) {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs() as i64;
+    for realm in &settings.file.realm {
+        let Some(path) = &realm.get_ref().certificate else { continue };
+        let Some(expires) = expiry(path) else { continue };
+        let days = (expires - now).div_euclid(86_400);
+        let path = path.display();
+        if days < 0 {
+            findings.serious(format!(
+                "certificate {path} expired {} days ago: phones refuse TLS; renew it and send SIGHUP",
+                -days
+            ));
+        } else if days < 21 {
+            findings.note(format!("certificate {path} expires in {days} days; renew it and send SIGHUP"));
+        }
+    }
+}
+
+/// When the first certificate of a PEM file ends, seconds since the Unix epoch.
+fn expiry(path: &Path) -> Option<i64> {
+    let text = fs::read(path).ok()?;
+    let (_, pem) = x509_parser::pem::parse_x509_pem(&text).ok()?;
+    Some(pem.parse_x509().ok()?.validity().not_after.timestamp())
+}
+
+fn listeners(settings: &Settings, findings: &mut Findings) {
+    let http = (Transport::Tcp, settings.file.http.listen);
+    let sip = settings.plane.engine.listeners.iter().map(|listener| (listener.transport, listener.address));
+    for (transport, address) in sip.chain([http]) {
+        let bound = match transport {
+            Transport::Udp => std::net::UdpSocket::bind(address).map(drop),
+            Transport::Tcp | Transport::Tls => std::net::TcpListener::bind(address).map(drop),
+        };
+        let Err(error) = bound else { continue };
+        let cure = match error.kind() {
+            std::io::ErrorKind::AddrInUse => "another program holds the port (`ss -lnptu`)",
+            std::io::ErrorKind::AddrNotAvailable => "the address is not this machine's (`ip address`)",
+            std::io::ErrorKind::PermissionDenied => "ports below 1024 need CAP_NET_BIND_SERVICE",
+            _ => "see `ip address` and `ss -lnptu`",
+        };
+        findings.serious(format!("listener {} {address}: {error}; {cure}", transport.via_token()));
+    }
+}
+
+fn media_ports(settings: &Settings, findings: &mut Findings) {
+    let taken = udp_sockets();
+    for (realm, media) in settings.plane.engine.realms.iter().zip(&settings.relay.realms) {
+        for address in &media.addresses {
+            if let Err(error) = std::net::UdpSocket::bind((address.bind, 0)) {
+                findings.serious(format!(
+                    "realm {}: media address {}: {error}; it is not this machine's (`ip address`)",
+                    realm.name, address.bind
+                ));
+                continue;
+            }
+            let held = taken.iter().filter(|socket| {
+                media.ports.contains(&socket.port())
+                    && (socket.ip().is_unspecified() || socket.ip() == address.bind)
+            });
+            let held = held.count();
+            if held > 0 {
+                findings.note(format!(
+                    "realm {}: other programs hold {held} of the media_ports of {} (`ss -lnpu`); they are passed over, or choose another range",
+                    realm.name, address.bind
+                ));
+            }
+        }
+    }
+}
+
+/// Whether a process holds the journal.
+fn is_running(data: &Path) -> bool {
+    let lock = fs::File::open(data.join("journal/lock"));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(fs::TryLockError::WouldBlock)))
 }
 
 fn number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.split_whitespace().next()?.parse().ok()
 }
 
-fn open_files() -> u64 {
-    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let line = limits.lines().find(|line| line.starts_with("Max open files")).unwrap_or_default();
-    line.split_whitespace().nth(3).and_then(|soft| soft.parse().ok()).unwrap_or(u64::MAX)
+fn ephemeral_ports() -> Option<(u16, u16)> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut words = text.split_whitespace();
+    Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
-/// Looks at the machine with a configuration in hand.
-pub fn examine(settings: &Settings) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let mut find = |is_serious, text: String| findings.push(Finding { is_serious, text });
-    let pairs: u64 = settings
-        .relay
-        .realms
-        .iter()
-        .map(|realm| u64::from(realm.ports.end() - realm.ports.start()).div_ceil(2))
-        .sum();
-    let calls = settings.plane.engine.limits.calls as u64;
-    if let Some(least) = settings
-        .relay
-        .realms
-        .iter()
-        .map(|realm| u64::from(realm.ports.end() - realm.ports.start()).div_ceil(2))
-        .min()
-        && least < calls
-    {
-        find(
-            false,
-            format!(
-                "media_ports: the smallest range holds {least} audio calls, limits.calls allows {calls}; widen the range or lower the limit"
-            ),
+fn reserved_ports() -> Vec<(u16, u16)> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
+    let ranges = text.trim().split(',').filter_map(|range| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        Some((first.parse().ok()?, last.parse().ok()?))
+    });
+    ranges.collect()
+}
+
+/// The local addresses of all UDP sockets in this network namespace.
+fn udp_sockets() -> Vec<SocketAddr> {
+    ["/proc/net/udp", "/proc/net/udp6"]
+        .into_iter()
+        .flat_map(|path| {
+            fs::read_to_string(path).unwrap_or_default().lines().filter_map(socket).collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// A line of /proc/net/udp: `sl local_address ...`, the address as words of 32 bits in the machine's byte order.
+fn socket(line: &str) -> Option<SocketAddr> {
+    let (address, port) = line.split_whitespace().nth(1)?.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    let words: Option<Vec<[u8; 4]>> = (0..address.len() / 8)
+        .map(|word| Some(u32::from_str_radix(address.get(8 * word..8 * word + 8)?, 16).ok()?.to_ne_bytes()))
+        .collect();
+    let ip: IpAddr = match words?.concat().as_slice() {
+        [a, b, c, d] => Ipv4Addr::new(*a, *b, *c, *d).into(),
+        bytes => Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into(),
+    };
+    Some(SocketAddr::new(ip, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(more: &str, data: &Path) -> Settings {
+        let text = format!(
+            "[node]\ndata = \"{}\"\n[database]\nurl = \"postgres:///sbc\"\n[http]\nlisten = \"127.0.0.1:0\"\n[limits]\ncalls = 100\n[[realm]]\nname = \"access\"\n\
+             authentication = \"open\"\nmedia = [\"127.0.0.1\"]\n{more}",
+            data.display()
         );
+        Settings::parse(&text, Path::new("sbc.toml")).unwrap()
     }
-    let (files, wanted) = (open_files(), 2 * 2 * calls.min(pairs) + 1000);
-    if files < wanted {
-        find(
-            true,
-            format!(
-                "open files: {files} allowed, {wanted} needed for {} calls; set LimitNOFILE={wanted} or `ulimit -n {wanted}`",
-                calls.min(pairs)
-            ),
-        );
+
+    fn serious(settings: &Settings) -> Vec<String> {
+        examine(settings)
+            .into_iter()
+            .filter(|finding| finding.is_serious)
+            .map(|finding| finding.text)
+            .collect()
     }
-    if let Some(limit) =
-        number("/proc/sys/net/core/rmem_max").filter(|limit| *limit < settings.plane.receive_buffer as u64)
-    {
-        let wanted = settings.plane.receive_buffer;
-        find(
-            false,
-            format!(
-                "net.core.rmem_max is {limit}: bursts of SIP over UDP may be lost; `sysctl -w net.core.rmem_max={wanted}`"
-            ),
-        );
+
+    #[test]
+    fn a_port_that_another_program_holds_is_named_and_a_free_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port();
+        let settings = settings(&format!("listen = [\"udp:127.0.0.1:{port}\"]\n"), directory.path());
+        let found = serious(&settings);
+        assert!(found.len() == 1 && found[0].contains("another program holds the port"), "{found:?}");
+        drop(other);
+        assert_eq!(serious(&settings), Vec::<String>::new());
     }
-    if let (Some(first), Some(last)) = (number("/proc/sys/net/ipv4/ip_local_port_range"), ephemeral_end()) {
-        for (realm, media) in settings.plane.engine.realms.iter().zip(&settings.relay.realms) {
-            if u64::from(*media.ports.end()) >= first && u64::from(*media.ports.start()) <= last {
-                find(
-                    false,
-                    format!(
-                        "realm {}: media_ports overlap the ports {first}-{last} that other programs get by chance; `sysctl -w net.ipv4.ip_local_reserved_ports={}-{}`",
-                        realm.name,
-                        media.ports.start(),
-                        media.ports.end()
-                    ),
-                );
-            }
-        }
+
+    #[test]
+    fn an_address_of_another_machine_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let found = serious(&settings("listen = [\"udp:192.0.2.77:5060\"]\n", directory.path()));
+        assert!(found.len() == 1 && found[0].contains("not this machine's"), "{found:?}");
     }
-    let data = &settings.file.node.data;
-    if let Err(error) = fs::create_dir_all(data).and_then(|()| fs::write(data.join(".doctor"), b"x")) {
-        find(
-            true,
-            format!(
-                "node.data {}: {error}; the journal needs a directory that this user may write",
-                data.display()
-            ),
-        );
-    } else {
-        let _ = fs::remove_file(data.join(".doctor"));
+
+    #[test]
+    fn media_ports_that_others_hold_or_that_are_too_few_are_counted() {
+        let directory = tempfile::tempdir().unwrap();
+        let other = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = other.local_addr().unwrap().port().clamp(1034, 65_000);
+        let more = format!("listen = [\"udp:127.0.0.1:0\"]\nmedia_ports = \"{}-{}\"\n", port - 10, port + 10);
+        let found = examine(&settings(&more, directory.path()));
+        let has = |what: &str| found.iter().any(|finding| finding.text.contains(what));
+        assert!(has("of the media_ports") && has("hold 10 audio calls"), "{found:?}");
     }
-    for listener in &settings.plane.engine.listeners {
-        if let Err(error) = std::net::UdpSocket::bind((listener.address.ip(), 0)) {
-            find(
-                true,
-                format!(
-                    "listener {}: {error}; the address is not this machine's (`ip address`)",
-                    listener.address
-                ),
+
+    #[test]
+    fn a_data_directory_that_cannot_be_written_is_serious() {
+        let settings = settings("listen = [\"udp:127.0.0.1:0\"]\n", Path::new("/proc/nothing"));
+        assert!(serious(&settings).iter().any(|text| text.contains("node.data")));
+    }
+
+    #[test]
+    fn a_certificate_about_to_expire_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (key, certificate) = (directory.path().join("key.pem"), directory.path().join("certificate.pem"));
+        let made = |days: &str| {
+            let arguments =
+                "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=sbc -days";
+            let status = std::process::Command::new("openssl")
+                .args(arguments.split(' '))
+                .args([days, "-keyout"])
+                .arg(&key)
+                .arg("-out")
+                .arg(&certificate)
+                .stderr(std::process::Stdio::null())
+                .status();
+            assert!(status.unwrap().success());
+            let more = format!(
+                "listen = [\"tls:127.0.0.1:0\"]\ncertificate = \"{}\"\nkey = \"{}\"\n",
+                certificate.display(),
+                key.display()
             );
-        }
+            let found = examine(&settings(&more, directory.path()));
+            found.iter().any(|finding| finding.text.contains("expires in"))
+        };
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        assert!(made("10"));
+        assert!(!made("300"));
     }
-    findings
-}
 
-fn ephemeral_end() -> Option<u64> {
-    fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?.split_whitespace().nth(1)?.parse().ok()
+    #[test]
+    fn sockets_of_both_families_are_read() {
+        let line = |address: &str| socket(&format!("  12: {address} 00000000:0000 07"));
+        assert_eq!(line("0100007F:13C4"), Some("127.0.0.1:5060".parse().unwrap()));
+        assert_eq!(line("00000000000000000000000001000000:13C4"), Some("[::1]:5060".parse().unwrap()));
+        assert_eq!(socket("  sl  local_address rem_address"), None);
+    }
 }

@@ -16,8 +16,6 @@ use crate::metrics::Metrics;
 pub struct Pages {
     /// Numbers.
     pub metrics: Arc<Metrics>,
-    /// Copies the planes' numbers into them.
-    pub refresh: Arc<dyn Fn() + Send + Sync>,
     /// The snapshot of policy was read at least once.
     pub is_ready: Arc<AtomicBool>,
     /// No new calls are taken.
@@ -34,7 +32,6 @@ pub fn router(pages: Pages) -> Router {
 }
 
 async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
-    (pages.refresh)();
     match pages.metrics.text() {
         Ok(text) => (StatusCode::OK, [("content-type", "text/plain; version=0.0.4")], text),
         Err(error) => (

@@ -62,6 +62,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
             } else {
                 builder.init()
             }
+            serve::raise_file_limit();
             for finding in doctor::examine(&settings).into_iter().filter(|finding| finding.is_serious) {
                 tracing::warn!("{}", finding.text);
             }
@@ -69,6 +70,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Check => {
+            settings.database_url()?;
             let config = &settings.plane.engine;
             println!(
                 "{}: {} realms, {} listeners: right",
@@ -90,7 +92,8 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor => {
-            let findings = doctor::examine(&settings);
+            let mut findings = doctor::examine(&settings);
+            findings.extend(runtime.block_on(doctor::examine_database(&settings)));
             for finding in &findings {
                 println!("{} {}", if finding.is_serious { "serious:" } else { "note:   " }, finding.text);
             }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use media_core::session as relay;
 use media_relay::Relay;
-use sip_engine::event::CallEventKind;
 use sip_engine::io::{Input, Output};
 use sip_engine::media::{self, MediaAction, MediaEvent, MediaOutcome, MediaReply, SessionId};
 use sip_engine::question::ResolvedAddress;
@@ -40,18 +39,14 @@ impl Host for Outside {
     fn carry_out(&mut self, output: Output, _: Now) -> Option<Input> {
         match output {
             Output::Record(event) => {
-                match &event.what {
-                    CallEventKind::Started(_) => self.metrics.calls_started.inc(),
-                    CallEventKind::Answered { .. } => self.metrics.calls_answered.inc(),
-                    CallEventKind::Ended(ended) => self.metrics.ended(ended),
-                    CallEventKind::Changed(_) => {}
-                }
+                self.metrics.call(&event);
                 self.journal.append(&event);
             }
             Output::Media(request) => {
                 self.relay.handle(request.session.0, request.number, action(request.action))
             }
             Output::Binding(change) => {
+                self.metrics.binding(&change);
                 let _ = self.bindings.send(change);
             }
             Output::Resolve { question, resolve } => {

@@ -16,9 +16,13 @@ use crate::config::Settings;
 use crate::http::{Pages, router};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::metrics::sources::Sources;
 use crate::planes::{self, Outside};
 use crate::ship::{ShipCounters, Shipper};
 use crate::store;
+
+/// Seconds between two summaries of what was only counted.
+const SUMMARY: u64 = 10;
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
@@ -86,26 +90,28 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
             .await;
         });
     }
-    let beating = journal.clone();
+    let (beating, summing) = (journal.clone(), metrics.clone());
     tokio::spawn(async move {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
-        loop {
+        for second in 1_u64.. {
             ticks.tick().await;
             let now = clock.now();
             let journal = beating.clone();
             let _ = tokio::task::spawn_blocking(move || journal.heartbeat(now.wall, now.monotonic)).await;
+            if second % SUMMARY == 0 {
+                summing.summarise();
+            }
         }
     });
 
-    let refresh = refresher(
-        &plane,
-        relay.clone(),
-        journal.clone(),
-        counters.clone(),
-        metrics.clone(),
-        is_ready.clone(),
-    );
-    let pages = Pages { metrics, refresh, is_ready, is_draining: is_draining.clone() };
+    metrics.add(Sources {
+        shards: plane.counters().to_vec(),
+        relay: relay.clone(),
+        journal: journal.clone(),
+        ship: counters,
+        is_ready: is_ready.clone(),
+    })?;
+    let pages = Pages { metrics: metrics.clone(), is_ready, is_draining: is_draining.clone() };
     let listener = tokio::net::TcpListener::bind(settings.file.http.listen).await.map_err(|error| {
         format!(
             "http.listen {}: {error}; choose a free address in {}",
@@ -162,6 +168,15 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     Ok(())
 }
 
+/// Takes as many open files as the system allows: a call has four sockets, and shells start programs with 1,024.
+pub fn raise_file_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        tracing::warn!(%error, "the limit on open files can't be raised");
+    }
+}
+
 fn reload_certificates(settings: &Settings) {
     for listener in &settings.plane.listeners {
         if let Some(identity) = &listener.tls {
@@ -172,43 +187,4 @@ fn reload_certificates(settings: &Settings) {
             }
         }
     }
-}
-
-fn refresher(
-    plane: &SipPlane,
-    relay: Arc<Relay>,
-    journal: Arc<Journal>,
-    ship: Arc<ShipCounters>,
-    metrics: Arc<Metrics>,
-    is_ready: Arc<AtomicBool>,
-) -> Arc<dyn Fn() + Send + Sync> {
-    let shards = plane.counters().to_vec();
-    Arc::new(move || {
-        let sum = |pick: fn(&sip_proxy::counters::ShardCounters) -> &sip_proxy::counters::Count| {
-            shards.iter().map(|shard| pick(shard).get()).sum()
-        };
-        metrics.set("sbc_calls", sum(|shard| &shard.calls));
-        metrics.set("sbc_transactions", sum(|shard| &shard.transactions));
-        metrics.set("sbc_bindings", sum(|shard| &shard.bindings));
-        metrics.set("sbc_sip_received", sum(|shard| &shard.received));
-        metrics.set("sbc_sip_sent", sum(|shard| &shard.sent));
-        metrics.set("sbc_sip_refused", sum(|shard| &shard.refused));
-        metrics.set("sbc_sip_send_failed", sum(|shard| &shard.send_failed));
-        metrics.set("sbc_sip_denied", sum(|shard| &shard.denied));
-        metrics.set("sbc_sip_limited", sum(|shard| &shard.limited));
-        metrics.set("sbc_sip_connections", sum(|shard| &shard.connections));
-        let media: Vec<_> = relay.counters().map(|worker| worker.snapshot()).collect();
-        metrics.set("sbc_media_received", media.iter().map(|one| one.received).sum());
-        metrics.set("sbc_media_sent", media.iter().map(|one| one.sent).sum());
-        metrics.set("sbc_media_dropped", media.iter().map(|one| one.dropped).sum());
-        metrics.set("sbc_media_send_failed", media.iter().map(|one| one.send_failed).sum());
-        metrics.set("sbc_media_sessions", media.iter().map(|one| one.sessions).sum());
-        metrics.set("sbc_media_port_pairs", media.iter().map(|one| one.ports_in_use).sum());
-        metrics.set("sbc_journal_bytes", journal.counters.written.load(Ordering::Relaxed));
-        metrics.set("sbc_journal_failed", journal.counters.failed.load(Ordering::Relaxed));
-        metrics.set("sbc_journal_backlog_bytes", ship.backlog.load(Ordering::Relaxed));
-        metrics.set("sbc_store_shipped_events", ship.shipped.load(Ordering::Relaxed));
-        metrics.set("sbc_store_failures", ship.failed.load(Ordering::Relaxed));
-        metrics.set("sbc_store_ready", u64::from(is_ready.load(Ordering::Relaxed)));
-    })
 }

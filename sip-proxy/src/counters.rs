@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::traffic::Traffic;
+
 /// One number that only grows, or a gauge.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -35,6 +37,10 @@ pub struct ShardCounters {
     pub received: Count,
     /// Messages written to any transport.
     pub sent: Count,
+    /// What was received, by method and code.
+    pub traffic_received: Traffic,
+    /// What was sent, by method and code.
+    pub traffic_sent: Traffic,
     /// Messages that the parser refused.
     pub refused: Count,
     /// Keepalives (CRLF) received.

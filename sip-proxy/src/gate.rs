@@ -38,6 +38,7 @@ impl Shard {
             return self.counters.scanners.up();
         }
         self.counters.received.up();
+        self.counters.traffic_received.parsed(&message);
         self.deliver(flow, message);
     }
 

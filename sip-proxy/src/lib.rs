@@ -21,6 +21,7 @@ mod shard;
 mod stream;
 mod stun;
 pub mod tls;
+pub mod traffic;
 mod udp;
 
 pub use plane::{Host, ListenerSettings, PlaneSettings, ShardHandle, SipPlane, StartError};

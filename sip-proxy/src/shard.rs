@@ -304,6 +304,7 @@ impl Shard {
 
     fn send(&mut self, transmission: Transmission) {
         self.counters.sent.up();
+        self.counters.traffic_sent.written(&transmission.message);
         if transmission.flow.transport == Transport::Udp {
             let Transmission { flow, message, ticket, sender, .. } = transmission;
             return self.push(flow.listener, Datagram { remote: flow.remote, message, ticket, sender });

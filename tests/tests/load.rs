@@ -165,7 +165,7 @@ impl Media {
             received: both("packets"),
             lost: both("lost"),
             strangers: sum("strangers", "true"),
-            not_sent: sbc.metric(lab, "sbc_media_send_failed").unwrap(),
+            not_sent: sbc.metric(lab, "sbc_media_send_failed_total").unwrap(),
         }
     }
 

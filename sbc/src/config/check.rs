@@ -1,0 +1,156 @@
+//! What serde can't see: values that contradict each other or make no sense.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use toml::Spanned;
+
+use super::file::{File, RealmFile, RegistrarKind};
+use super::text::{read_listener, read_media_address, read_range};
+use sip_engine::io::RealmId;
+
+/// Offset in the file, and what is wrong with how to mend it.
+type Mistake = (usize, String);
+
+/// Checks the file as a whole; the values of single entries are checked where they are read.
+pub(super) fn whole(file: &File) -> Result<(), Mistake> {
+    if file.realm.is_empty() {
+        return Err((0, "no realm: give at least one `[[realm]]`".to_owned()));
+    }
+    if file.database.url.is_empty() {
+        return Err((
+            0,
+            "database.url is empty: write `postgres://user@host/name`, `$NAME` or `@/path`".to_owned(),
+        ));
+    }
+    if !(1..=256).contains(&file.media.workers) {
+        return Err((
+            0,
+            format!(
+                "media.workers is {}: write the number of threads for media, 1 to 256",
+                file.media.workers
+            ),
+        ));
+    }
+    for (name, value) in [
+        ("calls", file.limits.calls),
+        ("transactions", file.limits.transactions),
+        ("bindings_per_aor", file.limits.bindings_per_aor),
+    ] {
+        if value == 0 {
+            return Err((
+                0,
+                format!("limits.{name} is 0: nothing would be served; write 1 or more, or leave it out"),
+            ));
+        }
+    }
+    for entry in &file.realm {
+        realm(entry)?;
+    }
+    domains(file)?;
+    listeners(file)?;
+    media_ports(file)
+}
+
+fn realm(entry: &Spanned<RealmFile>) -> Result<(), Mistake> {
+    let (at, realm) = (entry.span().start, entry.get_ref());
+    let name = &realm.name;
+    let mistake = |what: String| Err((at, format!("realm `{name}`: {what}")));
+    if name.is_empty() {
+        return Err((at, "a realm without a name: records, metrics and routes need one".to_owned()));
+    }
+    if realm.media.is_empty() {
+        return mistake("no media address: give `media` at least one, or calls have no sound".to_owned());
+    }
+    if realm.digest.is_empty() {
+        return mistake("`digest` is empty: write [\"md5\"], or leave it out".to_owned());
+    }
+    if (1..90).contains(&realm.session_seconds) {
+        return mistake(format!(
+            "session_seconds is {}: RFC 4028 allows no less than 90; 0 means none",
+            realm.session_seconds
+        ));
+    }
+    for (key, value) in [
+        ("nat_expires_seconds", realm.nat_expires_seconds),
+        ("max_expires_seconds", realm.max_expires_seconds),
+    ] {
+        if value < 30 {
+            return mistake(format!(
+                "{key} is {value}: phones would register all the time; write 30 or more"
+            ));
+        }
+    }
+    if realm.registrar != RegistrarKind::Forward
+        && let Some(key) = realm.forward_to.as_ref().or(realm.forward_realm.as_ref())
+    {
+        let what =
+            "`forward_to` and `forward_realm` are for registrar = \"forward\": set that, or remove them";
+        return Err((key.span().start, what.to_owned()));
+    }
+    if realm.client_ca.is_some() && realm.certificate.is_none() {
+        return mistake("`client_ca` needs `certificate` and `key`: set them, or remove it".to_owned());
+    }
+    Ok(())
+}
+
+/// A domain that two realms serve would make a call's target a matter of chance.
+fn domains(file: &File) -> Result<(), Mistake> {
+    let mut seen: HashMap<String, &str> = HashMap::new();
+    for entry in file.realm.iter().filter(|entry| entry.get_ref().registrar == RegistrarKind::Local) {
+        for domain in &entry.get_ref().domains {
+            if let Some(other) = seen.insert(domain.to_ascii_lowercase(), &entry.get_ref().name) {
+                let what = format!(
+                    "domain `{domain}` belongs to realm `{other}` already: a subscriber has one home, remove one of the two"
+                );
+                return Err((entry.span().start, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn listeners(file: &File) -> Result<(), Mistake> {
+    let mut seen = HashMap::new();
+    for entry in &file.realm {
+        for text in &entry.get_ref().listen {
+            // What can't be read is told where it is read.
+            let Ok(listener) = read_listener(text.get_ref(), RealmId(0)) else { continue };
+            let is_datagram = !listener.transport.is_reliable();
+            if listener.address.port() != 0
+                && let Some(other) = seen.insert((listener.address, is_datagram), &entry.get_ref().name)
+            {
+                let what = format!(
+                    "`{}` is listened on already, in realm `{other}`: choose another port or address",
+                    text.get_ref()
+                );
+                return Err((text.span().start, what));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Two realms may share an address, and then not its ports.
+fn media_ports(file: &File) -> Result<(), Mistake> {
+    let mut seen: Vec<(IpAddr, std::ops::RangeInclusive<u16>, &str)> = Vec::new();
+    for entry in &file.realm {
+        let realm = entry.get_ref();
+        let Ok(ports) = read_range(realm.media_ports.get_ref()) else { continue };
+        for text in &realm.media {
+            let Ok(address) = read_media_address(text.get_ref()) else { continue };
+            let overlaps = seen.iter().find(|(ip, other, _)| {
+                *ip == address.bind && other.start() <= ports.end() && ports.start() <= other.end()
+            });
+            if let Some((_, _, other)) = overlaps {
+                let what = format!(
+                    "media_ports of realm `{}` overlap those of realm `{other}` on {}: give each a range of its own",
+                    realm.name, address.bind
+                );
+                return Err((text.span().start, what));
+            }
+            seen.push((address.bind, ports.clone(), &realm.name));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,267 @@
+//! The file as it is written: sections, keys and their defaults. Unknown keys are refused.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+use sip_engine::config::Limits;
+use toml::Spanned;
+
+/// The file as written.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// This node.
+    #[serde(default)]
+    pub node: Node,
+    /// The store.
+    pub database: Database,
+    /// Metrics and health.
+    #[serde(default)]
+    pub http: Http,
+    /// The relay.
+    #[serde(default)]
+    pub media: Media,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: LimitsFile,
+    /// Networks.
+    pub realm: Vec<Spanned<RealmFile>>,
+}
+
+/// `[node]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Node {
+    /// 0 to 255, different on each node that shares a database.
+    pub id: u8,
+    /// Where the journal lives.
+    pub data: PathBuf,
+    /// How long SIGTERM waits for running calls, seconds.
+    pub drain_seconds: u64,
+    /// What Server and User-Agent say; empty leaves them out.
+    pub product: String,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { id: 1, data: "/var/lib/crush-sbc".into(), drain_seconds: 30, product: "crush-sbc".to_owned() }
+    }
+}
+
+/// `[database]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Database {
+    /// `postgres://user@host/name`; `$NAME` takes it from the environment, `@/path` from a file.
+    pub url: String,
+    /// Connections.
+    #[serde(default = "four")]
+    pub connections: u32,
+}
+
+fn four() -> u32 {
+    4
+}
+
+/// `[http]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Http {
+    /// Where `/metrics`, `/healthz` and `/readyz` are.
+    pub listen: SocketAddr,
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+/// `[media]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Media {
+    /// Threads.
+    pub workers: usize,
+    /// A call without a packet for so long is ended; 0 never.
+    pub inactivity_seconds: u64,
+    /// Whether media is followed when a NAT rebinds without signalling.
+    pub follow_rebinding: bool,
+}
+
+impl Default for Media {
+    fn default() -> Self {
+        Self { workers: 1, inactivity_seconds: 300, follow_rebinding: true }
+    }
+}
+
+/// `[limits]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsFile {
+    /// Calls, ringing ones included.
+    pub calls: usize,
+    /// Transactions.
+    pub transactions: usize,
+    /// Bindings of one address of record.
+    pub bindings_per_aor: usize,
+}
+
+impl Default for LimitsFile {
+    fn default() -> Self {
+        let limits = Limits::default();
+        Self {
+            calls: limits.calls,
+            transactions: limits.transactions,
+            bindings_per_aor: limits.bindings_per_aor,
+        }
+    }
+}
+
+/// `[[realm]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RealmFile {
+    /// In records, metrics and routes.
+    pub name: String,
+    /// What phones of it register under.
+    #[serde(default)]
+    pub domains: Vec<String>,
+    /// `udp:192.0.2.1:5060`, `tcp:...`, `tls:[2001:db8::1]:5061`, with `=advertised` behind a one-to-one NAT.
+    pub listen: Vec<Spanned<String>>,
+    /// Media addresses, with `=advertised` behind a one-to-one NAT.
+    pub media: Vec<Spanned<String>>,
+    /// `20000-29999`
+    #[serde(default = "media_ports")]
+    pub media_ports: Spanned<String>,
+    /// `none`, `local` or `forward`.
+    #[serde(default)]
+    pub registrar: RegistrarKind,
+    /// The core's registrar for `forward`: `sip:host[:port][;transport=tcp]`-like `host[:port][/transport]`.
+    pub forward_to: Option<Spanned<String>>,
+    /// The realm that the core's registrar is in.
+    pub forward_realm: Option<Spanned<String>>,
+    /// Who must show what.
+    pub authentication: AuthenticationKind,
+    /// `md5`, `sha-256`, or both, preferred first; many phones fail on anything but `md5` alone.
+    #[serde(default = "md5")]
+    pub digest: Vec<DigestKind>,
+    /// What becomes of a From that is somebody else's.
+    #[serde(default)]
+    pub identity: IdentityKind,
+    /// Inside the trust domain of RFC 3325.
+    #[serde(default)]
+    pub trusted: bool,
+    /// Peers, not phones.
+    #[serde(default)]
+    pub trunks: bool,
+    /// Passes unknown Require options.
+    #[serde(default)]
+    pub pass_unknown_require: bool,
+    /// Seconds between keepalives to UDP phones behind NAT; 0 none.
+    #[serde(default = "twenty")]
+    pub keepalive_seconds: u64,
+    /// `crlf` or `options`.
+    #[serde(default)]
+    pub keepalive: KeepaliveKind,
+    /// Session timer, seconds; 0 none of our own.
+    #[serde(default)]
+    pub session_seconds: u64,
+    /// What phones behind NAT are told to refresh after, seconds.
+    #[serde(default = "sixty")]
+    pub nat_expires_seconds: u64,
+    /// What other phones may be registered for at most, seconds.
+    #[serde(default = "hour")]
+    pub max_expires_seconds: u64,
+    /// Messages a second that one source may send; 0 any number.
+    #[serde(default)]
+    pub rate_per_source: u32,
+    /// PEM files for TLS listeners.
+    pub certificate: Option<PathBuf>,
+    /// Its key.
+    pub key: Option<PathBuf>,
+    /// Authority that clients' certificates must be signed by.
+    pub client_ca: Option<PathBuf>,
+    /// Authority of the servers that we connect to; the system's without it.
+    pub peer_ca: Option<PathBuf>,
+}
+
+fn media_ports() -> Spanned<String> {
+    Spanned::new(0..0, "20000-29999".to_owned())
+}
+fn twenty() -> u64 {
+    20
+}
+fn sixty() -> u64 {
+    60
+}
+fn hour() -> u64 {
+    3600
+}
+
+fn md5() -> Vec<DigestKind> {
+    vec![DigestKind::Md5]
+}
+
+/// `digest`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+pub enum DigestKind {
+    /// MD5.
+    #[serde(rename = "md5")]
+    Md5,
+    /// SHA-256.
+    #[serde(rename = "sha-256")]
+    Sha256,
+}
+
+/// `registrar`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RegistrarKind {
+    /// 405.
+    #[default]
+    None,
+    /// We are it.
+    Local,
+    /// The core's.
+    Forward,
+}
+
+/// `authentication`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AuthenticationKind {
+    /// By digest.
+    Digest,
+    /// By source address.
+    Address,
+    /// By the flow it registered over.
+    Registered,
+    /// Anyone.
+    Open,
+}
+
+/// `identity`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdentityKind {
+    /// 403.
+    Refuse,
+    /// Replaced.
+    #[default]
+    Correct,
+    /// Left.
+    Pass,
+}
+
+/// `keepalive`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum KeepaliveKind {
+    /// CRLF CRLF.
+    #[default]
+    Crlf,
+    /// OPTIONS.
+    Options,
+}

@@ -1,0 +1,156 @@
+use super::*;
+
+/// Line 1 is `[node]`; the realms begin at lines 7 and 16.
+const GOOD: &str = r#"[node]
+id = 1
+
+[database]
+url = "postgres:///sbc"
+
+[[realm]]
+name = "access"
+domains = ["example.net"]
+registrar = "local"
+authentication = "digest"
+listen = ["udp:127.0.0.1:5060"]
+media = ["127.0.0.1"]
+media_ports = "20000-24999"
+
+[[realm]]
+name = "core"
+authentication = "address"
+listen = ["udp:127.0.0.1:5080"]
+media = ["127.0.0.1"]
+media_ports = "25000-29999"
+"#;
+
+fn parse(text: &str) -> Result<Settings, ConfigError> {
+    Settings::parse(text, Path::new("sbc.toml"))
+}
+
+/// The mistake is told with its line, and the message has these words.
+#[track_caller]
+fn told(from: &str, to: &str, line: usize, words: &[&str]) {
+    assert!(GOOD.contains(from), "{from} is in the file");
+    let message = parse(&GOOD.replacen(from, to, 1)).map(|_| ()).unwrap_err().to_string();
+    assert!(message.starts_with(&format!("sbc.toml:{line}: ")), "{message}");
+    for word in words {
+        assert!(message.contains(word), "{word:?} is not in {message:?}");
+    }
+}
+
+#[test]
+fn a_small_file_is_enough() {
+    let settings = parse(GOOD).unwrap();
+    assert_eq!(settings.plane.engine.listeners.len(), 2);
+    assert_eq!(settings.relay.realms[0].ports, 20000..=24999);
+}
+
+#[test]
+fn what_is_no_toml_is_told_with_its_line() {
+    told("id = 1", "id = ", 2, &[]);
+    told("id = 1", "id = \"one\"", 2, &["invalid type", "u8"]);
+    told("id = 1", "id = 256", 2, &["256"]);
+}
+
+#[test]
+fn an_unknown_key_is_told_with_those_there_are() {
+    told("domains", "domain", 9, &["unknown field `domain`", "`domains`"]);
+    told("[node]", "[nodes]", 1, &["unknown field `nodes`"]);
+    told("\"digest\"", "\"password\"", 11, &["unknown variant `password`", "`digest`", "`registered`"]);
+}
+
+#[test]
+fn a_missing_key_is_told() {
+    told("authentication = \"address\"\n", "", 16, &["missing field `authentication`"]);
+    told("url = \"postgres:///sbc\"", "", 4, &["missing field `url`"]);
+    told("url = \"postgres:///sbc\"", "url = \"\"", 1, &["database.url is empty", "postgres://"]);
+}
+
+#[test]
+fn a_listener_is_told_how_to_be_written() {
+    told("udp:127.0.0.1:5060", "127.0.0.1", 12, &["no listener", "udp:192.0.2.1:5060"]);
+    told("udp:127.0.0.1:5060", "sctp:127.0.0.1:5060", 12, &["no listener"]);
+    told("udp:127.0.0.1:5060", "udp:localhost:5060", 12, &["no listener"]);
+    told("udp:127.0.0.1:5060", "udp:0.0.0.0:5060", 12, &["name the address itself"]);
+    told("udp:127.0.0.1:5060", "tls:127.0.0.1:5061", 12, &["`certificate` and `key`"]);
+    told("udp:127.0.0.1:5080", "udp:127.0.0.1:5060", 19, &["listened on already", "`access`"]);
+    assert!(parse(&GOOD.replace("udp:127.0.0.1:5080", "tcp:127.0.0.1:5060")).is_ok(), "UDP and TCP are two");
+}
+
+#[test]
+fn a_media_address_is_told_how_to_be_written() {
+    told("media = [\"127.0.0.1\"]", "media = [\"localhost\"]", 13, &["no media address", "192.0.2.1"]);
+    told("media = [\"127.0.0.1\"]", "media = [\"0.0.0.0\"]", 13, &["no media address"]);
+    told("media = [\"127.0.0.1\"]", "media = [\"10.0.0.1=::1\"]", 13, &["no media address"]);
+    told("media = [\"127.0.0.1\"]", "media = []", 7, &["no sound"]);
+}
+
+#[test]
+fn ranges_of_ports_must_be_ranges_and_apart() {
+    for wrong in ["20000", "29999-20000", "80-90", "20000-20001", "20000-70000", "a-b"] {
+        told("20000-24999", wrong, 14, &["no range of ports", "20000-29999"]);
+    }
+    told("25000-29999", "24998-29999", 20, &["overlap", "`access`", "127.0.0.1"]);
+}
+
+#[test]
+fn realms_are_told_apart() {
+    told("\"core\"", "\"access\"", 16, &["a second realm `access`"]);
+    told("\"core\"", "\"\"", 16, &["without a name"]);
+    let both = "name = \"core\"\nregistrar = \"local\"\ndomains = [\"Example.NET\"]";
+    told("name = \"core\"", both, 16, &["`Example.NET`", "`access` already"]);
+}
+
+#[test]
+fn a_registrar_is_told_what_it_needs() {
+    told("domains = [\"example.net\"]\n", "", 7, &["needs `domains`"]);
+    told("registrar = \"local\"", "registrar = \"forward\"", 7, &["`forward_to` and `forward_realm`"]);
+    let forward = |to: &str, realm: &str| {
+        format!("registrar = \"forward\"\nforward_to = \"{to}\"\nforward_realm = \"{realm}\"")
+    };
+    told("registrar = \"local\"", &forward("192.0.2.9", "cor"), 12, &["no realm is called `cor`"]);
+    told("registrar = \"local\"", &forward("192.0.2.9:sip", "core"), 11, &["no target", "host:5060"]);
+    told("registrar = \"local\"", &forward("192.0.2.9/quic", "core"), 11, &["no target"]);
+    assert!(parse(&GOOD.replace("registrar = \"local\"", &forward("192.0.2.9:5060/tcp", "core"))).is_ok());
+    let idle = "registrar = \"local\"\nforward_to = \"192.0.2.9\"";
+    told("registrar = \"local\"", idle, 11, &["registrar = \"forward\""]);
+}
+
+#[test]
+fn numbers_that_make_no_sense_are_told() {
+    told("[node]", "[media]\nworkers = 0\n[node]", 1, &["media.workers", "1 to 256"]);
+    told("[node]", "[limits]\ncalls = 0\n[node]", 1, &["limits.calls is 0"]);
+    told("name = \"core\"", "name = \"core\"\nsession_seconds = 60", 16, &["RFC 4028", "90"]);
+    told("name = \"core\"", "name = \"core\"\nnat_expires_seconds = 5", 16, &["nat_expires_seconds", "30"]);
+    told("name = \"core\"", "name = \"core\"\ndigest = []", 16, &["`digest` is empty"]);
+}
+
+#[test]
+fn certificates_that_are_missing_or_halved_are_told() {
+    told("name = \"core\"", "name = \"core\"\ncertificate = \"/nowhere.pem\"", 16, &["belong together"]);
+    let missing = "name = \"core\"\ncertificate = \"/nowhere.pem\"\nkey = \"/nowhere.key\"";
+    told("name = \"core\"", missing, 16, &["/nowhere.pem"]);
+    told("name = \"core\"", "name = \"core\"\nclient_ca = \"/ca.pem\"", 16, &["`client_ca` needs"]);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told() {
+    let message = Settings::load(Path::new("/nowhere/sbc.toml")).map(|_| ()).unwrap_err().to_string();
+    assert!(message.contains("/nowhere/sbc.toml") && message.contains("No such file"), "{message}");
+}
+
+#[test]
+fn the_database_url_comes_from_the_file_the_environment_or_another_file() {
+    let url = |text: &str| parse(&GOOD.replace("postgres:///sbc", text)).unwrap().database_url();
+    assert_eq!(url("postgres:///sbc").unwrap(), "postgres:///sbc");
+    // PATH stands for any variable: a test must not set one while others run.
+    assert_eq!(url("$PATH").unwrap(), std::env::var("PATH").unwrap());
+    assert!(
+        url("$SBC_NO_SUCH_VARIABLE").unwrap_err().contains("the environment has no SBC_NO_SUCH_VARIABLE")
+    );
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "postgres://sbc:secret@db/sbc\n").unwrap();
+    assert_eq!(url(&format!("@{}", file.path().display())).unwrap(), "postgres://sbc:secret@db/sbc");
+    assert!(url("@/nowhere").unwrap_err().contains("/nowhere"));
+}
