@@ -68,8 +68,8 @@ impl Host for Outside {
     }
 }
 
-/// An event of the relay, for the engine.
-pub fn input(event: media_relay::Event) -> Input {
+/// An event of the relay, for the engine of its session's home.
+pub fn input(event: media_relay::Event) -> (SessionId, Input) {
     match event {
         media_relay::Event::Reply { session, number, reply } => {
             let outcome = match reply {
@@ -83,10 +83,12 @@ pub fn input(event: media_relay::Event) -> Input {
                     MediaOutcome::Statistics(streams.into_iter().map(statistics).collect())
                 }
             };
-            Input::Media(MediaReply { session: SessionId(session), number, outcome })
+            let session = SessionId(session);
+            (session, Input::Media(MediaReply { session, number, outcome }))
         }
         media_relay::Event::Inactive { session } => {
-            Input::MediaEvent(MediaEvent::Inactive { session: SessionId(session) })
+            let session = SessionId(session);
+            (session, Input::MediaEvent(MediaEvent::Inactive { session }))
         }
     }
 }

@@ -1,12 +1,13 @@
 //! The program's life: start everything, follow the store, drain, stop.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use media_relay::Relay;
 use sip_engine::io::{Command, Input};
+use sip_engine::slot::{SLOTS, Slot};
 use sip_proxy::clock::Clock;
 use sip_proxy::dns::Resolver;
 use sip_proxy::{ShardHandle, SipPlane};
@@ -37,11 +38,14 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         .map_err(|error| tracing::warn!(error, "no DNS: only addresses can be dialled"))
         .ok();
 
-    let shards: Arc<std::sync::OnceLock<Vec<ShardHandle>>> = Arc::default();
-    let back = shards.clone();
+    // By slot: what media says of a session goes to the shard that is its call's home.
+    let homes: Arc<OnceLock<Vec<ShardHandle>>> = Arc::default();
+    let back = homes.clone();
     let relay = Relay::start(&settings.relay, move |event| {
-        if let Some(shard) = back.get().and_then(|shards| shards.first()) {
-            shard.input(planes::input(event));
+        let (session, input) = planes::input(event);
+        let slot = usize::from(session.slot().number());
+        if let Some(home) = back.get().and_then(|homes| homes.get(slot)) {
+            home.input(input);
         }
     })?;
     let relay = Arc::new(relay);
@@ -63,7 +67,9 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         runtime: runtime.clone(),
         shard: handles[index].clone(),
     })?;
-    let _ = shards.set(plane.shards().to_vec());
+    // The shards alone tell of bindings: their end ends the writer.
+    drop(bindings);
+    let _ = homes.set((0..SLOTS).filter_map(|slot| plane.home_of(Slot::new(slot)).cloned()).collect());
     let tell = {
         let handles = plane.shards().to_vec();
         move |command: Command| handles.iter().for_each(|shard| shard.input(Input::Command(command.clone())))

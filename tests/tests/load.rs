@@ -12,6 +12,7 @@
 )]
 
 use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -65,6 +66,9 @@ impl Size {
     }
 }
 
+/// Two loads at once would measure each other. (Under nextest each test has a process, and its configuration sees to it.)
+static ALONE: Mutex<()> = Mutex::new(());
+
 /// Everything of one load, running.
 struct Run {
     lab: Lab,
@@ -74,14 +78,17 @@ struct Run {
     answerer: Sipp,
     talkers: [Talker; 2],
     began: Instant,
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Run {
-    fn start(name: &str, size: Size, environment: &[(&str, &str)]) -> Run {
+    /// `more` stands before the realms in the SBC's configuration.
+    fn start(name: &str, size: Size, more: &str, environment: &[(&str, &str)]) -> Run {
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lab = Lab::new(name).unwrap();
         let addresses =
             [lab.host("uac", Network::Access, 11).unwrap(), lab.host("uas", Network::Core, 12).unwrap()];
-        let sbc = Sbc::start_with(&lab, &sbc::load(), TRUNK, environment).unwrap();
+        let sbc = Sbc::start_with(&lab, &(more.to_owned() + &sbc::load()), TRUNK, environment).unwrap();
         let logs =
             ["uac", "uas"].map(|host| lab.folder().join(format!("{host}-calls.log")).display().to_string());
         let more = |log: &str| ["-trace_logs", "-log_file", log].map(str::to_owned).to_vec();
@@ -107,7 +114,7 @@ impl Run {
             more: more.concat(),
         };
         let caller = Sipp::start(&lab, "uac", "uac", &load).unwrap();
-        Run { lab, sbc, size, caller, answerer, talkers, began: Instant::now() }
+        Run { lab, sbc, size, caller, answerer, talkers, began: Instant::now(), _alone: alone }
     }
 
     /// Sleeps until this share of the load has been offered.
@@ -117,7 +124,7 @@ impl Run {
 
     /// Waits for the last call, and demands what a load without mishap shows.
     fn finish_without_a_loss(self) {
-        let Run { lab, sbc, size, mut caller, answerer, talkers, .. } = self;
+        let Run { lab, sbc, size, mut caller, answerer, talkers, _alone, .. } = self;
         let calls = u64::from(size.calls());
         caller.ended(size.lasts() + SOON * 3).unwrap();
         let all_well = Outcome { successful: calls, failed: 0 };
@@ -216,11 +223,11 @@ fn lengths(sbc: &Sbc, which: &str, calls: u64) {
 }
 
 fn plain(name: &str, size: Size) {
-    Run::start(name, size, &[]).finish_without_a_loss();
+    Run::start(name, size, "", &[]).finish_without_a_loss();
 }
 
 fn without_database(name: &str, size: Size, away: Duration) {
-    let run = Run::start(name, size, &[]);
+    let run = Run::start(name, size, "", &[]);
     run.until(0.25);
     run.sbc.database(false).unwrap();
     sleep(away);
@@ -229,12 +236,12 @@ fn without_database(name: &str, size: Size, away: Duration) {
 }
 
 fn with_a_crash(name: &str, size: Size) {
-    let mut run = Run::start(name, size, &[]);
+    let mut run = Run::start(name, size, "", &[]);
     run.until(0.5);
     let killed = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs_f64();
     run.sbc.kill().unwrap();
     run.sbc.serve(&run.lab).unwrap();
-    let Run { lab, sbc, mut caller, .. } = run;
+    let Run { lab, sbc, mut caller, _alone, .. } = run;
     caller.ended(size.lasts() + SOON * 4).unwrap();
     sbc.eventually_sql("SELECT count(*) FROM call WHERE cause IS NULL", "0", SOON * 3).unwrap();
 
@@ -291,7 +298,7 @@ fn with_a_stepped_clock(name: &str, size: Size) {
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
         ("FAKETIME_CACHE_DURATION", "1"),
     ];
-    let run = Run::start(name, size, &environment);
+    let run = Run::start(name, size, "", &environment);
     run.until(0.35);
     std::fs::write(&file, "+3600").unwrap();
     run.until(0.7);
@@ -307,6 +314,13 @@ fn with_a_stepped_clock(name: &str, size: Size) {
 fn a_load_leaves_one_exact_record_per_call_and_loses_no_packet() {
     skip_unless_possible!();
     plain("load", Size::SHORT);
+}
+
+#[test]
+fn calls_spread_over_two_signalling_and_two_media_threads_are_as_exact() {
+    skip_unless_possible!();
+    let more = "[signalling]\nshards = 2\n\n[media]\nworkers = 2\n\n";
+    Run::start("load-shards", Size::SHORT, more, &[]).finish_without_a_loss();
 }
 
 #[test]

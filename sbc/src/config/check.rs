@@ -23,14 +23,12 @@ pub(super) fn whole(file: &File) -> Result<(), Mistake> {
             "database.url is empty: write `postgres://user@host/name`, `$NAME` or `@/path`".to_owned(),
         ));
     }
-    if !(1..=256).contains(&file.media.workers) {
-        return Err((
-            0,
-            format!(
-                "media.workers is {}: write the number of threads for media, 1 to 256",
-                file.media.workers
-            ),
-        ));
+    for (key, threads) in
+        [("media.workers", file.media.workers), ("signalling.shards", file.signalling.shards)]
+    {
+        if !(1..=256).contains(&threads) {
+            return Err((0, format!("{key} is {threads}: write a number of threads, 1 to 256")));
+        }
     }
     for (name, value) in [
         ("calls", file.limits.calls),

@@ -19,6 +19,9 @@ pub struct File {
     /// Metrics and health.
     #[serde(default)]
     pub http: Http,
+    /// SIP.
+    #[serde(default)]
+    pub signalling: Signalling,
     /// The relay.
     #[serde(default)]
     pub media: Media,
@@ -75,6 +78,20 @@ pub struct Http {
 impl Default for Http {
     fn default() -> Self {
         Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+    }
+}
+
+/// `[signalling]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Signalling {
+    /// Threads; calls and registrations are spread over them.
+    pub shards: usize,
+}
+
+impl Default for Signalling {
+    fn default() -> Self {
+        Self { shards: 1 }
     }
 }
 

@@ -25,7 +25,7 @@ use sip_proxy::{ListenerSettings, PlaneSettings};
 
 pub use file::{
     AuthenticationKind, Database, DigestKind, File, Http, IdentityKind, KeepaliveKind, LimitsFile, Media,
-    Node, RealmFile, RegistrarKind,
+    Node, RealmFile, RegistrarKind, Signalling,
 };
 use text::{read_listener, read_media_address, read_range, read_target};
 
@@ -152,7 +152,8 @@ impl Settings {
         };
         let config =
             Config { node: file.node.id, realms, listeners, timers: TimerValues::default(), limits, product };
-        let plane = PlaneSettings::new(Arc::new(config), listener_settings);
+        let mut plane = PlaneSettings::new(Arc::new(config), listener_settings);
+        plane.shards = file.signalling.shards;
         let inactivity =
             (file.media.inactivity_seconds > 0).then(|| Duration::from_secs(file.media.inactivity_seconds));
         let relay = RelaySettings {

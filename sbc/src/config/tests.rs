@@ -120,6 +120,7 @@ fn a_registrar_is_told_what_it_needs() {
 #[test]
 fn numbers_that_make_no_sense_are_told() {
     told("[node]", "[media]\nworkers = 0\n[node]", 1, &["media.workers", "1 to 256"]);
+    told("[node]", "[signalling]\nshards = 300\n[node]", 1, &["signalling.shards", "1 to 256"]);
     told("[node]", "[limits]\ncalls = 0\n[node]", 1, &["limits.calls is 0"]);
     told("name = \"core\"", "name = \"core\"\nsession_seconds = 60", 16, &["RFC 4028", "90"]);
     told("name = \"core\"", "name = \"core\"\nnat_expires_seconds = 5", 16, &["nat_expires_seconds", "30"]);

@@ -5,7 +5,9 @@ pub mod notices;
 pub mod sources;
 
 use prometheus::core::Collector;
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
 use sip_engine::io::Notice;
 use sip_engine::registrar::BindingChange;
@@ -43,11 +45,11 @@ impl Metrics {
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             keep(&registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec()))?)
         };
-        let build = IntCounterVec::new(
+        let build = IntGaugeVec::new(
             Opts::new("sbc_build_info", "Always 1; the label says which version runs"),
             &["version"],
         )?;
-        keep(&registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).inc();
+        keep(&registry, build)?.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         Ok(Self {
             started: counter("sbc_calls_started_total", "INVITEs admitted")?,
             answered: counter("sbc_calls_answered_total", "Calls answered")?,

@@ -1,4 +1,5 @@
 //! A private PostgreSQL for a test, migrated, ended with it.
+#![allow(dead_code, reason = "each test program uses what it needs")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -32,6 +33,16 @@ impl Cluster {
 
     pub(crate) fn start_again(&self) {
         script("start", &self.directory).unwrap();
+    }
+
+    /// Runs SQL as an operator would.
+    pub(crate) fn psql(&self, text: &str) -> String {
+        let output = Command::new("psql")
+            .args(["-qAt", "-v", "ON_ERROR_STOP=1", &self.url, "-c", text])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// A pool on the migrated database.
