@@ -20,9 +20,9 @@ install: ## install what run and test need from Debian or Ubuntu (root), or say 
 	@tests/lab/install.sh
 
 .PHONY: run
-run: ## build, start a private PostgreSQL and the SBC, say what to do next (LISTEN=address)
+run: ## build, start a private PostgreSQL and the SBC, say what to do next (LISTEN=address, SIP_PORT, HTTP_PORT)
 	@tests/lab/install.sh run
-	@LISTEN='$(LISTEN)' deploy/dev/run.sh
+	@LISTEN='$(LISTEN)' SIP_PORT='$(SIP_PORT)' HTTP_PORT='$(HTTP_PORT)' deploy/dev/run.sh
 
 .PHONY: test
 test: ## all tests, with short versions of the long ones

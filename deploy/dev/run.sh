@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# `make run`: the SBC with a private database and a small demo, in the foreground. LISTEN=address serves other machines.
+# `make run`: the SBC with a private database and a small demo, in the foreground. LISTEN=address serves other machines;
+# SIP_PORT and HTTP_PORT move it aside where 5060 or 8080 are taken.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 listen=${LISTEN:-127.0.0.1}
+sip_port=${SIP_PORT:-5060}
+http_port=${HTTP_PORT:-8080}
 var=$PWD/var/run
 mkdir -p "$var"
 
@@ -31,7 +34,10 @@ if [[ ! -s $var/key.pem ]]; then
 fi
 DATABASE_URL=$(deploy/dev/postgres.sh start "$var")
 export DATABASE_URL
-sed -e "s|@LISTEN@|$listen|g" -e "s|@VAR@|$var|g" -e "s|@DATABASE_URL@|$DATABASE_URL|g" deploy/dev/sbc.toml.in >"$var/sbc.toml"
+fill() {
+    sed -e "s|@LISTEN@|$listen|g" -e "s|@SIP@|$sip_port|g" -e "s|@TLS@|$((sip_port + 1))|g" -e "s|@HTTP@|$http_port|g" -e "s|@VAR@|$var|g" "$1"
+}
+fill deploy/dev/sbc.toml.in >"$var/sbc.toml"
 "$program" migrate --config "$var/sbc.toml"
 # The seed is idempotent: a second run continues with the same data.
 psql -q -v ON_ERROR_STOP=1 "$DATABASE_URL" -v listen="$listen" -f deploy/dev/seed.sql
@@ -39,5 +45,14 @@ psql -q -v ON_ERROR_STOP=1 "$DATABASE_URL" -v listen="$listen" -f deploy/dev/see
 # In the background so that a signal reaches the trap at once.
 "$program" serve --config "$var/sbc.toml" &
 sbc_pid=$!
-sed -e "s|@LISTEN@|$listen|g" deploy/dev/welcome.txt
+until curl -sf -o /dev/null "http://$listen:$http_port/readyz"; do
+    if ! kill -0 "$sbc_pid" 2>/dev/null; then
+        wait "$sbc_pid" || true
+        sbc_pid=
+        echo "The SBC did not start; why stands above. A taken port: make run SIP_PORT=5070 HTTP_PORT=8081" >&2
+        exit 1
+    fi
+    sleep 0.1
+done
+fill deploy/dev/welcome.txt
 wait "$sbc_pid"
