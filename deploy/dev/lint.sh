@@ -27,7 +27,7 @@ tool() {
 # and the state of the code says nothing about it, so that is told and is no failure.
 advisories() {
     if ! cargo deny fetch db >/dev/null 2>&1; then
-        if ! compgen -G "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs/*" >/dev/null; then
+        if ! compgen -G "${CARGO_HOME:-$HOME/.cargo}/advisory-dbs/*/.git" >/dev/null; then
             echo "NOT CHECKED: the advisory database can't be fetched and there is no copy of it"
             return 0
         fi
