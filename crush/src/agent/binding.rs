@@ -1,0 +1,115 @@
+//! Binding requests and responses: checks, consent, discovery (docs/crush.md §5, RFC 8445 §7).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::generation::Credentials;
+use super::{Agent, SocketId};
+use crate::description::reflexive_priority;
+use crate::find::Answer;
+use crate::stun::{
+    Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Method, Outgoing, PRIORITY, USE_CANDIDATE,
+};
+
+/// ROLE CONFLICT (RFC 8445 §7.3.1.1).
+const ROLE_CONFLICT: u16 = 487;
+
+impl Agent {
+    /// A check, or a consent request, which looks the same.
+    pub(super) fn check(&self, transaction: u128, nominate: bool, theirs: &Credentials) -> Vec<u8> {
+        let role = if self.controlling { ICE_CONTROLLING } else { ICE_CONTROLLED };
+        let request = Outgoing::new(Method::Binding, Class::Request, transaction)
+            .username(&theirs.ufrag, &self.generation.ours.ufrag)
+            .with(PRIORITY, &reflexive_priority().to_be_bytes())
+            .with(role, &self.tiebreaker.to_be_bytes());
+        let request = if nominate { request.with(USE_CANDIDATE, &[]) } else { request };
+        request.sealed(&theirs.key)
+    }
+
+    pub(super) fn binding_request(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddr,
+        message: &Incoming<'_>,
+        now: Duration,
+    ) {
+        let ours = self.generation.ours.key.clone();
+        let named = message.username().is_some_and(|username| self.generation.is_for_us(&username));
+        if !named || !message.authentic(&ours) {
+            self.refused.unauthentic += 1;
+            return;
+        }
+        let transaction = message.transaction();
+        if self.is_conflict(message) {
+            let bytes = Outgoing::new(Method::Binding, Class::Error, transaction)
+                .error_code(ROLE_CONFLICT)
+                .sealed(&ours);
+            return self.transmit(socket, from, bytes);
+        }
+        let bytes =
+            Outgoing::new(Method::Binding, Class::Success, transaction).mapped_address(from).sealed(&ours);
+        self.transmit(socket, from, bytes);
+        if let Some(link) = &mut self.link {
+            if link.is(socket, from) {
+                link.live.sign(now);
+                link.sent(false, now);
+            }
+            return;
+        }
+        let nominates = message.value(USE_CANDIDATE).is_some();
+        self.generation.finder.asked(socket, from, nominates, now);
+    }
+
+    /// RFC 8445 §7.3.1.1: the greater tiebreaker keeps its role; `true` if the peer must change.
+    fn is_conflict(&mut self, message: &Incoming<'_>) -> bool {
+        let role = if self.controlling { ICE_CONTROLLING } else { ICE_CONTROLLED };
+        let Some(theirs) = message.long(role) else {
+            return false;
+        };
+        let keeps = (self.tiebreaker >= theirs) == self.controlling;
+        if !keeps {
+            self.controlling = !self.controlling;
+            self.generation.finder.set_controlling(self.controlling);
+        }
+        keeps
+    }
+
+    pub(super) fn binding_response(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddr,
+        message: &Incoming<'_>,
+        now: Duration,
+    ) {
+        if message.class() == Class::Indication {
+            return;
+        }
+        if message.class() == Class::Success
+            && (self.relay_answered(message, now) || self.gathering_answered(socket, message, now))
+        {
+            return;
+        }
+        let transaction = message.transaction();
+        let link_waits = self.link.as_ref().is_some_and(|link| link.is_outstanding(transaction));
+        if !link_waits && !self.generation.finder.is_outstanding(transaction) {
+            self.refused.unexpected += 1;
+            return;
+        }
+        if !self.generation.theirs.as_ref().is_some_and(|theirs| message.authentic(&theirs.key)) {
+            self.refused.unauthentic += 1;
+            return;
+        }
+        if message.class() == Class::Error {
+            if message.error_code() == Some(ROLE_CONFLICT) && !link_waits {
+                self.controlling = !self.controlling;
+                self.generation.finder.conflict(transaction, self.controlling);
+            }
+            return;
+        }
+        let taken = match &mut self.link {
+            Some(link) if link_waits => link.is(socket, from) && link.answered(transaction, now),
+            _ => self.generation.finder.answered(transaction, socket, from, now) == Answer::Taken,
+        };
+        self.refused.unexpected += u64::from(!taken);
+    }
+}

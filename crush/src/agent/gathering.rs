@@ -1,0 +1,395 @@
+//! Candidates: found, told, heard (docs/crush.md §3 and §4); and a new generation when the old one is of no use (§9).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::generation::{Credentials, Measure};
+use super::{Agent, Event, Output, SocketId, Wanted};
+use crate::description::{Candidate, CandidateKind, DISCOVERED, Fragment, HOST, MAPPING, Policy, priority};
+use crate::find::Finding;
+use crate::gather::Discovery;
+use crate::media::Kind;
+use crate::stun::{CHANGE_REQUEST, Class, Incoming, Method, Outgoing};
+
+/// The first INFO waits so long for discovery.
+const TRICKLE_WAIT: Duration = Duration::from_millis(100);
+/// Retransmissions of a measurement.
+const MEASURE_RTO: Duration = Duration::from_millis(200);
+/// Transmissions of it.
+const MEASURES: u32 = 4;
+/// The relay is silent for so long while spraying: a limiter has struck.
+const STRUCK: Duration = Duration::from_millis(500);
+
+impl Agent {
+    /// Begins to gather as soon as the SBC has said that it takes part.
+    pub(super) fn gather(&mut self, now: Duration) {
+        let (Some(support), Some(first)) = (&self.support, self.streams.first()) else {
+            return;
+        };
+        if self.policy() == Policy::Relay || !self.generation.candidates.is_empty() {
+            return;
+        }
+        let (socket, local) = (first.setup.socket, first.setup.local);
+        let server = support.servers.iter().copied().find(|server| server.is_ipv4() == local.is_ipv4());
+        self.add_candidate(local, CandidateKind::Host, HOST);
+        if let Some(mapped) = self.mapped {
+            self.router_mapped(mapped, now);
+        }
+        if let Some(server) = server {
+            self.generation.discovery = Some(Discovery::new(socket, local, server, &mut self.random, now));
+            self.want(Wanted::Filtering);
+        }
+        self.trickle_soon(now);
+    }
+
+    fn want(&mut self, wanted: Wanted) {
+        self.wanted.push_back(wanted);
+        self.outputs.push_back(Output::OpenSocket);
+    }
+
+    pub(super) fn socket_opened(&mut self, socket: SocketId, _local: SocketAddr, now: Duration) {
+        let wanted = self.wanted.pop_front();
+        // What it was for may be over.
+        if self.link.is_some() || wanted.is_none() {
+            return self.outputs.push_back(Output::CloseSocket(socket));
+        }
+        self.spent.sockets += 1;
+        self.generation.extra.push(socket);
+        match wanted {
+            Some(Wanted::Filtering) => {
+                if let Some(discovery) = &mut self.generation.discovery {
+                    discovery.probe_with(socket, &mut self.random, now);
+                }
+            }
+            Some(Wanted::Spray) => self.generation.finder.socket(socket),
+            Some(Wanted::Measure) | None => {
+                let transaction = self.random.transaction();
+                self.generation.measure = Some(Measure { socket, transaction, sent: 0, next: now });
+            }
+        }
+    }
+
+    fn add_candidate(&mut self, address: SocketAddr, kind: CandidateKind, preference: u8) {
+        if self.generation.candidates.iter().any(|known| known.address == address) {
+            return;
+        }
+        let local = self.streams.first().map(|stream| stream.setup.local);
+        let foundation = (self.generation.candidates.len() + 1).to_string();
+        self.generation.candidates.push(Candidate {
+            foundation,
+            priority: priority(preference, u16::MAX),
+            address,
+            kind,
+            related: local.filter(|_| kind == CandidateKind::ServerReflexive),
+        });
+    }
+
+    /// A server saw the first stream's socket under this address.
+    pub(super) fn seen_as(&mut self, address: SocketAddr, now: Duration) {
+        if self.generation.candidates.is_empty() {
+            return;
+        }
+        self.generation.finder.seen_as(address);
+        // A relay on another address than the discovery service sees another port behind a symmetric NAT: of no use to anybody.
+        let known = |candidate: &Candidate| {
+            candidate.kind == CandidateKind::ServerReflexive && candidate.address.ip() == address.ip()
+        };
+        if !self.generation.candidates.iter().any(known) {
+            self.add_candidate(address, CandidateKind::ServerReflexive, DISCOVERED);
+            self.trickle_soon(now);
+        }
+    }
+
+    /// The router forwards this address to the first stream's socket.
+    pub(super) fn router_mapped(&mut self, address: SocketAddr, now: Duration) {
+        self.mapped = Some(address);
+        self.add_candidate(address, CandidateKind::ServerReflexive, MAPPING);
+        self.trickle_soon(now);
+    }
+
+    pub(super) fn discover(&mut self, now: Duration) {
+        if self.link.is_some() {
+            return;
+        }
+        while let Some(ask) = self.generation.discovery.as_mut().and_then(|discovery| discovery.due(now)) {
+            // Retransmissions are paced as what they repeat: a flow that may not exist yet.
+            if !self.generation.finder.pace.take(true, now) {
+                break;
+            }
+            if let Some(discovery) = &mut self.generation.discovery {
+                discovery.sent(ask.transaction, now);
+            }
+            let request = Outgoing::new(Method::Binding, Class::Request, ask.transaction);
+            let request = if ask.change == 0 {
+                request
+            } else {
+                request.with(CHANGE_REQUEST, &ask.change.to_be_bytes())
+            };
+            self.transmit(ask.socket, ask.to, request.plain());
+        }
+        self.learn(now);
+        self.measure(now);
+    }
+
+    /// Takes over what discovery knows.
+    fn learn(&mut self, now: Duration) {
+        let Some(discovery) = &self.generation.discovery else {
+            return;
+        };
+        let over = discovery.is_over(now);
+        let probe = discovery.probe();
+        let (mapped, mapping_known) = (discovery.mapped(), discovery.knows_mapping());
+        let behaviour = discovery.behaviour();
+        if let Some(mapped) = mapped {
+            self.seen_as(mapped, now);
+        }
+        if (mapping_known || over) && self.generation.nat != behaviour {
+            if self.generation.nat.is_none() {
+                self.generation.finder.measured();
+            }
+            self.generation.nat = behaviour;
+            self.nats_known(now);
+            self.trickle_soon(now);
+        }
+        if over {
+            self.generation.discovery = None;
+            if let Some(probe) = probe {
+                self.close(probe);
+            }
+            self.trickle_soon(now);
+        }
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        if let Some(place) = self.generation.extra.iter().position(|known| *known == socket) {
+            self.generation.extra.swap_remove(place);
+            self.outputs.push_back(Output::CloseSocket(socket));
+        }
+    }
+
+    fn nats_known(&mut self, now: Duration) {
+        if let (Some(mine), Some(theirs)) = (self.generation.nat, self.generation.their_nat) {
+            self.generation.finder.nats(mine, theirs, now);
+        }
+    }
+
+    /// Asks for the newest port once more.
+    fn measure(&mut self, now: Duration) {
+        let local = self.streams.first().map(|stream| stream.setup.local);
+        let servers = self.support.as_ref().map(|support| &support.servers);
+        let server = servers.zip(local).and_then(|(servers, local)| {
+            servers.iter().copied().find(|server| server.is_ipv4() == local.is_ipv4())
+        });
+        let (Some(measure), Some(server)) = (&mut self.generation.measure, server) else {
+            return;
+        };
+        if now < measure.next {
+            return;
+        }
+        if measure.sent == MEASURES {
+            self.generation.measure = None;
+            return;
+        }
+        if !self.generation.finder.pace.take(true, now) {
+            measure.next = self.generation.finder.pace.ready(true);
+            return;
+        }
+        measure.next = now + MEASURE_RTO * (1 << measure.sent);
+        measure.sent += 1;
+        let (socket, transaction) = (measure.socket, measure.transaction);
+        let bytes = Outgoing::new(Method::Binding, Class::Request, transaction).plain();
+        self.transmit(socket, server, bytes);
+    }
+
+    /// Whether a response belongs to discovery or measuring.
+    pub(super) fn gathering_answered(
+        &mut self,
+        socket: SocketId,
+        message: &Incoming<'_>,
+        now: Duration,
+    ) -> bool {
+        if let Some(discovery) = &mut self.generation.discovery
+            && discovery.answer(socket, message, &mut self.random, now)
+        {
+            return true;
+        }
+        let Some(measure) = self.generation.measure else {
+            return false;
+        };
+        if measure.transaction != message.transaction() || measure.socket != socket {
+            return false;
+        }
+        self.generation.measure = None;
+        if let (Some(mapped), Some(nat)) = (message.mapped_address(), &mut self.generation.nat) {
+            nat.last = mapped.port();
+            self.generation.finder.measured();
+            self.generation.finder.socket(socket);
+            self.nats_known(now);
+            self.trickle_soon(now);
+        }
+        true
+    }
+
+    pub(super) fn gathering_timeout(&self) -> Option<Duration> {
+        if self.link.is_some() {
+            return None;
+        }
+        let leave = self.generation.finder.pace.ready(true);
+        let discovery =
+            self.generation.discovery.as_ref().and_then(Discovery::timeout).map(|at| at.max(leave));
+        let measure = self.generation.measure.map(|measure| measure.next);
+        let trickle = self.generation.trickle_at.filter(|_| self.confirmed);
+        [discovery, measure, trickle].into_iter().flatten().min()
+    }
+
+    pub(super) fn trickle_soon(&mut self, now: Duration) {
+        if self.generation.candidates.is_empty() {
+            return;
+        }
+        let complete = self.generation.discovery.as_ref().is_none_or(Discovery::knows_mapping);
+        let at = if complete { now } else { now + TRICKLE_WAIT };
+        let known = self.generation.trickle_at;
+        self.generation.trickle_at = Some(known.map_or(at, |known| known.min(at)));
+    }
+
+    pub(super) fn trickle(&mut self, now: Duration) {
+        if !self.confirmed || self.generation.trickle_at.is_none_or(|at| now < at) {
+            return;
+        }
+        self.generation.trickle_at = None;
+        if self.policy() == Policy::Relay {
+            return;
+        }
+        let mut candidates = self.generation.candidates.clone();
+        if !self.config.show_hosts {
+            candidates.retain(|candidate| candidate.kind != CandidateKind::Host);
+            candidates.iter_mut().for_each(|candidate| candidate.related = None);
+        }
+        let media = match self.streams.first().map(|stream| stream.setup.kind) {
+            Some(Kind::Video) => "video",
+            _ => "audio",
+        };
+        let fragment = Fragment {
+            ufrag: self.generation.ours.ufrag.clone(),
+            pwd: self.generation.ours.pwd.clone(),
+            nats: self.generation.nat.into_iter().collect(),
+            candidates,
+            ended: self.generation.discovery.is_none(),
+        };
+        let text = fragment.write(media);
+        if text != self.generation.trickled {
+            self.generation.trickled.clone_from(&text);
+            self.outputs.push_back(Output::Trickle(text));
+        }
+    }
+
+    /// What the peer said.
+    pub(super) fn trickled(&mut self, fragment: &str, now: Duration) {
+        let Some(fragment) = Fragment::read(fragment) else {
+            self.refused.malformed += 1;
+            return;
+        };
+        if self.policy() == Policy::Relay || self.old_theirs.contains(&fragment.ufrag) {
+            return;
+        }
+        let known = self.generation.theirs.as_ref().map(|theirs| theirs.ufrag.clone());
+        match known {
+            Some(known) if known != fragment.ufrag => {
+                // The peer began anew (another network, or its path died).
+                self.return_all(crate::stun::handoff::Reason::Network, false, now);
+                self.begin_generation(now);
+                self.gather(now);
+                self.generation.theirs = Some(Credentials::new(&fragment.ufrag, &fragment.pwd));
+            }
+            Some(_) => {}
+            None => self.generation.theirs = Some(Credentials::new(&fragment.ufrag, &fragment.pwd)),
+        }
+        let ipv6 = self.streams.first().is_some_and(|stream| stream.setup.local.is_ipv6());
+        if let Some(nat) = fragment.nats.into_iter().find(|nat| nat.ipv6 == ipv6) {
+            self.generation.their_nat = Some(nat);
+            self.nats_known(now);
+        }
+        self.generation.finder.remotes(&fragment.candidates);
+    }
+
+    /// New credentials, nothing known of the peer.
+    pub(super) fn begin_generation(&mut self, now: Duration) {
+        self.old_theirs.extend(self.generation.theirs.take().map(|theirs| theirs.ufrag));
+        for socket in std::mem::take(&mut self.generation.extra) {
+            self.outputs.push_back(Output::CloseSocket(socket));
+        }
+        self.spent.probes += self.generation.finder.probes();
+        self.spent.flows += self.generation.finder.pace.made();
+        let setups: Vec<_> = self.streams.iter().map(|stream| stream.setup).collect();
+        let temper = self.generation.finder.pace.temper();
+        self.generation =
+            Self::generation(&self.config, self.controlling, &setups, temper, &mut self.random, now);
+        self.link = None;
+        self.restarted = now;
+    }
+
+    /// The local address changed (docs/crush.md §9).
+    pub(super) fn network_changed(&mut self, sockets: &[(SocketId, SocketAddr)], now: Duration) {
+        for (place, (socket, local)) in sockets.iter().enumerate().take(self.streams.len()) {
+            self.streams[place].setup.socket = *socket;
+            self.streams[place].setup.local = *local;
+            self.warmth[place].begin(now);
+        }
+        self.mapped = None;
+        // First the relay learns the new address, then the peer hears of it.
+        self.keep_relay_warm(now);
+        self.return_all(crate::stun::handoff::Reason::Network, true, now);
+        self.retry(now);
+        self.begin_generation(now);
+        self.gather(now);
+    }
+
+    /// Runs the search.
+    pub(super) fn find(&mut self, now: Duration) {
+        if self.link.is_some() || self.policy() == Policy::Relay {
+            return;
+        }
+        if self.generation.finder.is_spraying()
+            && self.generation.finder.pace.temper() != crate::description::Temper::Stealth
+            && self.relay_heard.is_some_and(|heard| now >= heard + STRUCK)
+        {
+            self.relay_heard = None;
+            self.generation.finder.pace.slow_down(now);
+            self.event(Event::SlowedDown(self.generation.finder.pace.temper()));
+        }
+        while let Some(theirs) = self.generation.theirs.clone()
+            && let Some(send) = self.generation.finder.poll(&mut self.random, now)
+        {
+            let bytes = self.check(send.transaction, send.nominate, &theirs);
+            self.transmit(send.socket, send.to, bytes);
+        }
+        while let Some(finding) = self.generation.finder.finding() {
+            match finding {
+                Finding::Part(part) => {
+                    let temper = self.generation.finder.pace.temper();
+                    self.event(Event::Probing { temper, part });
+                }
+                Finding::Sockets(count) => (0..count).for_each(|_| self.want(Wanted::Spray)),
+                Finding::Measure => self.want(Wanted::Measure),
+                Finding::Found { socket, remote, round_trip } => {
+                    self.found(socket, remote, round_trip, now);
+                    break;
+                }
+                Finding::GaveUp(part) => {
+                    for socket in std::mem::take(&mut self.generation.extra) {
+                        self.outputs.push_back(Output::CloseSocket(socket));
+                    }
+                    self.event(Event::GaveUp(part));
+                }
+            }
+        }
+    }
+
+    pub(super) fn finding_timeout(&self) -> Option<Duration> {
+        if self.link.is_some() || self.policy() == Policy::Relay {
+            return None;
+        }
+        self.generation.theirs.as_ref()?;
+        self.generation.finder.timeout()
+    }
+}

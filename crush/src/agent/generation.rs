@@ -1,0 +1,96 @@
+//! What holds between two endpoints from one set of credentials to the next (docs/crush.md §4 and §9).
+
+use std::time::Duration;
+
+use super::io::SocketId;
+use crate::description::{Candidate, NatBehaviour};
+use crate::find::Finder;
+use crate::gather::Discovery;
+use crate::handoff::Window;
+use crate::random::Random;
+use crate::stun::Key;
+
+/// One side's credentials.
+#[derive(Debug, Clone)]
+pub(super) struct Credentials {
+    pub(super) ufrag: String,
+    pub(super) pwd: String,
+    pub(super) key: Key,
+}
+
+impl Credentials {
+    pub(super) fn new(ufrag: &str, pwd: &str) -> Self {
+        Self { ufrag: ufrag.to_owned(), pwd: pwd.to_owned(), key: Key::new(pwd) }
+    }
+
+    /// 48 and 144 random bits (RFC 8445 §5.3 asks for 24 and 128).
+    pub(super) fn random(random: &mut Random) -> Self {
+        Self::new(&random.token(8), &random.token(24))
+    }
+}
+
+/// Measuring the newest port once more.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Measure {
+    pub(super) socket: SocketId,
+    pub(super) transaction: u128,
+    pub(super) sent: u32,
+    pub(super) next: Duration,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Generation {
+    pub(super) ours: Credentials,
+    pub(super) theirs: Option<Credentials>,
+    pub(super) finder: Finder,
+    pub(super) discovery: Option<Discovery>,
+    pub(super) nat: Option<NatBehaviour>,
+    pub(super) their_nat: Option<NatBehaviour>,
+    pub(super) candidates: Vec<Candidate>,
+    pub(super) trickled: String,
+    pub(super) trickle_at: Option<Duration>,
+    pub(super) measure: Option<Measure>,
+    /// Sockets that the application opened for it.
+    pub(super) extra: Vec<SocketId>,
+    /// CRUSH-SEQUENCE: requests and indications sent, the highest request taken.
+    pub(super) requests: u32,
+    pub(super) indications: u32,
+    pub(super) highest: u32,
+    /// Indications taken by the relay, and on the direct path: test packets come on both.
+    pub(super) relay_window: Window,
+    pub(super) direct_window: Window,
+    pub(super) last_response: Option<(u128, Vec<u8>)>,
+}
+
+impl Generation {
+    pub(super) fn new(ours: Credentials, finder: Finder) -> Self {
+        Self {
+            ours,
+            theirs: None,
+            finder,
+            discovery: None,
+            nat: None,
+            their_nat: None,
+            candidates: Vec::new(),
+            trickled: String::new(),
+            trickle_at: None,
+            measure: None,
+            extra: Vec::new(),
+            requests: 0,
+            indications: 0,
+            highest: 0,
+            relay_window: Window::default(),
+            direct_window: Window::default(),
+            last_response: None,
+        }
+    }
+
+    /// USERNAME of a request to us: `ours:theirs`, the second part as far as it is known.
+    pub(super) fn is_for_us(&self, username: &str) -> bool {
+        let Some((receiver, sender)) = username.split_once(':') else {
+            return false;
+        };
+        receiver == self.ours.ufrag && self.theirs.as_ref().is_none_or(|theirs| theirs.ufrag == sender)
+    }
+}

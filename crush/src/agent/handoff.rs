@@ -1,0 +1,288 @@
+//! HANDOFF messages: what the peer asks for, and the answers to what we asked (docs/crush.md §7).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::io::Direction;
+use super::switching::MOST_COPIES;
+use super::{Agent, Event, SocketId, StreamId};
+use crate::description::Policy;
+use crate::handoff::{Outstanding, Purpose, Retry};
+use crate::media::{Kind, Path};
+use crate::stun::handoff::{
+    Condition, Figures, Indication, Mode, Move, Reason, Request, Switch, Target, read_switches, write_error,
+    write_success,
+};
+use crate::stun::{Class, Incoming};
+
+const MALFORMED: u16 = 400;
+const FORBIDDEN: u16 = 403;
+const UNKNOWN_STREAM: u16 = 404;
+const TOO_EARLY: u16 = 425;
+const STALE: u16 = 438;
+
+impl Agent {
+    pub(super) fn handoff_message(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddr,
+        message: &Incoming<'_>,
+        now: Duration,
+    ) {
+        let direct = self.link.as_ref().is_some_and(|link| link.is(socket, from));
+        let relayed =
+            self.streams.iter().any(|stream| stream.setup.socket == socket && stream.relay == Some(from));
+        if !direct && !relayed {
+            self.refused.stray += 1;
+            return;
+        }
+        match message.class() {
+            Class::Success | Class::Error => return self.handoff_response(message, now),
+            Class::Request | Class::Indication => {}
+        }
+        let named = message.username().is_some_and(|username| self.generation.is_for_us(&username));
+        if !named || !message.authentic(&self.generation.ours.key) || self.generation.theirs.is_none() {
+            self.refused.unauthentic += 1;
+            return;
+        }
+        let path = if direct { Path::Direct } else { Path::Relay };
+        if message.class() == Class::Indication {
+            return self.indication(path, message, now);
+        }
+        let transaction = message.transaction();
+        let response = match &self.generation.last_response {
+            Some((known, response)) if *known == transaction => {
+                self.refused.replayed += 1;
+                response.clone()
+            }
+            _ => {
+                let result = self.obey(path, message, now);
+                let key = &self.generation.ours.key;
+                match result {
+                    Ok(switches) => {
+                        let response = write_success(transaction, &switches, key);
+                        self.generation.last_response = Some((transaction, response.clone()));
+                        response
+                    }
+                    Err(code) => write_error(transaction, code, key),
+                }
+            }
+        };
+        if direct && let Some(link) = &mut self.link {
+            link.live.sign(now);
+        }
+        self.transmit(socket, from, response);
+    }
+
+    /// Does what the request asks, or says why not.
+    fn obey(&mut self, path: Path, message: &Incoming<'_>, now: Duration) -> Result<Vec<Switch>, u16> {
+        let request = Request::read(message).ok_or(MALFORMED)?;
+        if request.sequence <= self.generation.highest {
+            self.refused.replayed += 1;
+            return Err(STALE);
+        }
+        if request.moves.iter().any(|one| usize::from(one.stream) >= self.streams.len()) {
+            return Err(UNKNOWN_STREAM);
+        }
+        match request.target {
+            Target::Path(Path::Relay) => {
+                self.generation.highest = request.sequence;
+                self.return_all(request.reason, false, now);
+                Ok(Vec::new())
+            }
+            Target::Both(time) => {
+                if self.link.is_none() {
+                    return Err(TOO_EARLY);
+                }
+                self.generation.highest = request.sequence;
+                let until = now + time.min(MOST_COPIES);
+                self.streams.iter_mut().filter(|stream| stream.is_audio()).for_each(|stream| {
+                    stream.outgoing.copy_until(until);
+                });
+                self.copy_tests_until(until);
+                Ok(Vec::new())
+            }
+            Target::Path(Path::Direct) => {
+                if path != Path::Direct || self.link.is_none() {
+                    return Err(TOO_EARLY);
+                }
+                let moves = if request.moves.is_empty() { self.all_moves() } else { request.moves };
+                if moves.iter().any(|one| !self.may_leave(one.stream)) {
+                    return Err(FORBIDDEN);
+                }
+                self.generation.highest = request.sequence;
+                Ok(moves.iter().map(|one| self.order(one, now)).collect())
+            }
+        }
+    }
+
+    fn order(&mut self, one: &Move, now: Duration) -> Switch {
+        let sending = &mut self.streams[usize::from(one.stream)];
+        let at = sending.outgoing.order(one, now);
+        let ssrc = sending.outgoing.ssrc();
+        if sending.outgoing.is_direct() {
+            self.handed_off_sending(StreamId(one.stream), at);
+        }
+        Switch { stream: one.stream, at, ssrc }
+    }
+
+    /// Whether policy lets a stream leave the relay.
+    pub(super) fn may_leave(&self, stream: u8) -> bool {
+        let kind = self.streams.get(usize::from(stream)).map(|stream| stream.setup.kind);
+        match self.policy() {
+            Policy::Direct => kind.is_some(),
+            Policy::VideoOnly => kind == Some(Kind::Video),
+            Policy::Relay => false,
+        }
+    }
+
+    /// The moves that we ask for: audio softly, video at a key frame.
+    pub(super) fn all_moves(&self) -> Vec<Move> {
+        let limit = Duration::from_secs(2);
+        let moves = self.streams.iter().zip(0u8..).map(|(stream, index)| {
+            let (condition, mode) = match stream.setup.kind {
+                Kind::Audio => {
+                    let overlap = stream.depth().max(Duration::from_millis(100));
+                    (Condition::Now, self.config.audio_mode.unwrap_or(Mode::Soft(overlap)))
+                }
+                Kind::Video => (Condition::KeyFrame, Mode::Hard),
+            };
+            let (kind, ssrc) = (stream.setup.kind, stream.ssrc.unwrap_or(0));
+            Move { stream: index, kind, ssrc, condition, mode, limit }
+        });
+        moves.filter(|one| self.may_leave(one.stream)).collect()
+    }
+
+    fn indication(&mut self, path: Path, message: &Incoming<'_>, now: Duration) {
+        let Some((sequence, indication)) = Indication::read(message) else {
+            self.refused.malformed += 1;
+            return;
+        };
+        let window = match path {
+            Path::Relay => &mut self.generation.relay_window,
+            Path::Direct => &mut self.generation.direct_window,
+        };
+        if !window.take(sequence) {
+            self.refused.replayed += 1;
+            return;
+        }
+        if let Indication::Test { number, clock } = indication {
+            let transit = now.as_secs_f64() * 1000.0 - f64::from(clock);
+            self.tests.arrived(path, i64::from(number), transit, now);
+        }
+        if path == Path::Direct
+            && let Some(link) = &mut self.link
+        {
+            link.live.silence(now);
+        }
+    }
+
+    fn handoff_response(&mut self, message: &Incoming<'_>, now: Duration) {
+        let transaction = message.transaction();
+        let Some(request) = self.request.take_if(|request| request.transaction == transaction) else {
+            self.refused.unexpected += 1;
+            return;
+        };
+        if !message.authentic(&request.key) {
+            self.refused.unauthentic += 1;
+            self.request = Some(request);
+            return;
+        }
+        match (&request.purpose, message.class()) {
+            (Purpose::Handoff(moves), Class::Success) => {
+                let switches = read_switches(message);
+                self.moved(moves, &switches, now);
+            }
+            (Purpose::Handoff(_), _) => self.handoff_failed(now),
+            (Purpose::Compare(_), Class::Error) => self.handoff_failed(now),
+            (Purpose::Compare(_) | Purpose::Return, _) => {}
+        }
+    }
+
+    /// The peer sends directly from now on, or when its condition comes true.
+    fn moved(&mut self, moves: &[Move], switches: &[Switch], now: Duration) {
+        for one in moves {
+            let place = usize::from(one.stream);
+            let switch = switches.iter().find(|switch| switch.stream == one.stream);
+            if let Some(switch) = switch.filter(|switch| switch.ssrc != 0)
+                && self.streams[place].ssrc.is_none()
+            {
+                self.streams[place].ssrc = Some(switch.ssrc);
+            }
+            self.streams[place].direct_since = Some(now);
+            let at = switch.and_then(|switch| switch.at);
+            let stream = StreamId(one.stream);
+            self.event(Event::HandedOff { stream, direction: Direction::Receiving, at });
+        }
+        self.now_direct(now);
+    }
+
+    pub(super) fn handed_off_sending(&mut self, stream: StreamId, at: Option<u16>) {
+        self.event(Event::HandedOff { stream, direction: Direction::Sending, at });
+        self.show_direct();
+    }
+
+    /// Sends a request; one that is still open is given up for it.
+    pub(super) fn ask(
+        &mut self,
+        target: Target,
+        reason: Reason,
+        moves: Vec<Move>,
+        figures: Option<Figures>,
+        now: Duration,
+    ) {
+        let Some(theirs) = self.generation.theirs.clone() else {
+            return;
+        };
+        self.generation.requests += 1;
+        let sequence = self.generation.requests;
+        let purpose = match target {
+            Target::Path(Path::Direct) => Purpose::Handoff(moves.clone()),
+            Target::Path(Path::Relay) => Purpose::Return,
+            Target::Both(time) => Purpose::Compare(now + time),
+        };
+        let transaction = self.random.transaction();
+        let bytes = Request { sequence, target, reason, moves, figures }.write(
+            transaction,
+            &theirs.ufrag,
+            &self.generation.ours.ufrag,
+            &theirs.key,
+        );
+        self.request = Some(Outstanding::new(transaction, bytes, purpose, theirs.key, now));
+    }
+
+    pub(super) fn retry(&mut self, now: Duration) {
+        while let Some(request) = &mut self.request {
+            match request.retry(now) {
+                Retry::Wait => return,
+                Retry::Failed => {
+                    let purpose = request.purpose.clone();
+                    self.request = None;
+                    if !matches!(purpose, Purpose::Return) {
+                        self.handoff_failed(now);
+                    }
+                    return;
+                }
+                Retry::Send => {
+                    let bytes = request.bytes.clone();
+                    let by_relay = match request.purpose {
+                        Purpose::Handoff(_) => false,
+                        Purpose::Return => true,
+                        Purpose::Compare(_) => {
+                            !self.streams.iter().any(|stream| stream.direct_since.is_some())
+                        }
+                    };
+                    let by_direct = !(by_relay && matches!(request.purpose, Purpose::Compare(_)));
+                    if by_relay {
+                        self.by_relay(bytes.clone(), now);
+                    }
+                    if by_direct && let Some(link) = &mut self.link {
+                        link.sent(false, now);
+                        let (socket, remote) = (link.socket, link.remote);
+                        self.transmit(socket, remote, bytes);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! What goes into an agent and what comes out.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::description::{Policy, Temper};
+pub use crate::find::Part;
+pub use crate::handoff::Marks;
+use crate::media::{Kind, Path};
+use crate::stun::handoff::{Figures, Mode, Reason};
+
+/// A socket of the application's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SocketId(pub u32);
+
+/// An m-line, counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct StreamId(pub u8);
+
+/// Settings of one call.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Pace of new flows.
+    pub temper: Temper,
+    /// New flows a second that the application grants this call, besides the temper's bound.
+    pub limit: Option<f64>,
+    /// Sockets that the birthday method may use.
+    pub most_sockets: usize,
+    /// How audio moves. `None`: softly, with an overlap of the playout delay.
+    pub audio_mode: Option<Mode>,
+    /// A direct path slower than the relay by more than this is not taken.
+    pub slowest: Duration,
+    /// Host candidates are shown to the peer.
+    pub show_hosts: bool,
+    /// The media keys passed from endpoint to endpoint: a direct call is secured.
+    pub end_to_end_keys: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            temper: Temper::Fast,
+            limit: None,
+            most_sockets: 256,
+            audio_mode: None,
+            slowest: Duration::from_millis(40),
+            show_hosts: true,
+            end_to_end_keys: false,
+        }
+    }
+}
+
+/// One m-line, as the application set it up.
+#[derive(Debug, Clone, Copy)]
+pub struct StreamSetup {
+    /// What it carries.
+    pub kind: Kind,
+    /// RTP clock, Hz.
+    pub clock_rate: u32,
+    /// Samples in a packet (audio; ignored for video).
+    pub frame: u32,
+    /// Its RTP socket.
+    pub socket: SocketId,
+    /// Where that is bound; an address of an interface, not the unspecified one.
+    pub local: SocketAddr,
+}
+
+/// What the application tells an agent.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// A description came from the SBC: its text, and per m-line where RTP is to be sent (`None`: refused or on hold
+    /// without an address).
+    Description {
+        /// The whole SDP, or its session-level part.
+        sdp: &'a str,
+        /// By m-line.
+        relays: &'a [Option<SocketAddr>],
+    },
+    /// The dialog is confirmed: INFO may be sent.
+    Confirmed,
+    /// The body of an INFO with Info-Package trickle-ice.
+    Trickle(&'a str),
+    /// A datagram on any socket that the agent knows.
+    Datagram {
+        /// Where it arrived.
+        socket: SocketId,
+        /// Whence.
+        from: SocketAddr,
+        /// What.
+        bytes: &'a [u8],
+    },
+    /// An RTP packet that the application sends (encrypted already, if it is to be).
+    Media {
+        /// On which m-line.
+        stream: StreamId,
+        /// The packet.
+        packet: &'a [u8],
+        /// What only the sender knows of it.
+        marks: Marks,
+    },
+    /// A socket that [`Output::OpenSocket`] asked for.
+    SocketOpened {
+        /// Its id.
+        socket: SocketId,
+        /// Where it is bound.
+        local: SocketAddr,
+    },
+    /// No more sockets can be had.
+    SocketRefused,
+    /// The router mapped the first stream's socket (UPnP IGD, NAT-PMP or PCP).
+    Mapped(SocketAddr),
+    /// The local address changed: the new sockets, by m-line.
+    NetworkChanged(&'a [(SocketId, SocketAddr)]),
+    /// What may leave the relay, if it is other than the SBC's last word.
+    Policy(Policy),
+    /// Another grant of new flows a second.
+    Limit(f64),
+    /// Nothing but the time ([`super::Agent::poll_timeout`]).
+    Timeout,
+}
+
+/// What an agent wants done.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// Send a datagram.
+    Transmit {
+        /// From this socket.
+        socket: SocketId,
+        /// Whereto.
+        to: SocketAddr,
+        /// What.
+        bytes: Vec<u8>,
+    },
+    /// Send an INFO with Info-Package trickle-ice and this body.
+    Trickle(String),
+    /// Open a UDP socket on the address of the first stream's, any port.
+    OpenSocket,
+    /// No longer needed.
+    CloseSocket(SocketId),
+    /// An RTP packet of a stream without playout (video), each once.
+    Media {
+        /// Its m-line.
+        stream: StreamId,
+        /// As received.
+        packet: Vec<u8>,
+        /// On which path its first copy came.
+        path: Path,
+    },
+    /// An RTCP packet that came on an RTP socket.
+    Rtcp {
+        /// Its m-line.
+        stream: StreamId,
+        /// As received.
+        packet: Vec<u8>,
+    },
+    /// Something to show.
+    Event(Event),
+}
+
+/// A direction of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From us.
+    Sending,
+    /// To us.
+    Receiving,
+}
+
+/// What an application can show.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// The SBC takes part; the first packet has not come.
+    Connecting,
+    /// Media flows through the relay.
+    Relayed,
+    /// A direct path is being looked for.
+    Probing {
+        /// At which pace.
+        temper: Temper,
+        /// With which method.
+        part: Part,
+    },
+    /// A pair works both ways.
+    Found {
+        /// Our socket.
+        socket: SocketId,
+        /// The peer's address.
+        remote: SocketAddr,
+        /// Of the check.
+        round_trip: Duration,
+    },
+    /// Both paths are measured, and the playout holds both.
+    Synchronised(Figures),
+    /// One stream left the relay.
+    HandedOff {
+        /// Its m-line.
+        stream: StreamId,
+        /// Which way.
+        direction: Direction,
+        /// First sequence number of the direct path, if it is known.
+        at: Option<u16>,
+    },
+    /// All that policy lets go is direct, both ways.
+    Direct {
+        /// Of the direct path.
+        round_trip: Duration,
+        /// Checks sent until here.
+        probes: u64,
+        /// New flows made until here.
+        flows: u64,
+        /// Sockets used until here.
+        sockets: u32,
+    },
+    /// Direct, with keys that passed from endpoint to endpoint.
+    Secured,
+    /// Everything is on the relay again.
+    Returned(Reason),
+    /// The search ended without a path; the call stays on the relay.
+    GaveUp(Part),
+    /// A limiter seems to have struck; the search goes on at this temper.
+    SlowedDown(Temper),
+}
+
+/// Packets that were not accepted, by cause.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Refused {
+    /// Checks and HANDOFF messages without the right credentials.
+    pub unauthentic: u64,
+    /// HANDOFF messages that came again.
+    pub replayed: u64,
+    /// Responses that nobody waits for.
+    pub unexpected: u64,
+    /// Media from elsewhere, or of no stream of ours.
+    pub stray: u64,
+    /// Nothing that can be read.
+    pub malformed: u64,
+}
+
+/// Counts of one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Effort {
+    /// Checks sent.
+    pub probes: u64,
+    /// New flows made.
+    pub flows: u64,
+    /// Sockets used.
+    pub sockets: u32,
+}

@@ -1,0 +1,93 @@
+//! RTP out and in.
+
+use std::time::Duration;
+
+use super::{Agent, Event, Marks, Output, StreamId};
+use crate::media::{Path, RtpHeader};
+
+impl Agent {
+    pub(super) fn send_media(&mut self, stream: StreamId, packet: &[u8], marks: Marks, now: Duration) {
+        let place = usize::from(stream.0);
+        let Some(header) = RtpHeader::read(packet) else {
+            self.refused.malformed += 1;
+            return;
+        };
+        let Some(sending) = self.streams.get_mut(place) else {
+            return;
+        };
+        let (paths, switched) = sending.outgoing.packet(header, marks, now);
+        let linked = self.link.is_some();
+        if sending.is_audio() {
+            sending.audio_sent = Some(now);
+        }
+        if paths.direct && !paths.relay {
+            sending.remember(packet, now);
+        }
+        // Whatever the state says, without a link there is only the relay.
+        if (paths.relay || !linked)
+            && let Some(relay) = sending.relay
+        {
+            let socket = sending.setup.socket;
+            self.warmth[place].sent(now);
+            self.transmit(socket, relay, packet.to_vec());
+        }
+        if paths.direct
+            && let Some(link) = &mut self.link
+        {
+            link.sent(true, now);
+            let (socket, remote) = (link.socket, link.remote);
+            self.transmit(socket, remote, packet.to_vec());
+        }
+        if switched.is_some() {
+            self.handed_off_sending(stream, switched);
+        }
+    }
+
+    pub(super) fn media_by_relay(&mut self, place: usize, packet: &[u8], now: Duration) {
+        let Some(header) = RtpHeader::read(packet) else {
+            self.refused.malformed += 1;
+            return;
+        };
+        self.relay_heard = Some(now);
+        if !self.relayed {
+            self.relayed = true;
+            self.event(Event::Relayed);
+        }
+        let taken = self.streams[place].arrived(Path::Relay, header, packet, now);
+        self.deliver(place, packet, Path::Relay, taken.first);
+        if taken.back && self.streams[place].direct_since.is_some() {
+            self.came_by_relay(now);
+        }
+    }
+
+    pub(super) fn media_by_direct(&mut self, packet: &[u8], now: Duration) {
+        let Some(header) = RtpHeader::read(packet) else {
+            self.refused.malformed += 1;
+            return;
+        };
+        let known = self.streams.iter().position(|stream| stream.owns(&header));
+        let only = || (self.streams.len() == 1).then_some(0);
+        // A sender may change its SSRC; its payload type then still tells the stream, if no other has it.
+        let typed = || {
+            let mut typed =
+                self.streams.iter().enumerate().filter(|(_, stream)| stream.has_payload_type(packet));
+            typed.next().map(|(place, _)| place).filter(|_| typed.next().is_none())
+        };
+        let Some(place) = known.or_else(only).or_else(typed) else {
+            self.refused.stray += 1;
+            return;
+        };
+        if let Some(link) = &mut self.link {
+            link.live.media(now);
+        }
+        let taken = self.streams[place].arrived(Path::Direct, header, packet, now);
+        self.deliver(place, packet, Path::Direct, taken.first);
+    }
+
+    fn deliver(&mut self, place: usize, packet: &[u8], path: Path, first: bool) {
+        if first && self.streams[place].playout.is_none() {
+            let stream = StreamId(place as u8);
+            self.outputs.push_back(Output::Media { stream, packet: packet.to_vec(), path });
+        }
+    }
+}

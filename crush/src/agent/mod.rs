@@ -1,0 +1,338 @@
+//! One call's endpoint. It is told what comes in and what time it is; it says what to send, and when to wake it.
+//!
+//! ```text
+//!  Description, Confirmed, Trickle      ->          -> Trickle (INFO), Event
+//!  Datagram                             ->  Agent   -> Transmit, Media, Rtcp
+//!  Media (RTP to send)                  ->          -> OpenSocket, CloseSocket
+//!  Mapped, NetworkChanged, Policy       ->          -> poll_timeout
+//! ```
+
+mod binding;
+mod gathering;
+mod generation;
+mod handoff;
+mod io;
+mod link;
+mod media;
+mod relay;
+mod stream;
+mod switching;
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+pub use io::{
+    Config, Direction, Effort, Event, Input, Marks, Output, Part, Refused, SocketId, StreamId, StreamSetup,
+};
+
+use crate::description::{Policy, Support, Temper};
+use crate::find::Finder;
+use crate::handoff::Outstanding;
+use crate::media::{self as rtp, Path};
+use crate::playout::{Playout, Step};
+use crate::random::Random;
+use crate::stun;
+use crate::sync::Comparison;
+use generation::{Credentials, Generation};
+use link::Link;
+use relay::Warmth;
+use stream::Stream;
+use switching::Incoming;
+
+/// What a socket was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanted {
+    Filtering,
+    Spray,
+    Measure,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Agent {
+    config: Config,
+    random: Random,
+    controlling: bool,
+    tiebreaker: u64,
+    leg: Credentials,
+    support: Option<Support>,
+    sbc: Option<Credentials>,
+    policy: Option<Policy>,
+    confirmed: bool,
+    mapped: Option<SocketAddr>,
+    streams: Vec<Stream>,
+    warmth: Vec<Warmth>,
+    generation: Generation,
+    old_theirs: Vec<String>,
+    link: Option<Link>,
+    incoming: Incoming,
+    copies_expected_until: Duration,
+    hold_off: Duration,
+    restarted: Duration,
+    tests: Comparison,
+    request: Option<Outstanding>,
+    wanted: VecDeque<Wanted>,
+    relay_heard: Option<Duration>,
+    outputs: VecDeque<Output>,
+    refused: Refused,
+    spent: Effort,
+    connecting: bool,
+    relayed: bool,
+    direct: bool,
+}
+
+impl Agent {
+    /// `controlling`: this endpoint made the offer. `seed`: 256 unpredictable bits, used once. `now`: monotonic, since any
+    /// fixed origin, as everywhere.
+    pub fn new(
+        config: Config,
+        controlling: bool,
+        seed: [u8; 32],
+        streams: &[StreamSetup],
+        now: Duration,
+    ) -> Self {
+        let mut random = Random::new(seed);
+        let leg = Credentials::random(&mut random);
+        let tiebreaker = random.word();
+        let generation = Self::generation(&config, controlling, streams, config.temper, &mut random, now);
+        Self {
+            random,
+            controlling,
+            tiebreaker,
+            leg,
+            support: None,
+            sbc: None,
+            policy: None,
+            confirmed: false,
+            mapped: None,
+            streams: streams.iter().map(|setup| Stream::new(*setup)).collect(),
+            warmth: streams.iter().map(|_| Warmth::default()).collect(),
+            generation,
+            old_theirs: Vec::new(),
+            link: None,
+            incoming: Incoming::Relay { not_before: now, copies_until: now },
+            copies_expected_until: now,
+            hold_off: switching::FIRST_HOLD_OFF,
+            restarted: now,
+            tests: Comparison::default(),
+            request: None,
+            wanted: VecDeque::new(),
+            relay_heard: None,
+            outputs: VecDeque::new(),
+            refused: Refused::default(),
+            spent: Effort { sockets: streams.len() as u32, ..Effort::default() },
+            connecting: false,
+            relayed: false,
+            direct: false,
+            config,
+        }
+    }
+
+    fn generation(
+        config: &Config,
+        controlling: bool,
+        streams: &[StreamSetup],
+        temper: Temper,
+        random: &mut Random,
+        now: Duration,
+    ) -> Generation {
+        let priority = crate::description::priority(crate::description::HOST, u16::MAX);
+        let bases = streams.first().map(|first| (first.socket, first.local, priority)).into_iter().collect();
+        let pace = Finder::pace(temper, config.limit, now);
+        let finder = Finder::new(controlling, bases, pace, config.most_sockets, random);
+        Generation::new(Credentials::random(random), finder)
+    }
+
+    /// The line for our descriptions to the SBC: `a=crush:1 …`, without line end.
+    pub fn support_line(&self) -> String {
+        let line = Support {
+            ufrag: self.leg.ufrag.clone(),
+            pwd: self.leg.pwd.clone(),
+            policy: Policy::Direct,
+            servers: Vec::new(),
+            temper: None,
+        };
+        line.to_string()
+    }
+
+    /// Takes an input in, and does what has become due.
+    pub fn handle(&mut self, input: Input<'_>, now: Duration) {
+        match input {
+            Input::Description { sdp, relays } => self.described(sdp, relays, now),
+            Input::Confirmed => {
+                self.confirmed = true;
+                self.trickle_soon(now);
+            }
+            Input::Trickle(fragment) => self.trickled(fragment, now),
+            Input::Datagram { socket, from, bytes } => self.datagram(socket, from, bytes, now),
+            Input::Media { stream, packet, marks } => self.send_media(stream, packet, marks, now),
+            Input::SocketOpened { socket, local } => self.socket_opened(socket, local, now),
+            Input::SocketRefused => {
+                self.wanted.pop_front();
+            }
+            Input::Mapped(address) => self.router_mapped(address, now),
+            Input::NetworkChanged(sockets) => self.network_changed(sockets, now),
+            Input::Policy(policy) => {
+                self.policy = Some(policy);
+                self.obey_policy(now);
+            }
+            Input::Limit(limit) => {
+                self.config.limit = Some(limit);
+                self.generation.finder.pace.limit(limit, now);
+            }
+            Input::Timeout => {}
+        }
+        self.advance(now);
+    }
+
+    fn described(&mut self, sdp: &str, relays: &[Option<SocketAddr>], now: Duration) {
+        for (stream, relay) in self.streams.iter_mut().zip(relays) {
+            stream.relay = *relay;
+        }
+        self.support = Support::find(sdp);
+        self.sbc = self.support.as_ref().map(|support| Credentials::new(&support.ufrag, &support.pwd));
+        if let Some(temper) = self.support.as_ref().and_then(|support| support.temper)
+            && temper > self.generation.finder.pace.temper()
+        {
+            self.generation.finder.pace = Finder::pace(temper, self.config.limit, now);
+        }
+        if self.support.is_some() && !self.connecting {
+            self.connecting = true;
+            self.event(Event::Connecting);
+        }
+        self.gather(now);
+        self.obey_policy(now);
+    }
+
+    /// What may leave the relay now. Without support nothing may.
+    fn policy(&self) -> Policy {
+        match &self.support {
+            None => Policy::Relay,
+            Some(support) => self.policy.unwrap_or(support.policy),
+        }
+    }
+
+    fn datagram(&mut self, socket: SocketId, from: SocketAddr, bytes: &[u8], now: Duration) {
+        if !stun::is_stun(bytes) {
+            return self.media(socket, from, bytes, now);
+        }
+        let Some(message) = stun::Incoming::read(bytes) else {
+            self.refused.malformed += 1;
+            return;
+        };
+        match (message.method(), message.class()) {
+            (stun::Method::Binding, stun::Class::Request) => {
+                self.binding_request(socket, from, &message, now)
+            }
+            (stun::Method::Binding, _) => self.binding_response(socket, from, &message, now),
+            (stun::Method::Handoff, _) => self.handoff_message(socket, from, &message, now),
+        }
+    }
+
+    fn media(&mut self, socket: SocketId, from: SocketAddr, bytes: &[u8], now: Duration) {
+        let through_relay = self
+            .streams
+            .iter()
+            .position(|stream| stream.setup.socket == socket && stream.relay == Some(from));
+        let path = match through_relay {
+            Some(_) => Path::Relay,
+            None if self.link.as_ref().is_some_and(|link| link.is(socket, from)) => Path::Direct,
+            // Between nomination at one end and at the other, the path is proven all the same.
+            None if self.generation.finder.list.get(socket, from).is_some_and(|pair| pair.works()) => {
+                Path::Direct
+            }
+            None => {
+                self.refused.stray += 1;
+                return;
+            }
+        };
+        if rtp::is_rtcp(bytes) {
+            let stream = StreamId(through_relay.unwrap_or(0) as u8);
+            return self.outputs.push_back(Output::Rtcp { stream, packet: bytes.to_vec() });
+        }
+        match path {
+            Path::Relay => self.media_by_relay(through_relay.unwrap_or(0), bytes, now),
+            Path::Direct => self.media_by_direct(bytes, now),
+        }
+    }
+
+    fn advance(&mut self, now: Duration) {
+        self.keep_relay_warm(now);
+        self.discover(now);
+        self.trickle(now);
+        self.find(now);
+        self.keep_link(now);
+        self.retry(now);
+        self.decide(now);
+    }
+
+    /// What is to be done, in order; call until `None`.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to call [`Agent::handle`] with [`Input::Timeout`], if nothing else happens before.
+    pub fn poll_timeout(&self) -> Option<Duration> {
+        [
+            self.relay_timeout(),
+            self.gathering_timeout(),
+            self.finding_timeout(),
+            self.link_timeout(),
+            self.request.as_ref().map(Outstanding::timeout),
+            self.decision_timeout(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// The next step of an audio stream's playout, whose first sample will be heard at `at`: the time, and what is queued
+    /// already (at most 10 ms should be). `None` for streams without.
+    pub fn play(&mut self, stream: StreamId, at: Duration) -> Option<Step> {
+        Some(self.streams.get_mut(usize::from(stream.0))?.playout.as_mut()?.pull(at))
+    }
+
+    /// An audio stream's jitter buffer, to read its log.
+    pub fn playout(&self, stream: StreamId) -> Option<&Playout> {
+        self.streams.get(usize::from(stream.0))?.playout.as_ref()
+    }
+
+    /// Packets that were not accepted.
+    pub fn refused(&self) -> Refused {
+        self.refused
+    }
+
+    /// What the search has cost so far.
+    pub fn effort(&self) -> Effort {
+        Effort {
+            probes: self.spent.probes + self.generation.finder.probes(),
+            flows: self.spent.flows + self.generation.finder.pace.made(),
+            sockets: self.spent.sockets,
+        }
+    }
+
+    /// On which path a stream's packets are sent now; both while copying counts as the relay.
+    pub fn sending_on(&self, stream: StreamId) -> Path {
+        match self.streams.get(usize::from(stream.0)) {
+            Some(stream) if stream.outgoing.is_direct() => Path::Direct,
+            _ => Path::Relay,
+        }
+    }
+
+    /// On which path a stream's packets are expected.
+    pub fn receiving_on(&self, stream: StreamId) -> Path {
+        match self.streams.get(usize::from(stream.0)) {
+            Some(stream) if stream.direct_since.is_some() => Path::Direct,
+            _ => Path::Relay,
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn transmit(&mut self, socket: SocketId, to: SocketAddr, bytes: Vec<u8>) {
+        self.outputs.push_back(Output::Transmit { socket, to, bytes });
+    }
+}

@@ -1,0 +1,400 @@
+//! Which path our peer should send on: decided here, from what both are like (docs/crush.md §6 and §8).
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::{Agent, Event, Output, SocketId};
+use crate::description::Policy;
+use crate::media::Path;
+use crate::stun::handoff::{Figures, Indication, Reason, Target};
+use crate::sync::rating;
+
+use super::link::Link;
+
+/// Before the first handoff after a return; doubles with each.
+pub(super) const FIRST_HOLD_OFF: Duration = Duration::from_secs(2);
+const LONGEST_HOLD_OFF: Duration = Duration::from_secs(60);
+/// So long on the direct path, and the hold-off begins anew.
+const FORGIVEN: Duration = Duration::from_secs(300);
+/// Copies for the first synchronisation, and the most that a peer may ask for.
+pub(super) const MOST_COPIES: Duration = Duration::from_secs(5);
+/// Copies for a later one.
+const LATER_COPIES: Duration = Duration::from_secs(2);
+/// Between comparisons.
+const COMPARISONS: Duration = Duration::from_secs(15);
+/// Copies of a comparison.
+const COMPARISON: Duration = Duration::from_secs(1);
+/// Points of rating by which the other path must be better.
+const MARGIN: f64 = 5.0;
+/// Packets, and time, that synchronise.
+const LEAST_PACKETS: u32 = 10;
+const LEAST_TIME: Duration = Duration::from_millis(180);
+/// Packets without which a comparison says nothing.
+const LEAST_EVIDENCE: f64 = 25.0;
+/// Loss that the direct path may have beyond the relay's.
+const MORE_LOSS: f64 = 0.05;
+/// A path on trial that answers no check for so long is given up.
+const DEAD: Duration = Duration::from_secs(5);
+
+/// Where our peer's media comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Incoming {
+    /// Through the relay. No handoff before a time; copies on the direct path come until another.
+    Relay { not_before: Duration, copies_until: Duration },
+    /// A handoff was asked for.
+    Asked,
+    /// On the direct path. A comparison is due, or under way until a time; so many in a row were in the relay's favour.
+    Direct { since: Duration, compare_at: Duration, comparing_until: Option<Duration>, worse: u8 },
+}
+
+impl Agent {
+    /// The search has ended: copies begin.
+    pub(super) fn found(
+        &mut self,
+        socket: SocketId,
+        remote: SocketAddr,
+        round_trip: Duration,
+        now: Duration,
+    ) {
+        let extra = std::mem::take(&mut self.generation.extra);
+        for other in extra {
+            if other == socket {
+                self.generation.extra.push(other);
+            } else {
+                self.outputs.push_back(Output::CloseSocket(other));
+            }
+        }
+        self.generation.discovery = None;
+        self.generation.measure = None;
+        self.link = Some(Link::new(socket, remote, round_trip, now));
+        self.tests = Default::default();
+        let until = now + MOST_COPIES;
+        for stream in self.streams.iter_mut().filter(|stream| stream.is_audio()) {
+            stream.outgoing.copy_until(until);
+            stream.comparison.restart(Path::Relay);
+        }
+        let not_before = match self.incoming {
+            Incoming::Relay { not_before, .. } => not_before.max(now),
+            _ => now,
+        };
+        self.incoming = Incoming::Relay { not_before, copies_until: until };
+        self.event(Event::Found { socket, remote, round_trip });
+    }
+
+    /// Test packets are sent while audio would be copied.
+    pub(super) fn copy_tests_until(&mut self, until: Duration) {
+        if let Some(stream) = self.streams.first_mut() {
+            stream.outgoing.copy_until(until);
+        }
+    }
+
+    /// Whether both paths are synchronised, and what they are like.
+    fn synchronised(&self, now: Duration) -> Option<Figures> {
+        let audio = self.streams.iter().filter(|stream| stream.is_audio());
+        let most =
+            audio.map(|stream| &stream.comparison).chain([&self.tests]).max_by_key(|one| one.compared())?;
+        let figures = most.figures();
+        let enough = most.compared() >= LEAST_PACKETS && most.span(now) >= LEAST_TIME;
+        let good = figures.direct_loss <= figures.relay_loss + MORE_LOSS
+            && figures.differential_ms <= self.config.slowest.as_secs_f64() * 1000.0;
+        let held = self.streams.iter().all(|stream| stream.holds_direct());
+        (enough && good && held).then_some(figures)
+    }
+
+    pub(super) fn decide(&mut self, now: Duration) {
+        if self.link.is_none() || self.policy() == Policy::Relay {
+            return;
+        }
+        match self.incoming {
+            Incoming::Relay { not_before, copies_until } => {
+                if now < not_before {
+                    return;
+                }
+                if now < copies_until {
+                    self.hand_off(now);
+                } else if self.request.is_none() {
+                    self.ask(Target::Both(LATER_COPIES), Reason::Comparison, Vec::new(), None, now);
+                    self.restart_comparison(Path::Relay);
+                    // If nothing comes of it: again later.
+                    let not_before = now;
+                    self.incoming = Incoming::Relay { not_before, copies_until: now + LATER_COPIES };
+                    self.retry(now);
+                }
+            }
+            Incoming::Asked => {}
+            Incoming::Direct { since, compare_at, comparing_until, worse } => {
+                if now >= since + FORGIVEN {
+                    self.hold_off = FIRST_HOLD_OFF;
+                }
+                match comparing_until {
+                    None if now >= compare_at && self.request.is_none() => {
+                        self.ask(Target::Both(COMPARISON), Reason::Comparison, Vec::new(), None, now);
+                        self.restart_comparison(Path::Direct);
+                        let until = Some(now + COMPARISON + Duration::from_millis(300));
+                        // The request may be repeated, and the copies come so much later.
+                        self.copies_expected_until = now + COMPARISON + Duration::from_secs(4);
+                        self.incoming = Incoming::Direct { since, compare_at, comparing_until: until, worse };
+                        self.retry(now);
+                    }
+                    Some(until) if now >= until => {
+                        let worse = if self.relay_is_better() { worse + 1 } else { 0 };
+                        let compare_at = now + COMPARISONS;
+                        self.incoming = Incoming::Direct { since, compare_at, comparing_until: None, worse };
+                        if worse >= 2 {
+                            self.return_all(Reason::Quality, true, now);
+                            self.retry(now);
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn hand_off(&mut self, now: Duration) {
+        let Some(figures) = self.synchronised(now) else {
+            return;
+        };
+        let moves = self.all_moves();
+        if moves.is_empty() || self.request.is_some() {
+            return;
+        }
+        self.event(Event::Synchronised(figures));
+        self.ask(Target::Path(Path::Direct), Reason::Synchronised, moves, Some(figures), now);
+        self.incoming = Incoming::Asked;
+        self.retry(now);
+    }
+
+    fn restart_comparison(&mut self, in_use: Path) {
+        self.tests = Default::default();
+        self.streams.iter_mut().for_each(|stream| stream.comparison.restart(in_use));
+    }
+
+    /// R of both paths from the newest comparison.
+    fn relay_is_better(&self) -> bool {
+        let Some(link) = &self.link else {
+            return false;
+        };
+        let Some(audio) = self.streams.iter().find(|stream| stream.is_audio()) else {
+            return false;
+        };
+        let packets = f64::from(audio.comparison.compared());
+        if packets < LEAST_EVIDENCE {
+            return false;
+        }
+        let figures = audio.comparison.figures();
+        // One lost packet of 50 is 7 points: of the loss, only what is certain (two standard deviations) counts.
+        let deviation = (figures.direct_loss * (1.0 - figures.direct_loss) / packets.min(50.0)).sqrt();
+        let direct_loss = (figures.direct_loss - 2.0 * deviation).max(0.0);
+        let direct_delay = link.round_trip.as_secs_f64() * 500.0;
+        let direct = rating(direct_delay, figures.direct_jitter_ms, direct_loss);
+        let relay_delay = (direct_delay - figures.differential_ms).max(0.0);
+        let relay = rating(relay_delay, figures.relay_jitter_ms, figures.relay_loss);
+        relay > direct + MARGIN
+    }
+
+    /// The peer agreed to send directly.
+    pub(super) fn now_direct(&mut self, now: Duration) {
+        let (since, compare_at) = (now, now + COMPARISONS);
+        self.incoming = Incoming::Direct { since, compare_at, comparing_until: None, worse: 0 };
+        self.show_direct();
+    }
+
+    /// The peer refused, or did not answer.
+    pub(super) fn handoff_failed(&mut self, now: Duration) {
+        if !matches!(self.incoming, Incoming::Direct { .. }) {
+            let not_before = now + self.hold_off;
+            self.incoming = Incoming::Relay { not_before, copies_until: now };
+        }
+    }
+
+    /// Once all that may is direct both ways.
+    pub(super) fn show_direct(&mut self) {
+        let Some(link) = &self.link else {
+            return;
+        };
+        let mut leaving =
+            self.streams.iter().zip(0u8..).filter(|(_, index)| self.may_leave(*index)).peekable();
+        let all = leaving.peek().is_some()
+            && leaving.all(|(stream, _)| stream.outgoing.is_direct() && stream.direct_since.is_some());
+        if self.direct || !all {
+            return;
+        }
+        self.direct = true;
+        let round_trip = link.round_trip;
+        let effort = self.effort();
+        let (probes, flows, sockets) = (effort.probes, effort.flows, effort.sockets);
+        self.event(Event::Direct { round_trip, probes, flows, sockets });
+        if self.config.end_to_end_keys && self.policy() == Policy::Direct {
+            self.event(Event::Secured);
+        }
+    }
+
+    /// The peer sends through the relay although it had left it: it has returned.
+    pub(super) fn came_by_relay(&mut self, now: Duration) {
+        if matches!(self.incoming, Incoming::Direct { .. }) && now >= self.copies_expected_until {
+            self.return_all(Reason::Missing, false, now);
+        }
+    }
+
+    /// Everything to the relay, both ways as far as it is ours to say. `tell`: the peer does not know yet.
+    pub(super) fn return_all(&mut self, reason: Reason, tell: bool, now: Duration) {
+        let receiving = self.streams.iter().any(|stream| stream.direct_since.is_some());
+        let sending = self.streams.iter().any(|stream| stream.outgoing.is_direct());
+        let linked = self.link.is_some();
+        let mut again = Vec::new();
+        for (place, stream) in self.streams.iter_mut().enumerate() {
+            if stream.outgoing.is_direct() && reason != Reason::Policy && reason != Reason::Quality {
+                again.extend(stream.resend(now).map(|packet| (place, packet)));
+            }
+            stream.outgoing.return_to_relay();
+            stream.back_on_relay();
+        }
+        for (place, packet) in again {
+            if let Some(relay) = self.streams[place].relay {
+                self.transmit(self.streams[place].setup.socket, relay, packet);
+            }
+        }
+        self.incoming = Incoming::Relay { not_before: now + self.hold_off, copies_until: now };
+        self.request = None;
+        if tell && (linked || receiving || sending) {
+            self.ask(Target::Path(Path::Relay), reason, Vec::new(), None, now);
+        }
+        if receiving || sending {
+            self.hold_off = (self.hold_off * 2).min(LONGEST_HOLD_OFF);
+            self.event(Event::Returned(reason));
+        }
+        self.direct = false;
+        if let Some(link) = &mut self.link {
+            link.check_soon(now);
+        }
+    }
+
+    /// Policy changed, or was heard for the first time.
+    pub(super) fn obey_policy(&mut self, now: Duration) {
+        let leaving: Vec<bool> = (0..self.streams.len() as u8).map(|index| self.may_leave(index)).collect();
+        let astray = self
+            .streams
+            .iter()
+            .zip(leaving)
+            .any(|(stream, may)| !may && (stream.outgoing.is_direct() || stream.direct_since.is_some()));
+        if astray {
+            self.return_all(Reason::Policy, true, now);
+            self.retry(now);
+        }
+    }
+
+    /// Consent, keepalives, test packets, and whether packets are missing.
+    pub(super) fn keep_link(&mut self, now: Duration) {
+        let receiving = matches!(self.incoming, Incoming::Direct { .. });
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        if receiving && now >= link.live.missing_at(link.round_trip) {
+            self.return_all(Reason::Missing, true, now);
+            self.retry(now);
+            return;
+        }
+        if now >= link.consent_expires() {
+            self.return_all(Reason::Consent, true, now);
+            self.retry(now);
+            self.restart(now);
+            return;
+        }
+        let on_trial = matches!(self.incoming, Incoming::Relay { .. }) && now >= link.since + MOST_COPIES;
+        if on_trial && now >= link.consent + DEAD && now >= self.restarted + DEAD {
+            self.restart(now);
+            return;
+        }
+        let Some(theirs) = self.generation.theirs.clone() else {
+            return;
+        };
+        let (socket, remote) = (link.socket, link.remote);
+        if now >= link.check_at(receiving) {
+            let transaction = self.random.transaction();
+            link.checked(transaction, !receiving, &mut self.random, now);
+            let bytes = self.check(transaction, false, &theirs);
+            self.transmit(socket, remote, bytes);
+        }
+        self.send_tests(now);
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        if now >= link.keepalive_at() {
+            link.kept_alive(now);
+            let bytes = self.indication_bytes(Indication::Keepalive);
+            self.transmit(socket, remote, bytes);
+        }
+    }
+
+    /// Where there is no audio, test packets go on both paths.
+    fn send_tests(&mut self, now: Duration) {
+        let copying = self.streams.iter().any(|stream| stream.outgoing.copies(now));
+        let quiet = |at: &Duration| now < *at + Duration::from_millis(30);
+        let talking = self.streams.iter().filter_map(|stream| stream.audio_sent.as_ref()).any(quiet);
+        let Some(link) = &mut self.link else {
+            return;
+        };
+        if !copying {
+            link.test_next = link.test_next.max(now);
+            return;
+        }
+        if talking || now < link.test_next {
+            return;
+        }
+        let number = link.tested(now);
+        link.sent(false, now);
+        let (socket, remote) = (link.socket, link.remote);
+        let clock = now.as_millis() as u32;
+        let bytes = self.indication_bytes(Indication::Test { number, clock });
+        self.transmit(socket, remote, bytes.clone());
+        self.by_relay(bytes, now);
+    }
+
+    fn indication_bytes(&mut self, indication: Indication) -> Vec<u8> {
+        let Some(theirs) = self.generation.theirs.clone() else {
+            return Vec::new();
+        };
+        self.generation.indications += 1;
+        let transaction = self.random.transaction();
+        let sender = &self.generation.ours.ufrag;
+        indication.write(self.generation.indications, transaction, &theirs.ufrag, sender, &theirs.key)
+    }
+
+    /// The path is dead: everything begins anew.
+    fn restart(&mut self, now: Duration) {
+        self.begin_generation(now);
+        self.gather(now);
+    }
+
+    pub(super) fn link_timeout(&self) -> Option<Duration> {
+        let link = self.link.as_ref()?;
+        let receiving = matches!(self.incoming, Incoming::Direct { .. });
+        let missing = receiving.then(|| link.live.missing_at(link.round_trip));
+        let copies = self.streams.iter().map(|stream| stream.outgoing.copy_end()).max();
+        let talked = self.streams.iter().filter_map(|stream| stream.audio_sent).max();
+        let quiet_at = talked.map_or(Duration::ZERO, |talked| talked + Duration::from_millis(30));
+        let tests = Some(link.test_next.max(quiet_at)).filter(|at| copies.is_some_and(|end| *at < end));
+        let dead = matches!(self.incoming, Incoming::Relay { .. })
+            .then(|| (link.consent + DEAD).max(self.restarted + DEAD).max(link.since + MOST_COPIES));
+        let always = [link.consent_expires(), link.check_at(receiving), link.keepalive_at()];
+        [missing, tests, dead].into_iter().flatten().chain(always).min()
+    }
+
+    pub(super) fn decision_timeout(&self) -> Option<Duration> {
+        self.link.as_ref()?;
+        if self.policy() == Policy::Relay {
+            return None;
+        }
+        match self.incoming {
+            Incoming::Relay { not_before, copies_until } if self.request.is_none() => {
+                Some(copies_until.max(not_before))
+            }
+            Incoming::Relay { .. } | Incoming::Asked => None,
+            Incoming::Direct { compare_at, comparing_until, .. } => match comparing_until {
+                Some(until) => Some(until),
+                None => self.request.is_none().then_some(compare_at),
+            },
+        }
+    }
+}

@@ -1,0 +1,521 @@
+//! One generation's search: checks, spray, nomination. It says what is to be sent and is told what came; bytes and
+//! credentials are the agent's.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ahash::RandomState;
+
+use super::checklist::Checklist;
+use super::diagonal::{Fan, LAG, Scan};
+use super::holes::Holes;
+use super::pace::Pace;
+use super::pair::State;
+use super::plan::Part;
+use super::shots::Shots;
+use super::sweep::Sweep;
+use crate::agent::SocketId;
+use crate::description::{Candidate, CandidateKind, NatBehaviour, PortPattern};
+use crate::random::Random;
+
+/// How long the controlling side waits for a better pair.
+const NOMINATION_WAIT: Duration = Duration::from_millis(100);
+/// How often a held flow is repeated.
+const HOLD: Duration = Duration::from_millis(200);
+/// Answers to checks are taken for so long.
+const ANSWERS: Duration = Duration::from_secs(10);
+/// What a round of fan or scan is waited for after its last probe.
+const ROUND_GRACE: Duration = Duration::from_millis(500);
+/// Newest holes of a sweep or of shots that are kept open.
+const HELD: usize = 512;
+
+/// A check that is to be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Send {
+    pub(crate) socket: SocketId,
+    pub(crate) to: SocketAddr,
+    pub(crate) transaction: u128,
+    pub(crate) nominate: bool,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Finding {
+    /// The spray begins (or its part is to give up).
+    Part(Part),
+    /// So many sockets are wanted.
+    Sockets(usize),
+    /// The newest mapped port must be measured again, from a socket that made no flow yet.
+    Measure,
+    /// This pair is nominated and works both ways.
+    Found { socket: SocketId, remote: SocketAddr, round_trip: Duration },
+    /// Nothing was found within the limits.
+    GaveUp(Part),
+}
+
+/// What became of a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// No request of ours is outstanding for it.
+    Unknown,
+    /// It answers this request.
+    Taken,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Outstanding {
+    socket: SocketId,
+    to: SocketAddr,
+    at: Duration,
+    nominate: bool,
+}
+
+#[derive(Debug)]
+enum Spray {
+    Sweep(Sweep),
+    Shots(Shots),
+    Fan(Fan),
+    Scan(Scan),
+    /// Sockets that have not sent yet.
+    Sockets(VecDeque<SocketId>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Finder {
+    controlling: bool,
+    pub(crate) list: Checklist,
+    bases: Vec<(SocketId, SocketAddr, u32)>,
+    remotes: Vec<Candidate>,
+    our_public: Vec<SocketAddr>,
+    pub(crate) pace: Pace,
+    flows: HashSet<(SocketId, SocketAddr), RandomState>,
+    outstanding: HashMap<u128, Outstanding, RandomState>,
+    order: VecDeque<(Duration, u128)>,
+    nats: Option<(NatBehaviour, NatBehaviour)>,
+    nats_since: Option<Duration>,
+    part: Option<Part>,
+    spray: Option<Spray>,
+    spray_from: SocketId,
+    spray_starts: Duration,
+    spray_ends: Option<Duration>,
+    round_ends: Option<Duration>,
+    flows_at_measure: u64,
+    used_nats: Option<(u16, u16)>,
+    holes: Holes,
+    most_sockets: usize,
+    works_since: Option<Duration>,
+    nominating: Option<(SocketId, SocketAddr)>,
+    found: bool,
+    gave_up: bool,
+    probes: u64,
+    findings: VecDeque<Finding>,
+}
+
+impl Finder {
+    /// `bases`: sockets with their local addresses and priorities, the first of which sprays.
+    pub(crate) fn new(
+        controlling: bool,
+        bases: Vec<(SocketId, SocketAddr, u32)>,
+        pace: Pace,
+        most_sockets: usize,
+        random: &mut Random,
+    ) -> Self {
+        let state = RandomState::with_seeds(random.word(), random.word(), random.word(), random.word());
+        Self {
+            controlling,
+            list: Checklist::default(),
+            spray_from: bases.first().map_or(SocketId(0), |base| base.0),
+            bases,
+            remotes: Vec::new(),
+            our_public: Vec::new(),
+            pace,
+            flows: HashSet::with_hasher(state.clone()),
+            outstanding: HashMap::with_hasher(state),
+            order: VecDeque::new(),
+            nats: None,
+            nats_since: None,
+            part: None,
+            spray: None,
+            spray_starts: Duration::MAX,
+            spray_ends: None,
+            round_ends: None,
+            flows_at_measure: 0,
+            used_nats: None,
+            holes: Holes::new(HELD),
+            most_sockets,
+            works_since: None,
+            nominating: None,
+            found: false,
+            gave_up: false,
+            probes: 0,
+            findings: VecDeque::new(),
+        }
+    }
+
+    /// A bucket for a new generation.
+    pub(crate) fn pace(temper: crate::description::Temper, limit: Option<f64>, now: Duration) -> Pace {
+        Pace::new(temper, limit, now)
+    }
+
+    pub(crate) fn set_controlling(&mut self, controlling: bool) {
+        self.controlling = controlling;
+    }
+
+    pub(crate) fn probes(&self) -> u64 {
+        self.probes
+    }
+
+    pub(crate) fn is_spraying(&self) -> bool {
+        self.spray.is_some() && !self.found
+    }
+
+    /// How the peer sees us: it tells a trombone.
+    pub(crate) fn seen_as(&mut self, address: SocketAddr) {
+        if !self.our_public.contains(&address) {
+            self.our_public.push(address);
+            self.pair_all();
+        }
+    }
+
+    /// Candidates of the peer; those known already change nothing.
+    pub(crate) fn remotes(&mut self, candidates: &[Candidate]) {
+        for candidate in candidates {
+            if !self.remotes.contains(candidate) {
+                self.remotes.push(candidate.clone());
+            }
+        }
+        self.pair_all();
+    }
+
+    fn pair_all(&mut self) {
+        let trombone = self.remotes.iter().any(|remote| {
+            remote.kind == CandidateKind::ServerReflexive
+                && self.our_public.iter().any(|ours| ours.ip() == remote.address.ip())
+        });
+        for (socket, local, priority) in &self.bases {
+            for remote in &self.remotes {
+                self.list.pair((*socket, local.ip(), *priority), remote, trombone);
+            }
+        }
+    }
+
+    /// Both NATs are known, or known anew.
+    pub(crate) fn nats(&mut self, mine: NatBehaviour, theirs: NatBehaviour, now: Duration) {
+        self.nats = Some((mine, theirs));
+        let since = *self.nats_since.get_or_insert(now);
+        if self.part.is_none() {
+            self.spray_starts = since + self.pace.tempo().head_start;
+        }
+    }
+
+    /// The newest port was measured: flows from now on count.
+    pub(crate) fn measured(&mut self) {
+        self.flows_at_measure = self.pace.made();
+    }
+
+    /// Sockets that were asked for.
+    pub(crate) fn socket(&mut self, socket: SocketId) {
+        match &mut self.spray {
+            Some(Spray::Sockets(fresh)) => fresh.push_back(socket),
+            _ => self.spray_from = socket,
+        }
+    }
+
+    /// The address that the spray goes to, and the one that the peer's flow must come from.
+    fn target(&self) -> Option<SocketAddr> {
+        let reflexive = self.remotes.iter().filter(|remote| remote.kind == CandidateKind::ServerReflexive);
+        let ipv6 = self.nats.is_some_and(|(mine, _)| mine.ipv6);
+        let reflexive = reflexive.filter(|remote| remote.address.is_ipv6() == ipv6);
+        reflexive.max_by_key(|remote| remote.priority).map(|remote| remote.address)
+    }
+
+    fn local_of(&self, socket: SocketId) -> std::net::IpAddr {
+        let base = self.bases.iter().find(|base| base.0 == socket).or(self.bases.first());
+        base.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |base| base.1.ip())
+    }
+
+    /// An authenticated request of the peer was answered.
+    pub(crate) fn asked(&mut self, socket: SocketId, from: SocketAddr, nominates: bool, now: Duration) {
+        self.flows.insert((socket, from));
+        let local = self.local_of(socket);
+        let controlling = self.controlling;
+        let pair = self.list.reflexive(socket, local, from);
+        pair.asked = true;
+        pair.nominated |= nominates && !controlling;
+        let answered = pair.answered;
+        if !answered && !self.found {
+            self.list.trigger(socket, from);
+        }
+        self.progress(now);
+    }
+
+    /// An authenticated success response.
+    pub(crate) fn answered(
+        &mut self,
+        transaction: u128,
+        socket: SocketId,
+        from: SocketAddr,
+        now: Duration,
+    ) -> Answer {
+        // RFC 8445 §7.2.5.2.1: from where it was asked, to where it was asked from.
+        let Some(request) = self.outstanding.get(&transaction).copied() else {
+            return Answer::Unknown;
+        };
+        if request.socket != socket || request.to != from {
+            return Answer::Unknown;
+        }
+        self.outstanding.remove(&transaction);
+        let local = self.local_of(socket);
+        // An answer to an earlier check must not end the repetition of the nominating one.
+        let open = self.nominating == Some((socket, from)) && !request.nominate;
+        let pair = self.list.reflexive(socket, local, from);
+        pair.answered = true;
+        if !open {
+            pair.state = State::Succeeded;
+        }
+        pair.round_trip = Some(now.saturating_sub(request.at));
+        if request.nominate {
+            pair.nominated = true;
+        }
+        self.progress(now);
+        Answer::Taken
+    }
+
+    /// Whether a response may come for it.
+    pub(crate) fn is_outstanding(&self, transaction: u128) -> bool {
+        self.outstanding.contains_key(&transaction)
+    }
+
+    /// The role was wrong (487): the check is repeated in the other one.
+    pub(crate) fn conflict(&mut self, transaction: u128, controlling: bool) {
+        self.controlling = controlling;
+        if let Some(request) = self.outstanding.remove(&transaction) {
+            self.list.trigger(request.socket, request.to);
+        }
+    }
+
+    fn progress(&mut self, now: Duration) {
+        if self.found {
+            return;
+        }
+        if let Some(pair) = self.list.pairs().iter().find(|pair| pair.nominated && pair.works()) {
+            self.found = true;
+            self.spray = None;
+            let finding = Finding::Found {
+                socket: pair.socket,
+                remote: pair.remote,
+                round_trip: pair.round_trip.unwrap_or_default(),
+            };
+            self.findings.push_back(finding);
+            return;
+        }
+        if self.list.best().is_none() {
+            self.works_since = None;
+        }
+        if let Some((best, pending)) = self.list.best() {
+            let since = *self.works_since.get_or_insert(now);
+            let chosen = (best.socket, best.remote);
+            if self.controlling
+                && self.nominating.is_none_or(|nominating| nominating != chosen)
+                && (!pending || now >= since + NOMINATION_WAIT)
+            {
+                self.nominating = Some(chosen);
+                self.list.trigger(chosen.0, chosen.1);
+            }
+        }
+    }
+
+    /// The next check, as far as pace allows.
+    pub(crate) fn poll(&mut self, random: &mut Random, now: Duration) -> Option<Send> {
+        if self.found {
+            return None;
+        }
+        self.progress(now);
+        self.purge(now);
+        self.start_spray(now);
+        self.renominate();
+        let (flows, pace) = (&self.flows, &self.pace);
+        let leave = |socket, to| pace.ready(!flows.contains(&(socket, to))) <= now;
+        if let Some((socket, to)) = self.list.due(now, leave) {
+            let send = self.send(socket, to, random, now)?;
+            self.list.sent(socket, to, now);
+            if send.nominate && self.list.get(socket, to).is_some_and(|pair| pair.state == State::Succeeded) {
+                // A nominating check must be repeated until it is answered.
+                if let Some(pair) = self.list.get_mut(socket, to) {
+                    pair.state = State::InProgress { sent: 1, next: now + HOLD };
+                }
+            }
+            return Some(send);
+        }
+        if self.pace.ready(false) <= now
+            && let Some((socket, to)) = self.holes.due(now)
+        {
+            self.holes.punched(socket, to, now);
+            return self.send(socket, to, random, now);
+        }
+        self.spray(random, now)
+    }
+
+    /// A nomination that nobody answered: the pair no longer works.
+    fn renominate(&mut self) {
+        if let Some((socket, remote)) = self.nominating
+            && let Some(pair) = self.list.get_mut(socket, remote)
+            && pair.state == State::Failed
+        {
+            pair.answered = false;
+            self.nominating = None;
+        }
+    }
+
+    fn purge(&mut self, now: Duration) {
+        while let Some((_, transaction)) = self.order.pop_front_if(|(at, _)| *at + ANSWERS <= now) {
+            self.outstanding.remove(&transaction);
+        }
+    }
+
+    fn send(&mut self, socket: SocketId, to: SocketAddr, random: &mut Random, now: Duration) -> Option<Send> {
+        let new_flow = !self.flows.contains(&(socket, to));
+        if !self.pace.take(new_flow, now) {
+            return None;
+        }
+        self.flows.insert((socket, to));
+        let transaction = random.transaction();
+        let nominate = self.controlling && self.nominating == Some((socket, to));
+        self.outstanding.insert(transaction, Outstanding { socket, to, at: now, nominate });
+        self.order.push_back((now, transaction));
+        self.probes += 1;
+        Some(Send { socket, to, transaction, nominate })
+    }
+
+    fn start_spray(&mut self, now: Duration) {
+        let Some((mine, theirs)) = self.nats else {
+            return;
+        };
+        if now < self.spray_starts || self.gave_up || self.list.best().is_some() {
+            return;
+        }
+        let part = match self.part {
+            None => {
+                let part = Part::of(&mine, &theirs, self.controlling);
+                self.part = Some(part);
+                self.spray_ends = Some(now + self.pace.tempo().spray);
+                self.findings.push_back(Finding::Part(part));
+                part
+            }
+            // Another round of a search whose prediction was wrong.
+            Some(part @ (Part::Fan | Part::Scan))
+                if self.spray.is_none()
+                    && self.used_nats.is_some_and(|(m, t)| m != mine.last && t != theirs.last) =>
+            {
+                part
+            }
+            Some(_) => return,
+        };
+        let step = |nat: &NatBehaviour| match nat.ports {
+            PortPattern::Sequential(step) => step,
+            _ => 1,
+        };
+        self.used_nats = Some((mine.last, theirs.last));
+        self.spray = match part {
+            Part::Checks | Part::GiveUp => None,
+            Part::Hold => {
+                self.list.hold(HOLD, self.spray_ends.unwrap_or(now));
+                None
+            }
+            Part::Sweep => Some(Spray::Sweep(Sweep::new(theirs.last, step(&theirs)))),
+            Part::Shots => Some(Spray::Shots(Shots::new())),
+            Part::Fan => Some(Spray::Fan(Fan::new(theirs.last, step(&theirs)))),
+            Part::Scan => {
+                // The peer has checked our candidates, as we have checked its.
+                let expected = (self.pace.made() - self.flows_at_measure) as i32 + self.remotes.len() as i32;
+                let lag = Duration::from_secs_f64(f64::from(LAG) / self.pace.tempo().flows);
+                self.spray_starts = now + lag + Duration::from_millis(100);
+                Some(Spray::Scan(Scan::new(theirs.last, step(&theirs), expected)))
+            }
+            Part::Sockets => {
+                self.holes = Holes::new(self.most_sockets);
+                self.findings.push_back(Finding::Sockets(self.most_sockets));
+                Some(Spray::Sockets(VecDeque::new()))
+            }
+        };
+    }
+
+    fn spray(&mut self, random: &mut Random, now: Duration) -> Option<Send> {
+        if self.spray_ends.is_some_and(|ends| now >= ends) && !self.gave_up {
+            self.gave_up = true;
+            self.spray = None;
+            self.findings.push_back(Finding::GaveUp(self.part.unwrap_or(Part::Checks)));
+        }
+        let checks_alone = !matches!(self.part, Some(part) if part != Part::Checks && part != Part::GiveUp);
+        if checks_alone && self.list.has_failed() && !self.gave_up {
+            self.gave_up = true;
+            self.findings.push_back(Finding::GaveUp(self.part.unwrap_or(Part::Checks)));
+        }
+        if self.round_ends.is_some_and(|ends| now >= ends) {
+            self.round_ends = None;
+            self.spray = None;
+            self.findings.push_back(Finding::Measure);
+        }
+        if now < self.spray_starts || self.round_ends.is_some() || self.leave() > now {
+            return None;
+        }
+        // What works is being nominated: nothing more needs to be found.
+        if self.list.best().is_some() {
+            return None;
+        }
+        let target = self.target()?;
+        let mut socket = self.spray_from;
+        let port = match self.spray.as_mut()? {
+            Spray::Sweep(sweep) => Some(sweep.next(random)),
+            Spray::Shots(shots) => Some(shots.next(random)),
+            Spray::Fan(fan) => fan.next(),
+            Spray::Scan(scan) => scan.next(random),
+            Spray::Sockets(fresh) => {
+                socket = fresh.pop_front()?;
+                Some(target.port())
+            }
+        };
+        let Some(port) = port else {
+            self.round_ends = Some(now + ROUND_GRACE);
+            return None;
+        };
+        let to = SocketAddr::new(target.ip(), port);
+        if !self.flows.contains(&(socket, to)) {
+            self.holes.punched(socket, to, now);
+        }
+        self.send(socket, to, random, now)
+    }
+
+    /// When the spray may send: mostly new flows, now and then a known one.
+    fn leave(&self) -> Duration {
+        self.pace.ready(true).max(self.pace.ready(false))
+    }
+
+    pub(crate) fn finding(&mut self) -> Option<Finding> {
+        self.findings.pop_front()
+    }
+
+    /// When [`Finder::poll`] may have something.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        if self.found {
+            return None;
+        }
+        // What waits, waits for its time and for leave.
+        let due = self.list.timeout(|socket, to| self.pace.ready(!self.flows.contains(&(socket, to))));
+        let spray = self.spray.as_ref().and_then(|spray| {
+            let idle = matches!(spray, Spray::Sockets(fresh) if fresh.is_empty());
+            (!idle && self.round_ends.is_none() && self.list.best().is_none())
+                .then(|| self.leave().max(self.spray_starts))
+        });
+        let nomination = (self.controlling && self.nominating.is_none())
+            .then(|| self.works_since.map(|since| since + NOMINATION_WAIT))
+            .flatten();
+        let waits = self.part.is_none() && self.nats.is_some() && !self.gave_up && self.list.best().is_none();
+        let starts = waits.then_some(self.spray_starts);
+        let ends = self.spray_ends.filter(|_| !self.gave_up);
+        let holes = self.holes.timeout().map(|at| at.max(self.pace.ready(false)));
+        [due, spray, nomination, starts, ends, holes, self.round_ends].into_iter().flatten().min()
+    }
+}
