@@ -1,0 +1,170 @@
+//! What is heard while a call moves from the relay to the direct path, sample by sample (docs/crush.md §6 and §7).
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may")]
+
+mod support;
+
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
+
+use crush::agent::{Config, Event};
+use crush::stun::handoff::Mode;
+use nat_lab::{Impairment, Link};
+use support::{Options, Place, World, said, ulaw, unlaw};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// One run's findings at one listener.
+#[derive(Debug, Default)]
+struct Findings {
+    taken: bool,
+    lost_samples: usize,
+    repeated_samples: usize,
+    lost_at_switch: usize,
+    shift_ms: f64,
+}
+
+/// Where in what was said a window of what is heard comes from.
+struct Index {
+    places: HashMap<[i16; 8], usize>,
+}
+
+impl Index {
+    fn new(reference: &[i16]) -> Self {
+        let places = reference.windows(8).enumerate();
+        Self { places: places.map(|(place, window)| (window.try_into().unwrap(), place)).collect() }
+    }
+
+    fn find(&self, window: &[i16]) -> Option<usize> {
+        self.places.get(<&[i16; 8]>::try_from(window).unwrap()).copied()
+    }
+}
+
+/// Runs one call and listens at side 1 to what side 0 says.
+fn run(seed: u64, relay_ms: u64, direct_ms: u64, jitter_ms: u64, loss: f64, hard: bool) -> Findings {
+    let mode = hard.then_some(Mode::Hard);
+    let config = Config { audio_mode: mode, ..Config::default() };
+    let options = Options { config, ..Options::new(seed, Place::Public, Place::Public) };
+    let mut world = World::new(&options);
+    let line = |delay: u64| {
+        Link::both(Impairment {
+            delay: MS(delay),
+            jitter: MS(jitter_ms / 2),
+            loss: loss / 2.0,
+            ..Impairment::NONE
+        })
+    };
+    // Between the phones both their lines; through the relay its own besides.
+    world.network.set_link(world.hosts[0], line(direct_ms / 2));
+    world.network.set_link(world.hosts[1], line(direct_ms / 2));
+    world.network.set_link(
+        world.relay_host(),
+        Link::both(Impairment::delay(MS(relay_ms.saturating_sub(direct_ms) / 2))),
+    );
+    if direct_ms > relay_ms {
+        world.slow_direct = MS(direct_ms - relay_ms);
+        world.network.set_link(world.hosts[0], line(relay_ms / 2));
+        world.network.set_link(world.hosts[1], line(relay_ms / 2));
+    }
+    world.arrived = Some(Vec::new());
+    world.run_while(MS(15_000), |world| !world.both_direct());
+    let end = world.now() + MS(3000);
+    world.run_until(end);
+    judge(&world)
+}
+
+fn judge(world: &World) -> Findings {
+    let (speaker, listener) = (&world.phones[0], &world.phones[1]);
+    let reference: Vec<i16> =
+        (0..speaker.frames * 160).map(|place| unlaw(ulaw(said(speaker.seed, place)))).collect();
+    let index = Index::new(&reference);
+    let mut findings = Findings::default();
+    let handed_off = listener.when(|event| {
+        matches!(event, Event::HandedOff { direction: crush::agent::Direction::Receiving, .. })
+    });
+    findings.taken = handed_off.is_some();
+    // Spans of what was heard that are pieces of what was said: (heard at, said at, length). Time-scaled frames
+    // consist of two such pieces, or of one and a cross-fade.
+    let heard = &listener.heard;
+    let mut spans: Vec<(usize, usize, usize)> = Vec::new();
+    let mut at = 0;
+    while at + 8 <= heard.len() {
+        let Some(place) = index.find(&heard[at..at + 8]) else {
+            at += 1;
+            continue;
+        };
+        let length =
+            heard[at..].iter().zip(&reference[place..]).take_while(|(one, other)| one == other).count();
+        spans.push((at, place, length));
+        at += length;
+    }
+    // Which frames were played, at least in good part; a cross-fade and a splice touch at most 48 samples.
+    let mut played = vec![0usize; speaker.frames as usize];
+    for (_, place, length) in &spans {
+        for sample in *place..place + length {
+            played[sample / 160] += 1;
+        }
+    }
+    let first = speaker.sequence.wrapping_sub(speaker.frames as u16);
+    let arrivals: HashSet<u16> =
+        world.arrived.as_ref().unwrap().iter().filter(|one| one.1 == 1).map(|one| one.2).collect();
+    let late = listener.agent.playout(crush::agent::StreamId(0)).unwrap().late() as usize;
+    let begin = played.iter().position(|samples| *samples > 0).unwrap_or(0);
+    let end = played.iter().rposition(|samples| *samples > 0).unwrap_or(0);
+    // The first and the last may have been heard in part.
+    let missed: Vec<usize> = (begin + 1..end).filter(|frame| played[*frame] < 100).collect();
+    let delivered = |frame: &usize| arrivals.contains(&first.wrapping_add(*frame as u16));
+    // A frame of which a copy came, and that was not heard, must have been late.
+    let unexplained = missed.iter().filter(|frame| delivered(frame)).count().saturating_sub(late);
+    findings.lost_samples = unexplained * 160;
+    findings.repeated_samples = (begin..=end).map(|frame| played[frame].saturating_sub(176)).sum();
+    if let Some(at) = handed_off {
+        // The switch on the wire: the first second after the handoff was agreed.
+        let switch = (at.as_millis() as usize) * 8;
+        let near =
+            |span: &&(usize, usize, usize)| span.0 + 4000 > switch && span.0 < switch + 4000 && span.2 >= 80;
+        let delays: Vec<i64> = spans.iter().filter(near).map(|span| span.0 as i64 - span.1 as i64).collect();
+        let steps = delays.windows(2).map(|pair| (pair[1] - pair[0]).abs()).max().unwrap_or(0);
+        findings.shift_ms = steps as f64 / 8.0;
+        let around = |frame: &&usize| {
+            let heard_at = spans.iter().find(|span| span.1 / 160 >= **frame).map_or(0, |span| span.0);
+            heard_at + 4000 > switch && heard_at < switch + 8000
+        };
+        findings.lost_at_switch = missed.iter().filter(around).filter(|frame| delivered(frame)).count();
+    }
+    findings
+}
+
+#[test]
+fn soft_handoffs_lose_repeat_and_shift_nothing_over_paths_of_every_difference() {
+    let mut taken = 0;
+    for seed in 0..40 {
+        let direct = 20 + seed * 37 % 130;
+        let relay = 20 + seed * 53 % 130;
+        let jitter = seed * 7 % 41;
+        let loss = f64::from((seed % 6) as u8) / 100.0;
+        let found = run(seed, relay, direct, jitter, loss, false);
+        taken += usize::from(found.taken);
+        let what =
+            format!("seed {seed}: relay {relay}, direct {direct}, jitter {jitter}, loss {loss}: {found:?}");
+        assert_eq!((found.lost_samples, found.repeated_samples), (0, 0), "{what}");
+        assert!(found.shift_ms <= 20.0, "{what}");
+        if direct + 20 <= relay && loss < 0.03 {
+            assert!(found.taken, "{what}");
+        }
+        if direct > relay + 60 {
+            assert!(!found.taken, "{what}");
+        }
+    }
+    assert!(taken >= 20, "{taken}");
+}
+
+#[test]
+fn hard_handoffs_after_synchronising_lose_at_most_one_frame() {
+    for seed in 0..20 {
+        let direct = 20 + seed * 37 % 80;
+        let relay = 20 + seed * 53 % 130;
+        let found = run(seed, relay, direct, seed * 7 % 41, 0.0, true);
+        assert!(found.lost_at_switch <= 1, "seed {seed}: relay {relay}, direct {direct}: {found:?}");
+        assert!(found.repeated_samples == 0, "seed {seed}: {found:?}");
+    }
+}

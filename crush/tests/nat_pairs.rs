@@ -1,0 +1,123 @@
+//! Which NAT pairs get a direct path, and how soon (docs/crush.md §5): every pair, in a few runs.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may")]
+
+mod support;
+
+use std::time::Duration;
+
+use crush::agent::{Config, Event, Part};
+use crush::description::Temper;
+use nat_lab::Kind;
+use support::{Options, Place, World};
+
+const CONE: Place = Place::Behind(Kind::Cone);
+const FULL: Place = Place::Behind(Kind::FullCone);
+const RESTRICTED: Place = Place::Behind(Kind::RestrictedCone);
+const COUNTING: Place = Place::Behind(Kind::SymmetricSequential);
+const RANDOM: Place = Place::Behind(Kind::SymmetricRandom);
+const BY_ADDRESS: Place = Place::Behind(Kind::SymmetricAddress);
+const LINUX: Place = Place::Behind(Kind::LinuxCone);
+
+/// Times to direct of the runs that got there, in order.
+fn times(options: &Options, runs: u64, within: Duration) -> Vec<Duration> {
+    let mut times: Vec<Duration> = (0..runs)
+        .filter_map(|run| {
+            let mut world = World::new(&Options { seed: options.seed + run, ..options.clone() });
+            let direct = world.run_while(within, |world| !world.both_direct());
+            for nat in world.nats.into_iter().flatten() {
+                let limited = world.network.nat(nat).counters().limited;
+                assert_eq!(limited, 0, "seed {} of {:?}", options.seed + run, options.places);
+            }
+            direct.then(|| world.now())
+        })
+        .collect();
+    times.sort_unstable();
+    times
+}
+
+#[test]
+fn friendly_pairs_are_direct_always_and_in_under_a_second() {
+    let friendly = [Place::Public, Place::Upnp, FULL, RESTRICTED];
+    let all = [CONE, FULL, RESTRICTED, COUNTING, RANDOM, BY_ADDRESS, LINUX, Place::Upnp, Place::Public];
+    let pairs = friendly.into_iter().flat_map(|one| all.into_iter().map(move |other| (one, other)));
+    let cones = [(CONE, CONE), (CONE, LINUX), (LINUX, LINUX), (Place::SameLan, Place::SameLan)];
+    for (a, b) in pairs.chain(cones) {
+        let times = times(&Options::new(1, a, b), 5, Duration::from_secs(20));
+        assert_eq!(times.len(), 5, "{a:?} {b:?}");
+        assert!(times[2] < Duration::from_secs(1), "{a:?} {b:?}: {times:?}");
+    }
+}
+
+#[test]
+fn counting_nats_are_found_behind_port_restricted_ones_and_behind_each_other() {
+    for (a, b) in [(COUNTING, CONE), (CONE, COUNTING), (COUNTING, LINUX), (COUNTING, COUNTING)] {
+        for other_users in [0.0, 5.0] {
+            let options = Options { other_users, ..Options::new(1, a, b) };
+            let times = times(&options, 20, Duration::from_secs(30));
+            assert!(times.len() >= 19, "{a:?} {b:?}: {} of 20, {times:?}", times.len());
+        }
+    }
+}
+
+#[test]
+fn the_birthday_method_beats_a_random_nat_in_front_of_a_port_restricted_one() {
+    for (a, b) in [(RANDOM, CONE), (CONE, RANDOM), (BY_ADDRESS, LINUX)] {
+        let times = times(&Options::new(1, a, b), 12, Duration::from_secs(30));
+        assert_eq!(times.len(), 12, "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn two_random_nats_fail_honestly_and_the_call_goes_on_unharmed() {
+    for (a, b) in [(RANDOM, RANDOM), (RANDOM, COUNTING)] {
+        let mut world = World::new(&Options::new(1, a, b));
+        world.run_until(Duration::from_secs(60));
+        for phone in &world.phones {
+            let honest = |event: &Event| matches!(event, Event::GaveUp(Part::GiveUp));
+            assert!(phone.when(honest).is_some_and(|at| at < Duration::from_secs(15)));
+            assert!(phone.direct_at().is_none());
+            assert!(phone.agent.effort().probes < 40);
+            assert_eq!(phone.agent.playout(crush::agent::StreamId(0)).unwrap().late(), 0);
+        }
+        assert!(world.relay.rtp > 2 * 50 * 59);
+    }
+}
+
+#[test]
+fn at_the_stealth_temper_a_flood_limiter_never_strikes() {
+    let config = Config { temper: Temper::Stealth, ..Config::default() };
+    for (a, b) in [(CONE, CONE), (COUNTING, CONE), (COUNTING, COUNTING), (RANDOM, CONE)] {
+        let options = Options { config: config.clone(), limited: true, ..Options::new(3, a, b) };
+        let times = times(&options, 3, Duration::from_secs(182));
+        assert_eq!(times.len(), 3, "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn two_percent_of_loss_only_delay_it() {
+    for (a, b) in [(CONE, CONE), (COUNTING, CONE), (COUNTING, COUNTING), (RANDOM, CONE)] {
+        let options = Options { loss: 0.02, ..Options::new(5, a, b) };
+        let times = times(&options, 10, Duration::from_secs(40));
+        assert_eq!(times.len(), 10, "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn ipv6_firewalls_are_passed_like_port_restricted_nats() {
+    let firewall = Place::Behind(Kind::Firewall);
+    for (a, b) in [(firewall, firewall), (firewall, Place::Public)] {
+        let options = Options { ipv6: true, ..Options::new(1, a, b) };
+        let times = times(&options, 5, Duration::from_secs(20));
+        assert_eq!(times.len(), 5, "{a:?} {b:?}");
+    }
+}
+
+#[test]
+fn where_udp_is_blocked_between_the_ends_nothing_is_lost_but_the_search() {
+    let mut world = World::new(&Options::new(1, CONE, CONE));
+    world.cut(0, 1);
+    world.cut(1, 0);
+    world.run_until(Duration::from_secs(30));
+    assert!(world.phones.iter().all(|phone| phone.gave_up_at().is_some()));
+    assert!(world.relay.rtp > 2 * 50 * 29);
+}

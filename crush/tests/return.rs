@@ -1,0 +1,212 @@
+//! The way back to the relay, other networks, and policy (docs/crush.md §8 and §9).
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may")]
+
+mod support;
+
+use std::time::Duration;
+
+use crush::agent::{Event, Input, StreamId};
+use crush::description::Policy;
+use crush::media::Path;
+use crush::stun::handoff::Reason;
+use nat_lab::Kind;
+use support::{Options, Place, Talk, World};
+
+const CONE: Place = Place::Behind(Kind::Cone);
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+fn direct(options: &Options) -> World {
+    let mut world = World::new(options);
+    assert!(world.run_while(Duration::from_secs(30), |world| !world.both_direct()), "seed {}", options.seed);
+    let until = world.now() + MS(3000);
+    world.run_until(until);
+    world
+}
+
+/// Longest time without a packet of a side on the wire, from a moment on.
+fn gap(world: &World, side: usize, from: Duration) -> Duration {
+    let arrivals = world.arrived.as_ref().unwrap().iter().filter(|one| one.1 == side).map(|one| one.0);
+    let times: Vec<Duration> = arrivals.filter(|at| *at + MS(200) >= from).collect();
+    times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(Duration::MAX)
+}
+
+fn returned(world: &World, side: usize, why: &[Reason]) -> bool {
+    world.phones[side]
+        .when(|event| matches!(event, Event::Returned(reason) if why.contains(reason)))
+        .is_some()
+}
+
+fn median(mut gaps: Vec<Duration>) -> (Duration, Duration) {
+    gaps.sort_unstable();
+    (gaps[gaps.len() / 2], gaps[gaps.len() * 95 / 100])
+}
+
+#[test]
+fn a_path_cut_one_way_or_both_costs_at_most_300_ms_of_voice() {
+    let mut gaps = Vec::new();
+    for seed in 0..30 {
+        let mut world = direct(&Options::new(seed, CONE, CONE));
+        world.arrived = Some(Vec::new());
+        let (from, cut) = (world.now(), seed % 3);
+        if cut != 1 {
+            world.cut(0, 1);
+        }
+        if cut != 0 {
+            world.cut(1, 0);
+        }
+        world.run_until(from + MS(1500));
+        for side in 0..2 {
+            assert!(returned(&world, side, &[Reason::Missing]), "seed {seed}");
+            assert_eq!(world.phones[side].agent.receiving_on(StreamId(0)), Path::Relay);
+            gaps.push(gap(&world, side, from));
+        }
+    }
+    let (median, p95) = median(gaps);
+    println!("return gap: median {median:?}, p95 {p95:?}");
+    assert!(median <= MS(300) && p95 <= MS(300), "median {median:?}, p95 {p95:?}");
+}
+
+#[test]
+fn a_path_that_dies_in_silence_is_noticed_before_anybody_speaks_again() {
+    for seed in 0..20 {
+        let options = Options { talk: [Talk::Spurts(8000, 4000); 2], ..Options::new(seed, CONE, CONE) };
+        let mut world = direct(&options);
+        // Into the silence.
+        world.run_until(Duration::from_secs(9));
+        assert!(
+            world.phones.iter().all(|phone| phone.agent.receiving_on(StreamId(0)) == Path::Direct),
+            "seed {seed}"
+        );
+        let from = world.now();
+        world.cut(seed as usize % 2, 1 - seed as usize % 2);
+        world.run_until(from + MS(300));
+        for phone in &world.phones {
+            assert_eq!(phone.agent.sending_on(StreamId(0)), Path::Relay, "seed {seed}");
+        }
+    }
+}
+
+#[test]
+fn loss_and_silence_alone_do_not_end_a_direct_path() {
+    for seed in 0..10 {
+        let talk = [Talk::Spurts(1500, 2500), Talk::Spurts(700, 900)];
+        let mut world =
+            direct(&Options { talk, loss: 0.02, jitter: MS(10), ..Options::new(seed, CONE, CONE) });
+        let from = world.now();
+        world.run_until(from + Duration::from_secs(40));
+        let events = world.phones.iter().map(|phone| &phone.events).collect::<Vec<_>>();
+        assert!((0..2).all(|side| !returned(&world, side, &[Reason::Missing])), "seed {seed}: {events:?}");
+    }
+}
+
+#[test]
+fn after_a_return_the_path_is_tried_again_once_it_carries() {
+    let mut world = direct(&Options::new(4, CONE, CONE));
+    world.cut(0, 1);
+    let from = world.now();
+    world.run_until(from + MS(1000));
+    let (a, b) = (world.network.nat(world.nats[0].unwrap()).externals()[0], {
+        let nat = world.nats[1].unwrap();
+        world.network.nat(nat).externals()[0]
+    });
+    world.network.restore(a, b);
+    world.run_until(from + Duration::from_secs(30));
+    for phone in &world.phones {
+        assert_eq!(phone.agent.receiving_on(StreamId(0)), Path::Direct);
+        assert!(phone.events.iter().filter(|(_, event)| matches!(event, Event::Direct { .. })).count() >= 2);
+    }
+}
+
+#[test]
+fn a_phone_on_another_network_is_heard_within_500_ms_and_goes_direct_again() {
+    let mut gaps = Vec::new();
+    for seed in 0..20 {
+        let mut world = direct(&Options::new(seed, CONE, CONE));
+        world.arrived = Some(Vec::new());
+        let from = world.now();
+        world.switch_network(0, Kind::Cone);
+        world.run_until(from + Duration::from_secs(8));
+        for side in 0..2 {
+            let back = world.arrived.as_ref().unwrap().iter().filter(|one| one.1 == side);
+            let times: Vec<Duration> = back.map(|one| one.0).filter(|at| *at < from + MS(2000)).collect();
+            let first = times.first().map_or(Duration::MAX, |at| *at - from);
+            gaps.push(
+                times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(Duration::MAX).max(first),
+            );
+            let agent = &world.phones[side].agent;
+            assert_eq!(
+                agent.receiving_on(StreamId(0)),
+                Path::Direct,
+                "seed {seed} {:?}",
+                world.phones[side].events
+            );
+        }
+    }
+    let (median, p95) = median(gaps);
+    println!("network switch gap: median {median:?}, p95 {p95:?}");
+    assert!(p95 <= MS(500), "median {median:?}, p95 {p95:?}");
+}
+
+#[test]
+fn policy_calls_media_back_in_mid_call_and_lets_it_go_again() {
+    let mut world = direct(&Options::new(2, CONE, CONE));
+    world.arrived = Some(Vec::new());
+    let from = world.now();
+    world.describe(0, Policy::Relay);
+    world.run_until(from + MS(1000));
+    for side in 0..2 {
+        let agent = &world.phones[side].agent;
+        assert_eq!(
+            (agent.sending_on(StreamId(0)), agent.receiving_on(StreamId(0))),
+            (Path::Relay, Path::Relay)
+        );
+        assert!(gap(&world, side, from) <= MS(100));
+    }
+    let before = world.relay.rtp;
+    world.run_until(from + MS(3000));
+    assert!(world.relay.rtp >= before + 190);
+    assert!(world.phones[0].when(|event| matches!(event, Event::Returned(Reason::Policy))).is_some());
+}
+
+#[test]
+fn with_policy_relay_nothing_is_looked_for() {
+    let mut world = World::new(&Options { policy: Policy::Relay, ..Options::new(2, CONE, CONE) });
+    world.run_until(Duration::from_secs(5));
+    assert!(world.phones.iter().all(|phone| phone.infos == 0 && phone.agent.effort().probes == 0));
+    assert!(world.relay.rtp > 480);
+}
+
+#[test]
+fn video_alone_goes_direct_at_a_key_frame_where_audio_must_stay() {
+    let mut world =
+        direct(&Options { video: true, policy: Policy::VideoOnly, ..Options::new(6, CONE, CONE) });
+    let (relayed, from) = (world.relay.rtp, world.now());
+    world.run_until(from + MS(5000));
+    // Audio of both sides, no video.
+    let audio = world.relay.rtp - relayed;
+    assert!((495..=505).contains(&audio), "{audio}");
+    for phone in &world.phones {
+        assert_eq!(phone.agent.receiving_on(StreamId(1)), Path::Direct);
+        let numbers: Vec<u16> = phone.video.iter().map(|(_, number)| *number).collect();
+        assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+    }
+}
+
+#[test]
+fn audio_and_video_leave_the_relay_and_leave_it_idle() {
+    let mut world = direct(&Options { video: true, ..Options::new(7, CONE, CONE) });
+    let before = world.relay.rtp;
+    let from = world.now();
+    world.run_until(from + MS(5000));
+    assert_eq!(world.relay.rtp, before);
+    world.input(0, Input::Policy(Policy::Relay));
+    world.run_until(from + MS(8000));
+    assert!(world.relay.rtp > before + 400);
+}
+
+#[test]
+fn without_audio_test_packets_synchronise() {
+    let options = Options { talk: [Talk::Never; 2], video: true, ..Options::new(8, CONE, CONE) };
+    let mut world = World::new(&options);
+    assert!(world.run_while(Duration::from_secs(10), |world| !world.both_direct()));
+}

@@ -1,0 +1,10 @@
+//! Two agents, the relay and the discovery service between them, and NATs, in virtual time.
+#![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "each test program uses a part")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
+
+mod phone;
+mod relay;
+mod world;
+
+pub use phone::{Phone, Talk, said, ulaw, unlaw};
+pub use world::{Options, Place, World, forged_address};

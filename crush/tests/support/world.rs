@@ -1,0 +1,483 @@
+//! The network, and the loop that drives everything on it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crush::agent::{Agent, Config, Input, Marks, Output, SocketId, StreamId, StreamSetup};
+use crush::description::{Policy, Support};
+use crush::media::Kind as MediaKind;
+use crush::stun::is_stun;
+use nat_lab::{Behaviour, Event, FlowLimit, HostId, Impairment, Kind, Link, NatId, Network, PUBLIC, Penalty};
+
+use super::phone::{Phone, Talk};
+use super::relay::{PWD, Relay, UFRAG};
+
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// Where a phone is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    Public,
+    Behind(Kind),
+    /// Behind a router that forwards ports on request.
+    Upnp,
+    /// Both behind one router that does not hairpin.
+    SameLan,
+}
+
+/// How a run differs from the plain one.
+#[derive(Debug, Clone)]
+pub struct Options {
+    pub seed: u64,
+    pub places: [Place; 2],
+    pub config: Config,
+    pub talk: [Talk; 2],
+    pub video: bool,
+    pub limited: bool,
+    pub loss: f64,
+    pub jitter: Duration,
+    pub other_users: f64,
+    /// One way, for each NAT.
+    pub delay: Duration,
+    pub ipv6: bool,
+    /// The n-th STUN message or INFO of the run is lost.
+    pub lose: Option<u64>,
+    pub policy: Policy,
+    /// The relay takes so much longer.
+    pub detour: Duration,
+}
+
+impl Options {
+    pub fn new(seed: u64, a: Place, b: Place) -> Self {
+        Self {
+            seed,
+            places: [a, b],
+            config: Config::default(),
+            talk: [Talk::Always; 2],
+            video: false,
+            limited: false,
+            loss: 0.0,
+            jitter: Duration::ZERO,
+            other_users: 0.0,
+            delay: MS(20),
+            ipv6: false,
+            lose: None,
+            policy: Policy::Direct,
+            detour: Duration::ZERO,
+        }
+    }
+}
+
+/// Messages that the tests capture.
+#[derive(Debug, Clone)]
+pub struct Captured {
+    pub at: Duration,
+    pub side: usize,
+    pub socket: SocketId,
+    pub source: SocketAddr,
+    pub to: SocketAddr,
+    pub bytes: Vec<u8>,
+}
+
+pub struct World {
+    pub network: Network,
+    pub phones: [Phone; 2],
+    pub relay: Relay,
+    pub hosts: [HostId; 2],
+    pub nats: [Option<NatId>; 2],
+    relay_host: HostId,
+    infos: Vec<(usize, String)>,
+    pub messages: u64,
+    lose: Option<u64>,
+    talking: [bool; 2],
+    video: bool,
+    /// STUN messages as they were sent, if wanted.
+    pub capture: Option<Vec<Captured>>,
+    /// RTP as it was sent and received on the wire: (time, side that sent, sequence, direct).
+    pub wire: Option<Vec<(Duration, usize, u16, bool)>>,
+    /// RTP audio that reached a phone: (time, side that received, sequence, direct).
+    pub arrived: Option<Vec<(Duration, usize, u16, bool)>>,
+    streams: usize,
+    /// The direct path takes so much longer than the phones' lines.
+    pub slow_direct: Duration,
+    slowed: Vec<(usize, SocketId, SocketAddr, Vec<u8>)>,
+    /// Timeouts at one moment: an agent that is never satisfied would stop the time.
+    spins: (Duration, u32),
+}
+
+const TIMEOUT: u64 = 0;
+const SPEAK: u64 = 1;
+const LISTEN: u64 = 2;
+const CAMERA: u64 = 3;
+const INFO: u64 = 1000;
+const SLOWED: u64 = 1_000_000;
+
+/// An address nobody has.
+pub fn forged_address() -> SocketAddr {
+    "192.0.2.66:6666".parse().unwrap()
+}
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+impl World {
+    pub fn new(options: &Options) -> Self {
+        let mut network = Network::new(options.seed);
+        let relays = if options.ipv6 {
+            [ip("2001:db8:5::5"), ip("2001:db8:5::6")]
+        } else {
+            [ip("203.0.113.5"), ip("203.0.113.6")]
+        };
+        let relay_host = network.add_host(PUBLIC, &relays);
+        network.set_link(relay_host, Link::both(Impairment::delay(options.detour / 2)));
+        let line = Impairment {
+            delay: options.delay,
+            loss: options.loss,
+            jitter: options.jitter,
+            ..Impairment::NONE
+        };
+        let mut nats = [None, None];
+        let mut hosts = Vec::new();
+        let mut addresses = Vec::new();
+        for side in 0..2 {
+            let kind = match options.places[side] {
+                Place::Public => None,
+                Place::Behind(kind) => Some(kind),
+                Place::Upnp => Some(Kind::LinuxCone),
+                Place::SameLan => Some(Kind::Cone),
+            };
+            let (address, external) = match (options.ipv6, side) {
+                (false, 0) => (ip("192.168.1.10"), ip("198.51.100.7")),
+                (false, _) => (ip("192.168.7.20"), ip("198.51.100.99")),
+                (true, 0) => (ip("2001:db8:1::10"), ip("198.51.100.7")),
+                (true, _) => (ip("2001:db8:2::20"), ip("198.51.100.99")),
+            };
+            match kind {
+                None => {
+                    let public = if options.ipv6 { address } else { external };
+                    hosts.push(network.add_host(PUBLIC, &[public]));
+                    addresses.push(public);
+                }
+                Some(_) if side == 1 && options.places == [Place::SameLan; 2] => {
+                    let near = ip("192.168.1.20");
+                    nats[1] = nats[0];
+                    let inside: NatId = nats[0].unwrap();
+                    hosts.push(network.add_host(inside.inside(), &[near]));
+                    addresses.push(near);
+                }
+                Some(kind) => {
+                    let mut behaviour = Behaviour::from(kind);
+                    behaviour.other_users = options.other_users;
+                    behaviour.hairpin &= options.places[side] != Place::SameLan;
+                    if options.limited {
+                        behaviour.limit = Some(FlowLimit {
+                            per_second: 30.0,
+                            burst: 30,
+                            penalty: Penalty::Block(Duration::from_secs(2)),
+                        });
+                    }
+                    let nat = network.add_nat(PUBLIC, behaviour, &[external]);
+                    network.set_link(nat, Link::both(line));
+                    nats[side] = Some(nat);
+                    hosts.push(network.add_host(nat.inside(), &[address]));
+                    addresses.push(address);
+                }
+            }
+        }
+        let streams = if options.video { 2 } else { 1 };
+        let relay = Relay::new(relays, streams);
+        let phones: Vec<Phone> = (0..2)
+            .map(|side| {
+                let mut seed = [side as u8 + 1; 32];
+                seed[..8].copy_from_slice(&options.seed.to_be_bytes());
+                let setups: Vec<StreamSetup> = (0..streams)
+                    .map(|stream| StreamSetup {
+                        kind: if stream == 0 { MediaKind::Audio } else { MediaKind::Video },
+                        clock_rate: if stream == 0 { 8000 } else { 90_000 },
+                        frame: 160,
+                        socket: SocketId(stream as u32 + 1),
+                        local: SocketAddr::new(addresses[side], 5004 + stream as u16 * 2),
+                    })
+                    .collect();
+                let agent = Agent::new(options.config.clone(), side == 0, seed, &setups, Duration::ZERO);
+                let mut phone = Phone::new(
+                    agent,
+                    options.seed.wrapping_mul(2) + side as u64 + 17,
+                    addresses[side],
+                    options.talk[side],
+                );
+                phone.sockets.extend(setups.iter().map(|setup| (setup.socket, setup.local)));
+                phone
+            })
+            .collect();
+        let mut world = Self {
+            network,
+            phones: phones.try_into().unwrap(),
+            relay,
+            hosts: hosts.try_into().unwrap(),
+            nats,
+            relay_host,
+            infos: Vec::new(),
+            messages: 0,
+            lose: options.lose,
+            talking: [true; 2],
+            video: options.video,
+            capture: None,
+            wire: None,
+            arrived: None,
+            streams,
+            slow_direct: Duration::ZERO,
+            slowed: Vec::new(),
+            spins: (Duration::ZERO, 0),
+        };
+        for (side, address) in addresses.into_iter().enumerate() {
+            world.describe(side, options.policy);
+            world.input(side, Input::Confirmed);
+            if options.places[side] == Place::Upnp {
+                let internal = SocketAddr::new(address, 5004);
+                let nat = world.nats[side].unwrap();
+                let external = world.network.nat(nat).forward(5004, internal, Duration::ZERO).unwrap();
+                world.input(side, Input::Mapped(external));
+            }
+            // Phones do not tick at the same moment.
+            let phase = MS(options.seed % 20 + side as u64 * 7);
+            world.network.set_timer(world.hosts[side], phase, SPEAK);
+            world.network.set_timer(world.hosts[side], phase + MS(3), LISTEN);
+            if options.video {
+                world.network.set_timer(world.hosts[side], phase + MS(5), CAMERA);
+            }
+        }
+        world
+    }
+
+    /// The SBC's description, as an answer or a later offer would bring it.
+    pub fn describe(&mut self, side: usize, policy: Policy) {
+        let support = Support {
+            ufrag: UFRAG.into(),
+            pwd: PWD.into(),
+            policy,
+            servers: vec![self.relay.server()],
+            temper: None,
+        };
+        let relays: Vec<Option<SocketAddr>> =
+            (0..self.streams).map(|stream| Some(self.relay.address(side, stream))).collect();
+        let sdp = format!("v=0\r\n{support}\r\n");
+        self.input(side, Input::Description { sdp: &sdp, relays: &relays });
+    }
+
+    pub fn relay_host(&self) -> HostId {
+        self.relay_host
+    }
+
+    pub fn now(&self) -> Duration {
+        self.network.now()
+    }
+
+    pub fn input(&mut self, side: usize, input: Input<'_>) {
+        let now = self.network.now();
+        self.phones[side].agent.handle(input, now);
+        self.drain(side);
+    }
+
+    /// A datagram that a phone's socket receives, whoever sent it.
+    pub fn inject(&mut self, side: usize, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
+        self.input(side, Input::Datagram { socket, from, bytes });
+    }
+
+    fn is_lost(&mut self) -> bool {
+        self.messages += 1;
+        self.lose == Some(self.messages)
+    }
+
+    fn drain(&mut self, side: usize) {
+        let now = self.network.now();
+        while let Some(output) = self.phones[side].agent.poll_output() {
+            match output {
+                Output::Transmit { socket, to, bytes } => {
+                    let Some(source) = self.phones[side].sockets.get(&socket).copied() else { continue };
+                    if is_stun(&bytes) {
+                        if let Some(capture) = &mut self.capture {
+                            let bytes = bytes.clone();
+                            capture.push(Captured { at: now, side, socket, source, to, bytes });
+                        }
+                        if self.is_lost() {
+                            continue;
+                        }
+                    } else if let Some(wire) = &mut self.wire
+                        && bytes[1] == 0
+                    {
+                        let direct = !self.relay.addresses.contains(&to.ip());
+                        wire.push((now, side, u16::from_be_bytes([bytes[2], bytes[3]]), direct));
+                    }
+                    let _ = self.network.send(self.hosts[side], source, to, bytes.into());
+                }
+                Output::Trickle(text) => {
+                    self.phones[side].infos += 1;
+                    // SIP repeats what is lost (RFC 3261 §17.1.2.2, T1 = 500 ms).
+                    let delay = if self.is_lost() { MS(560) } else { MS(60) };
+                    self.infos.push((1 - side, text));
+                    let token = INFO + self.infos.len() as u64 - 1;
+                    self.network.set_timer(self.hosts[1 - side], now + delay, token);
+                }
+                Output::OpenSocket => {
+                    let phone = &mut self.phones[side];
+                    let socket = SocketId(phone.next_socket);
+                    let local = SocketAddr::new(phone.address, phone.next_port);
+                    phone.next_socket += 1;
+                    phone.next_port += 1;
+                    phone.sockets.insert(socket, local);
+                    phone.agent.handle(Input::SocketOpened { socket, local }, now);
+                }
+                Output::CloseSocket(socket) => {
+                    self.phones[side].sockets.remove(&socket);
+                }
+                Output::Event(event) => self.phones[side].events.push((now, event)),
+                Output::Media { packet, .. } => {
+                    self.phones[side].video.push((now, u16::from_be_bytes([packet[2], packet[3]])));
+                }
+                Output::Rtcp { .. } => {}
+            }
+        }
+        if let Some(at) = self.phones[side].agent.poll_timeout() {
+            self.network.set_timer(self.hosts[side], at.max(now), TIMEOUT);
+        }
+    }
+
+    fn side(&self, host: HostId) -> Option<usize> {
+        self.hosts.iter().position(|known| *known == host)
+    }
+
+    /// Runs until a time.
+    pub fn run_until(&mut self, until: Duration) {
+        while let Some(event) = self.network.next_until(until) {
+            self.event(event);
+        }
+    }
+
+    /// Runs until something holds or a time has come; says whether it holds.
+    pub fn run_while(&mut self, until: Duration, mut goes_on: impl FnMut(&Self) -> bool) -> bool {
+        while goes_on(self) {
+            let Some(event) = self.network.next_until(until) else { return false };
+            self.event(event);
+        }
+        true
+    }
+
+    pub fn both_direct(&self) -> bool {
+        self.phones.iter().all(|phone| phone.direct_at().is_some())
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = self.network.now();
+        match event {
+            Event::Datagram { host, source, destination, payload } if host == self.relay_host => {
+                for (from, to, bytes) in self.relay.datagram(source, destination, &payload) {
+                    let _ = self.network.send(self.relay_host, from, to, bytes.into());
+                }
+            }
+            Event::Datagram { host, source, destination, payload } => {
+                let Some(side) = self.side(host) else { return };
+                let socket = self.phones[side].sockets.iter().find(|(_, local)| **local == destination);
+                let Some(socket) = socket.map(|(socket, _)| *socket) else { return };
+                if self.slow_direct > Duration::ZERO && !self.relay.addresses.contains(&source.ip()) {
+                    self.slowed.push((side, socket, source, payload.to_vec()));
+                    let token = SLOWED + self.slowed.len() as u64 - 1;
+                    self.network.set_timer(host, now + self.slow_direct, token);
+                    return;
+                }
+                self.deliver(side, socket, source, &payload);
+            }
+            Event::Timer { host, token } => {
+                let Some(side) = self.side(host) else { return };
+                self.timer(side, token, now);
+            }
+        }
+    }
+
+    fn deliver(&mut self, side: usize, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
+        let now = self.network.now();
+        if let Some(arrived) = &mut self.arrived
+            && !is_stun(bytes)
+            && bytes[1] == 0
+        {
+            let direct = !self.relay.addresses.contains(&from.ip());
+            arrived.push((now, side, u16::from_be_bytes([bytes[2], bytes[3]]), direct));
+        }
+        self.input(side, Input::Datagram { socket, from, bytes });
+    }
+
+    fn timer(&mut self, side: usize, token: u64, now: Duration) {
+        match token {
+            TIMEOUT => {
+                self.spins = (now, if self.spins.0 == now { self.spins.1 + 1 } else { 0 });
+                assert!(
+                    self.spins.1 < 2000,
+                    "an agent asks for {now:?} again and again: {:?}",
+                    self.phones[side].events.last()
+                );
+                // Older timers may still be in the queue.
+                if self.phones[side].agent.poll_timeout().is_some_and(|at| at <= now) {
+                    self.input(side, Input::Timeout);
+                }
+            }
+            SPEAK => {
+                self.network.set_timer(self.hosts[side], now + MS(20), SPEAK);
+                if let Some(packet) = self.phones[side].speak(now).filter(|_| self.talking[side]) {
+                    let marks = Marks::default();
+                    self.input(side, Input::Media { stream: StreamId(0), packet: &packet, marks });
+                }
+            }
+            LISTEN => {
+                self.network.set_timer(self.hosts[side], now + MS(10), LISTEN);
+                self.phones[side].listen(now);
+            }
+            CAMERA => {
+                self.network.set_timer(self.hosts[side], now + MS(40), CAMERA);
+                // A key frame each second, one packet a frame.
+                let picture = now.as_millis() as u64 / 40;
+                let mut packet = vec![0x80, 96];
+                packet.extend((picture as u16).to_be_bytes());
+                packet.extend((picture as u32 * 3600).to_be_bytes());
+                packet.extend((7000 + side as u32).to_be_bytes());
+                packet.extend([0; 100]);
+                let marks = Marks { key_frame: picture.is_multiple_of(25), lull: false };
+                self.input(side, Input::Media { stream: StreamId(1), packet: &packet, marks });
+            }
+            slowed if slowed >= SLOWED => {
+                let (side, socket, from, bytes) = self.slowed[(slowed - SLOWED) as usize].clone();
+                self.deliver(side, socket, from, &bytes);
+            }
+            info => {
+                let (to, text) = self.infos[(info - INFO) as usize].clone();
+                self.input(to, Input::Trickle(&text));
+            }
+        }
+    }
+
+    /// Another network for a phone: a new address and new sockets behind another NAT; the old address is gone.
+    pub fn switch_network(&mut self, side: usize, kind: Kind) {
+        let nat = self.network.add_nat(PUBLIC, kind.into(), &[ip("198.51.100.200")]);
+        self.network.set_link(nat, Link::both(Impairment::delay(MS(20))));
+        let address = ip("10.9.8.7");
+        self.network.attach(self.hosts[side], nat.inside(), address);
+        self.network.detach(self.hosts[side], self.phones[side].address);
+        self.phones[side].address = address;
+        self.phones[side].sockets.clear();
+        let sockets: Vec<(SocketId, SocketAddr)> = (0..self.streams)
+            .map(|stream| (SocketId(50 + stream as u32), SocketAddr::new(address, 6004 + stream as u16 * 2)))
+            .collect();
+        self.phones[side].sockets.extend(sockets.iter().copied());
+        self.input(side, Input::NetworkChanged(&sockets));
+    }
+
+    /// The direct path dies, in one direction or both.
+    pub fn cut(&mut self, from: usize, to: usize) {
+        let outside = |world: &mut Self, side: usize| match world.nats[side] {
+            Some(nat) => world.network.nat(nat).externals()[0],
+            None => world.phones[side].address,
+        };
+        let (from, to) = (outside(self, from), outside(self, to));
+        self.network.cut(from, to);
+    }
+}
