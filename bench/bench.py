@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Side by side with Kamailio + rtpengine, in one run: prints every figure and writes bench/results.json.
 
-usage: bench.py [--only PRODUCT] [--seconds N] [--held N]     (root, two CPUs; see `make bench`)
+usage: bench.py [--only PRODUCT] [--part PART] [--seconds N] [--held N] [--verbose]     (root, two CPUs; see `make bench`)
 A ratio is written only when both of its sides were measured in this run.
 """
 
 import argparse
+import contextlib
 import csv
+import functools
 import json
 import os
 import sys
@@ -16,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 import instructions
 import products
+from packets import packet_costs
 from rig import ACCESS, CORE, Rig, cpu_seconds, kernel_bytes, proportional_bytes, settle, softirq_seconds
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,12 +55,13 @@ def call_cost(rig, product, rate, seconds):
     row = last_row(caller)
     succeeded, failed = int(row["SuccessfulCall(C)"]), int(row["FailedCall(C)"])
     rig.stop(answerer)
+    if failed or succeeded != calls:
+        raise RuntimeError(f"{product.name}: {failed} of {calls} calls failed, {succeeded} succeeded: costs of another load than the other's")
+    product.check(succeeded)
     return {
         f"{product.name}_cpu_ms_per_call": 1000 * spent / max(succeeded, 1),
         f"{product.name}_softirq_ms_per_call": 1000 * soft / max(succeeded, 1),
-        f"{product.name}_calls_succeeded": succeeded,
-        f"{product.name}_calls_failed": failed,
-        f"{product.name}_call_seconds": time.time() - began,
+        f"{product.name}_calls_per_second": succeeded / (time.time() - began),
     }
 
 
@@ -72,6 +76,8 @@ def held_cost(rig, product, held):
     settle(held / rate + 6)
     own, kernel = proportional_bytes(product.processes) - own, kernel_bytes() - kernel
     open_calls = int(last_row(caller)["CurrentCall"])
+    if open_calls != held:
+        raise RuntimeError(f"{product.name}: {open_calls} of {held} calls are up")
     rig.stop(caller)
     rig.stop(answerer)
     return {
@@ -82,45 +88,64 @@ def held_cost(rig, product, held):
     }
 
 
-def measure(product_class, arguments):
-    figures = {}
-    for part in (lambda rig, p: call_cost(rig, p, 300, arguments.seconds), lambda rig, p: held_cost(rig, p, arguments.held)):
-        with Rig() as rig:
-            product = product_class(rig)
-            figures.update(part(rig, product))
-    return figures
+def one_by_one(cost):
+    def part(possible, arguments, log):
+        figures = {}
+        for product in possible:
+            with Rig() as rig:
+                figures.update(cost(rig, product(rig), arguments))
+        return figures
+    return part
 
+
+def packets(possible, arguments, log):
+    with contextlib.ExitStack() as rigs:
+        found = [(rig, product(rig)) for product in possible for rig in [rigs.enter_context(Rig())]]
+        return packet_costs(found, products.program("examples/packet_load"), log)
+
+
+PARTS = {
+    "calls": one_by_one(lambda rig, product, arguments: call_cost(rig, product, 300, arguments.seconds)),
+    "memory": one_by_one(lambda rig, product, arguments: held_cost(rig, product, arguments.held)),
+    "packets": packets,
+}
 
 RATIOS = {
-    "cpu_per_call_vs_kamailio_rtpengine": "cpu_ms_per_call",
-    "memory_per_call_vs_kamailio_rtpengine": "memory_kib_per_held_call",
+    "cpu_per_call_vs_kamailio_rtpengine": ("sbc_cpu_ms_per_call", "kamailio_rtpengine_cpu_ms_per_call"),
+    "memory_per_call_vs_kamailio_rtpengine": ("sbc_memory_kib_per_held_call", "kamailio_rtpengine_memory_kib_per_held_call"),
+    "cpu_per_packet_vs_rtpengine": ("sbc_cpu_us_per_packet", "rtpengine_cpu_us_per_packet"),
+    "cpu_per_packet_at_maximum_vs_rtpengine": ("sbc_cpu_us_per_packet_at_maximum", "rtpengine_cpu_us_per_packet_at_maximum"),
+    "max_pps_vs_rtpengine": ("max_pps_sbc", "max_pps_rtpengine"),
 }
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=sorted(products.ALL))
+    parser.add_argument("--part", choices=sorted(PARTS), action="append")
+    parser.add_argument("--verbose", action="store_true")
     parser.add_argument("--seconds", type=int, default=20)
     parser.add_argument("--held", type=int, default=5000)
     arguments = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("the benchmarks make network namespaces: run them as root")
-    figures, missing = {}, []
-    if arguments.only is None:
+    figures, missing, possible = {}, [], []
+    if arguments.only is None and arguments.part is None:
         reason = instructions.impossible()
         if reason:
             missing.append(f"instructions: {reason}")
         else:
             figures.update(instructions.measure())
-    for name, product_class in products.ALL.items():
+    for name, product in products.ALL.items():
         if arguments.only in (None, name):
-            reason = product_class.impossible()
-            if reason:
-                missing.append(f"{name}: {reason}")
-            else:
-                figures.update(measure(product_class, arguments))
-    for ratio, figure in RATIOS.items():
-        ours, theirs = figures.get(f"sbc_{figure}"), figures.get(f"kamailio_rtpengine_{figure}")
+            reason = product.impossible()
+            missing.extend([f"{name}: {reason}"] if reason else [])
+            possible.extend([] if reason else [product])
+    log = functools.partial(print, flush=True) if arguments.verbose else lambda line: None
+    for part in arguments.part or PARTS:
+        figures.update(PARTS[part](possible, arguments, log))
+    for ratio, (ours, theirs) in RATIOS.items():
+        ours, theirs = figures.get(ours), figures.get(theirs)
         if ours is not None and theirs:
             figures[ratio] = ours / theirs
     for name, value in figures.items():

@@ -11,10 +11,16 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 
 
+def program(name):
+    """One of this repository's, as `make bench` builds it."""
+    return Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / name
+
+
 class KamailioRtpengine:
     """Kamailio with rtpengine in user space, both in the foreground with our configuration."""
 
     name = "kamailio_rtpengine"
+    relay_name = "rtpengine"
 
     @staticmethod
     def impossible():
@@ -32,26 +38,26 @@ class KamailioRtpengine:
         signalling = rig.start("product", 1, "kamailio", "-DD", "-E", "-m", "256", "-M", "16", "-Y", rig.folder,
                                "-P", rig.folder / "kamailio.pid", "-f", configuration)
         settle(2)
-        self.processes = [media, signalling]
+        self.processes, self.relay_processes = [media, signalling], [media]
         for process in self.processes:
             if process.poll() is not None:
                 raise RuntimeError(f"{process.args} ended: {Path(process.log.name).read_text()[-2000:]}")
 
 
+    def check(self, calls):
+        """It keeps no records."""
+
+
 class Sbc:
     """This program, with the configuration of bench/peers/sbc.toml.in: realms access and core, a trunk to the answerer."""
 
-    name = "sbc"
+    name = relay_name = "sbc"
     template = HERE / "peers/sbc.toml.in"
-
-    @staticmethod
-    def program():
-        return Path(os.environ.get("CARGO_TARGET_DIR", HERE.parent / "target")) / "release/sbc"
 
     @classmethod
     def impossible(cls):
-        if not cls.program().exists():
-            return f"no program at {cls.program()}"
+        if not program("sbc").exists():
+            return f"no program at {program('sbc')}"
         return None if cls.template.exists() else f"no configuration template at {cls.template}"
 
     def __init__(self, rig):
@@ -59,17 +65,26 @@ class Sbc:
         script, self.database = ROOT / "deploy/dev/postgres.sh", rig.folder / "database"
         self.database.mkdir()
         rig.folder.chmod(0o755)
-        url = sh(script, "start", self.database).strip()
+        self.url = url = sh(script, "start", self.database).strip()
         rig.finally_do(lambda: sh(script, "remove", self.database))
         configuration.write_text(self.template.read_text().replace("@VAR@", str(rig.folder)).replace("@DATABASE_URL@", url))
-        sh(self.program(), "migrate", "--config", configuration)
+        sh(program("sbc"), "migrate", "--config", configuration)
         sh("psql", "-q", url, "-c", "INSERT INTO trunk (name, realm, host, port, transport) VALUES ('answerer', 'core', '203.0.113.12', 5060, 'udp');"
            "INSERT INTO route (trunk) VALUES ('answerer')")
-        serving = rig.start("product", 1, self.program(), "serve", "--config", configuration)
+        serving = rig.start("product", 1, program("sbc"), "serve", "--config", configuration)
         settle(2)
-        self.processes = [serving]
+        self.processes = self.relay_processes = [serving]
         if serving.poll() is not None:
             raise RuntimeError(f"sbc ended: {Path(serving.log.name).read_text()[-2000:]}")
+
+    def check(self, calls):
+        """Every call has its record, by way of the journal: what is compared includes that."""
+        for _ in range(20):
+            records = int(sh("psql", "-qAt", self.url, "-c", "SELECT count(*) FROM call WHERE ended_at IS NOT NULL"))
+            if records == calls:
+                return
+            settle()
+        raise RuntimeError(f"{records} records of {calls} calls")
 
 
 ALL = {KamailioRtpengine.name: KamailioRtpengine, Sbc.name: Sbc}

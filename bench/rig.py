@@ -1,8 +1,10 @@
 """Namespaces, processes and what they cost: the ground the comparisons stand on."""
 
+import ctypes
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -20,11 +22,14 @@ def sh(*argv):
 class Rig:
     """Caller on the access network, answerer on the core network, the product dual-homed between them.
 
-    Products are pinned to CPU 1, everything else to CPU 0.
+    Products are pinned to CPU 1, everything else to CPU 0; all of it goes before whatever else the machine does.
     """
 
+    made = 0
+
     def __init__(self):
-        self.tag = f"bench{os.getpid()}"
+        Rig.made += 1
+        self.tag = f"bench{os.getpid()}-{Rig.made}"
         self.folder = Path(tempfile.mkdtemp(prefix="sbc-bench-"))
         self.processes = []
         self.last = []
@@ -45,11 +50,30 @@ class Rig:
     def namespace(self, host):
         return f"{self.tag}-{host}"
 
-    def start(self, host, cpu, *argv):
+    def run(self, host, *argv):
+        return sh("ip", "netns", "exec", self.namespace(host), *argv)
+
+    def mac(self, host, device):
+        return self.run(host, "cat", f"/sys/class/net/{device}/address").strip()
+
+    def socket(self, host, address, port):
+        """A UDP socket of ours in a host's network: a socket stays where it was made."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        with open("/proc/self/ns/net") as home, open(f"/run/netns/{self.namespace(host)}") as there:
+            if libc.setns(there.fileno(), 0x40000000) != 0:
+                raise OSError(ctypes.get_errno(), "setns")
+            try:
+                made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+                made.bind((address, port))
+            finally:
+                libc.setns(home.fileno(), 0x40000000)
+        return made
+
+    def start(self, host, cpu, *argv, stdin=subprocess.DEVNULL, stdout=None):
         log = open(self.folder / f"{len(self.processes)}-{Path(argv[0]).name}.log", "w+")
         process = subprocess.Popen(
-            ["ip", "netns", "exec", self.namespace(host), "taskset", "-c", str(cpu), *map(str, argv)],
-            stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, cwd=self.folder)
+            ["ip", "netns", "exec", self.namespace(host), "nice", "-n", "-20", "taskset", "-c", str(cpu), *map(str, argv)],
+            stdin=stdin, stdout=stdout or log, stderr=log, start_new_session=True, cwd=self.folder)
         process.log = log
         self.processes.append(process)
         return process
@@ -102,11 +126,11 @@ def family(roots):
 
 
 def cpu_seconds(roots):
-    """User and system time of the processes, ended children not counted."""
+    """User and system time of the processes, with that of children which ended and were waited for."""
     total = 0
     for pid in family(roots):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        total += int(fields[11]) + int(fields[12])
+        total += sum(map(int, fields[11:15]))
     return total / TICKS
 
 
