@@ -14,6 +14,8 @@ pub(crate) const BATCH: usize = 16;
 /// Greater ones are cut and dropped: no path carries them unfragmented.
 const LARGEST: usize = 2048;
 
+const ADDRESS_ROOM: u32 = mem::size_of::<libc::sockaddr_storage>() as u32;
+
 /// Buffers for one batch.
 pub(crate) struct Batch {
     buffers: Box<[[u8; LARGEST]; BATCH]>,
@@ -24,35 +26,40 @@ pub(crate) struct Batch {
 
 impl Batch {
     pub(crate) fn new() -> Self {
-        // SAFETY: all of these are plain C structures for which zeros are valid; the pointers are set before each use.
+        // SAFETY: all of these are plain C structures for which zeros are valid; the pointers are set below.
         let (addresses, vectors, messages) =
             unsafe { (Box::new(mem::zeroed()), Box::new(mem::zeroed()), Box::new(mem::zeroed())) };
-        Self { buffers: Box::new([[0; LARGEST]; BATCH]), addresses, vectors, messages }
+        let mut batch = Self { buffers: Box::new([[0; LARGEST]; BATCH]), addresses, vectors, messages };
+        for index in 0..BATCH {
+            batch.vectors[index] =
+                libc::iovec { iov_base: batch.buffers[index].as_mut_ptr().cast(), iov_len: LARGEST };
+            let header = &mut batch.messages[index].msg_hdr;
+            header.msg_name = (&raw mut batch.addresses[index]).cast();
+            header.msg_iov = &raw mut batch.vectors[index];
+            header.msg_iovlen = 1;
+            header.msg_namelen = ADDRESS_ROOM;
+        }
+        batch
     }
 
-    /// What is there now, at most [`BATCH`]: how many.
-    pub(crate) fn receive(&mut self, fd: RawFd) -> usize {
-        for index in 0..BATCH {
-            self.vectors[index] =
-                libc::iovec { iov_base: self.buffers[index].as_mut_ptr().cast(), iov_len: LARGEST };
-            let header = &mut self.messages[index].msg_hdr;
-            header.msg_name = (&raw mut self.addresses[index]).cast();
-            header.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as u32;
-            header.msg_iov = &raw mut self.vectors[index];
-            header.msg_iovlen = 1;
-            header.msg_flags = 0;
-        }
-        // SAFETY: every pointer set above points into boxes that `self` owns and that live over the call.
+    /// What is there now, at most `limit` and [`BATCH`]: how many.
+    pub(crate) fn receive(&mut self, fd: RawFd, limit: usize) -> usize {
+        // SAFETY: every pointer, set in `new`, points into boxes that `self` owns and that live over the call.
         let count = unsafe {
             libc::recvmmsg(
                 fd,
                 self.messages.as_mut_ptr(),
-                BATCH as u32,
+                limit.min(BATCH) as u32,
                 libc::MSG_DONTWAIT,
                 std::ptr::null_mut(),
             )
         };
-        usize::try_from(count).unwrap_or(0)
+        let count = usize::try_from(count).unwrap_or(0).min(BATCH);
+        // What the kernel wrote there must not limit the next address.
+        for message in self.messages.iter_mut().take(count) {
+            message.msg_hdr.msg_namelen = ADDRESS_ROOM;
+        }
+        count
     }
 
     /// The datagram with that index of the last batch; `None` if it was cut.

@@ -14,10 +14,12 @@ use crate::poll::Poll;
 
 /// A pair rests so long after its call, so that late packets of that call reach nobody else.
 const QUARANTINE: Duration = Duration::from_secs(30);
+/// How often it is said that there are none.
+const NOTICE: Duration = Duration::from_secs(10);
 /// Ports that other programs hold are passed over; so many in a row mean a wrong range.
 const TRIES: usize = 64;
-/// A quarter of a second of video; more would only hide an overload.
-const RECEIVE_BUFFER: usize = 256 * 1024;
+/// The kernel doubles it, for its own needs: about 170 packets of speech or 50 of video. More would only make an overload last longer.
+const RECEIVE_BUFFER: usize = 64 * 1024;
 
 /// A media address of a realm.
 #[derive(Debug, Clone)]
@@ -55,6 +57,8 @@ pub(crate) struct Ports {
     /// Pairs of slots in `sockets`.
     free: Vec<SocketId>,
     pub(crate) in_use: u64,
+    /// When it was last said that a range is exhausted.
+    noticed: Option<Instant>,
     poll: Poll,
 }
 
@@ -77,7 +81,15 @@ impl Ports {
                 });
             }
         }
-        Self { pools, sockets: Vec::new(), origins: Vec::new(), free: Vec::new(), in_use: 0, poll }
+        Self {
+            pools,
+            sockets: Vec::new(),
+            origins: Vec::new(),
+            free: Vec::new(),
+            in_use: 0,
+            noticed: None,
+            poll,
+        }
     }
 
     pub(crate) fn poll(&mut self) -> &mut Poll {
@@ -103,7 +115,6 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.set_nonblocking(true)?;
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&address.into())?;
     Ok(socket.into())
@@ -154,6 +165,15 @@ impl Source for Ports {
             }
         }
         self.free.push(place);
+        if self.noticed.is_none_or(|noticed| noticed + NOTICE <= now) {
+            self.noticed = Some(now);
+            tracing::warn!(
+                realm,
+                is_ipv6,
+                in_use = self.in_use,
+                "no media port is free and calls are refused: widen the realm's media_ports, add a media address of this family, or lower the limit on calls"
+            );
+        }
         None
     }
 

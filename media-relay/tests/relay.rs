@@ -1,0 +1,153 @@
+//! The relay over real sockets of the loopback.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use media_core::session::{Action, Endpoint, Party, Refusal, Reply};
+use media_relay::{Address, Event, RealmMedia, Relay, RelaySettings};
+
+const A: Endpoint = Endpoint { party: 0, branch: 0 };
+const B: Endpoint = Endpoint { party: 1, branch: 0 };
+
+struct World {
+    relay: Relay,
+    events: Receiver<Event>,
+}
+
+/// Two ends of a call, and the relay's port towards the first.
+struct Call {
+    caller: UdpSocket,
+    answerer: UdpSocket,
+    relay: SocketAddr,
+}
+
+impl World {
+    fn new(first: u16, last: u16) -> Self {
+        let local = "127.0.0.1".parse().unwrap();
+        let realm =
+            RealmMedia { addresses: vec![Address { bind: local, advertised: local }], ports: first..=last };
+        let (tell, events) = channel();
+        let settings = RelaySettings {
+            workers: 1,
+            realms: vec![realm],
+            sessions: media_core::worker::Settings::default(),
+            cname: "anchor".to_owned(),
+        };
+        let relay = Relay::start(&settings, move |event| drop(tell.send(event))).unwrap();
+        Self { relay, events }
+    }
+
+    fn reply(&self) -> Reply {
+        match self.events.recv_timeout(Duration::from_secs(10)).unwrap() {
+            Event::Reply { reply, .. } => reply,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn call(&self, session: u64) -> Result<Call, Refusal> {
+        let end = || {
+            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+            socket.set_nonblocking(true).unwrap();
+            socket
+        };
+        let (caller, answerer) = (end(), end());
+        let sdp = |socket: &UdpSocket| {
+            let port = socket.local_addr().unwrap().port();
+            bytes(&format!(
+                "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n"
+            ))
+        };
+        let party = |socket: &UdpSocket| Party { realm: 0, signalling: socket.local_addr().unwrap() };
+        self.relay.handle(
+            session,
+            1,
+            Action::Offer {
+                exchange: 1,
+                from: A,
+                to: B,
+                from_party: party(&caller),
+                to_party: party(&answerer),
+                sdp: sdp(&caller),
+            },
+        );
+        let Reply::Description(offered) = self.reply() else { panic!() };
+        offered?;
+        self.relay.handle(session, 2, Action::Answer { exchange: 1, from: B, to: A, sdp: sdp(&answerer) });
+        let Reply::Description(Ok(described)) = self.reply() else { panic!() };
+        let text = String::from_utf8(described.sdp.to_vec()).unwrap();
+        let port = text.split_once("m=audio ").unwrap().1.split(' ').next().unwrap();
+        Ok(Call { caller, answerer, relay: format!("127.0.0.1:{port}").parse().unwrap() })
+    }
+}
+
+fn bytes(text: &str) -> bytes::Bytes {
+    bytes::Bytes::copy_from_slice(text.as_bytes())
+}
+
+fn rtp(sequence: u16) -> [u8; 172] {
+    let mut packet = [0xd5; 172];
+    packet[..12].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7]);
+    packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+    packet
+}
+
+/// Packets that wait at the answerers.
+fn drain(calls: &[Call]) -> usize {
+    let mut buffer = [0; 256];
+    calls.iter().map(|call| std::iter::from_fn(|| call.answerer.recv(&mut buffer).ok()).count()).sum()
+}
+
+#[test]
+fn after_three_seconds_far_beyond_its_maximum_a_relay_loses_nothing_at_ten_thousand_a_second() {
+    let world = World::new(42_000, 42_199);
+    let calls: Vec<Call> = (0..40).map(|session| world.call(session).unwrap()).collect();
+    let end = Instant::now() + Duration::from_secs(3);
+    let mut sequence = 0u16;
+    // Two senders against one worker, and nobody reads what comes out.
+    std::thread::scope(|scope| {
+        for half in calls.chunks(20) {
+            scope.spawn(move || {
+                let mut sequence = 0u16;
+                while Instant::now() < end {
+                    sequence = sequence.wrapping_add(1);
+                    for call in half {
+                        let _ = call.caller.send_to(&rtp(sequence), call.relay);
+                    }
+                }
+            });
+        }
+    });
+    std::thread::sleep(Duration::from_millis(500));
+    drain(&calls);
+    let (start, mut sent, mut received) = (Instant::now(), 0usize, 0usize);
+    while sent < 10_000 {
+        let due = (start.elapsed().as_micros() / 100) as usize;
+        while sent < due.min(10_000) {
+            sequence = sequence.wrapping_add(1);
+            let call = &calls[sent % calls.len()];
+            call.caller.send_to(&rtp(sequence), call.relay).unwrap();
+            sent += 1;
+        }
+        received += drain(&calls);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let patience = Instant::now() + Duration::from_secs(5);
+    while received < sent && Instant::now() < patience {
+        received += drain(&calls);
+    }
+    assert_eq!(received, sent);
+}
+
+#[test]
+fn an_exhausted_range_refuses_and_a_pair_rests_after_its_call() {
+    let world = World::new(42_200, 42_203);
+    let call = world.call(1).unwrap();
+    assert_eq!(call.relay.port() % 2, 0);
+    assert_eq!(world.call(2).err(), Some(Refusal::NoPorts));
+    world.relay.handle(1, 3, Action::Delete);
+    assert!(matches!(world.reply(), Reply::Deleted(_)));
+    assert_eq!(world.call(3).err(), Some(Refusal::NoPorts), "late packets of the old call must reach nobody");
+}
