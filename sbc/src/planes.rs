@@ -107,10 +107,10 @@ fn action(action: MediaAction) -> relay::Action {
             relay::Action::Answer { exchange: exchange.0, from: endpoint(from), to: endpoint(to), sdp }
         }
         MediaAction::Select { endpoint: winner } => relay::Action::Select(endpoint(winner)),
-        // A branch that refused is dropped with its ports; the offer stands for the others.
-        MediaAction::Reject { from, .. } | MediaAction::Drop { endpoint: from } => {
-            relay::Action::Drop(endpoint(from))
+        MediaAction::Reject { exchange, from } => {
+            relay::Action::Reject { exchange: exchange.0, from: endpoint(from) }
         }
+        MediaAction::Drop { endpoint: gone } => relay::Action::Drop(endpoint(gone)),
         MediaAction::Cancel { exchange } => relay::Action::Cancel(exchange.0),
         MediaAction::Delete => relay::Action::Delete,
         MediaAction::Query => relay::Action::Query,

@@ -1,16 +1,20 @@
 //! SDP: read, rewritten for another party, read again.
 
-use std::net::SocketAddr;
-
 use bytes::Bytes;
-use media_core::sdp::Description;
+use media_core::sdp::{Description, Place};
 
 /// Reads `bytes` as a description and rewrites it, each stream at a place of its own; the seventh is refused.
 pub fn sdp(bytes: &[u8]) {
     let Ok(description) = Description::parse(Bytes::copy_from_slice(bytes)) else { return };
     for host in ["192.0.2.77", "[2001:db8:7::77]"] {
-        let places: Vec<Option<SocketAddr>> = (0..description.media.len())
-            .map(|index| (index != 6).then(|| format!("{host}:{}", 20_000 + 2 * index).parse().unwrap()))
+        let places: Vec<Option<Place>> = description
+            .media
+            .iter()
+            .enumerate()
+            .map(|(index, media)| {
+                let rtp = format!("{host}:{}", 20_000 + 2 * index).parse().unwrap();
+                (index != 6).then_some(Place { rtp, rtcp_mux: media.rtcp_mux && media.is_rtp() })
+            })
             .collect();
         let written = description.rewrite("- 1 1 IN IP4 192.0.2.77", &places, "anchor");
         let again = Description::parse(written.clone()).unwrap_or_else(|fault| {
@@ -20,8 +24,8 @@ pub fn sdp(bytes: &[u8]) {
         for ((old, new), place) in description.media.iter().zip(&again.media).zip(&places) {
             assert_eq!((&old.kind, &old.profile, old.direction), (&new.kind, &new.profile, new.direction));
             assert_eq!(old.codecs.len(), new.codecs.len());
-            assert_eq!(new.port, place.map_or(0, |place| place.port()));
-            assert_eq!(new.rtp, *place, "{}", String::from_utf8_lossy(&written));
+            assert_eq!(new.port, place.map_or(0, |place| place.rtp.port()));
+            assert_eq!(new.rtp, place.map(|place| place.rtp), "{}", String::from_utf8_lossy(&written));
         }
         // Its author may have known our address, and named it.
         if memchr::memmem::find(bytes, b"192.0.2.77").is_some()

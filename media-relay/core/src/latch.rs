@@ -2,8 +2,8 @@
 //!
 //! A source is learnt only within a window after an offer or answer. The signalled address counts most, then the
 //! address that signalling comes from; any other only if nothing better came for half a second. What is learnt is
-//! held: another source takes its place by signalling, or, if a setting allows it, by being the same host with the same
-//! stream after a silence (a NAT that rebinds). What comes from elsewhere is counted and dropped.
+//! held: another source takes its place by signalling, by authenticated STUN, or, if a setting allows it, by being the same
+//! host with the same stream after a silence (a NAT that rebinds). What comes from elsewhere is counted and dropped.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -16,6 +16,15 @@ pub const WINDOW: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_millis(500);
 /// How long the learnt source must have been silent before the same stream may come from another port.
 const SILENCE: Duration = Duration::from_millis(500);
+
+/// How good a source is while one may be learnt; a better one takes the place of a worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Rank {
+    Stranger,
+    /// The host of the signalled address or of the signalling.
+    Host,
+    Signalled,
+}
 
 /// One component's latch.
 #[derive(Debug, Clone)]
@@ -54,6 +63,30 @@ impl Latch {
         self.stranger_since = None;
     }
 
+    /// Its RTP moved with a NAT that rebinds: its RTCP may too.
+    pub fn reopen(&mut self, now: Duration) {
+        self.learnt = None;
+        self.window = now + WINDOW;
+        self.stranger_since = None;
+    }
+
+    /// The source proved by its credentials who it is (RFC 8489 §9.1).
+    pub fn prove(&mut self, source: SocketAddr, now: Duration) {
+        self.learnt = Some(source);
+        self.heard = now;
+    }
+
+    /// Whether this source is the learnt or, before one is, the signalled one: which of several streams of a port a
+    /// packet is for.
+    pub fn owns(&self, source: SocketAddr) -> bool {
+        self.destination() == Some(source)
+    }
+
+    /// The host that its signalling comes from.
+    pub fn signalling(&self) -> IpAddr {
+        self.signalling
+    }
+
     /// Where packets to it go.
     pub fn destination(&self) -> Option<SocketAddr> {
         self.learnt.or(self.signalled)
@@ -82,15 +115,11 @@ impl Latch {
     #[cold]
     fn judge(&mut self, source: SocketAddr, stream: Option<(&Header, (u32, u16))>, now: Duration) -> bool {
         let is_open = now <= self.window;
-        let is_signalled = self.signalled == Some(source);
+        let rank = self.rank(source);
         let accepted = match self.learnt {
-            None if is_signalled => true,
-            None => {
-                let is_known = source.ip() == self.signalling
-                    || self.signalled.is_some_and(|address| address.ip() == source.ip());
-                is_open && (is_known || self.has_waited(now))
-            }
-            Some(_) if is_open && is_signalled => true,
+            // The signalled address always may.
+            None => rank == Rank::Signalled || (is_open && (rank == Rank::Host || self.has_waited(now))),
+            Some(learnt) if is_open && rank > self.rank(learnt) => true,
             Some(learnt) => {
                 let continues = stream.is_some_and(|(header, (ssrc, sequence))| {
                     header.ssrc == ssrc && (1..3000).contains(&header.sequence.wrapping_sub(sequence))
@@ -106,6 +135,18 @@ impl Latch {
             self.heard = now;
         }
         accepted
+    }
+
+    fn rank(&self, source: SocketAddr) -> Rank {
+        if self.signalled == Some(source) {
+            Rank::Signalled
+        } else if source.ip() == self.signalling
+            || self.signalled.is_some_and(|address| address.ip() == source.ip())
+        {
+            Rank::Host
+        } else {
+            Rank::Stranger
+        }
     }
 
     fn has_waited(&mut self, now: Duration) -> bool {
@@ -138,6 +179,33 @@ mod tests {
         assert_eq!(latch.destination(), Some(address("203.0.113.1:61000")));
         assert!(!latch.accepts(address("203.0.113.1:61001"), None, SECOND));
         assert!(!latch.accepts(address("198.51.100.7:9"), None, 2 * SECOND));
+    }
+
+    #[test]
+    fn a_stranger_waits_half_a_second_and_yields_to_the_host_and_that_to_the_signalled_address() {
+        let mut latch = latch();
+        let stranger = address("198.51.100.7:9");
+        assert!(!latch.accepts(stranger, None, SECOND));
+        assert!(!latch.accepts(stranger, None, SECOND + PATIENCE / 2));
+        assert!(latch.accepts(stranger, None, SECOND + PATIENCE));
+        assert!(latch.accepts(address("203.0.113.1:61000"), None, 2 * SECOND));
+        assert!(!latch.accepts(stranger, None, 2 * SECOND));
+        assert!(latch.accepts(address("10.0.0.5:4000"), None, 3 * SECOND));
+        assert!(!latch.accepts(address("203.0.113.1:61000"), None, 3 * SECOND));
+    }
+
+    #[test]
+    fn a_rebinding_is_not_followed_where_a_setting_forbids_it_but_proof_and_signalling_are() {
+        let mut latch = Latch::new("203.0.113.1".parse().unwrap(), false);
+        latch.signal(Some(address("10.0.0.5:4000")), "203.0.113.1".parse().unwrap(), SECOND);
+        assert!(latch.accepts(address("203.0.113.1:61000"), None, SECOND));
+        let header = Header { payload_type: 0, marker: false, sequence: 101, timestamp: 0, ssrc: 7 };
+        assert!(!latch.accepts(address("203.0.113.1:62000"), Some((&header, (7, 100))), 60 * SECOND));
+        latch.prove(address("192.0.2.77:5"), 60 * SECOND);
+        assert!(latch.accepts(address("192.0.2.77:5"), None, 61 * SECOND));
+        latch.signal(Some(address("10.0.0.6:4000")), "203.0.113.1".parse().unwrap(), 62 * SECOND);
+        assert_eq!(latch.destination(), Some(address("10.0.0.6:4000")));
+        assert!(latch.accepts(address("10.0.0.6:4000"), None, 62 * SECOND));
     }
 
     #[test]

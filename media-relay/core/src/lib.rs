@@ -3,13 +3,17 @@
 //! A [`Worker`] owns sessions. It is told what signalling agreed ([`session::Request`]) and what arrived on which
 //! socket ([`Worker::packet`]); it says where each packet goes. Sockets come from the shell by way of [`worker::Ports`].
 
+mod forward;
 pub mod latch;
+mod legs;
+mod negotiation;
 pub mod path;
 pub mod rtcp;
 pub mod rtp;
 pub mod sdp;
 pub mod session;
 pub mod statistics;
+mod stream;
 pub mod stun;
 pub mod worker;
 

@@ -51,7 +51,21 @@ pub struct Media {
     pub direction: Direction,
     /// Payload type, encoding name, clock rate, in order of preference.
     pub codecs: Vec<(u8, String, u32)>,
-    first_line: usize,
+    /// Its author can take RTCP on the port of RTP (RFC 5761 §5.1.1).
+    pub rtcp_mux: bool,
+    /// The unspecified address: an old way of holding (RFC 3264 §8.4). Nothing must be sent there.
+    pub is_parked: bool,
+    /// Media keys are agreed here, in SDES or DTLS: what the packets hold is not for us.
+    pub is_secure: bool,
+}
+
+/// Where one m-line is, for the party that a description goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// Our RTP port.
+    pub rtp: SocketAddr,
+    /// Whether we say `a=rtcp-mux`.
+    pub rtcp_mux: bool,
 }
 
 impl Media {
@@ -114,6 +128,7 @@ impl Description {
         let mut media: Vec<Media> = Vec::new();
         let mut session_address = None;
         let mut session_direction = Direction::SendRecv;
+        let mut has_fingerprint = false;
         let mut rtcp: Vec<Option<(u16, Option<IpAddr>)>> = Vec::new();
         let mut addresses: Vec<Option<Option<IpAddr>>> = Vec::new();
         for index in 0..self.lines.len() {
@@ -123,7 +138,7 @@ impl Description {
                     if media.len() == MAX_STREAMS {
                         return Err(Fault::TooLarge);
                     }
-                    media.push(read_m_line(&line[2..], index, session_direction)?);
+                    media.push(read_m_line(&line[2..], session_direction)?);
                     rtcp.push(None);
                     addresses.push(None);
                 }
@@ -140,10 +155,16 @@ impl Description {
                             Some(media) => media.direction = direction,
                             None => session_direction = direction,
                         }
+                    } else if line.starts_with(b"a=fingerprint:") && media.is_empty() {
+                        has_fingerprint = true;
                     } else if let (Some(media), Some(rest)) =
                         (media.last_mut(), line[2..].strip_prefix(b"rtpmap:"))
                     {
                         read_rtpmap(rest, media);
+                    } else if let (Some(media), b"rtcp-mux") = (media.last_mut(), &line[2..]) {
+                        media.rtcp_mux = true;
+                    } else if let (Some(media), true) = (media.last_mut(), is_key(&line[2..])) {
+                        media.is_secure = true;
                     } else if let (Some(own), Some(rest)) =
                         (rtcp.last_mut(), line[2..].strip_prefix(b"rtcp:"))
                     {
@@ -154,10 +175,13 @@ impl Description {
             }
         }
         for ((media, rtcp), address) in media.iter_mut().zip(rtcp).zip(addresses) {
-            let address = address.unwrap_or(session_address).filter(|address| !address.is_unspecified());
+            let address = address.unwrap_or(session_address);
             if media.port == 0 {
                 continue;
             }
+            media.is_secure |= has_fingerprint || media.profile.contains("SAVP");
+            media.is_parked = address.is_some_and(|address| address.is_unspecified());
+            let address = address.filter(|address| !address.is_unspecified());
             media.rtp = address.map(|address| SocketAddr::new(address, media.port));
             let (port, own) = rtcp.unwrap_or((media.port.wrapping_add(1), None));
             media.rtcp = own.or(address).map(|address| SocketAddr::new(address, port));
@@ -181,25 +205,30 @@ impl Description {
         found
     }
 
-    /// The description for another party: `origin` is its o= value, `places` the address of each m-line's RTP (`None`
-    /// refuses it), `cname` what stands in for RTCP names. Lines that name the author's addresses go.
-    pub fn rewrite(&self, origin: &str, places: &[Option<SocketAddr>], cname: &str) -> Bytes {
+    /// The description for another party: `origin` is its o= value, `places` where each m-line is (`None` refuses it),
+    /// `cname` what stands in for RTCP names. Lines that name the author's addresses go.
+    pub fn rewrite(&self, origin: &str, places: &[Option<Place>], cname: &str) -> Bytes {
         let mut out = BytesMut::with_capacity(self.bytes.len() + 128);
         let secrets = self.addresses();
         let session = places.iter().flatten().next().copied();
         let mut current = None;
         let mut stream = 0;
         let mut wrote_connection = false;
+        let mut owes_mux = false;
         for index in 0..self.lines.len() {
             let line = self.line(index);
             match line[0] {
                 b'o' => put(&mut out, format!("o={origin}").as_bytes()),
                 b'm' => {
+                    if std::mem::take(&mut owes_mux) {
+                        put(&mut out, MUX);
+                    }
                     current = places.get(stream).copied().flatten();
-                    put(&mut out, &with_port(line, current.map_or(0, |place| place.port())));
+                    owes_mux = current.is_some_and(|place| place.rtcp_mux);
+                    put(&mut out, &with_port(line, current.map_or(0, |place| place.rtp.port())));
                     stream += 1;
                     let needs_own = !wrote_connection
-                        || current.map(|place| place.ip()) != session.map(|place| place.ip());
+                        || current.map(|place| place.rtp.ip()) != session.map(|place| place.rtp.ip());
                     let has_own = (index + 1..self.lines.len())
                         .map(|next| self.line(next))
                         .take_while(|next| next[0] != b'm')
@@ -209,15 +238,21 @@ impl Description {
                         && !has_own
                         && let Some(place) = current.or(session)
                     {
-                        put(&mut out, connection(place.ip()).as_bytes());
+                        put(&mut out, connection(place.rtp.ip()).as_bytes());
                     }
                 }
                 b'c' => {
                     let place = if stream == 0 { session } else { current.or(session) };
                     wrote_connection |= stream == 0;
                     match place {
-                        Some(place) => put(&mut out, connection(place.ip()).as_bytes()),
+                        Some(place) => put(&mut out, connection(place.rtp.ip()).as_bytes()),
                         None => put(&mut out, b"c=IN IP4 0.0.0.0"),
+                    }
+                }
+                // Answered on our own account, where it stood if it stood there.
+                b'a' if line == MUX => {
+                    if std::mem::take(&mut owes_mux) {
+                        put(&mut out, MUX);
                     }
                 }
                 b'a' if is_per_leg(&line[2..]) => {}
@@ -228,6 +263,9 @@ impl Description {
                 _ if secrets.iter().any(|secret| memmem::find(line, secret).is_some()) => {}
                 _ => put(&mut out, line),
             }
+        }
+        if owes_mux {
+            put(&mut out, MUX);
         }
         out.freeze()
     }
@@ -278,6 +316,13 @@ fn is_per_leg(attribute: &[u8]) -> bool {
         || name == b"tool"
 }
 
+const MUX: &[u8] = b"a=rtcp-mux";
+
+/// SDES (RFC 4568) or DTLS (RFC 8122).
+fn is_key(attribute: &[u8]) -> bool {
+    attribute.starts_with(b"crypto:") || attribute.starts_with(b"fingerprint:")
+}
+
 fn put(out: &mut BytesMut, line: &[u8]) {
     out.put_slice(line);
     out.put_slice(b"\r\n");
@@ -298,7 +343,7 @@ fn with_port(line: &[u8], port: u16) -> Vec<u8> {
     [&line[..at], port.to_string().as_bytes(), line.get(at + old.len()..).unwrap_or_default()].concat()
 }
 
-fn read_m_line(text: &[u8], first_line: usize, direction: Direction) -> Result<Media, Fault> {
+fn read_m_line(text: &[u8], direction: Direction) -> Result<Media, Fault> {
     let text = std::str::from_utf8(text).map_err(|_| Fault::Malformed)?;
     let mut words = text.split(' ').filter(|word| !word.is_empty());
     let (Some(kind), Some(port), Some(profile)) = (words.next(), words.next(), words.next()) else {
@@ -318,7 +363,9 @@ fn read_m_line(text: &[u8], first_line: usize, direction: Direction) -> Result<M
         rtcp: None,
         direction,
         codecs,
-        first_line,
+        rtcp_mux: false,
+        is_parked: false,
+        is_secure: false,
     })
 }
 
@@ -408,7 +455,7 @@ mod tests {
         let description = Description::parse(OFFER.into()).unwrap();
         let out = description.rewrite(
             "- 7 1 IN IP6 2001:db8::1",
-            &[Some("[2001:db8::1]:20000".parse().unwrap()), None],
+            &[Some(Place { rtp: "[2001:db8::1]:20000".parse().unwrap(), rtcp_mux: false }), None],
             "x",
         );
         let out = std::str::from_utf8(&out).unwrap();
@@ -437,9 +484,34 @@ mod tests {
     fn an_origin_that_is_no_host_costs_no_line() {
         let offer = "v=0\r\no=- 1 1 IN IP4 101\r\ns=-\r\nc=IN IP4 10.1.1.9\r\nt=0 0\r\nm=audio 4000 RTP/AVP 101\r\na=rtpmap:101 opus/48000/2\r\n";
         let description = Description::parse(offer.into()).unwrap();
-        let out =
-            description.rewrite("- 1 1 IN IP4 192.0.2.1", &[Some("192.0.2.1:2000".parse().unwrap())], "x");
+        let place = Place { rtp: "192.0.2.1:2000".parse().unwrap(), rtcp_mux: false };
+        let out = description.rewrite("- 1 1 IN IP4 192.0.2.1", &[Some(place)], "x");
         assert!(memmem::find(&out, b"a=rtpmap:101 opus/48000/2\r\n").is_some());
+    }
+
+    #[test]
+    fn multiplexing_is_said_on_our_own_account_once_per_stream() {
+        let place = |rtcp_mux| Some(Place { rtp: "192.0.2.1:20000".parse().unwrap(), rtcp_mux });
+        let count = |text: &str, places: &[Option<Place>]| {
+            let out = Description::parse(text.to_owned().into()).unwrap().rewrite("o", places, "x");
+            String::from_utf8(out.to_vec()).unwrap()
+        };
+        let with = "v=0\r\nm=audio 4000 RTP/AVP 0\r\na=rtcp-mux\r\na=x\r\nm=video 5000 RTP/AVP 99\r\n";
+        assert_eq!(
+            count(with, &[place(true), place(true)]),
+            "v=0\r\nm=audio 20000 RTP/AVP 0\r\nc=IN IP4 192.0.2.1\r\na=rtcp-mux\r\na=x\r\nm=video 20000 RTP/AVP 99\r\nc=IN IP4 192.0.2.1\r\na=rtcp-mux\r\n"
+        );
+        assert!(!count(with, &[place(false), place(false)]).contains("mux"));
+    }
+
+    #[test]
+    fn keys_and_the_unspecified_address_are_seen() {
+        let text = "v=0\r\nc=IN IP4 0.0.0.0\r\nm=audio 4000 RTP/AVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:x\r\nm=audio 4002 RTP/SAVP 0\r\nm=audio 4004 RTP/AVP 0\r\nc=IN IP4 pbx.example\r\n";
+        let media = Description::parse(text.into()).unwrap().media;
+        assert_eq!(
+            media.iter().map(|one| (one.is_secure, one.is_parked, one.rtp)).collect::<Vec<_>>(),
+            [(true, true, None), (true, true, None), (false, false, None)]
+        );
     }
 
     #[test]

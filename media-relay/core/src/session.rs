@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::Bytes;
 
 pub use crate::sdp::Direction;
+pub use crate::stun::Credentials;
 
 /// One end of a session: a party (0 is the caller), and the early dialog of an outgoing one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -55,10 +56,25 @@ pub enum Action {
     },
     /// This branch has won; other outgoing parties are gone.
     Select(Endpoint),
-    /// The offer is void: the last agreed state stands.
+    /// `from` refused the offer: the initial one ends its party with all branches, after a later one the last agreed state
+    /// stands.
+    Reject {
+        /// The exchange.
+        exchange: u32,
+        /// Who refused.
+        from: Endpoint,
+    },
+    /// The offerer took its offer back: the last agreed state stands.
     Cancel(u32),
-    /// A party is gone.
+    /// A branch is gone.
     Drop(Endpoint),
+    /// What an endpoint's STUN must be signed with to move its media.
+    Credentials {
+        /// Whose.
+        endpoint: Endpoint,
+        /// Ours, as its description told it.
+        credentials: Box<Credentials>,
+    },
     /// The call is over.
     Delete,
     /// Statistics so far.

@@ -15,6 +15,8 @@ pub struct Reception {
     pub dtmf: u32,
     /// Round trip to the sender, if RTCP told.
     pub round_trip: Option<Duration>,
+    /// What its far receiver reported last: packets lost on the whole way, and jitter in clock units.
+    pub reported: Option<(u32, u32)>,
     /// Payload type last heard.
     pub payload_type: Option<u8>,
     ssrc: u32,
@@ -74,6 +76,19 @@ impl Reception {
         self.transit = transit;
     }
 
+    /// Another protocol than RTP.
+    pub fn count(&mut self, octets: usize) {
+        self.packets += 1;
+        self.octets += octets as u64;
+    }
+
+    /// Its far receiver reported about the source `ssrc`.
+    pub fn report(&mut self, ssrc: u32, lost: i32, jitter: u32) {
+        if self.received > 0 && self.ssrc == ssrc {
+            self.reported = Some((lost.max(0) as u32, jitter));
+        }
+    }
+
     fn restart(&mut self, header: &Header) {
         self.lost_before = self.lost();
         self.received = 0;
@@ -100,8 +115,9 @@ impl Reception {
         (self.received > 0).then_some((self.ssrc, self.highest as u16))
     }
 
-    /// Mean opinion score, 1 to 4.5, where the codec's impairment is known (ITU-T G.113 appendix I).
-    pub fn mos(&self, codec: &str, clock_rate: u32) -> Option<f32> {
+    /// Mean opinion score at the far end, 1 to 4.5, where the codec's impairment is known (ITU-T G.113 appendix I). What
+    /// the far receiver reported counts where it is worse than what arrived here; `far` is the round trip to it.
+    pub fn mos(&self, codec: &str, clock_rate: u32, far: Option<Duration>) -> Option<f32> {
         let (impairment, robustness) = match codec.to_ascii_uppercase().as_str() {
             "PCMU" | "PCMA" => (0.0, 25.1),
             "G729" => (11.0, 19.0),
@@ -114,10 +130,16 @@ impl Reception {
             return None;
         }
         let expected = self.packets + self.lost();
-        let loss = 100.0 * self.lost() as f32 / expected as f32;
-        let round_trip = self.round_trip.unwrap_or_default().as_secs_f32() * 1000.0;
+        let (reported_lost, reported_jitter) = self.reported.unwrap_or_default();
+        let lost = self.lost().max(u64::from(reported_lost)).min(expected);
+        let loss = 100.0 * lost as f32 / expected as f32;
+        let round_trip =
+            (self.round_trip.unwrap_or_default() + far.unwrap_or_default()).as_secs_f32() * 1000.0;
+        let jitter = self
+            .jitter_ms(clock_rate)
+            .max((f64::from(reported_jitter) * 1000.0 / f64::from(clock_rate.max(1))) as f32);
         // One way, with a jitter buffer of twice the jitter and 20 ms for the packet.
-        let delay = round_trip / 2.0 + 2.0 * self.jitter_ms(clock_rate) + 20.0;
+        let delay = round_trip / 2.0 + 2.0 * jitter + 20.0;
         let delay_impairment = 0.024 * delay + if delay > 177.3 { 0.11 * (delay - 177.3) } else { 0.0 };
         let effective = impairment + (95.0 - impairment) * loss / (loss + robustness);
         let r = (93.2 - delay_impairment - effective).clamp(0.0, 100.0);
@@ -151,10 +173,33 @@ mod tests {
     fn loss_is_exact_over_wraps_and_a_clean_stream_scores_high() {
         let clean = run(|_| false);
         assert_eq!((clean.lost(), clean.packets), (0, 70_000));
-        assert!(clean.mos("PCMU", 8000).unwrap() > 4.3);
+        assert!(clean.mos("PCMU", 8000, None).unwrap() > 4.3);
         let lossy = run(|number| number % 10 == 5);
         assert_eq!(lossy.lost(), 7_000);
-        assert!(lossy.mos("PCMU", 8000).unwrap() < 3.5);
+        assert!(lossy.mos("PCMU", 8000, None).unwrap() < 3.5);
         assert!(clean.jitter_ms(8000) < 0.1);
+    }
+
+    #[test]
+    fn what_the_far_receiver_reports_counts_if_it_is_worse() {
+        let mut reception = run(|_| false);
+        reception.report(8, 30_000, 0);
+        assert!(reception.mos("PCMU", 8000, None).unwrap() > 4.3, "of another source");
+        reception.report(7, 7_000, 0);
+        assert!(reception.mos("PCMU", 8000, None).unwrap() < 3.5);
+        reception.report(7, -2, 0);
+        assert!(reception.mos("PCMU", 8000, None).unwrap() > 4.3);
+        assert!(reception.mos("PCMU", 8000, Some(Duration::from_millis(900))).unwrap() < 3.5);
+    }
+
+    #[test]
+    fn a_telephone_event_counts_once_however_often_it_is_sent() {
+        let mut reception = Reception::default();
+        for (number, timestamp) in [(1u16, 100), (2, 100), (3, 100), (4, 900), (5, 900)] {
+            let header =
+                Header { payload_type: 101, marker: timestamp == 100, sequence: number, timestamp, ssrc: 7 };
+            reception.receive(&header, 16, 8000, true, Duration::from_millis(u64::from(number)));
+        }
+        assert_eq!((reception.dtmf, reception.packets), (2, 5));
     }
 }

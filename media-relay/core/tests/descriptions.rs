@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use media_core::sdp::Description;
+use media_core::sdp::{Description, Place};
 use proptest::prelude::*;
 
 /// Attributes that pass as they are.
@@ -65,10 +65,11 @@ fn description() -> impl Strategy<Value = (String, Vec<Vec<String>>)> {
         })
 }
 
-fn places(count: usize) -> Vec<Option<SocketAddr>> {
+fn places(count: usize) -> Vec<Option<Place>> {
     (0..count)
         .map(|index| {
-            (index % 3 != 2).then(|| SocketAddr::new([192, 0, 2, 9].into(), 20_000 + 2 * index as u16))
+            let rtp = SocketAddr::new([192, 0, 2, 9].into(), 20_000 + 2 * index as u16);
+            (index % 3 != 2).then_some(Place { rtp, rtcp_mux: false })
         })
         .collect()
 }
@@ -97,7 +98,7 @@ proptest! {
         let theirs = sdp_types::Session::parse(&written).unwrap();
         prop_assert_eq!(&theirs.origin.unicast_address, "192.0.2.9");
         for ((oracle, place), attributes) in theirs.medias.iter().zip(&places).zip(&attributes) {
-            prop_assert_eq!(oracle.port, place.map_or(0, |place| place.port()));
+            prop_assert_eq!(oracle.port, place.map_or(0, |place| place.rtp.port()));
             prop_assert_eq!(oracle.attributes.len(), attributes.len());
             if place.is_some() {
                 let connection = oracle.connections.first().or(theirs.connection.as_ref()).unwrap();

@@ -1,0 +1,195 @@
+//! A packet's way through a worker: whose it is, whether it may pass, and where it goes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::rtcp::{self, Report};
+use crate::rtp::{self, Header};
+use crate::stream::{Carried, StreamId};
+use crate::stun;
+use crate::worker::{SocketId, Worker};
+
+impl Worker {
+    /// A packet arrived on a socket: `send` is called for every copy that goes out, with the socket it leaves by.
+    #[inline]
+    pub fn packet(
+        &mut self,
+        socket: SocketId,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Duration,
+        mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) {
+        let Some((id, is_rtcp_port)) = self.owner(socket, source) else {
+            self.dropped += 1;
+            return;
+        };
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        // RFC 7983 §7, before RTP is assumed. UDPTL has no first byte of its own, but no magic cookie either.
+        if stun::is_stun(packet) {
+            self.prove(id, is_rtcp_port, source, packet, now);
+            return;
+        }
+        if stream.carried != Carried::Other && (is_rtcp_port || rtp::is_rtcp(packet)) {
+            self.control(id, is_rtcp_port, source, packet, now, send);
+            return;
+        }
+        if is_rtcp_port {
+            self.dropped += 1;
+            return;
+        }
+        let header = if stream.carried == Carried::Other { None } else { Header::read(packet) };
+        let latest =
+            header.as_ref().and_then(|header| stream.reception.latest().map(|latest| (header, latest)));
+        let before = stream.rtp.destination();
+        if !stream.rtp.accepts(source, latest, now) {
+            stream.strangers += 1;
+            self.dropped += 1;
+            return;
+        }
+        match &header {
+            Some(header) => {
+                // A NAT that rebinds moves RTCP too.
+                if before != Some(source) && stream.reception.latest().is_some() {
+                    stream.rtcp.reopen(now);
+                }
+                let (rate, is_event) = stream
+                    .format(Some(header.payload_type))
+                    .map_or((8000, false), |format| (format.rate, format.is_event));
+                stream.reception.receive(header, packet.len(), rate, is_event, now);
+            }
+            None => stream.reception.count(packet.len()),
+        }
+        let (session, consumers) = (stream.session, stream.consumers.clone());
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.heard = now;
+        }
+        for consumer in consumers {
+            if let Some(consumer) = self.streams.get(consumer)
+                && !consumer.is_parked
+                && let Some(destination) = consumer.rtp.destination()
+            {
+                send(consumer.ports.rtp, destination, packet);
+            }
+        }
+    }
+
+    /// The stream that a packet is for. Branches of one party share their ports (RFC 3261 §16.7: one INVITE, several answers), and
+    /// are told apart by where their packets come from.
+    #[inline]
+    fn owner(&self, socket: SocketId, source: SocketAddr) -> Option<(StreamId, bool)> {
+        let socket = self.streams.socket(socket)?;
+        let id = match socket.streams.as_slice() {
+            [] => return None,
+            [only] => *only,
+            several => several
+                .iter()
+                .copied()
+                .find(|id| {
+                    self.streams.get(*id).is_some_and(|stream| {
+                        if socket.is_rtcp { stream.rtcp.owns(source) } else { stream.rtp.owns(source) }
+                    })
+                })
+                // Of a source not known yet: the branch that answered last.
+                .unwrap_or(several[several.len() - 1]),
+        };
+        Some((id, socket.is_rtcp))
+    }
+
+    #[cold]
+    fn prove(&mut self, id: StreamId, is_rtcp_port: bool, source: SocketAddr, packet: &[u8], now: Duration) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        let credentials = self
+            .sessions
+            .get(&stream.session)
+            .and_then(|session| session.leg(stream.endpoint))
+            .and_then(|leg| leg.credentials.as_ref());
+        if !credentials.is_some_and(|credentials| credentials.signed(packet)) {
+            stream.strangers += 1;
+            self.dropped += 1;
+            return;
+        }
+        if is_rtcp_port { stream.rtcp.prove(source, now) } else { stream.rtp.prove(source, now) }
+    }
+
+    fn control(
+        &mut self,
+        id: StreamId,
+        is_rtcp_port: bool,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Duration,
+        mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        // On the RTP port it was not agreed on (RFC 5761 §5.1.1), or no RTCP at all.
+        let is_expected = rtp::is_rtcp(packet) && (is_rtcp_port || stream.may_mux);
+        let latch = if is_rtcp_port { &mut stream.rtcp } else { &mut stream.rtp };
+        if !is_expected || !latch.accepts(source, None, now) {
+            stream.strangers += u64::from(is_expected);
+            self.dropped += 1;
+            return;
+        }
+        let (carried, consumers) = (stream.carried, stream.consumers.clone());
+        // A phone that is silent by its codec still reports.
+        if let Some(session) = self.sessions.get_mut(&stream.session) {
+            session.heard = now;
+        }
+        let mut sender_report = None;
+        if carried == Carried::Clear {
+            sender_report = self.read_reports(id, packet, now);
+        }
+        let clean = match carried {
+            Carried::Clear => rtcp::without_names(packet, self.cname.as_bytes()),
+            Carried::Secure | Carried::Other => None,
+        };
+        let outgoing = clean.as_deref().unwrap_or(packet);
+        if outgoing.is_empty() {
+            return;
+        }
+        for consumer in consumers {
+            let Some(consumer) = self.streams.get_mut(consumer) else { continue };
+            let (socket, destination) = if consumer.is_muxed {
+                (consumer.ports.rtp, consumer.rtp.destination())
+            } else {
+                (consumer.ports.rtcp, consumer.rtcp.destination())
+            };
+            let Some(destination) = destination else { continue };
+            if let Some(middle) = sender_report {
+                consumer.forwarded_report = Some((middle, now));
+            }
+            send(socket, destination, outgoing);
+        }
+    }
+
+    /// Notes what a compound packet from a stream reports; returns the time of its sender report.
+    fn read_reports(&mut self, id: StreamId, packet: &[u8], now: Duration) -> Option<u32> {
+        let stream = self.streams.get(id)?;
+        let (forwarded, consumers) = (stream.forwarded_report, stream.consumers.clone());
+        let (mut sender_report, mut round_trip) = (None, None);
+        let streams = &mut self.streams;
+        rtcp::reports(packet, |report| match report {
+            Report::Sender { middle, .. } => sender_report = Some(middle),
+            Report::Reception { ssrc, lost, jitter, last_sender_report, delay, .. } => {
+                // RFC 3550 §6.4.1: from our forwarding of a sender report to its echo, less the time it rested there.
+                if let Some((middle, sent)) = forwarded
+                    && middle == last_sender_report
+                    && last_sender_report != 0
+                {
+                    let rested = Duration::from_secs_f64(f64::from(delay) / 65_536.0);
+                    round_trip = Some(now.saturating_sub(sent).saturating_sub(rested));
+                }
+                // What it hears is what its consumers' endpoints say: streams feed each other.
+                for consumer in &consumers {
+                    if let Some(heard) = streams.get_mut(*consumer) {
+                        heard.reception.report(ssrc, lost, jitter);
+                    }
+                }
+            }
+        });
+        if let (Some(time), Some(stream)) = (round_trip, self.streams.get_mut(id)) {
+            stream.reception.round_trip = Some(time);
+        }
+        sender_report
+    }
+}

@@ -1,0 +1,424 @@
+//! Offers and answers (RFC 3264, 6337): ports are opened, addresses learnt, streams joined, descriptions written.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::latch::Latch;
+use crate::legs::{Exchange, INITIAL, Leg, Session};
+use crate::sdp::{Description, Direction, Media, Place};
+use crate::session::{Described, Endpoint, Party, Refusal, StreamSummary, is_ipv6};
+use crate::statistics::Reception;
+use crate::stream::{Carried, Stream, StreamId};
+use crate::worker::{PortPair, Ports, Worker};
+
+impl Worker {
+    #[expect(clippy::too_many_arguments, reason = "an offer has two ends")]
+    pub(crate) fn offer(
+        &mut self,
+        id: u64,
+        exchange: u32,
+        from: (Endpoint, Party),
+        to: (Endpoint, Party),
+        sdp: Bytes,
+        now: Duration,
+        ports: &mut dyn Ports,
+    ) -> Result<Described, Refusal> {
+        let description = Description::parse(sdp).map_err(|_| Refusal::Malformed)?;
+        if !description.media.iter().any(|media| media.port == 0 || media.is_datagram()) {
+            return Err(Refusal::NotAcceptable);
+        }
+        let is_new = !self.sessions.contains_key(&id);
+        let session = self.sessions.entry(id).or_insert_with(|| Session { heard: now, ..Session::default() });
+        for (endpoint, party) in [&from, &to] {
+            session.ensure_leg(id, *endpoint, party);
+        }
+        let mut opened = SmallVec::new();
+        let result = [from.0, to.0]
+            .into_iter()
+            .try_for_each(|end| self.ensure_streams(id, end, &description.media, &mut opened, ports));
+        if let Err(refusal) = result {
+            self.forget(id, &opened, ports);
+            if is_new {
+                self.sessions.remove(&id);
+            }
+            return Err(refusal);
+        }
+        // A first description counts at once, so that early media finds its way; a later one when it is answered.
+        self.apply(id, from.0, &description.media, true, now);
+        self.expect_early(id, from.0, to.0, now);
+        let sdp = self.describe(id, to.0, &description, |media, _| media.rtcp_mux)?;
+        let streams = summarise(&description.media);
+        let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
+        if let Some(before) = session.exchanges.iter().position(|known| known.id == exchange) {
+            opened.extend(session.exchanges.remove(before).opened);
+        }
+        session.exchanges.push(Exchange { id: exchange, offerer: from.0, media: description.media, opened });
+        Ok(Described { sdp, streams })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "an answer has two ends")]
+    pub(crate) fn answer(
+        &mut self,
+        id: u64,
+        exchange: u32,
+        from: Endpoint,
+        to: Endpoint,
+        sdp: Bytes,
+        now: Duration,
+        ports: &mut dyn Ports,
+    ) -> Result<Described, Refusal> {
+        let description = Description::parse(sdp).map_err(|_| Refusal::Malformed)?;
+        let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
+        let position = session
+            .exchanges
+            .iter()
+            .position(|known| known.id == exchange && known.offerer == to)
+            .ok_or(Refusal::Unknown)?;
+        let offered = &session.exchanges[position].media;
+        // RFC 3264 §6: as many m-lines, in the same order, of the same kinds.
+        let fits = offered.len() == description.media.len()
+            && offered
+                .iter()
+                .zip(&description.media)
+                .all(|(offered, answered)| offered.kind == answered.kind);
+        if !fits {
+            return Err(Refusal::NotAcceptable);
+        }
+        let is_quiet =
+            |media: &Media| media.port != 0 && (media.direction != Direction::SendRecv || media.is_parked);
+        session.is_held = offered.iter().chain(&description.media).any(is_quiet);
+        let is_last = exchange != INITIAL || session.selected == Some(from);
+        let offered = if is_last { session.exchanges.remove(position).media } else { offered.clone() };
+        self.ensure_branch(id, from);
+        self.apply(id, to, &offered, false, now);
+        self.apply(id, from, &description.media, false, now);
+        self.agree(id, (to, &offered), (from, &description.media));
+        self.connect_agreed(id, from, to);
+        if is_last {
+            self.close_refused(id, ports);
+        }
+        // Each leg is answered on its own: whoever offered multiplexing gets it.
+        let sdp = self.describe(id, to, &description, |_, index| {
+            offered.get(index).is_some_and(|offered| offered.rtcp_mux)
+        })?;
+        Ok(Described { sdp, streams: summarise(&description.media) })
+    }
+
+    /// The offer is void: the last agreed state stands, and ports that were only for it go back.
+    pub(crate) fn cancel(&mut self, id: u64, exchange: u32, ports: &mut dyn Ports) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        // Other branches may still answer the initial one.
+        let Some(position) =
+            session.exchanges.iter().position(|known| known.id == exchange && exchange != INITIAL)
+        else {
+            return;
+        };
+        let opened = session.exchanges.remove(position).opened;
+        let unused: SmallVec<[StreamId; 2]> = opened
+            .into_iter()
+            .filter(|stream| self.streams.get(*stream).is_some_and(|stream| !stream.is_agreed))
+            .collect();
+        self.forget(id, &unused, ports);
+    }
+
+    /// A refused initial offer ends its party with all branches; a later one is void.
+    pub(crate) fn reject(&mut self, id: u64, exchange: u32, from: Endpoint, ports: &mut dyn Ports) {
+        if exchange == INITIAL {
+            self.drop_legs(id, |leg| leg.party != 0 && leg.party == from.party, ports);
+        } else {
+            self.cancel(id, exchange, ports);
+        }
+    }
+
+    /// Takes streams out of their legs and closes them.
+    fn forget(&mut self, id: u64, streams: &[StreamId], ports: &mut dyn Ports) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        for place in session.legs.iter_mut().flat_map(|(_, leg)| leg.streams.iter_mut()) {
+            if place.is_some_and(|stream| streams.contains(&stream)) {
+                *place = None;
+            }
+        }
+        self.close(id, streams, ports);
+    }
+
+    /// What both sides of an m-line agreed to leave out needs no ports.
+    pub(crate) fn close_refused(&mut self, id: u64, ports: &mut dyn Ports) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let refused: SmallVec<[StreamId; 2]> = session
+            .legs
+            .iter()
+            .flat_map(|(_, leg)| leg.streams.iter().flatten().copied())
+            .filter(|stream| self.streams.get(*stream).is_some_and(|stream| stream.is_refused))
+            .collect();
+        self.forget(id, &refused, ports);
+    }
+
+    /// Opens what a description needs and the leg has not.
+    fn ensure_streams(
+        &mut self,
+        id: u64,
+        endpoint: Endpoint,
+        media: &[Media],
+        opened: &mut SmallVec<[StreamId; 2]>,
+        ports: &mut dyn Ports,
+    ) -> Result<(), Refusal> {
+        let leg = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(endpoint));
+        let leg = leg.ok_or(Refusal::Unknown)?;
+        if leg.streams.len() < media.len() {
+            leg.streams.resize(media.len(), None);
+        }
+        for (index, (place, media)) in leg.streams.iter_mut().zip(media).enumerate() {
+            if place.is_some() || media.port == 0 || !media.is_datagram() {
+                continue;
+            }
+            let pair =
+                ports.open(leg.party.realm, is_ipv6(leg.party.signalling.ip())).ok_or(Refusal::NoPorts)?;
+            let follows = self.settings.follows_rebinding;
+            let stream = self.streams.insert(new_stream(id, endpoint, index, pair, &leg.party, follows));
+            *place = Some(stream);
+            opened.push(stream);
+        }
+        Ok(())
+    }
+
+    /// A further branch of a party has the ports that the party's INVITE named, and everything else for itself.
+    pub(crate) fn ensure_branch(&mut self, id: u64, endpoint: Endpoint) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.leg(endpoint).is_some() {
+            return;
+        }
+        let first = session.legs.iter().find(|(known, _)| known.party == endpoint.party);
+        let Some((_, first)) = first else { return };
+        let mut leg = Leg {
+            party: first.party.clone(),
+            streams: SmallVec::new(),
+            origin: first.origin,
+            version: first.version,
+            last: first.last,
+            credentials: None,
+        };
+        for (index, place) in first.streams.iter().enumerate() {
+            let pair = place.and_then(|stream| self.streams.get(stream)).map(|stream| stream.ports);
+            let follows = self.settings.follows_rebinding;
+            leg.streams.push(
+                pair.map(|pair| {
+                    self.streams.insert(new_stream(id, endpoint, index, pair, &leg.party, follows))
+                }),
+            );
+        }
+        session.legs.push((endpoint, leg));
+    }
+
+    /// Takes the addresses and codecs of a description; `only_first` leaves what is agreed alone.
+    fn apply(&mut self, id: u64, endpoint: Endpoint, media: &[Media], only_first: bool, now: Duration) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(position) = session.legs.iter().position(|known| known.0 == endpoint) else { return };
+        let leg = &session.legs[position].1;
+        let signalling = leg.party.signalling.ip();
+        for (media, place) in media.iter().zip(&leg.streams) {
+            let Some(stream) = place.and_then(|stream| self.streams.get_mut(stream)) else { continue };
+            if only_first && !stream.kind.is_empty() {
+                continue;
+            }
+            // Speech that becomes a fax (T.38) is counted apart.
+            if !stream.kind.is_empty() && *stream.kind != *media.kind && stream.reception.packets > 0 {
+                session.past.push(stream.statistics(None));
+                stream.reception = Reception::default();
+                stream.strangers = 0;
+            }
+            stream.describe(media);
+            stream.rtp.signal(media.rtp, signalling, now);
+            stream.rtcp.signal(media.rtcp, signalling, now);
+        }
+    }
+
+    /// What follows of two descriptions together.
+    fn agree(&mut self, id: u64, offer: (Endpoint, &[Media]), answer: (Endpoint, &[Media])) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        for (endpoint, other) in [(offer, answer), (answer, offer)] {
+            let Some(leg) = session.leg(endpoint.0) else { continue };
+            for ((place, media), other) in leg.streams.iter().zip(endpoint.1).zip(other.1) {
+                let Some(stream) = place.and_then(|stream| self.streams.get_mut(stream)) else { continue };
+                // We offered it to the answerer exactly if the offerer had.
+                stream.is_muxed = media.rtcp_mux && offer.1.iter().any(|offered| offered.rtcp_mux);
+                stream.is_agreed = true;
+                stream.is_refused = media.port == 0 || other.port == 0;
+            }
+        }
+    }
+
+    /// A party that was offered something may send before its answer has come (RFC 3264 §5.1), if nobody else feeds the
+    /// offerer.
+    fn expect_early(&mut self, id: u64, offerer: Endpoint, other: Endpoint, now: Duration) {
+        for (near, far) in self.pairs(id, offerer, other) {
+            let is_fed = self.feeders(id, near).next().is_some();
+            let Some(stream) = self.streams.get_mut(far).filter(|stream| stream.kind.is_empty() && !is_fed)
+            else {
+                continue;
+            };
+            let signalling = stream.rtp.signalling();
+            stream.rtp.signal(None, signalling, now);
+            stream.rtcp.signal(None, signalling, now);
+            stream.consumers.push(near);
+            // What it was offered is what it sends.
+            let Some((carried, formats)) =
+                self.streams.get(near).map(|near| (near.carried, near.formats.clone()))
+            else {
+                continue;
+            };
+            if let Some(stream) = self.streams.get_mut(far) {
+                (stream.carried, stream.formats) = (carried, formats);
+            }
+        }
+    }
+
+    /// Two legs' streams feed each other, m-line by m-line. A stream is fed by one: whoever agreed last.
+    pub(crate) fn connect_agreed(&mut self, id: u64, one: Endpoint, other: Endpoint) {
+        for (left, right) in self.pairs(id, one, other) {
+            for (from, to) in [(left, right), (right, left)] {
+                let before: SmallVec<[StreamId; 2]> = self.feeders(id, to).collect();
+                for feeder in before {
+                    if let Some(feeder) = self.streams.get_mut(feeder) {
+                        feeder.consumers.retain(|consumer| *consumer != to);
+                    }
+                }
+                if let Some(stream) = self.streams.get_mut(from) {
+                    stream.consumers.clear();
+                    if !stream.is_refused {
+                        stream.consumers.push(to);
+                    }
+                }
+            }
+        }
+    }
+
+    fn pairs(&self, id: u64, one: Endpoint, other: Endpoint) -> SmallVec<[(StreamId, StreamId); 2]> {
+        let Some(session) = self.sessions.get(&id) else { return SmallVec::new() };
+        let (Some(one), Some(other)) = (session.leg(one), session.leg(other)) else { return SmallVec::new() };
+        one.streams.iter().zip(&other.streams).filter_map(|(one, other)| Some(((*one)?, (*other)?))).collect()
+    }
+
+    /// The streams whose packets go out of this one.
+    fn feeders(&self, id: u64, stream: StreamId) -> impl Iterator<Item = StreamId> {
+        self.sessions
+            .get(&id)
+            .into_iter()
+            .flat_map(|session| session.legs.iter())
+            .flat_map(|(_, leg)| leg.streams.iter().flatten().copied())
+            .filter(move |feeder| {
+                self.streams.get(*feeder).is_some_and(|feeder| feeder.consumers.contains(&stream))
+            })
+    }
+
+    /// `says_mux`: of an m-line and its number, whether we say `a=rtcp-mux`.
+    fn describe(
+        &mut self,
+        id: u64,
+        endpoint: Endpoint,
+        description: &Description,
+        says_mux: impl Fn(&Media, usize) -> bool,
+    ) -> Result<Bytes, Refusal> {
+        let leg = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(endpoint));
+        let leg = leg.ok_or(Refusal::Unknown)?;
+        let rtp = |stream: StreamId| Some(self.streams.get(stream)?.ports.address);
+        let places: SmallVec<[Option<Place>; 2]> = description
+            .media
+            .iter()
+            .enumerate()
+            .map(|(index, media)| {
+                let stream = leg.streams.get(index).copied().flatten()?;
+                let rtcp_mux = media.is_rtp() && says_mux(media, index);
+                (media.port != 0).then_some(Place { rtp: rtp(stream)?, rtcp_mux })
+            })
+            .collect();
+        let address = places.iter().flatten().next().map(|place| place.rtp);
+        let family = match address.or_else(|| rtp(*leg.streams.iter().flatten().next()?)).map(|any| any.ip())
+        {
+            Some(IpAddr::V6(ip)) => format!("IN IP6 {ip}"),
+            Some(IpAddr::V4(ip)) => format!("IN IP4 {ip}"),
+            None => "IN IP4 0.0.0.0".to_owned(),
+        };
+        let cname = &self.cname;
+        let body = |version: u64| {
+            description.rewrite(&format!("- {} {version} {family}", leg.origin), &places, cname)
+        };
+        // RFC 3264 §8: the version grows by one if, and only if, the description changed.
+        let sum = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(body(0));
+        if leg.last != Some(sum) {
+            leg.version += 1;
+            leg.last = Some(sum);
+        }
+        let version = leg.version;
+        Ok(body(version))
+    }
+}
+
+impl Session {
+    fn ensure_leg(&mut self, id: u64, endpoint: Endpoint, party: &Party) {
+        if let Some(leg) = self.leg_mut(endpoint) {
+            leg.party = party.clone();
+            return;
+        }
+        let leg = Leg {
+            party: party.clone(),
+            streams: SmallVec::new(),
+            // Says nothing but that it is ours, and differs per leg.
+            origin: (id ^ u64::from(endpoint.party).wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 16,
+            version: 0,
+            last: None,
+            credentials: None,
+        };
+        self.legs.push((endpoint, leg));
+    }
+}
+
+fn new_stream(
+    session: u64,
+    endpoint: Endpoint,
+    index: usize,
+    ports: PortPair,
+    party: &Party,
+    follows: bool,
+) -> Stream {
+    Stream {
+        session,
+        endpoint,
+        index: index as u16,
+        ports,
+        rtp: Latch::new(party.signalling.ip(), follows),
+        rtcp: Latch::new(party.signalling.ip(), follows),
+        consumers: SmallVec::new(),
+        carried: Carried::Clear,
+        is_muxed: false,
+        may_mux: false,
+        is_parked: false,
+        is_agreed: false,
+        is_refused: false,
+        kind: Box::default(),
+        formats: Box::default(),
+        reception: Reception::default(),
+        strangers: 0,
+        forwarded_report: None,
+    }
+}
+
+fn summarise(media: &[Media]) -> Vec<StreamSummary> {
+    media
+        .iter()
+        .map(|media| StreamSummary {
+            kind: media.kind.clone(),
+            codecs: media
+                .codecs
+                .iter()
+                .map(|codec| codec.1.clone())
+                .filter(|name| !name.is_empty())
+                .collect(),
+            direction: media.direction,
+            profile: media.profile.clone(),
+            refused: media.port == 0,
+        })
+        .collect()
+}

@@ -1,0 +1,465 @@
+//! Sessions in virtual time: what signalling agrees decides which packets go where.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use media_core::Worker;
+use media_core::session::{Action, Credentials, Endpoint, Party, Refusal, Reply, StreamStatistics};
+use media_core::worker::{PortPair, Ports, Settings, SocketId};
+
+const A: Endpoint = Endpoint { party: 0, branch: 0 };
+const B: Endpoint = Endpoint { party: 1, branch: 0 };
+const B2: Endpoint = Endpoint { party: 1, branch: 1 };
+const C: Endpoint = Endpoint { party: 2, branch: 0 };
+
+/// Pairs 0/1, 2/3, ... at ports 10000, 10002, ...
+#[derive(Default)]
+struct Counted {
+    next: SocketId,
+    open: usize,
+    limit: usize,
+}
+
+impl Ports for Counted {
+    fn open(&mut self, realm: u16, is_ipv6: bool) -> Option<PortPair> {
+        if self.open == self.limit {
+            return None;
+        }
+        self.open += 1;
+        let rtp = self.next;
+        self.next += 2;
+        let port = 10_000 + rtp as u16;
+        let address =
+            if is_ipv6 { format!("[2001:db8::{realm}]:{port}") } else { format!("192.0.2.{realm}:{port}") };
+        Some(PortPair { rtp, rtcp: rtp + 1, address: at(&address) })
+    }
+
+    fn close(&mut self, _: PortPair) {
+        self.open -= 1;
+    }
+}
+
+/// A worker, its ports and the time.
+struct World {
+    worker: Worker,
+    ports: Counted,
+    now: Duration,
+    signalling: [SocketAddr; 3],
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// A description with these m-lines (and their attributes).
+fn sdp(address: &str, media: &[&str]) -> String {
+    let family = if address.contains(':') { "IP6" } else { "IP4" };
+    let lines: String = media.iter().map(|line| format!("m={line}\r\n")).collect();
+    format!("v=0\r\no=- 1 1 IN {family} {address}\r\ns=-\r\nc=IN {family} {address}\r\nt=0 0\r\n{lines}")
+}
+
+fn audio(address: &str, port: u16) -> String {
+    sdp(address, &[&format!("audio {port} RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000")])
+}
+
+impl World {
+    fn new() -> Self {
+        Self {
+            worker: Worker::new(Settings::default(), "anchor".to_owned()),
+            ports: Counted { limit: 20, ..Counted::default() },
+            now: Duration::from_secs(1),
+            signalling: ["10.0.0.5:5060", "10.9.0.1:5060", "10.9.0.2:5060"].map(at),
+        }
+    }
+
+    fn party(&self, endpoint: Endpoint) -> Party {
+        Party { realm: 1 + endpoint.party.min(1), signalling: self.signalling[usize::from(endpoint.party)] }
+    }
+
+    fn act(&mut self, action: Action) -> Option<Reply> {
+        self.worker.handle(9, action, self.now, &mut self.ports)
+    }
+
+    fn described(&mut self, action: Action) -> Result<String, Refusal> {
+        match self.act(action) {
+            Some(Reply::Description(result)) => {
+                result.map(|described| String::from_utf8(described.sdp.to_vec()).unwrap())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn offer(&mut self, exchange: u32, from: Endpoint, to: Endpoint, sdp: String) -> Result<String, Refusal> {
+        let (from_party, to_party) = (self.party(from), self.party(to));
+        self.described(Action::Offer { exchange, from, to, from_party, to_party, sdp: Bytes::from(sdp) })
+    }
+
+    fn answer(
+        &mut self,
+        exchange: u32,
+        from: Endpoint,
+        to: Endpoint,
+        sdp: String,
+    ) -> Result<String, Refusal> {
+        self.described(Action::Answer { exchange, from, to, sdp: Bytes::from(sdp) })
+    }
+
+    /// A call between A at 10.0.0.5:4000 (sockets 0 and 1) and B at 10.9.0.1:5000 (sockets 2 and 3).
+    fn call() -> Self {
+        let mut world = Self::new();
+        world.offer(1, A, B, audio("10.0.0.5", 4000)).unwrap();
+        world.act(Action::Select(B));
+        world.answer(1, B, A, audio("10.9.0.1", 5000)).unwrap();
+        world
+    }
+
+    /// Where a packet comes out: sockets, destinations, bytes.
+    fn send(
+        &mut self,
+        socket: SocketId,
+        source: &str,
+        packet: &[u8],
+    ) -> Vec<(SocketId, SocketAddr, Vec<u8>)> {
+        let mut out = Vec::new();
+        self.worker.packet(socket, at(source), packet, self.now, |socket, to, bytes| {
+            out.push((socket, to, bytes.to_vec()));
+        });
+        out
+    }
+
+    fn places(&mut self, socket: SocketId, source: &str, packet: &[u8]) -> Vec<(SocketId, SocketAddr)> {
+        self.send(socket, source, packet).into_iter().map(|(socket, to, _)| (socket, to)).collect()
+    }
+
+    fn end(&mut self) -> Vec<StreamStatistics> {
+        let Some(Reply::Deleted(statistics)) = self.act(Action::Delete) else { panic!() };
+        assert_eq!((self.ports.open, self.worker.len()), (0, 0), "nothing is left of a session");
+        statistics
+    }
+}
+
+fn rtp(sequence: u16, ssrc: u32) -> Vec<u8> {
+    let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    packet[2..4].copy_from_slice(&sequence.to_be_bytes());
+    packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
+    packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
+    packet.extend([0xff; 160]);
+    packet
+}
+
+/// A sender report of `ssrc` at NTP time `time` (middle bits) with a report about `heard`, and a name.
+fn rtcp(ssrc: u32, time: u32, heard: u32, lost: u32, echo: u32, delay: u32) -> Vec<u8> {
+    let mut packet = vec![0x81, 200, 0, 12];
+    for word in [ssrc, time >> 16, time << 16, 0, 0, 0, heard, lost, 0, 0, echo, delay] {
+        packet.extend(word.to_be_bytes());
+    }
+    packet.extend([0x81, 202, 0, 3]);
+    packet.extend(ssrc.to_be_bytes());
+    packet.extend([1, 5]);
+    packet.extend(b"alice\0");
+    packet[55] = 3;
+    packet.truncate(52 + 16);
+    packet
+}
+
+#[test]
+fn packets_cross_between_families_and_strangers_are_dropped_and_counted() {
+    let mut world = World::new();
+    world.signalling[1] = at("[2001:db8:9::1]:5060");
+    let offered = world.offer(1, A, B, audio("10.0.0.5", 4000)).unwrap();
+    assert!(offered.contains("c=IN IP6 2001:db8::2\r\n"), "{offered}");
+    world.answer(1, B, A, audio("2001:db8:9::1", 5000)).unwrap();
+    assert_eq!(world.places(0, "10.0.0.5:4000", &rtp(1, 7)), [(2, at("[2001:db8:9::1]:5000"))]);
+    assert_eq!(world.places(2, "[2001:db8:9::1]:5000", &rtp(1, 8)), [(0, at("10.0.0.5:4000"))]);
+    assert_eq!(world.places(2, "[2001:db8:9::666]:5000", &rtp(2, 8)), []);
+    let counted: Vec<_> = world.end().iter().map(|one| (one.packets, one.strangers)).collect();
+    assert_eq!(counted, [(1, 0), (1, 1)]);
+}
+
+#[test]
+fn no_port_is_lost_when_there_are_too_few() {
+    let mut world = World::new();
+    world.ports.limit = 1;
+    assert_eq!(world.offer(1, A, B, audio("10.0.0.5", 4000)), Err(Refusal::NoPorts));
+    assert_eq!((world.ports.open, world.worker.len()), (0, 0));
+    let mut world = World::call();
+    world.ports.limit = 3;
+    let two = sdp("10.0.0.5", &["audio 4000 RTP/AVP 0", "video 4002 RTP/AVP 99"]);
+    assert_eq!(world.offer(2, A, B, two), Err(Refusal::NoPorts));
+    assert_eq!(world.ports.open, 2, "the call goes on with what it had");
+    assert_eq!(world.places(0, "10.0.0.5:4000", &rtp(1, 7)), [(2, at("10.9.0.1:5000"))]);
+}
+
+#[test]
+fn the_origin_version_grows_only_with_a_change() {
+    let mut world = World::call();
+    let first = world.offer(2, A, B, audio("10.0.0.5", 4000)).unwrap();
+    assert_eq!(
+        world.offer(3, A, B, audio("10.0.0.5", 4444)).unwrap(),
+        first,
+        "B sees our ports, which did not change"
+    );
+    let held = format!("{}a=sendonly\r\n", audio("10.0.0.5", 4444));
+    let changed = world.offer(4, A, B, held).unwrap();
+    let version =
+        |sdp: &str| -> u64 { sdp.split_once("o=- ").unwrap().1.split(' ').nth(1).unwrap().parse().unwrap() };
+    assert_eq!(version(&changed), version(&first) + 1);
+}
+
+#[test]
+fn a_quiet_session_is_reported_once_and_a_held_one_never() {
+    let mut world = World::call();
+    let mut reported = 0;
+    for second in 0..700 {
+        world.worker.handle_timeout(Duration::from_secs(second), |_| reported += 1);
+    }
+    assert_eq!(reported, 1);
+    let mut world = World::call();
+    world.offer(2, A, B, format!("{}a=sendonly\r\n", audio("10.0.0.5", 4000))).unwrap();
+    world.answer(2, B, A, format!("{}a=recvonly\r\n", audio("10.9.0.1", 5000))).unwrap();
+    for second in 0..700 {
+        world.worker.handle_timeout(Duration::from_secs(second), |_| panic!("held"));
+    }
+}
+
+#[test]
+fn multiplexing_is_answered_per_leg_and_reports_reach_each_side_as_it_agreed() {
+    let mut world = World::new();
+    let mux = |address: &str, port: u16| format!("{}a=rtcp-mux\r\n", audio(address, port));
+    let offered = world.offer(1, A, B, mux("10.0.0.5", 4000)).unwrap();
+    assert!(offered.contains("a=rtcp-mux"));
+    let answered = world.answer(1, B, A, audio("10.9.0.1", 5000)).unwrap();
+    assert!(answered.contains("a=rtcp-mux"), "A gets what it offered, though B does not want it: {answered}");
+    world.places(0, "10.0.0.5:4000", &rtp(1, 7));
+    let report = rtcp(7, 1, 8, 0, 0, 0);
+    assert_eq!(world.places(0, "10.0.0.5:4000", &report), [(3, at("10.9.0.1:5001"))]);
+    assert_eq!(world.places(3, "10.9.0.1:5001", &report), [(0, at("10.0.0.5:4000"))]);
+    assert_eq!(world.places(2, "10.9.0.1:5000", &report), [], "B did not agree to it");
+
+    let mut world = World::new();
+    assert!(!world.offer(1, A, B, audio("10.0.0.5", 4000)).unwrap().contains("mux"));
+    let answered = world.answer(1, B, A, mux("10.9.0.1", 5000)).unwrap();
+    assert!(!answered.contains("mux"), "nobody offered it");
+    assert_eq!(world.places(1, "10.0.0.5:4001", &report), [(3, at("10.9.0.1:5001"))]);
+}
+
+#[test]
+fn reports_pass_without_names_and_tell_the_round_trip_and_the_far_loss() {
+    let mut world = World::call();
+    for number in 1..=100 {
+        world.places(0, "10.0.0.5:4000", &rtp(number, 7));
+        world.places(2, "10.9.0.1:5000", &rtp(number, 8));
+    }
+    let sent = world.send(1, "10.0.0.5:4001", &rtcp(7, 0x1234_5678, 8, 0, 0, 0));
+    assert_eq!((sent[0].0, sent[0].1), (3, at("10.9.0.1:5001")));
+    assert!(!sent[0].2.windows(5).any(|window| window == b"alice"));
+    world.now += Duration::from_millis(180);
+    // B rested for 100 ms, and has lost 30 of A's packets.
+    world.send(3, "10.9.0.1:5001", &rtcp(8, 1, 7, 30, 0x1234_5678, 6_554));
+    let counted = world.end();
+    assert_eq!(counted[1].rtt_ms.map(|time| time.round()), Some(80.0));
+    assert_eq!(counted[0].lost, 0, "they were lost behind us");
+    assert!(counted[0].mos.unwrap() < 3.0 && counted[1].mos.unwrap() > 4.0, "{counted:?}");
+}
+
+#[test]
+fn encrypted_media_passes_untouched_and_its_reports_are_not_read() {
+    let mut world = World::new();
+    let keys = |address: &str, port: u16| {
+        sdp(
+            address,
+            &[&format!(
+                "audio {port} RTP/SAVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"
+            )],
+        )
+    };
+    assert!(world.offer(1, A, B, keys("10.0.0.5", 4000)).unwrap().contains("a=crypto:1"));
+    world.answer(1, B, A, keys("10.9.0.1", 5000)).unwrap();
+    world.places(0, "10.0.0.5:4000", &rtp(1, 7));
+    world.places(2, "10.9.0.1:5000", &rtp(1, 8));
+    let report = rtcp(7, 9, 8, 1, 0, 0);
+    assert_eq!(world.send(1, "10.0.0.5:4001", &report), [(3, at("10.9.0.1:5001"), report.clone())]);
+    world.send(3, "10.9.0.1:5001", &rtcp(8, 9, 7, 1, 9, 0));
+    assert!(world.end().iter().all(|one| one.rtt_ms.is_none() && one.packets == 1));
+}
+
+#[test]
+fn two_branches_of_one_invite_share_its_ports_and_are_told_apart_by_their_sources() {
+    let mut world = World::new();
+    world.offer(1, A, B, audio("10.0.0.5", 4000)).unwrap();
+    world.answer(1, B, A, audio("10.9.0.11", 5000)).unwrap();
+    world.answer(1, B2, A, audio("10.9.0.12", 6000)).unwrap();
+    assert_eq!(world.ports.open, 2);
+    assert_eq!(world.places(2, "10.9.0.12:6000", &rtp(1, 8)), [(0, at("10.0.0.5:4000"))]);
+    assert_eq!(
+        world.places(2, "10.9.0.11:5000", &rtp(1, 9)),
+        [],
+        "the caller is fed by whoever answered last"
+    );
+    assert_eq!(world.places(0, "10.0.0.5:4000", &rtp(1, 7)), [(2, at("10.9.0.12:6000"))]);
+    world.act(Action::Select(B));
+    assert_eq!(world.places(2, "10.9.0.11:5000", &rtp(2, 9)), [(0, at("10.0.0.5:4000"))]);
+    assert_eq!(world.places(0, "10.0.0.5:4000", &rtp(2, 7)), [(2, at("10.9.0.11:5000"))]);
+    assert_eq!(world.places(2, "10.9.0.12:6000", &rtp(2, 8)), [], "its branch is gone");
+    let counted = world.end();
+    let heard: Vec<_> = counted.iter().map(|one| (one.endpoint, one.packets)).collect();
+    assert_eq!(heard, [(A, 2), (B, 2), (B2, 1)]);
+}
+
+#[test]
+fn a_branch_that_wins_before_it_has_answered_takes_over_the_ports_of_its_invite() {
+    let mut world = World::new();
+    world.offer(1, A, B, audio("10.0.0.5", 4000)).unwrap();
+    world.offer(1, A, C, audio("10.0.0.5", 4000)).unwrap();
+    world.answer(1, B, A, audio("10.9.0.11", 5000)).unwrap();
+    world.act(Action::Select(B2));
+    assert_eq!(world.ports.open, 2, "the other party is gone");
+    world.answer(1, B2, A, audio("10.9.0.12", 6000)).unwrap();
+    assert_eq!(world.places(0, "10.0.0.5:4000", &rtp(1, 7)), [(2, at("10.9.0.12:6000"))]);
+    world.end();
+}
+
+#[test]
+fn media_that_outruns_its_answer_is_heard_from_the_host_of_the_signalling_only() {
+    let mut world = World::new();
+    world.offer(1, A, B, audio("10.0.0.5", 4000)).unwrap();
+    assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(1, 8)), [(0, at("10.0.0.5:4000"))]);
+    assert_eq!(world.places(2, "10.9.0.66:5000", &rtp(1, 8)), []);
+    world.answer(1, B, A, audio("10.9.0.1", 5000)).unwrap();
+    assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(2, 8)), [(0, at("10.0.0.5:4000"))]);
+    assert_eq!(world.end()[1].packets, 2);
+}
+
+#[test]
+fn nothing_is_sent_to_the_unspecified_address_until_the_call_is_resumed() {
+    let mut world = World::call();
+    world.offer(2, A, B, audio("0.0.0.0", 4000)).unwrap();
+    world.answer(2, B, A, audio("10.9.0.1", 5000)).unwrap();
+    assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(1, 8)), []);
+    // Its own packets do not end the hold.
+    world.places(0, "10.0.0.5:4000", &rtp(1, 7));
+    assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(2, 8)), []);
+    world.offer(3, A, B, audio("10.0.0.5", 4000)).unwrap();
+    world.answer(3, B, A, audio("10.9.0.1", 5000)).unwrap();
+    assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(3, 8)), [(0, at("10.0.0.5:4000"))]);
+}
+
+#[test]
+fn a_call_that_becomes_a_fax_is_relayed_on_the_same_ports_and_counted_apart() {
+    let mut world = World::call();
+    world.places(0, "10.0.0.5:4000", &rtp(1, 7));
+    let fax = |address: &str, port: u16| sdp(address, &[&format!("image {port} udptl t38")]);
+    let offered = world.offer(2, A, B, fax("10.0.0.5", 4000)).unwrap();
+    assert!(offered.contains("m=image 10002 udptl t38"), "{offered}");
+    world.answer(2, B, A, fax("10.9.0.1", 5000)).unwrap();
+    // A sequence number that looks like STUN's first byte, and one that looks like RTCP's first two.
+    let packets = [
+        vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20],
+        vec![0x80, 200, 0, 1, 2, 3, 4, 5],
+    ];
+    for packet in &packets {
+        assert_eq!(world.send(0, "10.0.0.5:4000", packet), [(2, at("10.9.0.1:5000"), packet.clone())]);
+    }
+    let counted: Vec<_> = world.end().into_iter().map(|one| (one.endpoint, one.kind, one.packets)).collect();
+    assert_eq!(counted, [(A, "audio".to_owned(), 1), (A, "image".to_owned(), 2), (B, "image".to_owned(), 0)]);
+}
+
+#[test]
+fn a_refused_offer_leaves_everything_as_it_was_agreed() {
+    let mut world = World::call();
+    let two = sdp("10.0.0.7", &["audio 4444 RTP/AVP 0", "video 4002 RTP/AVP 99"]);
+    for end in [Action::Reject { exchange: 2, from: B }, Action::Cancel(2)] {
+        world.offer(2, A, B, two.clone()).unwrap();
+        assert_eq!(world.ports.open, 4);
+        world.act(end);
+        assert_eq!(world.ports.open, 2);
+        assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(1, 8)), [(0, at("10.0.0.5:4000"))]);
+    }
+    assert_eq!(world.answer(2, B, A, two), Err(Refusal::Unknown));
+}
+
+#[test]
+fn a_stream_that_the_answer_leaves_out_gives_its_ports_back() {
+    let mut world = World::new();
+    world.offer(1, A, B, sdp("10.0.0.5", &["audio 4000 RTP/AVP 0", "video 4002 RTP/AVP 99"])).unwrap();
+    assert_eq!(world.ports.open, 4);
+    world.act(Action::Select(B));
+    let answered =
+        world.answer(1, B, A, sdp("10.9.0.1", &["audio 5000 RTP/AVP 0", "video 0 RTP/AVP 99"])).unwrap();
+    assert!(answered.contains("m=video 0 "), "{answered}");
+    assert_eq!(world.ports.open, 2);
+    assert_eq!(world.answer(1, B, A, audio("10.9.0.1", 5000)), Err(Refusal::Unknown), "answered for good");
+    world.end();
+}
+
+#[test]
+fn each_m_line_has_ports_and_statistics_of_its_own() {
+    let mut world = World::new();
+    let many =
+        ["audio 4000 RTP/AVP 0", "video 4002 RTP/AVP 99\r\na=rtpmap:99 H264/90000", "audio 4004 RTP/AVP 8"];
+    world.offer(1, A, B, sdp("10.0.0.5", &many)).unwrap();
+    world.act(Action::Select(B));
+    world
+        .answer(
+            1,
+            B,
+            A,
+            sdp("10.9.0.1", &["audio 5000 RTP/AVP 0", "video 5002 RTP/AVP 99", "audio 5004 RTP/AVP 8"]),
+        )
+        .unwrap();
+    for (line, socket) in [(0u16, 0), (1, 2), (2, 4)] {
+        let out = world.places(socket, &format!("10.0.0.5:{}", 4000 + 2 * line), &rtp(1, 7));
+        assert_eq!(out, [(socket + 6, at(&format!("10.9.0.1:{}", 5000 + 2 * line)))]);
+    }
+    let streams: Vec<_> = world.end().into_iter().map(|one| (one.stream, one.kind, one.packets)).collect();
+    assert_eq!(streams[..3].iter().map(|one| one.2).collect::<Vec<_>>(), [1, 1, 1]);
+    assert_eq!(streams[1].1, "video");
+}
+
+#[test]
+fn a_nat_that_rebinds_is_followed_with_its_reports() {
+    let mut world = World::call();
+    world.places(0, "10.0.0.5:4000", &rtp(1, 7));
+    world.places(1, "10.0.0.5:4001", &rtcp(7, 1, 8, 0, 0, 0));
+    world.now += Duration::from_secs(60);
+    assert_eq!(world.places(0, "10.0.0.5:7777", &rtp(2, 9)), [], "another source");
+    assert_eq!(world.places(0, "10.0.0.5:7777", &rtp(2, 7)).len(), 1);
+    assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(1, 8)), [(0, at("10.0.0.5:7777"))]);
+    assert_eq!(world.places(1, "10.0.0.5:7778", &rtcp(7, 1, 8, 0, 0, 0)).len(), 1);
+}
+
+#[test]
+fn authenticated_stun_moves_a_stream_and_any_other_does_not() {
+    // RFC 5769 §2.1, whose user is evtj.
+    let sample = "000100582112a442b7e7a701bc34d686fa87dfae802200105354554e207465737420636c69656e74002400046e0001ff80290008932ff9b151263b36000600096576746a3a68367659202020000800149aeaa70cbfd8cb56781ef2b5b2d3f249c1b571a280280004e57a3bcf";
+    let packet: Vec<u8> = (0..sample.len() / 2)
+        .map(|at| u8::from_str_radix(&sample[2 * at..2 * at + 2], 16).unwrap())
+        .collect();
+    let mut world = World::call();
+    world.places(0, "10.0.0.5:4000", &rtp(1, 7));
+    world.now += Duration::from_secs(60);
+    let moved = "198.51.100.9:4000";
+    assert_eq!(world.places(0, moved, &packet), []);
+    assert_eq!(world.places(0, moved, &rtp(2, 7)), [], "no credentials were given");
+    let credentials = Credentials { ufrag: "evtj".to_owned(), password: "VOkJxbRl1RmTxUk/WvJxBt".to_owned() };
+    world.act(Action::Credentials { endpoint: A, credentials: Box::new(credentials) });
+    world.places(0, moved, &packet);
+    assert_eq!(world.places(0, moved, &rtp(2, 7)).len(), 1);
+    assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(1, 8)), [(0, at(moved))]);
+    assert_eq!(world.end()[0].strangers, 2);
+}
+
+#[test]
+fn telephone_events_are_counted_once_each() {
+    let mut world = World::call();
+    for (sequence, timestamp) in [(1u16, 160u32), (2, 160), (3, 160), (4, 4000)] {
+        let mut packet = rtp(sequence, 7);
+        packet[1] = 101;
+        packet[4..8].copy_from_slice(&timestamp.to_be_bytes());
+        world.places(0, "10.0.0.5:4000", &packet);
+    }
+    assert_eq!(world.end()[0].dtmf, 2);
+}
