@@ -17,6 +17,8 @@ pub struct Snapshot {
     pub trunks: HashMap<String, Arc<TrunkTarget>>,
     /// Networks that trunks' requests come from, by realm.
     pub sources: Vec<(RealmId, ipnet::IpNet, Arc<str>)>,
+    /// Trunks that are known by a certificate, and by the name in it (lower case).
+    pub certificates: Vec<(RealmId, Arc<str>, Arc<str>)>,
     /// In order of preference: longest prefix, then priority.
     pub routes: Vec<Route>,
     /// Domains that local registrars serve.
@@ -68,6 +70,21 @@ impl Policy for Snapshot {
                 .2
                 .clone(),
         )
+    }
+
+    /// A trunk with a certificate's name needs that certificate wherever it calls from; if it has addresses too, both.
+    fn peer(&self, realm: RealmId, address: IpAddr, names: &[Arc<str>]) -> Option<Arc<str>> {
+        let by_address = self.source(realm, address);
+        let has_addresses = |trunk: &str| self.sources.iter().any(|source| *source.2 == *trunk);
+        let certified = self.certificates.iter().find(|(of, name, trunk)| {
+            *of == realm
+                && names.contains(name)
+                && (by_address.as_ref() == Some(trunk) || !has_addresses(trunk))
+        });
+        match certified {
+            Some((_, _, trunk)) => Some(trunk.clone()),
+            None => by_address.filter(|trunk| !self.certificates.iter().any(|known| known.2 == *trunk)),
+        }
     }
 
     fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
@@ -194,5 +211,29 @@ mod tests {
         even.sort();
         let first = (0..400).filter(|_| names(&even, "x1")[0].starts_with("a:")).count();
         assert!((280..=320).contains(&first), "{first}");
+    }
+
+    #[test]
+    fn a_trunk_known_by_certificate_needs_it_and_its_address_if_it_has_one() {
+        let snapshot = Snapshot {
+            sources: vec![
+                (RealmId(1), "192.0.2.0/24".parse().unwrap(), "plain".into()),
+                (RealmId(1), "198.51.100.0/24".parse().unwrap(), "both".into()),
+            ],
+            certificates: vec![
+                (RealmId(1), "both.example".into(), "both".into()),
+                (RealmId(1), "roaming.example".into(), "roaming".into()),
+            ],
+            ..Snapshot::default()
+        };
+        let peer = |address: &str, names: &[&str]| {
+            let names: Vec<Arc<str>> = names.iter().map(|name| (*name).into()).collect();
+            snapshot.peer(RealmId(1), address.parse().unwrap(), &names).map(|trunk| trunk.to_string())
+        };
+        assert_eq!(peer("192.0.2.7", &[]).as_deref(), Some("plain"));
+        assert_eq!(peer("198.51.100.7", &[]), None, "the address alone");
+        assert_eq!(peer("198.51.100.7", &["both.example"]).as_deref(), Some("both"));
+        assert_eq!(peer("203.0.113.7", &["both.example"]), None, "the certificate alone");
+        assert_eq!(peer("203.0.113.7", &["roaming.example"]).as_deref(), Some("roaming"));
     }
 }

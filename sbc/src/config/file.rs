@@ -194,18 +194,33 @@ pub struct RealmFile {
     /// Messages a second that one source may send; 0 any number.
     #[serde(default)]
     pub rate_per_source: u32,
+    /// Networks or addresses that may send at all; empty: everybody.
+    #[serde(default)]
+    pub allow: Vec<Spanned<String>>,
+    /// Networks or addresses that may not, whatever `allow` says.
+    #[serde(default)]
+    pub deny: Vec<Spanned<String>>,
+    /// Networks or addresses that `rate_per_source` does not limit, beside the trunks.
+    #[serde(default)]
+    pub unlimited: Vec<Spanned<String>>,
     /// PEM files for TLS listeners.
     pub certificate: Option<PathBuf>,
     /// Its key.
     pub key: Option<PathBuf>,
     /// Authority that clients' certificates must be signed by.
     pub client_ca: Option<PathBuf>,
+    /// Whether a client without a certificate is refused, where `client_ca` is set.
+    #[serde(default = "yes")]
+    pub require_client_certificate: bool,
     /// Authority of the servers that we connect to; the system's without it.
     pub peer_ca: Option<PathBuf>,
 }
 
 fn media_ports() -> Spanned<String> {
     Spanned::new(0..0, "20000-29999".to_owned())
+}
+fn yes() -> bool {
+    true
 }
 fn twenty() -> u64 {
     20

@@ -19,6 +19,7 @@ use sip_engine::config::{
 use sip_engine::digest::Algorithm;
 use sip_engine::io::{RealmId, Transport};
 use sip_engine::question::TrunkTarget;
+use sip_proxy::address_list::AddressList;
 use sip_proxy::filter::{FilterSettings, Rate};
 use sip_proxy::tls::{TlsIdentity, TlsSettings};
 use sip_proxy::{ListenerSettings, PlaneSettings};
@@ -27,7 +28,7 @@ pub use file::{
     AuthenticationKind, Database, DigestKind, File, Http, IdentityKind, KeepaliveKind, LimitsFile, Media,
     Node, RealmFile, RegistrarKind, Signalling,
 };
-use text::{read_listener, read_media_address, read_range, read_target};
+use text::{read_listener, read_media_address, read_network, read_range, read_target};
 
 /// A mistake in the file: where, what, and how to mend it.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +104,8 @@ impl Settings {
                         certificate: certificate.clone(),
                         key: key.clone(),
                         client_ca: realm.client_ca.clone(),
-                        require_client_certificate: realm.client_ca.is_some(),
+                        require_client_certificate: realm.client_ca.is_some()
+                            && realm.require_client_certificate,
                         peer_ca: realm.peer_ca.clone(),
                     })
                     .map_err(|error| fault(at, error.to_string()))?;
@@ -121,7 +123,19 @@ impl Settings {
                         "a TLS listener needs `certificate` and `key` in its realm".to_owned(),
                     ));
                 }
-                let mut filter = FilterSettings::default();
+                let networks = |list: &[toml::Spanned<String>]| {
+                    list.iter()
+                        .map(|text| {
+                            read_network(text.get_ref()).map_err(|what| fault(text.span().start, what))
+                        })
+                        .collect::<Result<AddressList, _>>()
+                };
+                let mut filter = FilterSettings {
+                    allow: networks(&realm.allow)?,
+                    deny: networks(&realm.deny)?,
+                    unlimited: networks(&realm.unlimited)?,
+                    rate: None,
+                };
                 if realm.rate_per_source > 0 {
                     let per_second = f64::from(realm.rate_per_source);
                     filter.rate = Some(Rate { per_second, burst: 2.0 * per_second });

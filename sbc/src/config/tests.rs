@@ -128,6 +128,17 @@ fn numbers_that_make_no_sense_are_told() {
 }
 
 #[test]
+fn address_lists_are_networks_or_addresses() {
+    for key in ["allow", "deny", "unlimited"] {
+        let with = |value: &str| format!("name = \"core\"\n{key} = [\"{value}\"]");
+        for good in ["192.0.2.0/24", "192.0.2.7", "2001:db8::/32", "2001:db8::7"] {
+            assert!(parse(&GOOD.replace("name = \"core\"", &with(good))).is_ok(), "{key} {good}");
+        }
+        told("name = \"core\"", &with("192.0.2.0/33"), 18, &["`192.0.2.0/33` is no network", "one address"]);
+    }
+}
+
+#[test]
 fn certificates_that_are_missing_or_halved_are_told() {
     told("name = \"core\"", "name = \"core\"\ncertificate = \"/nowhere.pem\"", 16, &["belong together"]);
     let missing = "name = \"core\"\ncertificate = \"/nowhere.pem\"\nkey = \"/nowhere.key\"";

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
+use ipnet::IpNet;
 use media_relay::Address;
 use sip_engine::config::Listener;
 use sip_engine::io::{RealmId, Transport};
@@ -47,6 +48,14 @@ pub(super) fn read_media_address(text: &str) -> Result<Address, String> {
         return Err(wrong());
     }
     Ok(Address { bind, advertised })
+}
+
+/// A network in CIDR notation, or one address.
+pub(super) fn read_network(text: &str) -> Result<IpNet, String> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    text.parse::<IpNet>()
+        .or_else(|_| address())
+        .map_err(|_| format!("`{text}` is no network: write `192.0.2.0/24`, `2001:db8::/32` or one address"))
 }
 
 pub(super) fn read_range(text: &str) -> Result<RangeInclusive<u16>, String> {

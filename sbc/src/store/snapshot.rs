@@ -64,7 +64,7 @@ async fn load_trunks(
     realms: &[Realm],
 ) -> Result<(), sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT name, realm, host, port, transport, username, password, timeout_ms FROM trunk WHERE enabled"
+        "SELECT name, realm, host, port, transport, username, password, timeout_ms, certificate_name FROM trunk WHERE enabled"
     )
     .fetch_all(&mut **transaction)
     .await?;
@@ -93,6 +93,9 @@ async fn load_trunks(
                 .and_then(|timeout| u64::try_from(timeout).ok())
                 .map(Duration::from_millis),
         };
+        if let Some(name) = row.certificate_name {
+            snapshot.certificates.push((realm, name.to_ascii_lowercase().into(), target.name.clone()));
+        }
         snapshot.trunks.insert(row.name, Arc::new(target));
     }
     let rows = sqlx::query!(r#"SELECT trunk, address AS "address: IpNet" FROM trunk_address"#)
