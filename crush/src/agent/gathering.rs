@@ -325,7 +325,6 @@ impl Agent {
         self.generation =
             Self::generation(&self.config, self.controlling, &setups, temper, &mut self.random, now);
         self.link = None;
-        self.restarted = now;
     }
 
     /// The local address changed (docs/crush.md §9).

@@ -14,6 +14,8 @@ const FIRST_KEEPALIVES: [Duration; 3] =
     [Duration::from_millis(40), Duration::from_millis(60), Duration::from_millis(80)];
 /// RFC 7675 §5.1.
 const CONSENT_EXPIRY: Duration = Duration::from_secs(30);
+/// A path on trial, checked once a second, that answers nothing for so long is dead.
+const DEAD: Duration = Duration::from_secs(5);
 /// Checks in silence.
 const ASK: Duration = Duration::from_millis(20);
 /// Test packets.
@@ -26,12 +28,13 @@ const OUTSTANDING: usize = 64;
 pub(super) struct Link {
     pub(super) socket: SocketId,
     pub(super) remote: SocketAddr,
-    pub(super) since: Duration,
     pub(super) round_trip: Duration,
     pub(super) live: Liveness,
     /// The newest answer to a check.
     pub(super) consent: Duration,
     consent_next: Duration,
+    /// Since when nothing depends on it.
+    trial: Duration,
     outstanding: Vec<(u128, Duration)>,
     sent: Duration,
     media_sent: Option<Duration>,
@@ -46,11 +49,11 @@ impl Link {
         Self {
             socket,
             remote,
-            since: now,
             round_trip,
             live: Liveness::new(now),
             consent: now,
-            consent_next: now + Duration::from_secs(4),
+            consent_next: now + Duration::from_secs(1),
+            trial: now,
             outstanding: Vec::new(),
             sent: now,
             media_sent: None,
@@ -108,8 +111,9 @@ impl Link {
         self.sent(false, now);
     }
 
-    /// On trial from now on, or no longer.
-    pub(super) fn check_soon(&mut self, now: Duration) {
+    /// Media has left it: it is on trial from now on.
+    pub(super) fn try_again(&mut self, now: Duration) {
+        self.trial = now;
         self.consent_next = self.consent_next.min(now);
     }
 
@@ -127,6 +131,11 @@ impl Link {
 
     pub(super) fn is_outstanding(&self, transaction: u128) -> bool {
         self.outstanding.iter().any(|(known, _)| *known == transaction)
+    }
+
+    /// When a path on trial counts as dead.
+    pub(super) fn dead_at(&self) -> Duration {
+        self.consent.max(self.trial) + DEAD
     }
 
     pub(super) fn consent_expires(&self) -> Duration {

@@ -33,8 +33,6 @@ const LEAST_TIME: Duration = Duration::from_millis(180);
 const LEAST_EVIDENCE: f64 = 25.0;
 /// Loss that the direct path may have beyond the relay's.
 const MORE_LOSS: f64 = 0.05;
-/// A path on trial that answers no check for so long is given up.
-const DEAD: Duration = Duration::from_secs(5);
 
 /// Where our peer's media comes from.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -266,7 +264,7 @@ impl Agent {
         }
         self.direct = false;
         if let Some(link) = &mut self.link {
-            link.check_soon(now);
+            link.try_again(now);
         }
     }
 
@@ -301,8 +299,8 @@ impl Agent {
             self.restart(now);
             return;
         }
-        let on_trial = matches!(self.incoming, Incoming::Relay { .. }) && now >= link.since + MOST_COPIES;
-        if on_trial && now >= link.consent + DEAD && now >= self.restarted + DEAD {
+        let on_trial = matches!(self.incoming, Incoming::Relay { .. });
+        if on_trial && now >= link.dead_at() {
             self.restart(now);
             return;
         }
@@ -375,8 +373,7 @@ impl Agent {
         let talked = self.streams.iter().filter_map(|stream| stream.audio_sent).max();
         let quiet_at = talked.map_or(Duration::ZERO, |talked| talked + Duration::from_millis(30));
         let tests = Some(link.test_next.max(quiet_at)).filter(|at| copies.is_some_and(|end| *at < end));
-        let dead = matches!(self.incoming, Incoming::Relay { .. })
-            .then(|| (link.consent + DEAD).max(self.restarted + DEAD).max(link.since + MOST_COPIES));
+        let dead = matches!(self.incoming, Incoming::Relay { .. }).then(|| link.dead_at());
         let always = [link.consent_expires(), link.check_at(receiving), link.keepalive_at()];
         [missing, tests, dead].into_iter().flatten().chain(always).min()
     }

@@ -94,6 +94,8 @@ pub struct Playout {
     missing: u32,
     log: VecDeque<Adjustment>,
     late: u64,
+    /// Since the last that was in time.
+    late_in_row: u32,
     duplicates: u64,
 }
 
@@ -117,6 +119,7 @@ impl Playout {
             missing: 0,
             log: VecDeque::new(),
             late: 0,
+            late_in_row: 0,
             duplicates: 0,
         }
     }
@@ -168,19 +171,23 @@ impl Playout {
                 // Played already, or given up.
                 if self.skipped.contains(&number) || self.played.is_none_or(|played| number > played) {
                     self.late += 1;
+                    self.late_in_row += 1;
                 } else {
                     self.duplicates += 1;
                 }
                 return;
             }
         }
+        self.late_in_row = 0;
         self.waiting.insert(number, Waiting { timestamp, packet: packet.to_vec() });
     }
 
-    /// Less than a frame late, and nothing after it was played: better a little more delay than a hole. Without this a media
-    /// time that fell between two packets would find each of them late for ever.
+    /// Less than a frame late, nothing after it was played, and the one before was late, too: the media time has fallen
+    /// between two packets, and would find each of them late for ever.
     fn is_hardly_late(&self, number: i64, ahead: f64) -> bool {
-        -ahead < f64::from(self.frame) / self.rate && self.played.is_none_or(|played| number > played)
+        self.late_in_row > 0
+            && -ahead < f64::from(self.frame) / self.rate
+            && self.played.is_none_or(|played| number > played)
     }
 
     /// What to play next. To be called when the sound card wants more; it gets [`Step::play`] samples. `now`: when the
@@ -226,8 +233,10 @@ impl Playout {
             None if at - self.last_arrival > LULL => self.lull(self.frame, deviation, now),
             _ => {
                 self.missing += 1;
-                // What is concealed can last longer: else a delay that is too short would stay so for ever.
-                let change = (deviation * self.rate).clamp(0.0, f64::from(self.frame)) as i32;
+                // What is concealed can last longer: else a delay that is too short would stay so for ever. A single loss is
+                // no reason for that.
+                let most = f64::from(self.frame) * if self.late_in_row > 1 { 1.0 } else { SCALING };
+                let change = (deviation * self.rate).clamp(0.0, most) as i32;
                 self.note(now, Cause::Lull, change);
                 self.next = Some(next + i64::from(self.frame) - i64::from(change));
                 Step::Missing { play: self.frame }

@@ -6,5 +6,5 @@ mod phone;
 mod relay;
 mod world;
 
-pub use phone::{Phone, Talk, said, ulaw, unlaw};
+pub use phone::{Heard, Phone, Talk, said, ulaw, unlaw};
 pub use world::{Options, Place, World, forged_address};
