@@ -54,8 +54,9 @@ pub(crate) fn admit(
         core.reject(server, request, 406, |response| response.header(Name::Accept, b"application/sdp"));
         return Admission::Refused;
     }
-    if let Some(minimum) =
-        (method == Method::INVITE).then(|| crate::call::too_small(request, &realm)).flatten()
+    if let Some(minimum) = (method == Method::INVITE)
+        .then(|| crate::session_timer::too_small(request, realm.session_timer))
+        .flatten()
     {
         core.reject(server, request, 422, |response| {
             response.header(Name::MinSe, minimum.to_string().as_bytes())

@@ -16,14 +16,17 @@ pub mod event;
 pub mod ids;
 pub mod io;
 pub mod media;
+pub mod negotiation;
 mod passing;
 pub mod question;
 mod refusal;
 pub mod registrar;
+mod session_timer;
 pub mod slot;
 mod slots;
 pub mod time;
 pub mod timer;
 pub mod transaction;
+pub mod ua;
 
 pub use engine::Engine;

@@ -17,6 +17,7 @@ use crate::media::{Endpoint, ExchangeId, MediaAction};
 use crate::passing::{copy_headers, passing_options, translate_address};
 use crate::question::{Caller, ResolvedAddress, TrunkTarget};
 use crate::registrar::Registrar;
+use crate::session_timer::Agreement;
 use crate::timer::TimerId;
 use crate::transaction::{self, ClientId, ServerId};
 
@@ -451,14 +452,11 @@ impl Call {
                 out = out.header(Name::RSeq, reliable.ours.to_string().as_bytes());
             }
         } else if self.purpose == Purpose::Session {
-            let timer = super::refresh::answer_timer(&upstream.request, to_realm);
-            if let Some((interval, we_refresh)) = timer {
-                pair.ends[CALLER].session.interval = Some(interval);
-                pair.ends[CALLER].session.we_refresh = we_refresh;
-                let value =
-                    format!("{};refresher={}", interval.as_secs(), if we_refresh { "uas" } else { "uac" });
-                out = out.header(Name::SessionExpires, value.as_bytes());
-                if !we_refresh {
+            let agreed = Agreement::answering(&upstream.request, to_realm.session_timer);
+            if let Some(agreed) = agreed {
+                pair.ends[CALLER].session.agreed = Some(agreed);
+                out = out.header(Name::SessionExpires, agreed.as_answer().as_bytes());
+                if !agreed.we_refresh {
                     require.extend_from_slice(if require.is_empty() { b"timer" } else { b", timer" });
                 }
             }
@@ -553,7 +551,7 @@ impl Call {
             self.tell_media(MediaAction::Select { endpoint }, core);
         }
         if let Some(found) = self.pair_mut(pair) {
-            super::refresh::learn_timer(&mut found.ends[TARGET], &response);
+            found.ends[TARGET].session.agreed = Agreement::of_answer(&response);
         }
         self.take_response(pair, response, core);
     }

@@ -12,6 +12,7 @@ use crate::event::{EndCause, Side};
 use crate::io::{DialogEnd, Flow, Output, Replica};
 use crate::media::{Described, MediaAction, Refusal};
 use crate::passing::{copy_headers, passing_options};
+use crate::session_timer::Agreement;
 use crate::transaction::{self, ClientId, ServerId};
 
 /// A request on its way from one end to the other.
@@ -76,7 +77,9 @@ impl Call {
         }
         if method == Method::INVITE || method == Method::UPDATE {
             let realm = core.realm_of(&flow);
-            if let Some(minimum) = realm.and_then(|realm| super::refresh::is_too_small(&request, realm)) {
+            if let Some(minimum) =
+                realm.and_then(|realm| crate::session_timer::too_small(&request, realm.session_timer))
+            {
                 core.reject(server, &request, 422, |response| {
                     response.header(Name::MinSe, minimum.to_string().as_bytes())
                 });
@@ -395,7 +398,7 @@ impl Call {
             let Some(pair) = self.pairs.iter_mut().find(|pair| pair.id == id) else { return };
             pair.ends[to].dialog.refresh_target(&response);
             if is_offering && response.count(Name::SessionExpires) > 0 {
-                super::refresh::learn_timer(&mut pair.ends[to], &response);
+                pair.ends[to].session.agreed = Agreement::of_answer(&response);
             }
         }
         if is_offering {
@@ -527,13 +530,10 @@ impl Call {
         let mut supported = passing_options(response, Name::Supported);
         if method == Method::INVITE || method == Method::UPDATE {
             supported.extend_from_slice(if supported.is_empty() { b"timer" } else { b", timer" });
-            if let Some((interval, we_refresh)) = super::refresh::answer_timer(&forward.request, near) {
-                pair.ends[from].session.interval = Some(interval);
-                pair.ends[from].session.we_refresh = we_refresh;
-                let value =
-                    format!("{};refresher={}", interval.as_secs(), if we_refresh { "uas" } else { "uac" });
-                out = out.header(Name::SessionExpires, value.as_bytes());
-                if !we_refresh {
+            if let Some(agreed) = Agreement::answering(&forward.request, near.session_timer) {
+                pair.ends[from].session.agreed = Some(agreed);
+                out = out.header(Name::SessionExpires, agreed.as_answer().as_bytes());
+                if !agreed.we_refresh {
                     out = out.header(Name::Require, b"timer");
                 }
             }

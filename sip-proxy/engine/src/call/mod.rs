@@ -238,8 +238,3 @@ impl Call {
 fn is_target_refresh(method: Method<'_>) -> bool {
     [Method::INVITE, Method::UPDATE, Method::SUBSCRIBE, Method::NOTIFY, Method::REFER].contains(&method)
 }
-
-/// The least session interval, if a request asks for less (RFC 4028 §6).
-pub(crate) fn too_small(request: &Message, realm: &crate::config::Realm) -> Option<u64> {
-    refresh::is_too_small(request, realm)
-}

@@ -9,6 +9,7 @@ use crate::core::{Core, DialogPlace, dialog_key};
 use crate::dialog::Dialog;
 use crate::io::{Flow, RealmId};
 use crate::media::{Endpoint, ExchangeId, Summary};
+use crate::session_timer::Agreement;
 use crate::timer::TimerId;
 use crate::transaction::ServerId;
 
@@ -43,9 +44,7 @@ pub(super) struct End {
 /// RFC 4028, for one end.
 #[derive(Debug, Default)]
 pub(super) struct SessionTimerState {
-    pub(super) interval: Option<std::time::Duration>,
-    /// Whether we refresh it.
-    pub(super) we_refresh: bool,
+    pub(super) agreed: Option<Agreement>,
     pub(super) timer: Option<TimerId>,
 }
 

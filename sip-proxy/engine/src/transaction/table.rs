@@ -149,6 +149,11 @@ impl<O: Copy> Transactions<O> {
         self.refuses_new = refuse;
     }
 
+    /// Where its requests may leave, for those too large for a datagram; [`configure`](Self::configure) does it too.
+    pub fn set_listeners(&mut self, listeners: &[Listener]) {
+        self.listeners = listeners.to_vec();
+    }
+
     /// How long an INVITE may go unanswered before it gets 100. Zero, the default, means at the next
     /// [`handle_timeout`](Self::handle_timeout): a user that answers before it saves the message. RFC 3261 §17.2.1
     /// allows 200 ms.

@@ -1,0 +1,391 @@
+//! A call of a user agent: its dialogs, and how it ends.
+
+use bytes::Bytes;
+use sip_wire::{Message, Method, Name};
+
+use super::core::{Alarm, Core, Owner, next_hop};
+use super::event::{CallNumber, Ending, Event, Fork};
+use super::incoming::Callee;
+use super::outgoing::Caller;
+use super::request::Sent;
+use crate::dialog::Dialog;
+use crate::negotiation::Negotiation;
+use crate::session_timer::Agreement;
+use crate::timer::TimerId;
+use crate::transaction::{self, ServerId};
+
+/// Who began it, and what only that side has.
+#[derive(Debug)]
+pub(super) enum Origin {
+    Caller(Box<Caller>),
+    Callee(Callee),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The INVITE has no final response.
+    Early,
+    /// It has a 2xx.
+    Up,
+    /// Nothing of it is left.
+    Over,
+}
+
+#[derive(Debug)]
+pub(super) struct Call {
+    pub(super) number: CallNumber,
+    pub(super) origin: Origin,
+    pub(super) phase: Phase,
+    pub(super) legs: Vec<Leg>,
+    /// Requests of ours inside its dialogs that wait for their final response.
+    pub(super) sent: Vec<Sent>,
+    pub(super) next_sent: u32,
+    /// The user hung up before the ACK to our 2xx, which BYE has to wait for (RFC 3261 §15).
+    pub(super) hangs_up_on_ack: bool,
+    /// A call that ends when this one is accepted.
+    pub(super) replaces: Option<CallNumber>,
+    /// The call that a REFER came in, which this one was placed for.
+    pub(super) referrer: Option<CallNumber>,
+    /// A REFER of theirs that waits for its answer, or is being reported on.
+    pub(super) transfer: Option<super::transfer::Transfer>,
+    /// The session timer.
+    pub(super) session: Option<Agreement>,
+    pub(super) session_alarm: Option<TimerId>,
+}
+
+/// What their open offer is answered by.
+#[derive(Debug)]
+pub(super) enum Owed {
+    /// The 2xx to a re-INVITE, UPDATE or PRACK.
+    Response(ServerId, Box<Message>),
+    /// The same, but it is we who are asked to offer.
+    Offer(ServerId, Box<Message>),
+    /// The PRACK of a reliable response.
+    Prack(u32),
+    /// The ACK of a 2xx.
+    Ack,
+}
+
+/// One dialog.
+#[derive(Debug)]
+pub(super) struct Leg {
+    pub(super) fork: Fork,
+    pub(super) dialog: Dialog,
+    pub(super) negotiation: Negotiation,
+    pub(super) owed: Option<Owed>,
+    /// Their Allow names UPDATE.
+    pub(super) has_update: bool,
+    /// RSeq of the reliable response taken last.
+    pub(super) rseq: Option<u32>,
+    /// A reliable provisional response of ours that waits for its PRACK.
+    pub(super) provisional: Option<Repeat>,
+    /// A 2xx of ours that waits for its ACK.
+    pub(super) success: Option<Repeat>,
+    /// CSeq of our latest INVITE.
+    pub(super) invite_cseq: u32,
+    /// The ACK to the 2xx of an INVITE of ours, and that INVITE's CSeq.
+    pub(super) ack: Option<(u32, Bytes)>,
+}
+
+/// A response that is repeated until it is acknowledged (RFC 3261 §13.3.1.4, RFC 3262 §3).
+#[derive(Debug)]
+pub(super) struct Repeat {
+    pub(super) server: ServerId,
+    pub(super) status: u16,
+    pub(super) response: Bytes,
+    /// CSeq number of the INVITE, which the ACK bears.
+    pub(super) cseq: u32,
+    /// RSeq, of a provisional one.
+    pub(super) rseq: u32,
+    pub(super) describes: bool,
+    interval: std::time::Duration,
+    until: std::time::Duration,
+    timer: TimerId,
+}
+
+impl Repeat {
+    pub(super) fn start(
+        server: ServerId,
+        status: u16,
+        response: Bytes,
+        numbers: (u32, u32),
+        describes: bool,
+        alarm: Alarm,
+        core: &mut Core,
+    ) -> Self {
+        let interval = core.account.timers.t1;
+        let timer = core.schedule(interval, alarm);
+        let until = core.now.monotonic + 64 * interval;
+        let (cseq, rseq) = numbers;
+        Self { server, status, response, cseq, rseq, describes, interval, until, timer }
+    }
+
+    /// Sends it once more; false when its time is over.
+    fn again(&mut self, alarm: Alarm, core: &mut Core) -> bool {
+        if core.now.monotonic >= self.until {
+            return false;
+        }
+        self.interval *= 2;
+        if self.status >= 200 {
+            self.interval = self.interval.min(core.account.timers.t2);
+        }
+        self.timer = core.schedule(self.interval, alarm);
+        core.respond(self.server, self.status, self.response.clone());
+        true
+    }
+
+    pub(super) fn stop(self, core: &mut Core) {
+        core.timers.cancel(self.timer);
+    }
+}
+
+impl Leg {
+    pub(super) fn new(fork: Fork, dialog: Dialog, negotiation: Negotiation) -> Self {
+        Self {
+            fork,
+            dialog,
+            negotiation,
+            owed: None,
+            has_update: false,
+            rseq: None,
+            provisional: None,
+            success: None,
+            invite_cseq: 0,
+            ack: None,
+        }
+    }
+
+    pub(super) fn learn(&mut self, message: &Message) {
+        if message.count(Name::Allow) > 0 {
+            self.has_update = message.has_token(Name::Allow, "UPDATE");
+        }
+    }
+
+    /// Acknowledges the 2xx to our latest INVITE.
+    pub(super) fn acknowledge(&mut self, sdp: Option<&Bytes>, core: &mut Core) {
+        let Some(listener) = core.account.listeners.get(usize::from(self.dialog.flow.listener.0)) else {
+            return;
+        };
+        let mut ack = self.dialog.ack_for(self.invite_cseq, &mut core.ids, listener);
+        if let Some(sdp) = sdp {
+            ack = ack.body(b"application/sdp", sdp.clone());
+        }
+        let ack = ack.finish();
+        self.ack = Some((self.invite_cseq, ack.clone()));
+        let flow = next_hop(&self.dialog);
+        core.send_stateless(flow, ack);
+    }
+
+    /// A 2xx came again: so does its ACK, if it has had one.
+    pub(super) fn acknowledge_again(&self, response: &Message, core: &mut Core) {
+        if let Some((cseq, ack)) = &self.ack
+            && response.cseq().is_ok_and(|of| of.number == *cseq && of.method == Method::INVITE)
+        {
+            core.send_stateless(next_hop(&self.dialog), ack.clone());
+        }
+    }
+}
+
+impl Call {
+    pub(super) fn new(number: CallNumber, origin: Origin) -> Self {
+        Self {
+            number,
+            origin,
+            phase: Phase::Early,
+            legs: Vec::new(),
+            sent: Vec::new(),
+            next_sent: 0,
+            hangs_up_on_ack: false,
+            replaces: None,
+            referrer: None,
+            transfer: None,
+            session: None,
+            session_alarm: None,
+        }
+    }
+
+    pub(super) fn leg(&mut self, fork: Fork) -> Option<&mut Leg> {
+        self.legs.iter_mut().find(|leg| leg.fork == fork)
+    }
+
+    /// Which of its dialogs a request from the wire belongs to.
+    pub(super) fn fork_of(&self, request: &Message) -> Option<Fork> {
+        self.legs.iter().find(|leg| leg.dialog.is_of_request(request)).map(|leg| leg.fork)
+    }
+
+    /// The call is up with one dialog; others are gone.
+    pub(super) fn establish(&mut self, fork: Fork, core: &mut Core) {
+        let (kept, gone): (Vec<Leg>, Vec<Leg>) =
+            std::mem::take(&mut self.legs).into_iter().partition(|leg| leg.fork == fork);
+        self.legs = kept;
+        for leg in gone {
+            for repeat in [leg.provisional, leg.success].into_iter().flatten() {
+                repeat.stop(core);
+            }
+        }
+        self.sent.retain(|sent| sent.fork == fork);
+        self.phase = Phase::Up;
+        self.report(200, core);
+    }
+
+    /// Tells the call whose REFER brought this one.
+    pub(super) fn report(&self, status: u16, core: &mut Core) {
+        if let Some(referrer) = self.referrer {
+            core.reports.push_back((referrer, status));
+        }
+    }
+
+    /// Hangs up, by what the state of the call needs.
+    pub(super) fn hang_up(&mut self, ending: Ending, core: &mut Core) {
+        match (self.phase, &mut self.origin) {
+            (Phase::Over, _) => {}
+            (Phase::Early, Origin::Caller(caller)) => caller.cancel(core),
+            (Phase::Early, Origin::Callee(_)) => self.decline(480, core),
+            (Phase::Up, origin) => {
+                let is_first = matches!(origin, Origin::Callee(callee) if !callee.acknowledged);
+                let Some(leg) = self.legs.first_mut() else { return };
+                if is_first && leg.success.is_some() && ending != Ending::NoAck {
+                    self.hangs_up_on_ack = true;
+                    return;
+                }
+                if matches!(leg.owed, Some(Owed::Ack)) {
+                    leg.acknowledge(None, core);
+                }
+                let flow = next_hop(&leg.dialog);
+                if let Some(bye) = core.dialog_request(&mut leg.dialog, Method::BYE) {
+                    core.send(flow, bye.finish(), Owner::Nobody);
+                }
+                self.end(ending, None, core);
+            }
+        }
+    }
+
+    /// The end: timers stop, what still waits for our answer gets 487 (RFC 3261 §15.1.2).
+    pub(super) fn end(&mut self, ending: Ending, response: Option<Box<Message>>, core: &mut Core) {
+        if self.phase == Phase::Over {
+            return;
+        }
+        self.phase = Phase::Over;
+        for leg in std::mem::take(&mut self.legs) {
+            for repeat in [leg.provisional, leg.success].into_iter().flatten() {
+                repeat.stop(core);
+            }
+            if let Some(Owed::Response(server, request) | Owed::Offer(server, request)) = leg.owed {
+                core.respond_plainly(server, &request, 487);
+            }
+        }
+        if let Some(super::transfer::Transfer::Asked(server, refer)) = self.transfer.take() {
+            core.respond_plainly(server, &refer, 487);
+        }
+        for timer in
+            self.session_alarm.take().into_iter().chain(self.sent.drain(..).filter_map(|sent| sent.retry))
+        {
+            core.timers.cancel(timer);
+        }
+        if let Ending::Refused(status) = ending {
+            self.report(status, core);
+        } else {
+            self.report(487, core);
+        }
+        core.tell(Event::Ended { call: self.number, ending, response });
+    }
+
+    /// A provisional response of ours is due again.
+    pub(super) fn on_provisional_due(&mut self, core: &mut Core) {
+        let alarm = Alarm::Provisional(self.number);
+        let Some(leg) = self.legs.first_mut() else { return };
+        let Some(repeat) = &mut leg.provisional else { return };
+        if !repeat.again(alarm, core) {
+            leg.provisional = None;
+            // RFC 3262 §3: the INVITE is refused with a 5xx.
+            self.decline(504, core);
+        }
+    }
+
+    /// A 2xx of ours is due again.
+    pub(super) fn on_success_due(&mut self, core: &mut Core) {
+        let alarm = Alarm::Final(self.number);
+        let Some(leg) = self.legs.first_mut() else { return };
+        let Some(repeat) = &mut leg.success else { return };
+        if !repeat.again(alarm, core) {
+            leg.success = None;
+            self.hang_up(Ending::NoAck, core);
+        }
+    }
+
+    /// A 2xx of ours with its session timer, as it leaves.
+    pub(super) fn succeed(
+        &mut self,
+        fork: Fork,
+        server: ServerId,
+        request: &Message,
+        sdp: Option<Bytes>,
+        core: &mut Core,
+    ) {
+        let Some(leg) = self.legs.iter_mut().find(|leg| leg.fork == fork) else { return };
+        let tag = String::from_utf8_lossy(&leg.dialog.local_tag).into_owned();
+        let mut response = transaction::response_to(request, 200, None, Some(&tag));
+        let method = request.method().unwrap_or(Method::INFO);
+        let is_session = method == Method::INVITE || method == Method::UPDATE;
+        if method == Method::INVITE {
+            for route in request.values(Name::RecordRoute) {
+                response = response.header(Name::RecordRoute, route);
+            }
+        }
+        if is_session {
+            response = core.abilities(response, &leg.dialog.flow);
+            if let Some(agreed) = Agreement::answering(request, core.account.session_timer) {
+                response = response.header(Name::SessionExpires, agreed.as_answer().as_bytes());
+                if !agreed.we_refresh {
+                    response = response.header(Name::Require, b"timer");
+                }
+                self.session = Some(agreed);
+            }
+        }
+        response = core.product(response, Name::Server);
+        let describes = sdp.is_some();
+        if let Some(sdp) = sdp {
+            response = response.body(b"application/sdp", sdp);
+        }
+        let response = response.finish();
+        core.respond(server, 200, response.clone());
+        if method == Method::INVITE {
+            let cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
+            let alarm = Alarm::Final(self.number);
+            let repeat = Repeat::start(server, 200, response, (cseq, 0), describes, alarm, core);
+            if let Some(old) = leg.success.replace(repeat) {
+                old.stop(core);
+            }
+        }
+        if is_session && self.phase != Phase::Over {
+            self.arm_session_timer(core);
+        }
+    }
+
+    /// Starts or restarts the session timer.
+    pub(super) fn arm_session_timer(&mut self, core: &mut Core) {
+        if let Some(old) = self.session_alarm.take() {
+            core.timers.cancel(old);
+        }
+        self.session_alarm =
+            self.session.map(|agreed| core.schedule(agreed.due_after(), Alarm::Session(self.number)));
+    }
+
+    pub(super) fn on_session_due(&mut self, core: &mut Core) {
+        self.session_alarm = None;
+        if self.phase != Phase::Up {
+            self.arm_session_timer(core);
+            return;
+        }
+        if self.session.is_some_and(|agreed| !agreed.we_refresh) {
+            self.hang_up(Ending::SessionExpired, core);
+            return;
+        }
+        // If something else is under way, it refreshes too.
+        let Some(leg) = self.legs.first() else { return };
+        let (fork, has_update) = (leg.fork, leg.has_update);
+        let local = leg.negotiation.agreed().map(|agreed| agreed.local.clone());
+        let _ = if has_update { self.update(fork, None, core) } else { self.reinvite(local, core) };
+        self.arm_session_timer(core);
+    }
+}

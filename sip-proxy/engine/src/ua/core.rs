@@ -1,0 +1,207 @@
+//! What every part of a user agent works with.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use sip_wire::{Builder, Message, Method, Name};
+
+use super::account::Account;
+use super::event::{CallNumber, Event};
+use crate::config::Listener;
+use crate::dialog::Dialog;
+use crate::ids::Ids;
+use crate::io::{Flow, ListenerId, Output, Transport};
+use crate::time::Now;
+use crate::timer::{TimerId, TimerQueue};
+use crate::transaction::{self, ClientId, ServerId, Transactions};
+
+/// Who gets the events of a client transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Owner {
+    Registration,
+    /// The INVITE that begins a call.
+    Invite(CallNumber),
+    /// A request inside a call's dialogs.
+    Request(CallNumber, u32),
+    Nobody,
+}
+
+/// What is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Alarm {
+    /// The registration is to be refreshed.
+    Registration,
+    /// A reliable provisional response waits for its PRACK.
+    Provisional(CallNumber),
+    /// A 2xx waits for its ACK.
+    Final(CallNumber),
+    /// A session timer.
+    Session(CallNumber),
+    /// A re-INVITE that met 491.
+    Retry(CallNumber, u32),
+}
+
+#[derive(Debug)]
+pub(super) struct Core {
+    pub(super) account: Account,
+    pub(super) now: Now,
+    pub(super) ids: Ids,
+    pub(super) transactions: Transactions<Owner>,
+    pub(super) timers: TimerQueue<Alarm>,
+    pub(super) out: VecDeque<Output>,
+    pub(super) events: VecDeque<Event>,
+    /// What calls placed for somebody else's REFER have met: the call of the REFER, and a status.
+    pub(super) reports: VecDeque<(CallNumber, u16)>,
+}
+
+impl Core {
+    pub(super) fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        self.account.listeners.get(usize::from(id.0))
+    }
+
+    pub(super) fn tell(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    pub(super) fn schedule(&mut self, after: std::time::Duration, alarm: Alarm) -> TimerId {
+        self.timers.schedule(self.now.monotonic + after, alarm)
+    }
+
+    pub(super) fn send(&mut self, flow: Flow, request: Bytes, owner: Owner) -> ClientId {
+        self.transactions.request(flow, None, request, owner, self.now, &mut self.out)
+    }
+
+    pub(super) fn send_stateless(&mut self, flow: Flow, message: Bytes) {
+        self.transactions.send_stateless(flow, message, &mut self.out);
+    }
+
+    pub(super) fn respond(&mut self, server: ServerId, status: u16, response: Bytes) {
+        self.transactions.respond(server, status, response, self.now, &mut self.out);
+    }
+
+    /// A response with nothing but what it must have.
+    pub(super) fn respond_plainly(&mut self, server: ServerId, request: &Message, status: u16) {
+        let tag = self.ids.tag();
+        let response =
+            self.product(transaction::response_to(request, status, None, Some(&tag)), Name::Server);
+        self.respond(server, status, response.finish());
+    }
+
+    pub(super) fn product(&self, message: Builder, name: Name) -> Builder {
+        match &self.account.product {
+            Some(product) => message.header(name, product.as_bytes()),
+            None => message,
+        }
+    }
+
+    /// Our Contact on messages over a listener.
+    pub(super) fn contact(&self, id: ListenerId) -> String {
+        let Some(listener) = self.listener(id) else { return String::new() };
+        let transport = match listener.transport {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+        };
+        format!("<sip:{}@{}{transport}>", self.account.user(), listener.advertised)
+    }
+
+    /// Contact, Allow and Supported of what makes or changes a dialog.
+    pub(super) fn abilities(&self, message: Builder, flow: &Flow) -> Builder {
+        message
+            .header(Name::Contact, self.contact(flow.listener).as_bytes())
+            .header(Name::Allow, self.account.allow().as_bytes())
+            .header(Name::Supported, self.account.supported().as_bytes())
+    }
+
+    /// A request outside any dialog.
+    pub(super) fn request(
+        &mut self,
+        method: Method<'_>,
+        uri: &[u8],
+        to: &[u8],
+        call_id: &str,
+        from_tag: &str,
+        cseq: u32,
+    ) -> Option<Builder> {
+        let listener = self.account.listeners.get(usize::from(self.account.proxy.listener.0))?;
+        let via = transaction::via(listener, &self.ids.branch());
+        let from = format!("{};tag={from_tag}", self.account.identity());
+        let cseq = [cseq.to_string().as_bytes(), b" ", method.as_bytes()].concat();
+        let request = Builder::request(method, uri)
+            .header(Name::Via, via.as_bytes())
+            .header(Name::MaxForwards, b"70")
+            .header(Name::From, from.as_bytes())
+            .header(Name::To, to)
+            .header(Name::CallId, call_id.as_bytes())
+            .header(Name::CSeq, &cseq);
+        Some(self.product(request, Name::UserAgent))
+    }
+
+    /// A request inside a dialog.
+    pub(super) fn dialog_request(&mut self, dialog: &mut Dialog, method: Method<'_>) -> Option<Builder> {
+        let listener = self.account.listeners.get(usize::from(dialog.flow.listener.0))?;
+        let request = dialog.request(method, &mut self.ids, listener);
+        Some(self.product(request, Name::UserAgent))
+    }
+
+    /// The same request once more, with another branch and CSeq number, and `header` added: what a challenge (RFC 3261
+    /// §22.2) or too small an interval (RFC 4028 §7.3) asks for.
+    pub(super) fn again(
+        &mut self,
+        request: &Message,
+        cseq: u32,
+        flow: &Flow,
+        headers: &[(Name, String)],
+    ) -> Option<Bytes> {
+        let listener = self.account.listeners.get(usize::from(flow.listener.0))?;
+        let via = transaction::via(listener, &self.ids.branch());
+        let method = request.method()?;
+        let mut edit = request.edit();
+        edit.set(Name::Via, via.as_bytes());
+        edit.set(Name::CSeq, &[cseq.to_string().as_bytes(), b" ", method.as_bytes()].concat());
+        for (name, value) in headers {
+            edit.set(*name, value.as_bytes());
+        }
+        Some(edit.finish())
+    }
+
+    /// What answers a challenge to `request`, if our credentials can.
+    pub(super) fn credentials(&mut self, request: &Message, challenged: &Message) -> Option<(Name, String)> {
+        let credentials = self.account.credentials.clone()?;
+        crate::digest::answer(
+            challenged,
+            request.method()?,
+            request.request_uri()?,
+            &credentials.username,
+            &credentials.password,
+            &mut self.ids,
+        )
+    }
+
+    /// A 2xx that belongs to no call any more: ACK and BYE (RFC 3261 §13.2.2.4). All that a request would tell of the
+    /// dialog its response repeats.
+    pub(super) fn take_down(&mut self, response: &Message) {
+        let flow = self.account.proxy;
+        let Ok(mut dialog) = Dialog::uac(response, response, flow) else { return };
+        let Some(listener) = self.account.listeners.get(usize::from(flow.listener.0)) else { return };
+        let ack = dialog.ack_for(dialog.local_cseq, &mut self.ids, listener).finish();
+        let flow = next_hop(&dialog);
+        self.send_stateless(flow, ack);
+        if let Some(bye) = self.dialog_request(&mut dialog, Method::BYE) {
+            self.send(flow, bye.finish(), Owner::Nobody);
+        }
+    }
+}
+
+/// Where a dialog's requests go: to the literal address of the first route or the target (RFC 3261 §8.1.2), else, and
+/// on streams, where its messages went before.
+pub(super) fn next_hop(dialog: &Dialog) -> Flow {
+    if dialog.flow.transport.is_reliable() {
+        return dialog.flow;
+    }
+    let remote = sip_wire::Uri::parse(dialog.next_hop())
+        .ok()
+        .and_then(|uri| Some(std::net::SocketAddr::new(uri.host().address()?, uri.port().unwrap_or(5060))))
+        .filter(|remote| remote.is_ipv4() == dialog.flow.remote.is_ipv4());
+    Flow { remote: remote.unwrap_or(dialog.flow.remote), ..dialog.flow }
+}

@@ -1,0 +1,149 @@
+//! Transfer (RFC 3515, RFC 5589, RFC 3891): asking for it, being asked, and being told how far it is.
+
+use bytes::Bytes;
+use sip_wire::{Message, Method, Name, Uri};
+
+use super::call::Call;
+use super::core::Core;
+use super::event::{Event, Misuse};
+use crate::dialog::Dialog;
+use crate::transaction::{self, ServerId};
+
+/// A REFER of theirs.
+#[derive(Debug)]
+pub(super) enum Transfer {
+    /// It waits for our answer.
+    Asked(ServerId, Box<Message>),
+    /// The call that it asked for is under way, and we report on it.
+    Reporting,
+}
+
+/// Where a REFER wants us to call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Referred {
+    pub(super) target: Bytes,
+    pub(super) replaces: Option<Bytes>,
+    pub(super) referred_by: Option<Bytes>,
+}
+
+impl Call {
+    /// Asks the other end to call `target`; with `replaces`, in the place of the dialog that it names.
+    pub(super) fn refer(
+        &mut self,
+        target: &[u8],
+        replaces: Option<&Dialog>,
+        core: &mut Core,
+    ) -> Result<(), Misuse> {
+        let fork = self.legs.first().filter(|leg| leg.dialog.confirmed).ok_or(Misuse::NotNow)?.fork;
+        let refer_to = match replaces {
+            None => [b"<", target, b">"].concat(),
+            Some(dialog) => {
+                // RFC 3891 §3: the tags as the target knows them, its own first.
+                let value =
+                    [&*dialog.call_id, b";to-tag=", &*dialog.remote_tag, b";from-tag=", &*dialog.local_tag]
+                        .concat();
+                [b"<", target, b"?Replaces=", Uri::escape(&value).as_bytes(), b">"].concat()
+            }
+        };
+        let referred_by = format!("<{}>", core.account.aor);
+        self.request_in(fork, Method::REFER, false, core, |request| {
+            request.header(Name::ReferTo, &refer_to).header(Name::ReferredBy, referred_by.as_bytes())
+        });
+        Ok(())
+    }
+
+    pub(super) fn on_refer(&mut self, server: ServerId, request: Message, core: &mut Core) {
+        let is_readable = request.count(Name::ReferTo) == 1 && referred(&request).is_some();
+        if !is_readable {
+            core.respond_plainly(server, &request, 400);
+        } else if self.transfer.is_some() {
+            core.respond_plainly(server, &request, 491);
+        } else {
+            self.transfer = Some(Transfer::Asked(server, Box::new(request.clone())));
+            core.tell(Event::TransferRequested { call: self.number, request: Box::new(request) });
+        }
+    }
+
+    /// 202, and the first report; the caller of this places the call.
+    pub(super) fn accept_refer(&mut self, core: &mut Core) -> Result<Referred, Misuse> {
+        let Some(Transfer::Asked(server, refer)) =
+            self.transfer.take_if(|transfer| matches!(transfer, Transfer::Asked(..)))
+        else {
+            return Err(Misuse::NotNow);
+        };
+        let referred = referred(&refer).ok_or(Misuse::NotNow)?;
+        let flow = self.legs.first().map(|leg| leg.dialog.flow).unwrap_or(core.account.proxy);
+        let response = core.abilities(transaction::response_to(&refer, 202, None, None), &flow);
+        core.respond(server, 202, response.finish());
+        self.transfer = Some(Transfer::Reporting);
+        self.notify(100, core);
+        Ok(referred)
+    }
+
+    pub(super) fn refuse_refer(&mut self, status: u16, core: &mut Core) -> Result<(), Misuse> {
+        let Some(Transfer::Asked(server, refer)) =
+            self.transfer.take_if(|transfer| matches!(transfer, Transfer::Asked(..)))
+        else {
+            return Err(Misuse::NotNow);
+        };
+        core.respond_plainly(server, &refer, status);
+        Ok(())
+    }
+
+    /// Tells the referrer how far the call is that it asked for (RFC 3515 §2.4.5).
+    pub(super) fn notify(&mut self, status: u16, core: &mut Core) {
+        if !matches!(self.transfer, Some(Transfer::Reporting)) {
+            return;
+        }
+        let Some(fork) = self.legs.first().map(|leg| leg.fork) else { return };
+        let state: &[u8] = if status < 200 { b"active;expires=60" } else { b"terminated;reason=noresource" };
+        if status >= 200 {
+            self.transfer = None;
+        }
+        let body = format!("SIP/2.0 {status} {}\r\n", transaction::reason_of(status));
+        self.request_in(fork, Method::NOTIFY, false, core, |request| {
+            request
+                .header(Name::Event, b"refer")
+                .header(Name::SubscriptionState, state)
+                .body(b"message/sipfrag;version=2.0", body.into())
+        });
+    }
+
+    /// Whether a Replaces value (RFC 3891) names a dialog of this call.
+    pub(super) fn is_named_by(&self, replaces: &[u8]) -> bool {
+        let end = memchr::memchr(b';', replaces).unwrap_or(replaces.len());
+        let tag = |name: &[u8]| sip_wire::parameter(replaces, name).unwrap_or_default();
+        self.legs.iter().any(|leg| {
+            *leg.dialog.call_id == *replaces[..end].trim_ascii()
+                && *leg.dialog.local_tag == *tag(b"to-tag")
+                && *leg.dialog.remote_tag == *tag(b"from-tag")
+        })
+    }
+
+    pub(super) fn on_notify(&mut self, server: ServerId, request: &Message, core: &mut Core) {
+        core.respond_plainly(server, request, 200);
+        let is_refer = request.value(Name::Event).is_some_and(|event| event.starts_with(b"refer"));
+        let status = request
+            .body()
+            .strip_prefix(b"SIP/2.0 ")
+            .and_then(|rest| sip_wire::number(rest.get(..3)?))
+            .and_then(|status| u16::try_from(status).ok());
+        if let (true, Some(status)) = (is_refer, status) {
+            let is_last =
+                request.value(Name::SubscriptionState).is_some_and(|state| state.starts_with(b"terminated"));
+            core.tell(Event::TransferProgress { call: self.number, status, is_last });
+        }
+    }
+}
+
+/// What a REFER asks for.
+fn referred(refer: &Message) -> Option<Referred> {
+    let address = sip_wire::Address::parse(refer.value(Name::ReferTo)?).ok()?;
+    let uri = address.uri;
+    let end = memchr::memchr(b'?', uri.as_bytes()).unwrap_or(uri.as_bytes().len());
+    Some(Referred {
+        target: Bytes::copy_from_slice(&uri.as_bytes()[..end]),
+        replaces: uri.header(b"Replaces").map(Into::into),
+        referred_by: refer.value(Name::ReferredBy).map(Bytes::copy_from_slice),
+    })
+}
