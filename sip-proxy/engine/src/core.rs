@@ -208,6 +208,25 @@ impl Core {
         }
     }
 
+    /// A 2xx to an INVITE that nobody wants: ACK, and BYE unless the dialog has had one (RFC 3261 §13.2.2.4). All that
+    /// the INVITE would tell of the dialog its response repeats.
+    pub(crate) fn take_down(&mut self, client: ClientId, response: &Message, with_bye: bool) {
+        let Some(flow) = self.transactions.client_flow(client) else { return };
+        let Ok(mut dialog) = crate::dialog::Dialog::uac(response, response, flow) else { return };
+        let Some(listener) = self.config.listener(flow.listener) else { return };
+        let ack = dialog.ack_for(dialog.local_cseq, &mut self.ids, listener).finish();
+        let flow = crate::call::next_hop_flow(&dialog, self).unwrap_or(flow);
+        self.transactions.acknowledge(client, flow, ack, &mut self.out);
+        if !with_bye {
+            return;
+        }
+        // The early dialog may have carried requests that are forgotten: numbers may skip (RFC 3261 §12.2.2).
+        dialog.local_cseq += 1000;
+        if let Some(bye) = self.dialog_request(&mut dialog, Method::BYE) {
+            self.send_request(flow, None, bye.finish(), Owner::Nobody);
+        }
+    }
+
     /// A request in a dialog, sent where the dialog's peer is.
     pub(crate) fn dialog_request(
         &mut self,

@@ -213,6 +213,10 @@ impl Engine {
         self.sessions.values().copied().collect()
     }
 
+    fn has_call(&self, key: CallKey) -> bool {
+        self.calls.get(key.index, key.generation).is_some()
+    }
+
     /// Runs a step of a call and forgets the call if it is finished.
     fn with_call(&mut self, key: CallKey, step: impl FnOnce(&mut Call, &mut Core, &mut Registrar)) {
         let Some(call) = self.calls.get_mut(key.index, key.generation) else { return };
@@ -247,13 +251,22 @@ impl Engine {
                 }
             }
             Event::Response { client, owner, message } => match owner {
-                Owner::Branch(key, branch) => {
+                Owner::Branch(key, branch) if self.has_call(key) => {
                     self.with_call(key, |call, core, registrar| {
                         call.on_branch_response(branch, client, message, core, registrar)
                     });
                 }
-                Owner::Forward(key, forward) => {
-                    self.with_call(key, |call, core, _| call.on_forward_response(forward, message, core))
+                Owner::Forward(key, forward) if self.has_call(key) => {
+                    self.with_call(key, |call, core, _| {
+                        call.on_forward_response(forward, client, message, core)
+                    });
+                }
+                // The call is gone; a 2xx to an INVITE of it still wants its ACK.
+                Owner::Branch(..) | Owner::Forward(..) => {
+                    let is_success = message.status().is_some_and(|status| (200..300).contains(&status));
+                    if is_success && message.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE) {
+                        self.core.take_down(client, &message, matches!(owner, Owner::Branch(..)));
+                    }
                 }
                 Owner::Nobody => {}
             },

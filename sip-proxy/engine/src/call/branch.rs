@@ -293,7 +293,7 @@ impl Call {
         }
         if branch.abandoned.contains(&client) {
             if (200..300).contains(&status) && self.is_session() {
-                self.take_down(index, &response, core);
+                core.take_down(client, &response, true);
             }
             return;
         }
@@ -303,7 +303,7 @@ impl Call {
         }
         match status {
             101..=199 => self.on_branch_provisional(index, response, core),
-            200..=299 => self.on_branch_success(index, response, core, registrar),
+            200..=299 => self.on_branch_success(index, client, response, core, registrar),
             _ => self.on_branch_failure(index, status, Some(response), core, registrar),
         }
     }
@@ -363,7 +363,7 @@ impl Call {
                 let is_repeated =
                     pair.negotiated && pair.exchange.is_none() && status >= 200 && !pair.reliable.is_empty();
                 if is_repeated {
-                    self.pass_response(id, &response, None, core);
+                    self.answer_call(id, &response, None, core);
                 } else {
                     self.answer_initial(id, response, sdp, is_reliable, core);
                 }
@@ -371,6 +371,7 @@ impl Call {
             Some(sdp) if !has_offer && is_reliable && !pair.negotiated && pair.exchange.is_none() => {
                 self.offer_late(id, response, sdp, core)
             }
+            _ if status >= 200 => self.answer_call(id, &response, None, core),
             _ => self.pass_response(id, &response, None, core),
         }
     }
@@ -489,6 +490,7 @@ impl Call {
     fn on_branch_success(
         &mut self,
         index: u16,
+        client: ClientId,
         response: Message,
         core: &mut Core,
         registrar: &mut Registrar,
@@ -512,25 +514,19 @@ impl Call {
             Purpose::Subscription | Purpose::Session => {}
         }
         if was_done || self.answered || self.is_over() {
-            // A retransmission of the 2xx we took, or a fork, or a 2xx that crossed our CANCEL.
-            let known = response.to().ok().and_then(|to| to.tag().map(<[u8]>::to_vec)).and_then(|tag| {
-                self.pairs
-                    .iter()
-                    .find(|pair| pair.branch == index && *pair.ends[TARGET].dialog.remote_tag == tag)
-                    .map(|pair| pair.id)
-            });
-            match known.filter(|_| !self.is_over()) {
-                Some(pair) => self.acknowledge_again(pair, TARGET, &response, core),
-                None if self.is_session() => self.take_down(index, &response, core),
-                None => {}
+            // Another fork, or a 2xx that crossed our CANCEL.
+            if self.is_session() {
+                core.take_down(client, &response, true);
             }
             return;
         }
         let Some(pair) = self.pair_of_response(index, &response, flow, core) else {
+            core.take_down(client, &response, true);
             self.fail_upstream(500, None, EndCause::Failed, core);
             return;
         };
         if let Some(found) = self.pair_mut(pair) {
+            found.ends[TARGET].open_invite = Some(client);
             found.ends[TARGET].dialog.confirm(&response);
             found.ends[CALLER].dialog.confirmed = true;
             let next = super::refresh::next_hop_flow(&found.ends[TARGET].dialog, core);
@@ -598,19 +594,6 @@ impl Call {
         }
     }
 
-    /// A 2xx that nobody wants any more: ACK and BYE (RFC 3261 §13.2.2.4).
-    fn take_down(&mut self, index: u16, response: &Message, core: &mut Core) {
-        let Some(branch) = self.branches.get(usize::from(index)) else { return };
-        let (Some(request), Some(flow)) = (&branch.request, branch.flow) else { return };
-        let Ok(mut dialog) = crate::dialog::Dialog::uac(request, response, flow) else { return };
-        let Some(listener) = core.config.listener(flow.listener) else { return };
-        let ack = dialog.ack_for(dialog.local_cseq, &mut core.ids, listener).finish();
-        core.transactions.send_stateless(flow, ack, &mut core.out);
-        if let Some(bye) = core.dialog_request(&mut dialog, Method::BYE) {
-            core.send_request(flow, None, bye.finish(), Owner::Nobody);
-        }
-    }
-
     /// A failure, or none at all (408, 503).
     pub(crate) fn on_branch_failure(
         &mut self,
@@ -643,17 +626,17 @@ impl Call {
         if was_cancelled || self.answered || self.is_over() {
             return;
         }
+        if matches!(status, 500..=599 | 408) && !self.branches[usize::from(index)].alternatives.is_empty() {
+            self.best.get_or_insert((status, response));
+            self.next_address(index, core);
+            return;
+        }
         if self.has_media {
             let party = self.branches[usize::from(index)].party;
             self.tell_media(
                 MediaAction::Reject { exchange: ExchangeId(1), from: Endpoint { party, branch: 0 } },
                 core,
             );
-        }
-        if matches!(status, 500..=599 | 408) && !self.branches[usize::from(index)].alternatives.is_empty() {
-            self.best.get_or_insert((status, response));
-            self.next_address(index, core);
-            return;
         }
         if (300..400).contains(&status)
             && response.as_ref().is_some_and(|response| self.redirect(response, core, registrar))

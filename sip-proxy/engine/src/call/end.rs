@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sip_wire::{Message, Method, Name};
+use sip_wire::{Message, Name};
 
 use super::media::Wait;
 use super::pair::{CALLER, TARGET, side_of};
 use super::{Call, CallTimer, Ended};
-use crate::core::{Core, Owner, TimerKey, dialog_key};
+use crate::core::{Core, TimerKey, dialog_key};
 use crate::event::{CallEnded, CallEventKind, CallStarted, EndCause, Side};
 use crate::media::{MediaAction, StreamStatistics};
 use crate::transaction::{self, ServerId};
@@ -146,20 +146,19 @@ impl Call {
     }
 
     fn say_bye(&mut self, id: u32, side: usize, reason: Option<&[u8]>, core: &mut Core) {
-        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.id == id) else { return };
-        // RFC 3261 §15: the caller's 2xx must be acknowledged before we may send BYE there; the target's 2xx by us.
-        if pair.owed_ack == Some(side) {
-            pair.owed_ack = None;
+        // RFC 3261 §15: the caller's ACK must have come before our BYE goes there; a 2xx of theirs must have our ACK.
+        if self.pair(id).is_some_and(|pair| pair.ends[side].open_invite.is_some()) {
             self.acknowledge(id, side, None, core);
         }
-        let Some(pair) = self.pairs.iter_mut().find(|pair| pair.id == id) else { return };
-        let end = &mut pair.ends[side];
-        let flow = end.dialog.flow;
-        let Some(mut bye) = core.dialog_request(&mut end.dialog, Method::BYE) else { return };
-        if let Some(reason) = reason.filter(|reason| !self.secrets[1 - side].are_in(reason)) {
-            bye = bye.header(Name::Reason, reason);
+        let Some(position) = self.pairs.iter().position(|pair| pair.id == id) else { return };
+        let pair = &mut self.pairs[position];
+        if side == CALLER && pair.ends[side].repeat.is_some() && !pair.ends[side].is_acknowledged {
+            pair.farewell = Some(reason.map(<[u8]>::to_vec));
+            return;
         }
-        core.send_request(flow, None, bye.finish(), Owner::Nobody);
+        let mut pair = self.pairs.swap_remove(position);
+        self.send_bye(&mut pair.ends[side], reason, 1 - side, core);
+        self.pairs.push(pair);
     }
 
     /// Ends the call from our side: BYE to both ends, or what an unanswered one needs.

@@ -36,6 +36,13 @@ pub(super) struct Forward {
     attempts: u8,
 }
 
+impl Forward {
+    /// Its INVITE, if it is one and on its way.
+    pub(super) fn client(&self) -> Option<ClientId> {
+        self.client.filter(|_| self.sent_invite)
+    }
+}
+
 /// A phone's re-INVITE that meets 491 is tried again so often: most phones never do it themselves.
 const ATTEMPTS: u8 = 3;
 
@@ -57,7 +64,9 @@ impl Call {
             .find(|pair| pair.id == id)
             .filter(|_| matches!(self.ended, super::Ended::No))
         else {
-            core.reject(server, &request, 481, |response| response);
+            let is_farewell = method == Method::BYE && self.is_left_by(id, side, core);
+            let status = if is_farewell { 200 } else { 481 };
+            core.reject(server, &request, status, |response| response);
             return;
         };
         let end = &mut pair.ends[side];
@@ -364,16 +373,18 @@ impl Call {
     }
 
     /// The response to a forwarded request.
-    pub(crate) fn on_forward_response(&mut self, number: u32, response: Message, core: &mut Core) {
+    pub(crate) fn on_forward_response(
+        &mut self,
+        number: u32,
+        client: ClientId,
+        response: Message,
+        core: &mut Core,
+    ) {
         let Some(status) = response.status() else { return };
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else {
-            // A 2xx to a re-INVITE again.
-            if (200..300).contains(&status) && response.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE)
-            {
-                let key = dialog_of(&response).and_then(|key| core.dialogs.get(&key).cloned());
-                if let Some(place) = key {
-                    self.acknowledge_again(place.pair, place.side, &response, core);
-                }
+            // A 2xx to a re-INVITE that crossed the end of its dialog.
+            if (200..300).contains(&status) {
+                core.take_down(client, &response, false);
             }
             return;
         };
@@ -391,6 +402,9 @@ impl Call {
         let Some(pair) = self.pair_mut(id) else { return };
         let end = &mut pair.ends[to];
         end.learn(&response);
+        if response.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE) {
+            end.open_invite = Some(client);
+        }
         let forward = &self.forwards[position];
         let method = forward.request.method().unwrap_or(Method::INFO);
         let is_offering = forward.sent_invite || method == Method::UPDATE;
@@ -728,10 +742,6 @@ impl Call {
 
 fn forward_sent_invite(forwards: &[Forward], number: u32) -> bool {
     forwards.iter().any(|forward| forward.id == number && forward.sent_invite)
-}
-
-fn dialog_of(response: &Message) -> Option<crate::core::DialogKey> {
-    Some(dialog_key(response.call_id().ok()?, response.from().ok()?.tag()?, response.to().ok()?.tag()?))
 }
 
 /// The Replaces (RFC 3891) of a request for the other side. A phone that does not know the header (baresip) follows a

@@ -35,10 +35,12 @@ use crate::slot::{Slot, slot_of};
 use crate::timer::TimerId;
 use crate::transaction::ServerId;
 
+pub(crate) use refresh::next_hop_flow;
+
 use branch::Branch;
 use forward::Forward;
 use media::Wait;
-use pair::Pair;
+use pair::{Leaving, Pair};
 
 /// Names a call inside its engine; stale once the call is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,6 +124,8 @@ pub(crate) struct Call {
     times: Times,
     sequence: u32,
     ended: Ended,
+    /// Ends of a call that is over which have not had their BYE: it must wait for the ACK to our 2xx.
+    leaving: Vec<Leaving>,
 }
 
 /// Monotonic moments of a call.
@@ -175,6 +179,7 @@ impl Call {
             times: Times { started: core.now.monotonic, ..Times::default() },
             sequence: 0,
             ended: Ended::No,
+            leaving: Vec::new(),
         }
     }
 
@@ -197,7 +202,7 @@ impl Call {
     /// Whether nothing is left to do.
     pub(crate) fn is_finished(&self) -> bool {
         match self.ended {
-            Ended::Yes => self.branches.iter().all(Branch::is_done),
+            Ended::Yes => self.branches.iter().all(Branch::is_done) && self.leaving.is_empty(),
             _ => false,
         }
     }

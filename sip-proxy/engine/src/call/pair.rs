@@ -11,7 +11,7 @@ use crate::io::{Flow, RealmId};
 use crate::media::{Endpoint, ExchangeId, Summary};
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
-use crate::transaction::ServerId;
+use crate::transaction::{ClientId, ServerId};
 
 /// The end that faces the caller.
 pub(super) const CALLER: usize = 0;
@@ -34,8 +34,10 @@ pub(super) struct End {
     pub(super) summary: Summary,
     /// What is repeated to it until its ACK or PRACK.
     pub(super) repeat: Option<Repeat>,
-    /// The ACK it was sent for its latest 2xx, and that INVITE's CSeq.
-    pub(super) ack: Option<(u32, Bytes)>,
+    /// The INVITE of ours whose 2xx from it has not had its ACK.
+    pub(super) open_invite: Option<ClientId>,
+    /// It has acknowledged a 2xx of ours, or we one of its: BYE may go there (RFC 3261 §15).
+    pub(super) is_acknowledged: bool,
     /// CSeq of the INVITE we sent it last: what its ACK must bear.
     pub(super) invite_cseq: u32,
     pub(super) session: SessionTimerState,
@@ -74,6 +76,16 @@ pub(super) struct Reliable {
     pub(super) ours: u32,
 }
 
+/// An end that still has to say goodbye to.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    pair: u32,
+    side: usize,
+    end: Box<End>,
+    /// Reason (RFC 3326) of the BYE.
+    reason: Option<Vec<u8>>,
+}
+
 #[derive(Debug)]
 pub(super) struct Pair {
     pub(super) id: u32,
@@ -91,6 +103,8 @@ pub(super) struct Pair {
     pub(super) crossing: Option<(usize, ServerId, Message, TimerId)>,
     /// The end that waits for the ACK of the other, with the answer in it.
     pub(super) owed_ack: Option<usize>,
+    /// The caller is to have a BYE as soon as its ACK has come, with this Reason.
+    pub(super) farewell: Option<Option<Vec<u8>>>,
 }
 
 impl Pair {
@@ -118,7 +132,8 @@ impl End {
             description: None,
             summary: Summary::default(),
             repeat: None,
-            ack: None,
+            open_invite: None,
+            is_acknowledged: false,
             invite_cseq: 0,
             session: SessionTimerState::default(),
         }
@@ -205,6 +220,7 @@ impl Call {
             deferred: std::collections::VecDeque::new(),
             crossing: None,
             owed_ack: None,
+            farewell: None,
         });
         Some(id)
     }
@@ -218,8 +234,18 @@ impl Call {
     /// Forgets a pair: its dialogs, timers and requests.
     pub(super) fn drop_pair(&mut self, id: u32, core: &mut Core) {
         let Some(position) = self.pairs.iter().position(|pair| pair.id == id) else { return };
-        let pair = self.pairs.remove(position);
-        for end in pair.ends {
+        let mut pair = self.pairs.remove(position);
+        let mut farewell = pair.farewell.take();
+        for (side, end) in pair.ends.into_iter().enumerate() {
+            if side == CALLER
+                && let Some(reason) = farewell.take()
+            {
+                if let Some(timer) = end.session.timer {
+                    core.timers.cancel(timer);
+                }
+                self.leaving.push(Leaving { pair: id, side, end: Box::new(end), reason });
+                continue;
+            }
             core.dialogs.remove(&dialog_key(
                 &end.dialog.call_id,
                 &end.dialog.local_tag,
@@ -237,6 +263,9 @@ impl Call {
             std::mem::take(&mut self.forwards).into_iter().partition(|forward| forward.pair == id);
         self.forwards = kept;
         for forward in gone {
+            if let Some(client) = forward.client() {
+                core.cancel(client, None);
+            }
             if let Some(server) = forward.server {
                 // RFC 3261 §15.1.2: what is pending when the dialog ends gets 487.
                 core.reject(server, &forward.request, 487, |response| response);
@@ -274,9 +303,14 @@ impl Call {
     pub(super) fn on_repeat(&mut self, id: u32, side: usize, core: &mut Core) {
         let key = super::TimerKey::Call(self.key, super::CallTimer::Repeat(id, side as u8));
         let (t2, now) = (core.config.timers.t2, core.now.monotonic);
-        let Some(pair) = self.pair_mut(id) else { return };
-        let flow = pair.flow(side);
-        let Some(repeat) = &mut pair.ends[side].repeat else { return };
+        let leaving = self.leaving.iter_mut().find(|leaving| leaving.pair == id && leaving.side == side);
+        let (end, is_leaving) = match (leaving, self.pairs.iter_mut().find(|pair| pair.id == id)) {
+            (Some(leaving), _) => (&mut *leaving.end, true),
+            (None, Some(pair)) => (&mut pair.ends[side], false),
+            (None, None) => return,
+        };
+        let flow = end.dialog.flow;
+        let Some(repeat) = &mut end.repeat else { return };
         if now < repeat.until {
             // Provisional responses double without a bound (RFC 3262 §3), 2xx up to T2.
             repeat.interval =
@@ -289,8 +323,10 @@ impl Call {
             return;
         }
         let (server, status) = (repeat.server, repeat.status);
-        pair.ends[side].repeat = None;
-        if status < 200 {
+        end.repeat = None;
+        if is_leaving {
+            self.leave(id, side, core);
+        } else if status < 200 {
             // RFC 3262 §3: the request is rejected with a 5xx.
             self.refuse_upstream(server, 504, core);
         } else {
@@ -301,6 +337,7 @@ impl Call {
     /// An ACK to a 2xx.
     pub(crate) fn on_ack(&mut self, id: u32, side: usize, flow: Flow, ack: &Message, core: &mut Core) {
         if self.is_over() {
+            self.leave(id, side, core);
             return;
         }
         let is_awaited = self
@@ -309,6 +346,7 @@ impl Call {
         self.stop_repeating(id, side, core);
         let Some(pair) = self.pair_mut(id) else { return };
         pair.ends[side].dialog.flow = flow_of(&pair.ends[side].dialog.flow, flow);
+        pair.ends[side].is_acknowledged = true;
         if !is_awaited || pair.owed_ack != Some(1 - side) {
             return;
         }
@@ -338,18 +376,54 @@ impl Call {
             ack = ack.body(b"application/sdp", sdp);
         }
         let ack = ack.finish();
-        end.ack = Some((end.invite_cseq, ack.clone()));
-        core.transactions.send_stateless(end.dialog.flow, ack, &mut core.out);
+        end.is_acknowledged = true;
+        let flow = end.dialog.flow;
+        match end.open_invite.take() {
+            Some(client) => core.transactions.acknowledge(client, flow, ack, &mut core.out),
+            None => core.transactions.send_stateless(flow, ack, &mut core.out),
+        }
     }
 
-    /// A 2xx came again: so does its ACK.
-    pub(super) fn acknowledge_again(&mut self, id: u32, side: usize, response: &Message, core: &mut Core) {
-        let Some(pair) = self.pair(id) else { return };
-        if let Some((cseq, ack)) = &pair.ends[side].ack
-            && response.cseq().is_ok_and(|of| of.number == *cseq && of.method == Method::INVITE)
-        {
-            core.transactions.send_stateless(pair.flow(side), ack.clone(), &mut core.out);
+    /// Says goodbye to an end of a call that is over: its ACK has come, or never will.
+    pub(super) fn leave(&mut self, id: u32, side: usize, core: &mut Core) {
+        let Some(position) =
+            self.leaving.iter().position(|leaving| leaving.pair == id && leaving.side == side)
+        else {
+            return;
+        };
+        let mut leaving = self.leaving.remove(position);
+        if let Some(repeat) = leaving.end.repeat.take() {
+            core.timers.cancel(repeat.timer);
         }
+        let dialog = &mut leaving.end.dialog;
+        core.dialogs.remove(&dialog_key(&dialog.call_id, &dialog.local_tag, &dialog.remote_tag));
+        self.send_bye(&mut leaving.end, leaving.reason.as_deref(), 1 - side, core);
+    }
+
+    /// An end that was to have our BYE says it first.
+    pub(super) fn is_left_by(&mut self, id: u32, side: usize, core: &mut Core) -> bool {
+        let Some(position) =
+            self.leaving.iter().position(|leaving| leaving.pair == id && leaving.side == side)
+        else {
+            return false;
+        };
+        let leaving = self.leaving.remove(position);
+        if let Some(repeat) = leaving.end.repeat {
+            core.timers.cancel(repeat.timer);
+        }
+        let dialog = &leaving.end.dialog;
+        core.dialogs.remove(&dialog_key(&dialog.call_id, &dialog.local_tag, &dialog.remote_tag));
+        true
+    }
+
+    /// BYE to one end; what the other side says of the reason passes if it is clean.
+    pub(super) fn send_bye(&self, end: &mut End, reason: Option<&[u8]>, from: usize, core: &mut Core) {
+        let flow = end.dialog.flow;
+        let Some(mut bye) = core.dialog_request(&mut end.dialog, Method::BYE) else { return };
+        if let Some(reason) = reason.filter(|reason| !self.secrets[from].are_in(reason)) {
+            bye = bye.header(Name::Reason, reason);
+        }
+        core.send_request(flow, None, bye.finish(), crate::core::Owner::Nobody);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::io::Flow;
 
 /// Where a dialog's requests go if not back over its flow: towards trunks, and where a proxy recorded itself, to the
 /// literal address of the next hop. Phones may be behind NAT: their flow is the only way.
-pub(super) fn next_hop_flow(dialog: &Dialog, core: &Core) -> Option<Flow> {
+pub(crate) fn next_hop_flow(dialog: &Dialog, core: &Core) -> Option<Flow> {
     let realm = core.realm_of(&dialog.flow)?;
     if !realm.is_trunk_side || dialog.flow.transport.is_reliable() {
         return None;

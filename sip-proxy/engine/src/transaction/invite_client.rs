@@ -2,9 +2,11 @@
 
 use bytes::Bytes;
 use sip_wire::Message;
+use smallvec::{SmallVec, smallvec};
 
 use super::machine::{Port, Step};
 use super::response::ack_for_failure;
+use crate::io::Flow;
 
 /// States of RFC 6026 figure 1.
 #[derive(Debug)]
@@ -15,8 +17,15 @@ pub(super) enum InviteClient {
     Proceeding { request: Bytes, cancel: Cancel },
     /// A failure has come; its retransmissions get the ACK again.
     Completed { ack: Bytes },
-    /// A 2xx has come; others may follow, each the user's to acknowledge.
-    Accepted,
+    /// A 2xx has come; others may follow, one per fork. Each is told once; its ACK answers its retransmissions.
+    Accepted { taken: SmallVec<[Taken; 1]> },
+}
+
+/// A 2xx that the user knows of.
+#[derive(Debug)]
+pub(super) struct Taken {
+    tag: Box<[u8]>,
+    ack: Option<(Flow, Bytes)>,
 }
 
 /// Whether the user wants the INVITE cancelled (RFC 3261 §9.1).
@@ -53,7 +62,7 @@ impl InviteClient {
             (Self::Calling { .. } | Self::Proceeding { .. }, 200..=299) => {
                 port.stop_resending();
                 port.end_after(port.patience());
-                *self = Self::Accepted;
+                *self = Self::Accepted { taken: smallvec![Taken { tag: to_tag(response), ack: None }] };
                 Step::Tell
             }
             (Self::Calling { request, .. } | Self::Proceeding { request, .. }, _) => {
@@ -72,8 +81,30 @@ impl InviteClient {
                 port.send(ack.clone());
                 Step::Absorb
             }
-            (Self::Accepted, 200..=299) => Step::Tell,
-            (Self::Completed { .. } | Self::Accepted, _) => Step::Absorb,
+            (Self::Accepted { taken }, 200..=299) => {
+                let tag = to_tag(response);
+                match taken.iter().find(|known| known.tag == tag) {
+                    Some(Taken { ack: Some((flow, ack)), .. }) => {
+                        port.send_to(*flow, ack.clone());
+                        Step::Absorb
+                    }
+                    Some(_) => Step::Absorb,
+                    None => {
+                        taken.push(Taken { tag, ack: None });
+                        Step::Tell
+                    }
+                }
+            }
+            (Self::Completed { .. } | Self::Accepted { .. }, _) => Step::Absorb,
+        }
+    }
+
+    /// The ACK of the 2xx with this To tag.
+    pub(super) fn acknowledge(&mut self, tag: &[u8], to: Flow, ack: Bytes) {
+        if let Self::Accepted { taken } = self
+            && let Some(known) = taken.iter_mut().find(|known| *known.tag == *tag)
+        {
+            known.ack = Some((to, ack));
         }
     }
 
@@ -92,7 +123,7 @@ impl InviteClient {
             Self::Calling { cancel, .. } | Self::Proceeding { cancel, .. } => {
                 std::mem::replace(cancel, Cancel::No)
             }
-            Self::Completed { .. } | Self::Accepted => Cancel::No,
+            Self::Completed { .. } | Self::Accepted { .. } => Cancel::No,
         }
     }
 
@@ -128,7 +159,7 @@ impl InviteClient {
     pub(super) fn end(&self) -> Step {
         match self {
             Self::Calling { .. } | Self::Proceeding { .. } => Step::TellAndEnd,
-            Self::Completed { .. } | Self::Accepted => Step::End,
+            Self::Completed { .. } | Self::Accepted { .. } => Step::End,
         }
     }
 
@@ -141,4 +172,8 @@ impl InviteClient {
     pub(super) fn has_response(&self) -> bool {
         !matches!(self, Self::Calling { .. })
     }
+}
+
+fn to_tag(response: &Message) -> Box<[u8]> {
+    response.to().ok().and_then(|to| to.tag()).unwrap_or_default().into()
 }

@@ -62,6 +62,11 @@ impl Port<'_> {
         self.out.push_back(Output::Send { flow: self.flow, server_name, message, ticket: self.ticket });
     }
 
+    /// Sends what is not this transaction's own: an ACK to a 2xx.
+    pub(super) fn send_to(&mut self, flow: Flow, message: Bytes) {
+        self.out.push_back(Output::Send { flow, server_name: None, message, ticket: super::table::NOBODY });
+    }
+
     pub(super) fn is_reliable(&self) -> bool {
         self.flow.transport.is_reliable()
     }

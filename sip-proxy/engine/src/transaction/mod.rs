@@ -64,8 +64,8 @@ pub enum Event<O> {
         /// The ACK.
         message: Message,
     },
-    /// A response other than 100. After a 2xx to an INVITE, more 2xx (other forks, or retransmissions of the same)
-    /// follow for 64·T1.
+    /// A response other than 100. After a 2xx to an INVITE, those of other forks may follow for 64·T1. Each is told
+    /// once, and is the user's to acknowledge ([`Transactions::acknowledge`]).
     Response {
         /// The transaction.
         client: ClientId,

@@ -236,7 +236,27 @@ impl<O: Copy> Transactions<O> {
         }
     }
 
-    /// Sends what has no transaction: an ACK to a 2xx, a stateless answer. Its failure is nobody's.
+    /// Acknowledges a 2xx to an INVITE, now and whenever it comes again (RFC 3261 §13.2.2.4). The ACK goes where the
+    /// dialog's requests go.
+    pub fn acknowledge(&mut self, client: ClientId, to: Flow, ack: Bytes, out: &mut VecDeque<Output>) {
+        let tag = Message::parse(ack.clone())
+            .ok()
+            .and_then(|ack| ack.to().ok()?.tag().map(<[u8]>::to_vec))
+            .unwrap_or_default();
+        if let Some(entry) = self.clients.get_mut(client.index, client.generation)
+            && let ClientMachine::Invite(machine) = &mut entry.machine
+        {
+            machine.acknowledge(&tag, to, ack.clone());
+        }
+        self.send_stateless(to, ack, out);
+    }
+
+    /// Where a client transaction sends, as long as it lives.
+    pub fn client_flow(&self, client: ClientId) -> Option<Flow> {
+        self.clients.get(client.index, client.generation).map(|client| client.flow)
+    }
+
+    /// Sends what has no transaction: a late ACK, a stateless answer. Its failure is nobody's.
     pub fn send_stateless(&mut self, to: Flow, message: Bytes, out: &mut VecDeque<Output>) {
         out.push_back(Output::Send { flow: to, server_name: None, message, ticket: NOBODY });
     }
@@ -734,7 +754,7 @@ impl<O> Client<O> {
 }
 
 /// The ticket of what has no transaction.
-const NOBODY: Ticket = Ticket(u64::MAX);
+pub(super) const NOBODY: Ticket = Ticket(u64::MAX);
 
 /// Index in the low half; generation, attempt and side in the high one.
 fn ticket(handle: Handle, attempt: u8) -> Ticket {

@@ -12,7 +12,7 @@ use crate::dialog::Dialog;
 use crate::negotiation::Negotiation;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
-use crate::transaction::{self, ServerId};
+use crate::transaction::{self, ClientId, ServerId};
 
 /// Who began it, and what only that side has.
 #[derive(Debug)]
@@ -83,8 +83,8 @@ pub(super) struct Leg {
     pub(super) success: Option<Repeat>,
     /// CSeq of our latest INVITE.
     pub(super) invite_cseq: u32,
-    /// The ACK to the 2xx of an INVITE of ours, and that INVITE's CSeq.
-    pub(super) ack: Option<(u32, Bytes)>,
+    /// The INVITE of ours whose 2xx has not had its ACK.
+    pub(super) open_invite: Option<ClientId>,
 }
 
 /// A response that is repeated until it is acknowledged (RFC 3261 §13.3.1.4, RFC 3262 §3).
@@ -151,7 +151,7 @@ impl Leg {
             provisional: None,
             success: None,
             invite_cseq: 0,
-            ack: None,
+            open_invite: None,
         }
     }
 
@@ -171,17 +171,10 @@ impl Leg {
             ack = ack.body(b"application/sdp", sdp.clone());
         }
         let ack = ack.finish();
-        self.ack = Some((self.invite_cseq, ack.clone()));
         let flow = next_hop(&self.dialog);
-        core.send_stateless(flow, ack);
-    }
-
-    /// A 2xx came again: so does its ACK, if it has had one.
-    pub(super) fn acknowledge_again(&self, response: &Message, core: &mut Core) {
-        if let Some((cseq, ack)) = &self.ack
-            && response.cseq().is_ok_and(|of| of.number == *cseq && of.method == Method::INVITE)
-        {
-            core.send_stateless(next_hop(&self.dialog), ack.clone());
+        match self.open_invite.take() {
+            Some(client) => core.transactions.acknowledge(client, flow, ack, &mut core.out),
+            None => core.send_stateless(flow, ack),
         }
     }
 }
@@ -277,10 +270,11 @@ impl Call {
         if let Some(super::transfer::Transfer::Asked(server, refer)) = self.transfer.take() {
             core.respond_plainly(server, &refer, 487);
         }
-        for timer in
-            self.session_alarm.take().into_iter().chain(self.sent.drain(..).filter_map(|sent| sent.retry))
-        {
+        if let Some(timer) = self.session_alarm.take() {
             core.timers.cancel(timer);
+        }
+        for sent in self.sent.drain(..) {
+            sent.give_up(core);
         }
         if let Ending::Refused(status) = ending {
             self.report(status, core);

@@ -178,16 +178,18 @@ impl Core {
         )
     }
 
-    /// A 2xx that belongs to no call any more: ACK and BYE (RFC 3261 §13.2.2.4). All that a request would tell of the
-    /// dialog its response repeats.
-    pub(super) fn take_down(&mut self, response: &Message) {
+    /// A 2xx that belongs to no call any more: ACK, and BYE unless the dialog has had one (RFC 3261 §13.2.2.4). All that
+    /// the INVITE would tell of the dialog its response repeats.
+    pub(super) fn take_down(&mut self, client: ClientId, response: &Message, with_bye: bool) {
         let flow = self.account.proxy;
         let Ok(mut dialog) = Dialog::uac(response, response, flow) else { return };
         let Some(listener) = self.account.listeners.get(usize::from(flow.listener.0)) else { return };
         let ack = dialog.ack_for(dialog.local_cseq, &mut self.ids, listener).finish();
         let flow = next_hop(&dialog);
-        self.send_stateless(flow, ack);
-        if let Some(bye) = self.dialog_request(&mut dialog, Method::BYE) {
+        self.transactions.acknowledge(client, flow, ack, &mut self.out);
+        // The early dialog may have carried requests that are forgotten: numbers may skip (RFC 3261 §12.2.2).
+        dialog.local_cseq += 1000;
+        if with_bye && let Some(bye) = self.dialog_request(&mut dialog, Method::BYE) {
             self.send(flow, bye.finish(), Owner::Nobody);
         }
     }

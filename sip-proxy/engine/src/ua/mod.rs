@@ -362,18 +362,22 @@ impl UserAgent {
                     self.with_call(number, |call, core| call.on_ack(fork, &message, core));
                 }
             }
-            transaction::Event::Response { owner, message, .. } => match owner {
+            transaction::Event::Response { client, owner, message } => match owner {
                 Owner::Registration => self.registration.on_response(&message, &mut self.core),
                 Owner::Invite(number) if self.calls.contains_key(&number) => {
-                    self.with_call(number, |call, core| call.on_invite_response(message, core));
+                    self.with_call(number, |call, core| call.on_invite_response(client, message, core));
                 }
-                Owner::Invite(_) if message.status().is_some_and(|status| (200..300).contains(&status)) => {
-                    self.core.take_down(&message);
+                Owner::Request(number, id) if self.calls.contains_key(&number) => {
+                    self.with_call(number, |call, core| call.on_response(id, client, message, core));
                 }
-                Owner::Request(number, id) => {
-                    self.with_call(number, |call, core| call.on_response(id, message, core));
+                // The call is gone; a 2xx to an INVITE of it still wants its ACK.
+                Owner::Invite(_) | Owner::Request(..) => {
+                    let is_success = message.status().is_some_and(|status| (200..300).contains(&status));
+                    if is_success && message.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE) {
+                        self.core.take_down(client, &message, matches!(owner, Owner::Invite(_)));
+                    }
                 }
-                Owner::Invite(_) | Owner::Nobody => {}
+                Owner::Nobody => {}
             },
             transaction::Event::Timeout { owner, .. } => self.on_no_response(owner, 408),
             transaction::Event::TransportFailed { owner, .. } => self.on_no_response(owner, 503),

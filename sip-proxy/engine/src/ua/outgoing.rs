@@ -100,11 +100,11 @@ impl Call {
     }
 
     /// A response to the INVITE; more 2xx may follow the first.
-    pub(super) fn on_invite_response(&mut self, response: Message, core: &mut Core) {
+    pub(super) fn on_invite_response(&mut self, client: ClientId, response: Message, core: &mut Core) {
         let Some(status) = response.status() else { return };
         match status {
             0..=199 => self.on_progress(status, &response, core),
-            200..=299 => self.on_success(&response, core),
+            200..=299 => self.on_success(client, &response, core),
             _ => self.on_refusal(status, response, core),
         }
     }
@@ -217,14 +217,11 @@ impl Call {
         });
     }
 
-    fn on_success(&mut self, response: &Message, core: &mut Core) {
+    fn on_success(&mut self, client: ClientId, response: &Message, core: &mut Core) {
         let call = self.number;
         if self.phase != Phase::Early {
-            let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or_default();
-            match self.legs.iter().find(|leg| &*leg.dialog.remote_tag == tag) {
-                Some(leg) => leg.acknowledge_again(response, core),
-                None => core.take_down(response),
-            }
+            // Another fork was faster.
+            core.take_down(client, response, true);
             return;
         }
         let Some(fork) = self.fork_of_response(response, core) else { return };
@@ -235,6 +232,7 @@ impl Call {
         let sdp = multipart::session_description(response).map(|range| response.body_bytes().slice(range));
         let Some(leg) = self.leg(fork) else { return };
         leg.dialog.confirm(response);
+        leg.open_invite = Some(client);
         if is_cancelled {
             leg.acknowledge(None, core);
             self.hang_up(Ending::HungUp, core);
@@ -278,7 +276,8 @@ impl Call {
                 return;
             }
         }
-        let ending = if caller.is_cancelled { Ending::Cancelled } else { Ending::Refused(status) };
+        let is_cancelled = caller.is_cancelled && status == 487;
+        let ending = if is_cancelled { Ending::Cancelled } else { Ending::Refused(status) };
         self.end(ending, Some(Box::new(response)), core);
     }
 }

@@ -37,6 +37,16 @@ impl Sent {
         self.is_invite() && self.client.is_some()
     }
 
+    /// Nobody waits for its response any more. An INVITE that rings would wait for ever.
+    pub(super) fn give_up(self, core: &mut Core) {
+        if let Some(timer) = self.retry {
+            core.timers.cancel(timer);
+        }
+        if let Some(client) = self.client.filter(|_| self.is_invite()) {
+            core.transactions.cancel(client, None, core.now, &mut core.out);
+        }
+    }
+
     fn is_invite(&self) -> bool {
         self.message.method() == Some(Method::INVITE)
     }
@@ -161,15 +171,11 @@ impl Call {
     }
 
     /// A response to one of them.
-    pub(super) fn on_response(&mut self, id: u32, response: Message, core: &mut Core) {
+    pub(super) fn on_response(&mut self, id: u32, client: ClientId, response: Message, core: &mut Core) {
         let Some(status) = response.status() else { return };
         let Some(position) = self.sent.iter().position(|sent| sent.id == id) else {
-            // The 2xx to a re-INVITE again.
             if (200..300).contains(&status) {
-                let tag = response.to().ok().and_then(|to| to.tag()).unwrap_or_default();
-                if let Some(leg) = self.legs.iter().find(|leg| &*leg.dialog.remote_tag == tag) {
-                    leg.acknowledge_again(&response, core);
-                }
+                core.take_down(client, &response, false);
             }
             return;
         };
@@ -187,6 +193,9 @@ impl Call {
         let is_session = sent.is_invite() || method == Method::UPDATE;
         let Some(leg) = self.leg(fork) else { return };
         leg.learn(&response);
+        if sent.is_invite() {
+            leg.open_invite = Some(client);
+        }
         if is_session {
             leg.dialog.refresh_target(&response);
         }
