@@ -93,7 +93,8 @@ pub fn input(event: media_relay::Event) -> (SessionId, Input) {
     }
 }
 
-fn action(action: MediaAction) -> relay::Action {
+/// A request of the engine, for the relay.
+pub fn action(action: MediaAction) -> relay::Action {
     match action {
         MediaAction::Offer { exchange, from, to, from_info, to_info, sdp } => relay::Action::Offer {
             exchange: exchange.0,

@@ -128,6 +128,10 @@ impl Policy for Snapshot {
     fn trunk(&self, name: &str) -> Option<Arc<TrunkTarget>> {
         self.trunks.get(name).cloned()
     }
+
+    fn trunks(&self) -> Vec<Arc<TrunkTarget>> {
+        self.trunks.values().cloned().collect()
+    }
 }
 
 /// Among routes of one priority the first is drawn by weight. The draw comes from a counter, so that shares are exact
@@ -168,6 +172,7 @@ mod tests {
             transport: None,
             credentials: None,
             timeout: None,
+            ping: None,
         })
     }
 

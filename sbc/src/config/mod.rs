@@ -238,6 +238,7 @@ fn read_realm(
                 transport,
                 credentials: None,
                 timeout: None,
+                ping: None,
             };
             RegistrarMode::Forward {
                 phone: expiry,

@@ -64,7 +64,7 @@ async fn load_trunks(
     realms: &[Realm],
 ) -> Result<(), sqlx::Error> {
     let rows = sqlx::query!(
-        "SELECT name, realm, host, port, transport, username, password, timeout_ms, certificate_name FROM trunk WHERE enabled"
+        "SELECT name, realm, host, port, transport, username, password, timeout_ms, certificate_name, ping_seconds FROM trunk WHERE enabled"
     )
     .fetch_all(&mut **transaction)
     .await?;
@@ -92,6 +92,7 @@ async fn load_trunks(
                 .timeout_ms
                 .and_then(|timeout| u64::try_from(timeout).ok())
                 .map(Duration::from_millis),
+            ping: row.ping_seconds.and_then(|ping| u64::try_from(ping).ok()).map(Duration::from_secs),
         };
         if let Some(name) = row.certificate_name {
             snapshot.certificates.push((realm, name.to_ascii_lowercase().into(), target.name.clone()));

@@ -17,6 +17,7 @@ use crate::question::{Policy, QuestionId, Resolve};
 use crate::time::Now;
 use crate::timer::{TimerId, TimerQueue};
 use crate::transaction::{self, ClientId, ServerId, Transactions};
+use crate::trunks::Trunks;
 
 /// The methods that we say we understand: those of every phone, and what is relayed anyway.
 pub(crate) const ALLOW: &[u8] = b"INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, PRACK, UPDATE, INFO, REFER, SUBSCRIBE, NOTIFY, MESSAGE, PUBLISH";
@@ -28,6 +29,8 @@ pub(crate) enum Owner {
     Branch(CallKey, u16),
     /// A request inside a call's dialogs.
     Forward(CallKey, u32),
+    /// The OPTIONS ping of a trunk, by its number there.
+    Ping(u32),
     /// Nobody waits for the answer: BYE, keepalives.
     Nobody,
 }
@@ -39,6 +42,15 @@ pub(crate) enum TimerKey {
     Call(CallKey, CallTimer),
     /// The registrar looks for bindings that expire or want a keepalive.
     Registrar,
+}
+
+/// Who has asked for a name to be resolved.
+#[derive(Debug, Clone)]
+pub(crate) enum Asker {
+    /// The branch of a call.
+    Branch(CallKey, u16),
+    /// The ping of a trunk.
+    Ping(Arc<str>),
 }
 
 /// Finds the dialog of a message without building one: Call-ID, local and remote tag.
@@ -80,7 +92,8 @@ pub(crate) struct Core {
     pub(crate) dialogs: AHashMap<DialogKey, DialogPlace>,
     /// Early dialogs may speak (NOTIFY) before we know their tag: Call-ID and our tag, to branch.
     pub(crate) half_dialogs: AHashMap<DialogKey, (CallKey, u16)>,
-    pub(crate) resolving: AHashMap<QuestionId, (CallKey, u16)>,
+    pub(crate) resolving: AHashMap<QuestionId, Asker>,
+    pub(crate) trunks: Trunks,
     pub(crate) next_question: u64,
     /// Dialogs that a Refer-To of ours names, by the token in it.
     pub(crate) transfers: AHashMap<Box<[u8]>, Arc<Peer>>,
@@ -166,10 +179,10 @@ impl Core {
         self.timers.schedule(self.now.monotonic + after, key)
     }
 
-    pub(crate) fn resolve(&mut self, call: CallKey, branch: u16, resolve: Resolve) {
+    pub(crate) fn resolve(&mut self, asker: Asker, resolve: Resolve) {
         let question = QuestionId(self.next_question);
         self.next_question += 1;
-        self.resolving.insert(question, (call, branch));
+        self.resolving.insert(question, asker);
         self.out.push_back(Output::Resolve { question, resolve });
     }
 

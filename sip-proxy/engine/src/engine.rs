@@ -10,7 +10,7 @@ use sip_wire::{Message, Method, Name};
 use crate::admission::{self, Admission};
 use crate::call::{Call, CallKey, Purpose, read_replaces};
 use crate::config::Config;
-use crate::core::{Core, DialogPlace, Owner, TimerKey, dialog_key};
+use crate::core::{Asker, Core, DialogPlace, Owner, TimerKey, dialog_key};
 use crate::event::{EndCause, Side};
 use crate::ids::Ids;
 use crate::io::{Command, DialogEnd, Flow, Input, Output, Replica};
@@ -21,6 +21,7 @@ use crate::slots::Slots;
 use crate::time::Now;
 use crate::timer::TimerQueue;
 use crate::transaction::{Event, ServerId, Transactions};
+use crate::trunks;
 
 /// A SIP node's signalling, without I/O. Feed it [`Input`]s, carry out its [`Output`]s in order, and call
 /// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
@@ -50,6 +51,7 @@ impl Engine {
             dialogs: AHashMap::new(),
             half_dialogs: AHashMap::new(),
             resolving: AHashMap::new(),
+            trunks: Default::default(),
             next_question: 0,
             transfers: AHashMap::new(),
             transfer_order: VecDeque::new(),
@@ -86,13 +88,13 @@ impl Engine {
                 }
                 self.registrar.connection_closed(connection, &mut self.core);
             }
-            Input::Resolved { question, addresses } => {
-                if let Some((key, branch)) = self.core.resolving.remove(&question) {
-                    self.with_call(key, |call, core, registrar| {
-                        call.on_resolved(branch, addresses, core, registrar)
-                    });
-                }
-            }
+            Input::Resolved { question, addresses } => match self.core.resolving.remove(&question) {
+                Some(Asker::Branch(key, branch)) => self.with_call(key, |call, core, registrar| {
+                    call.on_resolved(branch, addresses, core, registrar)
+                }),
+                Some(Asker::Ping(name)) => trunks::send(&name, addresses, &mut self.core),
+                None => {}
+            },
             Input::Media(reply) => {
                 if let Some(key) = self.sessions.get(&reply.session).copied() {
                     self.with_call(key, |call, core, registrar| call.on_media(reply, core, registrar));
@@ -149,7 +151,10 @@ impl Engine {
         }
         while let Some(key) = self.core.timers.pop(now.monotonic) {
             match key {
-                TimerKey::Registrar => self.registrar.tick(&mut self.core),
+                TimerKey::Registrar => {
+                    self.registrar.tick(&mut self.core);
+                    trunks::ping(&mut self.core);
+                }
                 TimerKey::Call(key, timer) => {
                     self.with_call(key, |call, core, registrar| call.on_timer(timer, core, registrar))
                 }
@@ -204,7 +209,10 @@ impl Engine {
                 self.core.transactions.configure(&config);
                 self.core.config = config;
             }
-            Command::Policy(policy) => self.core.policy = Some(policy),
+            Command::Policy(policy) => {
+                self.core.trunks.follow(policy.trunks(), self.core.now.monotonic);
+                self.core.policy = Some(policy);
+            }
             Command::Load(records) => self.registrar.load(records, &self.core),
         }
     }
@@ -268,6 +276,7 @@ impl Engine {
                         self.core.take_down(client, &message, matches!(owner, Owner::Branch(..)));
                     }
                 }
+                Owner::Ping(trunk) => trunks::answered(trunk, Some(&message), &mut self.core),
                 Owner::Nobody => {}
             },
             Event::Timeout { owner, .. } => self.on_no_response(owner, 408),
@@ -286,6 +295,7 @@ impl Engine {
             Owner::Forward(key, forward) => {
                 self.with_call(key, |call, core, _| call.on_forward_failure(forward, status, None, core))
             }
+            Owner::Ping(trunk) => trunks::answered(trunk, None, &mut self.core),
             Owner::Nobody => {}
         }
     }

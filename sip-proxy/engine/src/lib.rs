@@ -27,6 +27,7 @@ mod slots;
 pub mod time;
 pub mod timer;
 pub mod transaction;
+mod trunks;
 pub mod ua;
 
 pub use engine::Engine;

@@ -47,6 +47,8 @@ enum Fate {
     Drop,
     /// Passes if nothing of the other side is in it.
     PassIfClean,
+    /// Passes with its hosts replaced (RFC 5806, RFC 7044, RFC 3892).
+    Rewrite,
 }
 
 fn fate(name: Name, from: &Realm, to: &Realm) -> Fate {
@@ -80,6 +82,7 @@ fn fate(name: Name, from: &Realm, to: &Realm) -> Fate {
         | Name::RAck
         | Name::RSeq
         | Name::Replaces
+        | Name::Privacy
         | Name::ReferTo
         | Name::Timestamp
         | Name::PPreferredIdentity
@@ -90,6 +93,7 @@ fn fate(name: Name, from: &Realm, to: &Realm) -> Fate {
         {
             Fate::Drop
         }
+        Name::Diversion | Name::HistoryInfo | Name::ReferredBy => Fate::Rewrite,
         Name::Allow
         | Name::Accept
         | Name::Expires
@@ -113,17 +117,27 @@ pub(crate) fn copy_headers(
     secrets: &Secrets,
 ) -> (Builder, u32) {
     let mut dropped = 0;
+    let privacy = Privacy::of(message);
     for line in message.lines() {
         match fate(line.name, from, to) {
             Fate::Drop => {}
+            _ if privacy.hides(line.name) => {}
+            Fate::Rewrite => {
+                let host = to.domains.first().map_or("anonymous.invalid", |domain| &**domain);
+                for value in message_values(message, line.index) {
+                    let value = with_host(value, from, host);
+                    if secrets.are_in(&value) {
+                        dropped += 1;
+                    } else {
+                        out = out.header(line.name, &value);
+                    }
+                }
+            }
             Fate::PassIfClean if secrets.are_in(line.value) => dropped += 1,
             Fate::PassIfClean
                 if hidden_domains(from, to).any(|domain| memmem::find(line.value, domain).is_some()) =>
             {
-                match in_domain_of(line.name, line.value, from, to) {
-                    Some(value) => out = out.header(line.name, &value),
-                    None => dropped += 1,
-                }
+                dropped += 1;
             }
             Fate::Pass | Fate::PassIfClean => {
                 out = out.other(
@@ -145,25 +159,6 @@ fn hidden_domains<'a>(from: &'a Realm, to: &'a Realm) -> impl Iterator<Item = &'
                 && !to.domains.contains(domain)
         })
         .map(|domain| domain.as_bytes())
-}
-
-/// Who referred or diverted a call keeps his name, in a domain of the side that reads it.
-fn in_domain_of(name: Name, value: &[u8], from: &Realm, to: &Realm) -> Option<Vec<u8>> {
-    if !matches!(name, Name::ReferredBy | Name::Diversion | Name::HistoryInfo) {
-        return None;
-    }
-    let ours = to.domains.first()?;
-    Some(hidden_domains(from, to).fold(value.to_vec(), |value, domain| {
-        let mut out = Vec::with_capacity(value.len());
-        let mut copied = 0;
-        for at in memmem::find_iter(&value, domain) {
-            out.extend_from_slice(&value[copied..at]);
-            out.extend_from_slice(ours.as_bytes());
-            copied = at + domain.len();
-        }
-        out.extend_from_slice(&value[copied..]);
-        out
-    }))
 }
 
 /// Options that concern the two ends; the others (outbound, path, gruu, timer, sec-agree ...) end at each leg.
@@ -226,4 +221,78 @@ pub(crate) fn user_of(uri: &Uri<'_>) -> String {
     } else {
         text
     }
+}
+
+/// What a message asks us to do for its author's privacy (RFC 3323 §4.2, RFC 3325 §9.3, RFC 7044 §10.1).
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Privacy {
+    /// From and whatever else the user wrote of itself.
+    pub(crate) user: bool,
+    /// What shows its network; topology hiding does most of it anyway.
+    header: bool,
+    /// The asserted identity, where trust ends.
+    id: bool,
+    /// History-Info.
+    history: bool,
+}
+
+impl Privacy {
+    pub(crate) fn of(message: &Message) -> Self {
+        let has = |wanted: &str| {
+            message.value(Name::Privacy).is_some_and(|value| {
+                value
+                    .split(|byte| *byte == b';')
+                    .any(|word| word.trim_ascii().eq_ignore_ascii_case(wanted.as_bytes()))
+            })
+        };
+        if has("none") {
+            return Self::default();
+        }
+        Self { user: has("user"), header: has("header"), id: has("id"), history: has("history") }
+    }
+
+    /// Headers that tell of the user, beyond From (RFC 3323 §4.1.1).
+    fn hides(self, name: Name) -> bool {
+        match name {
+            Name::Subject | Name::CallInfo | Name::Organization | Name::ReplyTo | Name::InReplyTo => {
+                self.user || self.header
+            }
+            Name::HistoryInfo => self.history || self.header,
+            Name::ReferredBy | Name::Diversion => self.user,
+            _ => false,
+        }
+    }
+
+    /// What the next boundary still has to do: `id` travels with the identity that it protects.
+    pub(crate) fn left(self, to: &Realm) -> Option<&'static [u8]> {
+        (self.id && to.trusted).then_some(b"id".as_slice())
+    }
+}
+
+fn message_values(message: &Message, index: usize) -> Vec<&[u8]> {
+    message
+        .lines()
+        .find(|line| line.index == index)
+        .map(|line| sip_wire::Values::of_list(line.value).collect())
+        .unwrap_or_default()
+}
+
+/// An address with its host, if that is one of its side's own, replaced by `host`; all else stays as written.
+fn with_host(value: &[u8], from: &Realm, host: &str) -> Vec<u8> {
+    let Ok(address) = sip_wire::Address::parse(value) else { return Vec::new() };
+    let own = address.uri.host().as_bytes();
+    let named = String::from_utf8_lossy(own).to_ascii_lowercase();
+    let is_own =
+        address.uri.host().address().is_some() || from.domains.iter().any(|domain| **domain == *named);
+    if !is_own || own.is_empty() {
+        return value.to_vec();
+    }
+    let uri = address.uri.as_bytes();
+    let offset = |part: &[u8], whole: &[u8]| part.as_ptr() as usize - whole.as_ptr() as usize;
+    let start = offset(uri, value) + offset(own, uri);
+    let mut end = start + own.len();
+    if address.uri.port().is_some() {
+        end += value[end..].iter().skip(1).take_while(|byte| byte.is_ascii_digit()).count() + 1;
+    }
+    [&value[..start], host.as_bytes(), &value[end..]].concat()
 }

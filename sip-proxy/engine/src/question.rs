@@ -34,6 +34,11 @@ pub trait Policy: Debug + Send + Sync {
 
     /// What answers the challenges of a trunk, by its name.
     fn trunk(&self, name: &str) -> Option<Arc<TrunkTarget>>;
+
+    /// All trunks, for pinging them.
+    fn trunks(&self) -> Vec<Arc<TrunkTarget>> {
+        Vec::new()
+    }
 }
 
 /// The facts that routing may use.
@@ -100,6 +105,8 @@ pub struct TrunkTarget {
     pub credentials: Option<TrunkCredentials>,
     /// How long it may take to a provisional response before the next is tried.
     pub timeout: Option<Duration>,
+    /// How often it is asked by OPTIONS whether it lives; `None` never.
+    pub ping: Option<Duration>,
 }
 
 /// Our credentials at a trunk.

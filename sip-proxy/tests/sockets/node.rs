@@ -87,6 +87,7 @@ impl Setup {
                     transport,
                     credentials: None,
                     timeout: None,
+                    ping: None,
                 }),
                 sources: Vec::new(),
                 certificates: Vec::new(),

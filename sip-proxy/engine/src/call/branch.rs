@@ -14,7 +14,7 @@ use crate::core::{Core, Owner, dialog_key};
 use crate::event::{CallEventKind, EndCause, Side};
 use crate::io::{Flow, RealmId};
 use crate::media::{Endpoint, ExchangeId, MediaAction};
-use crate::passing::{copy_headers, passing_options, translate_address};
+use crate::passing::{Privacy, copy_headers, passing_options, translate_address};
 use crate::question::{Caller, ResolvedAddress, TrunkTarget};
 use crate::registrar::Registrar;
 use crate::session_timer::Agreement;
@@ -194,6 +194,12 @@ impl Call {
                 upstream.identity.as_deref(),
                 Some(&branch.from_tag),
             );
+            let from = if Privacy::of(request).user {
+                format!("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag={}", branch.from_tag)
+                    .into_bytes()
+            } else {
+                from
+            };
             let target = sip_wire::Uri::parse(&branch.uri).ok()?;
             let to_user = String::from_utf8_lossy(target.user()).into_owned();
             let to_host = if branch.trunk.is_some() {
@@ -243,6 +249,9 @@ impl Call {
             out = out
                 .header(Name::SessionExpires, timer.interval.as_secs().to_string().as_bytes())
                 .header(Name::MinSe, timer.minimum.as_secs().to_string().as_bytes());
+        }
+        if let Some(privacy) = Privacy::of(request).left(to_realm) {
+            out = out.header(Name::Privacy, privacy);
         }
         if to_realm.trusted {
             out = assert_identity(out, &upstream.caller, request, from_realm, upstream.identity.as_deref());
@@ -309,7 +318,7 @@ impl Call {
     }
 
     fn on_branch_provisional(&mut self, index: u16, response: Message, core: &mut Core) {
-        if self.answered || self.is_over() || !self.is_session() {
+        if self.answered || self.winner.is_some() || self.is_over() || !self.is_session() {
             return;
         }
         let branch = &mut self.branches[usize::from(index)];
@@ -513,7 +522,7 @@ impl Call {
             }
             Purpose::Subscription | Purpose::Session => {}
         }
-        if was_done || self.answered || self.is_over() {
+        if was_done || self.answered || self.winner.is_some() || self.is_over() {
             // Another fork, or a 2xx that crossed our CANCEL.
             if self.is_session() {
                 core.take_down(client, &response, true);
@@ -536,6 +545,7 @@ impl Call {
             self.accept_subscription(pair, &response, core);
             return;
         }
+        self.winner = Some(pair);
         let others: Vec<u32> =
             self.pairs.iter().filter(|other| other.id != pair).map(|other| other.id).collect();
         self.cancel_branches(Some(index), Some(b"SIP;cause=200;text=\"Call completed elsewhere\""), core);
@@ -614,6 +624,9 @@ impl Call {
         }
         if branch.state == State::Done {
             return;
+        }
+        if let (503, Some(response), Some(trunk)) = (status, &response, &branch.trunk) {
+            core.trunks.refused(&trunk.name, response, core.now.monotonic);
         }
         let was_cancelled = branch.state == State::Cancelled;
         branch.state = State::Done;

@@ -72,6 +72,10 @@ impl Call {
             return;
         }
         self.answered = true;
+        // The target's 2xx came, and the caller's INVITE fails all the same.
+        if let Some(winner) = self.winner {
+            self.say_bye(winner, TARGET, None, core);
+        }
         let response = self.final_response(status, message.as_ref(), core);
         let answer = (self.upstream.server, status, response);
         self.finish(cause, side, status, vec![answer], core);
@@ -135,6 +139,9 @@ impl Call {
             // A caller may end an early dialog with BYE (RFC 3261 §15); the INVITE still wants its answer.
             self.cancel_branches(None, None, core);
             self.answered = true;
+            if let Some(winner) = self.winner {
+                self.say_bye(winner, TARGET, None, core);
+            }
             let terminated = self.final_response(487, None, core);
             let upstream = (self.upstream.server, 487, terminated);
             self.finish(EndCause::Cancelled, side_of(side), 487, vec![upstream, answer], core);
@@ -167,7 +174,11 @@ impl Call {
             return;
         }
         if !self.answered {
-            let status = if cause == EndCause::Shutdown { 503 } else { 480 };
+            let status = match cause {
+                EndCause::Shutdown => 503,
+                EndCause::MediaRefused => 488,
+                _ => 480,
+            };
             self.cancel_branches(None, None, core);
             self.finish_upstream(status, None, cause, side, core);
             return;
@@ -179,12 +190,6 @@ impl Call {
             self.say_bye(pair, TARGET, None, core);
         }
         self.finish(cause, side, 200, Vec::new(), core);
-    }
-
-    /// The target's leg of a pair that never became a call.
-    pub(super) fn take_down_pair(&mut self, id: u32, core: &mut Core) {
-        self.say_bye(id, TARGET, None, core);
-        self.drop_pair(id, core);
     }
 
     /// The end: media is deleted first, so that the record has its counts; then the record is written; then the answers

@@ -94,7 +94,9 @@ impl Call {
                 });
                 return;
             }
-            self.stop_repeating_if_acknowledged(id, side, core);
+            if method == Method::INVITE && self.answered {
+                self.stop_repeating_if_acknowledged(id, side, core);
+            }
             if !self.may_offer_now(id, side, server, &request, core) {
                 return;
             }
@@ -102,13 +104,13 @@ impl Call {
         self.forward(id, side, Some(server), request, core);
     }
 
-    /// A new INVITE from an end proves nothing about its ACK; but a confirmed call must not die of one lost ACK when the
-    /// peer goes on talking. The 2xx stops being repeated.
+    /// Only who has the 2xx to its INVITE can send another INVITE in the dialog: the ACK was lost, the call must not die
+    /// of that. (An UPDATE may have been sent in the early dialog, before the 2xx.)
     fn stop_repeating_if_acknowledged(&mut self, id: u32, side: usize, core: &mut Core) {
-        if self.pair(id).is_some_and(|pair| {
-            pair.owed_ack.is_none()
-                && pair.ends[side].repeat.as_ref().is_some_and(|repeat| repeat.status >= 200)
-        }) {
+        let Some(pair) = self.pair_mut(id) else { return };
+        let is_repeated = pair.ends[side].repeat.as_ref().is_some_and(|repeat| repeat.status >= 200);
+        if pair.owed_ack.is_none() && is_repeated {
+            pair.ends[side].is_acknowledged = true;
             self.stop_repeating(id, side, core);
         }
     }
@@ -266,7 +268,9 @@ impl Call {
         let Some(pair) = self.pair(id) else { return false };
         let found =
             pair.reliable.iter().any(|reliable| crate::dialog::acknowledges(prack, reliable.ours, cseq));
-        if found {
+        // The 2xx may be out already, and is not what a PRACK acknowledges.
+        let is_provisional = pair.ends[CALLER].repeat.as_ref().is_some_and(|repeat| repeat.status < 200);
+        if found && is_provisional {
             self.stop_repeating(id, CALLER, core);
         }
         found
@@ -490,6 +494,8 @@ impl Call {
                     pair.exchange = None;
                 }
                 self.on_forward_failure(number, 488, None, core);
+                // One end has agreed to what the other will never hear of: no session is left that both know.
+                self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
             }
         }
     }

@@ -7,7 +7,7 @@ use sip_wire::{Message, Name, Uri};
 
 use super::branch::{Branch, State};
 use super::{Call, CallTimer, Purpose};
-use crate::core::Core;
+use crate::core::{Asker, Core};
 use crate::event::{EndCause, Side};
 use crate::io::Flow;
 use crate::passing::user_of;
@@ -73,7 +73,14 @@ impl Call {
             user: &user,
             host: &host,
         };
-        policy.route(&question).map(Into::into)
+        let mut steps = policy.route(&question)?;
+        // Trunks that are down are the last resort: a ping may be wrong.
+        let is_down = |step: &RouteStep| match step {
+            RouteStep::Trunk { target, .. } => !core.trunks.is_up(&target.name, core.now.monotonic),
+            RouteStep::Aor { .. } => false,
+        };
+        steps.sort_by_key(is_down);
+        Ok(steps.into())
     }
 
     /// The next step of the way; when there is none, the best failure goes to the caller.
@@ -146,7 +153,7 @@ impl Call {
         self.branches.push(branch);
         match resolve.literal() {
             Some(address) => self.on_resolved_branch(index, vec![address], core),
-            None => core.resolve(self.key, index, resolve),
+            None => core.resolve(Asker::Branch(self.key, index), resolve),
         }
     }
 

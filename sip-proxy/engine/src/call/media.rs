@@ -157,8 +157,6 @@ impl Call {
                 }
             }
             Err(refusal) if is_final => {
-                self.acknowledge(id, TARGET, None, core);
-                self.take_down_pair(id, core);
                 let status = if refusal == Refusal::Malformed { 502 } else { refusal.status() };
                 self.fail_upstream(status, None, EndCause::MediaRefused, core);
             }

@@ -109,6 +109,8 @@ pub(crate) struct Call {
     secrets: [Secrets; 2],
     /// Whether the initial request has its final response.
     answered: bool,
+    /// The pair whose 2xx was taken; the media plane may still be thinking about it.
+    winner: Option<u32>,
     steps: VecDeque<RouteStep>,
     branches: Vec<Branch>,
     pairs: Vec<Pair>,
@@ -164,6 +166,7 @@ impl Call {
             upstream,
             secrets,
             answered: false,
+            winner: None,
             steps: VecDeque::new(),
             branches: Vec::new(),
             pairs: Vec::new(),

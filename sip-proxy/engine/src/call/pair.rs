@@ -169,7 +169,8 @@ impl Call {
             return Some(pair.id);
         }
         let sent = self.branches.get(usize::from(branch))?;
-        let dialog = Dialog::uac(sent.request.as_ref()?, response, flow).ok()?;
+        let mut dialog = Dialog::uac(sent.request.as_ref()?, response, flow).ok()?;
+        dialog.flow = super::next_hop_flow(&dialog, core).unwrap_or(flow);
         let (party, realm) = (sent.party, sent.realm);
         self.make_pair(branch, dialog, realm, party, Some(response), core)
     }

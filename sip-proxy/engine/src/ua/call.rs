@@ -79,6 +79,9 @@ pub(super) struct Leg {
     pub(super) rseq: Option<u32>,
     /// A reliable provisional response of ours that waits for its PRACK.
     pub(super) provisional: Option<Repeat>,
+    /// RSeq of a provisional response that the final one overtook, and CSeq of its INVITE: its PRACK may still come (RFC
+    /// 3262 §3).
+    pub(super) overtaken: Option<(u32, u32)>,
     /// A 2xx of ours that waits for its ACK.
     pub(super) success: Option<Repeat>,
     /// CSeq of our latest INVITE.
@@ -149,6 +152,7 @@ impl Leg {
             has_update: false,
             rseq: None,
             provisional: None,
+            overtaken: None,
             success: None,
             invite_cseq: 0,
             open_invite: None,

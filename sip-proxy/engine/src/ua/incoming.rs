@@ -152,6 +152,7 @@ impl Call {
             _ => None,
         };
         if let Some(repeat) = leg.provisional.take() {
+            leg.overtaken = Some((repeat.rseq, repeat.cseq));
             repeat.stop(core);
         }
         leg.dialog.confirmed = true;
@@ -166,16 +167,22 @@ impl Call {
         self.decline_with(status, Ending::Declined(status), &[], core);
     }
 
-    /// Refuses with a final response. `contacts` are where the caller may try instead (3xx).
-    pub(super) fn decline_with(&mut self, status: u16, ending: Ending, contacts: &[&[u8]], core: &mut Core) {
+    /// Refuses with a final response and headers that say more.
+    pub(super) fn decline_with(
+        &mut self,
+        status: u16,
+        ending: Ending,
+        headers: &[(Name, Vec<u8>)],
+        core: &mut Core,
+    ) {
         let (Phase::Early, Origin::Callee(callee), Some(leg)) = (self.phase, &self.origin, self.legs.first())
         else {
             return;
         };
         let tag = String::from_utf8_lossy(&leg.dialog.local_tag).into_owned();
         let mut response = transaction::response_to(&callee.request, status, None, Some(&tag));
-        for contact in contacts {
-            response = response.header(Name::Contact, &[b"<", *contact, b">"].concat());
+        for (name, value) in headers {
+            response = response.header(*name, value);
         }
         let response = core.product(response, Name::Server).finish();
         core.respond(callee.server, status, response);

@@ -30,6 +30,7 @@ use sip_wire::{Message, Method, Name, check_request};
 use crate::ids::Ids;
 use crate::io::{Flow, Input, Output};
 use crate::negotiation::Agreed;
+use crate::question::TrunkCredentials;
 use crate::time::Now;
 use crate::timer::TimerQueue;
 use crate::transaction::{self, ServerId, Transactions};
@@ -95,7 +96,11 @@ impl UserAgent {
                     self.core.send_stateless(flow, answer);
                 }
             }
-            Input::Resolved { .. } | Input::Media(_) | Input::MediaEvent(_) | Input::Command(_) => {}
+            Input::Identified { .. }
+            | Input::Resolved { .. }
+            | Input::Media(_)
+            | Input::MediaEvent(_)
+            | Input::Command(_) => {}
         }
         self.report();
     }
@@ -214,11 +219,37 @@ impl UserAgent {
         })
     }
 
+    /// Refuses a call that comes in, and asks for peace for so long (Retry-After).
+    pub fn refuse_for(
+        &mut self,
+        call: CallNumber,
+        status: u16,
+        rest: Duration,
+        now: Now,
+    ) -> Result<(), Misuse> {
+        self.wish(call, now, |call, core| match (call.phase, &call.origin) {
+            (Phase::Early, Origin::Callee(_)) => {
+                let rest = (Name::RetryAfter, rest.as_secs().to_string().into_bytes());
+                call.decline_with(status, Ending::Declined(status), &[rest], core);
+                Ok(())
+            }
+            _ => Err(Misuse::NotNow),
+        })
+    }
+
+    /// Other credentials, from the next challenge on.
+    pub fn authenticate_as(&mut self, username: &str, password: &str) {
+        self.core.account.credentials =
+            Some(TrunkCredentials { username: username.into(), password: password.into() });
+    }
+
     /// Sends the caller elsewhere (RFC 3261 §13.3.1.2).
     pub fn redirect(&mut self, call: CallNumber, contacts: &[&[u8]], now: Now) -> Result<(), Misuse> {
         self.wish(call, now, |call, core| match (call.phase, &call.origin) {
             (Phase::Early, Origin::Callee(_)) => {
-                call.decline_with(302, Ending::Declined(302), contacts, core);
+                let contacts: Vec<_> =
+                    contacts.iter().map(|contact| (Name::Contact, [b"<", *contact, b">"].concat())).collect();
+                call.decline_with(302, Ending::Declined(302), &contacts, core);
                 Ok(())
             }
             _ => Err(Misuse::NotNow),

@@ -156,6 +156,10 @@ impl Call {
             crate::dialog::acknowledges(&request, repeat.rseq, repeat.cseq)
         };
         let Some(repeat) = leg.provisional.take_if(is_of) else {
+            if leg.overtaken.is_some_and(|(rseq, cseq)| crate::dialog::acknowledges(&request, rseq, cseq)) {
+                self.succeed(fork, server, &request, None, core);
+                return;
+            }
             core.respond_plainly(server, &request, 481);
             return;
         };

@@ -1,0 +1,173 @@
+//! Which trunks are worth trying: what OPTIONS pings find (RFC 3261 §11), and what trunks say of themselves (503 with
+//! Retry-After, RFC 3261 §21.5.4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sip_wire::{Builder, Message, Method, Name};
+
+use crate::core::{Asker, Core, Owner};
+use crate::io::Flow;
+use crate::question::{Resolve, ResolvedAddress, TrunkTarget};
+use crate::transaction;
+
+/// Whoever asks to be left alone for longer is asked again after this.
+const LONGEST_REST: Duration = Duration::from_secs(3600);
+
+/// What is known of the trunks of the present snapshot.
+#[derive(Debug, Default)]
+pub(crate) struct Trunks {
+    known: Vec<Trunk>,
+    next_number: u32,
+}
+
+#[derive(Debug)]
+struct Trunk {
+    /// Names it in the owner of a ping's transaction; never used twice.
+    number: u32,
+    target: Arc<TrunkTarget>,
+    /// Its last ping went unanswered.
+    is_dead: bool,
+    /// It wants nothing before.
+    rests_until: Duration,
+    next_ping: Duration,
+    is_pinged: bool,
+}
+
+impl Trunks {
+    /// A new snapshot: what is known of a trunk stays, unless it is another one now.
+    pub(crate) fn follow(&mut self, targets: Vec<Arc<TrunkTarget>>, now: Duration) {
+        let mut known = std::mem::take(&mut self.known);
+        for target in targets {
+            let same = known
+                .iter()
+                .position(|trunk| trunk.target.name == target.name && trunk.target.host == target.host);
+            let trunk = match same {
+                Some(position) => Trunk { target, ..known.swap_remove(position) },
+                None => Trunk {
+                    number: {
+                        self.next_number += 1;
+                        self.next_number
+                    },
+                    target,
+                    is_dead: false,
+                    rests_until: Duration::ZERO,
+                    next_ping: now,
+                    is_pinged: false,
+                },
+            };
+            self.known.push(trunk);
+        }
+    }
+
+    /// Whether a call may be tried there; of a trunk that is not known nothing bad is known.
+    pub(crate) fn is_up(&self, name: &str, now: Duration) -> bool {
+        self.known
+            .iter()
+            .find(|trunk| *trunk.target.name == *name)
+            .is_none_or(|trunk| !trunk.is_dead && trunk.rests_until <= now)
+    }
+
+    /// A 503 of it: with Retry-After it rests so long.
+    pub(crate) fn refused(&mut self, name: &str, response: &Message, now: Duration) {
+        let Some(Ok(seconds)) = response.number(Name::RetryAfter) else { return };
+        let rest = Duration::from_secs(u64::from(seconds)).min(LONGEST_REST);
+        if let Some(trunk) = self.known.iter_mut().find(|trunk| *trunk.target.name == *name) {
+            trunk.rests_until = now + rest;
+        }
+    }
+
+    fn position(&self, name: &str) -> Option<usize> {
+        self.known.iter().position(|trunk| *trunk.target.name == *name)
+    }
+}
+
+/// Sends the pings that are due.
+pub(crate) fn ping(core: &mut Core) {
+    let now = core.now.monotonic;
+    let due: Vec<Arc<TrunkTarget>> = core
+        .trunks
+        .known
+        .iter_mut()
+        .filter(|trunk| !trunk.is_pinged && trunk.next_ping <= now && trunk.target.ping.is_some())
+        .map(|trunk| {
+            trunk.is_pinged = true;
+            trunk.target.clone()
+        })
+        .collect();
+    for target in due {
+        let resolve = Resolve {
+            host: target.host.clone(),
+            port: target.port,
+            transport: target.transport,
+            secure: false,
+        };
+        match resolve.literal() {
+            Some(address) => send(&target.name, vec![address], core),
+            None => core.resolve(Asker::Ping(target.name.clone()), resolve),
+        }
+    }
+}
+
+/// A ping has its addresses; the first that a listener can reach is asked.
+pub(crate) fn send(name: &Arc<str>, addresses: Vec<ResolvedAddress>, core: &mut Core) {
+    let Some(position) = core.trunks.position(name) else { return };
+    let (number, target) = (core.trunks.known[position].number, core.trunks.known[position].target.clone());
+    let way = addresses.into_iter().find_map(|address| {
+        let listener = core.config.listener_for(target.realm, address.transport, address.address.ip())?;
+        Some((listener, address))
+    });
+    let Some((listener, address)) = way else {
+        finish(name, false, core);
+        return;
+    };
+    let Some(settings) = core.config.listener(listener) else { return };
+    let us = format!("<sip:{}>", settings.advertised);
+    let via = transaction::via(settings, &core.ids.branch());
+    let port = target.port.map(|port| format!(":{port}")).unwrap_or_default();
+    let uri = format!("sip:{}{port}", target.host);
+    let request = Builder::request(Method::OPTIONS, uri.as_bytes())
+        .header(Name::Via, via.as_bytes())
+        .header(Name::MaxForwards, b"70")
+        .header(Name::From, format!("{us};tag={}", core.ids.tag()).as_bytes())
+        .header(Name::To, format!("<{uri}>").as_bytes())
+        .header(Name::CallId, core.ids.word(20).as_bytes())
+        .header(Name::CSeq, b"1 OPTIONS")
+        .header(Name::Contact, us.as_bytes())
+        .header(Name::Accept, b"application/sdp")
+        .finish();
+    let flow = Flow { listener, transport: address.transport, remote: address.address, connection: None };
+    core.send_request(flow, Some(address.server_name), request, Owner::Ping(number));
+}
+
+/// A ping's final response, or none.
+pub(crate) fn answered(number: u32, response: Option<&Message>, core: &mut Core) {
+    let found = core.trunks.known.iter().find(|trunk| trunk.number == number);
+    let Some(name) = found.map(|trunk| trunk.target.name.clone()) else { return };
+    if let Some(response) = response
+        && response.status() == Some(503)
+    {
+        let now = core.now.monotonic;
+        core.trunks.refused(&name, response, now);
+    }
+    // Any answer but 503 shows that somebody is there, be it 404 or 405.
+    let is_alive = response.and_then(Message::status).is_some_and(|status| status != 503);
+    finish(&name, is_alive, core);
+}
+
+fn finish(name: &Arc<str>, is_alive: bool, core: &mut Core) {
+    let now = core.now.monotonic;
+    let Some(position) = core.trunks.position(name) else { return };
+    let trunk = &mut core.trunks.known[position];
+    let was_dead = std::mem::replace(&mut trunk.is_dead, !is_alive);
+    trunk.is_pinged = false;
+    trunk.next_ping = now + trunk.target.ping.unwrap_or(Duration::from_secs(30));
+    if was_dead == is_alive {
+        let (kind, what) = if is_alive {
+            ("trunk_up", "answers again")
+        } else {
+            ("trunk_down", "does not answer OPTIONS: calls go to it last")
+        };
+        core.notice(kind, None, format!("trunk {name} {what}"));
+    }
+}

@@ -1,0 +1,317 @@
+//! An engine between user agents, on a network without faults: what leaves one end arrives at once at the other.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sip_engine::Engine;
+use sip_engine::config::{
+    Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
+};
+use sip_engine::digest::{Algorithm, Ha1};
+use sip_engine::event::{CallEvent, CallEventKind, EndCause};
+use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
+use sip_engine::media::{Described, MediaAction, MediaOutcome, MediaReply, Summary};
+use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkCredentials, TrunkTarget};
+use sip_engine::time::Now;
+use sip_engine::ua::{Abilities, Account, CallNumber, Event, Invite, UserAgent};
+use sip_wire::Message;
+
+pub(crate) const SDP: Bytes =
+    Bytes::from_static(b"v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n");
+pub(crate) const ACCESS: ListenerId = ListenerId(0);
+pub(crate) const CORE: ListenerId = ListenerId(1);
+pub(crate) const DOMAIN: &str = "example.net";
+pub(crate) const PASSWORD: &str = "open sesame";
+
+pub(crate) fn address(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+pub(crate) fn sbc(listener: ListenerId) -> SocketAddr {
+    address(if listener == ACCESS { "192.0.2.1:5060" } else { "198.51.100.1:5060" })
+}
+
+/// Two realms: phones that register with a password, and trunks known by address.
+pub(crate) fn config() -> Config {
+    let realm = |id, name: &str| Realm {
+        id: RealmId(id),
+        name: name.into(),
+        domains: vec![DOMAIN.into()],
+        registrar: RegistrarMode::None,
+        authentication: Authentication::KnownSource,
+        digest: vec![Algorithm::Sha256, Algorithm::Md5],
+        identity: IdentityPolicy::Refuse,
+        trusted: false,
+        keepalive: None,
+        pass_unknown_require: false,
+        session_timer: None,
+        is_trunk_side: false,
+    };
+    let hour = Duration::from_secs(3600);
+    let expiry = Expiry { minimum: Duration::from_secs(30), default: hour, maximum: hour, nat: hour };
+    let listener = |id: u16| Listener {
+        realm: RealmId(id),
+        transport: Transport::Udp,
+        address: sbc(ListenerId(id)),
+        advertised: sbc(ListenerId(id)),
+        datagram_limit: 65_000,
+    };
+    Config {
+        node: 1,
+        realms: vec![
+            Realm {
+                registrar: RegistrarMode::Local(expiry),
+                authentication: Authentication::Digest,
+                ..realm(0, "access")
+            },
+            Realm { is_trunk_side: true, trusted: true, ..realm(1, "core") },
+        ],
+        listeners: vec![listener(0), listener(1)],
+        timers: TimerValues::default(),
+        limits: Limits::default(),
+        product: None,
+    }
+}
+
+/// Subscribers with one password; whatever starts with a digit goes to the trunks, in order.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Snapshot {
+    pub(crate) trunks: Vec<Arc<TrunkTarget>>,
+}
+
+impl Policy for Snapshot {
+    fn credentials(&self, domain: &str, username: &str) -> Vec<Ha1> {
+        [Algorithm::Sha256, Algorithm::Md5]
+            .into_iter()
+            .map(|algorithm| Ha1::of(algorithm, username, domain, PASSWORD))
+            .collect()
+    }
+
+    fn source(&self, _: RealmId, _: IpAddr) -> Option<Arc<str>> {
+        Some("carrier".into())
+    }
+
+    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
+        if question.user.starts_with(|first: char| first.is_ascii_digit()) {
+            let user: Arc<str> = question.user.into();
+            let step =
+                |target: &Arc<TrunkTarget>| RouteStep::Trunk { target: target.clone(), user: user.clone() };
+            return Ok(self.trunks.iter().map(step).collect());
+        }
+        Ok(vec![RouteStep::Aor { aor: format!("{}@{DOMAIN}", question.user).into() }])
+    }
+
+    fn trunk(&self, name: &str) -> Option<Arc<TrunkTarget>> {
+        self.trunks.iter().find(|trunk| *trunk.name == *name).cloned()
+    }
+
+    fn trunks(&self) -> Vec<Arc<TrunkTarget>> {
+        self.trunks.clone()
+    }
+}
+
+pub(crate) fn trunk(name: &str, host: &str, ping: Option<Duration>) -> Arc<TrunkTarget> {
+    Arc::new(TrunkTarget {
+        name: name.into(),
+        realm: RealmId(1),
+        host: host.into(),
+        port: None,
+        transport: None,
+        credentials: None,
+        timeout: None,
+        ping,
+    })
+}
+
+pub(crate) struct Line {
+    pub(crate) now: Duration,
+    pub(crate) engine: Engine,
+    pub(crate) agents: BTreeMap<SocketAddr, UserAgent>,
+    /// Addresses that nothing reaches and nothing leaves.
+    pub(crate) cut: Vec<SocketAddr>,
+    pub(crate) events: Vec<(SocketAddr, Event)>,
+    pub(crate) records: Vec<CallEvent>,
+    /// What the engine sent where.
+    pub(crate) sent: Vec<(SocketAddr, Message)>,
+    under_way: VecDeque<(SocketAddr, SocketAddr, Bytes)>,
+}
+
+impl Line {
+    pub(crate) fn new(config: Config, snapshot: Snapshot) -> Self {
+        let mut line = Self {
+            now: Duration::from_secs(100),
+            engine: Engine::new(config.into(), [7; 32]),
+            agents: BTreeMap::new(),
+            cut: Vec::new(),
+            events: Vec::new(),
+            records: Vec::new(),
+            sent: Vec::new(),
+            under_way: VecDeque::new(),
+        };
+        let now = line.time();
+        line.engine.handle(Input::Command(Command::Policy(Arc::new(snapshot))), now);
+        line.settle();
+        line
+    }
+
+    pub(crate) fn time(&self) -> Now {
+        Now { monotonic: self.now, wall: Duration::from_secs(1_800_000_000) + self.now }
+    }
+
+    /// A telephone at an address, on one side.
+    pub(crate) fn add(&mut self, user: &str, at: &str, side: ListenerId, abilities: Abilities) -> SocketAddr {
+        let own = address(at);
+        let listener = Listener {
+            realm: RealmId(0),
+            transport: Transport::Udp,
+            address: own,
+            advertised: own,
+            datagram_limit: 65_000,
+        };
+        let account = Account {
+            aor: format!("sip:{user}@{DOMAIN}").into(),
+            display: None,
+            credentials: Some(TrunkCredentials { username: user.into(), password: PASSWORD.into() }),
+            listeners: vec![listener],
+            proxy: Flow {
+                listener: ListenerId(0),
+                transport: Transport::Udp,
+                remote: sbc(side),
+                connection: None,
+            },
+            instance: None,
+            product: None,
+            timers: TimerValues::default(),
+            session_timer: None,
+            abilities,
+        };
+        self.agents.insert(own, UserAgent::new(account, [own.port() as u8 ^ self.agents.len() as u8; 32]));
+        own
+    }
+
+    pub(crate) fn register(&mut self, phone: SocketAddr) {
+        let now = self.time();
+        self.agents.get_mut(&phone).unwrap().register(Duration::from_secs(3600), now);
+        self.settle();
+    }
+
+    pub(crate) fn call(&mut self, phone: SocketAddr, user: &str, headers: &[(&str, &str)]) -> CallNumber {
+        let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let invite = Invite { offer: Some(SDP), headers, ..Invite::default() };
+        let now = self.time();
+        let target = format!("sip:{user}@{DOMAIN}");
+        let call = self.agents.get_mut(&phone).unwrap().call(target.as_bytes(), invite, now);
+        self.settle();
+        call
+    }
+
+    /// The call that came in last at a phone.
+    pub(crate) fn incoming(&self, phone: SocketAddr) -> Option<(CallNumber, &Message)> {
+        self.events.iter().rev().find_map(|(at, event)| match event {
+            Event::Incoming { call, invite, .. } if *at == phone => Some((*call, &**invite)),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn accept(&mut self, phone: SocketAddr) -> CallNumber {
+        let call = self.incoming(phone).expect("a call").0;
+        let now = self.time();
+        self.agents.get_mut(&phone).unwrap().accept(call, Some(SDP), now).expect("to be asked");
+        self.settle();
+        call
+    }
+
+    /// How a phone's call ended; `None` if it did not.
+    pub(crate) fn ending(&self, phone: SocketAddr, call: CallNumber) -> Option<sip_engine::ua::Ending> {
+        self.events.iter().find_map(|(at, event)| match event {
+            Event::Ended { call: ended, ending, .. } if (*at, *ended) == (phone, call) => Some(*ending),
+            _ => None,
+        })
+    }
+
+    pub(crate) fn cause(&self) -> Option<EndCause> {
+        self.records.iter().find_map(|record| match &record.what {
+            CallEventKind::Ended(ended) => Some(ended.cause),
+            _ => None,
+        })
+    }
+
+    /// Lets time pass.
+    pub(crate) fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        loop {
+            let agents = self.agents.values().filter_map(UserAgent::poll_timeout);
+            let next = agents.chain(self.engine.poll_timeout()).min().filter(|next| *next <= end);
+            let Some(next) = next else { break };
+            self.now = self.now.max(next);
+            let now = self.time();
+            self.engine.handle_timeout(now);
+            for agent in self.agents.values_mut() {
+                agent.handle_timeout(now);
+            }
+            self.settle();
+        }
+        self.now = end;
+    }
+
+    /// Delivers until nobody has anything to say.
+    pub(crate) fn settle(&mut self) {
+        loop {
+            self.collect();
+            let Some((from, to, bytes)) = self.under_way.pop_front() else { return };
+            if self.cut.contains(&from) || self.cut.contains(&to) {
+                continue;
+            }
+            let message = Message::parse(bytes).expect("a readable message");
+            let now = self.time();
+            let listener = [ACCESS, CORE].into_iter().find(|listener| sbc(*listener) == to);
+            let flow =
+                |listener| Flow { listener, transport: Transport::Udp, remote: from, connection: None };
+            if let Some(listener) = listener {
+                self.engine.handle(Input::Received { flow: flow(listener), message }, now);
+            } else if let Some(agent) = self.agents.get_mut(&to) {
+                agent.handle(Input::Received { flow: flow(ListenerId(0)), message }, now);
+            }
+        }
+    }
+
+    fn collect(&mut self) {
+        let now = self.time();
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Send { flow, message, .. } => {
+                    self.sent
+                        .push((flow.remote, Message::parse(message.clone()).expect("a readable message")));
+                    self.under_way.push_back((sbc(flow.listener), flow.remote, message));
+                }
+                Output::Record(record) => self.records.push(record),
+                Output::Media(request) => {
+                    // Descriptions pass as they are: signalling never looks into them.
+                    let outcome = match request.action {
+                        MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
+                            MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
+                        }
+                        MediaAction::Delete => MediaOutcome::Deleted(Vec::new()),
+                        _ => continue,
+                    };
+                    let reply = MediaReply { session: request.session, number: request.number, outcome };
+                    self.engine.handle(Input::Media(reply), now);
+                }
+                Output::Resolve { .. } | Output::Binding(_) | Output::Close(_) | Output::Notice(_) => {}
+            }
+        }
+        for (own, agent) in &mut self.agents {
+            while let Some(output) = agent.poll_output() {
+                if let Output::Send { flow, message, .. } = output {
+                    self.under_way.push_back((*own, flow.remote, message));
+                }
+            }
+            while let Some(event) = agent.poll_event() {
+                self.events.push((*own, event));
+            }
+        }
+    }
+}

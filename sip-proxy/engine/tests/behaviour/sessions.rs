@@ -1,0 +1,68 @@
+//! Calls that last, calls that must not, and the bound on their number.
+
+use std::time::Duration;
+
+use sip_engine::config::{Limits, SessionTimer};
+use sip_engine::event::EndCause;
+use sip_engine::ua::{Abilities, Ending};
+
+use crate::line::{ACCESS, Line, Snapshot, config};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn with_timer() -> sip_engine::config::Config {
+    let mut config = config();
+    config.realms[0].session_timer =
+        Some(SessionTimer { interval: Duration::from_secs(600), minimum: Duration::from_secs(90) });
+    config
+}
+
+fn two_phones(config: sip_engine::config::Config, abilities: Abilities) -> (Line, [std::net::SocketAddr; 2]) {
+    let mut line = Line::new(config, Snapshot::default());
+    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
+        .map(|(user, at)| line.add(user, at, ACCESS, abilities));
+    for phone in phones {
+        line.register(phone);
+    }
+    (line, phones)
+}
+
+#[test]
+fn a_call_with_refreshed_session_timers_lasts() {
+    for update in [true, false] {
+        let (mut line, [alice, bob]) = two_phones(with_timer(), Abilities { update, ..Abilities::default() });
+        let call = line.call(alice, "bob", &[]);
+        let incoming = line.accept(bob);
+        line.pass(2 * HOUR);
+        assert_eq!((line.ending(alice, call), line.ending(bob, incoming), line.cause()), (None, None, None));
+    }
+}
+
+#[test]
+fn a_call_whose_phone_is_gone_ends_when_its_session_timer_does() {
+    let (mut line, [alice, bob]) = two_phones(with_timer(), Abilities::default());
+    let call = line.call(alice, "bob", &[]);
+    line.accept(bob);
+    line.cut.push(bob);
+    line.pass(HOUR);
+    assert_eq!(line.ending(alice, call), Some(Ending::Bye));
+    assert!(matches!(line.cause(), Some(EndCause::SessionExpired | EndCause::Failed)), "{:?}", line.cause());
+}
+
+#[test]
+fn beyond_the_limit_of_calls_new_ones_get_503_and_running_ones_are_served() {
+    let mut config = config();
+    config.limits = Limits { calls: 1, ..Limits::default() };
+    let (mut line, [alice, bob]) = two_phones(config, Abilities::default());
+    let first = line.call(alice, "bob", &[]);
+    line.accept(bob);
+    let second = line.call(alice, "bob", &[]);
+    assert_eq!(line.ending(alice, second), Some(Ending::Refused(503)));
+    let now = line.time();
+    line.agents.get_mut(&alice).unwrap().hang_up(first, now).unwrap();
+    line.settle();
+    assert_eq!(line.cause(), Some(EndCause::Bye));
+    line.pass(Duration::from_secs(1));
+    line.call(alice, "bob", &[]);
+    line.accept(bob);
+}
