@@ -58,7 +58,7 @@ pub(super) struct Branch {
     from_tag: String,
     cseq: u32,
     authenticated: bool,
-    offer: Option<Bytes>,
+    pub(super) offer: Option<Bytes>,
 }
 
 impl Branch {

@@ -211,7 +211,12 @@ impl Call {
     pub(super) fn on_failover(&mut self, index: u16, core: &mut Core, registrar: &mut Registrar) {
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         branch.failover = None;
-        if branch.state != State::Trying || (branch.alternatives.is_empty() && self.steps.is_empty()) {
+        // A target that has said 100 lives, and may take its time.
+        let has_spoken = branch.client.is_some_and(|client| core.transactions.has_response(client));
+        if branch.state != State::Trying
+            || has_spoken
+            || (branch.alternatives.is_empty() && self.steps.is_empty())
+        {
             return;
         }
         if let Some(client) = branch.client.take() {

@@ -194,6 +194,8 @@ impl Call {
         ];
         ends[CALLER].learn(&self.upstream.request);
         ends[TARGET].invite_cseq = ends[TARGET].dialog.local_cseq;
+        // What a refresh by re-INVITE has to say again.
+        ends[TARGET].description = self.branches.get(usize::from(branch)).and_then(|sent| sent.offer.clone());
         if let Some(message) = learn {
             ends[TARGET].learn(message);
         }

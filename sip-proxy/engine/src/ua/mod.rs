@@ -93,14 +93,11 @@ impl UserAgent {
             Input::Refused { flow, refused } => {
                 let tag = self.core.ids.tag();
                 if let Some(answer) = refused.response(&tag) {
-                    self.core.send_stateless(flow, answer);
+                    self.core.send_stateless(flow, answer.finish());
                 }
             }
-            Input::Identified { .. }
-            | Input::Resolved { .. }
-            | Input::Media(_)
-            | Input::MediaEvent(_)
-            | Input::Command(_) => {}
+            // The rest is a node's business.
+            _ => {}
         }
         self.report();
     }

@@ -300,17 +300,20 @@ impl Line {
                     let reply = MediaReply { session: request.session, number: request.number, outcome };
                     self.engine.handle(Input::Media(reply), now);
                 }
-                Output::Resolve { .. } | Output::Binding(_) | Output::Close(_) | Output::Notice(_) => {}
+                _ => {}
             }
         }
         for (own, agent) in &mut self.agents {
+            while let Some(event) = agent.poll_event() {
+                if let Event::Offered { call, fork, .. } = &event {
+                    agent.answer(*call, *fork, SDP, now).expect("its turn");
+                }
+                self.events.push((*own, event));
+            }
             while let Some(output) = agent.poll_output() {
                 if let Output::Send { flow, message, .. } = output {
                     self.under_way.push_back((*own, flow.remote, message));
                 }
-            }
-            while let Some(event) = agent.poll_event() {
-                self.events.push((*own, event));
             }
         }
     }
