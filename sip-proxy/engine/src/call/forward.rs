@@ -601,6 +601,10 @@ impl Call {
             let wait = if from == CALLER { std::time::Duration::from_millis(2100) + spread } else { spread };
             self.forwards[position].attempts += 1;
             self.forwards[position].client = None;
+            // Its offer is void meanwhile: theirs may change what it would be made from.
+            if let Some(exchange) = self.forwards[position].exchange.take() {
+                self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
+            }
             self.schedule(wait, CallTimer::Retry(number), core);
             // Theirs goes first.
             self.take_crossing(id, core);
@@ -639,9 +643,23 @@ impl Call {
     }
 
     pub(super) fn on_retry(&mut self, number: u32, core: &mut Core) {
-        let is_waiting = self.forwards.iter().any(|forward| forward.id == number && forward.client.is_none());
-        if is_waiting && !self.is_over() {
+        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
+        let forward = &self.forwards[position];
+        if forward.client.is_some() || self.is_over() {
+            return;
+        }
+        let (id, from) = (forward.pair, forward.from);
+        let request = &forward.request;
+        let description =
+            multipart::session_description(request).map(|range| request.body_bytes().slice(range));
+        let Some(sdp) = description else {
             self.send_forward(number, core);
+            return;
+        };
+        let exchange = self.new_exchange();
+        self.forwards[position].exchange = Some(Exchange { id: exchange, offerer: from });
+        if let Some(action) = self.offer_action(id, exchange, from, sdp) {
+            self.ask_media(action, Wait::Forward(number), core);
         }
     }
 
