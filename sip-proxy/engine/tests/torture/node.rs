@@ -80,6 +80,7 @@ fn engine() -> Engine {
         transport: Some(Transport::Udp),
         credentials: None,
         timeout: None,
+        ping: None,
     });
     let hour = Duration::from_secs(3600);
     let minute = Duration::from_secs(60);
