@@ -166,6 +166,12 @@ fn policy_calls_media_back_in_mid_call_and_lets_it_go_again() {
     world.run_until(from + MS(3000));
     assert!(world.relay.rtp >= before + 190);
     assert!(world.phones[0].when(|event| matches!(event, Event::Returned(Reason::Policy))).is_some());
+    world.describe(0, Policy::Direct);
+    world.run_until(from + Duration::from_secs(40));
+    for phone in &world.phones {
+        let paths = (phone.agent.sending_on(StreamId(0)), phone.agent.receiving_on(StreamId(0)));
+        assert_eq!(paths, (Path::Direct, Path::Direct), "{:?}", phone.events);
+    }
 }
 
 #[test]
