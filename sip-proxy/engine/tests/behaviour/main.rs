@@ -1,5 +1,7 @@
 //! Behaviour of the engine that takes more than one message to see, in virtual time and between user agents.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
 mod identity;
 mod line;
 mod sessions;
