@@ -103,6 +103,12 @@ fn two_percent_of_loss_only_delay_it() {
 }
 
 #[test]
+fn a_public_peer_whose_first_checks_are_lost_is_found_all_the_same() {
+    let options = Options { loss: 0.2, ..Options::new(1, Place::Public, RANDOM) };
+    assert_eq!(times(&options, 30, Duration::from_secs(60)).len(), 30);
+}
+
+#[test]
 fn ipv6_firewalls_are_passed_like_port_restricted_nats() {
     let firewall = Place::Behind(Kind::Firewall);
     for (a, b) in [(firewall, firewall), (firewall, Place::Public)] {

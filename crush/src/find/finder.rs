@@ -11,7 +11,7 @@ use super::checklist::Checklist;
 use super::diagonal::{Fan, LAG, Scan};
 use super::holes::Holes;
 use super::pace::Pace;
-use super::pair::State;
+use super::pair::{State, is_private};
 use super::plan::Part;
 use super::shots::Shots;
 use super::sweep::Sweep;
@@ -223,12 +223,17 @@ impl Finder {
         }
     }
 
-    /// The address that the spray goes to, and the one that the peer's flow must come from.
+    /// The address that the spray goes to, and the one that the peer's flow must come from. A public peer has no other than
+    /// its host candidate.
     fn target(&self) -> Option<SocketAddr> {
-        let reflexive = self.remotes.iter().filter(|remote| remote.kind == CandidateKind::ServerReflexive);
         let ipv6 = self.nats.is_some_and(|(mine, _)| mine.ipv6);
-        let reflexive = reflexive.filter(|remote| remote.address.is_ipv6() == ipv6);
-        reflexive.max_by_key(|remote| remote.priority).map(|remote| remote.address)
+        let public = self.remotes.iter().filter(|remote| {
+            remote.address.is_ipv6() == ipv6
+                && (remote.kind == CandidateKind::ServerReflexive || !is_private(remote.address.ip()))
+        });
+        let best =
+            public.max_by_key(|remote| (remote.kind == CandidateKind::ServerReflexive, remote.priority));
+        best.map(|remote| remote.address)
     }
 
     fn local_of(&self, socket: SocketId) -> std::net::IpAddr {
@@ -506,7 +511,7 @@ impl Finder {
         let due = self.list.timeout(|socket, to| self.pace.ready(!self.flows.contains(&(socket, to))));
         let spray = self.spray.as_ref().and_then(|spray| {
             let idle = matches!(spray, Spray::Sockets(fresh) if fresh.is_empty());
-            (!idle && self.round_ends.is_none() && self.list.best().is_none())
+            (!idle && self.round_ends.is_none() && self.list.best().is_none() && self.target().is_some())
                 .then(|| self.leave().max(self.spray_starts))
         });
         let nomination = (self.controlling && self.nominating.is_none())
