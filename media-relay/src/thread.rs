@@ -82,14 +82,17 @@ impl Thread {
             }
             now = self.origin.elapsed();
             let limit = if ready.len() < MANY { BATCH } else { 1 };
+            let mut is_woken = false;
             for token in &ready {
                 if *token == WAKE {
-                    if !self.obey(now) {
-                        return;
-                    }
+                    is_woken = true;
                 } else {
                     self.drain(*token as u32, limit, &mut batch, &mut numbers, now);
                 }
+            }
+            // After the packets: those of a call came before its end.
+            if is_woken && !self.obey(now) {
+                return;
             }
             if self.worker.poll_timeout().is_some_and(|due| due <= now) {
                 let tell = &self.tell;

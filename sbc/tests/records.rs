@@ -239,7 +239,8 @@ async fn a_schema_that_is_missing_loses_no_record() {
     let directory = tempfile::tempdir().unwrap();
     let journal = Journal::open(directory.path()).unwrap();
     whole_call(&journal, 1);
-    assert_eq!(sbc::store::missing_migrations(&pool).await.unwrap(), 1);
+    let all = sbc::store::MIGRATIONS.iter().count();
+    assert_eq!(sbc::store::missing_migrations(&pool).await.unwrap(), all);
     let counters = ship(&pool, &journal).await;
     assert_eq!((counters.failed.load(Ordering::Relaxed), counters.rejected.load(Ordering::Relaxed)), (1, 0));
     sbc::store::MIGRATIONS.run(&pool).await.unwrap();

@@ -42,11 +42,12 @@ pub fn phones_of_both_families() -> String {
 pub fn phone_realm(name: &str, address: &str, ports: [u16; 2], settings: &str) -> String {
     let [port, tls] = ports;
     let media = address.trim_matches(['[', ']']);
+    let media_ports = media_ports(port);
     format!(
         "[[realm]]\nname = \"{name}\"\ndomains = [\"{address}\"]\nregistrar = \"local\"\nauthentication = \"digest\"\n\
          listen = [\"udp:{address}:{port}\", \"tcp:{address}:{port}\", \"tls:{address}:{tls}\"]\n\
          certificate = \"@FOLDER@/certificate.pem\"\nkey = \"@FOLDER@/key.pem\"\n\
-         media = [\"{media}\"]\nmedia_ports = \"20000-29999\"\n{settings}\n"
+         media = [\"{media}\"]\nmedia_ports = \"{media_ports}\"\n{settings}\n"
     )
 }
 
@@ -74,11 +75,18 @@ pub const FORWARDED_DOMAIN: &str = "sip.example";
 /// A realm on the access side that forwards registrations to a registrar on the core side, `host:port/transport`.
 pub fn forwarding_realm(name: &str, port: u16, registrar: &str, settings: &str) -> String {
     let access = Network::Access.address(SBC);
+    let media_ports = media_ports(port);
     format!(
         "[[realm]]\nname = \"{name}\"\ndomains = [\"{FORWARDED_DOMAIN}\"]\nregistrar = \"forward\"\nforward_to = \"{registrar}\"\n\
          forward_realm = \"core\"\nauthentication = \"registered\"\nlisten = [\"udp:{access}:{port}\", \"tcp:{access}:{port}\"]\n\
-         media = [\"{access}\"]\n{settings}\n\n"
+         media = [\"{access}\"]\nmedia_ports = \"{media_ports}\"\n{settings}\n\n"
     )
+}
+
+/// Realms that share an address are apart by their ports, those of media too.
+fn media_ports(port: u16) -> String {
+    let first = 20_000 + 100 * (port - 5060);
+    format!("{first}-{}", first + 999)
 }
 
 /// The core side of such a realm: a proxy's network, where anybody may call.

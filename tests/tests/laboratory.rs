@@ -130,7 +130,7 @@ fn a_router_that_rebinds_gives_a_flow_another_port() {
 fn a_shell_in_the_laboratory_lets_phones_call_each_other() {
     skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
     let script = "until_it_says() { for i in $(seq 200); do curl -sf 127.0.0.1:8080/metrics | grep -q \"^$1\" && return; sleep 0.1; done; exit 1; }
-        a1 dial c1; until_it_says 'sbc_calls 1'; sleep 0.5; c1 answer; until_it_says 'sbc_media_sent [1-9]'
+        a1 dial c1; until_it_says 'sbc_calls 1'; sleep 0.5; c1 answer; until_it_says 'sbc_media_sent_total [1-9]'
         at c1 ip -brief address show eth0; a1 hangup; until_it_says 'sbc_calls 0'";
     let mut shell = std::process::Command::new(env!("CARGO_BIN_EXE_lab"))
         .arg("shell")

@@ -28,6 +28,8 @@ use segment::{Found, Line, Reader};
 /// A new segment begins at this size.
 const SEGMENT: u64 = 16 << 20;
 const SYNC: Duration = Duration::from_millis(50);
+/// How long the one before may take to let go: a restart follows an end closely.
+const HANDOVER: Duration = Duration::from_secs(1);
 /// Lines that wait in memory for a disk that takes none, about a kilobyte each; what comes then is lost.
 const WAITING: usize = 100_000;
 /// How often an error that lasts is told again.
@@ -102,10 +104,16 @@ impl Journal {
         let fault = |source| JournalError::Disk { path: directory.to_owned(), source };
         fs::create_dir_all(directory).map_err(fault)?;
         let lock = File::create(directory.join("lock")).map_err(fault)?;
-        lock.try_lock().map_err(|error| match error {
-            fs::TryLockError::WouldBlock => JournalError::InUse(directory.to_owned()),
-            fs::TryLockError::Error(source) => fault(source),
-        })?;
+        let patience = Instant::now() + HANDOVER;
+        while let Err(error) = lock.try_lock() {
+            match error {
+                fs::TryLockError::Error(source) => return Err(fault(source)),
+                fs::TryLockError::WouldBlock if Instant::now() > patience => {
+                    return Err(JournalError::InUse(directory.to_owned()));
+                }
+                fs::TryLockError::WouldBlock => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
         let segments = segment::list(directory).map_err(fault)?;
         let ends = recovery::ends_of_open_calls(directory, &segments).map_err(fault)?;
         // Never a number that the mark has passed, even if somebody removed the segments by hand.
