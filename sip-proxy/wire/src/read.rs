@@ -165,10 +165,10 @@ fn read_start_line(line: &[u8]) -> Result<Start, Cause> {
     if uri_end - uri > MAX_URI {
         return Err(Cause::UriTooLong);
     }
-    // RFC 3261 §19.1.1: a Request-URI has no headers; what acts on them would let a stranger write ours.
-    match Uri::parse(&line[uri..uri_end]) {
-        Ok(uri) if uri.headers().is_empty() => {}
-        _ => return Err(Cause::Malformed(Malformed::RequestUri)),
+    // RFC 3261 §19.1.1: a Request-URI has no headers. Phones that are referred send them all the same (baresip puts the
+    // Replaces of a Refer-To there), so they are borne, and nothing acts on them.
+    if Uri::parse(&line[uri..uri_end]).is_err() {
+        return Err(Cause::Malformed(Malformed::RequestUri));
     }
     Ok(Start::Request { method: method as u32, uri: (uri as u32, uri_end as u32) })
 }

@@ -138,7 +138,9 @@ impl Call {
         let index = self.branches.len() as u16;
         let port = target.port.map(|port| format!(":{port}")).unwrap_or_default();
         let uri = match &self.purpose {
-            Purpose::Register { .. } => self.upstream.request.request_uri().unwrap_or_default().to_vec(),
+            Purpose::Register { .. } => {
+                without_headers(self.upstream.request.request_uri().unwrap_or_default())
+            }
             _ if user.is_empty() => format!("sip:{}{port}", target.host).into_bytes(),
             _ => format!("sip:{}@{}{port}", escape_user(user), target.host).into_bytes(),
         };
@@ -294,6 +296,13 @@ impl Call {
             Caller::Anonymous => "".into(),
         }
     }
+}
+
+/// A Request-URI without the headers that it should not have (RFC 3261 §19.1.1).
+fn without_headers(uri: &[u8]) -> Vec<u8> {
+    let headers = Uri::parse(uri).map_or(0, |uri| uri.headers().len());
+    let end = if headers == 0 { uri.len() } else { uri.len() - headers - 1 };
+    uri[..end].to_vec()
 }
 
 fn escape_user(user: &str) -> String {
