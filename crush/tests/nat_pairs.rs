@@ -103,6 +103,15 @@ fn two_percent_of_loss_only_delay_it() {
 }
 
 #[test]
+fn two_counting_nats_that_open_several_pairs_at_once_settle_for_one_in_spite_of_loss() {
+    // With these seeds a nominating check is lost while another pair turns valid.
+    for seed in [1_000_283, 1_000_339, 1_000_354, 1_000_361] {
+        let options = Options { loss: 0.02, ..Options::new(seed, COUNTING, COUNTING) };
+        assert_eq!(times(&options, 1, Duration::from_secs(5)).len(), 1, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_public_peer_whose_first_checks_are_lost_is_found_all_the_same() {
     let options = Options { loss: 0.2, ..Options::new(1, Place::Public, RANDOM) };
     assert_eq!(times(&options, 30, Duration::from_secs(60)).len(), 30);
@@ -126,91 +135,4 @@ fn where_udp_is_blocked_between_the_ends_nothing_is_lost_but_the_search() {
     world.run_until(Duration::from_secs(30));
     assert!(world.phones.iter().all(|phone| phone.gave_up_at().is_some()));
     assert!(world.relay.rtp > 2 * 50 * 29);
-}
-
-/// One line of `bench/nat-matrix.json`.
-fn row(options: &Options, runs: u64, within: Duration, names: (&str, &str)) -> String {
-    let (mut times, mut first_audio, mut blocked) = (Vec::new(), Vec::new(), 0);
-    let (mut probes, mut flows, mut sockets) = ([0; 2], [0; 2], [0; 2]);
-    for run in 0..runs {
-        let mut world = World::new(&Options { seed: options.seed + run, ..options.clone() });
-        let over = |world: &World| {
-            world.both_direct() || world.phones.iter().all(|phone| phone.gave_up_at().is_some())
-        };
-        world.run_while(within, |world| !over(world));
-        if world.both_direct() {
-            times.push(world.now().as_secs_f64());
-        }
-        for (side, phone) in world.phones.iter().enumerate() {
-            let effort = phone.agent.effort();
-            probes[side] += effort.probes;
-            flows[side] += effort.flows;
-            sockets[side] += u64::from(effort.sockets);
-            first_audio.extend(phone.first_audio.map(|at| at.as_secs_f64() * 1000.0));
-        }
-        for nat in world.nats.into_iter().flatten() {
-            blocked += world.network.nat(nat).counters().blocks;
-        }
-    }
-    let share = |sorted: &mut Vec<f64>, share: f64| {
-        sorted.sort_by(f64::total_cmp);
-        let place = (sorted.len() as f64 * share) as usize;
-        sorted
-            .get(place.min(sorted.len().saturating_sub(1)))
-            .map_or("null".to_owned(), |one| format!("{one:.3}"))
-    };
-    let mean = |sum: [u64; 2]| sum.map(|sum| sum as f64 / runs as f64);
-    let (a, b) = names;
-    format!(
-        "{{\"a\": \"{a}\", \"b\": \"{b}\", \"temper\": \"{}\", \"limiter\": {}, \"loss\": {}, \"runs\": {runs}, \
-         \"direct_share\": {:.4}, \"time_to_direct_s\": {{\"median\": {}, \"p95\": {}}}, \"first_audio_ms\": {}, \
-         \"probes\": {:?}, \"new_flows\": {:?}, \"sockets\": {:?}, \"blocked\": {blocked}}}",
-        options.config.temper,
-        options.limited,
-        options.loss,
-        times.len() as f64 / runs as f64,
-        share(&mut times, 0.5),
-        share(&mut times, 0.95),
-        share(&mut first_audio, 0.5),
-        mean(probes),
-        mean(flows),
-        mean(sockets),
-    )
-}
-
-/// All pairs, `NAT_MATRIX_RUNS` (default 1,000) each: plain, with 2 % loss, and at the stealth temper behind flood limiters.
-/// Writes the list to the file that `NAT_MATRIX_OUT` names.
-#[test]
-#[ignore = "minutes; run by hand or by a make target"]
-fn matrix() {
-    let runs = std::env::var("NAT_MATRIX_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(1000);
-    let places = [
-        ("public", Place::Public),
-        ("upnp", Place::Upnp),
-        ("full-cone", FULL),
-        ("restricted-cone", RESTRICTED),
-        ("cone", CONE),
-        ("symmetric-sequential", COUNTING),
-        ("symmetric-random", RANDOM),
-    ];
-    let mut rows = Vec::new();
-    let plain = |a, b| Options::new(1_000_000, a, b);
-    let stealth = Config { temper: Temper::Stealth, ..Config::default() };
-    let lan = ("same-lan", "same-lan");
-    rows.push(row(&plain(Place::SameLan, Place::SameLan), runs, Duration::from_secs(40), lan));
-    for (index, (name_a, a)) in places.iter().enumerate() {
-        for (name_b, b) in &places[index..] {
-            let names = (*name_a, *name_b);
-            let options = plain(*a, *b);
-            rows.push(row(&options, runs, Duration::from_secs(32), names));
-            let lossy = Options { loss: 0.02, ..options.clone() };
-            rows.push(row(&lossy, runs, Duration::from_secs(32), names));
-            let limited = Options { limited: true, config: stealth.clone(), ..options };
-            rows.push(row(&limited, runs, Duration::from_secs(182), names));
-            println!("{}", rows[rows.len() - 3..].join("\n"));
-        }
-    }
-    if let Ok(file) = std::env::var("NAT_MATRIX_OUT") {
-        std::fs::write(file, format!("[\n{}\n]\n", rows.join(",\n"))).unwrap();
-    }
 }

@@ -15,8 +15,8 @@ use crate::stun::{CHANGE_REQUEST, Class, Incoming, Method, Outgoing};
 const TRICKLE_WAIT: Duration = Duration::from_millis(100);
 /// Retransmissions of a measurement.
 const MEASURE_RTO: Duration = Duration::from_millis(200);
-/// Transmissions of it.
-const MEASURES: u32 = 4;
+/// Its longest interval is this power of two of the first.
+const MEASURE_DOUBLINGS: u32 = 3;
 /// The relay is silent for so long while spraying: a limiter has struck.
 const STRUCK: Duration = Duration::from_millis(500);
 
@@ -186,15 +186,12 @@ impl Agent {
         if now < measure.next {
             return;
         }
-        if measure.sent == MEASURES {
-            self.generation.measure = None;
-            return;
-        }
         if !self.generation.finder.pace.take(true, now) {
             measure.next = self.generation.finder.pace.ready(true);
             return;
         }
-        measure.next = now + MEASURE_RTO * (1 << measure.sent);
+        // Without it there is no other round: it is repeated as long as the spray may last.
+        measure.next = now + MEASURE_RTO * (1 << measure.sent.min(MEASURE_DOUBLINGS));
         measure.sent += 1;
         let (socket, transaction) = (measure.socket, measure.transaction);
         let bytes = Outgoing::new(Method::Binding, Class::Request, transaction).plain();
@@ -375,6 +372,7 @@ impl Agent {
                     break;
                 }
                 Finding::GaveUp(part) => {
+                    self.generation.measure = None;
                     for socket in std::mem::take(&mut self.generation.extra) {
                         self.outputs.push_back(Output::CloseSocket(socket));
                     }

@@ -188,6 +188,7 @@ impl Agent {
             self.request = Some(request);
             return;
         }
+        self.unanswered = 0;
         match (&request.purpose, message.class()) {
             (Purpose::Handoff(moves), Class::Success) => {
                 let switches = read_switches(message);
@@ -258,8 +259,10 @@ impl Agent {
                 Retry::Failed => {
                     let purpose = request.purpose.clone();
                     self.request = None;
-                    if !matches!(purpose, Purpose::Return) {
-                        self.handoff_failed(now);
+                    match purpose {
+                        Purpose::Return => {}
+                        Purpose::Compare(_) => self.handoff_failed(now),
+                        Purpose::Handoff(_) => self.handoff_unanswered(now),
                     }
                     return;
                 }

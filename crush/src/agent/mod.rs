@@ -71,6 +71,8 @@ pub struct Agent {
     hold_off: Duration,
     tests: Comparison,
     request: Option<Outstanding>,
+    /// Handoffs in a row that nobody answered.
+    unanswered: u8,
     wanted: VecDeque<Wanted>,
     relay_heard: Option<Duration>,
     outputs: VecDeque<Output>,
@@ -115,6 +117,7 @@ impl Agent {
             hold_off: switching::FIRST_HOLD_OFF,
             tests: Comparison::default(),
             request: None,
+            unanswered: 0,
             wanted: VecDeque::new(),
             relay_heard: None,
             outputs: VecDeque::new(),

@@ -31,6 +31,8 @@ const LEAST_PACKETS: u32 = 10;
 const LEAST_TIME: Duration = Duration::from_millis(180);
 /// Packets without which a comparison says nothing.
 const LEAST_EVIDENCE: f64 = 25.0;
+/// Handoffs in a row that nobody answers, after which the pair is given up.
+const MOST_UNANSWERED: u8 = 2;
 /// Loss that the direct path may have beyond the relay's.
 const MORE_LOSS: f64 = 0.05;
 
@@ -203,6 +205,16 @@ impl Agent {
         if !matches!(self.incoming, Incoming::Direct { .. }) {
             let not_before = now + self.hold_off;
             self.incoming = Incoming::Relay { not_before, copies_until: now };
+        }
+    }
+
+    /// Checks pass, and HANDOFF does not: the ends may have settled for different pairs, which only a new search mends.
+    pub(super) fn handoff_unanswered(&mut self, now: Duration) {
+        self.handoff_failed(now);
+        self.unanswered += 1;
+        if self.unanswered == MOST_UNANSWERED {
+            self.unanswered = 0;
+            self.restart(now);
         }
     }
 

@@ -322,10 +322,9 @@ impl Finder {
         if let Some((best, pending)) = self.list.best() {
             let since = *self.works_since.get_or_insert(now);
             let chosen = (best.socket, best.remote);
-            if self.controlling
-                && self.nominating.is_none_or(|nominating| nominating != chosen)
-                && (!pending || now >= since + NOMINATION_WAIT)
-            {
+            // One nomination stands until its check has failed (RFC 8445 §8.1.1): a spray may open several pairs at once, and the
+            // peer has settled for the first that was nominated.
+            if self.controlling && self.nominating.is_none() && (!pending || now >= since + NOMINATION_WAIT) {
                 self.nominating = Some(chosen);
                 self.list.trigger(chosen.0, chosen.1);
             }
