@@ -13,7 +13,7 @@ export SBC_LAB_OUT ?= $(CURDIR)/var/lab
 
 .PHONY: help
 help: ## list the targets
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: ## install what run and test need from Debian or Ubuntu (root), or say what is missing
@@ -64,6 +64,17 @@ bench: ## side by side with Kamailio and rtpengine; writes bench/results.json
 	@tests/lab/install.sh bench
 	@$(CARGO) build --release --workspace --bins --examples
 	@python3 bench/bench.py
+
+.PHONY: nat-matrix
+nat-matrix: ## which pairs of NATs get a direct path, 1,000 virtual runs each (RUNS); writes bench/nat-matrix.json and its picture
+	@NAT_MATRIX_RUNS=$${RUNS:-1000} NAT_MATRIX_OUT='$(CURDIR)/bench/nat-matrix.json' \
+		$(CARGO) test --quiet -p crush --test nat_matrix matrix -- --ignored
+	@python3 bench/nat_matrix.py bench/nat-matrix.json docs/nat-matrix.svg
+
+.PHONY: handoff-quality
+handoff-quality: ## what is heard at handoffs, returns and network switches, 1,000 virtual runs each (RUNS); writes bench/handoff.json
+	@HANDOFF_RUNS=$${RUNS:-1000} HANDOFF_OUT='$(CURDIR)/bench/handoff.json' \
+		$(CARGO) test --quiet -p crush --test handoff_quality full_count -- --ignored
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZ_SECONDS (60)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crush::agent::{Config, Event};
 use crush::stun::handoff::Mode;
 use nat_lab::{Impairment, Link};
-use support::{Heard, Options, Place, World, said, ulaw, unlaw};
+use support::{Heard, Options, Place, World, gaps, said, ulaw, unlaw};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -188,13 +188,14 @@ fn hard_handoffs_after_synchronising_lose_at_most_one_frame() {
     }
 }
 
-/// `HANDOFF_RUNS` (default 1,000) soft and hard runs each. Writes what `bench/handoff.json` holds to the file that
-/// `HANDOFF_OUT` names; the gaps of return and network switch are printed by the tests in `return.rs`.
+/// `HANDOFF_RUNS` (default 1,000) runs of each kind. Writes what `bench/handoff.json` holds to the file that `HANDOFF_OUT`
+/// names.
 #[test]
-#[ignore = "minutes; run by hand or by a make target"]
+#[ignore = "minutes: make handoff-quality"]
 fn full_count() {
     let runs = std::env::var("HANDOFF_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(1000);
     let (mut taken, mut lost, mut repeated, mut shift, mut hard_lost) = (0, 0, 0, 0.0f64, 0);
+    let (mut returns, mut switches) = (Vec::new(), Vec::new());
     for seed in 0..runs {
         let (direct, relay) = (20 + seed * 37 % 130, 20 + seed * 53 % 130);
         let (jitter, loss) = (seed * 7 % 41, f64::from((seed % 6) as u8) / 100.0);
@@ -212,13 +213,24 @@ fn full_count() {
             println!("hard, seed {seed}: relay {relay}, direct {direct}, jitter {jitter}: {hard:?}");
         }
         hard_lost = hard_lost.max(hard.lost_at_switch);
+        returns.extend(gaps::cut(30_000 + seed).1);
+        switches.extend(gaps::network_switch(40_000 + seed).1);
     }
+    let spread = |all: Vec<Duration>| {
+        let (median, p95) = gaps::spread(all);
+        format!("{{\"median\": {}, \"p95\": {}}}", median.as_millis(), p95.as_millis())
+    };
     let result = format!(
-        "{{\"runs\": {runs}, \"taken\": {taken}, \"soft_lost_samples\": {lost}, \"soft_repeated_samples\": {repeated}, \
-         \"soft_playout_shift_ms_max\": {shift}, \"hard_lost_frames_max\": {hard_lost}}}\n"
+        "{{\n  \"runs\": {runs},\n  \"taken\": {taken},\n  \"soft_lost_samples\": {lost},\n  \
+         \"soft_repeated_samples\": {repeated},\n  \"soft_playout_shift_ms_max\": {shift},\n  \
+         \"hard_lost_frames_max\": {hard_lost},\n  \"return_gap_ms\": {},\n  \
+         \"network_switch_gap_ms\": {}\n}}\n",
+        spread(returns),
+        spread(switches),
     );
     println!("{result}");
     if let Ok(file) = std::env::var("HANDOFF_OUT") {
         std::fs::write(file, result).unwrap();
     }
+    assert!(lost == 0 && repeated == 0 && shift <= 20.0 && hard_lost <= 1);
 }

@@ -1,5 +1,5 @@
 //! The way back to the relay, other networks, and policy (docs/crush.md §8 and §9).
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may")]
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod support;
 
@@ -10,25 +10,11 @@ use crush::description::Policy;
 use crush::media::Path;
 use crush::stun::handoff::Reason;
 use nat_lab::Kind;
+use support::gaps::{cut, direct, gap, network_switch, spread};
 use support::{Options, Place, Talk, World};
 
 const CONE: Place = Place::Behind(Kind::Cone);
 const MS: fn(u64) -> Duration = Duration::from_millis;
-
-fn direct(options: &Options) -> World {
-    let mut world = World::new(options);
-    assert!(world.run_while(Duration::from_secs(30), |world| !world.both_direct()), "seed {}", options.seed);
-    let until = world.now() + MS(3000);
-    world.run_until(until);
-    world
-}
-
-/// Longest time without a packet of a side on the wire, from a moment on.
-fn gap(world: &World, side: usize, from: Duration) -> Duration {
-    let arrivals = world.arrived.as_ref().unwrap().iter().filter(|one| one.1 == side).map(|one| one.0);
-    let times: Vec<Duration> = arrivals.filter(|at| *at + MS(200) >= from).collect();
-    times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(Duration::MAX)
-}
 
 fn returned(world: &World, side: usize, why: &[Reason]) -> bool {
     world.phones[side]
@@ -36,33 +22,18 @@ fn returned(world: &World, side: usize, why: &[Reason]) -> bool {
         .is_some()
 }
 
-fn median(mut gaps: Vec<Duration>) -> (Duration, Duration) {
-    gaps.sort_unstable();
-    (gaps[gaps.len() / 2], gaps[gaps.len() * 95 / 100])
-}
-
 #[test]
 fn a_path_cut_one_way_or_both_costs_at_most_300_ms_of_voice() {
     let mut gaps = Vec::new();
     for seed in 0..30 {
-        let mut world = direct(&Options::new(seed, CONE, CONE));
-        world.arrived = Some(Vec::new());
-        let (from, cut) = (world.now(), seed % 3);
-        if cut != 1 {
-            world.cut(0, 1);
-        }
-        if cut != 0 {
-            world.cut(1, 0);
-        }
-        world.run_until(from + MS(1500));
+        let (world, both) = cut(seed);
         for side in 0..2 {
             assert!(returned(&world, side, &[Reason::Missing]), "seed {seed}");
             assert_eq!(world.phones[side].agent.receiving_on(StreamId(0)), Path::Relay);
-            gaps.push(gap(&world, side, from));
         }
+        gaps.extend(both);
     }
-    let (median, p95) = median(gaps);
-    println!("return gap: median {median:?}, p95 {p95:?}");
+    let (median, p95) = spread(gaps);
     assert!(median <= MS(300) && p95 <= MS(300), "median {median:?}, p95 {p95:?}");
 }
 
@@ -121,29 +92,13 @@ fn after_a_return_the_path_is_tried_again_once_it_carries() {
 fn a_phone_on_another_network_is_heard_within_500_ms_and_goes_direct_again() {
     let mut gaps = Vec::new();
     for seed in 0..20 {
-        let mut world = direct(&Options::new(seed, CONE, CONE));
-        world.arrived = Some(Vec::new());
-        let from = world.now();
-        world.switch_network(0, Kind::Cone);
-        world.run_until(from + Duration::from_secs(8));
-        for side in 0..2 {
-            let back = world.arrived.as_ref().unwrap().iter().filter(|one| one.1 == side);
-            let times: Vec<Duration> = back.map(|one| one.0).filter(|at| *at < from + MS(2000)).collect();
-            let first = times.first().map_or(Duration::MAX, |at| *at - from);
-            gaps.push(
-                times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(Duration::MAX).max(first),
-            );
-            let agent = &world.phones[side].agent;
-            assert_eq!(
-                agent.receiving_on(StreamId(0)),
-                Path::Direct,
-                "seed {seed} {:?}",
-                world.phones[side].events
-            );
+        let (world, both) = network_switch(seed);
+        for phone in &world.phones {
+            assert_eq!(phone.agent.receiving_on(StreamId(0)), Path::Direct, "seed {seed} {:?}", phone.events);
         }
+        gaps.extend(both);
     }
-    let (median, p95) = median(gaps);
-    println!("network switch gap: median {median:?}, p95 {p95:?}");
+    let (median, p95) = spread(gaps);
     assert!(p95 <= MS(500), "median {median:?}, p95 {p95:?}");
 }
 

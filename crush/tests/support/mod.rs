@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub, missing_docs, reason = "each test program uses a part")]
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+pub mod gaps;
 mod phone;
 mod relay;
 mod world;

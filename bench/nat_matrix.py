@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Draws bench/nat-matrix.json: nat_matrix.py IN.json OUT.svg
+
+One table per condition (temper and limiter, loss): rows are callers, columns callees; a field is as green as its share of
+direct calls, and says the share and the time to direct (median, 95th percentile).
+"""
+
+import json
+import sys
+
+CELL_W, CELL_H, LEFT, TOP, GAP = 126, 46, 150, 74, 34
+NAMES = {
+    "same-lan": "same LAN",
+    "public": "public",
+    "upnp": "UPnP router",
+    "full-cone": "full cone",
+    "restricted-cone": "address-restricted",
+    "cone": "port-restricted",
+    "symmetric-sequential": "symmetric, counting",
+    "symmetric-random": "symmetric, random",
+}
+
+
+def colour(share):
+    """White to green; a pair that no method of bounded cost exists for stays grey."""
+    if share == 0:
+        return "#e3e3e3"
+    return f"rgb({int(250 - 130 * share)}, {int(250 - 45 * share)}, {int(250 - 120 * share)})"
+
+
+def seconds(value):
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def text(x, y, content, size=12, anchor="middle", weight="normal"):
+    return (
+        f'<text x="{x}" y="{y}" font-size="{size}" text-anchor="{anchor}" font-weight="{weight}">{content}</text>'
+    )
+
+
+def table(rows, title, top):
+    """Lines of SVG, and the height used."""
+    places = [name for name in NAMES if name != "same-lan"]
+    by_pair = {(row["a"], row["b"]): row for row in rows}
+    lan = by_pair[("same-lan", "same-lan")]
+    out = [text(8, top + 20, title, 15, "start", "bold")]
+    took = lan["time_to_direct_s"]
+    aside = f'both in one LAN: {lan["direct_share"]:.0%}, {seconds(took["median"])} s ({seconds(took["p95"])})'
+    out.append(text(8, top + 40, aside, 12, "start"))
+    for column, name in enumerate(places):
+        out.append(text(LEFT + column * CELL_W + CELL_W / 2, top + TOP - 8, NAMES[name], 11))
+    for line, a in enumerate(places):
+        y = top + TOP + line * CELL_H
+        out.append(text(LEFT - 8, y + CELL_H / 2 + 4, NAMES[a], 11, "end"))
+        for column, b in enumerate(places):
+            row, x = by_pair[(a, b)], LEFT + column * CELL_W
+            out.append(
+                f'<rect x="{x}" y="{y}" width="{CELL_W}" height="{CELL_H}" '
+                f'fill="{colour(row["direct_share"])}" stroke="#fff"/>'
+            )
+            share = f'{100 * row["direct_share"]:.4g} %'
+            out.append(text(x + CELL_W / 2, y + 19, share, 13, weight="bold"))
+            took = row["time_to_direct_s"]
+            if took["median"] is not None:
+                below = f'{seconds(took["median"])} s ({seconds(took["p95"])})'
+            else:
+                below = "stays on the relay"
+            out.append(text(x + CELL_W / 2, y + 36, below, 11))
+    return out, TOP + len(places) * CELL_H + GAP
+
+
+def main(source, target):
+    with open(source, encoding="utf-8") as file:
+        rows = json.load(file)
+    runs = rows[0]["runs"]
+    conditions = sorted({(row["limiter"], row["loss"]) for row in rows})
+    out, height = [], 44
+    for limited, loss in conditions:
+        chosen = [row for row in rows if (row["limiter"], row["loss"]) == (limited, loss)]
+        where = "flood limiter (30 new flows/s) in front of each, stealth temper" if limited else "fast temper"
+        title = f"{where}; {'no' if loss == 0 else f'{loss:.0%}'} loss"
+        lines, used = table(chosen, title, height)
+        out += lines
+        height += used
+    width = LEFT + (len(NAMES) - 1) * CELL_W + 8
+    heading = (
+        f"Share of calls direct both ways, seconds from answer to direct: median (95th percentile); "
+        f"{runs:,} virtual runs a field; rows call columns"
+    )
+    with open(target, "w", encoding="utf-8") as file:
+        file.write(
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            'font-family="Helvetica, Arial, sans-serif" fill="#222">\n'
+            '<rect width="100%" height="100%" fill="#fff"/>\n'
+        )
+        file.write("\n".join([text(8, 26, heading, 14, "start"), *out]) + "\n</svg>\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
