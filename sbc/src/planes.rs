@@ -43,7 +43,9 @@ impl Host for Outside {
                 self.journal.append(&event);
             }
             Output::Media(request) => {
-                self.relay.handle(request.session.0, request.number, action(request.action))
+                if let Some(action) = action(request.action) {
+                    self.relay.handle(request.session.0, request.number, action);
+                }
             }
             Output::Binding(change) => {
                 self.metrics.binding(&change);
@@ -93,9 +95,9 @@ pub fn input(event: media_relay::Event) -> (SessionId, Input) {
     }
 }
 
-/// A request of the engine, for the relay.
-pub fn action(action: MediaAction) -> relay::Action {
-    match action {
+/// A request of the engine, for the relay; `None` if it is none that the relay knows.
+pub fn action(action: MediaAction) -> Option<relay::Action> {
+    Some(match action {
         MediaAction::Offer { exchange, from, to, from_info, to_info, sdp } => relay::Action::Offer {
             exchange: exchange.0,
             from: endpoint(from),
@@ -104,7 +106,7 @@ pub fn action(action: MediaAction) -> relay::Action {
             to_party: party(&to_info),
             sdp,
         },
-        MediaAction::Answer { exchange, from, to, sdp } => {
+        MediaAction::Answer { exchange, from, to, from_info: _, sdp } => {
             relay::Action::Answer { exchange: exchange.0, from: endpoint(from), to: endpoint(to), sdp }
         }
         MediaAction::Select { endpoint: winner } => relay::Action::Select(endpoint(winner)),
@@ -113,9 +115,11 @@ pub fn action(action: MediaAction) -> relay::Action {
         }
         MediaAction::Drop { endpoint: gone } => relay::Action::Drop(endpoint(gone)),
         MediaAction::Cancel { exchange } => relay::Action::Cancel(exchange.0),
+        // The relay wishes for none yet.
+        MediaAction::Renegotiated { .. } => return None,
         MediaAction::Delete => relay::Action::Delete,
         MediaAction::Query => relay::Action::Query,
-    }
+    })
 }
 
 fn endpoint(endpoint: media::Endpoint) -> relay::Endpoint {

@@ -14,7 +14,7 @@ use crate::core::{Asker, Core, DialogPlace, Owner, TimerKey, dialog_key};
 use crate::event::{EndCause, Side};
 use crate::ids::Ids;
 use crate::io::{Command, DialogEnd, Flow, Input, Output, Replica};
-use crate::media::{MediaEvent, SessionId};
+use crate::media::SessionId;
 use crate::registrar::{Registrar, Registration};
 use crate::slot;
 use crate::slots::Slots;
@@ -101,11 +101,8 @@ impl Engine {
                 }
             }
             Input::MediaEvent(event) => {
-                let session = match event {
-                    MediaEvent::Inactive { session } | MediaEvent::Lost { session } => session,
-                };
-                if let Some(key) = self.sessions.get(&session).copied() {
-                    self.with_call(key, |call, core, _| call.on_media_event(&event, core));
+                if let Some(key) = self.sessions.get(&event.session()).copied() {
+                    self.with_call(key, |call, core, _| call.on_media_event(event, core));
                 }
             }
             Input::Replicate(Replica::Binding(change)) => self.registrar.replicate(change, &self.core),

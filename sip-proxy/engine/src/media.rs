@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -47,10 +48,19 @@ pub struct PartyInfo {
     pub realm: crate::io::RealmId,
     /// Where its signalling comes from: a hint for latching (RFC 7362).
     pub signalling: SocketAddr,
+    /// Its User-Agent, or Server in a response, cut to [`USER_AGENT_LIMIT`]; `None` until it has said one.
+    pub user_agent: Option<Arc<str>>,
+    /// The address that its Contact names, if that is a literal: behind a NAT its local one.
+    pub contact: Option<SocketAddr>,
+    /// It asked for privacy of any kind (RFC 3323): the other party must not learn its media address.
+    pub wants_privacy: bool,
 }
 
-/// What the engine asks of the media plane. Every request but `Select`, `Reject`, `Cancel` and `Drop` gets one
-/// [`MediaReply`].
+/// Octets of a User-Agent that are kept.
+pub const USER_AGENT_LIMIT: usize = 120;
+
+/// What the engine asks of the media plane. Every request but `Select`, `Reject`, `Cancel`, `Drop` and `Renegotiated`
+/// gets one [`MediaReply`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MediaRequest {
     /// Which session; the first offer creates it.
@@ -88,6 +98,8 @@ pub enum MediaAction {
         from: Endpoint,
         /// The offerer.
         to: Endpoint,
+        /// About `from`; what its offer's `to_info` could not know yet.
+        from_info: PartyInfo,
         /// The answer.
         sdp: Bytes,
     },
@@ -113,10 +125,37 @@ pub enum MediaAction {
         /// Which.
         endpoint: Endpoint,
     },
-    /// The call is over.
+    /// What became of one leg of a [`MediaEvent::Renegotiate`]. No reply, but to [`Renegotiated::Offered`].
+    Renegotiated {
+        /// That of the wish.
+        wish: u32,
+        /// Which leg.
+        endpoint: Endpoint,
+        /// What became of it.
+        outcome: Renegotiated,
+    },
+    /// The call is over. Renegotiations that were under way are not told apart.
     Delete,
     /// Statistics so far.
     Query,
+}
+
+/// What became of a wish to renegotiate, on one leg. Whatever it is, the call goes on, unless the phone says that it
+/// knows of none (481).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Renegotiated {
+    /// The phone took the offer; this is its answer, and it has its ACK.
+    Accepted(Bytes),
+    /// The phone was asked for an offer, and this is it. The one case with a [`MediaReply`]: a description, which
+    /// becomes the answer in the ACK. Without one in time, the phone is told what it was told last.
+    Offered(Bytes),
+    /// The phone refused with this status: what was agreed before stands. 408 if it did not answer at all (after 64·T1:
+    /// until then it may still have heard us) or only provisionally (after the deadline); a 2xx if the answer was
+    /// missing in it; 491 if an offer of the phone crosses ours, which then follows.
+    Refused(u16),
+    /// Nothing was sent on this leg: an offer of somebody else is open in it, it is not confirmed yet, or it was
+    /// asked too often lately. May be wished for again.
+    Superseded,
 }
 
 /// The media plane's reply.
@@ -235,6 +274,29 @@ pub enum MediaEvent {
         /// Which.
         session: SessionId,
     },
+    /// It wants its legs to agree on something else: re-INVITEs of ours, all at once. Answered per leg by
+    /// [`MediaAction::Renegotiated`]; if one of the legs is not free, none is asked and all are superseded.
+    Renegotiate {
+        /// In which session.
+        session: SessionId,
+        /// Names the wish in the answers.
+        wish: u32,
+        /// Whom to ask, and what to offer it, as it goes out (media owns o= and its version); `None` asks for an offer.
+        legs: Vec<(Endpoint, Option<Bytes>)>,
+        /// A phone that has answered provisionally gets a CANCEL after so long.
+        deadline: Duration,
+    },
+}
+
+impl MediaEvent {
+    /// The session that it is about.
+    pub fn session(&self) -> SessionId {
+        match self {
+            MediaEvent::Inactive { session }
+            | MediaEvent::Lost { session }
+            | MediaEvent::Renegotiate { session, .. } => *session,
+        }
+    }
 }
 
 /// What came from one party in one stream, for the call record.

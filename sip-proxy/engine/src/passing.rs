@@ -234,6 +234,8 @@ pub(crate) struct Privacy {
     id: bool,
     /// History-Info.
     history: bool,
+    /// What shows where its media comes from. The relay stands for that, and stays.
+    session: bool,
 }
 
 impl Privacy {
@@ -248,7 +250,18 @@ impl Privacy {
         if has("none") {
             return Self::default();
         }
-        Self { user: has("user"), header: has("header"), id: has("id"), history: has("history") }
+        Self {
+            user: has("user"),
+            header: has("header"),
+            id: has("id"),
+            history: has("history"),
+            session: has("session"),
+        }
+    }
+
+    /// Whether anything was asked for.
+    pub(crate) fn is_any(self) -> bool {
+        self.user || self.header || self.id || self.history || self.session
     }
 
     /// Headers that tell of the user, beyond From (RFC 3323 §4.1.1).

@@ -104,14 +104,14 @@ impl Call {
             return;
         }
         branch.state = State::Preparing;
-        let (party, realm) = (branch.party, branch.realm);
+        let (party, realm, uri) = (branch.party, branch.realm, branch.uri.clone());
         let sdp = self.upstream.request.body_bytes().slice(description.unwrap_or_default());
         let action = MediaAction::Offer {
             exchange: ExchangeId(1),
             from: Endpoint { party: 0, branch: 0 },
             to: Endpoint { party, branch: 0 },
-            from_info: self.party_info(self.upstream.realm, self.upstream.flow),
-            to_info: self.party_info(realm, flow),
+            from_info: self.caller_info(),
+            to_info: self.target_info(realm, flow, &uri),
             sdp,
         };
         self.ask_media(action, Wait::Branch(index), core);
@@ -394,13 +394,9 @@ impl Call {
     fn answer_initial(&mut self, id: u32, response: Message, sdp: Bytes, is_reliable: bool, core: &mut Core) {
         let Some(pair) = self.pair_mut(id) else { return };
         pair.negotiated |= is_reliable;
-        let action = MediaAction::Answer {
-            exchange: ExchangeId(1),
-            from: pair.endpoint(TARGET),
-            to: pair.endpoint(CALLER),
-            sdp,
-        };
-        self.ask_media(action, Wait::Response(id, Box::new(response)), core);
+        if let Some(action) = self.answer_action(id, ExchangeId(1), TARGET, sdp) {
+            self.ask_media(action, Wait::Response(id, Box::new(response)), core);
+        }
     }
 
     /// The INVITE held no offer: the target's first reliable response does.

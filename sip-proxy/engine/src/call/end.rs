@@ -11,7 +11,7 @@ use super::pair::{CALLER, TARGET, side_of};
 use super::{Call, CallTimer, Ended};
 use crate::core::{Core, TimerKey, dialog_key};
 use crate::event::{CallEnded, CallEventKind, CallStarted, EndCause, Side};
-use crate::media::{MediaAction, StreamStatistics};
+use crate::media::{MediaAction, MediaEvent, StreamStatistics};
 use crate::transaction::{self, ServerId};
 
 impl Call {
@@ -252,13 +252,15 @@ impl Call {
         }
     }
 
-    /// The media plane noticed something.
-    pub(crate) fn on_media_event(&mut self, event: &crate::media::MediaEvent, core: &mut Core) {
-        let cause = match event {
-            crate::media::MediaEvent::Inactive { .. } => EndCause::MediaTimeout,
-            crate::media::MediaEvent::Lost { .. } => EndCause::Internal,
-        };
-        self.hang_up(cause, Side::Sbc, core);
+    /// The media plane noticed something, or wants something.
+    pub(crate) fn on_media_event(&mut self, event: MediaEvent, core: &mut Core) {
+        match event {
+            MediaEvent::Inactive { .. } => self.hang_up(EndCause::MediaTimeout, Side::Sbc, core),
+            MediaEvent::Lost { .. } => self.hang_up(EndCause::Internal, Side::Sbc, core),
+            MediaEvent::Renegotiate { wish, legs, deadline, .. } => {
+                self.renegotiate(wish, legs, deadline, core)
+            }
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use sip_wire::{Address, Message, Method, Name, Uri, multipart};
 use super::branch::with_body;
 use super::media::Wait;
 use super::pair::{CALLER, Exchange, flow_of};
+use super::renegotiate::Wish;
 use super::{Call, CallTimer, is_target_refresh};
 use crate::core::{Core, Owner, dialog_key};
 use crate::event::{EndCause, Side};
@@ -21,22 +22,68 @@ pub(super) struct Forward {
     pub(super) id: u32,
     pub(super) pair: u32,
     /// The end it came from.
-    from: usize,
-    /// `None` for a refresh of ours.
-    pub(super) server: Option<ServerId>,
+    pub(super) from: usize,
+    pub(super) origin: Origin,
     pub(super) request: Message,
-    client: Option<ClientId>,
+    pub(super) client: Option<ClientId>,
     /// What it became: an UPDATE may have to be an INVITE.
-    sent_invite: bool,
+    pub(super) sent_invite: bool,
     /// The offer in it, or asked for by it.
     exchange: Option<Exchange>,
     /// The description for the other end.
-    description: Option<Bytes>,
+    pub(super) description: Option<Bytes>,
     summary: crate::media::Summary,
     attempts: u8,
 }
 
+/// Whose request it is.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// The end's that it came from.
+    End(ServerId),
+    /// Ours: it keeps a session alive (RFC 4028).
+    Refresh,
+    /// Ours: the media plane wished for it.
+    Media(Wish),
+}
+
 impl Forward {
+    /// A request of ours to the end `to`: it takes the way of any forward, and its request holds nothing but the method.
+    /// It is not tried again.
+    pub(super) fn of_ours(
+        id: u32,
+        pair: u32,
+        to: usize,
+        method: &str,
+        origin: Origin,
+        description: Option<Bytes>,
+    ) -> Option<Self> {
+        let request = Message::parse(format!("{method} sip:ours.invalid SIP/2.0\r\n\r\n").into()).ok()?;
+        Some(Self {
+            id,
+            pair,
+            from: 1 - to,
+            origin,
+            sent_invite: request.method() == Some(Method::INVITE),
+            request,
+            client: None,
+            exchange: None,
+            description,
+            summary: Default::default(),
+            attempts: ATTEMPTS,
+        })
+    }
+
+    /// The transaction of who asked for it; `None` if that was ourselves.
+    pub(super) fn server(&self) -> Option<ServerId> {
+        if let Origin::End(server) = self.origin { Some(server) } else { None }
+    }
+
+    /// Whether it describes the session, or asks for that.
+    pub(super) fn offers(&self) -> bool {
+        self.exchange.is_some() || self.sent_invite
+    }
+
     /// Its INVITE, if it is one and on its way.
     pub(super) fn client(&self) -> Option<ClientId> {
         self.client.filter(|_| self.sent_invite)
@@ -101,7 +148,7 @@ impl Call {
                 return;
             }
         }
-        self.forward(id, side, Some(server), request, core);
+        self.forward(id, side, server, request, core);
     }
 
     /// Only who has the 2xx to its INVITE can send another INVITE in the dialog: the ACK was lost, the call must not die
@@ -124,16 +171,17 @@ impl Call {
         request: &Message,
         core: &mut Core,
     ) -> bool {
-        let offers = |forward: &Forward| forward.exchange.is_some() || forward.sent_invite;
         let has_offer = multipart::session_description(request).is_some();
         let is_invite = request.method() == Some(Method::INVITE);
         if !is_invite && !has_offer {
             return true;
         }
-        let own =
-            self.forwards.iter().any(|forward| forward.pair == id && forward.from == side && offers(forward));
-        let others =
-            self.forwards.iter().any(|forward| forward.pair == id && forward.from != side && offers(forward));
+        let open = || self.forwards.iter().filter(|forward| forward.pair == id && forward.offers());
+        let own = open().any(|forward| forward.from == side && forward.server().is_some());
+        // Of the other end, or of ours, to whichever end.
+        let others = open().any(|forward| forward.from != side || forward.server().is_none());
+        // Something that this very end has not answered.
+        let is_glare = open().any(|forward| forward.from != side);
         let Some(pair) = self.pair(id) else { return false };
         let is_pending = pair.exchange.map(|exchange| exchange.offerer);
         let early = is_invite && !self.answered;
@@ -146,7 +194,8 @@ impl Call {
             return true;
         }
         let is_phone = core.realm(pair.ends[side].realm).is_some_and(|realm| !realm.is_trunk_side);
-        if is_phone && is_invite && others && pair.crossing.is_none() {
+        // Two of us must not wait for each other: only where nothing of ours is open in the trunk's own leg may it wait.
+        if (is_phone || !is_glare) && others && pair.crossing.is_none() {
             let timer = self.schedule(core.config.timers.glare, CallTimer::Glare(id), core);
             let request = request.clone();
             if let Some(pair) = self.pair_mut(id) {
@@ -172,30 +221,14 @@ impl Call {
         let Some(pair) = self.pair(id) else { return };
         let (has_update, description) = (pair.ends[side].has_update, pair.ends[side].description.clone());
         let method = if has_update { "UPDATE" } else { "INVITE" };
-        // The refresh takes the way of any forward; its request holds nothing but the method.
-        let Ok(request) = Message::parse(format!("{method} sip:refresh.invalid SIP/2.0\r\n\r\n").into())
-        else {
-            return;
-        };
+        let description = description.filter(|_| !has_update);
         let forward = self.next_forward;
         self.next_forward += 1;
-        self.forwards.push(Forward {
-            id: forward,
-            pair: id,
-            from: 1 - side,
-            server: None,
-            request,
-            client: None,
-            sent_invite: !has_update,
-            exchange: None,
-            description: description.filter(|_| !has_update),
-            summary: Default::default(),
-            attempts: ATTEMPTS,
-        });
+        self.forwards.extend(Forward::of_ours(forward, id, side, method, Origin::Refresh, description));
         self.send_forward(forward, core);
     }
 
-    fn forward(&mut self, id: u32, from: usize, server: Option<ServerId>, request: Message, core: &mut Core) {
+    fn forward(&mut self, id: u32, from: usize, server: ServerId, request: Message, core: &mut Core) {
         let method_is = |method| request.method() == Some(method);
         let description =
             multipart::session_description(&request).map(|range| request.body_bytes().slice(range));
@@ -207,7 +240,7 @@ impl Call {
             id: self.next_forward,
             pair: id,
             from,
-            server,
+            origin: Origin::End(server),
             client: None,
             sent_invite: method_is(Method::INVITE)
                 || (method_is(Method::UPDATE) && !to_has_update && is_confirmed),
@@ -228,9 +261,7 @@ impl Call {
         if method_is(Method::PRACK) {
             let known = self.acknowledged_provisional(id, &request, core);
             if !known {
-                if let Some(server) = server {
-                    core.reject(server, &request, 481, |response| response);
-                }
+                core.reject(server, &request, 481, |response| response);
                 return;
             }
         }
@@ -239,15 +270,12 @@ impl Call {
         match (description, pending) {
             (Some(sdp), Some(exchange)) if method_is(Method::PRACK) && exchange.offerer != from => {
                 // The answer to an offer in a reliable response.
-                let Some(pair) = self.pair_mut(id) else { return };
-                pair.exchange = None;
-                let action = MediaAction::Answer {
-                    exchange: exchange.id,
-                    from: pair.endpoint(from),
-                    to: pair.endpoint(1 - from),
-                    sdp,
-                };
-                self.ask_media(action, Wait::Forward(number), core);
+                if let Some(pair) = self.pair_mut(id) {
+                    pair.exchange = None;
+                }
+                if let Some(action) = self.answer_action(id, exchange.id, from, sdp) {
+                    self.ask_media(action, Wait::Forward(number), core);
+                }
             }
             (Some(sdp), _) if is_offering => {
                 let exchange = self.new_exchange();
@@ -291,7 +319,7 @@ impl Call {
             }
             Err(refusal) => {
                 let forward = self.forwards.remove(position);
-                if let Some(server) = forward.server {
+                if let Some(server) = forward.server() {
                     core.reject(server, &forward.request, refusal.status(), |response| response);
                 }
                 self.after_forward(forward.pair, core);
@@ -299,7 +327,7 @@ impl Call {
         }
     }
 
-    fn send_forward(&mut self, number: u32, core: &mut Core) {
+    pub(super) fn send_forward(&mut self, number: u32, core: &mut Core) {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
         let Some(request) = self.build_forward(position, core) else { return };
         let forward = &self.forwards[position];
@@ -327,9 +355,6 @@ impl Call {
         let mut out = core.dialog_request(&mut end.dialog, method)?;
         if forward.sent_invite {
             end.invite_cseq = end.dialog.local_cseq;
-        }
-        if let Some(sdp) = &sdp {
-            end.description = Some(sdp.clone());
         }
         if is_target_refresh(method) {
             out = out.header(Name::Contact, &core.contact(listener));
@@ -403,9 +428,11 @@ impl Call {
             self.on_forward_failure(number, status, Some(response), core);
             return;
         }
+        let taken = self.forwards[position].description.clone();
         let Some(pair) = self.pair_mut(id) else { return };
         let end = &mut pair.ends[to];
         end.learn(&response);
+        end.description = taken.or_else(|| end.description.take());
         if response.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE) {
             end.open_invite = Some(client);
         }
@@ -425,25 +452,27 @@ impl Call {
         let forward = &self.forwards[position];
         let description =
             multipart::session_description(&response).map(|range| response.body_bytes().slice(range));
-        if forward.server.is_none() {
-            // Our own refresh; the description has not changed, so its answer has not either.
-            if forward.sent_invite {
-                self.acknowledge(id, to, None, core);
+        match &forward.origin {
+            Origin::End(_) => {}
+            Origin::Refresh => {
+                // The description has not changed, so its answer has not either.
+                if forward.sent_invite {
+                    self.acknowledge(id, to, None, core);
+                }
+                self.forwards.remove(position);
+                self.after_forward(id, core);
+                return;
             }
-            self.forwards.remove(position);
-            self.after_forward(id, core);
-            return;
+            Origin::Media(_) => {
+                self.on_renegotiation_success(number, status, description, core);
+                return;
+            }
         }
         match (description, forward.exchange) {
             (Some(sdp), Some(exchange)) => {
-                let Some(pair) = self.pair(id) else { return };
-                let action = MediaAction::Answer {
-                    exchange: exchange.id,
-                    from: pair.endpoint(to),
-                    to: pair.endpoint(1 - to),
-                    sdp,
-                };
-                self.ask_media(action, Wait::ForwardResponse(number, Box::new(response)), core);
+                if let Some(action) = self.answer_action(id, exchange.id, to, sdp) {
+                    self.ask_media(action, Wait::ForwardResponse(number, Box::new(response)), core);
+                }
             }
             (Some(sdp), None) if forward.sent_invite => {
                 let exchange = self.new_exchange();
@@ -513,7 +542,7 @@ impl Call {
             self.acknowledge(id, to, None, core);
         }
         if let (Some(server), Some(answer)) =
-            (forward.server, self.build_forward_response(&forward, response, sdp, core))
+            (forward.server(), self.build_forward_response(&forward, response, sdp, core))
         {
             let status = response.status().unwrap_or(200);
             core.respond(server, status, answer.clone());
@@ -588,6 +617,10 @@ impl Call {
     ) {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
         let forward = &self.forwards[position];
+        if let Origin::Media(_) = forward.origin {
+            self.on_renegotiation_failure(number, status, core);
+            return;
+        }
         let (id, from) = (forward.pair, forward.from);
         let is_session_request = forward.sent_invite || forward.request.method() == Some(Method::UPDATE);
         let is_gone = matches!(status, 408 | 481) && is_session_request && self.answered;
@@ -614,7 +647,7 @@ impl Call {
         if let Some(exchange) = forward.exchange {
             self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
         }
-        if let Some(server) = forward.server {
+        if let Some(server) = forward.server() {
             // 408 and 481 would make a phone end its call (RFC 5057); a BYE says it properly.
             let shown = match status {
                 408 | 481 if is_session_request => 500,
@@ -664,12 +697,8 @@ impl Call {
     }
 
     /// What waited for the end of a forward goes on.
-    fn after_forward(&mut self, id: u32, core: &mut Core) {
-        if !self
-            .forwards
-            .iter()
-            .any(|forward| forward.pair == id && (forward.exchange.is_some() || forward.sent_invite))
-        {
+    pub(super) fn after_forward(&mut self, id: u32, core: &mut Core) {
+        if !self.forwards.iter().any(|forward| forward.pair == id && forward.offers()) {
             self.take_crossing(id, core);
         }
     }
@@ -678,7 +707,7 @@ impl Call {
         if let Some((side, server, request, timer)) = self.pair_mut(id).and_then(|pair| pair.crossing.take())
         {
             core.timers.cancel(timer);
-            self.forward(id, side, Some(server), request, core);
+            self.forward(id, side, server, request, core);
         }
     }
 
@@ -693,7 +722,7 @@ impl Call {
             core.reject(server, &request, 487, |response| response);
             return;
         }
-        let Some(forward) = self.forwards.iter().find(|forward| forward.server == Some(server)) else {
+        let Some(forward) = self.forwards.iter().find(|forward| forward.server() == Some(server)) else {
             return;
         };
         match forward.client {

@@ -1,16 +1,22 @@
 //! Asking the media plane, and going on when it has answered.
 
-use bytes::Bytes;
-use sip_wire::Message;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::pair::{Exchange, TARGET};
+use bytes::Bytes;
+use sip_wire::{Message, Name, Uri};
+
+use super::pair::{End, Exchange, TARGET};
 use super::{Call, CallTimer};
 use crate::core::Core;
 use crate::event::{CallChange, CallEventKind, EndCause, Side};
 use crate::io::{Flow, RealmId};
 use crate::media::{
     Described, ExchangeId, MediaAction, MediaOutcome, MediaReply, MediaRequest, PartyInfo, Refusal,
+    USER_AGENT_LIMIT,
 };
+use crate::passing::Privacy;
 use crate::registrar::Registrar;
 
 /// What a reply is waited for.
@@ -26,6 +32,8 @@ pub(super) enum Wait {
     ForwardResponse(u32, Box<Message>),
     /// The answer in an ACK: of which pair, and which end sent it.
     Ack(u32, usize),
+    /// The answer for the ACK of a re-INVITE of ours that asked for an offer.
+    Offered(u32),
     /// The last count.
     Delete,
 }
@@ -37,14 +45,44 @@ impl Wait {
 }
 
 impl Call {
-    pub(super) fn party_info(&self, realm: RealmId, flow: Flow) -> PartyInfo {
-        PartyInfo { realm, signalling: flow.remote }
+    /// What the caller's INVITE says of it.
+    pub(super) fn caller_info(&self) -> PartyInfo {
+        let request = &self.upstream.request;
+        let contact = request.contacts().next().and_then(Result::ok);
+        PartyInfo {
+            realm: self.upstream.realm,
+            signalling: self.upstream.flow.remote,
+            user_agent: user_agent_of(request),
+            contact: contact.and_then(|contact| literal_of(contact.uri.as_bytes())),
+            wants_privacy: Privacy::of(request).is_any(),
+        }
+    }
+
+    /// What is known of a target before it has answered.
+    pub(super) fn target_info(&self, realm: RealmId, flow: Flow, uri: &[u8]) -> PartyInfo {
+        PartyInfo {
+            realm,
+            signalling: flow.remote,
+            user_agent: None,
+            contact: literal_of(uri),
+            wants_privacy: false,
+        }
     }
 
     /// Asks for something that a reply comes to.
     pub(super) fn ask_media(&mut self, action: MediaAction, wait: Wait, core: &mut Core) {
+        self.ask_media_within(core.config.timers.media, action, wait, core);
+    }
+
+    pub(super) fn ask_media_within(
+        &mut self,
+        limit: Duration,
+        action: MediaAction,
+        wait: Wait,
+        core: &mut Core,
+    ) {
         let number = self.tell_media(action, core);
-        let timer = self.schedule(core.config.timers.media, CallTimer::Media(number), core);
+        let timer = self.schedule(limit, CallTimer::Media(number), core);
         self.waiting.push((number, wait, timer));
     }
 
@@ -71,8 +109,26 @@ impl Call {
             exchange,
             from: pair.endpoint(from),
             to: pair.endpoint(to),
-            from_info: self.party_info(pair.ends[from].realm, pair.flow(from)),
-            to_info: self.party_info(pair.ends[to].realm, pair.flow(to)),
+            from_info: pair.ends[from].info(),
+            to_info: pair.ends[to].info(),
+            sdp,
+        })
+    }
+
+    /// The answer of one end of a pair to the other's offer.
+    pub(super) fn answer_action(
+        &self,
+        id: u32,
+        exchange: ExchangeId,
+        from: usize,
+        sdp: Bytes,
+    ) -> Option<MediaAction> {
+        let pair = self.pair(id)?;
+        Some(MediaAction::Answer {
+            exchange,
+            from: pair.endpoint(from),
+            to: pair.endpoint(1 - from),
+            from_info: pair.ends[from].info(),
             sdp,
         })
     }
@@ -133,6 +189,9 @@ impl Call {
                     self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
                 }
             },
+            Wait::Offered(forward) => {
+                self.on_renegotiation_answer(forward, result.ok().map(|described| described.sdp), core)
+            }
             Wait::Delete => {}
         }
     }
@@ -182,14 +241,9 @@ impl Call {
         sdp: Bytes,
         core: &mut Core,
     ) {
-        let Some(pair) = self.pair(id) else { return };
-        let action = MediaAction::Answer {
-            exchange: exchange.id,
-            from: pair.endpoint(side),
-            to: pair.endpoint(1 - side),
-            sdp,
-        };
-        self.ask_media(action, Wait::Ack(id, side), core);
+        if let Some(action) = self.answer_action(id, exchange.id, side, sdp) {
+            self.ask_media(action, Wait::Ack(id, side), core);
+        }
     }
 
     /// Notes what a new agreement changed, for the record.
@@ -213,4 +267,32 @@ impl Call {
         };
         self.record(CallEventKind::Changed(change), core);
     }
+}
+
+impl End {
+    /// What the media plane must know of it.
+    pub(super) fn info(&self) -> PartyInfo {
+        PartyInfo {
+            realm: self.realm,
+            signalling: self.dialog.flow.remote,
+            user_agent: self.user_agent.clone(),
+            contact: literal_of(&self.dialog.target),
+            wants_privacy: self.wants_privacy,
+        }
+    }
+}
+
+/// What the author of a message says it is.
+pub(super) fn user_agent_of(message: &Message) -> Option<Arc<str>> {
+    let name = if message.status().is_some() { Name::Server } else { Name::UserAgent };
+    // Responses say Server (RFC 3261 §20.35), those of some phones User-Agent.
+    let value = message.value(name).or_else(|| message.value(Name::UserAgent))?;
+    Some(String::from_utf8_lossy(&value[..value.len().min(USER_AGENT_LIMIT)]).into())
+}
+
+/// The address that a URI names, if it is a literal.
+fn literal_of(uri: &[u8]) -> Option<SocketAddr> {
+    let uri = Uri::parse(uri).ok()?;
+    let port = uri.port().unwrap_or(if uri.scheme() == sip_wire::Scheme::Sips { 5061 } else { 5060 });
+    Some(SocketAddr::new(uri.host().address()?, port))
 }

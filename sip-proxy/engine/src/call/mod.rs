@@ -14,6 +14,7 @@ mod hunt;
 mod media;
 mod pair;
 mod refresh;
+mod renegotiate;
 
 pub(crate) use forward::read_replaces;
 
@@ -66,6 +67,8 @@ pub enum CallTimer {
     Glare(u32),
     /// A re-INVITE that met 491 is tried again.
     Retry(u32),
+    /// A re-INVITE that the media plane wished for has taken long enough.
+    Renegotiation(u32),
     /// A subscription without an end.
     Expiry,
 }
@@ -237,6 +240,7 @@ impl Call {
             CallTimer::Session(pair, side) => self.on_session_timer(pair, usize::from(side), core),
             CallTimer::Glare(pair) => self.on_glare_timeout(pair, core),
             CallTimer::Retry(forward) => self.on_retry(forward, core),
+            CallTimer::Renegotiation(forward) => self.on_renegotiation_timeout(forward, core),
             CallTimer::Expiry => self.finish(EndCause::SessionExpired, Side::Sbc, 200, Vec::new(), core),
         }
     }

@@ -1,14 +1,19 @@
 //! Two dialogs that belong together: one with the caller, one with a target.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sip_wire::{Message, Method, Name};
 
 use super::Call;
-use super::forward::Forward;
+use super::forward::{Forward, Origin};
+use super::media::user_agent_of;
+use super::renegotiate::Allowance;
 use crate::core::{Core, DialogPlace, dialog_key};
 use crate::dialog::Dialog;
 use crate::io::{Flow, RealmId};
 use crate::media::{Endpoint, ExchangeId, Summary};
+use crate::passing::Privacy;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
 use crate::transaction::{ClientId, ServerId};
@@ -28,7 +33,7 @@ pub(super) struct End {
     pub(super) has_update: bool,
     /// It said `Supported: timer`.
     pub(super) has_timer: bool,
-    /// The description it was sent last.
+    /// The description of ours that it accepted last, or that answered its own.
     pub(super) description: Option<Bytes>,
     /// The description it gave last, in brief.
     pub(super) summary: Summary,
@@ -41,6 +46,12 @@ pub(super) struct End {
     /// CSeq of the INVITE we sent it last: what its ACK must bear.
     pub(super) invite_cseq: u32,
     pub(super) session: SessionTimerState,
+    /// What it says it is (User-Agent, Server).
+    pub(super) user_agent: Option<Arc<str>>,
+    /// It asked for privacy.
+    pub(super) wants_privacy: bool,
+    /// How often the media plane may still ask it.
+    pub(super) allowance: Allowance,
 }
 
 /// RFC 4028, for one end.
@@ -136,6 +147,9 @@ impl End {
             is_acknowledged: false,
             invite_cseq: 0,
             session: SessionTimerState::default(),
+            user_agent: None,
+            wants_privacy: false,
+            allowance: Allowance::default(),
         }
     }
 
@@ -147,6 +161,8 @@ impl End {
         if message.count(Name::Supported) > 0 {
             self.has_timer = message.has_token(Name::Supported, "timer");
         }
+        self.user_agent = user_agent_of(message).or_else(|| self.user_agent.take());
+        self.wants_privacy |= Privacy::of(message).is_any();
     }
 }
 
@@ -204,7 +220,7 @@ impl Call {
         for (side, end) in ends.iter().enumerate() {
             let dialog = &end.dialog;
             let peer = (self.purpose == super::Purpose::Session)
-                .then(|| std::sync::Arc::new(super::forward::peer_of(&ends[1 - side])));
+                .then(|| Arc::new(super::forward::peer_of(&ends[1 - side])));
             core.dialogs.insert(
                 dialog_key(&dialog.call_id, &dialog.local_tag, &dialog.remote_tag),
                 DialogPlace { call: self.key, pair: id, side, peer },
@@ -269,7 +285,10 @@ impl Call {
             if let Some(client) = forward.client() {
                 core.cancel(client, None);
             }
-            if let Some(server) = forward.server {
+            if let Origin::Media(wish) = &forward.origin {
+                core.timers.cancel(wish.timer);
+            }
+            if let Some(server) = forward.server() {
                 // RFC 3261 §15.1.2: what is pending when the dialog ends gets 487.
                 core.reject(server, &forward.request, 487, |response| response);
             }

@@ -13,7 +13,9 @@ use sip_engine::config::{
 use sip_engine::digest::{Algorithm, Ha1};
 use sip_engine::event::{CallEvent, CallEventKind, EndCause};
 use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
-use sip_engine::media::{Described, MediaAction, MediaOutcome, MediaReply, Summary};
+use sip_engine::media::{
+    Described, MediaAction, MediaOutcome, MediaReply, MediaRequest, Renegotiated, Summary,
+};
 use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkCredentials, TrunkTarget};
 use sip_engine::time::Now;
 use sip_engine::ua::{Abilities, Account, CallNumber, Event, Invite, UserAgent};
@@ -126,6 +128,13 @@ pub(crate) fn trunk(name: &str, host: &str, ping: Option<Duration>) -> Arc<Trunk
     })
 }
 
+/// How a phone takes an offer in mid-call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Temper {
+    Refuses(u16),
+    Dawdles,
+}
+
 pub(crate) struct Line {
     pub(crate) now: Duration,
     pub(crate) engine: Engine,
@@ -136,6 +145,14 @@ pub(crate) struct Line {
     pub(crate) records: Vec<CallEvent>,
     /// What the engine sent where.
     pub(crate) sent: Vec<(SocketAddr, Message)>,
+    /// Addresses that nothing reaches, but that are heard.
+    pub(crate) deaf: Vec<SocketAddr>,
+    /// How a phone takes a change of its session; one that is not here takes it.
+    pub(crate) temper: BTreeMap<SocketAddr, Temper>,
+    /// What media was asked and told, in order.
+    pub(crate) media: Vec<MediaRequest>,
+    /// What media makes of an offer that it has asked a phone for.
+    pub(crate) answer: Option<Bytes>,
     under_way: VecDeque<(SocketAddr, SocketAddr, Bytes)>,
 }
 
@@ -149,6 +166,10 @@ impl Line {
             events: Vec::new(),
             records: Vec::new(),
             sent: Vec::new(),
+            deaf: Vec::new(),
+            temper: BTreeMap::new(),
+            media: Vec::new(),
+            answer: None,
             under_way: VecDeque::new(),
         };
         let now = line.time();
@@ -262,7 +283,7 @@ impl Line {
         loop {
             self.collect();
             let Some((from, to, bytes)) = self.under_way.pop_front() else { return };
-            if self.cut.contains(&from) || self.cut.contains(&to) {
+            if self.cut.contains(&from) || self.cut.contains(&to) || self.deaf.contains(&to) {
                 continue;
             }
             let message = Message::parse(bytes).expect("a readable message");
@@ -289,8 +310,13 @@ impl Line {
                 }
                 Output::Record(record) => self.records.push(record),
                 Output::Media(request) => {
+                    self.media.push(request.clone());
                     // Descriptions pass as they are: signalling never looks into them.
                     let outcome = match request.action {
+                        MediaAction::Renegotiated { outcome: Renegotiated::Offered(_), .. } => {
+                            let Some(sdp) = self.answer.clone() else { continue };
+                            MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
+                        }
                         MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
                             MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
                         }
@@ -305,8 +331,18 @@ impl Line {
         }
         for (own, agent) in &mut self.agents {
             while let Some(event) = agent.poll_event() {
-                if let Event::Offered { call, fork, .. } = &event {
-                    agent.answer(*call, *fork, SDP, now).expect("its turn");
+                match (&event, self.temper.get(own)) {
+                    (Event::Offered { call, fork, .. }, None) => {
+                        agent.answer(*call, *fork, SDP, now).expect("its turn");
+                    }
+                    (Event::OfferWanted { call, fork }, None) => {
+                        agent.offer(*call, *fork, SDP, now).expect("its turn");
+                    }
+                    (
+                        Event::Offered { call, fork, .. } | Event::OfferWanted { call, fork },
+                        Some(Temper::Refuses(status)),
+                    ) => agent.refuse_offer(*call, *fork, *status, now).expect("its turn"),
+                    _ => {}
                 }
                 self.events.push((*own, event));
             }

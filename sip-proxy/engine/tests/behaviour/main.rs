@@ -4,5 +4,6 @@
 
 mod identity;
 mod line;
+mod renegotiation;
 mod sessions;
 mod trunks;
