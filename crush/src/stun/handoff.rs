@@ -229,10 +229,10 @@ impl Move {
 
 impl Figures {
     fn write(&self) -> [u8; 16] {
-        let tenths = |ms: f64| (ms * 10.0).clamp(0.0, f64::from(u16::MAX)) as u16;
-        let share = |loss: f64| (loss.clamp(0.0, 1.0) * f64::from(u16::MAX)) as u16;
+        let tenths = |ms: f64| (ms * 10.0).round().clamp(0.0, f64::from(u16::MAX)) as u16;
+        let share = |loss: f64| (loss.clamp(0.0, 1.0) * f64::from(u16::MAX)).round() as u16;
         let mut bytes = [0; 16];
-        bytes[..4].copy_from_slice(&((self.differential_ms * 10.0) as i32).to_be_bytes());
+        bytes[..4].copy_from_slice(&((self.differential_ms * 10.0).round() as i32).to_be_bytes());
         bytes[4..6].copy_from_slice(&tenths(self.relay_jitter_ms).to_be_bytes());
         bytes[6..8].copy_from_slice(&tenths(self.direct_jitter_ms).to_be_bytes());
         bytes[8..10].copy_from_slice(&share(self.relay_loss).to_be_bytes());

@@ -4,11 +4,15 @@
 
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a finding is a panic")]
 
+mod agent;
+mod crush;
 mod rtcp;
 mod sdp;
 mod sip;
 mod stun;
 
+pub use agent::{agent, paths_after};
+pub use crush::crush;
 pub use rtcp::rtcp;
 pub use sdp::sdp;
 pub use sip::sip;

@@ -9,13 +9,15 @@
 )]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+
+use crush::media::Path;
 
 /// Changes made to each input; cargo-fuzz makes millions.
 const CHANGES: u64 = 200;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..")
 }
 
 /// All files below a folder of the repository.
@@ -133,4 +135,24 @@ fn stun_corpora_hold() {
 #[test]
 fn rtcp_corpora_hold() {
     replay(fuzz_bodies::rtcp, &["fuzz/seeds/rtcp", "fuzz/regressions/rtcp"]);
+}
+
+#[test]
+fn crush_corpora_hold() {
+    replay(fuzz_bodies::crush, &["fuzz/seeds/crush", "fuzz/regressions/crush"]);
+}
+
+#[test]
+fn agent_corpora_hold() {
+    replay(fuzz_bodies::agent, &["fuzz/seeds/agent", "fuzz/regressions/agent"]);
+}
+
+/// What the agent's fuzzer starts from reaches the states that matter.
+#[test]
+fn agent_seeds_lead_to_the_direct_path_and_back() {
+    let seed = |name: &str| fs::read(root().join("fuzz/seeds/agent").join(name)).unwrap();
+    for name in ["controlled-direct", "controlling-direct"] {
+        assert_eq!(fuzz_bodies::paths_after(&seed(name)), (Path::Direct, Path::Direct), "{name}");
+    }
+    assert_eq!(fuzz_bodies::paths_after(&seed("direct-and-back")), (Path::Relay, Path::Relay));
 }
