@@ -21,6 +21,8 @@ class KamailioRtpengine:
 
     name = "kamailio_rtpengine"
     relay_name = "rtpengine"
+    # A share of all calls.
+    tolerated_failures = 0.05
 
     @staticmethod
     def impossible():
@@ -52,6 +54,7 @@ class Sbc:
     """This program, with the configuration of bench/peers/sbc.toml.in: realms access and core, a trunk to the answerer."""
 
     name = relay_name = "sbc"
+    tolerated_failures = 0
     template = HERE / "peers/sbc.toml.in"
 
     @classmethod
