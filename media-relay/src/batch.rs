@@ -5,23 +5,28 @@
     reason = "recvmmsg and sendto with addresses that need no conversion by the standard library"
 )]
 
-use std::mem::{self, MaybeUninit};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::mem;
+use std::net::SocketAddr;
 use std::os::fd::RawFd;
 
-/// Datagrams of one system call.
-pub(crate) const BATCH: usize = 16;
-/// Greater ones are cut and dropped: no path carries them unfragmented.
-const LARGEST: usize = 2048;
+use crate::address;
 
-const ADDRESS_ROOM: u32 = mem::size_of::<libc::sockaddr_storage>() as u32;
+/// Datagrams of one system call.
+pub(crate) const BATCH: usize = 64;
+/// Greater ones are cut and dropped: no path carries them unfragmented.
+pub(crate) const LARGEST: usize = 2048;
+
+/// For one address beside each datagram, aligned as the kernel wants it.
+type Control = [u64; 8];
 
 /// Buffers for one batch.
 pub(crate) struct Batch {
     buffers: Box<[[u8; LARGEST]; BATCH]>,
     addresses: Box<[libc::sockaddr_storage; BATCH]>,
+    controls: Box<[Control; BATCH]>,
     vectors: Box<[libc::iovec; BATCH]>,
     messages: Box<[libc::mmsghdr; BATCH]>,
+    filled: usize,
 }
 
 impl Batch {
@@ -29,7 +34,8 @@ impl Batch {
         // SAFETY: all of these are plain C structures for which zeros are valid; the pointers are set below.
         let (addresses, vectors, messages) =
             unsafe { (Box::new(mem::zeroed()), Box::new(mem::zeroed()), Box::new(mem::zeroed())) };
-        let mut batch = Self { buffers: Box::new([[0; LARGEST]; BATCH]), addresses, vectors, messages };
+        let (buffers, controls) = (Box::new([[0; LARGEST]; BATCH]), Box::new([[0; 8]; BATCH]));
+        let mut batch = Self { buffers, addresses, controls, vectors, messages, filled: 0 };
         for index in 0..BATCH {
             batch.vectors[index] =
                 libc::iovec { iov_base: batch.buffers[index].as_mut_ptr().cast(), iov_len: LARGEST };
@@ -37,13 +43,15 @@ impl Batch {
             header.msg_name = (&raw mut batch.addresses[index]).cast();
             header.msg_iov = &raw mut batch.vectors[index];
             header.msg_iovlen = 1;
-            header.msg_namelen = ADDRESS_ROOM;
+            header.msg_control = batch.controls[index].as_mut_ptr().cast();
         }
+        batch.make_room(BATCH);
         batch
     }
 
     /// What is there now, at most `limit` and [`BATCH`]: how many.
     pub(crate) fn receive(&mut self, fd: RawFd, limit: usize) -> usize {
+        self.make_room(self.filled);
         // SAFETY: every pointer, set in `new`, points into boxes that `self` owns and that live over the call.
         let count = unsafe {
             libc::recvmmsg(
@@ -54,37 +62,49 @@ impl Batch {
                 std::ptr::null_mut(),
             )
         };
-        let count = usize::try_from(count).unwrap_or(0).min(BATCH);
-        // What the kernel wrote there must not limit the next address.
-        for message in self.messages.iter_mut().take(count) {
-            message.msg_hdr.msg_namelen = ADDRESS_ROOM;
-        }
-        count
+        self.filled = usize::try_from(count).unwrap_or(0).min(BATCH);
+        self.filled
     }
 
-    /// The datagram with that index of the last batch; `None` if it was cut.
+    /// What the kernel wrote there must not limit what it writes next.
+    fn make_room(&mut self, used: usize) {
+        for message in self.messages.iter_mut().take(used) {
+            message.msg_hdr.msg_namelen = address::ROOM;
+            message.msg_hdr.msg_controllen = mem::size_of::<Control>();
+        }
+    }
+
+    /// The datagram with that index of the last batch, and whose it is; `None` if it was cut.
+    #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<(SocketAddr, &[u8])> {
         let message = &self.messages[index];
         if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
             return None;
         }
-        Some((read_address(&self.addresses[index])?, &self.buffers[index][..message.msg_len as usize]))
+        Some((address::read(&self.addresses[index])?, &self.buffers[index][..message.msg_len as usize]))
+    }
+
+    /// Where it was sent to, if the socket asks for that.
+    #[inline]
+    pub(crate) fn destination(&self, index: usize) -> Option<SocketAddr> {
+        read_destination(&self.messages[index].msg_hdr)
     }
 }
 
-fn read_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
-    match i32::from(storage.ss_family) {
-        libc::AF_INET => {
-            // SAFETY: the family says that the storage holds this structure, and it is large and aligned enough.
-            let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in>() };
-            let ip = Ipv4Addr::from(u32::from_be(address.sin_addr.s_addr));
-            Some(SocketAddr::V4(SocketAddrV4::new(ip, u16::from_be(address.sin_port))))
+/// Where a datagram was sent to, as the kernel said beside it (`IP_RECVORIGDSTADDR`).
+fn read_destination(header: &libc::msghdr) -> Option<SocketAddr> {
+    // SAFETY: `header` and the control buffer it names were filled by recvmmsg; the macro stays inside of it.
+    let message = unsafe { libc::CMSG_FIRSTHDR(header).as_ref() }?;
+    // SAFETY: as above; the kernel writes the address behind the header, aligned to four bytes at least.
+    let data = unsafe { libc::CMSG_DATA(message) };
+    match (message.cmsg_level, message.cmsg_type) {
+        // SAFETY: the type says that this structure is there.
+        (libc::SOL_IP, libc::IP_ORIGDSTADDR) => {
+            Some(address::v4(&unsafe { data.cast::<libc::sockaddr_in>().read_unaligned() }))
         }
-        libc::AF_INET6 => {
-            // SAFETY: as above.
-            let address = unsafe { &*(&raw const *storage).cast::<libc::sockaddr_in6>() };
-            let ip = Ipv6Addr::from(address.sin6_addr.s6_addr);
-            Some(SocketAddr::V6(SocketAddrV6::new(ip, u16::from_be(address.sin6_port), 0, 0)))
+        // SAFETY: as above.
+        (libc::SOL_IPV6, libc::IPV6_ORIGDSTADDR) => {
+            Some(address::v6(&unsafe { data.cast::<libc::sockaddr_in6>().read_unaligned() }))
         }
         _ => None,
     }
@@ -92,32 +112,9 @@ fn read_address(storage: &libc::sockaddr_storage) -> Option<SocketAddr> {
 
 /// Sends one datagram; false if the kernel refused it.
 pub(crate) fn send(fd: RawFd, to: SocketAddr, datagram: &[u8]) -> bool {
-    let mut storage = MaybeUninit::<libc::sockaddr_storage>::zeroed();
-    let length = match to {
-        SocketAddr::V4(to) => {
-            let address = libc::sockaddr_in {
-                sin_family: libc::AF_INET as u16,
-                sin_port: to.port().to_be(),
-                sin_addr: libc::in_addr { s_addr: u32::from(*to.ip()).to_be() },
-                sin_zero: [0; 8],
-            };
-            // SAFETY: the storage is larger than any address and aligned for all of them.
-            unsafe { storage.as_mut_ptr().cast::<libc::sockaddr_in>().write(address) };
-            mem::size_of::<libc::sockaddr_in>()
-        }
-        SocketAddr::V6(to) => {
-            let address = libc::sockaddr_in6 {
-                sin6_family: libc::AF_INET6 as u16,
-                sin6_port: to.port().to_be(),
-                sin6_flowinfo: 0,
-                sin6_addr: libc::in6_addr { s6_addr: to.ip().octets() },
-                sin6_scope_id: to.scope_id(),
-            };
-            // SAFETY: as above.
-            unsafe { storage.as_mut_ptr().cast::<libc::sockaddr_in6>().write(address) };
-            mem::size_of::<libc::sockaddr_in6>()
-        }
-    };
+    // SAFETY: zeros are a valid address of no family.
+    let mut storage = unsafe { mem::zeroed() };
+    let length = address::write(&mut storage, to, to.port());
     // SAFETY: `datagram` and the written part of `storage` live over the call.
     let sent = unsafe {
         libc::sendto(
@@ -125,8 +122,8 @@ pub(crate) fn send(fd: RawFd, to: SocketAddr, datagram: &[u8]) -> bool {
             datagram.as_ptr().cast(),
             datagram.len(),
             libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
-            storage.as_ptr().cast(),
-            length as u32,
+            (&raw const storage).cast(),
+            length,
         )
     };
     sent >= 0

@@ -3,13 +3,19 @@
 //! A session lives on one worker. Commands reach it by a queue and an eventfd; replies and events go back by a
 //! callback. On the way of a packet there is no lock, no allocation and no log line.
 
+mod address;
 mod batch;
 mod counters;
+mod exit;
+mod header;
 mod poll;
 mod ports;
 mod relay;
+mod shared;
+mod steering;
 mod thread;
 
 pub use counters::{Snapshot, WorkerCounters};
 pub use ports::{Address, RealmMedia};
 pub use relay::{Event, Relay, RelaySettings, StartError};
+pub use steering::{Unavailable, steering_works};

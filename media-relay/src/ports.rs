@@ -1,16 +1,24 @@
 //! Ports: even and odd together, per realm and family, resting after use.
+//!
+//! Where the kernel steers (`steering.rs`), the open ports of an address share one socket for what comes and one for what goes; elsewhere
+//! every port has a socket of its own.
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use media_core::worker::{PortPair, Ports as Source, SocketId};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::batch;
+use crate::counters::Snapshot;
 use crate::poll::Poll;
+use crate::shared::Shared;
+use crate::steering::{Steering, Unavailable};
 
 /// A pair rests so long after its call, so that late packets of that call reach nobody else.
 const QUARANTINE: Duration = Duration::from_secs(30);
@@ -45,18 +53,30 @@ struct Pool {
     address: Address,
     free: VecDeque<u16>,
     resting: VecDeque<(Instant, u16)>,
+    shared: Option<Shared>,
+}
+
+/// An open port.
+#[derive(Debug)]
+enum Way {
+    /// By a socket of its own.
+    Own(UdpSocket),
+    /// By the sockets of its pool.
+    Shared { pool: usize, port: u16 },
 }
 
 /// One worker's sockets.
 #[derive(Debug)]
 pub(crate) struct Ports {
     pools: Vec<Pool>,
-    sockets: Vec<Option<UdpSocket>>,
+    ways: Vec<Option<Way>>,
     /// Pool and port of each pair, at half its number.
     origins: Vec<(usize, u16)>,
-    /// Pairs of slots in `sockets`.
+    /// Pairs of places in `ways`.
     free: Vec<SocketId>,
     pub(crate) in_use: u64,
+    /// Packets of floods that the kernel dropped, at ports that have closed.
+    pub(crate) flooded: u64,
     /// When it was last said that a range is exhausted.
     noticed: Option<Instant>,
     poll: Poll,
@@ -64,49 +84,136 @@ pub(crate) struct Ports {
 
 /// Never a socket's number.
 pub(crate) const WAKE: u64 = u64::MAX;
+/// Shared sockets are told by their pool's number plus this; sockets of their own have smaller ones.
+pub(crate) const SHARED: u64 = 1 << 32;
 
 impl Ports {
-    /// The share of `worker` among `workers` of every range.
-    pub(crate) fn new(realms: &[RealmMedia], worker: usize, workers: usize, poll: Poll) -> Self {
+    /// The share of `worker` among `workers` of every range. Without `steering`, or where it fails, every port gets a socket.
+    pub(crate) fn new(
+        realms: &[RealmMedia],
+        (worker, workers): (usize, usize),
+        steering: Option<&Arc<Steering>>,
+        poll: Poll,
+    ) -> Result<Self, Unavailable> {
         let mut pools = Vec::new();
         for (realm, media) in realms.iter().enumerate() {
             let even = media.ports.clone().filter(|port| port % 2 == 0 && *port < *media.ports.end());
             let own: VecDeque<u16> = even.skip(worker).step_by(workers.max(1)).collect();
             for address in &media.addresses {
+                // The kernel names the address a packet was sent to, so any address of this host can't be a key.
+                let steering = steering.filter(|_| !address.bind.is_unspecified());
+                let shared =
+                    steering.map(|steering| Shared::open(address.bind, steering.clone())).transpose()?;
+                if let Some(shared) = &shared {
+                    poll.add(shared.fd(), SHARED + pools.len() as u64)?;
+                }
                 pools.push(Pool {
                     realm: realm as u16,
                     address: address.clone(),
                     free: own.clone(),
                     resting: VecDeque::new(),
+                    shared,
                 });
             }
         }
-        Self {
+        Ok(Self {
             pools,
-            sockets: Vec::new(),
+            ways: Vec::new(),
             origins: Vec::new(),
             free: Vec::new(),
             in_use: 0,
+            flooded: 0,
             noticed: None,
             poll,
-        }
+        })
     }
 
     pub(crate) fn poll(&mut self) -> &mut Poll {
         &mut self.poll
     }
 
+    /// The socket of a port that has its own.
     pub(crate) fn fd(&self, socket: SocketId) -> Option<RawFd> {
-        self.sockets.get(socket as usize)?.as_ref().map(AsRawFd::as_raw_fd)
+        match self.ways.get(socket as usize)?.as_ref()? {
+            Way::Own(socket) => Some(socket.as_raw_fd()),
+            Way::Shared { .. } => None,
+        }
+    }
+
+    /// The shared socket of a pool.
+    pub(crate) fn shared_fd(&self, pool: usize) -> Option<RawFd> {
+        self.pools.get(pool)?.shared.as_ref().map(Shared::fd)
+    }
+
+    /// The port of a pool that a packet of its shared socket was sent to.
+    #[inline]
+    pub(crate) fn steered(&self, pool: usize, port: u16) -> Option<SocketId> {
+        self.pools.get(pool)?.shared.as_ref()?.socket_at(port)
+    }
+
+    /// Sends, at the latest with the next [`flush`](Self::flush).
+    #[inline]
+    pub(crate) fn send(&mut self, socket: SocketId, to: SocketAddr, packet: &[u8], numbers: &mut Snapshot) {
+        match self.ways.get(socket as usize) {
+            Some(Some(Way::Shared { pool, port })) => {
+                if let Some(shared) = self.pools.get_mut(*pool).and_then(|pool| pool.shared.as_mut()) {
+                    shared.exit.send(*port, to, packet);
+                }
+            }
+            Some(Some(Way::Own(own))) if batch::send(own.as_raw_fd(), to, packet) => numbers.sent += 1,
+            _ => numbers.send_failed += 1,
+        }
+    }
+
+    /// Sends what waits.
+    pub(crate) fn flush(&mut self, numbers: &mut Snapshot) {
+        for shared in self.pools.iter_mut().filter_map(|pool| pool.shared.as_mut()) {
+            let sent = shared.exit.flush();
+            numbers.sent += sent.taken;
+            numbers.send_failed += sent.refused;
+        }
     }
 
     fn place(&mut self) -> SocketId {
         self.free.pop().unwrap_or_else(|| {
-            let place = self.sockets.len() as SocketId;
-            self.sockets.extend([None, None]);
+            let place = self.ways.len() as SocketId;
+            self.ways.extend([None, None]);
             self.origins.push((0, 0));
             place
         })
+    }
+
+    /// Opens one port of a pool as a place.
+    fn open_one(&mut self, pool: usize, port: u16, place: SocketId) -> io::Result<()> {
+        let Some(found) = self.pools.get_mut(pool) else { return Err(io::ErrorKind::NotFound.into()) };
+        let at = SocketAddr::new(found.address.bind, port);
+        // Also where it is steered: another program's port stays its own.
+        let socket = bind(at)?;
+        let way = match &mut found.shared {
+            Some(shared) => {
+                shared.open_port(port, place).map_err(io::Error::other)?;
+                Way::Shared { pool, port }
+            }
+            None => {
+                self.poll.add(socket.as_raw_fd(), u64::from(place))?;
+                Way::Own(socket)
+            }
+        };
+        self.ways[place as usize] = Some(way);
+        Ok(())
+    }
+
+    fn close_one(&mut self, place: SocketId) {
+        let Some(way) = self.ways.get_mut(place as usize).and_then(Option::take) else { return };
+        if let Way::Shared { pool, port } = way
+            && let Some(shared) = self.pools.get_mut(pool).and_then(|pool| pool.shared.as_mut())
+        {
+            let dropped = shared.close_port(port);
+            if dropped > 0 {
+                self.flooded += dropped;
+                tracing::warn!(port, dropped, "a media port was flooded; what was too much was dropped");
+            }
+        }
     }
 }
 
@@ -124,40 +231,30 @@ impl Source for Ports {
     fn open(&mut self, realm: u16, is_ipv6: bool) -> Option<PortPair> {
         let now = Instant::now();
         let place = self.place();
-        for (index, pool) in self
-            .pools
-            .iter_mut()
-            .enumerate()
-            .filter(|(_, pool)| pool.realm == realm && pool.address.bind.is_ipv6() == is_ipv6)
-        {
+        for index in 0..self.pools.len() {
+            let pool = &mut self.pools[index];
+            if pool.realm != realm || pool.address.bind.is_ipv6() != is_ipv6 {
+                continue;
+            }
             while pool.resting.front().is_some_and(|resting| resting.0 + QUARANTINE <= now) {
                 pool.free.extend(pool.resting.pop_front().map(|resting| resting.1));
             }
             for _ in 0..TRIES {
-                let Some(port) = pool.free.pop_front() else { break };
-                let at = |port| SocketAddr::new(pool.address.bind, port);
-                let sockets = bind(at(port)).and_then(|even| Ok((even, bind(at(port + 1))?)));
-                let (even, odd) = match sockets {
-                    Ok(sockets) => sockets,
-                    Err(error) => {
-                        pool.free.push_back(port);
-                        if error.kind() != io::ErrorKind::AddrInUse {
-                            tracing::error!(%error, address = %at(port), "a media port can't be opened: check the realm's media addresses and the limit on open files");
-                            break;
-                        }
-                        continue;
-                    }
-                };
-                let added = self
-                    .poll
-                    .add(even.as_raw_fd(), u64::from(place))
-                    .and_then(|()| self.poll.add(odd.as_raw_fd(), u64::from(place) + 1));
-                if added.is_err() {
+                let Some(port) = self.pools[index].free.pop_front() else { break };
+                let opened = self
+                    .open_one(index, port, place)
+                    .and_then(|()| self.open_one(index, port + 1, place + 1));
+                let pool = &mut self.pools[index];
+                if let Err(error) = opened {
                     pool.free.push_back(port);
-                    break;
+                    let address = SocketAddr::new(pool.address.bind, port);
+                    self.close_one(place);
+                    if error.kind() != io::ErrorKind::AddrInUse {
+                        tracing::error!(%error, %address, "a media port can't be opened: check the realm's media addresses and the limit on open files");
+                        break;
+                    }
+                    continue;
                 }
-                self.sockets[place as usize] = Some(even);
-                self.sockets[place as usize + 1] = Some(odd);
                 self.origins[place as usize / 2] = (index, port);
                 self.in_use += 1;
                 let address = SocketAddr::new(pool.address.advertised, port);
@@ -178,11 +275,8 @@ impl Source for Ports {
     }
 
     fn close(&mut self, pair: PortPair) {
-        for socket in [pair.rtp, pair.rtcp] {
-            if let Some(place) = self.sockets.get_mut(socket as usize) {
-                *place = None;
-            }
-        }
+        self.close_one(pair.rtp);
+        self.close_one(pair.rtcp);
         self.free.push(pair.rtp);
         self.in_use -= 1;
         if let Some((pool, port)) = self.origins.get(pair.rtp as usize / 2).copied()

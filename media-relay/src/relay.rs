@@ -13,6 +13,7 @@ use media_core::worker::Settings;
 use crate::counters::WorkerCounters;
 use crate::poll::{Poll, Waker};
 use crate::ports::{Ports, RealmMedia, WAKE};
+use crate::steering::{Steering, Unavailable};
 use crate::thread::{Command, Thread};
 
 /// How the relay is set up.
@@ -26,6 +27,8 @@ pub struct RelaySettings {
     pub sessions: Settings,
     /// What RTCP says instead of the names of the ends.
     pub cname: String,
+    /// Whether the ports of an address share a socket where the kernel allows it; otherwise each has its own.
+    pub steering: bool,
 }
 
 /// What the relay tells.
@@ -64,6 +67,7 @@ struct Handle {
 pub struct Relay {
     workers: Vec<Handle>,
     threads: Vec<JoinHandle<()>>,
+    is_steered: bool,
 }
 
 impl Relay {
@@ -75,16 +79,14 @@ impl Relay {
         let tell: Arc<dyn Fn(Event) + Send + Sync> = Arc::new(tell);
         let origin = Instant::now();
         let count = settings.workers.max(1);
-        let mut relay = Self { workers: Vec::new(), threads: Vec::new() };
-        for index in 0..count {
+        let (is_steered, ports) = all_ports(settings, count)?;
+        let mut relay = Self { workers: Vec::new(), threads: Vec::new(), is_steered };
+        for (index, (ports, waker)) in ports.into_iter().enumerate() {
             let (commands, receiver) = channel();
-            let waker = Arc::new(Waker::new()?);
-            let poll = Poll::new()?;
-            poll.add(waker.fd(), WAKE)?;
             let counters = Arc::new(WorkerCounters::default());
             let thread = Thread {
                 worker: Worker::new(settings.sessions, settings.cname.clone()),
-                ports: Ports::new(&settings.realms, index, count, poll),
+                ports,
                 commands: receiver,
                 waker: waker.clone(),
                 counters: counters.clone(),
@@ -111,10 +113,53 @@ impl Relay {
         worker.waker.wake();
     }
 
+    /// Whether the ports of an address share a socket per worker; if not, each has its own.
+    pub fn is_steered(&self) -> bool {
+        self.is_steered
+    }
+
     /// What each worker counts.
     pub fn counters(&self) -> impl Iterator<Item = &WorkerCounters> {
         self.workers.iter().map(|worker| &*worker.counters)
     }
+}
+
+/// A worker's ports, and what wakes it.
+type Ground = (Ports, Arc<Waker>);
+
+/// Of every worker; and whether these ports are steered.
+fn all_ports(settings: &RelaySettings, workers: usize) -> io::Result<(bool, Vec<Ground>)> {
+    let open = |steering: Option<&Arc<Steering>>| {
+        (0..workers)
+            .map(|worker| {
+                let waker = Arc::new(Waker::new()?);
+                let poll = Poll::new()?;
+                poll.add(waker.fd(), WAKE)?;
+                Ok((Ports::new(&settings.realms, (worker, workers), steering, poll)?, waker))
+            })
+            .collect::<Result<Vec<_>, Unavailable>>()
+    };
+    if settings.steering {
+        match steer(&settings.realms, workers).and_then(|steering| open(Some(&Arc::new(steering)))) {
+            Ok(ports) => {
+                tracing::info!("media ports are steered: those of an address share one socket per worker");
+                return Ok((true, ports));
+            }
+            Err(reason) => {
+                tracing::warn!(%reason, "media ports are not steered: each opens a socket of its own, four a call, and forwarding costs more; media.steering = false says that this is meant");
+            }
+        }
+    }
+    Ok((false, open(None).map_err(io::Error::other)?))
+}
+
+fn steer(realms: &[RealmMedia], workers: usize) -> Result<Steering, Unavailable> {
+    let (mut ports, mut sockets) = (0, 0);
+    for realm in realms {
+        ports += realm.addresses.len() * realm.ports.len();
+        sockets += realm.addresses.len() * workers;
+    }
+    Steering::attach(ports as u32, sockets as u32)
 }
 
 impl Drop for Relay {

@@ -1,5 +1,6 @@
 //! One worker's life.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
@@ -7,10 +8,10 @@ use std::time::{Duration, Instant};
 use media_core::Worker;
 use media_core::session::Action;
 
-use crate::batch::{self, BATCH, Batch};
+use crate::batch::{BATCH, Batch};
 use crate::counters::{Snapshot, WorkerCounters};
 use crate::poll::{self, Waker};
-use crate::ports::{Ports, WAKE};
+use crate::ports::{Ports, SHARED, WAKE};
 use crate::relay::Event;
 
 /// From so many packets in a [`WINDOW`] on, waking for each of them would cost more than forwarding it: 20,000 a second.
@@ -20,6 +21,10 @@ const WINDOW: Duration = Duration::from_millis(10);
 const REST: Duration = Duration::from_millis(1);
 /// With so many ports ready, a port's second packet waits for the next pass: to look for it costs a fifth of a forwarded packet.
 const MANY: usize = 32;
+/// Batches of a shared socket at a time; then what has been forwarded leaves, and commands get their turn.
+const TURNS: usize = 4;
+/// Of a socket with one port: what a call may have waiting.
+const FEW: usize = 16;
 
 /// Whether packets come fast enough to let them gather.
 #[derive(Debug, Default)]
@@ -81,15 +86,18 @@ impl Thread {
                 self.ports.poll().wait(timeout, &mut ready);
             }
             now = self.origin.elapsed();
-            let limit = if ready.len() < MANY { BATCH } else { 1 };
+            let limit = if ready.len() < MANY { FEW } else { 1 };
             let mut is_woken = false;
             for token in &ready {
                 if *token == WAKE {
                     is_woken = true;
+                } else if *token >= SHARED {
+                    self.drain_shared((*token - SHARED) as usize, &mut batch, &mut numbers, now);
                 } else {
                     self.drain(*token as u32, limit, &mut batch, &mut numbers, now);
                 }
             }
+            self.ports.flush(&mut numbers);
             // After the packets: those of a call came before its end.
             if is_woken && !self.obey(now) {
                 return;
@@ -98,7 +106,7 @@ impl Thread {
                 let tell = &self.tell;
                 self.worker.handle_timeout(now, |session| tell(Event::Inactive { session }));
             }
-            numbers.dropped = self.worker.dropped;
+            numbers.dropped = self.worker.dropped + self.ports.flooded;
             numbers.sessions = self.worker.len() as u64;
             numbers.ports_in_use = self.ports.in_use;
             self.counters.store(&numbers);
@@ -121,22 +129,51 @@ impl Thread {
         true
     }
 
+    /// Of a port that has a socket of its own.
     fn drain(&mut self, socket: u32, limit: usize, batch: &mut Batch, numbers: &mut Snapshot, now: Duration) {
         let Some(fd) = self.ports.fd(socket) else { return };
         // One batch per turn, level-triggered: a flood on one port does not starve the others.
         let count = batch.receive(fd, limit);
         numbers.received += count as u64;
         for index in 0..count {
-            let Some((source, packet)) = batch.get(index) else { continue };
-            let ports = &self.ports;
-            self.worker.packet(socket, source, packet, now, |out, to, bytes| {
-                if ports.fd(out).is_some_and(|fd| batch::send(fd, to, bytes)) {
-                    numbers.sent += 1;
-                } else {
-                    numbers.send_failed += 1;
-                }
-            });
+            if let Some((source, packet)) = batch.get(index) {
+                self.forward(socket, source, packet, numbers, now);
+            }
         }
+    }
+
+    /// Of a socket that the ports of an address share.
+    fn drain_shared(&mut self, pool: usize, batch: &mut Batch, numbers: &mut Snapshot, now: Duration) {
+        let Some(fd) = self.ports.shared_fd(pool) else { return };
+        for _ in 0..TURNS {
+            let count = batch.receive(fd, BATCH);
+            numbers.received += count as u64;
+            for index in 0..count {
+                let Some((source, packet)) = batch.get(index) else { continue };
+                let port = batch.destination(index).map(|destination| destination.port());
+                // A call that has ended since the packet came has no port any more.
+                match port.and_then(|port| self.ports.steered(pool, port)) {
+                    Some(socket) => self.forward(socket, source, packet, numbers, now),
+                    None => self.worker.dropped += 1,
+                }
+            }
+            if count < BATCH {
+                break;
+            }
+        }
+    }
+
+    #[inline]
+    fn forward(
+        &mut self,
+        socket: u32,
+        source: SocketAddr,
+        packet: &[u8],
+        numbers: &mut Snapshot,
+        now: Duration,
+    ) {
+        let ports = &mut self.ports;
+        self.worker.packet(socket, source, packet, now, |out, to, bytes| ports.send(out, to, bytes, numbers));
     }
 }
 

@@ -38,7 +38,8 @@ impl Findings {
 pub fn examine(settings: &Settings) -> Vec<Finding> {
     let mut findings = Findings::default();
     ranges(settings, &mut findings);
-    open_files(settings, &mut findings);
+    let is_steered = steering(settings, &mut findings);
+    open_files(settings, is_steered, &mut findings);
     buffers(settings, &mut findings);
     conntrack(settings, &mut findings);
     clock(&mut findings);
@@ -96,10 +97,48 @@ fn ranges(settings: &Settings, findings: &mut Findings) {
     }
 }
 
-fn open_files(settings: &Settings, findings: &mut Findings) {
+/// Whether the ports of a media address can share a socket here.
+fn steering(settings: &Settings, findings: &mut Findings) -> bool {
+    let relay = &settings.relay;
+    if !relay.steering {
+        return false;
+    }
+    if let Err(reason) = media_relay::steering_works() {
+        findings.note(format!(
+            "media ports can't be steered: {reason}. Each opens a socket of its own then, and a call costs three times the memory and half as much again per packet; or say media.steering = false"
+        ));
+        return false;
+    }
+    // A steered port is bound by nobody, so the kernel could give its number to a program that asks for any.
+    let Some((first, last)) = local_ports() else { return true };
+    let reserved = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
+    for (realm, media) in settings.plane.engine.realms.iter().zip(&relay.realms) {
+        let (start, end) = (*media.ports.start(), *media.ports.end());
+        if start <= last
+            && first <= end
+            && !reserved.trim().split(',').any(|range| range == format!("{start}-{end}"))
+        {
+            findings.note(format!(
+                "realm {}: the media_ports {start}-{end} are also what other programs get when they ask for any port; `sysctl -w net.ipv4.ip_local_reserved_ports={start}-{end}` keeps them apart",
+                realm.name
+            ));
+        }
+    }
+    true
+}
+
+/// What the kernel chooses from.
+fn local_ports() -> Option<(u16, u16)> {
+    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
+    let mut numbers = text.split_whitespace().map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn open_files(settings: &Settings, is_steered: bool, findings: &mut Findings) {
     let pairs: u64 = settings.relay.realms.iter().map(|realm| pairs(&realm.ports)).sum();
     let calls = (settings.plane.engine.limits.calls as u64).min(pairs);
-    let wanted = 4 * calls + 1000;
+    // A call has four media ports: without steering a file each.
+    let wanted = 1000 + if is_steered { 0 } else { 4 * calls };
     // `serve` raises the soft limit by itself.
     if let Some(allowed) = getrlimit(Resource::Nofile).maximum
         && allowed < wanted

@@ -6,7 +6,7 @@ set -euo pipefail
 purpose=${1:-all}
 
 # command or file -> package
-run_needs=(curl=curl pg_ctl=postgresql cc=gcc openssl=openssl)
+run_needs=(curl=curl pg_ctl=postgresql cc=gcc clang=clang openssl=openssl)
 test_needs=(
     sipp=sip-tester baresip=baresip-core linphonec=linphone-cli kamailio=kamailio ip=iproute2 nft=nftables
     nsd=nsd tcpdump=tcpdump conntrack=conntrack turnserver=coturn ethtool=ethtool faketime=faketime
@@ -14,7 +14,7 @@ test_needs=(
 )
 bench_needs=(rtpengine=rtpengine-daemon python3=python3)
 # libFuzzer is C++, built with its targets.
-fuzz_needs=('cc=gcc' 'g++=g++')
+fuzz_needs=('cc=gcc' 'g++=g++' 'clang=clang')
 
 case $purpose in
     run) needs=("${run_needs[@]}") ;;

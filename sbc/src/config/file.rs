@@ -105,11 +105,13 @@ pub struct Media {
     pub inactivity_seconds: u64,
     /// Whether media is followed when a NAT rebinds without signalling.
     pub follow_rebinding: bool,
+    /// Whether the ports of an address share a socket where the kernel allows it.
+    pub steering: bool,
 }
 
 impl Default for Media {
     fn default() -> Self {
-        Self { workers: 1, inactivity_seconds: 300, follow_rebinding: true }
+        Self { workers: 1, inactivity_seconds: 300, follow_rebinding: true, steering: true }
     }
 }
 

@@ -175,6 +175,7 @@ impl Settings {
             realms: media,
             sessions: MediaSettings { inactivity, follows_rebinding: file.media.follow_rebinding },
             cname: "anchor".to_owned(),
+            steering: file.media.steering,
         };
         Ok(Self { file, plane, relay })
     }

@@ -1,0 +1,151 @@
+//! The way out for all ports of one address: a raw socket, so that one system call sends the packets of many.
+
+#![allow(unsafe_code, reason = "sendmmsg with addresses that need no conversion by the standard library")]
+
+use std::io;
+use std::mem;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::AsRawFd;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::address;
+use crate::batch::{BATCH, LARGEST};
+use crate::header::{self, LARGEST_HEADER};
+
+/// Never received from (raw(7): IPPROTO_RAW is for sending only).
+const RAW: i32 = libc::IPPROTO_RAW;
+const ROOM: usize = LARGEST + LARGEST_HEADER;
+/// For what a slow interface has not taken yet.
+const SEND_BUFFER: usize = 4 * 1024 * 1024;
+
+/// How many packets the kernel took, and how many it did not.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) taken: u64,
+    pub(crate) refused: u64,
+}
+
+/// Packets of one address that wait to leave together.
+pub(crate) struct Exit {
+    socket: Socket,
+    address: IpAddr,
+    packets: Box<[[u8; ROOM]; BATCH]>,
+    addresses: Box<[libc::sockaddr_storage; BATCH]>,
+    vectors: Box<[libc::iovec; BATCH]>,
+    messages: Box<[libc::mmsghdr; BATCH]>,
+    /// From port and to whom each goes, for the ones that must be cut.
+    ends: [(u16, SocketAddr); BATCH],
+    waiting: usize,
+    sent: Sent,
+}
+
+impl std::fmt::Debug for Exit {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Exit").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+// SAFETY: its pointers go to boxes of its own.
+unsafe impl Send for Exit {}
+
+impl Exit {
+    /// Needs the capability NET_RAW.
+    pub(crate) fn open(address: IpAddr) -> io::Result<Self> {
+        let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+        let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(RAW)))?;
+        // Packets are routed as from this address.
+        socket.bind(&SocketAddr::new(address, 0).into())?;
+        // The system may allow less.
+        let _ = socket.set_send_buffer_size(SEND_BUFFER);
+        // SAFETY: plain C structures for which zeros are valid; the pointers are set below.
+        let (addresses, vectors, messages) =
+            unsafe { (Box::new(mem::zeroed()), Box::new(mem::zeroed()), Box::new(mem::zeroed())) };
+        let nobody = (0, SocketAddr::new(address, 0));
+        let packets = vec![[0; ROOM]; BATCH].into_boxed_slice();
+        let packets = packets.try_into().map_err(|_| io::ErrorKind::OutOfMemory)?;
+        let mut exit = Self {
+            socket,
+            address,
+            packets,
+            addresses,
+            vectors,
+            messages,
+            ends: [nobody; BATCH],
+            waiting: 0,
+            sent: Sent::default(),
+        };
+        for index in 0..BATCH {
+            exit.vectors[index].iov_base = exit.packets[index].as_mut_ptr().cast();
+            let header = &mut exit.messages[index].msg_hdr;
+            header.msg_name = (&raw mut exit.addresses[index]).cast();
+            header.msg_iov = &raw mut exit.vectors[index];
+            header.msg_iovlen = 1;
+        }
+        Ok(exit)
+    }
+
+    /// Sends a datagram from `port`, at the latest with the next [`flush`](Self::flush).
+    #[inline]
+    pub(crate) fn send(&mut self, port: u16, to: SocketAddr, datagram: &[u8]) {
+        if self.waiting == BATCH {
+            self.send_waiting();
+        }
+        let index = self.waiting;
+        let from = SocketAddr::new(self.address, port);
+        let Some(length) = header::write(&mut self.packets[index], from, to, datagram) else {
+            self.sent.refused += 1;
+            return;
+        };
+        self.vectors[index].iov_len = length;
+        // The destination's port stands in the packet; IPv6 wants none here.
+        self.messages[index].msg_hdr.msg_namelen = address::write(&mut self.addresses[index], to, 0);
+        self.ends[index] = (port, to);
+        self.waiting += 1;
+    }
+
+    /// What has become of the packets since the last time.
+    pub(crate) fn flush(&mut self) -> Sent {
+        self.send_waiting();
+        mem::take(&mut self.sent)
+    }
+
+    fn send_waiting(&mut self) {
+        let mut next = 0;
+        while next < self.waiting {
+            let rest = &mut self.messages[next..self.waiting];
+            // SAFETY: every pointer, set in `open`, goes to boxes that `self` owns and that live over the call.
+            let count = unsafe {
+                libc::sendmmsg(
+                    self.socket.as_raw_fd(),
+                    rest.as_mut_ptr(),
+                    rest.len() as u32,
+                    libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+                )
+            };
+            if let Ok(count @ 1..) = usize::try_from(count) {
+                self.sent.taken += count as u64;
+                next += count;
+                continue;
+            }
+            // An error is the first packet's.
+            let is_too_long = io::Error::last_os_error().raw_os_error() == Some(libc::EMSGSIZE);
+            if is_too_long && self.send_cut(next).is_ok() {
+                self.sent.taken += 1;
+            } else {
+                self.sent.refused += 1;
+            }
+            next += 1;
+        }
+        self.waiting = 0;
+    }
+
+    /// A packet greater than the interface carries: an ordinary socket, bound for a moment, cuts it.
+    fn send_cut(&self, index: usize) -> io::Result<()> {
+        let (port, to) = self.ends[index];
+        let header = if self.address.is_ipv4() { LARGEST_HEADER - 20 } else { LARGEST_HEADER };
+        let datagram = &self.packets[index][header..self.vectors[index].iov_len];
+        UdpSocket::bind(SocketAddr::new(self.address, port))?.send_to(datagram, to)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,90 @@
+//! The two sockets of an address whose ports are steered.
+
+#![allow(unsafe_code, reason = "two socket options that no library names")]
+
+use std::io;
+use std::mem;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::Arc;
+
+use media_core::worker::SocketId;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::exit::Exit;
+use crate::steering::{Steering, Unavailable};
+
+/// For the packets of all calls while the worker is elsewhere: about 8,000 of speech, 100 ms of 1,600 calls.
+const RECEIVE_BUFFER: i32 = 8 * 1024 * 1024;
+
+/// What comes to any open port of an address, and what goes from there.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    address: IpAddr,
+    socket: UdpSocket,
+    /// Its number in the steering.
+    number: u32,
+    steering: Arc<Steering>,
+    /// By port.
+    sockets: Box<[Option<SocketId>]>,
+    pub(crate) exit: Exit,
+}
+
+impl Shared {
+    pub(crate) fn open(address: IpAddr, steering: Arc<Steering>) -> Result<Self, Unavailable> {
+        let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        // Beyond what the system allows to everybody; steering needs the right to that anyway (NET_ADMIN).
+        set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)?;
+        match address {
+            IpAddr::V4(_) => set_option(&socket, libc::SOL_IP, libc::IP_RECVORIGDSTADDR, 1)?,
+            IpAddr::V6(_) => set_option(&socket, libc::SOL_IPV6, libc::IPV6_RECVORIGDSTADDR, 1)?,
+        }
+        // Any port: only bound sockets can be steered to.
+        socket.bind(&SocketAddr::new(address, 0).into())?;
+        let socket = UdpSocket::from(socket);
+        let number = steering.register(&socket)?;
+        let sockets = vec![None; usize::from(u16::MAX) + 1].into_boxed_slice();
+        Ok(Self { address, socket, number, steering, sockets, exit: Exit::open(address)? })
+    }
+
+    pub(crate) fn fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+
+    /// What comes to `port` from now on is for `socket`.
+    pub(crate) fn open_port(&mut self, port: u16, socket: SocketId) -> Result<(), Unavailable> {
+        self.steering.open(SocketAddr::new(self.address, port), self.number)?;
+        self.sockets[usize::from(port)] = Some(socket);
+        Ok(())
+    }
+
+    /// Ends that; says how many packets of a flood were dropped there.
+    pub(crate) fn close_port(&mut self, port: u16) -> u64 {
+        self.sockets[usize::from(port)] = None;
+        self.steering.close(SocketAddr::new(self.address, port))
+    }
+
+    /// Whose packets come to `port`.
+    #[inline]
+    pub(crate) fn socket_at(&self, port: u16) -> Option<SocketId> {
+        self.sockets[usize::from(port)]
+    }
+}
+
+fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {
+    // SAFETY: a readable integer of the length that is said.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const value).cast(),
+            mem::size_of::<i32>() as u32,
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}

@@ -1,0 +1,157 @@
+//! Many ports, one socket: the kernel hands the datagrams of all open media ports of an address to one socket of the worker that owns
+//! them (`bpf/steer.bpf.c`).
+
+#![allow(unsafe_code, reason = "what aya copies into the kernel must be declared plain data")]
+
+use std::fs::File;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aya::maps::{HashMap, MapData, MapError, SockMap};
+use aya::programs::{ProgramError, SkLookup};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+
+use crate::shared::Shared;
+
+#[cfg(steering)]
+const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.bpf.o")));
+#[cfg(not(steering))]
+const OBJECT: Option<&[u8]> = None;
+
+/// In the program's window of 100 ms: 10,000 packets a second at one port, ten times a call's with high-definition video.
+const WINDOW_LIMIT: u32 = 1000;
+
+/// Why every media port gets a socket of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum Unavailable {
+    /// There is nothing to load.
+    #[error("this program was built without clang")]
+    NotBuilt,
+    /// Of the tables.
+    #[error("its tables can't be made ({0}): it needs Linux 5.9 and the capabilities BPF and NET_ADMIN")]
+    Load(#[from] EbpfError),
+    /// Of the program in the kernel.
+    #[error(
+        "the kernel does not take the program ({0}): it needs Linux 5.9 and the capabilities BPF and NET_ADMIN"
+    )]
+    Program(#[from] ProgramError),
+    /// While in use.
+    #[error("its tables can't be used: {0}")]
+    Table(#[from] MapError),
+    /// Of the sockets that the ports share.
+    #[error("a socket for all ports can't be made ({0}): it needs the capabilities NET_ADMIN and NET_RAW")]
+    Io(#[from] io::Error),
+}
+
+/// A port's place in the program's table: an address in its IPv6-mapped form and the port. The layout is that of `struct key`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct Key {
+    address: [u8; 16],
+    port: u32,
+}
+
+/// As `struct entry`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    socket: u32,
+    window_packets: u32,
+    window_start: u64,
+    dropped: u64,
+}
+
+// SAFETY: plain numbers without padding, for which every pattern of bits is valid.
+unsafe impl aya::Pod for Key {}
+// SAFETY: as above.
+unsafe impl aya::Pod for Entry {}
+
+impl Key {
+    fn new(at: SocketAddr) -> Self {
+        let address = match at.ip() {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        Self { address: address.octets(), port: at.port().into() }
+    }
+}
+
+/// Whether ports can be steered here: it is tried, and undone.
+///
+/// # Errors
+/// Says what is missing.
+pub fn steering_works() -> Result<(), Unavailable> {
+    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    Shared::open(local, Arc::new(Steering::attach(1, 1)?)).map(drop)
+}
+
+/// The attached program, shared by all workers. Dropping it detaches it.
+#[derive(Debug)]
+pub(crate) struct Steering {
+    /// Locked when a port opens or closes, never for a packet.
+    ports: Mutex<HashMap<MapData, Key, Entry>>,
+    sockets: Mutex<Sockets>,
+    _program: Ebpf,
+}
+
+struct Sockets {
+    map: SockMap<MapData>,
+    next: u32,
+}
+
+impl std::fmt::Debug for Sockets {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Sockets").field("next", &self.next).finish_non_exhaustive()
+    }
+}
+
+impl Steering {
+    /// Attaches to the network namespace of this thread, with room for so many ports and sockets.
+    pub(crate) fn attach(ports: u32, sockets: u32) -> Result<Self, Unavailable> {
+        let object = OBJECT.ok_or(Unavailable::NotBuilt)?;
+        let mut program = EbpfLoader::new()
+            .override_global("WINDOW_LIMIT", &WINDOW_LIMIT, true)
+            .map_max_entries("PORTS", ports.max(1))
+            .map_max_entries("SOCKETS", sockets.max(1))
+            .load(object)?;
+        let missing = || Unavailable::Io(io::Error::other("the compiled program lacks a part"));
+        let port_table = HashMap::try_from(program.take_map("PORTS").ok_or_else(missing)?)?;
+        let map = SockMap::try_from(program.take_map("SOCKETS").ok_or_else(missing)?)?;
+        let steer: &mut SkLookup = program.program_mut("steer").ok_or_else(missing)?.try_into()?;
+        steer.load()?;
+        steer.attach(File::open("/proc/thread-self/ns/net")?)?;
+        Ok(Self {
+            ports: Mutex::new(port_table),
+            sockets: Mutex::new(Sockets { map, next: 0 }),
+            _program: program,
+        })
+    }
+
+    /// The number by which [`open`](Self::open) names a bound socket.
+    pub(crate) fn register(&self, socket: &UdpSocket) -> Result<u32, Unavailable> {
+        let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
+        let number = sockets.next;
+        sockets.map.set(number, socket, 0)?;
+        sockets.next += 1;
+        Ok(number)
+    }
+
+    /// From now on the socket gets what comes to `at`.
+    pub(crate) fn open(&self, at: SocketAddr, socket: u32) -> Result<(), Unavailable> {
+        let entry = Entry { socket, window_packets: 0, window_start: 0, dropped: 0 };
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(ports.insert(Key::new(at), entry, 0)?)
+    }
+
+    /// Ends that; says how many packets of a flood were dropped there.
+    pub(crate) fn close(&self, at: SocketAddr) -> u64 {
+        let key = Key::new(at);
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        let dropped = ports.get(&key, 0).map_or(0, |entry| entry.dropped);
+        if let Err(error) = ports.remove(&key) {
+            tracing::error!(%error, %at, "a media port stays steered");
+        }
+        dropped
+    }
+}
