@@ -206,6 +206,11 @@ impl Sbc {
         Ok(())
     }
 
+    /// Waits until it has ended of itself, or as it was told by a signal.
+    pub fn ended(&mut self, within: Duration) -> Result<()> {
+        self.program.as_mut().map_or(Ok(()), |program| program.ended(within).map(drop))
+    }
+
     /// The process id.
     pub fn id(&self) -> Option<u32> {
         self.program.as_ref().map(Process::id)

@@ -226,6 +226,11 @@ fn plain(name: &str, size: Size) {
     Run::start(name, size, "", &[]).finish_without_a_loss();
 }
 
+fn over_two_threads_each(name: &str, size: Size) {
+    let more = "[signalling]\nshards = 2\n\n[media]\nworkers = 2\n\n";
+    Run::start(name, size, more, &[]).finish_without_a_loss();
+}
+
 fn without_database(name: &str, size: Size, away: Duration) {
     let run = Run::start(name, size, "", &[]);
     run.until(0.25);
@@ -259,6 +264,8 @@ fn with_a_crash(name: &str, size: Size) {
     let recorded: HashSet<&str> = answered.iter().copied().collect();
     let by_bye: HashSet<&str> = rows.iter().filter(|row| row[1] == "bye").map(|row| row[0]).collect();
     let crashed: Vec<_> = rows.iter().filter(|row| row[1] == "crash").collect();
+    let causes = sbc.sql("SELECT string_agg(format('%s %s', count, cause), ', ') FROM (SELECT cause, count(*) FROM call GROUP BY cause) AS each");
+    eprintln!("causes: {}", causes.unwrap());
     eprintln!(
         "{} calls offered, {:?}; {} answered, {} of them with an answered BYE; {} records, {} by BYE, {} crash",
         size.calls(),
@@ -319,8 +326,7 @@ fn a_load_leaves_one_exact_record_per_call_and_loses_no_packet() {
 #[test]
 fn calls_spread_over_two_signalling_and_two_media_threads_are_as_exact() {
     skip_unless_possible!();
-    let more = "[signalling]\nshards = 2\n\n[media]\nworkers = 2\n\n";
-    Run::start("load-shards", Size::SHORT, more, &[]).finish_without_a_loss();
+    over_two_threads_each("load-shards", Size::SHORT);
 }
 
 #[test]
@@ -363,4 +369,10 @@ fn full_run_with_a_crash() {
 #[ignore = "a minute of 30,000 packets a second: make test-load"]
 fn full_run_with_a_clock_stepped_by_an_hour() {
     with_a_stepped_clock("full-clock", Size::full());
+}
+
+#[test]
+#[ignore = "a minute of 30,000 packets a second: make test-load"]
+fn full_run_over_two_signalling_and_two_media_threads() {
+    over_two_threads_each("full-shards", Size::full());
 }
