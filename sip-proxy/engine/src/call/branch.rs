@@ -367,7 +367,8 @@ impl Call {
         let description =
             multipart::session_description(&response).map(|range| response.body_bytes().slice(range));
         match description {
-            Some(sdp) if has_offer && (!pair.negotiated || status >= 200 || !is_reliable) => {
+            // What comes after a reliable answer, unreliably or late, says nothing new (RFC 3261 §13.2.1).
+            Some(sdp) if has_offer && (!pair.negotiated || status >= 200) => {
                 // A reliable answer is final: what follows it in the same exchange only repeats it (RFC 6337 §3.1.1).
                 let is_repeated =
                     pair.negotiated && pair.exchange.is_none() && status >= 200 && !pair.reliable.is_empty();
@@ -383,6 +384,12 @@ impl Call {
             _ if status >= 200 => self.answer_call(id, &response, None, core),
             _ => self.pass_response(id, &response, None, core),
         }
+    }
+
+    /// Whether a target takes the call and has never answered its offer, or only in a way that the media plane refused.
+    fn lacks_answer(&self, id: u32) -> bool {
+        self.branch_has_offer(id)
+            && self.pair(id).is_some_and(|pair| !pair.negotiated && pair.ends[CALLER].description.is_none())
     }
 
     fn branch_has_offer(&self, id: u32) -> bool {
@@ -560,6 +567,10 @@ impl Call {
 
     /// The 2xx of a pair has its description: it goes to the caller, and the call is answered.
     pub(super) fn answer_call(&mut self, id: u32, response: &Message, sdp: Option<Bytes>, core: &mut Core) {
+        if sdp.is_none() && self.lacks_answer(id) {
+            self.fail_upstream(488, None, EndCause::MediaRefused, core);
+            return;
+        }
         let Some(answer) = self.build_response(id, response, sdp, core) else { return };
         let server = self.upstream.server;
         self.answered = true;

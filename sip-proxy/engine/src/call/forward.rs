@@ -84,6 +84,11 @@ impl Forward {
         self.exchange.is_some() || self.sent_invite
     }
 
+    /// Whether its offer is open, rather than waiting for another try.
+    fn is_open(&self) -> bool {
+        self.offers() && (self.exchange.is_some() || self.client.is_some())
+    }
+
     /// Its INVITE, if it is one and on its way.
     pub(super) fn client(&self) -> Option<ClientId> {
         self.client.filter(|_| self.sent_invite)
@@ -195,7 +200,7 @@ impl Call {
         }
         let is_phone = core.realm(pair.ends[side].realm).is_some_and(|realm| !realm.is_trunk_side);
         // Two of us must not wait for each other: only where nothing of ours is open in the trunk's own leg may it wait.
-        if (is_phone || !is_glare) && others && pair.crossing.is_none() {
+        if (is_phone || !is_glare) && (others || is_pending.is_some()) && pair.crossing.is_none() {
             let timer = self.schedule(core.config.timers.glare, CallTimer::Glare(id), core);
             let request = request.clone();
             if let Some(pair) = self.pair_mut(id) {
@@ -682,6 +687,13 @@ impl Call {
             return;
         }
         let (id, from) = (forward.pair, forward.from);
+        // What went first must have ended: one offer at a time.
+        let is_busy = self.forwards.iter().any(|other| other.pair == id && other.is_open())
+            || self.pair(id).is_some_and(|pair| pair.exchange.is_some());
+        if is_busy {
+            self.schedule(core.config.timers.t1, CallTimer::Retry(number), core);
+            return;
+        }
         let request = &forward.request;
         let description =
             multipart::session_description(request).map(|range| request.body_bytes().slice(range));
@@ -698,7 +710,8 @@ impl Call {
 
     /// What waited for the end of a forward goes on.
     pub(super) fn after_forward(&mut self, id: u32, core: &mut Core) {
-        if !self.forwards.iter().any(|forward| forward.pair == id && forward.offers()) {
+        let is_settled = self.pair(id).is_some_and(|pair| pair.exchange.is_none());
+        if is_settled && !self.forwards.iter().any(|forward| forward.pair == id && forward.offers()) {
             self.take_crossing(id, core);
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sip_wire::{Message, Name, Uri};
 
-use super::pair::{End, Exchange, TARGET};
+use super::pair::{CALLER, End, Exchange, TARGET};
 use super::{Call, CallTimer};
 use crate::core::Core;
 use crate::event::{CallChange, CallEventKind, EndCause, Side};
@@ -182,13 +182,21 @@ impl Call {
             Wait::ForwardResponse(forward, response) => {
                 self.on_forward_answer(forward, *response, result, core)
             }
-            Wait::Ack(pair, side) => match result {
-                Ok(described) => self.acknowledge(pair, 1 - side, Some(described.sdp), core),
-                Err(_) => {
-                    self.acknowledge(pair, 1 - side, None, core);
-                    self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
+            Wait::Ack(id, side) => {
+                if let Some(pair) = self.pair_mut(id) {
+                    pair.exchange = None;
                 }
-            },
+                match result {
+                    Ok(described) => {
+                        self.acknowledge(id, 1 - side, Some(described.sdp), core);
+                        self.after_forward(id, core);
+                    }
+                    Err(_) => {
+                        self.acknowledge(id, 1 - side, None, core);
+                        self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
+                    }
+                }
+            }
             Wait::Offered(forward) => {
                 self.on_renegotiation_answer(forward, result.ok().map(|described| described.sdp), core)
             }
@@ -219,10 +227,12 @@ impl Call {
                 let status = if refusal == Refusal::Malformed { 502 } else { refusal.status() };
                 self.fail_upstream(status, None, EndCause::MediaRefused, core);
             }
-            // A broken early description costs early media, not the call.
+            // A broken early description costs early media, not the call, unless nothing better comes.
             Err(_) => {
-                if let Some(pair) = self.pair_mut(id) {
-                    pair.negotiated = false;
+                if let Some(pair) = self.pair_mut(id)
+                    && std::mem::take(&mut pair.negotiated)
+                {
+                    pair.ends[CALLER].description = None;
                 }
                 self.pass_response(id, &response, None, core);
             }

@@ -373,7 +373,8 @@ impl Call {
             return;
         }
         pair.owed_ack = None;
-        let exchange = pair.exchange.take();
+        // Until the media plane has it, the exchange stays open.
+        let exchange = pair.exchange;
         let description =
             sip_wire::multipart::session_description(ack).map(|range| ack.body_bytes().slice(range));
         match (exchange, description) {
@@ -383,7 +384,10 @@ impl Call {
                 self.acknowledge(id, 1 - side, None, core);
                 self.hang_up(crate::event::EndCause::MediaRefused, side_of(side), core);
             }
-            (None, _) => self.acknowledge(id, 1 - side, None, core),
+            (None, _) => {
+                self.acknowledge(id, 1 - side, None, core);
+                self.after_forward(id, core);
+            }
         }
     }
 

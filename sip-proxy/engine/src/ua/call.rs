@@ -165,6 +165,16 @@ impl Leg {
         }
     }
 
+    /// Its dialog is over: timers stop, and what still waits for our answer gets 487 (RFC 3261 §15.1.2).
+    pub(super) fn leave(self, core: &mut Core) {
+        for repeat in [self.provisional, self.success].into_iter().flatten() {
+            repeat.stop(core);
+        }
+        if let Some(Owed::Response(server, request) | Owed::Offer(server, request)) = self.owed {
+            core.respond_plainly(server, &request, 487);
+        }
+    }
+
     /// Acknowledges the 2xx to our latest INVITE.
     pub(super) fn acknowledge(&mut self, sdp: Option<&Bytes>, core: &mut Core) {
         let Some(listener) = core.account.listeners.get(usize::from(self.dialog.flow.listener.0)) else {
@@ -215,12 +225,11 @@ impl Call {
         let (kept, gone): (Vec<Leg>, Vec<Leg>) =
             std::mem::take(&mut self.legs).into_iter().partition(|leg| leg.fork == fork);
         self.legs = kept;
-        for leg in gone {
-            for repeat in [leg.provisional, leg.success].into_iter().flatten() {
-                repeat.stop(core);
-            }
-        }
-        self.sent.retain(|sent| sent.fork == fork);
+        gone.into_iter().for_each(|leg| leg.leave(core));
+        let (kept, gone): (Vec<Sent>, Vec<Sent>) =
+            std::mem::take(&mut self.sent).into_iter().partition(|sent| sent.fork == fork);
+        self.sent = kept;
+        gone.into_iter().for_each(|sent| sent.give_up(core));
         self.phase = Phase::Up;
         self.report(200, core);
     }
@@ -257,19 +266,14 @@ impl Call {
         }
     }
 
-    /// The end: timers stop, what still waits for our answer gets 487 (RFC 3261 §15.1.2).
+    /// The end: nothing of it waits any longer.
     pub(super) fn end(&mut self, ending: Ending, response: Option<Box<Message>>, core: &mut Core) {
         if self.phase == Phase::Over {
             return;
         }
         self.phase = Phase::Over;
         for leg in std::mem::take(&mut self.legs) {
-            for repeat in [leg.provisional, leg.success].into_iter().flatten() {
-                repeat.stop(core);
-            }
-            if let Some(Owed::Response(server, request) | Owed::Offer(server, request)) = leg.owed {
-                core.respond_plainly(server, &request, 487);
-            }
+            leg.leave(core);
         }
         if let Some(super::transfer::Transfer::Asked(server, refer)) = self.transfer.take() {
             core.respond_plainly(server, &refer, 487);

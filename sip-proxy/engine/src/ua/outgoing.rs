@@ -272,7 +272,7 @@ impl Call {
             if let Some(request) = again.and_then(|again| Message::parse(again).ok()) {
                 caller.client = Some(core.send(flow, request.as_bytes().clone(), Owner::Invite(number)));
                 caller.request = request;
-                self.legs.clear();
+                std::mem::take(&mut self.legs).into_iter().for_each(|leg| leg.leave(core));
                 return;
             }
         }
