@@ -157,6 +157,12 @@ impl Describer {
         self.write(&streams)
     }
 
+    /// An answer with another port and no more than one codec.
+    pub(crate) fn announcement(&mut self, offer: &[u8]) -> Option<Bytes> {
+        let mut elsewhere = Self::new(self.address, self.port + 100, &self.codecs[self.codecs.len() - 1..]);
+        elsewhere.answer(offer)
+    }
+
     /// The answer; `None` if nothing of the offer can be had (488).
     pub(crate) fn answer(&mut self, offer: &[u8]) -> Option<Bytes> {
         let own: Vec<String> = self.codecs.iter().map(u8::to_string).collect();

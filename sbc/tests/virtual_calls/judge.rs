@@ -178,7 +178,17 @@ impl World {
             EndCause::NotFound => has(&|ending| matches!(ending, Ending::Refused(404 | 481))),
             EndCause::NoAnswer => has(&|ending| matches!(ending, Ending::Refused(408 | 480))),
             EndCause::MediaRefused => {
-                has(&|ending| matches!(ending, Ending::Refused(_) | Ending::Bye | Ending::NoAnswer))
+                // Of a phone that hangs up before it has answered an offer the ACK comes first, without an answer.
+                has(&|ending| {
+                    matches!(
+                        ending,
+                        Ending::Refused(_)
+                            | Ending::Bye
+                            | Ending::NoAnswer
+                            | Ending::HungUp
+                            | Ending::Lost(481)
+                    )
+                })
             }
             // Whoever has hung up answers a request that crosses its BYE with 481.
             EndCause::Failed => has(&|ending| {

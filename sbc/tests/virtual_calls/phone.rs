@@ -311,6 +311,10 @@ impl Phone {
                     let invite = self.invite(offers);
                     let label = invite.headers[0].1.clone();
                     if let Ok(call) = self.agent.accept_transfer(call, invite, now) {
+                        if self.dice.chance(self.plan.gives_up_transfer) {
+                            let after = Duration::from_millis(self.dice.below(600));
+                            self.later(after, Todo::HangUp { call });
+                        }
                         self.known.insert(call, Known { label, ..Known::default() });
                     }
                 }
@@ -332,6 +336,7 @@ impl Phone {
         let Some(known) = self.known.get(&call) else { return };
         let offer = known.offer.clone();
         let step = match self.plan.steps.get(index) {
+            _ if known.replaces && self.dice.chance(self.plan.refuses_replacement) => Step::Refuse(486),
             _ if known.replaces => Step::Accept,
             Some((_, step)) => *step,
             None => return,
@@ -342,8 +347,12 @@ impl Phone {
         };
         let result = match step {
             Step::Ring { status, describes, reliable } => {
-                let sdp = describes.then(|| describe(&mut self.describer)).flatten();
-                let sdp = sdp.filter(|_| reliable || offer.is_some());
+                let preview = offer.as_ref().filter(|_| !reliable && self.plan.changes_its_mind);
+                let sdp = describes.then(|| match preview {
+                    Some(offer) => self.describer.announcement(offer),
+                    None => describe(&mut self.describer),
+                });
+                let sdp = sdp.flatten().filter(|_| reliable || offer.is_some());
                 match self.agent.ring(call, status, sdp.clone(), reliable, now) {
                     Err(Misuse::NotSupported) => {
                         let sdp = sdp.filter(|_| offer.is_some());

@@ -77,6 +77,12 @@ pub(crate) struct PhonePlan {
     /// The longest it thinks, in milliseconds.
     pub(crate) slowest: u64,
     pub(crate) refuses_transfer: bool,
+    /// Of a hundred INVITEs that would replace a call of its own, how many it refuses.
+    pub(crate) refuses_replacement: u64,
+    /// Of a hundred transfers that it has accepted, how many of the new calls it gives up at once.
+    pub(crate) gives_up_transfer: u64,
+    /// What it says unreliably while it rings is not what it says when it is taken up: an announcement's address, say.
+    pub(crate) changes_its_mind: bool,
     /// When called, in milliseconds after the step before.
     pub(crate) steps: Vec<(u64, Step)>,
     /// In the first call, in milliseconds after its answer.
@@ -158,7 +164,7 @@ impl Plan {
             }
             _ => {}
         }
-        Self {
+        let mut plan = Self {
             is_perfect: false,
             caller_in_core,
             target,
@@ -171,8 +177,101 @@ impl Plan {
             callees,
             third,
             media,
+        };
+        if dice.chance(60) {
+            let theme = dice.pick(&[
+                Theme::Forks,
+                Theme::Forks,
+                Theme::EarlyOffers,
+                Theme::EarlyOffers,
+                Theme::ChangedMind,
+                Theme::LateOffer,
+                Theme::Updates,
+                Theme::Transfers,
+                Theme::Transfers,
+            ]);
+            plan.lean_to(theme, &mut dice);
+        }
+        plan
+    }
+
+    /// Makes something likely that chance alone makes seldom, in one of the ways it may come out.
+    fn lean_to(&mut self, theme: Theme, dice: &mut Dice) {
+        let rings = |describes, reliable| Step::Ring { status: 183, describes, reliable };
+        match theme {
+            Theme::Forks => {
+                self.caller_in_core = false;
+                self.target = Target::Proxy(dice.pick(&[2, 2, 3]));
+                self.caller.codecs = &[8, 9, 0];
+                let Target::Proxy(count) = self.target else { return };
+                self.callees = (0..count).map(|_| phone(dice)).collect();
+                for (callee, codecs) in self.callees.iter_mut().zip([&[0][..], &[8, 0], &[9, 0]]) {
+                    callee.codecs = codecs;
+                    callee.steps.insert(0, (dice.below(300), rings(dice.chance(80), dice.chance(50))));
+                }
+                self.callees[0].acts = acts(dice);
+            }
+            Theme::EarlyOffers => {
+                self.offer = true;
+                self.prack_offer = dice.chance(50);
+                self.early_update = [dice.chance(60), dice.chance(40)];
+                for phone in self.callees.iter_mut().chain([&mut self.caller]) {
+                    phone.abilities.update = true;
+                    phone.abilities.reliable = true;
+                    let last = (1000 + dice.below(2500), dice.pick(&[Step::Accept, Step::Refuse(486)]));
+                    phone.steps = vec![(dice.below(300), rings(true, true)), last];
+                }
+            }
+            Theme::ChangedMind => {
+                self.offer = true;
+                for phone in &mut self.callees {
+                    phone.changes_its_mind = true;
+                    let last = (dice.below(1500), Step::Accept);
+                    phone.steps = vec![(dice.below(300), rings(true, false)), last];
+                }
+            }
+            Theme::LateOffer => self.offer = false,
+            Theme::Updates => {
+                for phone in self.callees.iter_mut().chain([&mut self.caller]) {
+                    phone.abilities.update = true;
+                    let act = Act::Update { change: change(dice) };
+                    phone.acts.push((dice.below(2500), act));
+                }
+            }
+            Theme::Transfers => {
+                self.callees[0].steps = vec![(dice.below(500), Step::Accept)];
+                self.callees[0].refuses_transfer = false;
+                self.callees[0].gives_up_transfer = dice.pick(&[0, 90, 90]);
+                self.caller.acts.push((dice.below(1000), Act::Attended));
+            }
+        }
+        match dice.below(4) {
+            0 => self.media = MediaPlan { refused: 35, ignored: 0, slowest: 60 },
+            1 | 2 => {
+                self.media = MediaPlan { refused: 0, ignored: 0, slowest: 1500 };
+                let by_caller = dice.chance(50);
+                let bye = (dice.below(3000), Act::Bye);
+                match theme {
+                    Theme::Updates if by_caller => self.caller.acts.push(bye),
+                    Theme::Updates => self.callees[0].acts.push(bye),
+                    Theme::Transfers => {}
+                    _ => self.cancel_after = Some(dice.below(3500)),
+                }
+            }
+            _ => self.cancel_after = None,
         }
     }
+}
+
+/// What a plan may lean to.
+#[derive(Debug, Clone, Copy)]
+enum Theme {
+    Forks,
+    EarlyOffers,
+    ChangedMind,
+    LateOffer,
+    Updates,
+    Transfers,
 }
 
 fn phone(dice: &mut Dice) -> PhonePlan {
@@ -186,6 +285,9 @@ fn phone(dice: &mut Dice) -> PhonePlan {
         refuses: dice.pick(&[0, 0, 0, 30]),
         slowest: dice.pick(&[5, 300, 1500]),
         refuses_transfer: dice.chance(20),
+        refuses_replacement: dice.pick(&[0, 0, 50]),
+        gives_up_transfer: dice.pick(&[0, 0, 50]),
+        changes_its_mind: dice.chance(30),
         steps: steps(dice),
         acts: Vec::new(),
     }

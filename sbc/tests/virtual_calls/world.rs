@@ -15,6 +15,7 @@ use sip_engine::question::ResolvedAddress;
 use sip_engine::time::Now;
 use sip_wire::{Message, Method};
 
+use crate::census::Follower;
 use crate::dice::Dice;
 use crate::media::Media;
 use crate::network::Network;
@@ -59,6 +60,7 @@ pub(crate) struct World {
     dead: Option<Dead>,
     last_event: Duration,
     pub(crate) problems: Vec<String>,
+    pub(crate) follower: Follower,
 }
 
 impl World {
@@ -121,6 +123,7 @@ impl World {
             dead,
             last_event: start,
             problems: Vec::new(),
+            follower: Follower::default(),
         };
         world.drain_engine();
         world
@@ -180,6 +183,9 @@ impl World {
         }
         while let Some(event) = self.media.pop(self.now) {
             self.last_event = self.now;
+            if let media_relay::Event::Reply { session, number, .. } = &event {
+                self.follower.replied(*session, *number);
+            }
             self.engine.handle(sbc::planes::input(event).1, now);
             self.drain_engine();
         }
@@ -196,6 +202,7 @@ impl World {
             }
         }
         if self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
+            self.follower.timed();
             self.engine.handle_timeout(now);
             self.drain_engine();
         }
@@ -256,6 +263,7 @@ impl World {
                 self.labels.insert(call_id.to_vec(), String::from_utf8_lossy(label).into_owned());
             }
             let flow = Flow { listener, transport: Transport::Udp, remote: from, connection: None };
+            self.follower.received(&message);
             self.engine.handle(Input::Received { flow, message }, now);
             self.drain_engine();
         } else if let Some(proxy) = self.proxy.as_mut().filter(|proxy| proxy.address == to) {
@@ -317,6 +325,9 @@ impl World {
                         self.engine.handle(Input::SendFailed { ticket }, now);
                         continue;
                     }
+                    if let Ok(parsed) = Message::parse(message.clone()) {
+                        self.follower.sent(&parsed);
+                    }
                     self.send(sbc_address(flow.listener), flow.remote, message);
                 }
                 Output::Resolve { question, .. } => {
@@ -332,6 +343,7 @@ impl World {
                 }
                 Output::Media(request) => {
                     self.note(format!("media {}: {}", request.number, short(&request.action)));
+                    self.follower.asked(&request);
                     self.media.handle(request, self.now);
                 }
                 Output::Record(event) => {
