@@ -8,7 +8,7 @@ use sip_wire::{Builder, Message, Method, Name, multipart};
 
 use super::hunt::{cause_of, is_better, may_fail_over};
 use super::media::Wait;
-use super::pair::{CALLER, Exchange, Reliable, TARGET};
+use super::pair::{CALLER, Exchange, Reliable, TARGET, cseq_of};
 use super::{Call, CallTimer, Purpose};
 use crate::core::{Core, Owner, dialog_key};
 use crate::event::{CallEventKind, EndCause, Side};
@@ -431,7 +431,8 @@ impl Call {
             return;
         }
         if response.has_token(Name::Require, "100rel") {
-            self.repeat_until_acknowledged(id, CALLER, server, status, answer, core);
+            let cseq = cseq_of(&self.upstream.request);
+            self.repeat_until_acknowledged(id, CALLER, server, (status, cseq), answer, core);
         }
     }
 
@@ -595,7 +596,8 @@ impl Call {
         self.record(CallEventKind::Answered { realm, trunk, destination }, core);
         let status = response.status().unwrap_or(200);
         core.respond(server, status, answer.clone());
-        self.repeat_until_acknowledged(id, CALLER, server, status, answer, core);
+        let cseq = cseq_of(&self.upstream.request);
+        self.repeat_until_acknowledged(id, CALLER, server, (status, cseq), answer, core);
         // With the offer in the INVITE nothing of the caller's ACK matters to the target; with the offer in the 2xx its
         // ACK carries the answer.
         let is_late =

@@ -5,7 +5,7 @@ use sip_wire::{Address, Message, Method, Name, Uri, multipart};
 
 use super::branch::with_body;
 use super::media::Wait;
-use super::pair::{CALLER, Exchange, flow_of};
+use super::pair::{CALLER, Exchange, cseq_of, flow_of};
 use super::renegotiate::Wish;
 use super::{Call, CallTimer, is_target_refresh};
 use crate::core::{Core, Owner, dialog_key};
@@ -552,7 +552,8 @@ impl Call {
             let status = response.status().unwrap_or(200);
             core.respond(server, status, answer.clone());
             if is_invite {
-                self.repeat_until_acknowledged(id, from, server, status, answer, core);
+                let cseq = cseq_of(&forward.request);
+                self.repeat_until_acknowledged(id, from, server, (status, cseq), answer, core);
                 if let Some(pair) = self.pair_mut(id) {
                     pair.owed_ack = is_late.then_some(to);
                 }

@@ -66,6 +66,8 @@ pub(super) struct SessionTimerState {
 pub(super) struct Repeat {
     pub(super) server: ServerId,
     pub(super) status: u16,
+    /// CSeq number of the INVITE, which the ACK bears.
+    pub(super) cseq: u32,
     pub(super) response: Bytes,
     pub(super) interval: std::time::Duration,
     pub(super) until: std::time::Duration,
@@ -295,13 +297,13 @@ impl Call {
         }
     }
 
-    /// Repeats a response until it is acknowledged.
+    /// Repeats a response of this status, to the INVITE with this CSeq number, until it is acknowledged.
     pub(super) fn repeat_until_acknowledged(
         &mut self,
         pair: u32,
         side: usize,
         server: ServerId,
-        status: u16,
+        (status, cseq): (u16, u32),
         response: Bytes,
         core: &mut Core,
     ) {
@@ -309,9 +311,8 @@ impl Call {
         let until = core.now.monotonic + 64 * interval;
         let timer = self.schedule(interval, super::CallTimer::Repeat(pair, side as u8), core);
         let Some(pair) = self.pair_mut(pair) else { return };
-        if let Some(old) =
-            pair.ends[side].repeat.replace(Repeat { server, status, response, interval, until, timer })
-        {
+        let repeat = Repeat { server, status, cseq, response, interval, until, timer };
+        if let Some(old) = pair.ends[side].repeat.replace(repeat) {
             core.timers.cancel(old.timer);
         }
     }
@@ -358,14 +359,22 @@ impl Call {
 
     /// An ACK to a 2xx.
     pub(crate) fn on_ack(&mut self, id: u32, side: usize, flow: Flow, ack: &Message, core: &mut Core) {
+        // One that was late, or came twice, is of the INVITE before.
+        let cseq = cseq_of(ack);
+        let is_of = |repeat: &Repeat| repeat.status >= 200 && repeat.cseq == cseq;
         if self.is_over() {
-            self.leave(id, side, core);
+            let is_awaited = self.leaving.iter().any(|leaving| {
+                leaving.pair == id && leaving.side == side && leaving.end.repeat.as_ref().is_none_or(is_of)
+            });
+            if is_awaited {
+                self.leave(id, side, core);
+            }
             return;
         }
-        let is_awaited = self
-            .pair(id)
-            .is_some_and(|pair| pair.ends[side].repeat.as_ref().is_some_and(|repeat| repeat.status >= 200));
-        self.stop_repeating(id, side, core);
+        let is_awaited = self.pair(id).is_some_and(|pair| pair.ends[side].repeat.as_ref().is_some_and(is_of));
+        if is_awaited {
+            self.stop_repeating(id, side, core);
+        }
         let Some(pair) = self.pair_mut(id) else { return };
         pair.ends[side].dialog.flow = flow_of(&pair.ends[side].dialog.flow, flow);
         pair.ends[side].is_acknowledged = true;
@@ -457,6 +466,10 @@ impl Call {
 /// too (a NAT rebinds); what came over another listener changes nothing.
 pub(super) fn flow_of(known: &Flow, seen: Flow) -> Flow {
     if seen.listener == known.listener || seen.transport == known.transport { seen } else { *known }
+}
+
+pub(super) fn cseq_of(message: &Message) -> u32 {
+    message.cseq().map(|cseq| cseq.number).unwrap_or_default()
 }
 
 pub(super) fn side_of(side: usize) -> crate::event::Side {

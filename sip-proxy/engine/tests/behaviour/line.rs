@@ -149,6 +149,8 @@ pub(crate) struct Line {
     pub(crate) deaf: Vec<SocketAddr>,
     /// How a phone takes a change of its session; one that is not here takes it.
     pub(crate) temper: BTreeMap<SocketAddr, Temper>,
+    /// What came to the engine from where.
+    pub(crate) heard: Vec<(SocketAddr, Message)>,
     /// What media was asked and told, in order.
     pub(crate) media: Vec<MediaRequest>,
     /// What media makes of an offer that it has asked a phone for.
@@ -168,6 +170,7 @@ impl Line {
             sent: Vec::new(),
             deaf: Vec::new(),
             temper: BTreeMap::new(),
+            heard: Vec::new(),
             media: Vec::new(),
             answer: None,
             under_way: VecDeque::new(),
@@ -278,6 +281,12 @@ impl Line {
         self.now = end;
     }
 
+    /// The engine gets a message of a phone.
+    pub(crate) fn hear(&mut self, from: SocketAddr, bytes: Bytes) {
+        self.under_way.push_back((from, sbc(ACCESS), bytes));
+        self.settle();
+    }
+
     /// Delivers until nobody has anything to say.
     pub(crate) fn settle(&mut self) {
         loop {
@@ -292,6 +301,7 @@ impl Line {
             let flow =
                 |listener| Flow { listener, transport: Transport::Udp, remote: from, connection: None };
             if let Some(listener) = listener {
+                self.heard.push((from, message.clone()));
                 self.engine.handle(Input::Received { flow: flow(listener), message }, now);
             } else if let Some(agent) = self.agents.get_mut(&to) {
                 agent.handle(Input::Received { flow: flow(ListenerId(0)), message }, now);

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use sip_engine::config::{Limits, SessionTimer};
 use sip_engine::event::EndCause;
-use sip_engine::ua::{Abilities, Ending};
+use sip_engine::ua::{Abilities, Ending, Event};
+use sip_wire::Method;
 
-use crate::line::{ACCESS, Line, Snapshot, config};
+use crate::line::{ACCESS, Line, SDP, Snapshot, config};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -65,4 +66,28 @@ fn beyond_the_limit_of_calls_new_ones_get_503_and_running_ones_are_served() {
     line.pass(Duration::from_secs(1));
     line.call(alice, "bob", &[]);
     line.accept(bob);
+}
+
+#[test]
+fn a_late_ack_of_the_invite_before_does_not_stop_the_repetition_of_a_2xx() {
+    let (mut line, [alice, bob]) = two_phones(config(), Abilities::default());
+    let call = line.call(alice, "bob", &[]);
+    line.accept(bob);
+    let first = line
+        .heard
+        .iter()
+        .rfind(|(from, message)| *from == alice && message.method() == Some(Method::ACK))
+        .cloned();
+    // The 200 to a re-INVITE is lost, and the ACK of the INVITE comes once more.
+    line.deaf.push(alice);
+    let now = line.time();
+    line.agents.get_mut(&alice).unwrap().reinvite(call, Some(SDP), now).unwrap();
+    line.settle();
+    let (from, ack) = first.expect("an ACK");
+    line.hear(from, ack.as_bytes().clone());
+    line.deaf.clear();
+    line.pass(Duration::from_secs(2));
+    let answers =
+        line.events.iter().filter(|(at, event)| *at == alice && matches!(event, Event::Answered { .. }));
+    assert_eq!(answers.count(), 2);
 }
