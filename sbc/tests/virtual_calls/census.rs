@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use sip_engine::media::{MediaAction, MediaRequest};
+use sip_engine::media::{MediaAction, MediaRequest, Renegotiated};
 use sip_wire::{Message, Method, Name, multipart};
 
 use crate::phone::LABEL;
+use crate::world::World;
 
 /// What may happen to a call or in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +44,10 @@ pub(crate) enum Scenario {
     BareReinvite,
     /// An offer that changes an m-line to T.38.
     Fax,
+    /// A re-INVITE that the media plane wished for, with its offer.
+    Wish,
+    /// One that asks for an offer.
+    BareWish,
 }
 
 /// How it came out.
@@ -54,14 +59,16 @@ pub(crate) enum Fate {
     Refused,
     /// CANCEL came in time.
     Cancelled,
-    /// CANCEL or BYE came while the media plane was thinking about it.
+    /// CANCEL or BYE came while the media plane was thinking about it; or before its wish was answered.
     CutShort,
+    /// A wish of the media plane for which it was not the moment.
+    Superseded,
 }
 
-use Fate::{Cancelled, CutShort, Done, Refused};
+use Fate::{Cancelled, CutShort, Done, Refused, Superseded};
 
 /// All rows, and which of their cases can be.
-const ROWS: [(Scenario, &str, &[Fate]); 16] = [
+const ROWS: [(Scenario, &str, &[Fate]); 18] = [
     (Scenario::SetUp, "set-up", &[Done, Refused, Cancelled, CutShort]),
     (Scenario::Multipart, "multipart", &[Done, Refused, Cancelled, CutShort]),
     (Scenario::LateOffer, "late offer", &[Done, Refused, Cancelled, CutShort]),
@@ -80,7 +87,12 @@ const ROWS: [(Scenario, &str, &[Fate]); 16] = [
     (Scenario::Reinvite, "offer in re-INVITE", &[Done, Refused, Cancelled, CutShort]),
     (Scenario::BareReinvite, "re-INVITE without offer", &[Done, Refused, Cancelled, CutShort]),
     (Scenario::Fax, "T.38 m-line", &[Done, Refused, Cancelled, CutShort]),
+    (Scenario::Wish, "media's wish", &[Done, Refused, CutShort, Superseded]),
+    (Scenario::BareWish, "media's wish without offer", &[Done, Refused, CutShort, Superseded]),
 ];
+
+/// What was described last in a dialog, and whether reliably.
+type Said = Option<(Vec<u8>, bool)>;
 
 /// One request of a phone, and what it led to.
 #[derive(Debug, Default)]
@@ -95,7 +107,7 @@ struct Case {
     /// Targets' Call-IDs.
     legs: BTreeSet<Vec<u8>>,
     /// Early dialogs by Call-ID and To tag: the description said last, and whether reliably.
-    forks: BTreeMap<(Vec<u8>, Vec<u8>), Option<(Vec<u8>, bool)>>,
+    forks: BTreeMap<(Vec<u8>, Vec<u8>), Said>,
 }
 
 /// Call-ID, CSeq number and method of a request.
@@ -330,6 +342,23 @@ impl Follower {
     }
 }
 
+impl World {
+    /// What happened, once for each.
+    pub(crate) fn cases(&self) -> BTreeSet<(Scenario, Fate)> {
+        let mut all = self.follower.cases();
+        for made in self.wishes.made.values() {
+            let scenario = if made.is_bare { Scenario::BareWish } else { Scenario::Wish };
+            let fates = made.outcomes.iter().map(|outcome| match outcome {
+                Renegotiated::Accepted(_) | Renegotiated::Offered(_) => Done,
+                Renegotiated::Refused(_) => Refused,
+                Renegotiated::Superseded => Superseded,
+            });
+            all.extend(fates.chain(made.is_cut_short.then_some(CutShort)).map(|fate| (scenario, fate)));
+        }
+        all
+    }
+}
+
 /// How many runs held what.
 #[derive(Debug, Default)]
 pub(crate) struct Census(BTreeMap<(Scenario, Fate), u32>);
@@ -366,8 +395,10 @@ impl Census {
                 0 if !fates.contains(&fate) => "-".to_owned(),
                 count => count.to_string(),
             };
-            let [done, refused, cancelled, cut] = [Done, Refused, Cancelled, CutShort].map(cell);
-            let _ = writeln!(table, "{name:<34}{done:>8}{refused:>8}{cancelled:>10}{cut:>10}");
+            let [done, refused, cancelled, cut, superseded] =
+                [Done, Refused, Cancelled, CutShort, Superseded].map(cell);
+            let _ =
+                writeln!(table, "{name:<34}{done:>8}{refused:>8}{cancelled:>10}{cut:>10}{superseded:>11}");
         }
         table
     }

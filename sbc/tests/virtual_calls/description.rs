@@ -190,3 +190,20 @@ impl Describer {
         Some(self.write(&streams))
     }
 }
+
+/// A description as the answer to another offer than it was made for: with no format that is not offered.
+pub(crate) fn narrowed(description: &[u8], offer: &[u8]) -> Bytes {
+    let mut offered = read(offer).into_iter();
+    let text = std::str::from_utf8(description).expect("a description is text");
+    let lines = text.lines().map(|line| {
+        let Some(rest) = line.strip_prefix("m=") else { return line.to_owned() };
+        let words: Vec<&str> = rest.split(' ').collect();
+        let offered = offered.next().map(|stream| stream.codecs).unwrap_or_default();
+        let kept: Vec<&str> =
+            words[3..].iter().copied().filter(|word| offered.iter().any(|codec| codec == word)).collect();
+        // Of a refused stream the formats mean nothing.
+        let formats = if kept.is_empty() { words[3..].to_vec() } else { kept };
+        format!("m={} {} {} {}", words[0], words[1], words[2], formats.join(" "))
+    });
+    lines.fold(String::new(), |text, line| text + &line + "\r\n").into()
+}

@@ -65,6 +65,8 @@ impl World {
                 self.problems.push(format!("{} is not idle", phone.name));
             }
         }
+        let problems = self.wishes.judge_end();
+        self.problems.extend(problems);
         self.judge_hiding();
     }
 
@@ -118,6 +120,7 @@ impl World {
             self.problems.push(format!("{label} is up and has agreed on nothing"));
             return;
         };
+        let is_alone = self.wishes.changed.contains(label);
         for (speaker, hearer) in [(&ones, &others), (&others, &ones)] {
             let (said, heard) = (read(&speaker.local), read(&hearer.remote));
             let brief = |streams: &[crate::description::Stream]| -> Vec<_> {
@@ -125,8 +128,10 @@ impl World {
                     .iter()
                     .map(|stream| {
                         let is_live = !stream.is_refused();
+                        // Asked by media alone, a phone may name other codecs of those that it has.
+                        let codecs = if is_alone { Vec::new() } else { stream.codecs.clone() };
                         // What is refused says nothing.
-                        let rest = is_live.then(|| (stream.codecs.clone(), stream.direction.clone()));
+                        let rest = is_live.then(|| (codecs, stream.direction.clone()));
                         (stream.kind.clone(), is_live, rest)
                     })
                     .collect()

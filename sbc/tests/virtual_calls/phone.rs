@@ -289,13 +289,13 @@ impl Phone {
                 let answer = if refuse { None } else { self.describer.answer(&offer) };
                 let _ = match answer {
                     Some(answer) => self.agent.answer(call, fork, answer, now),
-                    None => self.agent.refuse_offer(call, fork, 488, now),
+                    None => self.agent.refuse_offer(call, fork, self.plan.refusal, now),
                 };
             }
             Todo::GiveOffer { call, fork, refuse, .. } => {
                 let agreed = self.agent.agreed(call).cloned();
                 let _ = if refuse {
-                    self.agent.refuse_offer(call, fork, 488, now)
+                    self.agent.refuse_offer(call, fork, self.plan.refusal, now)
                 } else {
                     let offer = self.describer.offer(agreed.as_ref(), Change::Same);
                     self.agent.offer(call, fork, offer, now)

@@ -4,6 +4,7 @@ use sip_engine::ua::Abilities;
 
 use crate::description::Change;
 use crate::dice::Dice;
+use crate::wishes::Wish;
 
 /// What a phone does in an answered call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,6 +75,8 @@ pub(crate) struct PhonePlan {
     pub(crate) codecs: &'static [u8],
     /// Of a hundred offers in mid-call, how many it refuses.
     pub(crate) refuses: u64,
+    /// How it refuses.
+    pub(crate) refusal: u16,
     /// The longest it thinks, in milliseconds.
     pub(crate) slowest: u64,
     pub(crate) refuses_transfer: bool,
@@ -107,6 +110,8 @@ pub(crate) struct Plan {
     pub(crate) callees: Vec<PhonePlan>,
     pub(crate) third: PhonePlan,
     pub(crate) media: MediaPlan,
+    /// What the media plane wishes for in every answered call.
+    pub(crate) wishes: Vec<Wish>,
 }
 
 /// All phones have one of these in common with all others, but for the last list.
@@ -177,6 +182,7 @@ impl Plan {
             callees,
             third,
             media,
+            wishes: wishes(&mut dice),
         };
         if dice.chance(60) {
             let theme = dice.pick(&[
@@ -283,6 +289,7 @@ fn phone(dice: &mut Dice) -> PhonePlan {
         },
         codecs: if dice.chance(3) { STRANGE } else { dice.pick(&CODECS) },
         refuses: dice.pick(&[0, 0, 0, 30]),
+        refusal: dice.pick(&[488, 488, 491, 500, 501]),
         slowest: dice.pick(&[5, 300, 1500]),
         refuses_transfer: dice.chance(20),
         refuses_replacement: dice.pick(&[0, 0, 50]),
@@ -313,6 +320,19 @@ fn steps(dice: &mut Dice) -> Vec<(u64, Step)> {
         _ => {}
     }
     steps
+}
+
+fn wishes(dice: &mut Dice) -> Vec<Wish> {
+    let count = dice.pick(&[0, 0, 1, 2, 4]);
+    (0..count)
+        .map(|_| Wish {
+            after: dice.below(4000),
+            legs: dice.pick(&[[true, false], [false, true], [true, true]]),
+            is_bare: dice.chance(30),
+            is_silenced: dice.chance(10),
+            deadline: dice.pick(&[500, 1000, 5000]),
+        })
+        .collect()
 }
 
 fn change(dice: &mut Dice) -> Option<Change> {

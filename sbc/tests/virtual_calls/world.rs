@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use sip_engine::Engine;
-use sip_engine::event::CallEvent;
+use sip_engine::event::{CallEvent, CallEventKind};
 use sip_engine::io::{Command, Flow, Input, ListenerId, Output, Transport};
 use sip_engine::question::ResolvedAddress;
 use sip_engine::time::Now;
@@ -26,11 +26,20 @@ use crate::setup::{
     ABROAD, ACCESS, CORE, SUBSCRIBER, Snapshot, THIRD, binding, config, dead_address, phone_address,
     sbc_address, user_agent,
 };
+use crate::wishes::{Wish, Wishes};
 
 /// 64·T1, and what the network and the media plane may add to it.
 pub(crate) const QUIET: Duration = Duration::from_secs(36);
 /// No call may go on for ever.
 const LIMIT: Duration = Duration::from_secs(900);
+
+/// Something to do later.
+#[derive(Debug)]
+enum Task {
+    Phone(usize, Todo),
+    /// The media plane wishes, in a session.
+    Wish(u64, Wish),
+}
 
 /// One message, as it was sent.
 #[derive(Debug)]
@@ -50,7 +59,7 @@ pub(crate) struct World {
     network: Network,
     proxy: Option<Proxy>,
     todo: BinaryHeap<Reverse<(Duration, u64)>>,
-    tasks: BTreeMap<u64, (usize, Todo)>,
+    tasks: BTreeMap<u64, Task>,
     next_task: u64,
     pub(crate) trace: Vec<Traced>,
     pub(crate) notes: Vec<(Duration, String)>,
@@ -61,6 +70,8 @@ pub(crate) struct World {
     last_event: Duration,
     pub(crate) problems: Vec<String>,
     pub(crate) follower: Follower,
+    pub(crate) wishes: Wishes,
+    planned_wishes: Vec<Wish>,
 }
 
 impl World {
@@ -124,6 +135,8 @@ impl World {
             last_event: start,
             problems: Vec::new(),
             follower: Follower::default(),
+            wishes: Wishes::default(),
+            planned_wishes: plan.wishes.clone(),
         };
         world.drain_engine();
         world
@@ -145,9 +158,13 @@ impl World {
     }
 
     fn schedule(&mut self, phone: usize, after: Duration, todo: Todo) {
+        self.schedule_task(after, Task::Phone(phone, todo));
+    }
+
+    fn schedule_task(&mut self, after: Duration, task: Task) {
         self.next_task += 1;
         self.todo.push(Reverse((self.now + after, self.next_task)));
-        self.tasks.insert(self.next_task, (phone, todo));
+        self.tasks.insert(self.next_task, task);
     }
 
     pub(crate) fn run_until_quiet(&mut self) {
@@ -183,8 +200,11 @@ impl World {
         }
         while let Some(event) = self.media.pop(self.now) {
             self.last_event = self.now;
-            if let media_relay::Event::Reply { session, number, .. } = &event {
+            if let media_relay::Event::Reply { session, number, reply } = &event {
                 self.follower.replied(*session, *number);
+                if let media_core::session::Reply::Description(Ok(described)) = reply {
+                    self.wishes.described(*session, *number, &described.sdp);
+                }
             }
             self.engine.handle(sbc::planes::input(event).1, now);
             self.drain_engine();
@@ -194,11 +214,19 @@ impl World {
                 break;
             }
             self.todo.pop();
-            if let Some((phone, todo)) = self.tasks.remove(&id) {
-                self.last_event = self.now;
-                self.note(format!("{}: {}", self.phones[phone].name, short(&todo)));
-                self.phones[phone].carry_out(todo, now);
-                self.drain_phone(phone);
+            self.last_event = self.now;
+            match self.tasks.remove(&id) {
+                Some(Task::Phone(phone, todo)) => {
+                    self.note(format!("{}: {}", self.phones[phone].name, short(&todo)));
+                    self.phones[phone].carry_out(todo, now);
+                    self.drain_phone(phone);
+                }
+                Some(Task::Wish(session, wish)) => {
+                    self.note(format!("media wishes {}", short(&wish)));
+                    self.follower.timed();
+                    self.wish(session, wish);
+                }
+                None => {}
             }
         }
         if self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
@@ -272,6 +300,9 @@ impl World {
             proxy.handle(Input::Received { flow, message }, self.now);
             self.drain_proxy();
         } else if let Some(phone) = self.phones.iter().position(|phone| phone.address == to) {
+            if self.wishes.swallows(&message) {
+                return;
+            }
             let flow =
                 Flow { listener: ListenerId(0), transport: Transport::Udp, remote: from, connection: None };
             self.phones[phone].agent.handle(Input::Received { flow, message }, now);
@@ -316,9 +347,10 @@ impl World {
         self.proxy.as_ref().is_none_or(Proxy::is_idle)
     }
 
-    fn drain_engine(&mut self) {
+    pub(crate) fn drain_engine(&mut self) {
         let now = at(self.now);
         while let Some(output) = self.engine.poll_output() {
+            self.wishes.follow(&output, &self.labels);
             match output {
                 Output::Send { flow, message, ticket, .. } => {
                     if flow.remote == dead_address() && self.dead == Some(Dead::Unreachable) {
@@ -344,19 +376,37 @@ impl World {
                 Output::Media(request) => {
                     self.note(format!("media {}: {}", request.number, short(&request.action)));
                     self.follower.asked(&request);
+                    if let Some(reply) = self.reply_to_offered(&request) {
+                        self.engine.handle(Input::Media(reply), now);
+                    }
                     self.media.handle(request, self.now);
                 }
                 Output::Record(event) => {
                     self.last_event = self.now;
                     self.note(format!("record {:.300}", format!("{:?}", event.what)));
+                    if let (CallEventKind::Answered { .. }, Some(session)) =
+                        (&event.what, self.session_of(event.call))
+                    {
+                        for wish in self.planned_wishes.clone() {
+                            self.schedule_task(Duration::from_millis(wish.after), Task::Wish(session, wish));
+                        }
+                    }
                     self.records.push(event);
                 }
                 Output::Notice(notice) => self.note(format!("notice {}: {}", notice.kind, notice.detail)),
                 Output::Binding(_) | Output::Close(_) | Output::Replicate(_) => {}
             }
         }
+        self.problems.extend(self.wishes.judge_step());
         let problems = std::mem::take(&mut self.media.problems);
         self.problems.extend(problems);
+    }
+
+    fn session_of(&self, call: u128) -> Option<u64> {
+        self.records.iter().find_map(|event| match &event.what {
+            CallEventKind::Started(started) if event.call == call => Some(started.session.0),
+            _ => None,
+        })
     }
 
     fn send(&mut self, from: SocketAddr, to: SocketAddr, bytes: Bytes) {
