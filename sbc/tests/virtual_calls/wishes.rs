@@ -136,6 +136,13 @@ impl Wishes {
         }
     }
 
+    /// The media plane refuses a description: if it is an answer, a phone is asked alone to go back.
+    pub(crate) fn refused(&mut self, session: u64) {
+        if let Some(session) = self.sessions.get(&session) {
+            self.changed.insert(session.label.clone());
+        }
+    }
+
     fn told(&self, session: u64, endpoint: Endpoint) -> Option<Bytes> {
         let session = self.sessions.get(&session)?;
         session.told.get(&(session.called?, endpoint == CALLER)).cloned()

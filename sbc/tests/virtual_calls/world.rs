@@ -202,8 +202,12 @@ impl World {
             self.last_event = self.now;
             if let media_relay::Event::Reply { session, number, reply } = &event {
                 self.follower.replied(*session, *number);
-                if let media_core::session::Reply::Description(Ok(described)) = reply {
-                    self.wishes.described(*session, *number, &described.sdp);
+                match reply {
+                    media_core::session::Reply::Description(Ok(described)) => {
+                        self.wishes.described(*session, *number, &described.sdp);
+                    }
+                    media_core::session::Reply::Description(Err(_)) => self.wishes.refused(*session),
+                    _ => {}
                 }
             }
             self.engine.handle(sbc::planes::input(event).1, now);

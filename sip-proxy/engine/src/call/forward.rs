@@ -5,7 +5,7 @@ use sip_wire::{Address, Message, Method, Name, Uri, multipart};
 
 use super::branch::with_body;
 use super::media::Wait;
-use super::pair::{CALLER, Exchange, cseq_of, flow_of};
+use super::pair::{CALLER, Exchange, cseq_of, flow_of, said_in};
 use super::renegotiate::Wish;
 use super::{Call, CallTimer, is_target_refresh};
 use crate::core::{Core, Owner, dialog_key};
@@ -45,6 +45,8 @@ pub(super) enum Origin {
     Refresh,
     /// Ours: the media plane wished for it.
     Media(Wish),
+    /// Ours: an end has agreed to what the other will never hear of, and is put back to what both know.
+    Restore,
 }
 
 impl Forward {
@@ -87,6 +89,11 @@ impl Forward {
     /// Whether its offer is open, rather than waiting for another try.
     fn is_open(&self) -> bool {
         self.offers() && (self.exchange.is_some() || self.client.is_some())
+    }
+
+    /// Whether an offer has to wait for it: while a phone's own waits for another try, its transaction is open.
+    fn blocks(&self) -> bool {
+        self.is_open() || (self.offers() && self.server().is_some())
     }
 
     /// Its INVITE, if it is one and on its way.
@@ -181,7 +188,7 @@ impl Call {
         if !is_invite && !has_offer {
             return true;
         }
-        let open = || self.forwards.iter().filter(|forward| forward.pair == id && forward.offers());
+        let open = || self.forwards.iter().filter(|forward| forward.pair == id && forward.blocks());
         let own = open().any(|forward| forward.from == side && forward.server().is_some());
         // Of the other end, or of ours, to whichever end.
         let others = open().any(|forward| forward.from != side || forward.server().is_none());
@@ -327,6 +334,10 @@ impl Call {
                 if let Some(server) = forward.server() {
                     core.reject(server, &forward.request, refusal.status(), |response| response);
                 }
+                if matches!(forward.origin, Origin::Restore) {
+                    self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
+                    return;
+                }
                 self.after_forward(forward.pair, core);
             }
         }
@@ -433,11 +444,9 @@ impl Call {
             self.on_forward_failure(number, status, Some(response), core);
             return;
         }
-        let taken = self.forwards[position].description.clone();
         let Some(pair) = self.pair_mut(id) else { return };
         let end = &mut pair.ends[to];
         end.learn(&response);
-        end.description = taken.or_else(|| end.description.take());
         if response.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE) {
             end.open_invite = Some(client);
         }
@@ -458,7 +467,7 @@ impl Call {
         let description =
             multipart::session_description(&response).map(|range| response.body_bytes().slice(range));
         match &forward.origin {
-            Origin::End(_) => {}
+            Origin::End(_) | Origin::Restore => {}
             Origin::Refresh => {
                 // The description has not changed, so its answer has not either.
                 if forward.sent_invite {
@@ -520,18 +529,57 @@ impl Call {
                 self.note_agreement(id, offerer, summary, core);
                 self.complete_forward(number, &response, Some(described.sdp), core);
             }
-            Err(_) => {
-                if forward_sent_invite(&self.forwards, number) {
-                    self.acknowledge(id, 1 - from, None, core);
-                }
-                if let Some(pair) = self.pair_mut(id) {
-                    pair.exchange = None;
-                }
-                self.on_forward_failure(number, 488, None, core);
-                // One end has agreed to what the other will never hear of: no session is left that both know.
-                self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
-            }
+            Err(_) => self.on_refused_answer(number, core),
         }
+    }
+
+    /// The media plane refused what an end has answered: whoever asked hears 488, and the end, which has agreed, is put back
+    /// to what both know. An offer in a 2xx that was refused has no such way: its ACK owes an answer that nobody can give,
+    /// and BYE follows (RFC 3261 §13.2.2.4).
+    fn on_refused_answer(&mut self, number: u32, core: &mut Core) {
+        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
+        let forward = &mut self.forwards[position];
+        let (id, to, sent_invite) = (forward.pair, 1 - forward.from, forward.sent_invite);
+        let is_restore = matches!(forward.origin, Origin::Restore);
+        let exchange = forward.exchange.take();
+        if sent_invite {
+            self.acknowledge(id, to, None, core);
+        }
+        if let Some(pair) = self.pair_mut(id) {
+            pair.exchange = None;
+        }
+        let is_answer = exchange.is_some();
+        if let Some(exchange) = exchange {
+            self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
+        }
+        let is_being_restored = is_answer && !is_restore && self.restore(id, to, core);
+        self.on_forward_failure(number, 488, None, core);
+        if !is_being_restored {
+            // No session is left that both ends know.
+            self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
+        }
+    }
+
+    /// Offers an end once more what the other has described last; false if that cannot be.
+    fn restore(&mut self, id: u32, to: usize, core: &mut Core) -> bool {
+        let Some(pair) = self.pair(id) else { return false };
+        let Some(said) = pair.ends[1 - to].said.clone() else { return false };
+        let method = match (self.answered, pair.ends[to].has_update) {
+            (true, _) => "INVITE",
+            (false, true) => "UPDATE",
+            (false, false) => return false,
+        };
+        let (number, exchange) = (self.next_forward, self.new_exchange());
+        self.next_forward += 1;
+        let Some(mut forward) = Forward::of_ours(number, id, to, method, Origin::Restore, None) else {
+            return false;
+        };
+        forward.exchange = Some(Exchange { id: exchange, offerer: 1 - to });
+        forward.attempts = 0;
+        self.forwards.push(forward);
+        let Some(action) = self.offer_action(id, exchange, 1 - to, said) else { return false };
+        self.ask_media(action, Wait::Forward(number), core);
+        true
     }
 
     /// The end that asked gets its 2xx.
@@ -545,6 +593,17 @@ impl Call {
                 && is_invite;
         if forward.sent_invite && !is_late {
             self.acknowledge(id, to, None, core);
+        }
+        if let Some(pair) = self.pair_mut(id) {
+            pair.ends[to].accept(&forward, response);
+            if forward.server().is_some() {
+                pair.ends[from].said = said_in(&forward.request).or_else(|| pair.ends[from].said.take());
+            }
+        }
+        if forward.server().is_none() {
+            // What the one end is told now, the other has known all the time.
+            self.after_forward(id, core);
+            return;
         }
         if let (Some(server), Some(answer)) =
             (forward.server(), self.build_forward_response(&forward, response, sdp, core))
@@ -630,11 +689,13 @@ impl Call {
         let (id, from) = (forward.pair, forward.from);
         let is_session_request = forward.sent_invite || forward.request.method() == Some(Method::UPDATE);
         let is_gone = matches!(status, 408 | 481) && is_session_request && self.answered;
+        // It refused even what was agreed before.
+        let is_lost = matches!(forward.origin, Origin::Restore);
         let is_phone = self
             .pair(id)
             .and_then(|pair| core.realm(pair.ends[from].realm))
             .is_some_and(|realm| !realm.is_trunk_side);
-        if status == 491 && forward.attempts < ATTEMPTS && is_phone && forward.sent_invite {
+        if status == 491 && forward.attempts < ATTEMPTS && (is_phone || is_lost) && forward.sent_invite {
             // RFC 3261 §14.1: whoever owns the Call-ID waits longer. We made that of the target's dialog.
             let spread = std::time::Duration::from_millis(core.ids.number() % 200 * 10);
             let wait = if from == CALLER { std::time::Duration::from_millis(2100) + spread } else { spread };
@@ -670,8 +731,9 @@ impl Call {
                 None => core.reject(server, &forward.request, shown, |response| response),
             }
         }
-        if is_gone {
-            self.hang_up(EndCause::Failed, Side::Sbc, core);
+        if is_gone || is_lost {
+            let cause = if is_gone { EndCause::Failed } else { EndCause::MediaRefused };
+            self.hang_up(cause, Side::Sbc, core);
             return;
         }
         if self.purpose == super::Purpose::Subscription && matches!(status, 481 | 408 | 489) {
@@ -696,8 +758,10 @@ impl Call {
             return;
         }
         let request = &forward.request;
-        let description =
-            multipart::session_description(request).map(|range| request.body_bytes().slice(range));
+        let description = match forward.origin {
+            Origin::Restore => self.pair(id).and_then(|pair| pair.ends[from].said.clone()),
+            _ => multipart::session_description(request).map(|range| request.body_bytes().slice(range)),
+        };
         let Some(sdp) = description else {
             self.send_forward(number, core);
             return;
@@ -712,7 +776,7 @@ impl Call {
     /// What waited for the end of a forward goes on.
     pub(super) fn after_forward(&mut self, id: u32, core: &mut Core) {
         let is_settled = self.pair(id).is_some_and(|pair| pair.exchange.is_none());
-        if is_settled && !self.forwards.iter().any(|forward| forward.pair == id && forward.offers()) {
+        if is_settled && !self.forwards.iter().any(|forward| forward.pair == id && forward.blocks()) {
             self.take_crossing(id, core);
         }
     }

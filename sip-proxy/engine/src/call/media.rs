@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sip_wire::{Message, Name, Uri};
 
-use super::pair::{CALLER, End, Exchange, TARGET};
+use super::pair::{CALLER, End, Exchange, TARGET, said_in};
 use super::{Call, CallTimer};
 use crate::core::Core;
 use crate::event::{CallChange, CallEventKind, EndCause, Side};
@@ -216,6 +216,7 @@ impl Call {
             Ok(described) => {
                 if let Some(pair) = self.pair_mut(id) {
                     pair.ends[TARGET].summary = described.summary;
+                    pair.ends[TARGET].said = said_in(&response);
                 }
                 if is_final {
                     self.answer_call(id, &response, Some(described.sdp), core);
@@ -251,6 +252,9 @@ impl Call {
         sdp: Bytes,
         core: &mut Core,
     ) {
+        if let Some(pair) = self.pair_mut(id) {
+            pair.ends[side].said = Some(Bytes::copy_from_slice(&sdp));
+        }
         if let Some(action) = self.answer_action(id, exchange.id, side, sdp) {
             self.ask_media(action, Wait::Ack(id, side), core);
         }

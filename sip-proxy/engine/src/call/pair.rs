@@ -35,7 +35,9 @@ pub(super) struct End {
     pub(super) has_timer: bool,
     /// The description of ours that it accepted last, or that answered its own.
     pub(super) description: Option<Bytes>,
-    /// The description it gave last, in brief.
+    /// The description that it gave last, and that was agreed on: what the other end is put back to.
+    pub(super) said: Option<Bytes>,
+    /// The same in brief.
     pub(super) summary: Summary,
     /// What is repeated to it until its ACK or PRACK.
     pub(super) repeat: Option<Repeat>,
@@ -143,6 +145,7 @@ impl End {
             has_update: false,
             has_timer: false,
             description: None,
+            said: None,
             summary: Summary::default(),
             repeat: None,
             open_invite: None,
@@ -153,6 +156,12 @@ impl End {
             wants_privacy: false,
             allowance: Allowance::default(),
         }
+    }
+
+    /// It took a request that described the session, or that asked it to.
+    pub(super) fn accept(&mut self, forward: &Forward, response: &Message) {
+        self.description = forward.description.clone().or_else(|| self.description.take());
+        self.said = said_in(response).or_else(|| self.said.take());
     }
 
     /// Learns what a message of this end says about its abilities.
@@ -211,6 +220,10 @@ impl Call {
             End::new(target, realm, Endpoint { party, branch: forks }),
         ];
         ends[CALLER].learn(&self.upstream.request);
+        // The INVITE is kept anyway.
+        let request = &self.upstream.request;
+        ends[CALLER].said =
+            sip_wire::multipart::session_description(request).map(|range| request.body_bytes().slice(range));
         ends[TARGET].invite_cseq = ends[TARGET].dialog.local_cseq;
         // What a refresh by re-INVITE has to say again.
         ends[TARGET].description = self.branches.get(usize::from(branch)).and_then(|sent| sent.offer.clone());
@@ -466,6 +479,12 @@ impl Call {
 /// too (a NAT rebinds); what came over another listener changes nothing.
 pub(super) fn flow_of(known: &Flow, seen: Flow) -> Flow {
     if seen.listener == known.listener || seen.transport == known.transport { seen } else { *known }
+}
+
+/// The description in a message, without the rest of it.
+pub(super) fn said_in(message: &Message) -> Option<Bytes> {
+    let range = sip_wire::multipart::session_description(message)?;
+    Some(Bytes::copy_from_slice(&message.body()[range]))
 }
 
 pub(super) fn cseq_of(message: &Message) -> u32 {

@@ -115,8 +115,14 @@ impl Call {
         let Some(forward) = self.forwards.iter().find(|forward| forward.id == number) else { return };
         let Origin::Media(wish) = &forward.origin else { return };
         let (id, to, timer) = (forward.pair, 1 - forward.from, wish.timer);
-        let (name, endpoint, asked) = (wish.number, wish.endpoint, forward.description.is_none());
+        let (name, endpoint, offer) = (wish.number, wish.endpoint, forward.description.clone());
         core.timers.cancel(timer);
+        let asked = offer.is_none();
+        if let (Some(sdp), Some(pair)) = (&description, self.pair_mut(id)) {
+            let end = &mut pair.ends[to];
+            end.said = Some(Bytes::copy_from_slice(sdp));
+            end.description = offer.or_else(|| end.description.take());
+        }
         if let (Some(sdp), true) = (&description, asked) {
             let outcome = Renegotiated::Offered(sdp.clone());
             let action = MediaAction::Renegotiated { wish: name, endpoint, outcome };

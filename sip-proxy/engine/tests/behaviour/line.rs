@@ -14,7 +14,7 @@ use sip_engine::digest::{Algorithm, Ha1};
 use sip_engine::event::{CallEvent, CallEventKind, EndCause};
 use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
 use sip_engine::media::{
-    Described, MediaAction, MediaOutcome, MediaReply, MediaRequest, Renegotiated, Summary,
+    Described, MediaAction, MediaOutcome, MediaReply, MediaRequest, Refusal, Renegotiated, Summary,
 };
 use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkCredentials, TrunkTarget};
 use sip_engine::time::Now;
@@ -153,6 +153,10 @@ pub(crate) struct Line {
     pub(crate) heard: Vec<(SocketAddr, Message)>,
     /// What media was asked and told, in order.
     pub(crate) media: Vec<MediaRequest>,
+    /// How a phone is from its next answer on.
+    pub(crate) next_temper: Option<(SocketAddr, Temper)>,
+    /// Media refuses the next answer.
+    pub(crate) refuses_answers: bool,
     /// What media makes of an offer that it has asked a phone for.
     pub(crate) answer: Option<Bytes>,
     under_way: VecDeque<(SocketAddr, SocketAddr, Bytes)>,
@@ -172,6 +176,8 @@ impl Line {
             temper: BTreeMap::new(),
             heard: Vec::new(),
             media: Vec::new(),
+            next_temper: None,
+            refuses_answers: false,
             answer: None,
             under_way: VecDeque::new(),
         };
@@ -327,6 +333,9 @@ impl Line {
                             let Some(sdp) = self.answer.clone() else { continue };
                             MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
                         }
+                        MediaAction::Answer { .. } if std::mem::take(&mut self.refuses_answers) => {
+                            MediaOutcome::Description(Err(Refusal::NotAcceptable))
+                        }
                         MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
                             MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
                         }
@@ -344,6 +353,7 @@ impl Line {
                 match (&event, self.temper.get(own)) {
                     (Event::Offered { call, fork, .. }, None) => {
                         agent.answer(*call, *fork, SDP, now).expect("its turn");
+                        self.temper.extend(self.next_temper.take());
                     }
                     (Event::OfferWanted { call, fork }, None) => {
                         agent.offer(*call, *fork, SDP, now).expect("its turn");

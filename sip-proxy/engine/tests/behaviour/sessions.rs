@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use sip_engine::config::{Limits, SessionTimer};
 use sip_engine::event::EndCause;
 use sip_engine::ua::{Abilities, Ending, Event};
 use sip_wire::Method;
 
-use crate::line::{ACCESS, Line, SDP, Snapshot, config};
+use crate::line::{ACCESS, Line, SDP, Snapshot, Temper, config};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -90,4 +91,36 @@ fn a_late_ack_of_the_invite_before_does_not_stop_the_repetition_of_a_2xx() {
     let answers =
         line.events.iter().filter(|(at, event)| *at == alice && matches!(event, Event::Answered { .. }));
     assert_eq!(answers.count(), 2);
+}
+
+#[test]
+fn an_answer_that_media_refuses_costs_the_change_and_not_the_call() {
+    const OTHER: Bytes =
+        Bytes::from_static(b"v=0\r\no=- 1 2 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 11 RTP/AVP 8\r\n");
+    for refusals in [&[][..], &[491], &[488]] {
+        let (mut line, [alice, bob]) = two_phones(config(), Abilities::default());
+        let call = line.call(alice, "bob", &[]);
+        let incoming = line.accept(bob);
+        line.refuses_answers = true;
+        let now = line.time();
+        line.agents.get_mut(&alice).unwrap().reinvite(call, Some(OTHER), now).unwrap();
+        // Bob takes the change. He is offered again what Alice has said before, and may refuse that, too.
+        line.next_temper = refusals.first().map(|status| (bob, Temper::Refuses(*status)));
+        line.settle();
+        line.temper.clear();
+        line.pass(Duration::from_secs(5));
+        let refused = line
+            .events
+            .iter()
+            .any(|(at, event)| *at == alice && matches!(event, Event::Refused { status: 488, .. }));
+        assert!(refused);
+        if refusals == [488] {
+            assert_eq!(line.cause(), Some(EndCause::MediaRefused));
+            continue;
+        }
+        assert_eq!((line.ending(alice, call), line.ending(bob, incoming), line.cause()), (None, None, None));
+        let agreed = |phone, call| line.agents[&phone].agreed(call).unwrap().clone();
+        assert_eq!(agreed(bob, incoming).remote, SDP);
+        assert_eq!(agreed(alice, call).local, SDP);
+    }
 }
