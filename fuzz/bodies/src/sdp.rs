@@ -13,7 +13,7 @@ pub fn sdp(bytes: &[u8]) {
             .enumerate()
             .map(|(index, media)| {
                 let rtp = format!("{host}:{}", 20_000 + 2 * index).parse().unwrap();
-                (index != 6).then_some(Place { rtp, rtcp_mux: media.rtcp_mux && media.is_rtp() })
+                (index != 6).then_some(Place { rtcp_mux: media.rtcp_mux && media.is_rtp(), ..Place::at(rtp) })
             })
             .collect();
         let written = description.rewrite("- 1 1 IN IP4 192.0.2.77", &places, "anchor");

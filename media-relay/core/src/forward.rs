@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use smallvec::SmallVec;
+
 use crate::rtcp::{self, Report};
 use crate::rtp::{self, Header};
-use crate::stream::{Carried, StreamId};
+use crate::stream::{Carried, Role, StreamId};
 use crate::stun;
 use crate::worker::{SocketId, Worker};
 
@@ -20,10 +22,11 @@ impl Worker {
         now: Duration,
         mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
     ) {
-        let Some((id, is_rtcp_port)) = self.owner(socket, source) else {
+        let Some((id, role)) = self.owner(socket, source) else {
             self.dropped += 1;
             return;
         };
+        let is_rtcp_port = role.is_rtcp();
         let Some(stream) = self.streams.get_mut(id) else { return };
         // RFC 7983 §7, before RTP is assumed. UDPTL has no first byte of its own, but no magic cookie either.
         if stun::is_stun(packet) {
@@ -61,23 +64,33 @@ impl Worker {
             None => stream.reception.count(packet.len()),
         }
         let (session, consumers) = (stream.session, stream.consumers.clone());
+        if role == Role::Spare {
+            self.streams.take_spare(id, source);
+            self.attend(session, now);
+        }
         if let Some(session) = self.sessions.get_mut(&session) {
             session.heard = now;
         }
+        let mut came_back = false;
         for consumer in consumers {
-            if let Some(consumer) = self.streams.get(consumer)
-                && !consumer.is_parked
-                && let Some(destination) = consumer.rtp.destination()
-            {
-                send(consumer.ports.rtp, destination, packet);
+            if let Some(consumer) = self.streams.get(consumer) {
+                if consumer.is_parked {
+                    came_back |= consumer.is_released;
+                } else if let Some(destination) = consumer.rtp.destination() {
+                    send(consumer.ports.rtp, destination, packet);
+                }
             }
+        }
+        if came_back {
+            // Nobody hears it until its path is looked at.
+            self.glance(session, now);
         }
     }
 
     /// The stream that a packet is for. Branches of one party share their ports (RFC 3261 §16.7: one INVITE, several answers), and
     /// are told apart by where their packets come from.
     #[inline]
-    fn owner(&self, socket: SocketId, source: SocketAddr) -> Option<(StreamId, bool)> {
+    fn owner(&self, socket: SocketId, source: SocketAddr) -> Option<(StreamId, Role)> {
         let socket = self.streams.socket(socket)?;
         let id = match socket.streams.as_slice() {
             [] => return None,
@@ -87,13 +100,13 @@ impl Worker {
                 .copied()
                 .find(|id| {
                     self.streams.get(*id).is_some_and(|stream| {
-                        if socket.is_rtcp { stream.rtcp.owns(source) } else { stream.rtp.owns(source) }
+                        if socket.role.is_rtcp() { stream.rtcp.owns(source) } else { stream.rtp.owns(source) }
                     })
                 })
                 // Of a source not known yet: the branch that answered last.
                 .unwrap_or(several[several.len() - 1]),
         };
-        Some((id, socket.is_rtcp))
+        Some((id, socket.role))
     }
 
     #[cold]
@@ -167,26 +180,36 @@ impl Worker {
         let stream = self.streams.get(id)?;
         let (forwarded, consumers) = (stream.forwarded_report, stream.consumers.clone());
         let (mut sender_report, mut round_trip) = (None, None);
+        let is_moving = self.sessions.get(&stream.session).is_some_and(|session| session.moving.is_some());
+        let mut told: SmallVec<[Report; 4]> = SmallVec::new();
         let streams = &mut self.streams;
-        rtcp::reports(packet, |report| match report {
-            Report::Sender { middle, .. } => sender_report = Some(middle),
-            Report::Reception { ssrc, lost, jitter, last_sender_report, delay, .. } => {
-                // RFC 3550 §6.4.1: from our forwarding of a sender report to its echo, less the time it rested there.
-                if let Some((middle, sent)) = forwarded
-                    && middle == last_sender_report
-                    && last_sender_report != 0
-                {
-                    let rested = Duration::from_secs_f64(f64::from(delay) / 65_536.0);
-                    round_trip = Some(now.saturating_sub(sent).saturating_sub(rested));
-                }
-                // What it hears is what its consumers' endpoints say: streams feed each other.
-                for consumer in &consumers {
-                    if let Some(heard) = streams.get_mut(*consumer) {
-                        heard.reception.report(ssrc, lost, jitter);
+        rtcp::reports(packet, |report| {
+            if is_moving {
+                told.push(report);
+            }
+            match report {
+                Report::Sender { middle, .. } => sender_report = Some(middle),
+                Report::Reception { ssrc, lost, jitter, last_sender_report, delay, .. } => {
+                    // RFC 3550 §6.4.1: from our forwarding of a sender report to its echo, less the time it rested there.
+                    if let Some((middle, sent)) = forwarded
+                        && middle == last_sender_report
+                        && last_sender_report != 0
+                    {
+                        let rested = Duration::from_secs_f64(f64::from(delay) / 65_536.0);
+                        round_trip = Some(now.saturating_sub(sent).saturating_sub(rested));
+                    }
+                    // What it hears is what its consumers' endpoints say: streams feed each other.
+                    for consumer in &consumers {
+                        if let Some(heard) = streams.get_mut(*consumer) {
+                            heard.reception.report(ssrc, lost, jitter);
+                        }
                     }
                 }
             }
         });
+        if is_moving {
+            self.hear_reports(id, &told, now);
+        }
         if let (Some(time), Some(stream)) = (round_trip, self.streams.get_mut(id)) {
             stream.reception.round_trip = Some(time);
         }

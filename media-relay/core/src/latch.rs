@@ -36,6 +36,8 @@ pub struct Latch {
     heard: Duration,
     stranger_since: Option<Duration>,
     follows_rebinding: bool,
+    /// What was learnt may have another port by now.
+    is_doubted: bool,
 }
 
 impl Latch {
@@ -49,6 +51,7 @@ impl Latch {
             heard: Duration::ZERO,
             stranger_since: None,
             follows_rebinding,
+            is_doubted: false,
         }
     }
 
@@ -61,6 +64,25 @@ impl Latch {
         self.signalling = signalling.to_canonical();
         self.window = now + WINDOW;
         self.stranger_since = None;
+        self.is_doubted = false;
+    }
+
+    /// It comes back after a time elsewhere, or to another socket of ours: its NAT may have given it another port. The old
+    /// one stays where packets to it go until an equally good source is heard.
+    pub fn doubt(&mut self, now: Duration) {
+        self.window = now + WINDOW;
+        self.stranger_since = None;
+        self.is_doubted = true;
+    }
+
+    /// The address its description named.
+    pub fn signalled(&self) -> Option<SocketAddr> {
+        self.signalled
+    }
+
+    /// Where it was heard from, and when last.
+    pub fn heard(&self) -> Option<(SocketAddr, Duration)> {
+        Some((self.learnt?, self.heard))
     }
 
     /// Its RTP moved with a NAT that rebinds: its RTCP may too.
@@ -120,6 +142,9 @@ impl Latch {
             // The signalled address always may.
             None => rank == Rank::Signalled || (is_open && (rank == Rank::Host || self.has_waited(now))),
             Some(learnt) if is_open && rank > self.rank(learnt) => true,
+            Some(learnt) if is_open && self.is_doubted && rank == self.rank(learnt) => {
+                rank != Rank::Stranger || learnt.ip() == source.ip() || self.has_waited(now)
+            }
             Some(learnt) => {
                 let continues = stream.is_some_and(|(header, (ssrc, sequence))| {
                     header.ssrc == ssrc && (1..3000).contains(&header.sequence.wrapping_sub(sequence))
@@ -133,6 +158,7 @@ impl Latch {
         if accepted {
             self.learnt = Some(source);
             self.heard = now;
+            self.is_doubted = false;
         }
         accepted
     }

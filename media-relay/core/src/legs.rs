@@ -1,10 +1,14 @@
 //! A session's legs and what is being negotiated between them.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
-use crate::sdp::Media;
+use crate::moving::{Moving, Past};
+use crate::path::Constraint;
+use crate::sdp::{Description, Media, Place};
 use crate::session::{Endpoint, Party, StreamStatistics};
 use crate::stream::StreamId;
 use crate::stun::Credentials;
@@ -33,6 +37,11 @@ pub(crate) struct Leg {
     pub(crate) version: u64,
     /// Of the last one, without its version.
     pub(crate) last: Option<u64>,
+    /// The address in o=: it stays, whatever else changes (RFC 3264 §8).
+    pub(crate) address: Option<IpAddr>,
+    /// What it was offered last, and the description that it and we agreed on last, as it was told.
+    pub(crate) offered: Option<Bytes>,
+    pub(crate) agreed: Option<Bytes>,
     /// What its STUN must be signed with.
     pub(crate) credentials: Option<Box<Credentials>>,
 }
@@ -49,6 +58,11 @@ pub(crate) struct Session {
     pub(crate) heard: Duration,
     pub(crate) is_held: bool,
     pub(crate) told_inactive: bool,
+    /// What policy said of this session alone.
+    pub(crate) constraint: Option<Constraint>,
+    pub(crate) moving: Option<Box<Moving>>,
+    /// Of parties that are gone.
+    pub(crate) past_moves: Option<Past>,
 }
 
 impl Session {
@@ -58,5 +72,31 @@ impl Session {
 
     pub(crate) fn leg_mut(&mut self, endpoint: Endpoint) -> Option<&mut Leg> {
         self.legs.iter_mut().find(|known| known.0 == endpoint).map(|known| &mut known.1)
+    }
+}
+
+impl Leg {
+    /// A description for it: like `description`, with its m-lines at `places`.
+    pub(crate) fn write(
+        &mut self,
+        description: &Description,
+        places: &[Option<Place>],
+        cname: &str,
+    ) -> Bytes {
+        let first = places.iter().flatten().next().map(|place| place.rtp.ip());
+        let family = match self.address.or(first) {
+            Some(IpAddr::V6(ip)) => format!("IN IP6 {ip}"),
+            Some(IpAddr::V4(ip)) => format!("IN IP4 {ip}"),
+            None => "IN IP4 0.0.0.0".to_owned(),
+        };
+        let id = self.origin;
+        let body = |version: u64| description.rewrite(&format!("- {id} {version} {family}"), places, cname);
+        // RFC 3264 §8: the version grows by one if, and only if, the description changed.
+        let sum = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(body(0));
+        if self.last != Some(sum) {
+            self.version += 1;
+            self.last = Some(sum);
+        }
+        body(self.version)
     }
 }

@@ -6,8 +6,10 @@
 mod forward;
 pub mod latch;
 mod legs;
+mod moving;
 mod negotiation;
 pub mod path;
+pub mod policy;
 pub mod rtcp;
 pub mod rtp;
 pub mod sdp;

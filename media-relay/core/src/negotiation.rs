@@ -1,6 +1,5 @@
 //! Offers and answers (RFC 3264, 6337): ports are opened, addresses learnt, streams joined, descriptions written.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -52,6 +51,9 @@ impl Worker {
         let sdp = self.describe(id, to.0, &description, |media, _| media.rtcp_mux)?;
         let streams = summarise(&description.media);
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
+        if let Some(leg) = session.leg_mut(to.0) {
+            leg.offered = Some(sdp.clone());
+        }
         if let Some(before) = session.exchanges.iter().position(|known| known.id == exchange) {
             opened.extend(session.exchanges.remove(before).opened);
         }
@@ -64,7 +66,7 @@ impl Worker {
         &mut self,
         id: u64,
         exchange: u32,
-        from: Endpoint,
+        (from, from_party): (Endpoint, Party),
         to: Endpoint,
         sdp: Bytes,
         now: Duration,
@@ -93,6 +95,9 @@ impl Worker {
         let is_last = exchange != INITIAL || session.selected == Some(from);
         let offered = if is_last { session.exchanges.remove(position).media } else { offered.clone() };
         self.ensure_branch(id, from);
+        if let Some(leg) = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(from)) {
+            leg.party = from_party;
+        }
         self.apply(id, to, &offered, false, now);
         self.apply(id, from, &description.media, false, now);
         self.agree(id, (to, &offered), (from, &description.media));
@@ -104,11 +109,20 @@ impl Worker {
         let sdp = self.describe(id, to, &description, |_, index| {
             offered.get(index).is_some_and(|offered| offered.rtcp_mux)
         })?;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            if let Some(leg) = session.leg_mut(from) {
+                leg.agreed = leg.offered.clone();
+            }
+            if let Some(leg) = session.leg_mut(to) {
+                leg.agreed = Some(sdp.clone());
+            }
+        }
+        self.agreed(id, now);
         Ok(Described { sdp, streams: summarise(&description.media) })
     }
 
     /// The offer is void: the last agreed state stands, and ports that were only for it go back.
-    pub(crate) fn cancel(&mut self, id: u64, exchange: u32, ports: &mut dyn Ports) {
+    pub(crate) fn cancel(&mut self, id: u64, exchange: u32, now: Duration, ports: &mut dyn Ports) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         // Other branches may still answer the initial one.
         let Some(position) =
@@ -117,6 +131,7 @@ impl Worker {
             return;
         };
         let opened = session.exchanges.remove(position).opened;
+        self.attend(id, now);
         let unused: SmallVec<[StreamId; 2]> = opened
             .into_iter()
             .filter(|stream| self.streams.get(*stream).is_some_and(|stream| !stream.is_agreed))
@@ -125,11 +140,18 @@ impl Worker {
     }
 
     /// A refused initial offer ends its party with all branches; a later one is void.
-    pub(crate) fn reject(&mut self, id: u64, exchange: u32, from: Endpoint, ports: &mut dyn Ports) {
+    pub(crate) fn reject(
+        &mut self,
+        id: u64,
+        exchange: u32,
+        from: Endpoint,
+        now: Duration,
+        ports: &mut dyn Ports,
+    ) {
         if exchange == INITIAL {
-            self.drop_legs(id, |leg| leg.party != 0 && leg.party == from.party, ports);
+            self.drop_legs(id, |leg| leg.party != 0 && leg.party == from.party, now, ports);
         } else {
-            self.cancel(id, exchange, ports);
+            self.cancel(id, exchange, now, ports);
         }
     }
 
@@ -198,6 +220,9 @@ impl Worker {
             origin: first.origin,
             version: first.version,
             last: first.last,
+            address: first.address,
+            offered: first.offered.clone(),
+            agreed: None,
             credentials: None,
         };
         for (index, place) in first.streams.iter().enumerate() {
@@ -331,28 +356,15 @@ impl Worker {
             .map(|(index, media)| {
                 let stream = leg.streams.get(index).copied().flatten()?;
                 let rtcp_mux = media.is_rtp() && says_mux(media, index);
-                (media.port != 0).then_some(Place { rtp: rtp(stream)?, rtcp_mux })
+                (media.port != 0).then_some(Place { rtcp_mux, ..Place::at(rtp(stream)?) })
             })
             .collect();
-        let address = places.iter().flatten().next().map(|place| place.rtp);
-        let family = match address.or_else(|| rtp(*leg.streams.iter().flatten().next()?)).map(|any| any.ip())
-        {
-            Some(IpAddr::V6(ip)) => format!("IN IP6 {ip}"),
-            Some(IpAddr::V4(ip)) => format!("IN IP4 {ip}"),
-            None => "IN IP4 0.0.0.0".to_owned(),
-        };
-        let cname = &self.cname;
-        let body = |version: u64| {
-            description.rewrite(&format!("- {} {version} {family}", leg.origin), &places, cname)
-        };
-        // RFC 3264 §8: the version grows by one if, and only if, the description changed.
-        let sum = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(body(0));
-        if leg.last != Some(sum) {
-            leg.version += 1;
-            leg.last = Some(sum);
+        if leg.address.is_none() {
+            let first = places.iter().flatten().next().map(|place| place.rtp);
+            let address = first.or_else(|| rtp(*leg.streams.iter().flatten().next()?));
+            leg.address = address.map(|address| address.ip());
         }
-        let version = leg.version;
-        Ok(body(version))
+        Ok(leg.write(description, &places, &self.cname))
     }
 }
 
@@ -369,6 +381,9 @@ impl Session {
             origin: (id ^ u64::from(endpoint.party).wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 16,
             version: 0,
             last: None,
+            address: None,
+            offered: None,
+            agreed: None,
             credentials: None,
         };
         self.legs.push((endpoint, leg));
@@ -402,6 +417,11 @@ fn new_stream(
         reception: Reception::default(),
         strangers: 0,
         forwarded_report: None,
+        is_released: false,
+        is_hung_up: false,
+        spare: None,
+        taken: None,
+        direct: None,
     }
 }
 

@@ -9,6 +9,8 @@ pub enum Report {
         ssrc: u32,
         /// To be repeated in the other side's LSR.
         middle: u32,
+        /// RTP packets that it has sent in all.
+        packets: u32,
     },
     /// A reception report.
     Reception {
@@ -54,10 +56,10 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
         let count = usize::from(packet[0] & 0x1f);
         let first_block = match packet[1] {
             200 => {
-                if let (Some(ssrc), Some(high), Some(low)) =
-                    (word(packet, 4), word(packet, 8), word(packet, 12))
+                if let (Some(ssrc), Some(high), Some(low), Some(packets)) =
+                    (word(packet, 4), word(packet, 8), word(packet, 12), word(packet, 20))
                 {
-                    each(Report::Sender { ssrc, middle: high << 16 | low >> 16 });
+                    each(Report::Sender { ssrc, middle: high << 16 | low >> 16, packets });
                 }
                 28
             }

@@ -34,6 +34,17 @@ pub enum Direction {
     Inactive,
 }
 
+impl Direction {
+    fn line(self) -> &'static [u8] {
+        match self {
+            Self::SendRecv => b"a=sendrecv",
+            Self::SendOnly => b"a=sendonly",
+            Self::RecvOnly => b"a=recvonly",
+            Self::Inactive => b"a=inactive",
+        }
+    }
+}
+
 /// One m-line and what belongs to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Media {
@@ -62,10 +73,35 @@ pub struct Media {
 /// Where one m-line is, for the party that a description goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// Our RTP port.
+    /// Our RTP port, or where a released stream goes.
     pub rtp: SocketAddr,
+    /// Where RTCP goes, if not to the port after it (RFC 3605).
+    pub rtcp: Option<SocketAddr>,
     /// Whether we say `a=rtcp-mux`.
     pub rtcp_mux: bool,
+    /// What is said in the place of the author's direction.
+    pub direction: Option<Direction>,
+}
+
+impl Place {
+    /// A pair of ports.
+    pub fn at(rtp: SocketAddr) -> Self {
+        Self { rtp, rtcp: None, rtcp_mux: false, direction: None }
+    }
+
+    /// The attributes that are ours, as far as the author's have not given them a place.
+    fn put_own(self, owes_mux: bool, out: &mut BytesMut) {
+        if owes_mux {
+            put(out, MUX);
+        }
+        if let Some(rtcp) = self.rtcp {
+            let family = if rtcp.is_ipv6() { "IP6" } else { "IP4" };
+            put(out, format!("a=rtcp:{} IN {family} {}", rtcp.port(), rtcp.ip()).as_bytes());
+        }
+        if let Some(direction) = self.direction {
+            put(out, direction.line());
+        }
+    }
 }
 
 impl Media {
@@ -211,7 +247,7 @@ impl Description {
         let mut out = BytesMut::with_capacity(self.bytes.len() + 128);
         let secrets = self.addresses();
         let session = places.iter().flatten().next().copied();
-        let mut current = None;
+        let mut current: Option<Place> = None;
         let mut stream = 0;
         let mut wrote_connection = false;
         let mut owes_mux = false;
@@ -220,8 +256,8 @@ impl Description {
             match line[0] {
                 b'o' => put(&mut out, format!("o={origin}").as_bytes()),
                 b'm' => {
-                    if std::mem::take(&mut owes_mux) {
-                        put(&mut out, MUX);
+                    if let Some(place) = current {
+                        place.put_own(owes_mux, &mut out);
                     }
                     current = places.get(stream).copied().flatten();
                     owes_mux = current.is_some_and(|place| place.rtcp_mux);
@@ -256,6 +292,9 @@ impl Description {
                     }
                 }
                 b'a' if is_per_leg(&line[2..]) => {}
+                // The session's stays for the m-lines that we say nothing of.
+                b'a' if current.is_some_and(|place| place.direction.is_some())
+                    && direction_of(&line[2..]).is_some() => {}
                 b'a' if line.starts_with(b"a=ssrc:") && memmem::find(line, b" cname:").is_some() => {
                     let end = memmem::find(line, b" cname:").unwrap_or(line.len());
                     put(&mut out, &[&line[..end], b" cname:", cname.as_bytes()].concat());
@@ -264,8 +303,8 @@ impl Description {
                 _ => put(&mut out, line),
             }
         }
-        if owes_mux {
-            put(&mut out, MUX);
+        if let Some(place) = current {
+            place.put_own(owes_mux, &mut out);
         }
         out.freeze()
     }
@@ -455,7 +494,7 @@ mod tests {
         let description = Description::parse(OFFER.into()).unwrap();
         let out = description.rewrite(
             "- 7 1 IN IP6 2001:db8::1",
-            &[Some(Place { rtp: "[2001:db8::1]:20000".parse().unwrap(), rtcp_mux: false }), None],
+            &[Some(Place::at("[2001:db8::1]:20000".parse().unwrap())), None],
             "x",
         );
         let out = std::str::from_utf8(&out).unwrap();
@@ -484,14 +523,14 @@ mod tests {
     fn an_origin_that_is_no_host_costs_no_line() {
         let offer = "v=0\r\no=- 1 1 IN IP4 101\r\ns=-\r\nc=IN IP4 10.1.1.9\r\nt=0 0\r\nm=audio 4000 RTP/AVP 101\r\na=rtpmap:101 opus/48000/2\r\n";
         let description = Description::parse(offer.into()).unwrap();
-        let place = Place { rtp: "192.0.2.1:2000".parse().unwrap(), rtcp_mux: false };
+        let place = Place::at("192.0.2.1:2000".parse().unwrap());
         let out = description.rewrite("- 1 1 IN IP4 192.0.2.1", &[Some(place)], "x");
         assert!(memmem::find(&out, b"a=rtpmap:101 opus/48000/2\r\n").is_some());
     }
 
     #[test]
     fn multiplexing_is_said_on_our_own_account_once_per_stream() {
-        let place = |rtcp_mux| Some(Place { rtp: "192.0.2.1:20000".parse().unwrap(), rtcp_mux });
+        let place = |rtcp_mux| Some(Place { rtcp_mux, ..Place::at("192.0.2.1:20000".parse().unwrap()) });
         let count = |text: &str, places: &[Option<Place>]| {
             let out = Description::parse(text.to_owned().into()).unwrap().rewrite("o", places, "x");
             String::from_utf8(out.to_vec()).unwrap()
@@ -502,6 +541,29 @@ mod tests {
             "v=0\r\nm=audio 20000 RTP/AVP 0\r\nc=IN IP4 192.0.2.1\r\na=rtcp-mux\r\na=x\r\nm=video 20000 RTP/AVP 99\r\nc=IN IP4 192.0.2.1\r\na=rtcp-mux\r\n"
         );
         assert!(!count(with, &[place(false), place(false)]).contains("mux"));
+    }
+
+    #[test]
+    fn a_released_stream_goes_elsewhere_than_its_reports_and_a_held_one_is_inactive() {
+        let text = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\nc=IN IP4 192.0.2.1\r\na=sendrecv\r\nm=audio 20000 RTP/AVP 0\r\na=rtcp:20001\r\na=sendrecv\r\n";
+        let description = Description::parse(text.into()).unwrap();
+        let written = |place| {
+            let out = description.rewrite("- 1 2 IN IP4 192.0.2.1", &[Some(place)], "x");
+            let read = Description::parse(out.clone()).unwrap().media.remove(0);
+            (String::from_utf8(out.to_vec()).unwrap(), read)
+        };
+        let (away, media) = written(Place {
+            rtcp: Some("192.0.2.1:20001".parse().unwrap()),
+            ..Place::at("203.0.113.8:5000".parse().unwrap())
+        });
+        assert!(away.contains("o=- 1 2 IN IP4 192.0.2.1\r\n"), "{away}");
+        assert_eq!(media.rtp, Some("203.0.113.8:5000".parse().unwrap()));
+        assert_eq!(media.rtcp, Some("192.0.2.1:20001".parse().unwrap()));
+        let (held, media) = written(Place {
+            direction: Some(Direction::Inactive),
+            ..Place::at("192.0.2.1:20000".parse().unwrap())
+        });
+        assert_eq!((media.direction, held.matches("a=inactive").count()), (Direction::Inactive, 1), "{held}");
     }
 
     #[test]

@@ -1,8 +1,12 @@
 //! What signalling tells the media plane of a call, and what it is told back.
 
 use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
 
 use bytes::Bytes;
+
+use crate::path::Constraint;
+use crate::path::timeline::Entry;
 
 pub use crate::sdp::Direction;
 pub use crate::stun::Credentials;
@@ -23,6 +27,12 @@ pub struct Party {
     pub realm: u16,
     /// Where its signalling comes from.
     pub signalling: SocketAddr,
+    /// Its User-Agent or Server header, empty until it has said one: how it takes a move.
+    pub product: Box<str>,
+    /// The host of its Contact, if that is an address.
+    pub contact: Option<IpAddr>,
+    /// It asked for privacy (RFC 3323): the other party must not learn its media address.
+    pub is_private: bool,
 }
 
 /// What to do in a session.
@@ -51,6 +61,8 @@ pub enum Action {
         from: Endpoint,
         /// The offerer.
         to: Endpoint,
+        /// About `from`; what its offer could not know yet.
+        from_party: Party,
         /// The answer.
         sdp: Bytes,
     },
@@ -75,6 +87,17 @@ pub enum Action {
         /// Ours, as its description told it.
         credentials: Box<Credentials>,
     },
+    /// What became of an [`Event::Renegotiate`] at one of its legs.
+    Renegotiated {
+        /// Its number.
+        wish: u32,
+        /// Which leg.
+        endpoint: Endpoint,
+        /// What became of it.
+        outcome: Outcome,
+    },
+    /// Policy wants the media of this call on the relay, or lets it go; at once, and for the rest of the call.
+    Constrain(Constraint),
     /// The call is over.
     Delete,
     /// Statistics so far.
@@ -87,9 +110,48 @@ pub enum Reply {
     /// A description for the other side.
     Description(Result<Described, Refusal>),
     /// The final count.
-    Deleted(Vec<StreamStatistics>),
+    Deleted {
+        /// Of each stream.
+        streams: Vec<StreamStatistics>,
+        /// How long no RTP of any direction was on the relay.
+        direct: Duration,
+    },
     /// The count so far.
     Statistics(Vec<StreamStatistics>),
+}
+
+/// How a party took an offer of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// With this answer.
+    Accepted(Bytes),
+    /// Not, with this status: what was agreed stands.
+    Refused(u16),
+    /// It was not asked: an offer of somebody else was open.
+    Superseded,
+}
+
+/// What a session has to tell.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// No packet for the realm's time limit.
+    Inactive,
+    /// These parties are to be offered these descriptions; each answers by [`Action::Renegotiated`].
+    Renegotiate {
+        /// Names the wish in the answers.
+        wish: u32,
+        /// Whom, and what.
+        legs: Vec<(Endpoint, Bytes)>,
+    },
+    /// One more entry of the path's timeline.
+    Path {
+        /// How long after the answer.
+        after: Duration,
+        /// What happened.
+        entry: Entry,
+        /// Whom its parties 0 and 1 are.
+        parties: [Endpoint; 2],
+    },
 }
 
 /// A description for the other side.
@@ -156,6 +218,19 @@ pub struct StreamStatistics {
     pub mos: Option<f32>,
     /// Telephone events.
     pub dtmf: u32,
+    /// What its receiver said of it while it was not on the relay.
+    pub direct: Option<DirectStatistics>,
+}
+
+/// A stream off the relay, by the reports of its receiver.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct DirectStatistics {
+    /// Packets that the reports account for.
+    pub packets: u64,
+    /// Of them, lost.
+    pub lost: u64,
+    /// Greatest interarrival jitter, ms.
+    pub jitter_ms: f32,
 }
 
 /// Where a description points, for choosing an address family.

@@ -110,6 +110,16 @@ impl Reception {
         (self.jitter * 1000.0 / f64::from(clock_rate.max(1))) as f32
     }
 
+    /// What comes after this continues elsewhere than here: numbers that are missed meanwhile were not lost on the way.
+    pub fn interrupt(&mut self) {
+        (self.lost_before, self.received) = (self.lost(), 0);
+    }
+
+    /// The source and number heard last, whatever came between.
+    pub fn last(&self) -> Option<(u32, u16)> {
+        (self.packets > 0).then_some((self.ssrc, self.highest as u16))
+    }
+
     /// The latest sequence number and source, for latching.
     pub fn latest(&self) -> Option<(u32, u16)> {
         (self.received > 0).then_some((self.ssrc, self.highest as u16))

@@ -1,12 +1,14 @@
 //! Streams: one m-line as one endpoint has it, and the table that finds them by socket.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::latch::Latch;
+use crate::path::Tally;
 use crate::sdp::Media;
-use crate::session::{Endpoint, StreamStatistics};
+use crate::session::{DirectStatistics, Endpoint, StreamStatistics};
 use crate::statistics::Reception;
 use crate::worker::{PortPair, Ports, SocketId};
 
@@ -51,8 +53,10 @@ pub(crate) struct Stream {
     pub(crate) is_muxed: bool,
     /// It may send RTCP to our RTP port.
     pub(crate) may_mux: bool,
-    /// Nothing is sent to it.
+    /// Nothing is sent to it: by its description, or because it is released and would be called back by what it hears.
     pub(crate) is_parked: bool,
+    pub(crate) is_hung_up: bool,
+    pub(crate) is_released: bool,
     /// An answer was about it.
     pub(crate) is_agreed: bool,
     /// Answered with port 0.
@@ -64,6 +68,12 @@ pub(crate) struct Stream {
     pub(crate) strangers: u64,
     /// The last sender report that went out of this stream, for its round trip.
     pub(crate) forwarded_report: Option<(u32, Duration)>,
+    /// Ports at the second address, while its NAT is learnt; after that the ones before, until they are closed.
+    pub(crate) spare: Option<PortPair>,
+    /// Where it was heard from at the second address, which has become its own.
+    pub(crate) taken: Option<SocketAddr>,
+    /// Of moves that are over.
+    pub(crate) direct: Option<Tally>,
 }
 
 impl Stream {
@@ -81,7 +91,8 @@ impl Stream {
             (true, true) => Carried::Secure,
             (true, false) => Carried::Clear,
         };
-        self.is_parked = media.is_parked;
+        self.is_hung_up = media.is_parked;
+        self.is_parked = self.is_hung_up || self.is_released;
         self.may_mux = media.rtcp_mux;
         self.formats = media
             .codecs
@@ -93,6 +104,12 @@ impl Stream {
                 name: name.as_str().into(),
             })
             .collect();
+    }
+
+    /// Whether what the far party sends ends here.
+    pub(crate) fn set_released(&mut self, is_released: bool) {
+        self.is_released = is_released;
+        self.is_parked = self.is_hung_up || is_released;
     }
 
     /// What came from it; `far` is the round trip to who hears it.
@@ -113,7 +130,29 @@ impl Stream {
             rtt_ms: reception.round_trip.map(|time| time.as_secs_f32() * 1000.0),
             mos: reception.mos(name, rate, far),
             dtmf: reception.dtmf,
+            direct: self.direct.map(|tally| DirectStatistics {
+                packets: tally.expected,
+                lost: tally.lost,
+                jitter_ms: (f64::from(tally.jitter) * 1000.0 / f64::from(tally.clock_rate.max(1))) as f32,
+            }),
         }
+    }
+}
+
+/// What arrives at a socket.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Role {
+    #[default]
+    Rtp,
+    Rtcp,
+    /// RTP at the second address.
+    Spare,
+    SpareRtcp,
+}
+
+impl Role {
+    pub(crate) fn is_rtcp(self) -> bool {
+        matches!(self, Role::Rtcp | Role::SpareRtcp)
     }
 }
 
@@ -121,7 +160,7 @@ impl Stream {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Socket {
     pub(crate) streams: SmallVec<[StreamId; 2]>,
-    pub(crate) is_rtcp: bool,
+    pub(crate) role: Role,
 }
 
 /// The streams of one worker.
@@ -157,30 +196,76 @@ impl Streams {
                 (self.places.len() - 1) as StreamId
             }
         };
-        for (socket, is_rtcp) in [(ports.rtp, false), (ports.rtcp, true)] {
+        self.listen(id, ports, [Role::Rtp, Role::Rtcp]);
+        id
+    }
+
+    fn listen(&mut self, id: StreamId, ports: PortPair, roles: [Role; 2]) {
+        for (socket, role) in [ports.rtp, ports.rtcp].into_iter().zip(roles) {
             let socket = socket as usize;
             if self.sockets.len() <= socket {
                 self.sockets.resize(socket + 1, Socket::default());
             }
-            self.sockets[socket].streams.push(id);
-            self.sockets[socket].is_rtcp = is_rtcp;
+            if !self.sockets[socket].streams.contains(&id) {
+                self.sockets[socket].streams.push(id);
+            }
+            self.sockets[socket].role = role;
         }
-        id
+    }
+
+    /// True if nobody hears these ports any more.
+    fn leave(&mut self, id: StreamId, ports: PortPair) -> bool {
+        let mut is_last = true;
+        for socket in [ports.rtp, ports.rtcp] {
+            if let Some(socket) = self.sockets.get_mut(socket as usize) {
+                socket.streams.retain(|other| *other != id);
+                is_last &= socket.streams.is_empty();
+            }
+        }
+        is_last
+    }
+
+    /// Opens ports for a stream at another address of its realm; false if there is none.
+    pub(crate) fn open_spare(&mut self, id: StreamId, realm: u16, ports: &mut dyn Ports) -> bool {
+        let Some(stream) = self.get(id) else { return false };
+        if stream.spare.is_some() {
+            return true;
+        }
+        let Some(spare) = ports.open_elsewhere(realm, stream.ports.address.ip()) else { return false };
+        self.listen(id, spare, [Role::Spare, Role::SpareRtcp]);
+        if let Some(stream) = self.get_mut(id) {
+            stream.spare = Some(spare);
+        }
+        true
+    }
+
+    /// It was heard from `source` at its spare ports: they are its own now.
+    pub(crate) fn take_spare(&mut self, id: StreamId, source: SocketAddr) {
+        let Some(stream) = self.get_mut(id) else { return };
+        let Some(new) = stream.spare.replace(stream.ports) else { return };
+        (stream.ports, stream.taken) = (new, Some(source));
+        self.listen(id, new, [Role::Rtp, Role::Rtcp]);
+    }
+
+    pub(crate) fn close_spare(&mut self, id: StreamId, ports: &mut dyn Ports) {
+        let Some(spare) = self.get_mut(id).and_then(|stream| stream.spare.take()) else { return };
+        if self.leave(id, spare) {
+            ports.close(spare);
+        }
+    }
+
+    pub(crate) fn has_spare(&self, id: StreamId) -> bool {
+        self.get(id).is_some_and(|stream| stream.spare.is_some())
     }
 
     /// Nothing may feed it any more. Its ports go back with the last stream that has them.
     pub(crate) fn remove(&mut self, id: StreamId, ports: &mut dyn Ports) -> Option<Stream> {
         let stream = self.places.get_mut(id as usize)?.take()?;
         self.free.push(id);
-        let mut is_last = true;
-        for socket in [stream.ports.rtp, stream.ports.rtcp] {
-            if let Some(socket) = self.sockets.get_mut(socket as usize) {
-                socket.streams.retain(|other| *other != id);
-                is_last &= socket.streams.is_empty();
+        for pair in [Some(stream.ports), stream.spare].into_iter().flatten() {
+            if self.leave(id, pair) {
+                ports.close(pair);
             }
-        }
-        if is_last {
-            ports.close(stream.ports);
         }
         Some(stream)
     }

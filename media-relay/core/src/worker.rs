@@ -1,12 +1,16 @@
 //! A worker: the sessions of one thread. What signalling agreed is in `negotiation.rs`, a packet's way in `forward.rs`.
 
-use std::net::SocketAddr;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
 
 use crate::legs::Session;
-use crate::session::{Action, Endpoint, Reply, StreamStatistics};
+use crate::policy::ReleasePolicy;
+use crate::session::{Action, Endpoint, Event, Reply, StreamStatistics};
 use crate::stream::{StreamId, Streams};
 
 /// A socket of the shell, by its number there.
@@ -29,20 +33,24 @@ pub trait Ports {
     fn open(&mut self, realm: u16, is_ipv6: bool) -> Option<PortPair>;
     /// Gives it back; it rests before it is used again.
     fn close(&mut self, pair: PortPair);
+    /// A free pair of the same realm and family at another address than this; `None` if the realm has no other.
+    fn open_elsewhere(&mut self, realm: u16, than: IpAddr) -> Option<PortPair>;
 }
 
 /// What a realm wishes of its sessions.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// A session without a packet for so long is reported; `None` never.
     pub inactivity: Option<Duration>,
     /// Whether a NAT that rebinds is followed without signalling.
     pub follows_rebinding: bool,
+    /// What may leave the relay; `None` nothing.
+    pub release: Option<Arc<ReleasePolicy>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { inactivity: Some(Duration::from_secs(300)), follows_rebinding: true }
+        Self { inactivity: Some(Duration::from_secs(300)), follows_rebinding: true, release: None }
     }
 }
 
@@ -53,6 +61,9 @@ pub struct Worker {
     pub(crate) streams: Streams,
     pub(crate) settings: Settings,
     pub(crate) cname: String,
+    pub(crate) events: VecDeque<(u64, Event)>,
+    /// Sessions by when their path is looked at; entries that are not their session's time any more are passed over.
+    pub(crate) looks: BinaryHeap<Reverse<(Duration, u64)>>,
     next_check: Duration,
     /// Strangers' packets of all streams, and packets that no stream owned.
     pub dropped: u64,
@@ -66,6 +77,8 @@ impl Worker {
             streams: Streams::default(),
             settings,
             cname,
+            events: VecDeque::new(),
+            looks: BinaryHeap::new(),
             next_check: Duration::ZERO,
             dropped: 0,
         }
@@ -95,23 +108,24 @@ impl Worker {
                     self.offer(session, exchange, (from, from_party), (to, to_party), sdp, now, ports);
                 Some(Reply::Description(result))
             }
-            Action::Answer { exchange, from, to, sdp } => {
-                Some(Reply::Description(self.answer(session, exchange, from, to, sdp, now, ports)))
+            Action::Answer { exchange, from, to, from_party, sdp } => {
+                let result = self.answer(session, exchange, (from, from_party), to, sdp, now, ports);
+                Some(Reply::Description(result))
             }
             Action::Select(winner) => {
-                self.select(session, winner, ports);
+                self.select(session, winner, now, ports);
                 None
             }
             Action::Reject { exchange, from } => {
-                self.reject(session, exchange, from, ports);
+                self.reject(session, exchange, from, now, ports);
                 None
             }
             Action::Cancel(exchange) => {
-                self.cancel(session, exchange, ports);
+                self.cancel(session, exchange, now, ports);
                 None
             }
             Action::Drop(endpoint) => {
-                self.drop_legs(session, |leg| leg == endpoint, ports);
+                self.drop_legs(session, |leg| leg == endpoint, now, ports);
                 None
             }
             Action::Credentials { endpoint, credentials } => {
@@ -121,30 +135,53 @@ impl Worker {
                 }
                 None
             }
+            Action::Renegotiated { wish, endpoint, outcome } => {
+                self.renegotiated(session, wish, endpoint, outcome, now);
+                None
+            }
+            Action::Constrain(constraint) => {
+                self.constrain(session, constraint, now);
+                None
+            }
             Action::Delete => {
-                let statistics = self.statistics(session);
-                self.drop_legs(session, |_| true, ports);
-                self.sessions.remove(&session);
-                Some(Reply::Deleted(statistics))
+                self.settle(session, now);
+                let streams = self.statistics(session);
+                self.drop_legs(session, |_| true, now, ports);
+                let past = self.sessions.remove(&session).and_then(|session| session.past_moves);
+                let direct = past.map_or(Duration::ZERO, |past| past.timeline.spans(now).1);
+                Some(Reply::Deleted { streams, direct })
             }
             Action::Query => Some(Reply::Statistics(self.statistics(session))),
         }
     }
 
     /// A branch has won: the other outgoing parties, and the other branches of its own, are gone.
-    fn select(&mut self, id: u64, winner: Endpoint, ports: &mut dyn Ports) {
+    fn select(&mut self, id: u64, winner: Endpoint, now: Duration, ports: &mut dyn Ports) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.selected = Some(winner);
         // It may have said nothing yet; then its party's ports are its own from now on.
         self.ensure_branch(id, winner);
-        self.drop_legs(id, |leg| leg.party != 0 && leg != winner, ports);
+        self.drop_legs(id, |leg| leg.party != 0 && leg != winner, now, ports);
         let caller = Endpoint { party: 0, branch: 0 };
         self.connect_agreed(id, winner, caller);
         self.close_refused(id, ports);
+        self.agreed(id, now);
     }
 
     /// Ends legs; what they sent stays counted.
-    pub(crate) fn drop_legs(&mut self, id: u64, is_gone: impl Fn(Endpoint) -> bool, ports: &mut dyn Ports) {
+    pub(crate) fn drop_legs(
+        &mut self,
+        id: u64,
+        is_gone: impl Fn(Endpoint) -> bool,
+        now: Duration,
+        ports: &mut dyn Ports,
+    ) {
+        let is_moving = |session: &Session| {
+            session.moving.as_ref().is_some_and(|moving| moving.endpoints().into_iter().any(&is_gone))
+        };
+        if self.sessions.get(&id).is_some_and(is_moving) {
+            self.settle(id, now);
+        }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let mut gone: Vec<StreamId> = Vec::new();
         session.legs.retain(|(endpoint, leg)| {
@@ -191,17 +228,35 @@ impl Worker {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        (!self.sessions.is_empty()).then_some(self.next_check)
+        let check = (!self.sessions.is_empty()).then_some(self.next_check);
+        check.into_iter().chain(self.looks.peek().map(|look| look.0.0)).min()
     }
 
-    /// Reports sessions that have gone quiet, each once.
-    pub fn handle_timeout(&mut self, now: Duration, mut inactive: impl FnMut(u64)) {
+    /// What sessions have to tell, and which.
+    pub fn poll_event(&mut self) -> Option<(u64, Event)> {
+        self.events.pop_front()
+    }
+
+    /// Looks at the paths whose time has come, and for sessions that have gone quiet, each of which is reported once.
+    pub fn handle_timeout(&mut self, now: Duration, ports: &mut dyn Ports) {
+        while let Some(Reverse((due, id))) = self.looks.peek().copied()
+            && due <= now
+        {
+            self.looks.pop();
+            let moving = self.sessions.get(&id).and_then(|session| session.moving.as_ref());
+            if moving.is_some_and(|moving| moving.due == due) {
+                self.look(id, now, ports);
+            }
+        }
+        if now < self.next_check {
+            return;
+        }
         self.next_check = now + Duration::from_secs(1);
         let Some(limit) = self.settings.inactivity else { return };
         for (id, session) in &mut self.sessions {
             if session.heard + limit <= now && !session.is_held && !session.told_inactive {
                 session.told_inactive = true;
-                inactive(*id);
+                self.events.push_back((*id, Event::Inactive));
             }
         }
     }

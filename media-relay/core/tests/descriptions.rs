@@ -69,7 +69,7 @@ fn places(count: usize) -> Vec<Option<Place>> {
     (0..count)
         .map(|index| {
             let rtp = SocketAddr::new([192, 0, 2, 9].into(), 20_000 + 2 * index as u16);
-            (index % 3 != 2).then_some(Place { rtp, rtcp_mux: false })
+            (index % 3 != 2).then_some(Place::at(rtp))
         })
         .collect()
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use media_core::path::phone::Temperament;
-use media_core::path::place::{Mapping, Networks, Place};
+use media_core::path::place::Networks;
 use media_core::path::proof::Reception;
 use media_core::path::timeline::{Entry, PathState};
 use media_core::path::{Constraint, Moved, Output, Release, Settings, Sight};
@@ -104,25 +104,20 @@ impl World {
         };
         let mut dice = ChaCha8Rng::seed_from_u64(seed);
         let sequences = [dice.next_u32() & 0xffff, dice.next_u32() & 0xffff];
-        let place = |at: &str| {
-            let observed: SocketAddr = at.parse().unwrap();
-            Place {
-                observed,
-                signalled: Some(observed),
-                contact: Some(observed.ip()),
-                mapping: Mapping::None,
-            }
-        };
-        let places = [place("198.51.100.7:4000"), place("203.0.113.8:5000")];
-        let parties = [0, 1].map(|index| (places[index].clone(), Temperament::of(kinds[index].product())));
-        let release = Release::new(
+        let parties = kinds.map(|kind| Temperament::of(kind.product()));
+        let mut release = Release::new(
             Settings::default(),
             Arc::new(Networks::default()),
             Constraint::MayRelease,
             parties,
             1,
+            None,
             Duration::ZERO,
         );
+        for (party, at) in ["198.51.100.7:4000", "203.0.113.8:5000"].into_iter().enumerate() {
+            let at: SocketAddr = at.parse().unwrap();
+            release.placed(party, at, Some(at), Some(at.ip()));
+        }
         let sight = |ssrc| Sight { ssrc, clock_rate: 8000, packets: 0, sequence: 0, heard: Duration::ZERO };
         Self {
             now: 0,

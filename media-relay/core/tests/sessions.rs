@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
-use media_core::session::{Action, Credentials, Endpoint, Party, Refusal, Reply, StreamStatistics};
+use media_core::session::{Action, Credentials, Endpoint, Event, Party, Refusal, Reply, StreamStatistics};
 use media_core::worker::{PortPair, Ports, Settings, SocketId};
 
 const A: Endpoint = Endpoint { party: 0, branch: 0 };
@@ -35,6 +35,10 @@ impl Ports for Counted {
         let address =
             if is_ipv6 { format!("[2001:db8::{realm}]:{port}") } else { format!("192.0.2.{realm}:{port}") };
         Some(PortPair { rtp, rtcp: rtp + 1, address: at(&address) })
+    }
+
+    fn open_elsewhere(&mut self, _: u16, _: IpAddr) -> Option<PortPair> {
+        None
     }
 
     fn close(&mut self, _: PortPair) {
@@ -76,7 +80,13 @@ impl World {
     }
 
     fn party(&self, endpoint: Endpoint) -> Party {
-        Party { realm: 1 + endpoint.party.min(1), signalling: self.signalling[usize::from(endpoint.party)] }
+        Party {
+            realm: 1 + endpoint.party.min(1),
+            signalling: self.signalling[usize::from(endpoint.party)],
+            product: Box::default(),
+            contact: None,
+            is_private: false,
+        }
     }
 
     fn act(&mut self, action: Action) -> Option<Reply> {
@@ -104,7 +114,8 @@ impl World {
         to: Endpoint,
         sdp: String,
     ) -> Result<String, Refusal> {
-        self.described(Action::Answer { exchange, from, to, sdp: Bytes::from(sdp) })
+        let from_party = self.party(from);
+        self.described(Action::Answer { exchange, from, to, from_party, sdp: Bytes::from(sdp) })
     }
 
     /// A call between A at 10.0.0.5:4000 (sockets 0 and 1) and B at 10.9.0.1:5000 (sockets 2 and 3).
@@ -135,9 +146,9 @@ impl World {
     }
 
     fn end(&mut self) -> Vec<StreamStatistics> {
-        let Some(Reply::Deleted(statistics)) = self.act(Action::Delete) else { panic!() };
+        let Some(Reply::Deleted { streams, .. }) = self.act(Action::Delete) else { panic!() };
         assert_eq!((self.ports.open, self.worker.len()), (0, 0), "nothing is left of a session");
-        statistics
+        streams
     }
 }
 
@@ -214,14 +225,19 @@ fn a_quiet_session_is_reported_once_and_a_held_one_never() {
     let mut world = World::call();
     let mut reported = 0;
     for second in 0..700 {
-        world.worker.handle_timeout(Duration::from_secs(second), |_| reported += 1);
+        world.worker.handle_timeout(Duration::from_secs(second), &mut world.ports);
+        while let Some(event) = world.worker.poll_event() {
+            assert_eq!(event, (9, Event::Inactive));
+            reported += 1;
+        }
     }
     assert_eq!(reported, 1);
     let mut world = World::call();
     world.offer(2, A, B, format!("{}a=sendonly\r\n", audio("10.0.0.5", 4000))).unwrap();
     world.answer(2, B, A, format!("{}a=recvonly\r\n", audio("10.9.0.1", 5000))).unwrap();
     for second in 0..700 {
-        world.worker.handle_timeout(Duration::from_secs(second), |_| panic!("held"));
+        world.worker.handle_timeout(Duration::from_secs(second), &mut world.ports);
+        assert_eq!(world.worker.poll_event(), None, "held");
     }
 }
 

@@ -5,10 +5,12 @@
 //! from the reports, which stay at the relay (`a=rtcp`, RFC 3605), whether packets arrive. What was not confirmed comes
 //! back. Everything that happens stands in the [`timeline`].
 
+mod direction;
 pub mod phone;
 pub mod place;
 pub mod proof;
 mod release;
 pub mod timeline;
 
-pub use release::{Constraint, Moved, Output, Release, Settings, Sight};
+pub use direction::{Sight, Tally};
+pub use release::{Constraint, Moved, Output, Release, Settings};

@@ -13,6 +13,8 @@ pub struct Temperament {
     pub report_interval: Option<Duration>,
     /// It reports at once after a re-INVITE.
     pub reports_after_move: bool,
+    /// Its kind was measured: it reports, and honours `a=rtcp`. Of others a report must have been seen before a move.
+    pub is_known: bool,
     /// The longest that it is silent between two reports.
     pub longest_report_gap: Duration,
 }
@@ -23,6 +25,7 @@ impl Temperament {
         follows_what_it_hears: false,
         report_interval: Some(Duration::from_secs(5)),
         reports_after_move: false,
+        is_known: true,
         longest_report_gap: Duration::from_millis(5_500),
     };
     /// linphone: randomised interval (RFC 3550 §6.3), goes where it is told.
@@ -30,6 +33,7 @@ impl Temperament {
         follows_what_it_hears: false,
         report_interval: None,
         reports_after_move: true,
+        is_known: true,
         longest_report_gap: Duration::from_millis(3_500),
     };
     /// PJSIP: follows what it hears, reports right after each re-INVITE.
@@ -37,6 +41,7 @@ impl Temperament {
         follows_what_it_hears: true,
         report_interval: None,
         reports_after_move: true,
+        is_known: true,
         longest_report_gap: Duration::from_millis(6_000),
     };
     /// Nothing is known of it: RFC 3550 allows 5 s and half as much again, and latching must be feared.
@@ -44,6 +49,7 @@ impl Temperament {
         follows_what_it_hears: true,
         report_interval: None,
         reports_after_move: false,
+        is_known: false,
         longest_report_gap: Duration::from_millis(8_000),
     };
 

@@ -52,6 +52,8 @@ pub struct Networks {
 pub enum Stay {
     /// Policy anchors it.
     Policy,
+    /// A party asked for privacy: the other must not learn its address.
+    Privacy,
     /// One end speaks IPv4, the other IPv6.
     Family,
     /// A NAT that maps per destination: the far phone's packets would not find the new port.

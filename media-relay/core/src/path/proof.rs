@@ -50,6 +50,15 @@ pub enum Lie {
     Jitter,
 }
 
+/// Why a verdict was what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Evidence {
+    /// How far the report is past the last packet known to have been sent.
+    pub ahead: i32,
+    /// How many packets must have been sent since.
+    pub due: i64,
+}
+
 /// One direction while its packets are not seen.
 #[derive(Debug, Clone)]
 pub struct Proof {
@@ -128,6 +137,12 @@ impl Proof {
         }
     }
 
+    /// What a report is weighed against.
+    pub fn evidence(&self, report: &Reception, now: Duration) -> Evidence {
+        let ahead = i32::from((report.highest as u16).wrapping_sub(self.mark) as i16);
+        Evidence { ahead, due: self.must_have_sent(now) }
+    }
+
     /// What the receiver reports.
     pub fn reception(&mut self, report: &Reception, now: Duration) -> Verdict {
         if report.ssrc != self.ssrc {
@@ -141,14 +156,14 @@ impl Proof {
         {
             return Verdict::Lie(Lie::Backwards);
         }
-        let ahead = i32::from((report.highest as u16).wrapping_sub(self.mark) as i16);
+        let Evidence { ahead, due } = self.evidence(report, now);
         let elapsed = now.saturating_sub(self.marked_at).as_secs_f64();
         // Half as much again and a second's worth: bursts and other packet times are allowed, fables are not.
         if f64::from(ahead) > elapsed * self.rate * 1.5 + self.rate + 50.0 {
             return Verdict::Lie(Lie::TooMany);
         }
         self.latest = Some((report.highest, report.lost));
-        if self.must_have_sent(now) - i64::from(ahead) >= BEHIND {
+        if due - i64::from(ahead) >= BEHIND {
             return Verdict::Refuted;
         }
         if ahead > AHEAD {

@@ -1,13 +1,17 @@
-//! One call's release and return.
+//! One call's release and return: when a move is made, and what signalling and reports say of it. What ends one is in
+//! `release/watch.rs`.
+
+mod watch;
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::direction::{Direction, Sight, Tally};
 use super::phone::Temperament;
 use super::place::{Mapping, Networks, Place, Stay, Way, choose};
-use super::proof::{Lie, Proof, Reception, Verdict};
+use super::proof::{Lie, Reception, Verdict};
 use super::timeline::{Entry, PathState, Reason, Timeline};
 
 /// What policy says of a call; may change at any moment.
@@ -17,6 +21,8 @@ pub enum Constraint {
     MustAnchor,
     /// It may be released where that is likely to work.
     MayRelease,
+    /// It is released wherever that can work: a path that failed is tried once more after a rest, even unproven.
+    PreferRelease,
 }
 
 /// Time limits.
@@ -24,6 +30,8 @@ pub enum Constraint {
 pub struct Settings {
     /// How long a call is left alone after its answer.
     pub settle: Duration,
+    /// How long a phone may take to answer a re-INVITE to move.
+    pub answering: Duration,
     /// How long a moved direction may stay unproven.
     pub unproven: Duration,
     /// How long a phone may take to show its mapping at the second address.
@@ -36,35 +44,24 @@ pub struct Settings {
     pub failures: u8,
     /// Share of packets lost, in percent, above which two reports in a row end a direct path.
     pub loss_percent: u32,
+    /// Jitter above which a report ends a direct path.
+    pub jitter: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
             settle: Duration::from_secs(2),
+            answering: Duration::from_secs(2),
             unproven: Duration::from_secs(3),
             learning: Duration::from_secs(2),
             homecoming: Duration::from_secs(2),
             rest: Duration::from_secs(60),
             failures: 2,
             loss_percent: 10,
+            jitter: Duration::from_millis(150),
         }
     }
-}
-
-/// What the relay sees of one direction's stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sight {
-    /// Its source.
-    pub ssrc: u32,
-    /// Its codec's clock, Hz.
-    pub clock_rate: u32,
-    /// Packets relayed.
-    pub packets: u64,
-    /// The last one's sequence number.
-    pub sequence: u16,
-    /// When it came.
-    pub heard: Duration,
 }
 
 /// What the machine asks for.
@@ -94,40 +91,35 @@ pub enum Moved {
     Accepted,
     /// A refusal, or no answer.
     Refused,
+    /// It was not asked: an offer of somebody else was open.
+    Superseded,
 }
 
-/// Packets are counted over at least this for a stream's rate.
-const RATE_WINDOW: Duration = Duration::from_millis(1_000);
 /// A phone that is heard at the relay so long after its 200 to a move has not moved.
 const STRAGGLERS: Duration = Duration::from_millis(300);
 /// Time for a re-INVITE, and for a report to come in, when a move is timed.
 const TURNAROUND: Duration = Duration::from_millis(150);
+/// How far from the best moment a move may be, seconds.
+const WINDOW: f64 = 0.1;
 /// Missing packets make a report firm after so long at 50 packets a second.
 const FIRM: Duration = Duration::from_millis(520);
+/// How often a call is looked at: while it moves, while it is direct, and on the relay while nothing can be done.
+const TICK: Duration = Duration::from_millis(20);
+const GLANCE: Duration = Duration::from_millis(500);
+const IDLE: Duration = Duration::from_secs(1);
+/// Phones that follow what they hear, and are not heard at the relay so long after an offer told them to, stayed together.
+const CLINGING: Duration = Duration::from_millis(500);
 /// Reports nearer together than this are a flood.
 const REPORT_SPACING: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Clone)]
 struct Party {
-    place: Place,
+    /// Once its RTP was heard.
+    place: Option<Place>,
     temperament: Temperament,
     /// When its latest report about the far stream came.
     reported: Option<Duration>,
     has_lied: bool,
-}
-
-#[derive(Debug, Clone, Default)]
-struct Direction {
-    sight: Option<Sight>,
-    /// Packets and time at the start of the current rate window, and the rate of the one before.
-    window: Option<(u64, Duration)>,
-    rate: Option<f64>,
-    proof: Option<Proof>,
-    /// Highest number and loss by the report before, and how many reports in a row were too lossy.
-    quality: Option<(u32, i32)>,
-    lossy: u8,
-    /// What the receiver had lost when the move began.
-    lost_before: Option<i32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,6 +132,7 @@ enum State {
     },
     Synchronising {
         accepted: [Option<Duration>; 2],
+        since: Duration,
     },
     Direct,
     Holding {
@@ -151,8 +144,8 @@ enum State {
         since: Duration,
         why: Reason,
     },
-    /// No more tries in this call.
-    Staying,
+    /// No more tries, unless policy changes what it was for.
+    Staying(Stay),
 }
 
 /// The machine of one call between two parties, over the m-lines that carry RTP.
@@ -165,8 +158,12 @@ pub struct Release {
     /// Per m-line; index 0 is what the first party sends.
     lines: Vec<[Direction; 2]>,
     state: State,
+    /// When a call on the relay is to be looked at again.
+    look: Duration,
     answered: Duration,
     failures: u8,
+    /// After an offer of a party both must be heard at the relay, or a hold makes them let go of each other.
+    may_cling: bool,
     timeline: Timeline,
     outputs: VecDeque<Output>,
     /// How many reports could not be true, or came in a flood.
@@ -174,17 +171,18 @@ pub struct Release {
 }
 
 impl Release {
-    /// Of a call answered now, everything on the relay.
+    /// Of a call answered now, everything on the relay; of one that was released before, with that past.
     pub fn new(
         settings: Settings,
         networks: Arc<Networks>,
         constraint: Constraint,
-        parties: [(Place, Temperament); 2],
+        parties: [Temperament; 2],
         lines: usize,
+        past: Option<Timeline>,
         now: Duration,
     ) -> Self {
         let parties =
-            parties.map(|(place, temperament)| Party { place, temperament, reported: None, has_lied: false });
+            parties.map(|temperament| Party { place: None, temperament, reported: None, has_lied: false });
         Self {
             settings,
             networks,
@@ -192,9 +190,11 @@ impl Release {
             parties,
             lines: vec![Default::default(); lines],
             state: State::Anchored { not_before: now + settings.settle },
+            look: now,
             answered: now,
             failures: 0,
-            timeline: Timeline::new(now),
+            may_cling: false,
+            timeline: past.unwrap_or_else(|| Timeline::new(now)),
             outputs: VecDeque::new(),
             rejected_reports: 0,
         }
@@ -213,7 +213,7 @@ impl Release {
     /// The state of every direction that is not asked apart.
     pub fn state(&self) -> PathState {
         match self.state {
-            State::Anchored { .. } | State::Staying => PathState::Anchored,
+            State::Anchored { .. } | State::Staying(_) => PathState::Anchored,
             State::Probing { .. } => PathState::Probing,
             State::Synchronising { .. } => PathState::Synchronising,
             State::Direct => PathState::Direct,
@@ -224,33 +224,67 @@ impl Release {
     /// When [`handle_timeout`](Self::handle_timeout) wants to look again.
     pub fn poll_timeout(&self, now: Duration) -> Duration {
         match self.state {
-            State::Staying => now + Duration::from_secs(60),
-            State::Direct => now + Duration::from_millis(100),
-            _ => now + Duration::from_millis(20),
+            State::Staying(_) => now + Duration::from_secs(60),
+            State::Anchored { .. } => self.look,
+            State::Direct => now + GLANCE,
+            _ => now + TICK,
         }
     }
 
-    /// Where a party is, seen anew.
-    pub fn placed(&mut self, party: usize, place: Place) {
-        if let Some(party) = self.parties.get_mut(party) {
-            party.place = place;
+    /// Where a party's RTP of the first m-line comes from, where its description says that it is, and the host of its
+    /// Contact. A place that is not the one before has a NAT that is not known yet.
+    pub fn placed(
+        &mut self,
+        party: usize,
+        observed: SocketAddr,
+        signalled: Option<SocketAddr>,
+        contact: Option<IpAddr>,
+    ) {
+        let place = &mut self.parties[party & 1].place;
+        let is_same = place.as_ref().is_some_and(|known| {
+            known.observed == observed && known.signalled == signalled && known.contact == contact
+        });
+        // A NAT that maps per destination shows another port at each of our addresses.
+        let is_dependent =
+            place.as_ref().is_some_and(|known| matches!(known.mapping, Mapping::Dependent { .. }));
+        if !is_same && !(is_dependent && place.as_ref().is_some_and(|known| known.signalled == signalled)) {
+            *place = Some(Place { observed, signalled, contact, mapping: Mapping::Unknown });
         }
+    }
+
+    /// Whether [`placed`](Self::placed) may be told: while media is elsewhere, what comes to the relay are stragglers.
+    pub fn is_at_home(&self) -> bool {
+        matches!(self.state, State::Anchored { .. } | State::Staying(_) | State::Probing { .. })
     }
 
     /// What the relay sees of a direction; before [`handle_timeout`](Self::handle_timeout), for each.
     pub fn sight(&mut self, line: usize, from: usize, sight: Sight, now: Duration) {
-        let Some(direction) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)) else { return };
-        let is_new = direction.sight.is_none_or(|known| known.packets != sight.packets);
-        direction.sight = Some(sight);
-        let (packets, since) = *direction.window.get_or_insert((sight.packets, now));
-        let span = now.saturating_sub(since);
-        if span >= RATE_WINDOW {
-            direction.rate = Some((sight.packets.saturating_sub(packets)) as f64 / span.as_secs_f64());
-            direction.window = Some((sight.packets, now));
+        if let Some(direction) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)) {
+            direction.see(sight, now);
         }
-        if is_new && let Some(proof) = &mut direction.proof {
-            proof.relayed(sight.sequence, sight.heard);
+    }
+
+    /// How a direction was while it was direct.
+    pub fn tally(&self, line: usize, from: usize) -> Option<Tally> {
+        let tally = self.lines.get(line)?.get(from)?.tally;
+        (tally.reports > 0).then_some(tally)
+    }
+
+    /// Something outside of the machine keeps the call where it is.
+    pub fn keep(&mut self, stay: Stay, now: Duration) {
+        if matches!(self.state, State::Anchored { .. } | State::Probing { .. }) {
+            self.stay(stay, now);
         }
+    }
+
+    /// The parties part: what is left is how it was.
+    pub fn finish(&mut self, now: Duration) {
+        self.timeline.meter(false, now);
+    }
+
+    /// What happened, when nothing more will.
+    pub fn into_timeline(self) -> Timeline {
+        self.timeline
     }
 
     /// Policy has changed its mind.
@@ -258,37 +292,53 @@ impl Release {
         self.constraint = constraint;
         if constraint == Constraint::MustAnchor {
             self.come_home(Reason::Policy, now);
-        } else if self.state == State::Staying {
-            // What kept it was perhaps the old policy; failures and refusals still count.
+            if matches!(self.state, State::Probing { .. }) {
+                self.enter(State::Anchored { not_before: now }, Reason::Policy, now);
+            }
+        } else if let State::Staying(why) = self.state
+            && !matches!(why, Stay::Refused | Stay::Failed | Stay::Remembered)
+        {
             self.enter(State::Anchored { not_before: now }, Reason::Policy, now);
         }
+        self.look = now;
     }
 
-    /// A party's offer has gone through the relay with the relay's addresses: everything is home.
-    pub fn renegotiated(&mut self, now: Duration) {
+    /// A party's offer was answered through the relay with the relay's addresses: all were told to come home. Phones that
+    /// follow what they hear may stay with each other, which shows if they `should_flow` now.
+    pub fn renegotiated(&mut self, should_flow: bool, now: Duration) {
         self.relay_again();
-        self.forget_proofs();
-        if self.state() != PathState::Anchored {
+        let was_away = matches!(
+            self.state,
+            State::Synchronising { .. } | State::Direct | State::Holding { .. } | State::Returning { .. }
+        );
+        if was_away {
             self.timeline.meter(false, now);
-        }
-        if self.state != State::Staying {
+            let follows = self.parties.iter().any(|party| party.temperament.follows_what_it_hears);
+            self.may_cling = should_flow && follows;
+            let why = Reason::Renegotiated;
+            self.enter(State::Returning { accepted: [Some(now); 2], since: now, why }, why, now);
+        } else if !matches!(self.state, State::Staying(_)) {
             let not_before = now + self.settings.settle;
             self.enter(State::Anchored { not_before }, Reason::Renegotiated, now);
+            self.look = now;
         }
     }
 
-    /// The port that a party shows at the second address.
+    /// The address that a party shows at the second address.
     pub fn learnt(&mut self, party: usize, observed: SocketAddr, now: Duration) {
-        let Some(party) = self.parties.get_mut(party) else { return };
-        let first = party.place.observed;
-        party.place.mapping = if observed == first {
+        let Some(place) = &mut self.parties[party & 1].place else { return };
+        let first = place.observed;
+        place.mapping = if observed == first {
             Mapping::EndpointIndependent
         } else {
             Mapping::Dependent { step: i32::from(observed.port()) - i32::from(first.port()) }
         };
-        if matches!(self.state, State::Probing { .. })
-            && self.parties.iter().all(|party| party.place.effective_mapping() != Mapping::Unknown)
-        {
+        self.timeline.add(Entry::Mapping { party: party & 1, mapping: place.mapping }, now);
+        let is_known = |party: &Party| {
+            party.place.as_ref().is_some_and(|place| place.effective_mapping() != Mapping::Unknown)
+        };
+        if matches!(self.state, State::Probing { .. }) && self.parties.iter().all(is_known) {
+            self.look = now;
             self.enter(State::Anchored { not_before: now }, Reason::Heard, now);
         }
     }
@@ -298,15 +348,21 @@ impl Release {
         let party = party & 1;
         match (&mut self.state, outcome) {
             (State::Probing { .. }, Moved::Refused) => self.stay(Stay::Refused, now),
-            (State::Synchronising { accepted }, Moved::Accepted) => {
+            (State::Probing { .. }, Moved::Superseded) => {
+                let not_before = now + self.settings.settle;
+                self.enter(State::Anchored { not_before }, Reason::Renegotiated, now);
+                self.look = now;
+            }
+            (State::Synchronising { accepted, .. }, Moved::Accepted) => {
                 accepted[party] = Some(now);
-                self.watch(party, now);
+                self.lines.iter_mut().for_each(|line| line[party].watch(now));
                 if self.parties[party].temperament.follows_what_it_hears {
                     // The first packet it hears from here would pull it back.
                     self.outputs.push_back(Output::Relaying { to: party, is_on: false });
                 }
             }
             (State::Synchronising { .. }, Moved::Refused) => self.come_home(Reason::Refused, now),
+            (State::Synchronising { .. }, Moved::Superseded) => self.come_home(Reason::Renegotiated, now),
             (State::Holding { accepted, why }, _) => {
                 accepted[party] = true;
                 if *accepted == [true, true] {
@@ -337,41 +393,56 @@ impl Release {
             return;
         }
         let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
-        let Some(proof) = &mut direction.proof else {
-            let is_known = direction.sight.is_some_and(|sight| sight.ssrc == report.ssrc);
-            if is_known {
-                direction.lost_before = Some(report.lost);
+        let evidence = direction.proof.as_ref().map(|proof| proof.evidence(report, now));
+        let was_confirmed = direction.is_confirmed();
+        let Some(verdict) = direction.judge(report, now) else {
+            if direction.reported_on_relay(report) {
                 self.parties[party].reported = Some(now);
             } else {
                 self.reject(party, Lie::Source, now);
             }
             return;
         };
-        match proof.reception(report, now) {
-            Verdict::Lie(lie) => {
-                self.reject(party, lie, now);
-                return;
-            }
+        let told = match verdict {
+            Verdict::Confirmed => !was_confirmed,
+            Verdict::Refuted => matches!(self.state, State::Synchronising { .. } | State::Direct),
+            Verdict::Open | Verdict::Lie(_) => false,
+        };
+        if told && let Some(evidence) = evidence {
+            let is_confirmed = verdict == Verdict::Confirmed;
+            self.timeline.add(Entry::Evidence { from: sender, is_confirmed, evidence }, now);
+        }
+        match verdict {
+            Verdict::Lie(lie) => return self.reject(party, lie, now),
             Verdict::Refuted => self.come_home(Reason::Refuted, now),
-            Verdict::Confirmed => {
-                self.estimate_gap(line, sender, report, now);
-                if self.is_too_lossy(line, sender, report) {
-                    self.come_home(Reason::Quality, now);
-                } else {
-                    self.conclude(now);
-                }
-            }
+            Verdict::Confirmed => self.confirmed(line, sender, report, now),
             Verdict::Open => {}
         }
         self.parties[party].reported = Some(now);
+    }
+
+    fn confirmed(&mut self, line: usize, sender: usize, report: &Reception, now: Duration) {
+        let direction = &mut self.lines[line][sender];
+        if let Some(length) = direction.estimated_gap(report) {
+            self.timeline.add(Entry::Gap { from: sender, length, is_estimate: true }, now);
+        }
+        let is_lossy = direction.is_too_lossy(report, self.settings.loss_percent);
+        let rate = direction.sight.map_or(8000, |sight| sight.clock_rate.max(1));
+        let is_shaky = f64::from(report.jitter) / f64::from(rate) > self.settings.jitter.as_secs_f64();
+        if is_lossy || is_shaky {
+            self.come_home(Reason::Quality, now);
+        } else {
+            self.conclude(now);
+        }
     }
 
     /// Looks at the clock. Feed [`sight`](Self::sight) first.
     pub fn handle_timeout(&mut self, now: Duration) {
         match self.state {
             State::Anchored { not_before } if now >= not_before => self.consider(now),
+            State::Anchored { not_before } => self.look = not_before.min(now + IDLE),
             State::Probing { until } if now >= until => self.stay(Stay::UnknownMapping, now),
-            State::Synchronising { accepted } => self.look_after_move(accepted, now),
+            State::Synchronising { accepted, since } => self.look_after_move(accepted, since, now),
             State::Direct => self.look_at_direct(now),
             State::Returning { accepted, since, why } => self.look_for_return(accepted, since, why, now),
             _ => {}
@@ -392,7 +463,7 @@ impl Release {
 
     fn stay(&mut self, stay: Stay, now: Duration) {
         self.timeline.add(Entry::Stays(stay), now);
-        self.enter(State::Staying, Reason::Policy, now);
+        self.enter(State::Staying(stay), Reason::Policy, now);
     }
 
     fn reject(&mut self, party: usize, lie: Lie, now: Duration) {
@@ -404,237 +475,64 @@ impl Release {
 
     /// Is there a way, and is it the moment?
     fn consider(&mut self, now: Duration) {
-        if self.constraint == Constraint::MustAnchor {
+        self.look = now + IDLE;
+        let is_flowing = self.directions().all(|(_, direction)| direction.is_flowing(now));
+        if self.constraint == Constraint::MustAnchor || self.lines.is_empty() || !is_flowing {
             return;
         }
-        let is_flowing = |direction: &Direction| {
-            direction.rate.is_some_and(|rate| rate >= 5.0)
-                && direction.sight.is_some_and(|sight| now < sight.heard + Duration::from_millis(500))
+        let [Some(one), Some(other)] = self.parties.each_ref().map(|party| party.place.clone()) else {
+            return;
         };
-        if self.lines.is_empty() || !self.directions().all(|(_, direction)| is_flowing(direction)) {
-            return;
-        }
-        let places = self.parties.each_ref().map(|party| party.place.clone());
-        let way = match choose(&places, &self.networks) {
+        let way = match choose(&[one, other], &self.networks) {
             Ok(way) => way,
             Err(stay) => return self.stay(stay, now),
         };
+        if let Some(wait) = self.waits_for_reports(now) {
+            return if wait { () } else { self.stay(Stay::NoReports, now) };
+        }
         match way {
             Way::Learn(whom) => {
                 self.timeline.add(Entry::Way(way), now);
                 self.outputs.push_back(Output::Learn(whom));
                 self.enter(State::Probing { until: now + self.settings.learning }, Reason::Try, now);
             }
-            Way::Observed([one, other]) | Way::Local([one, other]) if self.is_moment(now) => {
+            Way::Observed([one, other]) | Way::Local([one, other]) => {
+                let wait = self.until_moment(now);
+                if wait > Duration::ZERO {
+                    self.look = now + wait.min(IDLE);
+                    return;
+                }
                 self.timeline.add(Entry::Way(way), now);
                 self.outputs.push_back(Output::Move([other, one]));
-                self.enter(State::Synchronising { accepted: [None; 2] }, Reason::Try, now);
+                self.enter(State::Synchronising { accepted: [None; 2], since: now }, Reason::Try, now);
             }
-            Way::Observed(_) | Way::Local(_) => {}
         }
     }
 
-    /// A report is due when a move would just have become firm: then a wrong try costs a fraction of a second.
-    fn is_moment(&self, now: Duration) -> bool {
-        let lead = TURNAROUND + FIRM;
-        let mut is_steady = false;
+    /// Whether a phone that may not report at all has yet to do so: true while it has time, false when that is over.
+    fn waits_for_reports(&self, now: Duration) -> Option<bool> {
+        let silent =
+            self.parties.iter().find(|party| !party.temperament.is_known && party.reported.is_none())?;
+        Some(now < self.answered + silent.temperament.longest_report_gap + self.settings.settle)
+    }
+
+    /// A move is made so that the next report is due when it has just become firm: then a wrong try costs a fraction of a
+    /// second. How long until the nearest such moment; zero where no phone's schedule is known.
+    fn until_moment(&self, now: Duration) -> Duration {
+        let lead = (TURNAROUND + FIRM).as_secs_f64();
+        let mut nearest: Option<f64> = None;
         for party in &self.parties {
-            let Some(interval) = party.temperament.report_interval else { continue };
-            is_steady = true;
-            let since = party.reported.unwrap_or(self.answered);
-            // How long until the next report that leaves time for the lead.
-            let passed = now.saturating_sub(since).as_secs_f64() % interval.as_secs_f64();
-            let left = interval.as_secs_f64() - passed;
-            if (lead.as_secs_f64()..lead.as_secs_f64() + 0.1).contains(&left) {
-                return true;
-            }
-        }
-        !is_steady
-    }
-
-    /// From now on the direction from `party` is to be proven.
-    fn watch(&mut self, party: usize, now: Duration) {
-        for line in &mut self.lines {
-            let direction = &mut line[party];
-            if let (Some(sight), Some(rate)) = (direction.sight, direction.rate) {
-                direction.proof = Some(Proof::new(
-                    sight.ssrc,
-                    sight.clock_rate,
-                    rate,
-                    sight.sequence,
-                    sight.heard.max(now),
-                ));
-                (direction.quality, direction.lossy) = (None, 0);
-            }
-        }
-    }
-
-    fn forget_proofs(&mut self) {
-        for direction in self.lines.iter_mut().flatten() {
-            direction.proof = None;
-            (direction.window, direction.rate) = (None, None);
-        }
-    }
-
-    fn relay_again(&mut self) {
-        for to in 0..2 {
-            if self.parties[to].temperament.follows_what_it_hears {
-                self.outputs.push_back(Output::Relaying { to, is_on: true });
-            }
-        }
-    }
-
-    /// Whether every direction is off the relay: for the meter.
-    fn is_off_the_relay(&self, now: Duration) -> bool {
-        self.directions().all(|(_, direction)| {
-            direction
-                .proof
-                .as_ref()
-                .is_some_and(|proof| now > proof.last_relayed() + Duration::from_millis(100))
-        })
-    }
-
-    fn conclude(&mut self, now: Duration) {
-        let is_proven = self.directions().all(|(_, direction)| {
-            direction.proof.as_ref().is_some_and(|proof| proof.confirmed_at().is_some())
-        });
-        if is_proven && matches!(self.state, State::Synchronising { .. }) {
-            self.enter(State::Direct, Reason::Proven, now);
-        }
-    }
-
-    fn look_after_move(&mut self, accepted: [Option<Duration>; 2], now: Duration) {
-        let [Some(one), Some(other)] = accepted else { return };
-        self.timeline.meter(self.is_off_the_relay(now), now);
-        let both = one.max(other);
-        let is_back = self.directions().any(|(from, direction)| {
-            let since = accepted[from].unwrap_or(both) + STRAGGLERS;
-            direction.sight.is_some_and(|sight| sight.heard > since)
-        });
-        if is_back {
-            return self.come_home(Reason::CameBack, now);
-        }
-        let late = self.directions().any(|(from, direction)| {
-            let Some(proof) = &direction.proof else { return true };
-            if proof.confirmed_at().is_some() {
-                return false;
-            }
-            // With the other direction proven this one is likely: its reporter may take its time.
-            let patience = if self
-                .directions()
-                .any(|(_, other)| other.proof.as_ref().is_some_and(|proof| proof.confirmed_at().is_some()))
-            {
-                self.parties[1 - from].temperament.longest_report_gap + TURNAROUND
-            } else {
-                self.settings.unproven
+            let Some(interval) = party.temperament.report_interval.map(|interval| interval.as_secs_f64())
+            else {
+                continue;
             };
-            now > both + patience.max(self.settings.unproven)
-        });
-        if late {
-            self.come_home(Reason::Unproven, now);
+            let since = party.reported.unwrap_or(self.answered);
+            let left = interval - now.saturating_sub(since).as_secs_f64() % interval;
+            // A little early still leaves the time that it takes.
+            let wait =
+                if (lead..lead + WINDOW).contains(&left) { 0.0 } else { (left - lead).rem_euclid(interval) };
+            nearest = Some(nearest.map_or(wait, |nearest| nearest.min(wait)));
         }
-    }
-
-    fn look_at_direct(&mut self, now: Duration) {
-        self.timeline.meter(self.is_off_the_relay(now), now);
-        let is_back = self.directions().any(|(_, direction)| {
-            direction.proof.as_ref().is_some_and(|proof| {
-                proof.confirmed_at().is_some_and(|at| proof.last_relayed() > at + STRAGGLERS)
-            })
-        });
-        if is_back {
-            return self.come_home(Reason::CameBack, now);
-        }
-        let is_quiet = self.parties.iter().any(|party| {
-            let limit = party.temperament.longest_report_gap + Duration::from_millis(500);
-            party.reported.is_none_or(|at| now > at + limit)
-        });
-        if is_quiet {
-            self.come_home(Reason::ReportsStopped, now);
-        }
-    }
-
-    /// Two reports in a row with too much loss between them.
-    fn is_too_lossy(&mut self, line: usize, sender: usize, report: &Reception) -> bool {
-        let limit = i64::from(self.settings.loss_percent);
-        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return false };
-        let before = direction.quality.replace((report.highest, report.lost));
-        let Some((highest, lost)) = before else { return false };
-        let (expected, missing) =
-            (i64::from(report.highest.wrapping_sub(highest)), i64::from(report.lost) - i64::from(lost));
-        let is_lossy = expected >= 20 && missing * 100 > expected * limit;
-        direction.lossy = if is_lossy { direction.lossy + 1 } else { 0 };
-        direction.lossy >= 2
-    }
-
-    /// The first report after a move says how many packets the receiver has missed since its last one before.
-    fn estimate_gap(&mut self, line: usize, sender: usize, report: &Reception, now: Duration) {
-        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
-        if let (Some(before), Some(rate)) = (direction.lost_before.take(), direction.rate) {
-            let missed = f64::from((report.lost - before).max(0));
-            let length = Duration::from_secs_f64(missed / rate.max(1.0));
-            self.timeline.add(Entry::Gap { from: sender, length, is_estimate: true }, now);
-        }
-    }
-
-    /// Back to the relay. Phones that follow what they hear would stay with each other on a path that works, so they
-    /// are put on hold first.
-    fn come_home(&mut self, why: Reason, now: Duration) {
-        if !matches!(self.state, State::Synchronising { .. } | State::Direct) {
-            return;
-        }
-        let follows = self.parties.iter().any(|party| party.temperament.follows_what_it_hears);
-        let is_path_dead = matches!(why, Reason::Refuted | Reason::Unproven);
-        self.timeline.meter(false, now);
-        if follows && !is_path_dead && why != Reason::CameBack && why != Reason::Refused {
-            self.outputs.push_back(Output::Hold);
-            self.enter(State::Holding { accepted: [false; 2], why }, why, now);
-        } else {
-            self.relay_again();
-            self.outputs.push_back(Output::Home);
-            self.enter(State::Returning { accepted: [None; 2], since: now, why }, why, now);
-        }
-    }
-
-    fn look_for_return(
-        &mut self,
-        accepted: [Option<Duration>; 2],
-        since: Duration,
-        why: Reason,
-        now: Duration,
-    ) {
-        let heard = |from: usize| {
-            self.lines
-                .iter()
-                .filter_map(|line| line[from].sight)
-                .map(|sight| sight.heard)
-                .max()
-                .filter(|at| *at > since)
-        };
-        let at = [heard(0), heard(1)];
-        let is_home = at.iter().all(Option::is_some) && accepted.iter().all(Option::is_some);
-        if !is_home && now < since + self.settings.homecoming {
-            return;
-        }
-        for from in 0..2 {
-            if let (Some(at), Some(accepted)) = (at[from], accepted[from]) {
-                let length = at.saturating_sub(accepted.min(at));
-                self.timeline.add(Entry::Gap { from, length, is_estimate: false }, now);
-            }
-        }
-        let has_worked = self.directions().any(|(_, direction)| {
-            direction.proof.as_ref().is_some_and(|proof| proof.confirmed_at().is_some())
-        });
-        self.forget_proofs();
-        match why {
-            Reason::Policy => self.enter(State::Anchored { not_before: now }, Reason::Heard, now),
-            Reason::Refused => self.stay(Stay::Refused, now),
-            _ if has_worked && self.failures + 1 < self.settings.failures => {
-                self.failures += 1;
-                let not_before = now + self.settings.rest;
-                self.enter(State::Anchored { not_before }, Reason::Heard, now);
-            }
-            _ => self.stay(Stay::Failed, now),
-        }
+        Duration::from_secs_f64(nearest.unwrap_or(0.0))
     }
 }

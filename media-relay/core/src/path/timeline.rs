@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::place::{Stay, Way};
-use super::proof::Lie;
+use super::place::{Mapping, Stay, Way};
+use super::proof::{Evidence, Lie};
 
 /// Where the media of one direction of one m-line goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,6 +43,8 @@ pub enum Reason {
     Quality,
     /// An offer of one of the parties (hold, transfer, another codec).
     Renegotiated,
+    /// Told to leave the direct path by a party's offer, they stayed with each other.
+    Clung,
     /// Policy wants it on the relay.
     Policy,
     /// Both are heard at the relay again.
@@ -63,6 +65,22 @@ pub enum Entry {
     Way(Way),
     /// It stays on the relay, and why.
     Stays(Stay),
+    /// How a party's NAT maps, seen at the second address.
+    Mapping {
+        /// Whose.
+        party: usize,
+        /// What was seen.
+        mapping: Mapping,
+    },
+    /// The report that proved a direction, or refuted it.
+    Evidence {
+        /// Its sender.
+        from: usize,
+        /// Or refuted.
+        is_confirmed: bool,
+        /// What it said.
+        evidence: Evidence,
+    },
     /// A report of a party that can't be true; counted once per kind here.
     Lie {
         /// Who said it.

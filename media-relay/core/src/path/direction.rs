@@ -1,0 +1,130 @@
+//! One direction of one m-line: what the relay sees of it, and what its receiver reports.
+
+use std::time::Duration;
+
+use super::proof::{Proof, Reception, Verdict};
+
+/// What the relay sees of one direction's stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sight {
+    /// Its source.
+    pub ssrc: u32,
+    /// Its codec's clock, Hz.
+    pub clock_rate: u32,
+    /// Packets relayed.
+    pub packets: u64,
+    /// The last one's sequence number.
+    pub sequence: u16,
+    /// When it came.
+    pub heard: Duration,
+}
+
+/// Quality of a direction while it was direct, from its receiver's reports.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Packets that the reports account for.
+    pub expected: u64,
+    /// Of them, lost.
+    pub lost: u64,
+    /// Greatest interarrival jitter, in clock units.
+    pub jitter: u32,
+    /// Of `jitter`, Hz.
+    pub clock_rate: u32,
+    /// Reports.
+    pub reports: u32,
+}
+
+/// Packets are counted over at least this for a stream's rate.
+const RATE_WINDOW: Duration = Duration::from_millis(1_000);
+/// A stream of fewer packets a second is silence.
+const FLOWING: f64 = 5.0;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Direction {
+    pub(super) sight: Option<Sight>,
+    /// Packets and time at the start of the current rate window, and the rate of the one before.
+    window: Option<(u64, Duration)>,
+    rate: Option<f64>,
+    pub(super) proof: Option<Proof>,
+    /// Highest number and loss by the report before, and how many reports in a row were too lossy.
+    quality: Option<(u32, i32)>,
+    lossy: u8,
+    /// What the receiver had lost when the move began.
+    lost_before: Option<i32>,
+    pub(super) tally: Tally,
+}
+
+impl Direction {
+    pub(super) fn see(&mut self, sight: Sight, now: Duration) {
+        let is_new = self.sight.is_none_or(|known| known.packets != sight.packets);
+        self.sight = Some(sight);
+        let (packets, since) = *self.window.get_or_insert((sight.packets, now));
+        let span = now.saturating_sub(since);
+        if span >= RATE_WINDOW {
+            self.rate = Some(sight.packets.saturating_sub(packets) as f64 / span.as_secs_f64());
+            self.window = Some((sight.packets, now));
+        }
+        if is_new && let Some(proof) = &mut self.proof {
+            proof.relayed(sight.sequence, sight.heard);
+        }
+    }
+
+    pub(super) fn is_flowing(&self, now: Duration) -> bool {
+        self.rate.is_some_and(|rate| rate >= FLOWING)
+            && self.sight.is_some_and(|sight| now < sight.heard + Duration::from_millis(500))
+    }
+
+    /// From now on it is to be proven.
+    pub(super) fn watch(&mut self, now: Duration) {
+        if let (Some(sight), Some(rate)) = (self.sight, self.rate) {
+            let heard = sight.heard.max(now);
+            self.proof = Some(Proof::new(sight.ssrc, sight.clock_rate, rate, sight.sequence, heard));
+            (self.quality, self.lossy) = (None, 0);
+        }
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.proof = None;
+        (self.window, self.rate) = (None, None);
+    }
+
+    pub(super) fn is_confirmed(&self) -> bool {
+        self.proof.as_ref().is_some_and(|proof| proof.confirmed_at().is_some())
+    }
+
+    /// A report while its packets pass the relay; false if it is about nobody's.
+    pub(super) fn reported_on_relay(&mut self, report: &Reception) -> bool {
+        let is_known = self.sight.is_some_and(|sight| sight.ssrc == report.ssrc);
+        if is_known {
+            self.lost_before = Some(report.lost);
+        }
+        is_known
+    }
+
+    /// Two reports in a row with too much loss between them.
+    pub(super) fn is_too_lossy(&mut self, report: &Reception, percent: u32) -> bool {
+        let Some((highest, lost)) = self.quality.replace((report.highest, report.lost)) else { return false };
+        let expected = i64::from(report.highest.wrapping_sub(highest));
+        let missing = i64::from(report.lost) - i64::from(lost);
+        self.tally.expected += expected.max(0) as u64;
+        self.tally.lost += missing.clamp(0, expected.max(0)) as u64;
+        self.tally.jitter = self.tally.jitter.max(report.jitter);
+        self.tally.clock_rate = self.sight.map_or(8000, |sight| sight.clock_rate);
+        self.tally.reports += 1;
+        let is_lossy = expected >= 20 && missing * 100 > expected * i64::from(percent);
+        self.lossy = if is_lossy { self.lossy + 1 } else { 0 };
+        self.lossy >= 2
+    }
+
+    /// The first report after a move says how many packets the receiver has missed since its last one before.
+    pub(super) fn estimated_gap(&mut self, report: &Reception) -> Option<Duration> {
+        let before = self.lost_before.take()?;
+        let missed = f64::from(report.lost.saturating_sub(before).max(0));
+        Some(Duration::from_secs_f64(missed / self.rate?.max(1.0)))
+    }
+
+    /// What a report says of it while it is to be proven.
+    pub(super) fn judge(&mut self, report: &Reception, now: Duration) -> Option<Verdict> {
+        Some(self.proof.as_mut()?.reception(report, now))
+    }
+}

@@ -1,0 +1,98 @@
+//! What an operator has said of release: between which realms, and what is known of the networks.
+
+use std::sync::Arc;
+
+use crate::path::place::Networks;
+use crate::path::{Constraint, Settings};
+
+/// What a realm's calls may do.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Mode {
+    /// They stay on the relay.
+    #[default]
+    Anchor,
+    /// They are released where that is likely to work.
+    Allow,
+    /// They are released wherever that can work.
+    Prefer,
+}
+
+/// One realm.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct RealmRelease {
+    /// Its calls, with realms that allow it as well.
+    pub mode: Mode,
+    /// Two phones of one LAN may get each other's local address.
+    pub lan: bool,
+}
+
+/// For all sessions of a worker.
+#[derive(Debug, Clone)]
+pub struct ReleasePolicy {
+    /// Limits.
+    pub settings: Settings,
+    /// By number.
+    pub realms: Vec<RealmRelease>,
+    /// What pairs of realms have of their own, whatever the two say.
+    pub pairs: Vec<([u16; 2], Mode)>,
+    /// Networks, without and with release inside a LAN.
+    networks: [Arc<Networks>; 2],
+}
+
+impl ReleasePolicy {
+    /// `networks.lan_release` is said by the realms.
+    pub fn new(
+        settings: Settings,
+        realms: Vec<RealmRelease>,
+        pairs: Vec<([u16; 2], Mode)>,
+        networks: Networks,
+    ) -> Self {
+        let networks =
+            [false, true].map(|lan_release| Arc::new(Networks { lan_release, ..networks.clone() }));
+        Self { settings, realms, pairs, networks }
+    }
+
+    fn realm(&self, realm: u16) -> RealmRelease {
+        self.realms.get(usize::from(realm)).copied().unwrap_or_default()
+    }
+
+    /// What a call between two realms may do; `None`: it stays.
+    pub fn between(&self, one: u16, other: u16) -> Option<Constraint> {
+        let own = self.pairs.iter().find(|(pair, _)| *pair == [one, other] || *pair == [other, one]);
+        let modes = match own {
+            Some((_, mode)) => [*mode; 2],
+            None => [one, other].map(|realm| self.realm(realm).mode),
+        };
+        match modes {
+            [Mode::Prefer, Mode::Prefer] => Some(Constraint::PreferRelease),
+            _ if modes.contains(&Mode::Anchor) => None,
+            _ => Some(Constraint::MayRelease),
+        }
+    }
+
+    /// What is known of the networks of two realms.
+    pub fn networks(&self, one: u16, other: u16) -> Arc<Networks> {
+        let is_lan = self.realm(one).lan && self.realm(other).lan;
+        self.networks[usize::from(is_lan)].clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_realms_must_allow_it_and_a_pair_may_say_otherwise() {
+        let realm = |mode| RealmRelease { mode, lan: mode == Mode::Prefer };
+        let realms = [Mode::Anchor, Mode::Allow, Mode::Prefer, Mode::Prefer].map(realm).to_vec();
+        let pairs = vec![([0, 1], Mode::Allow), ([2, 3], Mode::Anchor)];
+        let policy = ReleasePolicy::new(Settings::default(), realms, pairs, Networks::default());
+        assert_eq!(policy.between(0, 2), None);
+        assert_eq!(policy.between(1, 0), Some(Constraint::MayRelease), "the pair's own");
+        assert_eq!(policy.between(1, 2), Some(Constraint::MayRelease));
+        assert_eq!(policy.between(2, 2), Some(Constraint::PreferRelease));
+        assert_eq!(policy.between(3, 2), None, "the pair's own");
+        assert_eq!(policy.between(9, 2), None, "a realm that nobody knows");
+        assert!(policy.networks(2, 3).lan_release && !policy.networks(1, 2).lan_release);
+    }
+}
