@@ -227,13 +227,17 @@ fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-impl Source for Ports {
-    fn open(&mut self, realm: u16, is_ipv6: bool) -> Option<PortPair> {
+impl Ports {
+    /// A pair of a realm and family, at any address but `other_than`.
+    fn open_pair(&mut self, realm: u16, is_ipv6: bool, other_than: Option<IpAddr>) -> Option<PortPair> {
         let now = Instant::now();
         let place = self.place();
         for index in 0..self.pools.len() {
             let pool = &mut self.pools[index];
             if pool.realm != realm || pool.address.bind.is_ipv6() != is_ipv6 {
+                continue;
+            }
+            if Some(pool.address.advertised) == other_than {
                 continue;
             }
             while pool.resting.front().is_some_and(|resting| resting.0 + QUARANTINE <= now) {
@@ -262,7 +266,8 @@ impl Source for Ports {
             }
         }
         self.free.push(place);
-        if self.noticed.is_none_or(|noticed| noticed + NOTICE <= now) {
+        // Only what was to be served is missed.
+        if other_than.is_none() && self.noticed.is_none_or(|noticed| noticed + NOTICE <= now) {
             self.noticed = Some(now);
             tracing::warn!(
                 realm,
@@ -272,6 +277,16 @@ impl Source for Ports {
             );
         }
         None
+    }
+}
+
+impl Source for Ports {
+    fn open(&mut self, realm: u16, is_ipv6: bool) -> Option<PortPair> {
+        self.open_pair(realm, is_ipv6, None)
+    }
+
+    fn open_elsewhere(&mut self, realm: u16, than: IpAddr) -> Option<PortPair> {
+        self.open_pair(realm, than.is_ipv6(), Some(than))
     }
 
     fn close(&mut self, pair: PortPair) {

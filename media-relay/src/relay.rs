@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use media_core::Worker;
-use media_core::session::{Action, Reply};
+use media_core::session::{self, Action, Reply};
 use media_core::worker::Settings;
 
 use crate::counters::WorkerCounters;
@@ -43,10 +43,12 @@ pub enum Event {
         /// The reply.
         reply: Reply,
     },
-    /// A session without packets.
-    Inactive {
+    /// What a session has to tell.
+    Told {
         /// Which.
         session: u64,
+        /// What.
+        event: session::Event,
     },
 }
 
@@ -85,7 +87,7 @@ impl Relay {
             let (commands, receiver) = channel();
             let counters = Arc::new(WorkerCounters::default());
             let thread = Thread {
-                worker: Worker::new(settings.sessions, settings.cname.clone()),
+                worker: Worker::new(settings.sessions.clone(), settings.cname.clone()),
                 ports,
                 commands: receiver,
                 waker: waker.clone(),
@@ -108,7 +110,7 @@ impl Relay {
         };
         // Held for a push only; the workers never take it.
         if let Ok(commands) = worker.commands.lock() {
-            let _ = commands.send(Command::Do { session, number, action });
+            let _ = commands.send(Command::Do { session, number, action: Box::new(action) });
         }
         worker.waker.wake();
     }

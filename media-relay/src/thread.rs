@@ -48,7 +48,7 @@ impl Pace {
 /// What a worker is told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Do { session: u64, number: u32, action: Action },
+    Do { session: u64, number: u32, action: Box<Action> },
     Stop,
 }
 
@@ -103,9 +103,9 @@ impl Thread {
                 return;
             }
             if self.worker.poll_timeout().is_some_and(|due| due <= now) {
-                let tell = &self.tell;
-                self.worker.handle_timeout(now, |session| tell(Event::Inactive { session }));
+                self.worker.handle_timeout(now, &mut self.ports);
             }
+            self.tell_events();
             numbers.dropped = self.worker.dropped + self.ports.flooded;
             numbers.sessions = self.worker.len() as u64;
             numbers.ports_in_use = self.ports.in_use;
@@ -120,13 +120,22 @@ impl Thread {
             match command {
                 Command::Stop => return false,
                 Command::Do { session, number, action } => {
-                    if let Some(reply) = self.worker.handle(session, action, now, &mut self.ports) {
+                    let reply = self.worker.handle(session, *action, now, &mut self.ports);
+                    // What led to a reply comes before it: the last count of a call closes its record.
+                    self.tell_events();
+                    if let Some(reply) = reply {
                         (self.tell)(Event::Reply { session, number, reply });
                     }
                 }
             }
         }
         true
+    }
+
+    fn tell_events(&mut self) {
+        while let Some((session, event)) = self.worker.poll_event() {
+            (self.tell)(Event::Told { session, event });
+        }
     }
 
     /// Of a port that has a socket of its own.

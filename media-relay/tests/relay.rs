@@ -67,7 +67,13 @@ impl World {
             let at = format!("IN {} {}", if self.local.is_ipv4() { "IP4" } else { "IP6" }, self.local);
             bytes(&format!("v=0\r\no=- 1 1 {at}\r\ns=-\r\nc={at}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n"))
         };
-        let party = |socket: &UdpSocket| Party { realm: 0, signalling: socket.local_addr().unwrap() };
+        let party = |socket: &UdpSocket| Party {
+            realm: 0,
+            signalling: socket.local_addr().unwrap(),
+            product: Box::default(),
+            contact: None,
+            is_private: false,
+        };
         self.relay.handle(
             session,
             1,
@@ -82,7 +88,12 @@ impl World {
         );
         let Reply::Description(offered) = self.reply() else { panic!() };
         offered?;
-        self.relay.handle(session, 2, Action::Answer { exchange: 1, from: B, to: A, sdp: sdp(&answerer) });
+        let from_party = party(&answerer);
+        self.relay.handle(
+            session,
+            2,
+            Action::Answer { exchange: 1, from: B, to: A, from_party, sdp: sdp(&answerer) },
+        );
         let Reply::Description(Ok(described)) = self.reply() else { panic!() };
         let text = String::from_utf8(described.sdp.to_vec()).unwrap();
         let port = text.split_once("m=audio ").unwrap().1.split(' ').next().unwrap();
@@ -233,7 +244,7 @@ fn an_exhausted_range_refuses_and_a_pair_rests_after_its_call() {
         assert_eq!(call.relay.port() % 2, 0);
         assert_eq!(world.call(2).err(), Some(Refusal::NoPorts));
         world.relay.handle(1, 3, Action::Delete);
-        assert!(matches!(world.reply(), Reply::Deleted(_)));
+        assert!(matches!(world.reply(), Reply::Deleted { .. }));
         assert_eq!(
             world.call(3).err(),
             Some(Refusal::NoPorts),

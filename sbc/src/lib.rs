@@ -12,3 +12,4 @@ pub mod policy;
 pub mod serve;
 pub mod ship;
 pub mod store;
+pub mod timeline;

@@ -16,6 +16,10 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use crate::journal::Journal;
 use crate::metrics::Metrics;
+use crate::timeline;
+
+/// A phone that rings over a re-INVITE does not move in time.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// What one shard's engine reaches of the rest.
 pub struct Outside {
@@ -43,9 +47,7 @@ impl Host for Outside {
                 self.journal.append(&event);
             }
             Output::Media(request) => {
-                if let Some(action) = action(request.action) {
-                    self.relay.handle(request.session.0, request.number, action);
-                }
+                self.relay.handle(request.session.0, request.number, action(request.action));
             }
             Output::Binding(change) => {
                 self.metrics.binding(&change);
@@ -78,8 +80,8 @@ pub fn input(event: media_relay::Event) -> (SessionId, Input) {
                 relay::Reply::Description(result) => {
                     MediaOutcome::Description(result.map(described).map_err(refusal))
                 }
-                relay::Reply::Deleted(streams) => {
-                    MediaOutcome::Deleted(streams.into_iter().map(statistics).collect())
+                relay::Reply::Deleted { streams, direct } => {
+                    MediaOutcome::Deleted { streams: streams.into_iter().map(statistics).collect(), direct }
                 }
                 relay::Reply::Statistics(streams) => {
                     MediaOutcome::Statistics(streams.into_iter().map(statistics).collect())
@@ -88,16 +90,26 @@ pub fn input(event: media_relay::Event) -> (SessionId, Input) {
             let session = SessionId(session);
             (session, Input::Media(MediaReply { session, number, outcome }))
         }
-        media_relay::Event::Inactive { session } => {
+        media_relay::Event::Told { session, event } => {
             let session = SessionId(session);
-            (session, Input::MediaEvent(MediaEvent::Inactive { session }))
+            let event = match event {
+                relay::Event::Inactive => MediaEvent::Inactive { session },
+                relay::Event::Renegotiate { wish, legs } => {
+                    let legs = legs.into_iter().map(|(leg, sdp)| (endpoint_of(leg), Some(sdp))).collect();
+                    MediaEvent::Renegotiate { session, wish, legs, deadline: PATIENCE }
+                }
+                relay::Event::Path { after, entry, parties } => {
+                    MediaEvent::Path { session, entry: timeline::entry(after, entry, parties) }
+                }
+            };
+            (session, Input::MediaEvent(event))
         }
     }
 }
 
-/// A request of the engine, for the relay; `None` if it is none that the relay knows.
-pub fn action(action: MediaAction) -> Option<relay::Action> {
-    Some(match action {
+/// A request of the engine, for the relay.
+pub fn action(action: MediaAction) -> relay::Action {
+    match action {
         MediaAction::Offer { exchange, from, to, from_info, to_info, sdp } => relay::Action::Offer {
             exchange: exchange.0,
             from: endpoint(from),
@@ -106,28 +118,51 @@ pub fn action(action: MediaAction) -> Option<relay::Action> {
             to_party: party(&to_info),
             sdp,
         },
-        MediaAction::Answer { exchange, from, to, from_info: _, sdp } => {
-            relay::Action::Answer { exchange: exchange.0, from: endpoint(from), to: endpoint(to), sdp }
-        }
+        MediaAction::Answer { exchange, from, to, from_info, sdp } => relay::Action::Answer {
+            exchange: exchange.0,
+            from: endpoint(from),
+            to: endpoint(to),
+            from_party: party(&from_info),
+            sdp,
+        },
         MediaAction::Select { endpoint: winner } => relay::Action::Select(endpoint(winner)),
         MediaAction::Reject { exchange, from } => {
             relay::Action::Reject { exchange: exchange.0, from: endpoint(from) }
         }
         MediaAction::Drop { endpoint: gone } => relay::Action::Drop(endpoint(gone)),
         MediaAction::Cancel { exchange } => relay::Action::Cancel(exchange.0),
-        // The relay wishes for none yet.
-        MediaAction::Renegotiated { .. } => return None,
+        MediaAction::Renegotiated { wish, endpoint: leg, outcome } => relay::Action::Renegotiated {
+            wish,
+            endpoint: endpoint(leg),
+            outcome: match outcome {
+                // The relay always makes an offer of its own; a phone that makes one anyway has not answered it.
+                media::Renegotiated::Offered(_) => relay::Outcome::Refused(200),
+                media::Renegotiated::Accepted(sdp) => relay::Outcome::Accepted(sdp),
+                media::Renegotiated::Refused(status) => relay::Outcome::Refused(status),
+                media::Renegotiated::Superseded => relay::Outcome::Superseded,
+            },
+        },
         MediaAction::Delete => relay::Action::Delete,
         MediaAction::Query => relay::Action::Query,
-    })
+    }
 }
 
 fn endpoint(endpoint: media::Endpoint) -> relay::Endpoint {
     relay::Endpoint { party: endpoint.party, branch: endpoint.branch }
 }
 
+fn endpoint_of(endpoint: relay::Endpoint) -> media::Endpoint {
+    media::Endpoint { party: endpoint.party, branch: endpoint.branch }
+}
+
 fn party(info: &media::PartyInfo) -> relay::Party {
-    relay::Party { realm: info.realm.0, signalling: info.signalling }
+    relay::Party {
+        realm: info.realm.0,
+        signalling: info.signalling,
+        product: info.user_agent.as_deref().unwrap_or_default().into(),
+        contact: info.contact.map(|contact| contact.ip()),
+        is_private: info.wants_privacy,
+    }
 }
 
 fn refusal(refusal: relay::Refusal) -> media::Refusal {
@@ -157,7 +192,7 @@ fn described(described: relay::Described) -> media::Described {
 
 fn statistics(stream: relay::StreamStatistics) -> media::StreamStatistics {
     media::StreamStatistics {
-        endpoint: media::Endpoint { party: stream.endpoint.party, branch: stream.endpoint.branch },
+        endpoint: endpoint_of(stream.endpoint),
         stream: stream.stream,
         kind: stream.kind.into(),
         codec: stream.codec.into(),
@@ -169,5 +204,10 @@ fn statistics(stream: relay::StreamStatistics) -> media::StreamStatistics {
         rtt_ms: stream.rtt_ms,
         mos: stream.mos,
         dtmf: stream.dtmf,
+        direct: stream.direct.map(|direct| media::DirectStatistics {
+            packets: direct.packets,
+            lost: direct.lost,
+            jitter_ms: direct.jitter_ms,
+        }),
     }
 }

@@ -17,7 +17,7 @@ use cluster::Cluster;
 use sbc::journal::{Journal, Position};
 use sbc::ship::{ShipCounters, Shipper};
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, Side};
-use sip_engine::media::{Endpoint, SessionId, StreamStatistics};
+use sip_engine::media::{DirectStatistics, Endpoint, PathEntry, SessionId, StreamStatistics};
 use sqlx::PgPool;
 use tokio::sync::watch;
 
@@ -56,6 +56,7 @@ fn ended(cause: EndCause, codec: &str) -> CallEventKind {
         answered_after: Some(Duration::from_millis(1500)),
         total: Duration::from_millis(4600),
         talked: Duration::from_millis(3100),
+        direct: Duration::from_millis(1200),
         media: vec![StreamStatistics {
             endpoint: Endpoint { party: 0, branch: 0 },
             stream: 0,
@@ -69,6 +70,7 @@ fn ended(cause: EndCause, codec: &str) -> CallEventKind {
             rtt_ms: None,
             mos: Some(4.4),
             dtmf: 0,
+            direct: Some(DirectStatistics { packets: 60, lost: 2, jitter_ms: 1.5 }),
         }],
     }))
 }
@@ -76,7 +78,19 @@ fn ended(cause: EndCause, codec: &str) -> CallEventKind {
 fn whole_call(journal: &Journal, call: u128) {
     journal.append(&event(call, 0, started("sip:alice@example.net")));
     journal.append(&event(call, 1, answered()));
-    journal.append(&event(call, 2, ended(EndCause::Bye, "PCMU")));
+    journal.append(&event(call, 2, direct()));
+    journal.append(&event(call, 3, ended(EndCause::Bye, "PCMU")));
+}
+
+/// Its media has left the relay.
+fn direct() -> CallEventKind {
+    CallEventKind::Path(PathEntry {
+        after: Duration::from_millis(1900),
+        what: "direct".into(),
+        why: "proven".into(),
+        party: None,
+        evidence: "".into(),
+    })
 }
 
 fn shipper(pool: &PgPool, journal: &Arc<Journal>) -> (Shipper, Arc<ShipCounters>) {
@@ -107,9 +121,12 @@ async fn a_call_leaves_one_row_with_its_times_and_its_media() {
     let exact = "SELECT count(*) FROM call WHERE id = '00000000-0000-0000-0000-000000000007' AND node = 1 AND realm = 'access'
         AND caller = 'alice@example.net' AND started_at = to_timestamp(1700000000) AND answered_at = to_timestamp(1700000001)
         AND ended_at = to_timestamp(1700000004.6) AND cause = 'bye' AND ended_by = 'caller' AND status = 200
-        AND setup_ms = 1500 AND duration_ms = 3100 AND trunk IS NULL AND media->0->>'packets' = '150'";
+        AND setup_ms = 1500 AND duration_ms = 3100 AND trunk IS NULL AND media->0->>'packets' = '150'
+        AND direct_ms = 1200 AND relayed_ms = 1900 AND relayed_octets = 25800 AND media->0->'direct'->>'lost' = '2'";
     assert_eq!(number(&pool, exact).await, 1);
-    assert_eq!(number(&pool, "SELECT count(*) FROM call_event").await, 3);
+    assert_eq!(number(&pool, "SELECT count(*) FROM call_event").await, 4);
+    let path = "SELECT count(*) FROM call_path WHERE sequence = 2 AND after_ms = 1900 AND what = 'direct' AND why = 'proven'";
+    assert_eq!(number(&pool, path).await, 1);
 }
 
 #[tokio::test]
@@ -130,7 +147,7 @@ async fn shipping_everything_again_changes_nothing() {
     ship(&pool, &journal).await;
     assert_eq!(number(&pool, checksum).await, before);
     assert_eq!(number(&pool, "SELECT count(*) FROM call").await, 400);
-    assert_eq!(number(&pool, "SELECT count(*) FROM call_event").await, 1200);
+    assert_eq!(number(&pool, "SELECT count(*) FROM call_event").await, 1600);
 }
 
 #[tokio::test]
@@ -160,12 +177,13 @@ async fn calls_of_a_dead_process_are_closed_in_the_database_too() {
     let journal = Journal::open(directory.path()).unwrap();
     journal.append(&event(1, 0, started("sip:alice@example.net")));
     journal.append(&event(1, 1, answered()));
+    journal.append(&event(1, 2, direct()));
     ship(&pool, &journal).await;
     assert_eq!(number(&pool, "SELECT count(*) FROM call WHERE ended_at IS NULL").await, 1);
     journal.heartbeat(Duration::from_secs(1_700_000_009), Duration::from_secs(9));
     drop(journal);
     ship(&pool, &Journal::open(directory.path()).unwrap()).await;
-    let closed = "SELECT count(*) FROM call WHERE cause = 'crash' AND duration_ms = 8000 AND ended_at = to_timestamp(1700000009)";
+    let closed = "SELECT count(*) FROM call WHERE cause = 'crash' AND duration_ms = 8000 AND direct_ms = 7000 AND ended_at = to_timestamp(1700000009)";
     assert_eq!(number(&pool, closed).await, 1);
 }
 
@@ -188,7 +206,7 @@ async fn records_wait_for_a_stopped_database_and_arrive_when_it_is_back() {
     cluster.start_again();
     whole_call(&journal, 3);
     let all = async {
-        while counters.shipped.load(Ordering::Relaxed) < 9 {
+        while counters.shipped.load(Ordering::Relaxed) < 12 {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };

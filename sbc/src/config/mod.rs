@@ -173,7 +173,11 @@ impl Settings {
         let relay = RelaySettings {
             workers: file.media.workers,
             realms: media,
-            sessions: MediaSettings { inactivity, follows_rebinding: file.media.follow_rebinding },
+            sessions: MediaSettings {
+                inactivity,
+                follows_rebinding: file.media.follow_rebinding,
+                release: None,
+            },
             cname: "anchor".to_owned(),
             steering: file.media.steering,
         };

@@ -16,6 +16,9 @@ struct Open {
     /// The last moment known of it, on both clocks.
     alive: (Duration, Duration),
     sequence: u32,
+    /// How long its media was off the relay, and since when it is.
+    direct: Duration,
+    direct_since: Option<Duration>,
     /// Of the process that wrote last; calls of one before it no longer live.
     is_of_this_life: bool,
 }
@@ -50,7 +53,16 @@ fn follow(open: &mut BTreeMap<u128, Open>, event: &CallEvent) {
         CallEventKind::Started(_) => {
             let started = event.monotonic;
             let sequence = event.sequence;
-            open.insert(event.call, Open { started, answered: None, alive, sequence, is_of_this_life: true });
+            let state = Open {
+                started,
+                answered: None,
+                alive,
+                sequence,
+                direct: Duration::ZERO,
+                direct_since: None,
+                is_of_this_life: true,
+            };
+            open.insert(event.call, state);
         }
         CallEventKind::Ended(_) => {
             open.remove(&event.call);
@@ -59,11 +71,27 @@ fn follow(open: &mut BTreeMap<u128, Open>, event: &CallEvent) {
             if let Some(call) = open.get_mut(&event.call) {
                 call.sequence = event.sequence;
                 call.alive = alive;
-                if matches!(what, CallEventKind::Answered { .. }) {
-                    call.answered = Some(event.monotonic);
+                match what {
+                    CallEventKind::Answered { .. } => call.answered = Some(event.monotonic),
+                    CallEventKind::Path(entry) => call.follow_path(&entry.what, event.monotonic),
+                    _ => {}
                 }
             }
         }
+    }
+}
+
+impl Open {
+    fn follow_path(&mut self, what: &str, now: Duration) {
+        if what == "direct" {
+            self.direct_since = Some(now);
+        } else if what == "returning" {
+            self.direct += self.direct_since.take().map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        }
+    }
+
+    fn direct_until(&self, now: Duration) -> Duration {
+        self.direct + self.direct_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
     }
 }
 
@@ -77,6 +105,7 @@ fn end(call: u128, state: &Open) -> CallEvent {
         answered_after: state.answered.map(|answered| answered.saturating_sub(state.started)),
         total: monotonic.saturating_sub(state.started),
         talked: state.answered.map(|answered| monotonic.saturating_sub(answered)).unwrap_or_default(),
+        direct: state.direct_until(monotonic),
         media: Vec::new(),
     };
     let what = CallEventKind::Ended(Box::new(ended));

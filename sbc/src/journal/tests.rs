@@ -39,6 +39,7 @@ fn ended(cause: EndCause, seconds: u64) -> CallEventKind {
         answered_after: Some(Duration::from_secs(1)),
         total: Duration::from_secs(seconds + 1),
         talked: Duration::from_secs(seconds),
+        direct: Duration::ZERO,
         media: Vec::new(),
     }))
 }

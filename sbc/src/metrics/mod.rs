@@ -107,7 +107,7 @@ impl Metrics {
             CallEventKind::Started(_) => self.started.inc(),
             CallEventKind::Answered { .. } => self.answered.inc(),
             CallEventKind::Ended(ended) => self.ended(ended),
-            CallEventKind::Changed(_) => {}
+            CallEventKind::Changed(_) | CallEventKind::Path(_) => {}
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, Side};
-use sip_engine::media::StreamStatistics;
+use sip_engine::media::{PathEntry, StreamStatistics};
 use sqlx::types::Uuid;
 use sqlx::{PgPool, PgTransaction};
 
@@ -142,12 +142,20 @@ async fn write_ended(transaction: &mut PgTransaction<'_>, events: &[CallEvent]) 
         ended.iter().map(|(_, ended)| ended.answered_after.map(milliseconds)).collect();
     let durations: Vec<i64> = ended.iter().map(|(_, ended)| milliseconds(ended.talked)).collect();
     let media: Vec<Value> = ended.iter().map(|(_, ended)| media(&ended.media)).collect();
+    // Of the same clock as the duration, and together just that.
+    let direct: Vec<i64> = ended.iter().map(|(_, ended)| milliseconds(ended.direct)).collect();
+    let octets: Vec<i64> = ended
+        .iter()
+        .map(|(_, ended)| ended.media.iter().map(|stream| stream.octets).sum::<u64>())
+        .map(|octets| i64::try_from(octets).unwrap_or(i64::MAX))
+        .collect();
     // The end is the start plus what the monotonic clock says: a wall clock that was stepped meanwhile bends nothing.
     let written = sqlx::query!(
         "UPDATE call SET ended_at = started_at + ended.total * interval '1 millisecond', cause = ended.cause, ended_by = ended.side,
-            status = ended.status, setup_ms = ended.setup, duration_ms = ended.duration, media = ended.media
-         FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::bigint[], $7::bigint[], $8::jsonb[])
-            AS ended (id, total, cause, side, status, setup, duration, media)
+            status = ended.status, setup_ms = ended.setup, duration_ms = ended.duration, media = ended.media,
+            direct_ms = ended.direct, relayed_ms = ended.duration - ended.direct, relayed_octets = ended.octets
+         FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::bigint[], $7::bigint[], $8::jsonb[], $9::bigint[], $10::bigint[])
+            AS ended (id, total, cause, side, status, setup, duration, media, direct, octets)
          WHERE call.id = ended.id AND ended_at IS NULL",
         &calls,
         &totals,
@@ -156,7 +164,9 @@ async fn write_ended(transaction: &mut PgTransaction<'_>, events: &[CallEvent]) 
         &statuses,
         &setups as &[Option<i64>],
         &durations,
-        &media
+        &media,
+        &direct,
+        &octets
     )
     .execute(&mut **transaction)
     .await?
@@ -209,11 +219,20 @@ fn describe(what: &CallEventKind) -> (String, Value) {
             ("answered", json!({"realm": realm, "trunk": trunk, "destination": destination}))
         }
         CallEventKind::Changed(change) => ("changed", json!(change)),
+        CallEventKind::Path(entry) => ("path", path(entry)),
         CallEventKind::Ended(ended) => {
             ("ended", json!({"cause": cause(ended.cause), "by": side(ended.side), "status": ended.status}))
         }
     };
     (kind.to_owned(), detail)
+}
+
+/// As `call_path` shows it.
+fn path(entry: &PathEntry) -> Value {
+    json!({
+        "after_ms": milliseconds(entry.after), "what": &*entry.what, "why": &*entry.why,
+        "party": entry.party, "evidence": &*entry.evidence,
+    })
 }
 
 fn media(streams: &[StreamStatistics]) -> Value {
@@ -225,6 +244,9 @@ fn media(streams: &[StreamStatistics]) -> Value {
                 "codec": printable(&stream.codec), "packets": stream.packets, "octets": stream.octets,
                 "lost": stream.lost, "strangers": stream.strangers, "jitter_ms": stream.jitter_ms,
                 "rtt_ms": stream.rtt_ms, "mos": stream.mos, "dtmf": stream.dtmf,
+                "direct": stream.direct.map(|direct| json!({
+                    "packets": direct.packets, "lost": direct.lost, "jitter_ms": direct.jitter_ms,
+                })),
             })
         })
         .collect()

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use media_core::Worker;
@@ -29,6 +29,10 @@ impl Ports for VirtualPorts {
         let pair = PortPair { rtp: number, rtcp: number + 1, address };
         self.open.insert(number, pair);
         Some(pair)
+    }
+
+    fn open_elsewhere(&mut self, _: u16, _: IpAddr) -> Option<PortPair> {
+        None
     }
 
     fn close(&mut self, pair: PortPair) {
@@ -75,7 +79,7 @@ impl Media {
         if number <= last {
             self.problems.push(format!("media request {number} after {last}"));
         }
-        let Some(action) = sbc::planes::action(request.action) else { return };
+        let action = sbc::planes::action(request.action);
         let describes = matches!(action, Action::Offer { .. } | Action::Answer { .. });
         if describes && self.dice.chance(self.plan.refused) {
             self.has_failed = true;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::media::{SessionId, StreamStatistics};
+use crate::media::{PathEntry, SessionId, StreamStatistics};
 
 /// One event of one call. `sequence` counts from 0 in its call: with `call` it is the key that makes writing it twice
 /// harmless.
@@ -40,6 +40,8 @@ pub enum CallEventKind {
     },
     /// Hold, resume, transfer, refresh: for the timeline.
     Changed(CallChange),
+    /// Its media left the relay, came back, or was kept there.
+    Path(PathEntry),
     /// It is over. The last event of a call, always written, exactly once.
     Ended(Box<CallEnded>),
 }
@@ -108,6 +110,9 @@ pub struct CallEnded {
     pub total: Duration,
     /// From 2xx to the end; zero if never answered.
     pub talked: Duration,
+    /// How much of `talked` no RTP was on the relay; for the rest some was.
+    #[serde(default)]
+    pub direct: Duration,
     /// What the media plane counted.
     pub media: Vec<StreamStatistics>,
 }

@@ -175,7 +175,12 @@ pub enum MediaOutcome {
     /// To an `Offer` or an `Answer`.
     Description(Result<Described, Refusal>),
     /// To a `Delete`.
-    Deleted(Vec<StreamStatistics>),
+    Deleted {
+        /// What came from each party.
+        streams: Vec<StreamStatistics>,
+        /// How long no RTP of the call was on the relay.
+        direct: Duration,
+    },
     /// To a `Query`.
     Statistics(Vec<StreamStatistics>),
 }
@@ -286,6 +291,13 @@ pub enum MediaEvent {
         /// A phone that has answered provisionally gets a CANCEL after so long.
         deadline: Duration,
     },
+    /// Something happened to the path of its media: for the record.
+    Path {
+        /// In which session.
+        session: SessionId,
+        /// What.
+        entry: PathEntry,
+    },
 }
 
 impl MediaEvent {
@@ -294,9 +306,26 @@ impl MediaEvent {
         match self {
             MediaEvent::Inactive { session }
             | MediaEvent::Lost { session }
-            | MediaEvent::Renegotiate { session, .. } => *session,
+            | MediaEvent::Renegotiate { session, .. }
+            | MediaEvent::Path { session, .. } => *session,
         }
     }
+}
+
+/// An entry of the timeline of a call's media path, in the media plane's words: signalling only writes it down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PathEntry {
+    /// How long after the answer.
+    pub after: Duration,
+    /// A state (`anchored`, `probing`, `synchronising`, `direct`, `returning`), or `way`, `stays`, `mapping`, `proof`, `lie`,
+    /// `gap`.
+    pub what: Arc<str>,
+    /// The reason of a state; of the others what it was.
+    pub why: Arc<str>,
+    /// The party that it is about, if it is about one.
+    pub party: Option<u16>,
+    /// What was seen, in numbers; empty where nothing more is to say.
+    pub evidence: Arc<str>,
 }
 
 /// What came from one party in one stream, for the call record.
@@ -326,4 +355,18 @@ pub struct StreamStatistics {
     pub mos: Option<f32>,
     /// Telephone events heard.
     pub dtmf: u32,
+    /// What its receiver reported of it while it was not on the relay.
+    #[serde(default)]
+    pub direct: Option<DirectStatistics>,
+}
+
+/// A stream off the relay, by its receiver's reports.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct DirectStatistics {
+    /// Packets that the reports account for.
+    pub packets: u64,
+    /// Of them, lost.
+    pub lost: u64,
+    /// Greatest interarrival jitter, ms.
+    pub jitter_ms: f32,
 }

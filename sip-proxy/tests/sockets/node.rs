@@ -247,7 +247,9 @@ impl Host for TestHost {
                             summary: Summary { streams: vec![stream] },
                         }))
                     }
-                    MediaAction::Delete => MediaOutcome::Deleted(Vec::new()),
+                    MediaAction::Delete => {
+                        MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO }
+                    }
                     MediaAction::Query => MediaOutcome::Statistics(Vec::new()),
                     _ => return None,
                 };

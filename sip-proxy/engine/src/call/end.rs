@@ -225,6 +225,7 @@ impl Call {
             answered_after: self.times.answered.map(since),
             total: since(now),
             talked: self.times.answered.map(|answered| now.saturating_sub(answered)).unwrap_or_default(),
+            direct: Duration::ZERO,
             media: Vec::new(),
         });
         self.ended = Ended::Counting { record, answers };
@@ -234,16 +235,18 @@ impl Call {
                 core.schedule(core.config.timers.media, TimerKey::Call(self.key, CallTimer::Media(number)));
             self.waiting.push((number, Wait::Delete, timer));
         } else {
-            self.counted(Vec::new(), core);
+            self.counted(Vec::new(), Duration::ZERO, core);
         }
     }
 
     /// The media plane has counted.
-    pub(super) fn counted(&mut self, statistics: Vec<StreamStatistics>, core: &mut Core) {
+    pub(super) fn counted(&mut self, streams: Vec<StreamStatistics>, direct: Duration, core: &mut Core) {
         let Ended::Counting { mut record, answers } = std::mem::replace(&mut self.ended, Ended::Yes) else {
             return;
         };
-        record.media = statistics;
+        record.media = streams;
+        // Media ends a moment after the talk.
+        record.direct = direct.min(record.talked);
         if self.is_session() {
             self.record(CallEventKind::Ended(record), core);
         }
@@ -260,6 +263,7 @@ impl Call {
             MediaEvent::Renegotiate { wish, legs, deadline, .. } => {
                 self.renegotiate(wish, legs, deadline, core)
             }
+            MediaEvent::Path { entry, .. } => self.record(CallEventKind::Path(entry), core),
         }
     }
 }

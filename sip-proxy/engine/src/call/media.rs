@@ -141,8 +141,8 @@ impl Call {
         let (_, wait, timer) = self.waiting.remove(position);
         core.timers.cancel(timer);
         match (wait, reply.outcome) {
-            (Wait::Delete, MediaOutcome::Deleted(statistics)) => self.counted(statistics, core),
-            (Wait::Delete, _) => self.counted(Vec::new(), core),
+            (Wait::Delete, MediaOutcome::Deleted { streams, direct }) => self.counted(streams, direct, core),
+            (Wait::Delete, _) => self.counted(Vec::new(), Duration::ZERO, core),
             (wait, MediaOutcome::Description(result)) => self.on_description(wait, result, core, registrar),
             (wait, _) => self.on_description(wait, Err(Refusal::Unknown), core, registrar),
         }
@@ -157,7 +157,7 @@ impl Call {
             "the media plane did not answer in time: look at its load and at the log of its workers",
         );
         match wait {
-            Wait::Delete => self.counted(Vec::new(), core),
+            Wait::Delete => self.counted(Vec::new(), Duration::ZERO, core),
             wait => self.on_description(wait, Err(Refusal::Unavailable), core, registrar),
         }
     }

@@ -339,7 +339,9 @@ impl Line {
                         MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
                             MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
                         }
-                        MediaAction::Delete => MediaOutcome::Deleted(Vec::new()),
+                        MediaAction::Delete => {
+                            MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO }
+                        }
                         _ => continue,
                     };
                     let reply = MediaReply { session: request.session, number: request.number, outcome };

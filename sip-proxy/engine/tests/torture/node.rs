@@ -204,7 +204,7 @@ fn echo(request: MediaRequest) -> Option<MediaReply> {
         MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
             MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
         }
-        MediaAction::Delete => MediaOutcome::Deleted(Vec::new()),
+        MediaAction::Delete => MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO },
         _ => return None,
     };
     Some(MediaReply { session: request.session, number: request.number, outcome })

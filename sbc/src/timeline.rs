@@ -1,0 +1,110 @@
+//! The timeline of a call's media path, in the words of records, metrics and operators.
+
+use std::time::Duration;
+
+use media_core::path::place::{Mapping, Stay, Way};
+use media_core::path::proof::Lie;
+use media_core::path::timeline::{Entry, PathState, Reason};
+use media_core::session::Endpoint;
+use sip_engine::media::PathEntry;
+
+/// One entry; `parties` are those that it counts as 0 and 1.
+pub fn entry(after: Duration, entry: Entry, parties: [Endpoint; 2]) -> PathEntry {
+    let party_of = |index: usize| parties.get(index).map(|endpoint| endpoint.party);
+    let (what, why, party, evidence) = match entry {
+        Entry::State { to, why } => (state(to), reason(why), None, String::new()),
+        Entry::Way(Way::Observed([one, other])) => {
+            ("way", "observed", None, format!("{one} and {other}, as they were observed"))
+        }
+        Entry::Way(Way::Local([one, other])) => {
+            ("way", "local", None, format!("{one} and {other}, their local addresses"))
+        }
+        Entry::Way(Way::Learn(whom)) => {
+            let whom: Vec<String> = (0..2)
+                .filter(|index| whom[*index])
+                .filter_map(|index| Some(format!("party {}", party_of(index)?)))
+                .collect();
+            ("way", "learn", None, format!("the NAT of {} is learnt first", whom.join(" and ")))
+        }
+        Entry::Stays(why) => ("stays", stay(why), None, String::new()),
+        Entry::Mapping { party, mapping } => {
+            let (why, evidence) = match mapping {
+                Mapping::None => ("none", String::new()),
+                Mapping::EndpointIndependent => {
+                    ("endpoint_independent", "the same port at both addresses".to_owned())
+                }
+                Mapping::Dependent { step } => ("dependent", format!("another port, by {step}")),
+                Mapping::Unknown => ("unknown", String::new()),
+            };
+            ("mapping", why, party_of(party), evidence)
+        }
+        Entry::Evidence { from, is_confirmed, evidence } => (
+            "proof",
+            if is_confirmed { "confirmed" } else { "refuted" },
+            party_of(from),
+            format!(
+                "a report {} packets past the last that was known of, when {} must have been sent",
+                evidence.ahead, evidence.due
+            ),
+        ),
+        Entry::Lie { party, lie } => {
+            let why = match lie {
+                Lie::Source => "source",
+                Lie::Backwards => "backwards",
+                Lie::TooMany => "too_many",
+                Lie::Jitter => "jitter",
+            };
+            ("lie", why, party_of(party), String::new())
+        }
+        Entry::Gap { from, length, is_estimate } => (
+            "gap",
+            if is_estimate { "estimated" } else { "measured" },
+            party_of(from),
+            format!("{} ms", length.as_millis()),
+        ),
+    };
+    PathEntry { after, what: what.into(), why: why.into(), party, evidence: evidence.into() }
+}
+
+fn state(state: PathState) -> &'static str {
+    match state {
+        PathState::Anchored => "anchored",
+        PathState::Probing => "probing",
+        PathState::Synchronising => "synchronising",
+        PathState::Direct => "direct",
+        PathState::Returning => "returning",
+    }
+}
+
+fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Answered => "answered",
+        Reason::Try => "try",
+        Reason::Proven => "proven",
+        Reason::Refuted => "refuted",
+        Reason::Unproven => "unproven",
+        Reason::CameBack => "came_back",
+        Reason::Refused => "refused",
+        Reason::ReportsStopped => "reports_stopped",
+        Reason::Quality => "quality",
+        Reason::Renegotiated => "renegotiated",
+        Reason::Clung => "clung",
+        Reason::Policy => "policy",
+        Reason::Heard => "heard",
+    }
+}
+
+fn stay(stay: Stay) -> &'static str {
+    match stay {
+        Stay::Policy => "policy",
+        Stay::Privacy => "privacy",
+        Stay::Family => "family",
+        Stay::DependentMapping => "dependent_mapping",
+        Stay::SharedAddress => "shared_address",
+        Stay::UnknownMapping => "unknown_mapping",
+        Stay::NoReports => "no_reports",
+        Stay::Remembered => "remembered",
+        Stay::Refused => "refused",
+        Stay::Failed => "failed",
+    }
+}
