@@ -55,13 +55,15 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// After a wish that could not be sent.
 const BUSY: Duration = Duration::from_millis(250);
 
+/// The number of each m-line that carries RTP, and what the parties send in it.
+type Lines = SmallVec<[(usize, [StreamId; 2]); 1]>;
+
 /// The moves of one session, between two parties.
 #[derive(Debug)]
 pub(crate) struct Moving {
     release: Release,
     movers: [Mover; 2],
-    /// The number of each m-line that carries RTP, and what the parties send in it.
-    lines: SmallVec<[(usize, [StreamId; 2]); 1]>,
+    lines: Lines,
     wishes: u32,
     /// Entries of the timeline that were told.
     told: usize,
@@ -78,10 +80,7 @@ pub(crate) struct Past {
 }
 
 /// The two parties of a session, if there are just two, and the m-lines that could move.
-fn eligible(
-    session: &Session,
-    streams: &Streams,
-) -> Option<([Endpoint; 2], SmallVec<[(usize, [StreamId; 2]); 1]>)> {
+fn eligible(session: &Session, streams: &Streams) -> Option<([Endpoint; 2], Lines)> {
     session.selected?;
     let [(one, first), (other, second)] = session.legs.as_slice() else { return None };
     first.agreed.as_ref().and(second.agreed.as_ref())?;

@@ -137,6 +137,7 @@ enum State {
     Direct,
     Holding {
         accepted: [bool; 2],
+        since: Duration,
         why: Reason,
     },
     Returning {
@@ -164,6 +165,10 @@ pub struct Release {
     failures: u8,
     /// After an offer of a party both must be heard at the relay, or a hold makes them let go of each other.
     may_cling: bool,
+    /// Whether both send, as far as their descriptions say.
+    should_flow: bool,
+    /// How often phones that left the relay by themselves are still called back.
+    strays: u8,
     timeline: Timeline,
     outputs: VecDeque<Output>,
     /// How many reports could not be true, or came in a flood.
@@ -194,6 +199,8 @@ impl Release {
             answered: now,
             failures: 0,
             may_cling: false,
+            should_flow: true,
+            strays: 0,
             timeline: past.unwrap_or_else(|| Timeline::new(now)),
             outputs: VecDeque::new(),
             rejected_reports: 0,
@@ -224,7 +231,8 @@ impl Release {
     /// When [`handle_timeout`](Self::handle_timeout) wants to look again.
     pub fn poll_timeout(&self, now: Duration) -> Duration {
         match self.state {
-            State::Staying(_) => now + Duration::from_secs(60),
+            State::Staying(_) if self.strays == 0 => now + Duration::from_secs(60),
+            State::Staying(_) => now + IDLE,
             State::Anchored { .. } => self.look,
             State::Direct => now + GLANCE,
             _ => now + TICK,
@@ -247,7 +255,9 @@ impl Release {
         // A NAT that maps per destination shows another port at each of our addresses.
         let is_dependent =
             place.as_ref().is_some_and(|known| matches!(known.mapping, Mapping::Dependent { .. }));
-        if !is_same && !(is_dependent && place.as_ref().is_some_and(|known| known.signalled == signalled)) {
+        let is_known_dependent =
+            is_dependent && place.as_ref().is_some_and(|known| known.signalled == signalled);
+        if !is_same && !is_known_dependent {
             *place = Some(Place { observed, signalled, contact, mapping: Mapping::Unknown });
         }
     }
@@ -307,6 +317,7 @@ impl Release {
     /// follow what they hear may stay with each other, which shows if they `should_flow` now.
     pub fn renegotiated(&mut self, should_flow: bool, now: Duration) {
         self.relay_again();
+        self.should_flow = should_flow;
         let was_away = matches!(
             self.state,
             State::Synchronising { .. } | State::Direct | State::Holding { .. } | State::Returning { .. }
@@ -363,13 +374,11 @@ impl Release {
             }
             (State::Synchronising { .. }, Moved::Refused) => self.come_home(Reason::Refused, now),
             (State::Synchronising { .. }, Moved::Superseded) => self.come_home(Reason::Renegotiated, now),
-            (State::Holding { accepted, why }, _) => {
+            (State::Holding { accepted, why, .. }, _) => {
                 accepted[party] = true;
                 if *accepted == [true, true] {
                     let why = *why;
-                    self.outputs.push_back(Output::Home);
-                    self.state = State::Returning { accepted: [None; 2], since: now, why };
-                    self.relay_again();
+                    self.home_from_hold(why, now);
                 }
             }
             (State::Returning { accepted, .. }, _) => accepted[party] = Some(now),
@@ -444,7 +453,12 @@ impl Release {
             State::Probing { until } if now >= until => self.stay(Stay::UnknownMapping, now),
             State::Synchronising { accepted, since } => self.look_after_move(accepted, since, now),
             State::Direct => self.look_at_direct(now),
+            // A phone that does not answer must not keep the other on hold.
+            State::Holding { since, why, .. } if now > since + self.settings.answering / 2 => {
+                self.home_from_hold(why, now);
+            }
             State::Returning { accepted, since, why } => self.look_for_return(accepted, since, why, now),
+            State::Staying(_) if self.strays > 0 => self.look_for_strays(now),
             _ => {}
         }
     }
@@ -488,7 +502,10 @@ impl Release {
             Err(stay) => return self.stay(stay, now),
         };
         if let Some(wait) = self.waits_for_reports(now) {
-            return if wait { () } else { self.stay(Stay::NoReports, now) };
+            if !wait {
+                self.stay(Stay::NoReports, now);
+            }
+            return;
         }
         match way {
             Way::Learn(whom) => {
@@ -528,9 +545,12 @@ impl Release {
             };
             let since = party.reported.unwrap_or(self.answered);
             let left = interval - now.saturating_sub(since).as_secs_f64() % interval;
-            // A little early still leaves the time that it takes.
-            let wait =
-                if (lead..lead + WINDOW).contains(&left) { 0.0 } else { (left - lead).rem_euclid(interval) };
+            // The middle is aimed at: who looks a little late is still in time.
+            let wait = if (lead..lead + WINDOW).contains(&left) {
+                0.0
+            } else {
+                (left - lead - WINDOW / 2.0).rem_euclid(interval)
+            };
             nearest = Some(nearest.map_or(wait, |nearest| nearest.min(wait)));
         }
         Duration::from_secs_f64(nearest.unwrap_or(0.0))

@@ -6,6 +6,10 @@ use super::{CLINGING, Constraint, IDLE, Output, Release, STRAGGLERS, State, TURN
 use crate::path::place::Stay;
 use crate::path::timeline::{Entry, PathState, Reason};
 
+/// How often phones are called back that are not at the relay, where they should be, and after how long without a packet.
+const STRAYS: u8 = 5;
+const STRAYED: Duration = Duration::from_secs(2);
+
 impl Release {
     pub(super) fn relay_again(&mut self) {
         for to in 0..2 {
@@ -90,13 +94,36 @@ impl Release {
         }
     }
 
+    fn follows(&self) -> bool {
+        self.parties.iter().any(|party| party.temperament.follows_what_it_hears)
+    }
+
+    pub(super) fn home_from_hold(&mut self, why: Reason, now: Duration) {
+        self.outputs.push_back(Output::Home);
+        self.state = State::Returning { accepted: [None; 2], since: now, why };
+        self.relay_again();
+    }
+
+    /// Phones that went to each other although one was not willing to be moved: nothing would notice if that path broke.
+    pub(super) fn look_for_strays(&mut self, now: Duration) {
+        let is_away = self
+            .directions()
+            .any(|(_, direction)| direction.sight.is_some_and(|sight| now > sight.heard + STRAYED));
+        if is_away && self.should_flow {
+            self.strays -= 1;
+            let why = Reason::Clung;
+            self.outputs.push_back(Output::Hold);
+            self.enter(State::Holding { accepted: [false; 2], since: now, why }, why, now);
+        }
+    }
+
     /// Back to the relay. Phones that follow what they hear would stay with each other on a path that works, so they
     /// are put on hold first.
     pub(super) fn come_home(&mut self, why: Reason, now: Duration) {
         if !matches!(self.state, State::Synchronising { .. } | State::Direct) {
             return;
         }
-        let follows = self.parties.iter().any(|party| party.temperament.follows_what_it_hears);
+        let follows = self.follows();
         let is_path_dead = matches!(why, Reason::Refuted | Reason::Unproven);
         self.timeline.meter(false, now);
         if follows
@@ -104,7 +131,7 @@ impl Release {
             && !matches!(why, Reason::CameBack | Reason::Refused | Reason::Renegotiated)
         {
             self.outputs.push_back(Output::Hold);
-            self.enter(State::Holding { accepted: [false; 2], why }, why, now);
+            self.enter(State::Holding { accepted: [false; 2], since: now, why }, why, now);
         } else {
             self.relay_again();
             self.outputs.push_back(Output::Home);
@@ -133,7 +160,7 @@ impl Release {
             self.may_cling = false;
             self.timeline.add(Entry::State { to: PathState::Returning, why: Reason::Clung }, now);
             self.outputs.push_back(Output::Hold);
-            self.state = State::Holding { accepted: [false; 2], why: Reason::Renegotiated };
+            self.state = State::Holding { accepted: [false; 2], since: now, why: Reason::Renegotiated };
             return;
         }
         if !is_home && now < since + self.settings.homecoming {
@@ -152,7 +179,12 @@ impl Release {
         let not_before = match why {
             Reason::Policy => now,
             Reason::Renegotiated => now + self.settings.settle,
-            Reason::Refused => return self.stay(Stay::Refused, now),
+            Reason::Refused => {
+                // One that follows what it hears may have left without being asked, or leave yet.
+                self.strays = if self.follows() { STRAYS } else { 0 };
+                return self.stay(Stay::Refused, now);
+            }
+            Reason::Clung => return self.stay(Stay::Failed, now),
             _ if (has_worked || is_preferred) && self.failures + 1 < self.settings.failures => {
                 self.failures += 1;
                 now + self.settings.rest

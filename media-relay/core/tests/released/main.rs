@@ -1,0 +1,248 @@
+//! Calls between simulated phones of every temperament in every place, with the real worker: who is released, what it costs,
+//! and that everybody comes back. `RELEASE_CALLS=10000` plays so many seeds, `RELEASE_SEED=17` that one with its story.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and is told its seeds by the environment"
+)]
+
+mod dice;
+mod phone;
+mod world;
+
+use std::time::Duration;
+
+use dice::Dice;
+use media_core::path::Constraint;
+use media_core::path::timeline::{Entry, PathState, Reason};
+use nat_lab::Kind as Nat;
+use phone::Kind;
+use world::{Place, World};
+
+const PHONES: [Kind; 3] = [Kind::Baresip, Kind::Linphone, Kind::Pjsip];
+/// Those whose mapping does not depend on the destination.
+const INDEPENDENT: [Option<Nat>; 5] =
+    [None, Some(Nat::FullCone), Some(Nat::RestrictedCone), Some(Nat::Cone), Some(Nat::Firewall)];
+const DEPENDENT: [Option<Nat>; 3] =
+    [Some(Nat::SymmetricAddress), Some(Nat::SymmetricSequential), Some(Nat::SymmetricRandom)];
+
+fn second(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn pairs() -> impl Iterator<Item = [Kind; 2]> {
+    PHONES.into_iter().flat_map(|one| PHONES.map(|other| [one, other]))
+}
+
+/// How long a move may be heard: PJSIP throws the first packets of a new source away.
+fn gap_limit(kinds: [Kind; 2]) -> Duration {
+    Duration::from_millis(if kinds.contains(&Kind::Pjsip) { 240 } else { 80 })
+}
+
+#[test]
+fn phones_of_one_lan_leave_the_relay_and_are_proven_within_twelve_seconds() {
+    for kinds in pairs() {
+        let mut world = World::new(1, kinds, Place::OneLan);
+        world.run(second(1));
+        world.forget_silence();
+        world.run(second(11));
+        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        assert!(world.longest_silence() <= gap_limit(kinds), "{kinds:?} {:?}", world.longest_silence());
+        world.run(second(20));
+        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        let away = world.away;
+        let direct = world.end();
+        assert!(direct <= away && direct + second(1) > away, "{kinds:?} {direct:?} of {away:?}");
+    }
+}
+
+#[test]
+fn behind_nats_that_map_independently_they_are_released_and_behind_others_never_moved() {
+    for kinds in pairs() {
+        for nats in INDEPENDENT.into_iter().flat_map(|one| INDEPENDENT.map(|other| [one, other])) {
+            let mut world = World::new(2, kinds, Place::Apart(nats));
+            world.run(second(1));
+            world.forget_silence();
+            world.run(second(14));
+            let story = || format!("{kinds:?} {nats:?} {:?}", world.timeline);
+            assert_eq!(world.state(), PathState::Direct, "{}", story());
+            assert!(world.longest_silence() <= gap_limit(kinds), "{} {:?}", story(), world.longest_silence());
+        }
+        for nats in DEPENDENT.into_iter().flat_map(|one| INDEPENDENT.map(|other| [other, one])) {
+            let mut world = World::new(3, kinds, Place::Apart(nats));
+            world.run(second(1));
+            world.forget_silence();
+            world.run(second(20));
+            assert_eq!(world.away, Duration::ZERO, "{kinds:?} {nats:?} {:?}", world.timeline);
+            assert!(
+                world.longest_silence() <= gap_limit(kinds),
+                "{kinds:?} {nats:?} {:?} {:?}",
+                world.longest_silence(),
+                world.timeline
+            );
+        }
+    }
+}
+
+#[test]
+fn policy_calls_back_at_once_and_lets_go_again() {
+    for kinds in pairs() {
+        let mut world = World::new(4, kinds, Place::Apart([Some(Nat::Cone), None]));
+        world.run(second(16));
+        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        world.forget_silence();
+        world.constrain(Constraint::MustAnchor);
+        world.run(second(1));
+        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
+        assert!(
+            world.longest_silence() <= Duration::from_millis(260),
+            "{kinds:?} {:?}",
+            world.longest_silence()
+        );
+        world.run(second(30));
+        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
+        world.constrain(Constraint::MayRelease);
+        world.run(second(15));
+        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+    }
+}
+
+#[test]
+fn a_hold_brings_everybody_home_and_after_it_they_leave_again() {
+    for kinds in pairs() {
+        let mut world = World::new(5, kinds, Place::Apart([Some(Nat::Cone), Some(Nat::Cone)]));
+        world.run(second(16));
+        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        let away = world.away;
+        world.party_offers(0, "sendonly");
+        world.run(second(5));
+        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
+        world.party_offers(0, "sendrecv");
+        world.run(Duration::from_millis(1_500));
+        assert!(!world.is_silent(), "{kinds:?} {:?}", world.timeline);
+        world.run(second(18));
+        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        assert!(world.away > away + second(2));
+    }
+}
+
+/// Plays a seed; what is wrong, if anything is.
+fn play(seed: u64) -> Result<World, String> {
+    let mut dice = Dice::new(seed ^ 0x5eed);
+    let kinds = [dice.pick(&Kind::ALL), dice.pick(&Kind::ALL)];
+    let mut nats = INDEPENDENT.to_vec();
+    nats.extend(DEPENDENT);
+    nats.extend([Some(Nat::LinuxCone), Some(Nat::LinuxLeaky)]);
+    let place =
+        if dice.below(8) == 0 { Place::OneLan } else { Place::Apart([dice.pick(&nats), dice.pick(&nats)]) };
+    let mut world = World::new(seed, kinds, place);
+    let mut problems = Vec::new();
+    let is_blocked = dice.below(5) == 0;
+    let public = ["198.51.100.7", "203.0.113.8"].map(|ip| ip.parse().expect("an address"));
+    let cut = |world: &mut World| {
+        world.network.cut(public[0], public[1]);
+        world.network.cut(public[1], public[0]);
+    };
+    if is_blocked {
+        cut(&mut world);
+    }
+    world.run(Duration::from_millis(10_000 + dice.below(12_000)));
+    match dice.below(5) {
+        0 => cut(&mut world),
+        1 => {
+            world.constrain(Constraint::MustAnchor);
+            world.run(second(2));
+            if world.is_silent() {
+                problems.push("silent after policy had called it back".to_owned());
+            }
+        }
+        2 => {
+            let who = dice.below(2) as usize;
+            world.party_offers(who, "sendonly");
+            world.run(Duration::from_millis(200 + dice.below(9_000)));
+            world.party_offers(who, "sendrecv");
+        }
+        _ => {}
+    }
+    // The longest that anything may take: reports that stop, a phone that never answers.
+    world.run(second(36));
+    if world.is_silent() {
+        let ears = world.phones.each_ref().map(|phone| (phone.target, world.now.saturating_sub(phone.heard)));
+        problems.push(format!("it ends silent: {ears:?}"));
+    }
+    let proofs = |confirmed: bool| {
+        world.timeline.iter().filter(move |(_, entry)| {
+            matches!(entry, Entry::Evidence { is_confirmed, .. } if *is_confirmed == confirmed)
+        })
+    };
+    if world.state() == PathState::Direct {
+        let parties = |from: usize| {
+            proofs(true)
+                .any(|(_, entry)| matches!(entry, Entry::Evidence { from: party, .. } if *party == from))
+        };
+        if !(parties(0) && parties(1)) {
+            problems.push("it stands without a proof".to_owned());
+        }
+    }
+    for (at, _) in proofs(false) {
+        let is_returned = world.timeline.iter().any(|(then, entry)| {
+            then >= at && matches!(entry, Entry::State { to: PathState::Returning, why: Reason::Refuted })
+        });
+        if !is_returned {
+            problems.push("a refuted path stands".to_owned());
+        }
+    }
+    let (away, whole) = (world.away, world.now - second(100));
+    let story = format!("{kinds:?} {place:?} blocked {is_blocked}\n{:#?}", world.timeline);
+    let direct = world.end();
+    // What is on its way to the relay is not direct any more, and a moment after a move is not yet.
+    if direct > whole || direct > away + second(1) {
+        problems.push(format!("{direct:?} direct, {away:?} away of {whole:?}"));
+    }
+    if problems.is_empty() {
+        Ok(world)
+    } else {
+        Err(format!("seed {seed}: {}\n{story}", problems.join("; ")))
+    }
+}
+
+fn play_share(share: u64) {
+    let calls: u64 = std::env::var("RELEASE_CALLS").ok().and_then(|calls| calls.parse().ok()).unwrap_or(400);
+    if let Some(seed) = std::env::var("RELEASE_SEED").ok().and_then(|seed| seed.parse::<u64>().ok()) {
+        if seed % 4 == share {
+            match play(seed) {
+                Ok(world) => println!("{:#?}", world.timeline),
+                Err(problem) => panic!("{problem}"),
+            }
+        }
+        return;
+    }
+    let failures: Vec<String> =
+        (0..calls).filter(|seed| seed % 4 == share).filter_map(|seed| play(seed).err()).collect();
+    if let Some(first) = failures.first() {
+        let others: Vec<&str> = failures.iter().skip(1).filter_map(|story| story.lines().next()).collect();
+        panic!("{first}\n{} more:\n{}", others.len(), others.join("\n"));
+    }
+}
+
+#[test]
+fn seeded_calls_of_the_first_share_end_as_they_must() {
+    play_share(0);
+}
+
+#[test]
+fn seeded_calls_of_the_second_share_end_as_they_must() {
+    play_share(1);
+}
+
+#[test]
+fn seeded_calls_of_the_third_share_end_as_they_must() {
+    play_share(2);
+}
+
+#[test]
+fn seeded_calls_of_the_fourth_share_end_as_they_must() {
+    play_share(3);
+}

@@ -1,0 +1,381 @@
+//! One call: two phones in their places, the real worker between them, and signalling that takes its time.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use media_core::Worker;
+use media_core::path::place::Networks;
+use media_core::path::timeline::{Entry, PathState};
+use media_core::path::{Constraint, Settings as Limits};
+use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
+use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
+use media_core::worker::{PortPair, Ports, Settings};
+use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
+
+use crate::dice::Dice;
+use crate::phone::{Kind, Phone};
+
+pub(crate) const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
+const SESSION: u64 = 5;
+const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+
+/// Where the phones are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In one LAN behind one NAT that loops packets back.
+    OneLan,
+    /// Each behind its own, or behind none.
+    Apart([Option<nat_lab::Kind>; 2]),
+}
+
+/// A relay with two addresses.
+#[derive(Debug, Default)]
+struct Sockets {
+    open: BTreeMap<u32, SocketAddr>,
+    next: u32,
+}
+
+impl Sockets {
+    fn pair(&mut self, ip: &str) -> Option<PortPair> {
+        let rtp = self.next;
+        self.next += 2;
+        let address = SocketAddr::new(ip.parse().ok()?, 20_000 + rtp as u16);
+        self.open.insert(rtp, address);
+        self.open.insert(rtp + 1, SocketAddr::new(address.ip(), address.port() + 1));
+        Some(PortPair { rtp, rtcp: rtp + 1, address })
+    }
+}
+
+impl Ports for Sockets {
+    fn open(&mut self, _: u16, _: bool) -> Option<PortPair> {
+        self.pair(RELAY[0])
+    }
+
+    fn open_elsewhere(&mut self, _: u16, than: IpAddr) -> Option<PortPair> {
+        let other = RELAY.into_iter().find(|ip| ip.parse() != Ok(than))?;
+        self.pair(other)
+    }
+
+    fn close(&mut self, pair: PortPair) {
+        assert!(self.open.remove(&pair.rtp).is_some(), "{pair:?} was not open");
+        self.open.remove(&pair.rtcp);
+    }
+}
+
+/// Something that signalling carries.
+#[derive(Debug)]
+enum Letter {
+    /// A wish at its phone.
+    Ask { wish: u32, party: usize, sdp: Bytes },
+    /// Its outcome at the worker.
+    Outcome { wish: u32, party: usize, outcome: Outcome },
+    /// A party's own offer.
+    Offer { exchange: u32, from: usize, direction: &'static str },
+    /// It at the other phone.
+    Offered { exchange: u32, from: usize, sdp: Bytes },
+}
+
+pub(crate) struct World {
+    pub(crate) now: Duration,
+    pub(crate) network: Network,
+    relay: HostId,
+    worker: Worker,
+    sockets: Sockets,
+    pub(crate) phones: [Phone; 2],
+    parties: [Party; 2],
+    dice: Dice,
+    letters: Vec<(Duration, Letter)>,
+    /// Wishes and exchanges under way.
+    open_wishes: u32,
+    open_exchange: bool,
+    exchanges: u32,
+    concluded: u32,
+    pub(crate) timeline: Vec<(Duration, Entry)>,
+    /// How long both phones sent elsewhere than to the relay.
+    pub(crate) away: Duration,
+    pub(crate) wishes: u32,
+}
+
+const STEP: Duration = Duration::from_millis(5);
+
+impl World {
+    pub(crate) fn new(seed: u64, kinds: [Kind; 2], place: Place) -> Self {
+        let mut dice = Dice::new(seed);
+        let mut network = Network::new(seed);
+        let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
+        let outside = ["198.51.100.7", "203.0.113.8"].map(|ip| ip.parse::<IpAddr>().expect("an address"));
+        let delay = Impairment { delay: Duration::from_millis(5 + dice.below(15)), ..Impairment::NONE };
+        let hosts: [(HostId, IpAddr); 2] = match place {
+            Place::OneLan => {
+                let router = network.add_nat(PUBLIC, nat_lab::Kind::Cone.into(), &[outside[0]]);
+                network.set_link(router, Link::both(delay));
+                ["192.168.1.10", "192.168.1.11"].map(|ip| {
+                    let ip = ip.parse().expect("an address");
+                    (network.add_host(router.inside(), &[ip]), ip)
+                })
+            }
+            Place::Apart(kinds) => [0, 1].map(|index| match kinds[index] {
+                None => {
+                    let host = network.add_host(PUBLIC, &[outside[index]]);
+                    network.set_link(host, Link::both(delay));
+                    (host, outside[index])
+                }
+                Some(kind) => {
+                    let router = network.add_nat(PUBLIC, kind.into(), &[outside[index]]);
+                    network.set_link(router, Link::both(delay));
+                    let ip = if index == 0 { "192.168.1.10" } else { "192.168.2.10" };
+                    let ip: IpAddr = ip.parse().expect("an address");
+                    let own = if kind == nat_lab::Kind::Firewall { outside[index] } else { ip };
+                    (network.add_host(router.inside(), &[own]), own)
+                }
+            }),
+        };
+        let phones = [0, 1].map(|index| {
+            let (host, ip) = hosts[index];
+            let ssrc = 0x1000 + index as u32;
+            Phone::new(kinds[index], host, SocketAddr::new(ip, 4_000), ssrc, &mut dice)
+        });
+        let public = |index: usize| if place == Place::OneLan { outside[0] } else { outside[index] };
+        let parties = [0, 1].map(|index| Party {
+            realm: 0,
+            signalling: SocketAddr::new(public(index), 5_060),
+            product: kinds[index].product().into(),
+            contact: Some(phones[index].local.ip()),
+            is_private: false,
+        });
+        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true }];
+        let policy = ReleasePolicy::new(Limits::default(), realms, Vec::new(), Networks::default());
+        let settings = Settings { release: Some(Arc::new(policy)), ..Settings::default() };
+        let mut world = Self {
+            now: Duration::from_secs(100),
+            network,
+            relay,
+            worker: Worker::new(settings, "anchor".to_owned()),
+            sockets: Sockets::default(),
+            phones,
+            parties,
+            dice,
+            letters: Vec::new(),
+            open_wishes: 0,
+            open_exchange: false,
+            exchanges: 1,
+            concluded: 1,
+            timeline: Vec::new(),
+            away: Duration::ZERO,
+            wishes: 0,
+        };
+        // Both clocks begin together.
+        let _ = world.network.next_until(world.now);
+        world.answer_call();
+        world
+    }
+
+    fn act(&mut self, action: Action) -> Option<Reply> {
+        let reply = self.worker.handle(SESSION, action, self.now, &mut self.sockets);
+        self.listen();
+        reply
+    }
+
+    fn described(&mut self, action: Action) -> Bytes {
+        match self.act(action) {
+            Some(Reply::Description(Ok(described))) => described.sdp,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn answer_call(&mut self) {
+        let sdp = self.phones[0].describe("sendrecv");
+        let offered = self.described(self.offer(1, 0, sdp));
+        let answer = self.phones[1].answer(&offered, self.now, &mut self.dice);
+        self.act(Action::Select(ENDS[1]));
+        let answered = self.described(self.answer(1, 1, answer));
+        self.phones[0].follow(&answered, self.now, &mut self.dice);
+        self.phones.iter_mut().for_each(|phone| phone.heard = self.now);
+    }
+
+    fn offer(&self, exchange: u32, from: usize, sdp: Bytes) -> Action {
+        let to = 1 - from;
+        let [from_party, to_party] = [from, to].map(|end| self.parties[end].clone());
+        Action::Offer { exchange, from: ENDS[from], to: ENDS[to], from_party, to_party, sdp }
+    }
+
+    fn answer(&self, exchange: u32, from: usize, sdp: Bytes) -> Action {
+        let from_party = self.parties[from].clone();
+        Action::Answer { exchange, from: ENDS[from], to: ENDS[1 - from], from_party, sdp }
+    }
+
+    fn later(&mut self, letter: Letter) {
+        let after = Duration::from_millis(15 + self.dice.below(40));
+        self.letters.push((self.now + after, letter));
+    }
+
+    /// What the worker has to tell.
+    fn listen(&mut self) {
+        while let Some((session, event)) = self.worker.poll_event() {
+            assert_eq!(session, SESSION);
+            match event {
+                Event::Inactive => {}
+                Event::Path { after, entry, parties } => {
+                    assert_eq!(parties, ENDS);
+                    self.timeline.push((after, entry));
+                }
+                Event::Renegotiate { wish, legs } => {
+                    self.wishes += 1;
+                    for (endpoint, sdp) in legs {
+                        let party = usize::from(endpoint.party);
+                        if self.open_exchange {
+                            let outcome = Outcome::Superseded;
+                            self.later(Letter::Outcome { wish, party, outcome });
+                        } else {
+                            self.open_wishes += 1;
+                            self.later(Letter::Ask { wish, party, sdp });
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// A party offers something of its own; the other agrees.
+    pub(crate) fn party_offers(&mut self, from: usize, direction: &'static str) {
+        self.exchanges += 1;
+        let exchange = self.exchanges;
+        self.later(Letter::Offer { exchange, from, direction });
+    }
+
+    pub(crate) fn constrain(&mut self, constraint: Constraint) {
+        self.act(Action::Constrain(constraint));
+    }
+
+    fn carry(&mut self) {
+        let now = self.now;
+        let (due, rest): (Vec<_>, Vec<_>) = self.letters.drain(..).partition(|letter| letter.0 <= now);
+        self.letters = rest;
+        for (_, letter) in due {
+            match letter {
+                Letter::Ask { wish, party, sdp } => {
+                    let phone = &mut self.phones[party];
+                    let (after, outcome) = match phone.kind {
+                        Kind::Refusing(status) => (Duration::ZERO, Outcome::Refused(status)),
+                        Kind::Deaf => (Duration::from_secs(32), Outcome::Refused(408)),
+                        Kind::Slow(after) => {
+                            (after, Outcome::Accepted(phone.answer(&sdp, now, &mut self.dice)))
+                        }
+                        _ => (Duration::ZERO, Outcome::Accepted(phone.answer(&sdp, now, &mut self.dice))),
+                    };
+                    let after = after + Duration::from_millis(5 + self.dice.below(30));
+                    self.letters.push((now + after, Letter::Outcome { wish, party, outcome }));
+                }
+                Letter::Outcome { wish, party, outcome } => {
+                    if outcome != Outcome::Superseded {
+                        self.open_wishes -= 1;
+                    }
+                    self.act(Action::Renegotiated { wish, endpoint: ENDS[party], outcome });
+                }
+                // An offer of a phone waits until ours has ended.
+                Letter::Offer { exchange, from, direction }
+                    if self.open_wishes > 0 || self.open_exchange || exchange != self.concluded + 1 =>
+                {
+                    self.later(Letter::Offer { exchange, from, direction });
+                }
+                Letter::Offer { exchange, from, direction } => {
+                    self.open_exchange = true;
+                    let sdp = self.phones[from].describe(direction);
+                    let sdp = self.described(self.offer(exchange, from, sdp));
+                    self.later(Letter::Offered { exchange, from, sdp });
+                }
+                Letter::Offered { exchange, from, sdp } => {
+                    let answer = self.phones[1 - from].answer(&sdp, now, &mut self.dice);
+                    let answered = self.described(self.answer(exchange, 1 - from, answer));
+                    self.phones[from].follow(&answered, now, &mut self.dice);
+                    self.open_exchange = false;
+                    self.concluded = exchange;
+                }
+            }
+        }
+    }
+
+    pub(crate) fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        while self.now < end {
+            self.now += STEP;
+            self.deliver();
+            self.carry();
+            let is_packet_time = self.now.as_millis().is_multiple_of(20);
+            for phone in &mut self.phones {
+                if is_packet_time {
+                    phone.speak(&mut self.network);
+                }
+                phone.report(&mut self.network, self.now, &mut self.dice);
+            }
+            if self.worker.poll_timeout().is_some_and(|due| due <= self.now) {
+                self.worker.handle_timeout(self.now, &mut self.sockets);
+                self.listen();
+            }
+            let relay: Vec<IpAddr> = RELAY.iter().filter_map(|ip| ip.parse().ok()).collect();
+            let is_away =
+                self.phones.iter().all(|phone| phone.target.is_some_and(|at| !relay.contains(&at.ip())));
+            if is_away {
+                self.away += STEP;
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some(event) = self.network.next_until(self.now) {
+            let nat_lab::Event::Datagram { host, source, destination, payload } = event else { continue };
+            if host == self.relay {
+                let socket = self.sockets.open.iter().find(|open| *open.1 == destination).map(|open| *open.0);
+                let Some(socket) = socket else { continue };
+                let (network, sockets, relay) = (&mut self.network, &self.sockets, self.relay);
+                self.worker.packet(socket, source, &payload, self.now, |out, to, bytes| {
+                    let from = sockets.open[&out];
+                    let _ = network.send(relay, from, to, Bytes::copy_from_slice(bytes));
+                });
+            } else if let Some(phone) =
+                self.phones.iter_mut().find(|phone| phone.host == host && phone.local == destination)
+            {
+                phone.hear(source, &payload, self.now);
+            }
+        }
+    }
+
+    /// The state that the timeline ends with.
+    pub(crate) fn state(&self) -> PathState {
+        self.timeline
+            .iter()
+            .rev()
+            .find_map(|(_, entry)| match entry {
+                Entry::State { to, .. } => Some(*to),
+                _ => None,
+            })
+            .unwrap_or(PathState::Anchored)
+    }
+
+    pub(crate) fn forget_silence(&mut self) {
+        for phone in &mut self.phones {
+            phone.longest_silence = Duration::ZERO;
+        }
+    }
+
+    pub(crate) fn longest_silence(&self) -> Duration {
+        let of = |phone: &Phone| phone.longest_silence.max(self.now.saturating_sub(phone.heard));
+        self.phones.iter().map(of).max().unwrap_or_default()
+    }
+
+    /// Whether somebody who is to hear something does not.
+    pub(crate) fn is_silent(&self) -> bool {
+        let limit = Duration::from_millis(250);
+        self.phones.iter().any(|phone| phone.is_hearing() && self.now > phone.heard + limit)
+    }
+
+    /// Ends the call: how long it was direct.
+    pub(crate) fn end(&mut self) -> Duration {
+        let Some(Reply::Deleted { direct, .. }) = self.act(Action::Delete) else { panic!("no count") };
+        assert!(self.sockets.open.is_empty() && self.worker.is_empty(), "something is left");
+        direct
+    }
+}
