@@ -278,7 +278,19 @@ impl Engine {
             },
             Event::Timeout { owner, .. } => self.on_no_response(owner, 408),
             Event::TransportFailed { owner, .. } => self.on_no_response(owner, 503),
-            Event::NoAck { .. } | Event::Stray { .. } => {}
+            // What answers a keepalive is awaited by nobody.
+            Event::Stray { message, .. }
+                if message.cseq().is_ok_and(|cseq| cseq.method == Method::OPTIONS) => {}
+            Event::Stray { flow, message } => {
+                let line: Vec<u8> = message.start_line().iter().copied().take(60).collect();
+                let line = String::from_utf8_lossy(&line);
+                self.core.notice(
+                    "stray",
+                    Some(flow.remote),
+                    format!("{line}: a response to no request of ours"),
+                );
+            }
+            Event::NoAck { .. } => {}
         }
     }
 

@@ -115,7 +115,7 @@ fn lines_that_end_in_a_bare_line_feed_are_refused() {
 #[test]
 fn the_table_for_readers_is_this_one() {
     let mut page = String::from(
-        "# Torture messages\n\nWhat the SBC does with the messages of [RFC 4475](https://www.rfc-editor.org/rfc/rfc4475) and [RFC 5118](https://www.rfc-editor.org/rfc/rfc5118),\nsent as datagrams into a realm that authenticates nobody, forwards REGISTER and has a route for everything. Tested byte for byte\nby `sip-proxy/engine/tests/torture`, which also makes this page. Answered: by ourselves, with this status. Relayed: into the other\nrealm. Dropped: without an answer, and counted. Ignored: a response to no request of ours.\n\n| § | message | what we do | why |\n| --- | --- | --- | --- |\n",
+        "# Torture messages\n\nWhat the SBC does with the messages of [RFC 4475](https://www.rfc-editor.org/rfc/rfc4475) and [RFC 5118](https://www.rfc-editor.org/rfc/rfc5118),\nsent as datagrams into a realm that authenticates nobody, forwards REGISTER and has a route for everything. Tested byte for byte\nby `sip-proxy/engine/tests/torture`, which also makes this page. Answered: by ourselves, with this status. Relayed: into the other\nrealm. Dropped: without an answer, and counted.\n\n| § | message | what we do | why |\n| --- | --- | --- | --- |\n",
     );
     for case in CASES {
         let (rfc, name) = case.file.split_once('/').unwrap();

@@ -25,8 +25,6 @@ pub(crate) enum Outcome {
     Relayed,
     /// Nothing left us, and it was counted.
     Dropped,
-    /// Nothing left us: a response to no request of ours.
-    Ignored,
 }
 
 const PHONE: &str = "192.0.2.1:5060";
@@ -130,8 +128,10 @@ impl Doings {
         match (self.back.first(), self.onward.first()) {
             (_, Some(_)) => Outcome::Relayed,
             (Some(answer), None) => Outcome::Answered(status(answer).expect("what goes back is a response")),
-            (None, None) if self.notices.is_empty() => Outcome::Ignored,
-            (None, None) => Outcome::Dropped,
+            (None, None) => {
+                assert!(!self.notices.is_empty(), "what is dropped is counted");
+                Outcome::Dropped
+            }
         }
     }
 }
