@@ -86,7 +86,7 @@ pub(crate) fn admit(
                 return Admission::Refused;
             }
         },
-        Authentication::RegisteredFlow => match registrar.by_flow(&flow) {
+        Authentication::RegisteredFlow => match registrar.by_flow(&flow, claimed_by(request).as_deref()) {
             Some(aor) => Caller::Subscriber { aor },
             None => {
                 core.reject(server, request, 403, |response| response);
@@ -117,7 +117,7 @@ pub(crate) fn admit(
     let mut identity = None;
     if let Caller::Subscriber { aor } = &caller {
         let from = request.from().ok();
-        let claimed = from.as_ref().and_then(|from| aor_of(&from.uri));
+        let claimed = claimed_by(request);
         let is_anonymous =
             from.as_ref().is_some_and(|from| from.uri.host().as_bytes().ends_with(b".invalid"));
         if claimed.as_deref() != Some(aor) && !is_anonymous {
@@ -144,6 +144,11 @@ pub(crate) fn admit(
         caller,
         identity,
     }))
+}
+
+/// The AOR that From names.
+fn claimed_by(request: &Message) -> Option<String> {
+    aor_of(&request.from().ok()?.uri)
 }
 
 /// What our Via's branch says of the request that it was made for, so that a loop is told from a spiral: the dialled

@@ -1,5 +1,8 @@
 //! Bindings: who is registered where (RFC 3261 §10), how long, and over which flow.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,11 +10,12 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sip_wire::{Address, Message, Name, Uri, unquote};
+use smallvec::SmallVec;
 
 use crate::config::{Expiry, RegistrarMode};
 use crate::core::{Core, TimerKey};
 use crate::digest::{Authenticator, Verdict};
-use crate::io::{Flow, Output, RealmId, Ticket, Transport};
+use crate::io::{ConnectionId, Flow, Output, RealmId, Ticket, Transport};
 use crate::question::Contact;
 use crate::transaction::{self, ServerId};
 
@@ -87,11 +91,73 @@ pub fn aor_of(uri: &Uri<'_>) -> Option<String> {
 pub(crate) struct Registrar {
     aors: AHashMap<Arc<str>, Vec<Binding>>,
     tokens: AHashMap<Arc<str>, Arc<str>>,
-    flows: AHashMap<(std::net::SocketAddr, Option<crate::io::ConnectionId>), Arc<str>>,
+    /// Who is registered over a flow; a gateway or a household may be several.
+    flows: AHashMap<FlowKey, SmallVec<[Arc<str>; 1]>>,
+    agenda: Agenda,
     count: usize,
     /// Flows that phones have left, and those that they came back by.
     moves: Vec<(Flow, Flow)>,
     pub(crate) authenticator: Authenticator,
+}
+
+/// What tells flows apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum FlowKey {
+    Datagrams(SocketAddr),
+    Connection(ConnectionId),
+}
+
+/// When which AOR wants something: the expiry or the keepalive of a binding.
+#[derive(Debug)]
+struct Agenda {
+    queue: BinaryHeap<Reverse<(Duration, Arc<str>)>>,
+    /// The entry of the queue that counts for an AOR; others are stale.
+    next: AHashMap<Arc<str>, Duration>,
+}
+
+impl Agenda {
+    /// Not later than `due`.
+    fn note(&mut self, aor: &Arc<str>, due: Duration) {
+        if self.next.get(aor).is_none_or(|known| due < *known) {
+            self.next.insert(aor.clone(), due);
+            self.queue.push(Reverse((due, aor.clone())));
+        }
+    }
+
+    /// An AOR whose time has come.
+    fn pop(&mut self, now: Duration) -> Option<Arc<str>> {
+        while self.queue.peek().is_some_and(|Reverse((due, _))| *due <= now) {
+            let Reverse((due, aor)) = self.queue.pop()?;
+            if self.next.get(&aor) == Some(&due) {
+                self.next.remove(&aor);
+                return Some(aor);
+            }
+        }
+        None
+    }
+}
+
+impl Binding {
+    /// Holds the NAT in front of its phone open.
+    fn keep_alive(&mut self, core: &mut Core) {
+        let keepalive = core.config.realm(self.record.realm).and_then(|realm| realm.keepalive);
+        self.next_keepalive = keepalive.map(|keepalive| core.now.monotonic + keepalive.interval);
+        let Some(keepalive) = keepalive else { return };
+        if !self.record.behind_nat || self.record.flow.transport != Transport::Udp {
+            return;
+        }
+        let message = if keepalive.options { options(core, &self.record) } else { None };
+        core.out.push_back(Output::Send {
+            flow: self.record.flow,
+            server_name: None,
+            message: message.unwrap_or_else(|| Bytes::from_static(b"\r\n\r\n")),
+            ticket: Ticket(u64::MAX),
+        });
+    }
+
+    fn due(&self) -> Duration {
+        self.next_keepalive.map_or(self.expires, |keepalive| keepalive.min(self.expires))
+    }
 }
 
 /// How often expiry and keepalives are looked at.
@@ -113,6 +179,7 @@ impl Registrar {
             aors: AHashMap::new(),
             tokens: AHashMap::new(),
             flows: AHashMap::new(),
+            agenda: Agenda { queue: BinaryHeap::new(), next: AHashMap::new() },
             count: 0,
             moves: Vec::new(),
             authenticator,
@@ -144,9 +211,11 @@ impl Registrar {
         Some(contact_of(&binding.record))
     }
 
-    /// Who is registered over a flow.
-    pub(crate) fn by_flow(&self, flow: &Flow) -> Option<Arc<str>> {
-        self.flows.get(&(flow.remote, flow.connection)).cloned()
+    /// Who is registered over a flow: whom the request claims to be from, if that is one of them.
+    pub(crate) fn by_flow(&self, flow: &Flow, claimed: Option<&str>) -> Option<Arc<str>> {
+        let aors = self.flows.get(&flow_key(flow))?;
+        let one = aors.iter().find(|aor| Some(&***aor) == claimed);
+        one.or(aors.first()).cloned()
     }
 
     /// Takes bindings from the store, at start.
@@ -205,21 +274,45 @@ impl Registrar {
             self.tokens.insert(token.clone(), aor.clone());
         }
         self.count += usize::from(!binding.is_replica);
+        self.agenda.note(&aor, binding.due());
+        let flow = binding.record.flow;
         let bindings = self.aors.entry(aor.clone()).or_default();
-        let flow = flow_key(&binding.record);
-        match bindings.iter_mut().find(|known| is_same(&known.record, &binding.record)) {
+        let left = match bindings.iter_mut().find(|known| is_same(&known.record, &binding.record)) {
             Some(known) => {
                 self.count -= usize::from(!known.is_replica);
-                // Who comes next over the flow that the phone has left is not this phone.
-                self.flows.remove(&flow_key(&known.record));
-                if known.record.flow != binding.record.flow {
-                    self.moves.push((known.record.flow, binding.record.flow));
-                }
+                let left = known.record.flow;
                 *known = binding;
+                (left != flow).then_some(left)
             }
-            None => bindings.push(binding),
+            None => {
+                bindings.push(binding);
+                None
+            }
+        };
+        if let Some(left) = left {
+            self.moves.push((left, flow));
+            // Who comes next over the flow that the phone has left is not this phone.
+            self.forget_flow(&aor, &left);
         }
-        self.flows.insert(flow, aor);
+        let aors = self.flows.entry(flow_key(&flow)).or_default();
+        if !aors.contains(&aor) {
+            aors.push(aor);
+        }
+    }
+
+    /// A binding of an AOR is no longer over a flow; another of it may be.
+    fn forget_flow(&mut self, aor: &Arc<str>, flow: &Flow) {
+        let key = flow_key(flow);
+        let bindings = self.aors.get(aor).map(Vec::as_slice).unwrap_or_default();
+        if bindings.iter().any(|binding| flow_key(&binding.record.flow) == key) {
+            return;
+        }
+        if let Some(aors) = self.flows.get_mut(&key) {
+            aors.retain(|known| known != aor);
+            if aors.is_empty() {
+                self.flows.remove(&key);
+            }
+        }
     }
 
     fn remove(&mut self, aor: &Arc<str>, goes: impl Fn(&Binding) -> bool, core: &mut Core) {
@@ -236,27 +329,23 @@ impl Registrar {
         let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(bindings).into_iter().partition(goes);
         *bindings = kept;
         let is_empty = bindings.is_empty();
+        if is_empty {
+            self.aors.remove(aor);
+            self.agenda.next.remove(aor);
+        }
         for binding in &gone {
             self.count -= usize::from(!binding.is_replica);
             if let Some(token) = &binding.record.token {
                 self.tokens.remove(token);
             }
-            self.flows.remove(&flow_key(&binding.record));
-        }
-        if is_empty {
-            self.aors.remove(aor);
+            self.forget_flow(aor, &binding.record.flow);
         }
         gone
     }
 
     /// A connection is gone, and with it what was registered over it (RFC 5626 §5.3).
-    pub(crate) fn connection_closed(&mut self, connection: crate::io::ConnectionId, core: &mut Core) {
-        let gone: Vec<_> = self
-            .flows
-            .iter()
-            .filter(|flow| flow.0.1 == Some(connection))
-            .map(|flow| flow.1.clone())
-            .collect();
+    pub(crate) fn connection_closed(&mut self, connection: ConnectionId, core: &mut Core) {
+        let gone = self.flows.get(&FlowKey::Connection(connection)).cloned().unwrap_or_default();
         for aor in gone {
             self.remove(&aor, |binding| binding.record.flow.connection == Some(connection), core);
         }
@@ -266,32 +355,15 @@ impl Registrar {
     pub(crate) fn tick(&mut self, core: &mut Core) {
         core.schedule(TICK, TimerKey::Registrar);
         let now = core.now.monotonic;
-        let mut expired = Vec::new();
-        for (aor, bindings) in &mut self.aors {
-            for binding in bindings {
-                if binding.expires <= now {
-                    expired.push(aor.clone());
-                }
-                if binding.next_keepalive.is_some_and(|due| due <= now) {
-                    let keepalive = core.config.realm(binding.record.realm).and_then(|realm| realm.keepalive);
-                    binding.next_keepalive = keepalive.map(|keepalive| now + keepalive.interval);
-                    if let Some(keepalive) = keepalive.filter(|_| {
-                        binding.record.behind_nat && binding.record.flow.transport == Transport::Udp
-                    }) {
-                        let message = if keepalive.options { options(core, &binding.record) } else { None };
-                        let message = message.unwrap_or_else(|| Bytes::from_static(b"\r\n\r\n"));
-                        core.out.push_back(Output::Send {
-                            flow: binding.record.flow,
-                            server_name: None,
-                            message,
-                            ticket: Ticket(u64::MAX),
-                        });
-                    }
-                }
-            }
-        }
-        for aor in expired {
+        while let Some(aor) = self.agenda.pop(now) {
             self.remove(&aor, |binding| binding.expires <= now, core);
+            let bindings = self.aors.get_mut(&aor).map(Vec::as_mut_slice).unwrap_or_default();
+            for binding in bindings.iter_mut().filter(|binding| binding.due() <= now) {
+                binding.keep_alive(core);
+            }
+            if let Some(due) = bindings.iter().map(Binding::due).min() {
+                self.agenda.note(&aor, due);
+            }
         }
     }
 
@@ -557,6 +629,7 @@ impl Registrar {
             let is_fresh = binding.upstream_expires > now + 2 * lifetime;
             if is_same_phone && is_fresh && asked != Some(0) {
                 binding.expires = now + lifetime;
+                self.agenda.note(&aor, binding.expires);
                 binding.record.expires = core.now.wall + lifetime;
                 binding.record.cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
                 core.out.push_back(Output::Binding(BindingChange::Put(Box::new(binding.record.clone()))));
@@ -624,8 +697,8 @@ impl Registrar {
     }
 }
 
-fn flow_key(record: &BindingRecord) -> (std::net::SocketAddr, Option<crate::io::ConnectionId>) {
-    (record.flow.remote, record.flow.connection)
+fn flow_key(flow: &Flow) -> FlowKey {
+    flow.connection.map_or(FlowKey::Datagrams(flow.remote), FlowKey::Connection)
 }
 
 fn contact_of(record: &BindingRecord) -> Contact {
@@ -673,4 +746,25 @@ fn options(core: &mut Core, record: &BindingRecord) -> Option<Bytes> {
             .header(Name::Contact, us.as_bytes())
             .finish(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_aor_is_on_the_agenda_once_and_at_its_earliest_time() {
+        let mut agenda = Agenda { queue: BinaryHeap::new(), next: AHashMap::new() };
+        let (one, other): (Arc<str>, Arc<str>) = ("one@x".into(), "other@x".into());
+        let at = Duration::from_secs;
+        for due in [30, 20, 25] {
+            agenda.note(&one, at(due));
+        }
+        agenda.note(&other, at(21));
+        assert_eq!(agenda.pop(at(19)), None);
+        assert_eq!(agenda.pop(at(40)), Some(one));
+        assert_eq!(agenda.pop(at(40)), Some(other));
+        assert_eq!(agenda.pop(at(40)), None);
+        assert!(agenda.queue.is_empty() && agenda.next.is_empty());
+    }
 }

@@ -151,6 +151,9 @@ pub(crate) struct Line {
     pub(crate) temper: BTreeMap<SocketAddr, Temper>,
     /// What came to the engine from where.
     pub(crate) heard: Vec<(SocketAddr, Message)>,
+    added: u8,
+    /// The public addresses of phones behind a NAT.
+    nats: BTreeMap<SocketAddr, SocketAddr>,
     /// What media was asked and told, in order.
     pub(crate) media: Vec<MediaRequest>,
     /// How a phone is from its next answer on.
@@ -175,6 +178,8 @@ impl Line {
             deaf: Vec::new(),
             temper: BTreeMap::new(),
             heard: Vec::new(),
+            nats: BTreeMap::new(),
+            added: 0,
             media: Vec::new(),
             next_temper: None,
             refuses_answers: false,
@@ -218,8 +223,15 @@ impl Line {
             session_timer: None,
             abilities,
         };
-        self.agents.insert(own, UserAgent::new(account, [own.port() as u8 ^ self.agents.len() as u8; 32]));
+        // No two of them mint the same.
+        self.added += 1;
+        self.agents.insert(own, UserAgent::new(account, [self.added; 32]));
         own
+    }
+
+    /// A phone's NAT maps it to this address.
+    pub(crate) fn behind_nat(&mut self, phone: SocketAddr, public: &str) {
+        self.nats.insert(phone, address(public));
     }
 
     pub(crate) fn register(&mut self, phone: SocketAddr) {
@@ -302,6 +314,8 @@ impl Line {
                 continue;
             }
             let message = Message::parse(bytes).expect("a readable message");
+            let from = self.nats.get(&from).copied().unwrap_or(from);
+            let to = self.nats.iter().find(|nat| *nat.1 == to).map_or(to, |nat| *nat.0);
             let now = self.time();
             let listener = [ACCESS, CORE].into_iter().find(|listener| sbc(*listener) == to);
             let flow =
