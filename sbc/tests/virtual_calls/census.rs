@@ -387,8 +387,8 @@ impl Census {
     /// For people.
     pub(crate) fn table(&self) -> String {
         let mut table = format!(
-            "{:<34}{:>8}{:>8}{:>10}{:>10}\n",
-            "runs with", "done", "refused", "cancelled", "cut short"
+            "{:<34}{:>8}{:>8}{:>10}{:>10}{:>11}\n",
+            "runs with", "done", "refused", "cancelled", "cut short", "superseded"
         );
         for (scenario, name, fates) in ROWS {
             let cell = |fate| match self.count(scenario, fate) {

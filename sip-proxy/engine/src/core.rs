@@ -138,6 +138,15 @@ impl Core {
         self.out.push_back(Output::Notice(Notice { kind, remote, detail: detail.into() }));
     }
 
+    /// Headers and bodies of a message over `flow` that named their own side, and did not pass.
+    pub(crate) fn count_hidden(&mut self, flow: Flow, dropped: u32) {
+        if dropped > 0 {
+            let detail =
+                format!("{dropped} headers or bodies dropped that named their own side to the other");
+            self.notice("topology_hidden", Some(flow.remote), detail);
+        }
+    }
+
     pub(crate) fn send_request(
         &mut self,
         flow: Flow,

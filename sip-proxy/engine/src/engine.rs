@@ -10,7 +10,7 @@ use sip_wire::{Message, Method, Name};
 use crate::admission::{self, Admission};
 use crate::call::{Call, CallKey, Purpose, read_replaces};
 use crate::config::Config;
-use crate::core::{Asker, Core, DialogPlace, Owner, TimerKey, dialog_key};
+use crate::core::{Asker, Core, DialogKey, DialogPlace, Owner, TimerKey, dialog_key};
 use crate::event::{EndCause, Side};
 use crate::ids::Ids;
 use crate::io::{Command, DialogEnd, Flow, Input, Output, Replica};
@@ -33,6 +33,8 @@ pub struct Engine {
     sessions: AHashMap<SessionId, CallKey>,
     /// Calls whose INVITE or other first request is still open, by its transaction.
     upstream: AHashMap<ServerId, CallKey>,
+    /// The first requests of calls, by what a proxy's fork does not change.
+    firsts: AHashMap<DialogKey, CallKey>,
 }
 
 impl Engine {
@@ -59,7 +61,14 @@ impl Engine {
             draining: false,
         };
         let registrar = Registrar::new(&mut core);
-        Self { core, registrar, calls: Slots::new(), sessions: AHashMap::new(), upstream: AHashMap::new() }
+        Self {
+            core,
+            registrar,
+            calls: Slots::new(),
+            sessions: AHashMap::new(),
+            upstream: AHashMap::new(),
+            firsts: AHashMap::new(),
+        }
     }
 
     /// One thing happened.
@@ -182,6 +191,7 @@ impl Engine {
             && self.core.half_dialogs.is_empty()
             && self.sessions.is_empty()
             && self.upstream.is_empty()
+            && self.firsts.is_empty()
             && self.core.timers.len() <= 1
     }
 
@@ -229,6 +239,9 @@ impl Engine {
         if call.is_finished() {
             let session = call.session();
             let server = call.upstream_server();
+            if let Some(first) = merge_key(call.first_request()) {
+                self.firsts.remove(&first);
+            }
             self.calls.remove(key.index, key.generation);
             self.sessions.remove(&session);
             self.upstream.remove(&server);
@@ -324,6 +337,11 @@ impl Engine {
             self.on_dialog_request(server, flow, request);
             return;
         }
+        if merge_key(&request).is_some_and(|key| self.firsts.contains_key(&key)) {
+            // It came twice, on two ways (RFC 3261 §8.2.2.2).
+            self.core.reject(server, &request, 482, |response| response);
+            return;
+        }
         match admission::admit(server, flow, &request, &mut self.core, &mut self.registrar) {
             Admission::Refused => {}
             Admission::Register => match self.registrar.on_register(server, flow, &request, &mut self.core) {
@@ -372,6 +390,9 @@ impl Engine {
         if let Some(call) = self.calls.get_mut(index, generation) {
             self.sessions.insert(call.session(), key);
             self.upstream.insert(server, key);
+            if let Some(first) = merge_key(call.first_request()) {
+                self.firsts.insert(first, key);
+            }
         }
         self.with_call(key, |call, core, registrar| call.start(core, registrar));
     }
@@ -399,4 +420,10 @@ impl Engine {
         }
         self.core.reject(server, &request, 481, |response| response);
     }
+}
+
+/// What two branches of one request have in common: From tag, Call-ID and CSeq.
+fn merge_key(request: &Message) -> Option<DialogKey> {
+    let tag = request.from().ok()?.tag()?;
+    Some(dialog_key(request.call_id().ok()?, tag, request.value(Name::CSeq)?))
 }

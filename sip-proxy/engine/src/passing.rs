@@ -26,7 +26,8 @@ impl Secrets {
         for address in [message.from(), message.to()].into_iter().flatten() {
             self.add(address.tag().unwrap_or_default());
         }
-        for contact in message.contacts().flatten() {
+        // Of a redirection with hundreds of them the first will do: each is searched for in all that follows.
+        for contact in message.contacts().flatten().take(CONTACTS) {
             if contact.uri.host().address().is_some() {
                 self.add(contact.uri.host().as_bytes());
             }
@@ -40,6 +41,9 @@ impl Secrets {
         self.0.iter().any(|secret| memmem::find(text, secret).is_some())
     }
 }
+
+/// Contacts of one message that are kept as secrets.
+const CONTACTS: usize = 8;
 
 /// What to do with one header line.
 enum Fate {

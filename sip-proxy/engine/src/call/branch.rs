@@ -58,6 +58,10 @@ pub(super) struct Branch {
     from_tag: String,
     cseq: u32,
     authenticated: bool,
+    /// The least session interval that its target has asked for (RFC 4028 §7.3).
+    least_interval: Option<u32>,
+    /// Our To tag for responses of a target that sends none; its first dialog's, when it has one.
+    pub(super) tag: Option<String>,
     pub(super) offer: Option<Bytes>,
 }
 
@@ -81,6 +85,8 @@ impl Branch {
             from_tag: String::new(),
             cseq: 0,
             authenticated: false,
+            least_interval: None,
+            tag: None,
             offer: None,
         }
     }
@@ -246,9 +252,10 @@ impl Call {
             }
         }
         if let (Purpose::Session, Some(timer)) = (&self.purpose, to_realm.session_timer) {
+            let least = branch.least_interval.map(u64::from).unwrap_or_default();
             out = out
-                .header(Name::SessionExpires, timer.interval.as_secs().to_string().as_bytes())
-                .header(Name::MinSe, timer.minimum.as_secs().to_string().as_bytes());
+                .header(Name::SessionExpires, timer.interval.as_secs().max(least).to_string().as_bytes())
+                .header(Name::MinSe, timer.minimum.as_secs().max(least).to_string().as_bytes());
         }
         if let Some(privacy) = Privacy::of(request).left(to_realm) {
             out = out.header(Name::Privacy, privacy);
@@ -275,15 +282,10 @@ impl Call {
             out = out.header(name, value.as_bytes());
         }
         let (out, dropped) = copy_headers(out, request, from_realm, to_realm, &self.secrets[CALLER]);
-        if dropped > 0 {
-            core.notice(
-                "topology_hidden",
-                Some(upstream.flow.remote),
-                format!("{dropped} headers dropped that named the caller's side"),
-            );
-        }
         let branch = self.branches.get(usize::from(index))?;
-        Some(with_body(out, request, branch.offer.as_ref(), &self.secrets[CALLER]).finish())
+        let (out, bodies) = with_body(out, request, branch.offer.as_ref(), &self.secrets[CALLER]);
+        core.count_hidden(upstream.flow, dropped + bodies);
+        Some(out.finish())
     }
 
     /// A response to a branch's request.
@@ -331,9 +333,12 @@ impl Call {
             self.times.alerting = Some(core.now.monotonic);
         }
         let Some(pair) = self.pair_of_response(index, &response, flow, core) else {
-            // No To tag: no dialog, and nothing but its status passes.
+            // No To tag: no dialog, and nothing but its status passes, with a tag of ours (RFC 3261 §8.2.6.2).
             let status = response.status().unwrap_or(180);
-            let answer = transaction::response_to(&self.upstream.request, status, response.reason(), None);
+            let secrets = &self.secrets[TARGET];
+            let reason = response.reason().filter(|reason| !secrets.are_in(reason));
+            let tag = &*self.branches[usize::from(index)].tag.get_or_insert_with(|| core.ids.tag());
+            let answer = transaction::response_to(&self.upstream.request, status, reason, Some(tag));
             let contact = core.contact(self.upstream.flow.listener);
             core.respond(self.upstream.server, status, answer.header(Name::Contact, &contact).finish());
             return;
@@ -484,7 +489,8 @@ impl Call {
         if let Some(product) = &config.product {
             out = out.header(Name::Server, product.as_bytes());
         }
-        let (out, _) = copy_headers(out, response, from_realm, to_realm, &self.secrets[TARGET]);
+        let (out, dropped) = copy_headers(out, response, from_realm, to_realm, &self.secrets[TARGET]);
+        let flow = pair.flow(TARGET);
         if let Some(sdp) = &sdp {
             pair.ends[CALLER].description = Some(sdp.clone());
         }
@@ -495,9 +501,12 @@ impl Call {
             None
         };
         if let Some(sdp) = agreed {
+            core.count_hidden(flow, dropped);
             return Some(out.body(b"application/sdp", sdp).finish());
         }
-        Some(with_body(out, response, sdp.as_ref(), &self.secrets[TARGET]).finish())
+        let (out, bodies) = with_body(out, response, sdp.as_ref(), &self.secrets[TARGET]);
+        core.count_hidden(flow, dropped + bodies);
+        Some(out.finish())
     }
 
     fn on_branch_success(
@@ -623,7 +632,8 @@ impl Call {
         registrar: &mut Registrar,
     ) {
         if let Some(response) = &response
-            && self.retry_with_credentials(index, response, core)
+            && (self.retry_with_credentials(index, response, core)
+                || self.retry_with_interval(index, response, core))
         {
             return;
         }
@@ -716,6 +726,31 @@ impl Call {
         );
         let Some(answer) = answer else { return false };
         match self.build(index, Some(answer), core) {
+            Some(request) => {
+                self.launch(index, request, core);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A target that finds our session interval too small is asked again, once, with its own least (RFC 4028 §7.3): the
+    /// caller's leg has an interval of its own.
+    fn retry_with_interval(&mut self, index: u16, response: &Message, core: &mut Core) -> bool {
+        if self.is_over() {
+            return false;
+        }
+        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return false };
+        let least = response.number(Name::MinSe).and_then(Result::ok);
+        let may_retry = response.status() == Some(422)
+            && self.purpose == Purpose::Session
+            && branch.least_interval.is_none()
+            && matches!(branch.state, State::Trying | State::Ringing);
+        let (Some(least), true) = (least, may_retry) else {
+            return false;
+        };
+        branch.least_interval = Some(least);
+        match self.build(index, None, core) {
             Some(request) => {
                 self.launch(index, request, core);
                 true
@@ -837,31 +872,46 @@ fn assert_identity(
     }
 }
 
-/// Adds a message's body, with `sdp` in the place of its session description; a body that names its own side is dropped.
+/// Adds a message's body, with `sdp` in the place of its session description, and how many bodies were dropped because they
+/// name their own side.
 pub(super) fn with_body(
     out: Builder,
     message: &Message,
     sdp: Option<&Bytes>,
     secrets: &crate::passing::Secrets,
-) -> Builder {
+) -> (Builder, u32) {
     let content_type = message.value(Name::ContentType).unwrap_or(b"application/octet-stream");
     let Some(range) = multipart::session_description(message) else {
         return match sdp {
-            Some(sdp) => out.body(b"application/sdp", sdp.clone()),
-            None if message.body().is_empty() || secrets.are_in(message.body()) => out,
-            None => out.body(content_type, message.body_bytes()),
+            Some(sdp) => (out.body(b"application/sdp", sdp.clone()), 0),
+            None if message.body().is_empty() => (out, 0),
+            None if !secrets.are_in(message.body()) => (out.body(content_type, message.body_bytes()), 0),
+            None => match bare_fragment(message) {
+                Some(fragment) => (out.body(content_type, fragment), 0),
+                None => (out, 1),
+            },
         };
     };
     match sdp {
-        None => out,
-        Some(sdp) if range.len() == message.body().len() => out.body(b"application/sdp", sdp.clone()),
+        None => (out, 0),
+        Some(sdp) if range.len() == message.body().len() => (out.body(b"application/sdp", sdp.clone()), 0),
         Some(sdp) => {
             let body = multipart::replace(message.body(), range, sdp);
             if secrets.are_in(&body) {
-                out.body(b"application/sdp", sdp.clone())
+                (out.body(b"application/sdp", sdp.clone()), 1)
             } else {
-                out.body(content_type, body)
+                (out.body(content_type, body), 0)
             }
         }
     }
+}
+
+/// Of a message/sipfrag (RFC 3420) the status line, which is all that a transfer is told by (RFC 3515 §2.4.5).
+fn bare_fragment(message: &Message) -> Option<Bytes> {
+    let content_type = message.value(Name::ContentType)?;
+    let is_fragment =
+        content_type.get(..15).is_some_and(|kind| kind.eq_ignore_ascii_case(b"message/sipfrag"));
+    let body = message.body_bytes();
+    let end = memchr::memchr(b'\n', &body)? + 1;
+    (is_fragment && body.starts_with(b"SIP/2.0 ")).then(|| body.slice(..end))
 }

@@ -366,6 +366,7 @@ impl Call {
         let pair = self.pairs.iter_mut().find(|pair| pair.id == id)?;
         let (from_realm, to_realm) =
             (config.realm(pair.ends[from].realm)?, config.realm(pair.ends[to].realm)?);
+        let flow = pair.flow(from);
         let end = &mut pair.ends[to];
         let listener = end.dialog.flow.listener;
         let mut out = core.dialog_request(&mut end.dialog, method)?;
@@ -407,14 +408,9 @@ impl Call {
                 out.header(Name::ReferTo, &translate_refer_to(refer_to, &host, self.slot, from_realm, core)?);
         }
         let (out, dropped) = copy_headers(out, &request, from_realm, to_realm, &self.secrets[from]);
-        if dropped > 0 {
-            core.notice(
-                "topology_hidden",
-                None,
-                format!("{dropped} headers dropped that named the other side"),
-            );
-        }
-        Some(with_body(out, &request, sdp.as_ref(), &self.secrets[from]).finish())
+        let (out, bodies) = with_body(out, &request, sdp.as_ref(), &self.secrets[from]);
+        core.count_hidden(flow, dropped + bodies);
+        Some(out.finish())
     }
 
     /// The response to a forwarded request.
@@ -661,8 +657,11 @@ impl Call {
         if let Some(sdp) = &sdp {
             pair.ends[from].description = Some(sdp.clone());
         }
-        let (out, _) = copy_headers(out, response, far, near, &self.secrets[to]);
-        Some(with_body(out, response, sdp.as_ref(), &self.secrets[to]).finish())
+        let flow = pair.flow(to);
+        let (out, dropped) = copy_headers(out, response, far, near, &self.secrets[to]);
+        let (out, bodies) = with_body(out, response, sdp.as_ref(), &self.secrets[to]);
+        core.count_hidden(flow, dropped + bodies);
+        Some(out.finish())
     }
 
     /// An UPDATE that refreshes only its sender's leg.
@@ -681,6 +680,10 @@ impl Call {
         core: &mut Core,
     ) {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
+        if status == 422 && self.raise_interval(position, response.as_ref()) {
+            self.send_forward(number, core);
+            return;
+        }
         let forward = &self.forwards[position];
         if let Origin::Media(_) = forward.origin {
             self.on_renegotiation_failure(number, status, core);
@@ -741,6 +744,15 @@ impl Call {
             return;
         }
         self.after_forward(id, core);
+    }
+
+    /// The interval is ours, and so is the second try with the end's own least (RFC 4028 §7.3), once.
+    fn raise_interval(&mut self, position: usize, response: Option<&Message>) -> bool {
+        let least = response.and_then(|response| response.number(Name::MinSe)?.ok());
+        let (id, to) = (self.forwards[position].pair, 1 - self.forwards[position].from);
+        let (Some(least), Some(pair)) = (least, self.pair_mut(id)) else { return false };
+        let known = pair.ends[to].session.least.replace(std::time::Duration::from_secs(u64::from(least)));
+        known.is_none()
     }
 
     pub(super) fn on_retry(&mut self, number: u32, core: &mut Core) {

@@ -193,6 +193,10 @@ impl Call {
         self.upstream.server
     }
 
+    pub(crate) fn first_request(&self) -> &Message {
+        &self.upstream.request
+    }
+
     pub(crate) fn session(&self) -> SessionId {
         self.session
     }

@@ -61,6 +61,8 @@ pub(super) struct End {
 pub(super) struct SessionTimerState {
     pub(super) agreed: Option<Agreement>,
     pub(super) timer: Option<TimerId>,
+    /// The least interval that it has asked for by 422.
+    pub(super) least: Option<std::time::Duration>,
 }
 
 /// A response that waits for its ACK (RFC 3261 §13.3.1.4) or PRACK (RFC 3262 §3).
@@ -213,7 +215,8 @@ impl Call {
         core: &mut Core,
     ) -> Option<u32> {
         let forks = self.pairs.iter().filter(|pair| pair.branch == branch).count() as u16;
-        let tag = core.ids.tag();
+        let tag = self.branches.get_mut(usize::from(branch)).and_then(|branch| branch.tag.take());
+        let tag = tag.unwrap_or_else(|| core.ids.tag());
         let caller = Dialog::uas(&self.upstream.request, &tag, self.upstream.flow).ok()?;
         let mut ends = [
             End::new(caller, self.upstream.realm, Endpoint { party: 0, branch: 0 }),

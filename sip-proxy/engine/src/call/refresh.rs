@@ -58,7 +58,8 @@ impl Call {
         let timer = core.realm(end.realm)?.session_timer;
         let interval =
             end.session.agreed.map(|agreed| agreed.interval).or_else(|| timer.map(|timer| timer.interval))?;
-        let minimum = timer.map_or(90, |timer| timer.minimum.as_secs());
-        Some((format!("{};refresher=uac", interval.as_secs()), minimum.to_string()))
+        let least = end.session.least.unwrap_or_default();
+        let minimum = timer.map_or(90, |timer| timer.minimum.as_secs()).max(least.as_secs());
+        Some((format!("{};refresher=uac", interval.max(least).as_secs()), minimum.to_string()))
     }
 }

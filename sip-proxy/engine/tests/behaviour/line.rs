@@ -19,7 +19,7 @@ use sip_engine::media::{
 use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkCredentials, TrunkTarget};
 use sip_engine::time::Now;
 use sip_engine::ua::{Abilities, Account, CallNumber, Event, Invite, UserAgent};
-use sip_wire::Message;
+use sip_wire::{Message, Name};
 
 pub(crate) const SDP: Bytes =
     Bytes::from_static(b"v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n");
@@ -301,8 +301,33 @@ impl Line {
 
     /// The engine gets a message of a phone.
     pub(crate) fn hear(&mut self, from: SocketAddr, bytes: Bytes) {
-        self.under_way.push_back((from, sbc(ACCESS), bytes));
+        self.hear_at(ACCESS, from, bytes);
+    }
+
+    pub(crate) fn hear_at(&mut self, side: ListenerId, from: SocketAddr, bytes: Bytes) {
+        self.under_way.push_back((from, sbc(side), bytes));
         self.settle();
+    }
+
+    /// A target without a telephone answers the last INVITE that it got.
+    pub(crate) fn answer_by_hand(&mut self, from: SocketAddr, status: u16, headers: &str) {
+        self.answer_by_hand_tagged(from, status, ";tag=by-hand", headers);
+    }
+
+    pub(crate) fn answer_by_hand_tagged(&mut self, from: SocketAddr, status: u16, tag: &str, headers: &str) {
+        let invite = self
+            .sent
+            .iter()
+            .rfind(|(to, message)| *to == from && message.method() == Some(sip_wire::Method::INVITE));
+        let invite = &invite.expect("an INVITE").1;
+        let header = |name: Name| {
+            format!("{}: {}", name.as_str(), String::from_utf8_lossy(invite.value(name).unwrap_or_default()))
+        };
+        let same = [Name::Via, Name::From, Name::CallId, Name::CSeq].map(header).join("\r\n");
+        let to = header(Name::To);
+        let answer =
+            format!("SIP/2.0 {status} By Hand\r\n{same}\r\n{to}{tag}\r\n{headers}Content-Length: 0\r\n\r\n");
+        self.hear_at(CORE, from, answer.into());
     }
 
     /// Delivers until nobody has anything to say.

@@ -5,6 +5,7 @@
 mod bindings;
 mod identity;
 mod line;
+mod redirection;
 mod renegotiation;
 mod sessions;
 mod trunks;

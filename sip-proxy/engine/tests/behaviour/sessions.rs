@@ -6,16 +6,18 @@ use bytes::Bytes;
 use sip_engine::config::{Limits, SessionTimer};
 use sip_engine::event::EndCause;
 use sip_engine::ua::{Abilities, Ending, Event};
-use sip_wire::Method;
+use sip_wire::{Method, Name};
 
-use crate::line::{ACCESS, Line, SDP, Snapshot, Temper, config};
+use crate::line::{ACCESS, Line, SDP, Snapshot, Temper, address, config, trunk};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn with_timer() -> sip_engine::config::Config {
     let mut config = config();
-    config.realms[0].session_timer =
-        Some(SessionTimer { interval: Duration::from_secs(600), minimum: Duration::from_secs(90) });
+    for realm in &mut config.realms {
+        realm.session_timer =
+            Some(SessionTimer { interval: Duration::from_secs(600), minimum: Duration::from_secs(90) });
+    }
     config
 }
 
@@ -123,4 +125,60 @@ fn an_answer_that_media_refuses_costs_the_change_and_not_the_call() {
         assert_eq!(agreed(bob, incoming).remote, SDP);
         assert_eq!(agreed(alice, call).local, SDP);
     }
+}
+
+#[test]
+fn a_target_that_wants_longer_intervals_is_asked_again_and_the_caller_hears_nothing_of_it() {
+    let mut line = Line::new(with_timer(), Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
+    line.register(alice);
+    let gateway = address("198.51.100.9:5060");
+    line.call(alice, "4930", &[]);
+    line.answer_by_hand(gateway, 422, "Min-SE: 1800\r\n");
+    let again =
+        line.sent.iter().rfind(|(to, message)| *to == gateway && message.method() == Some(Method::INVITE));
+    let again = &again.expect("a second INVITE").1;
+    assert_eq!(again.value(Name::SessionExpires), Some(b"1800".as_slice()));
+    assert_eq!(again.value(Name::MinSe), Some(b"1800".as_slice()));
+    assert!(!line.sent.iter().any(|(to, message)| *to == alice && message.status() == Some(422)));
+    // It has said so once; another time is the caller's to hear.
+    line.answer_by_hand(gateway, 422, "Min-SE: 3600\r\n");
+    assert!(line.sent.iter().any(|(to, message)| *to == alice && message.status() == Some(422)));
+}
+
+#[test]
+fn a_request_that_comes_by_two_ways_is_served_once() {
+    let (mut line, [alice, bob]) = two_phones(config(), Abilities::default());
+    line.call(alice, "bob", &[]);
+    let (_, invite) =
+        line.heard.iter().rfind(|(_, message)| message.method() == Some(Method::INVITE)).unwrap();
+    let mut fork = invite.edit();
+    fork.prepend(Name::Via, b"SIP/2.0/UDP 10.0.0.5:5060;branch=z9hG4bK-another-way");
+    let fork = fork.finish();
+    let rings =
+        line.events.iter().filter(|(at, event)| *at == bob && matches!(event, Event::Incoming { .. }));
+    assert_eq!(rings.count(), 1);
+    line.hear(alice, fork);
+    let statuses =
+        line.sent.iter().filter(|(to, _)| *to == alice).filter_map(|(_, message)| message.status());
+    assert_eq!(statuses.last(), Some(482));
+    assert_eq!(line.engine.sizes().0, 1);
+}
+
+#[test]
+fn a_provisional_response_without_a_tag_passes_with_ours_which_the_call_keeps() {
+    let mut line = Line::new(config(), Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
+    line.register(alice);
+    line.call(alice, "4930", &[]);
+    let gateway = address("198.51.100.9:5060");
+    for (status, tag) in [(180, ""), (180, ""), (183, ";tag=theirs")] {
+        line.answer_by_hand_tagged(gateway, status, tag, "Contact: <sip:198.51.100.9>\r\n");
+    }
+    let to_alice = line.sent.iter().filter(|(to, _)| *to == alice);
+    let tags: std::collections::BTreeSet<Vec<u8>> = to_alice
+        .filter(|(_, message)| matches!(message.status(), Some(180 | 183)))
+        .map(|(_, message)| message.to().unwrap().tag().expect("a tag").to_vec())
+        .collect();
+    assert_eq!(tags.len(), 1);
 }

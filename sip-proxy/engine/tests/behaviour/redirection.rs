@@ -1,0 +1,85 @@
+//! Targets that send elsewhere, loops, and what a transfer is told by.
+
+use sip_engine::ua::{Abilities, Ending};
+use sip_wire::{Method, Name};
+
+use crate::line::{ACCESS, CORE, DOMAIN, Line, Snapshot, address, config, sbc, trunk};
+
+fn with_trunk() -> (Line, std::net::SocketAddr, std::net::SocketAddr) {
+    let mut line = Line::new(config(), Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
+    line.register(alice);
+    (line, alice, address("198.51.100.9:5060"))
+}
+
+#[test]
+fn a_redirection_to_one_of_ours_is_followed_and_one_to_a_stranger_is_not() {
+    let (mut line, alice, gateway) = with_trunk();
+    let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
+    line.register(bob);
+    line.call(alice, "4930", &[]);
+    line.answer_by_hand(gateway, 302, &format!("Contact: <sip:bob@{DOMAIN}>\r\n"));
+    assert!(line.incoming(bob).is_some());
+    let (mut line, alice, gateway) = with_trunk();
+    let call = line.call(alice, "4930", &[]);
+    line.answer_by_hand(gateway, 302, "Contact: <sip:nobody@elsewhere.example>\r\n");
+    assert!(line.ending(alice, call).is_some());
+    let shown = line.sent.iter().filter(|(to, _)| *to == alice);
+    assert!(
+        shown.into_iter().all(|(_, message)| !message.as_bytes().windows(9).any(|text| text == b"elsewhere"))
+    );
+}
+
+#[test]
+fn a_request_that_comes_back_for_the_same_target_is_a_loop_and_for_another_is_not() {
+    for (user, status) in [("4930", Some(482)), ("4931", None)] {
+        let (mut line, alice, gateway) = with_trunk();
+        line.call(alice, "4930", &[]);
+        let (_, went) = line
+            .sent
+            .iter()
+            .rfind(|(to, message)| *to == gateway && message.method() == Some(Method::INVITE))
+            .unwrap();
+        // The carrier's proxy sends it back to us, with its own Via above ours; another target if it means that.
+        let mut back = went.edit();
+        back.request_uri(format!("sip:{user}@{}", sbc(CORE)).as_bytes());
+        back.prepend(Name::Via, b"SIP/2.0/UDP 198.51.100.9:5060;branch=z9hG4bK-back");
+        let back = back.finish();
+        line.hear_at(CORE, gateway, back);
+        let refusals =
+            line.sent.iter().filter(|(to, _)| *to == gateway).filter_map(|(_, message)| message.status());
+        assert_eq!(refusals.filter(|status| *status >= 400).last(), status, "{user}");
+    }
+}
+
+#[test]
+fn a_fragment_that_names_its_own_side_passes_as_its_status_line() {
+    let (mut line, alice, gateway) = with_trunk();
+    let trunk_phone = line.add("4930", "198.51.100.9:5060", CORE, Abilities::default());
+    let call = line.call(alice, "4930", &[]);
+    line.accept(trunk_phone);
+    let ok =
+        line.heard.iter().rfind(|(from, message)| *from == gateway && message.status() == Some(200)).unwrap();
+    let (from, to, call_id) =
+        (ok.1.value(Name::To).unwrap(), ok.1.value(Name::From).unwrap(), ok.1.call_id().unwrap());
+    let text = String::from_utf8_lossy;
+    let body = "SIP/2.0 180 Ringing\r\nContact: <sip:198.51.100.9>\r\n\r\n";
+    let notify = format!(
+        "NOTIFY sip:{} SIP/2.0\r\nVia: SIP/2.0/UDP {gateway};branch=z9hG4bK-n\r\nMax-Forwards: 70\r\nFrom: {}\r\nTo: {}\r\n\
+         Call-ID: {}\r\nCSeq: 1 NOTIFY\r\nContact: <sip:{gateway}>\r\nEvent: refer\r\n\
+         Subscription-State: active;expires=60\r\nContent-Type: message/sipfrag;version=2.0\r\nContent-Length: {}\r\n\r\n{body}",
+        sbc(CORE),
+        text(from),
+        text(to),
+        text(call_id),
+        body.len(),
+    );
+    line.hear_at(CORE, gateway, notify.into());
+    let told = line
+        .sent
+        .iter()
+        .rfind(|(to, message)| *to == alice && message.method() == Some(Method::NOTIFY))
+        .unwrap();
+    assert_eq!(told.1.body(), b"SIP/2.0 180 Ringing\r\n");
+    assert_eq!(line.ending(alice, call), None::<Ending>);
+}
