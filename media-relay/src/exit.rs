@@ -4,7 +4,7 @@
 
 use std::io;
 use std::mem;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -12,6 +12,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::address;
 use crate::batch::{BATCH, LARGEST};
 use crate::header::{self, LARGEST_HEADER};
+use crate::ports;
 
 /// Never received from (raw(7): IPPROTO_RAW is for sending only).
 const RAW: i32 = libc::IPPROTO_RAW;
@@ -30,6 +31,7 @@ pub(crate) struct Sent {
 pub(crate) struct Exit {
     socket: Socket,
     address: IpAddr,
+    traffic_class: u8,
     packets: Box<[[u8; ROOM]; BATCH]>,
     addresses: Box<[libc::sockaddr_storage; BATCH]>,
     vectors: Box<[libc::iovec; BATCH]>,
@@ -51,7 +53,7 @@ unsafe impl Send for Exit {}
 
 impl Exit {
     /// Needs the capability NET_RAW.
-    pub(crate) fn open(address: IpAddr) -> io::Result<Self> {
+    pub(crate) fn open(address: IpAddr, traffic_class: u8) -> io::Result<Self> {
         let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
         let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(RAW)))?;
         // Packets are routed as from this address.
@@ -67,6 +69,7 @@ impl Exit {
         let mut exit = Self {
             socket,
             address,
+            traffic_class,
             packets,
             addresses,
             vectors,
@@ -93,7 +96,8 @@ impl Exit {
         }
         let index = self.waiting;
         let from = SocketAddr::new(self.address, port);
-        let Some(length) = header::write(&mut self.packets[index], from, to, datagram) else {
+        let room = &mut self.packets[index];
+        let Some(length) = header::write(room, self.traffic_class, from, to, datagram) else {
             self.sent.refused += 1;
             return;
         };
@@ -145,7 +149,7 @@ impl Exit {
         let (port, to) = self.ends[index];
         let header = if self.address.is_ipv4() { LARGEST_HEADER - 20 } else { LARGEST_HEADER };
         let datagram = &self.packets[index][header..self.vectors[index].iov_len];
-        UdpSocket::bind(SocketAddr::new(self.address, port))?.send_to(datagram, to)?;
+        ports::bind(SocketAddr::new(self.address, port), self.traffic_class)?.send_to(datagram, to)?;
         Ok(())
     }
 }

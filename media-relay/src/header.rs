@@ -9,18 +9,24 @@ const PROTOCOL_UDP: u8 = 17;
 /// As the kernel's own packets.
 const HOPS: u8 = 64;
 
-/// Writes a whole packet into `room`: its length; `None` if it does not fit, or the addresses are of different families.
+/// Writes a whole packet into `room`, with a traffic class (RFC 2474: six bits of DSCP, then two): its length; `None` if it does not fit, or the addresses are of different families.
 ///
 /// Of IPv4 the identification and the header's checksum are left to the kernel, which fills them in (raw(7)); it may be fragmented on
 /// its way, so that a narrower link than ours costs nothing (RFC 791 §2.3).
-pub(crate) fn write(room: &mut [u8], from: SocketAddr, to: SocketAddr, payload: &[u8]) -> Option<usize> {
+pub(crate) fn write(
+    room: &mut [u8],
+    traffic_class: u8,
+    from: SocketAddr,
+    to: SocketAddr,
+    payload: &[u8],
+) -> Option<usize> {
     let datagram = UDP + payload.len();
     let length = u16::try_from(datagram).ok()?;
     let (start, pseudo) = match (from.ip(), to.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let header = room.get_mut(..20)?;
             header.fill(0);
-            header[0] = 0x45;
+            header[..2].copy_from_slice(&[0x45, traffic_class]);
             header[2..4].copy_from_slice(&length.checked_add(20)?.to_be_bytes());
             header[8] = HOPS;
             header[9] = PROTOCOL_UDP;
@@ -31,7 +37,7 @@ pub(crate) fn write(room: &mut [u8], from: SocketAddr, to: SocketAddr, payload: 
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let header = room.get_mut(..40)?;
             header.fill(0);
-            header[0] = 0x60;
+            header[..2].copy_from_slice(&[0x60 | traffic_class >> 4, traffic_class << 4]);
             header[4..6].copy_from_slice(&length.to_be_bytes());
             header[6] = PROTOCOL_UDP;
             header[7] = HOPS;
@@ -74,9 +80,13 @@ fn fold(mut sum: u64) -> u16 {
 mod tests {
     use super::*;
 
+    /// RFC 3246, as it stands in the header's byte.
+    const EXPEDITED: u8 = 46 << 2;
+
     fn packet(from: &str, to: &str, payload: &[u8]) -> Vec<u8> {
         let mut room = [0xee; 256];
-        let length = write(&mut room, from.parse().unwrap(), to.parse().unwrap(), payload).unwrap();
+        let length =
+            write(&mut room, EXPEDITED, from.parse().unwrap(), to.parse().unwrap(), payload).unwrap();
         room[..length].to_vec()
     }
 
@@ -90,7 +100,7 @@ mod tests {
         for length in 0..40u8 {
             let payload: Vec<u8> = (0..length).map(|byte| byte.wrapping_mul(57)).collect();
             let packet = packet("192.0.2.1:4000", "198.51.100.7:65535", &payload);
-            assert_eq!(packet[..4], [0x45, 0, 0, 28 + length]);
+            assert_eq!(packet[..4], [0x45, EXPEDITED, 0, 28 + length]);
             assert_eq!(packet[20..26], [0x0f, 0xa0, 0xff, 0xff, 0, 8 + length]);
             assert!(is_intact(&packet[12..20], &packet[20..]));
             assert_eq!(packet[28..], payload[..]);
@@ -100,7 +110,7 @@ mod tests {
     #[test]
     fn an_ipv6_packet_is_what_a_receiver_expects() {
         let packet = packet("[2001:db8::1]:4000", "[2001:db8::2]:5000", b"speech!");
-        assert_eq!(packet[..8], [0x60, 0, 0, 0, 0, 15, 17, 64]);
+        assert_eq!(packet[..8], [0x6b, 0x80, 0, 0, 0, 15, 17, 64]);
         assert!(is_intact(&packet[8..40], &packet[40..]));
         assert_eq!(packet[48..], *b"speech!");
     }
@@ -116,8 +126,8 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let (one, six) = ("192.0.2.1:1".parse().unwrap(), "[::1]:1".parse().unwrap());
-        assert_eq!(write(&mut [0; 256], one, six, b""), None);
-        assert_eq!(write(&mut [0; 30], one, one, b"abc"), None);
-        assert_eq!(write(&mut [0; 256], one, one, &[0; 70_000]), None);
+        assert_eq!(write(&mut [0; 256], 0, one, six, b""), None);
+        assert_eq!(write(&mut [0; 30], 0, one, one, b"abc"), None);
+        assert_eq!(write(&mut [0; 256], 0, one, one, &[0; 70_000]), None);
     }
 }

@@ -45,12 +45,15 @@ pub struct RealmMedia {
     pub addresses: Vec<Address>,
     /// Its ports.
     pub ports: RangeInclusive<u16>,
+    /// How routers are to treat what is sent (DSCP, RFC 2474), 0 to 63.
+    pub dscp: u8,
 }
 
 #[derive(Debug)]
 struct Pool {
     realm: u16,
     address: Address,
+    traffic_class: u8,
     free: VecDeque<u16>,
     resting: VecDeque<(Instant, u16)>,
     shared: Option<Shared>,
@@ -99,17 +102,20 @@ impl Ports {
         for (realm, media) in realms.iter().enumerate() {
             let even = media.ports.clone().filter(|port| port % 2 == 0 && *port < *media.ports.end());
             let own: VecDeque<u16> = even.skip(worker).step_by(workers.max(1)).collect();
+            let traffic_class = media.dscp << 2;
             for address in &media.addresses {
                 // The kernel names the address a packet was sent to, so any address of this host can't be a key.
                 let steering = steering.filter(|_| !address.bind.is_unspecified());
-                let shared =
-                    steering.map(|steering| Shared::open(address.bind, steering.clone())).transpose()?;
+                let shared = steering
+                    .map(|steering| Shared::open(address.bind, traffic_class, steering.clone()))
+                    .transpose()?;
                 if let Some(shared) = &shared {
                     poll.add(shared.fd(), SHARED + pools.len() as u64)?;
                 }
                 pools.push(Pool {
                     realm: realm as u16,
                     address: address.clone(),
+                    traffic_class,
                     free: own.clone(),
                     resting: VecDeque::new(),
                     shared,
@@ -188,7 +194,7 @@ impl Ports {
         let Some(found) = self.pools.get_mut(pool) else { return Err(io::ErrorKind::NotFound.into()) };
         let at = SocketAddr::new(found.address.bind, port);
         // Also where it is steered: another program's port stays its own.
-        let socket = bind(at)?;
+        let socket = bind(at, found.traffic_class)?;
         let way = match &mut found.shared {
             Some(shared) => {
                 shared.open_port(port, place).map_err(io::Error::other)?;
@@ -217,10 +223,14 @@ impl Ports {
     }
 }
 
-fn bind(address: SocketAddr) -> io::Result<UdpSocket> {
+/// A media port's own socket.
+pub(crate) fn bind(address: SocketAddr, traffic_class: u8) -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
+        socket.set_tclass_v6(traffic_class.into())?;
+    } else {
+        socket.set_tos_v4(traffic_class.into())?;
     }
     socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
     socket.bind(&address.into())?;

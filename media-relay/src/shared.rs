@@ -31,7 +31,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn open(address: IpAddr, steering: Arc<Steering>) -> Result<Self, Unavailable> {
+    pub(crate) fn open(
+        address: IpAddr,
+        traffic_class: u8,
+        steering: Arc<Steering>,
+    ) -> Result<Self, Unavailable> {
         let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
         let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
         if address.is_ipv6() {
@@ -48,7 +52,7 @@ impl Shared {
         let socket = UdpSocket::from(socket);
         let number = steering.register(&socket)?;
         let sockets = vec![None; usize::from(u16::MAX) + 1].into_boxed_slice();
-        Ok(Self { address, socket, number, steering, sockets, exit: Exit::open(address)? })
+        Ok(Self { address, socket, number, steering, sockets, exit: Exit::open(address, traffic_class)? })
     }
 
     pub(crate) fn fd(&self) -> RawFd {

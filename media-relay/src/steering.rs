@@ -83,7 +83,7 @@ impl Key {
 /// Says what is missing.
 pub fn steering_works() -> Result<(), Unavailable> {
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    Shared::open(local, Arc::new(Steering::attach(1, 1)?)).map(drop)
+    Shared::open(local, 0, Arc::new(Steering::attach(1, 1)?)).map(drop)
 }
 
 /// The attached program, shared by all workers. Dropping it detaches it.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
@@ -9,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use media_core::session::{Action, Endpoint, Party, Refusal, Reply};
 use media_relay::{Address, Event, RealmMedia, Relay, RelaySettings};
+use socket2::{MaybeUninitSlice, MsgHdrMut, SockRef};
 
 const A: Endpoint = Endpoint { party: 0, branch: 0 };
 const B: Endpoint = Endpoint { party: 1, branch: 0 };
@@ -30,8 +32,11 @@ impl World {
     /// `None` (and it says so) if the kernel can't be asked to steer.
     fn new(local: &str, first: u16, last: u16, steering: bool) -> Option<Self> {
         let local = local.parse().unwrap();
-        let realm =
-            RealmMedia { addresses: vec![Address { bind: local, advertised: local }], ports: first..=last };
+        let realm = RealmMedia {
+            addresses: vec![Address { bind: local, advertised: local }],
+            ports: first..=last,
+            dscp: 46,
+        };
         let (tell, events) = channel();
         let settings = RelaySettings {
             workers: 1,
@@ -159,6 +164,40 @@ fn packets_come_out_as_they_went_in() {
                 assert_eq!(buffer[..count], packet[..]);
                 assert!((42_400..=42_499).contains(&from.port()), "it comes from a media port: {from}");
             }
+        });
+    }
+}
+
+/// The traffic class of the next packet, as its receiver sees it.
+fn traffic_class(socket: &UdpSocket) -> u8 {
+    let socket = SockRef::from(socket);
+    let (mut data, mut control) = ([MaybeUninit::zeroed(); 2048], [MaybeUninit::zeroed(); 64]);
+    let mut buffers = [MaybeUninitSlice::new(&mut data)];
+    let mut message = MsgHdrMut::new().with_buffers(&mut buffers).with_control(&mut control);
+    socket.recvmsg(&mut message, 0).unwrap();
+    assert!(message.control_len() > 16, "the kernel said nothing of it");
+    // Behind the header of the control message; its low byte, or all of it.
+    // SAFETY: zeroed above.
+    #[allow(unsafe_code, reason = "socket2 hands out what it may not have written")]
+    unsafe {
+        control[16].assume_init()
+    }
+}
+
+#[test]
+fn media_is_marked_for_the_routers() {
+    for local in ["127.0.0.1", "::1"] {
+        each_way(local, 42_700, 42_799, |world| {
+            let call = world.call(1).unwrap();
+            call.answerer.set_nonblocking(false).unwrap();
+            call.answerer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let answerer = SockRef::from(&call.answerer);
+            match world.local {
+                IpAddr::V4(_) => answerer.set_recv_tos_v4(true).unwrap(),
+                IpAddr::V6(_) => answerer.set_recv_tclass_v6(true).unwrap(),
+            }
+            call.caller.send_to(&rtp(1), call.relay).unwrap();
+            assert_eq!(traffic_class(&call.answerer), 46 << 2);
         });
     }
 }

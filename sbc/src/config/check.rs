@@ -56,6 +56,12 @@ fn realm(entry: &Spanned<RealmFile>) -> Result<(), Mistake> {
     if name.is_empty() {
         return Err((at, "a realm without a name: records, metrics and routes need one".to_owned()));
     }
+    if realm.media_dscp > 63 {
+        let dscp = realm.media_dscp;
+        return mistake(format!(
+            "media_dscp is {dscp}: it has six bits (RFC 2474); write 0 to 63, 46 is expedited forwarding"
+        ));
+    }
     if realm.media.is_empty() {
         return mistake("no media address: give `media` at least one, or calls have no sound".to_owned());
     }

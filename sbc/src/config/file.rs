@@ -154,6 +154,9 @@ pub struct RealmFile {
     /// `20000-29999`
     #[serde(default = "media_ports")]
     pub media_ports: Spanned<String>,
+    /// How routers are to treat media (RFC 2474); 46 is expedited forwarding.
+    #[serde(default = "expedited")]
+    pub media_dscp: u8,
     /// `none`, `local` or `forward`.
     #[serde(default)]
     pub registrar: RegistrarKind,
@@ -220,6 +223,10 @@ pub struct RealmFile {
 
 fn media_ports() -> Spanned<String> {
     Spanned::new(0..0, "20000-29999".to_owned())
+}
+/// What RFC 4594 §4.1 wants for speech.
+fn expedited() -> u8 {
+    46
 }
 fn yes() -> bool {
     true

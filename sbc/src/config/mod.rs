@@ -151,7 +151,7 @@ impl Settings {
             }
             let ports = read_range(realm.media_ports.get_ref())
                 .map_err(|what| fault(realm.media_ports.span().start, what))?;
-            media.push(RealmMedia { addresses, ports });
+            media.push(RealmMedia { addresses, ports, dscp: realm.media_dscp });
             realms.push(read_realm(&file, realm, id, at, &fault)?);
         }
         if listeners.is_empty() {

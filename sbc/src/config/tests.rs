@@ -130,6 +130,7 @@ fn numbers_that_make_no_sense_are_told() {
         16,
         &["nat_expires_seconds", "5 or more"],
     );
+    told("name = \"core\"", "name = \"core\"\nmedia_dscp = 64", 16, &["media_dscp", "0 to 63"]);
     told("name = \"core\"", "name = \"core\"\ndigest = []", 16, &["`digest` is empty"]);
 }
 
