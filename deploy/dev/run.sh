@@ -8,6 +8,9 @@ sip_port=${SIP_PORT:-5060}
 http_port=${HTTP_PORT:-8080}
 var=$PWD/var/run
 mkdir -p "$var"
+# The database under var/run is that of one SBC: a second run would stop it under the first.
+exec 9>"$var/lock"
+flock -n 9 || { echo "'make run' is running in this checkout already: stop it, or run from another clone" >&2; exit 1; }
 
 echo 'building (release) ...'
 cargo build --release --quiet -p sbc
@@ -32,7 +35,8 @@ if [[ ! -s $var/key.pem ]]; then
     openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=$listen" \
         -keyout "$var/key.pem" -out "$var/certificate.pem" 2>/dev/null
 fi
-DATABASE_URL=$(deploy/dev/postgres.sh start "$var")
+# The lock is this script's: what outlives it must not hold it.
+DATABASE_URL=$(deploy/dev/postgres.sh start "$var" 9>&-)
 export DATABASE_URL
 fill() {
     sed -e "s|@LISTEN@|$listen|g" -e "s|@SIP@|$sip_port|g" -e "s|@TLS@|$((sip_port + 1))|g" -e "s|@HTTP@|$http_port|g" -e "s|@VAR@|$var|g" "$1"
@@ -43,7 +47,7 @@ fill deploy/dev/sbc.toml.in >"$var/sbc.toml"
 psql -q -v ON_ERROR_STOP=1 "$DATABASE_URL" -v listen="$listen" -f deploy/dev/seed.sql
 
 # In the background so that a signal reaches the trap at once.
-"$program" serve --config "$var/sbc.toml" &
+"$program" serve --config "$var/sbc.toml" 9>&- &
 sbc_pid=$!
 until curl -sf -o /dev/null "http://$listen:$http_port/readyz"; do
     if ! kill -0 "$sbc_pid" 2>/dev/null; then

@@ -1,6 +1,7 @@
 //! `sbc`: the command line.
 #![expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -56,7 +57,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::Serve => {
             let filter =
                 tracing_subscriber::EnvFilter::try_from_env("SBC_LOG").unwrap_or_else(|_| "info".into());
-            let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+            let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let builder = tracing_subscriber::fmt()
+                .with_env_filter(filter)
+                .with_ansi(is_coloured)
+                .with_writer(std::io::stderr);
             if std::env::var_os("SBC_LOG_JSON").is_some() {
                 builder.json().init()
             } else {
