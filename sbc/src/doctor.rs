@@ -38,6 +38,7 @@ impl Findings {
 pub fn examine(settings: &Settings) -> Vec<Finding> {
     let mut findings = Findings::default();
     ranges(settings, &mut findings);
+    second_addresses(settings, &mut findings);
     let is_steered = steering(settings, &mut findings);
     open_files(settings, is_steered, &mut findings);
     buffers(settings, &mut findings);
@@ -91,6 +92,22 @@ fn ranges(settings: &Settings, findings: &mut Findings) {
         {
             findings.note(format!(
                 "realm {}: media_ports overlap the ports {low}-{high} that other programs get by chance; `sysctl -w net.ipv4.ip_local_reserved_ports={first}-{last}`",
+                realm.name
+            ));
+        }
+    }
+}
+
+/// A NAT is learnt by moving media to a second address.
+fn second_addresses(settings: &Settings, findings: &mut Findings) {
+    let Some(release) = &settings.relay.sessions.release else { return };
+    for (index, realm) in settings.plane.engine.realms.iter().enumerate() {
+        let may_leave = (0..settings.relay.realms.len())
+            .any(|other| release.between(index as u16, other as u16).is_some());
+        let addresses = settings.relay.realms.get(index).map_or(0, |media| media.addresses.len());
+        if may_leave && addresses < 2 {
+            findings.note(format!(
+                "realm {}: release is allowed, but with one address in `media` no NAT can be learnt: its phones behind NATs stay on the relay; add a second address",
                 realm.name
             ));
         }

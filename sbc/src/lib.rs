@@ -2,6 +2,7 @@
 //!
 //! All that touches PostgreSQL or HTTP is here, and here alone signalling and media meet ([`planes`]).
 
+pub mod calls;
 pub mod config;
 pub mod doctor;
 pub mod http;

@@ -14,6 +14,7 @@ use sip_proxy::dns::Resolver;
 use sip_proxy::{Host, ShardHandle};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::calls::Calls;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
 use crate::timeline;
@@ -27,6 +28,8 @@ pub struct Outside {
     pub journal: Arc<Journal>,
     /// The media plane.
     pub relay: Arc<Relay>,
+    /// The open calls.
+    pub calls: Arc<Calls>,
     /// Bindings on their way to the store.
     pub bindings: UnboundedSender<BindingChange>,
     /// Counters.
@@ -44,6 +47,7 @@ impl Host for Outside {
         match output {
             Output::Record(event) => {
                 self.metrics.call(&event);
+                self.calls.follow(&event);
                 self.journal.append(&event);
             }
             Output::Media(request) => {

@@ -13,6 +13,7 @@ use sip_proxy::dns::Resolver;
 use sip_proxy::{ShardHandle, SipPlane};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::calls::Calls;
 use crate::config::Settings;
 use crate::http::{Pages, router};
 use crate::journal::Journal;
@@ -49,6 +50,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         }
     })?;
     let relay = Arc::new(relay);
+    let calls = Arc::new(Calls::new(relay.clone()));
     let (bindings, changes) = tokio::sync::mpsc::unbounded_channel();
     let runtime = tokio::runtime::Handle::current();
     let seed = || {
@@ -61,6 +63,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let mut plane = SipPlane::start(settings.plane.clone(), clock, seed, |index, handles| Outside {
         journal: journal.clone(),
         relay: relay.clone(),
+        calls: calls.clone(),
         bindings: bindings.clone(),
         metrics: metrics.clone(),
         resolver: resolver.clone(),
@@ -81,6 +84,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let shipper = Shipper { pool: pool.clone(), journal: journal.clone(), node, counters: counters.clone() };
     let shipping = tokio::spawn(shipper.run(stopped));
+    tokio::spawn(store::call_policy::follow(pool.clone(), calls));
     let binding = tokio::spawn(store::bindings::write(pool.clone(), node, changes));
     {
         let (tell, ready, pool, settings) = (tell.clone(), is_ready.clone(), pool.clone(), settings.clone());

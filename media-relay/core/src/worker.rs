@@ -126,6 +126,10 @@ impl Worker {
             }
             Action::Drop(endpoint) => {
                 self.drop_legs(session, |leg| leg == endpoint, now, ports);
+                // Two that are left, as after a transfer, may move anew.
+                if self.sessions.get(&session).is_some_and(|session| session.moving.is_none()) {
+                    self.agreed(session, now);
+                }
                 None
             }
             Action::Credentials { endpoint, credentials } => {

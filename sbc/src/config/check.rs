@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use toml::Spanned;
 
 use super::file::{File, RealmFile, RegistrarKind};
+use super::release::ReleaseKind;
 use super::text::{read_listener, read_media_address, read_range};
 use sip_engine::io::RealmId;
 
@@ -64,6 +65,11 @@ fn realm(entry: &Spanned<RealmFile>) -> Result<(), Mistake> {
     }
     if realm.media.is_empty() {
         return mistake("no media address: give `media` at least one, or calls have no sound".to_owned());
+    }
+    if realm.lan_release && realm.release == ReleaseKind::Anchor {
+        return mistake(
+            "`lan_release` does nothing while `release` is \"anchor\": write release = \"allow\", or remove it".to_owned(),
+        );
     }
     if realm.digest.is_empty() {
         return mistake("`digest` is empty: write [\"md5\"], or leave it out".to_owned());

@@ -7,6 +7,8 @@ use serde::Deserialize;
 use sip_engine::config::Limits;
 use toml::Spanned;
 
+use super::release::{ReleaseFile, ReleaseKind};
+
 /// The file as written.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -25,6 +27,9 @@ pub struct File {
     /// The relay.
     #[serde(default)]
     pub media: Media,
+    /// What may leave the relay.
+    #[serde(default)]
+    pub release: ReleaseFile,
     /// Bounds.
     #[serde(default)]
     pub limits: LimitsFile,
@@ -187,6 +192,13 @@ pub struct RealmFile {
     /// `crlf` or `options`.
     #[serde(default)]
     pub keepalive: KeepaliveKind,
+    /// Whether media of its calls may leave the relay, if the other end's realm says so as well: `anchor`, `allow`, `prefer`.
+    #[serde(default)]
+    pub release: ReleaseKind,
+    /// Two phones behind one address may be pointed at each other's local address, if their descriptions and Contacts
+    /// show one LAN.
+    #[serde(default)]
+    pub lan_release: bool,
     /// Session timer, seconds; 0 none of our own.
     #[serde(default)]
     pub session_seconds: u64,

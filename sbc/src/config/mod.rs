@@ -2,6 +2,7 @@
 
 mod check;
 mod file;
+mod release;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -28,6 +29,7 @@ pub use file::{
     AuthenticationKind, Database, DigestKind, File, Http, IdentityKind, KeepaliveKind, LimitsFile, Media,
     Node, RealmFile, RegistrarKind, Signalling,
 };
+pub use release::{PairFile, ReleaseFile, ReleaseKind};
 use text::{read_listener, read_media_address, read_network, read_range, read_target};
 
 /// A mistake in the file: where, what, and how to mend it.
@@ -84,6 +86,7 @@ impl Settings {
             fault(at, error.message().replace('\n', " "))
         })?;
         check::whole(&file).map_err(|(at, what)| fault(at, what))?;
+        let release = release::read(&file.release, &file.realm).map_err(|(at, what)| fault(at, what))?;
         let mut realms = Vec::new();
         let mut listeners = Vec::new();
         let mut listener_settings = Vec::new();
@@ -176,7 +179,7 @@ impl Settings {
             sessions: MediaSettings {
                 inactivity,
                 follows_rebinding: file.media.follow_rebinding,
-                release: None,
+                release: Some(Arc::new(release)),
             },
             cname: "anchor".to_owned(),
             steering: file.media.steering,

@@ -1,3 +1,5 @@
+use media_core::path::Constraint;
+
 use super::*;
 
 /// Line 1 is `[node]`; the realms begin at lines 7 and 16.
@@ -172,4 +174,35 @@ fn the_database_url_comes_from_the_file_the_environment_or_another_file() {
     std::fs::write(file.path(), "postgres://sbc:secret@db/sbc\n").unwrap();
     assert_eq!(url(&format!("@{}", file.path().display())).unwrap(), "postgres://sbc:secret@db/sbc");
     assert!(url("@/nowhere").unwrap_err().contains("/nowhere"));
+}
+
+#[test]
+fn media_stays_on_the_relay_unless_both_realms_or_their_pair_say_otherwise() {
+    let policy = |text: &str| parse(text).unwrap().relay.sessions.release.unwrap();
+    let anchored = policy(GOOD);
+    assert_eq!((anchored.between(0, 0), anchored.between(0, 1)), (None, None));
+    let allowed =
+        GOOD.replace("name = \"access\"", "name = \"access\"\nrelease = \"allow\"\nlan_release = true");
+    assert_eq!(policy(&allowed).between(0, 0), Some(Constraint::MayRelease));
+    assert_eq!(policy(&allowed).between(0, 1), None);
+    assert!(policy(&allowed).networks(0, 0).lan_release);
+    let paired = format!("{GOOD}[[release.pair]]\nrealms = [\"core\", \"access\"]\npolicy = \"prefer\"\n");
+    assert_eq!(policy(&paired).between(0, 1), Some(Constraint::PreferRelease));
+}
+
+#[test]
+fn mistakes_about_release_are_told_with_how_to_mend_them() {
+    let name = "name = \"core\"";
+    told(name, "name = \"core\"\nrelease = \"always\"", 18, &["unknown variant `always`", "`prefer`"]);
+    told(name, "name = \"core\"\nlan_release = true", 16, &["realm `core`", "release = \"allow\""]);
+    let before = "[[realm]]\nname = \"access\"";
+    let with = |section: &str| format!("{section}\n{before}");
+    told(before, &with("[release]\ncarrier_nat = [\"everywhere\"]"), 8, &["`everywhere` is no network"]);
+    told(before, &with("[release]\nroutable = [[]]"), 1, &["empty group"]);
+    told(before, &with("[release]\nsettle_ms = 10"), 1, &["release.settle_ms is 10", "1000 to 60000"]);
+    told(before, &with("[release]\nloss_percent = 0"), 1, &["release.loss_percent is 0"]);
+    let pair = |realms: &str| format!("[[release.pair]]\nrealms = [{realms}]\npolicy = \"allow\"");
+    told(before, &with(&pair("\"access\", \"cor\"")), 7, &["no realm is called `cor`"]);
+    let twice = format!("{}\n{}", pair("\"access\", \"core\""), pair("\"core\", \"access\""));
+    told(before, &with(&twice), 10, &["stand here twice"]);
 }

@@ -6,7 +6,8 @@ pub mod sources;
 
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Counter, Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
 use sip_engine::io::Notice;
@@ -22,6 +23,9 @@ pub struct Metrics {
     started: IntCounter,
     answered: IntCounter,
     ended: IntCounterVec,
+    path: IntCounterVec,
+    direct: Counter,
+    relayed: Counter,
     setup: Histogram,
     duration: Histogram,
     mos: Histogram,
@@ -54,6 +58,30 @@ impl Metrics {
             started: counter("sbc_calls_started_total", "INVITEs admitted")?,
             answered: counter("sbc_calls_answered_total", "Calls answered")?,
             ended: vector("sbc_calls_ended_total", "Calls ended, by the cause in their record", "cause")?,
+            path: keep(
+                &registry,
+                IntCounterVec::new(
+                    Opts::new(
+                        "sbc_media_path_total",
+                        "What happened to the paths of media, as call_path tells it: ways tried, proofs, states and why",
+                    ),
+                    &["what", "why"],
+                )?,
+            )?,
+            direct: keep(
+                &registry,
+                Counter::new(
+                    "sbc_media_direct_seconds_total",
+                    "Answered time without RTP on the relay, of ended calls",
+                )?,
+            )?,
+            relayed: keep(
+                &registry,
+                Counter::new(
+                    "sbc_media_relayed_seconds_total",
+                    "Answered time with RTP on the relay, of ended calls",
+                )?,
+            )?,
             setup: histogram(
                 "sbc_call_setup_seconds",
                 "From INVITE to answer",
@@ -107,7 +135,10 @@ impl Metrics {
             CallEventKind::Started(_) => self.started.inc(),
             CallEventKind::Answered { .. } => self.answered.inc(),
             CallEventKind::Ended(ended) => self.ended(ended),
-            CallEventKind::Changed(_) | CallEventKind::Path(_) => {}
+            CallEventKind::Path(entry) => {
+                self.path.with_label_values(&[&*entry.what, &*entry.why]).inc();
+            }
+            CallEventKind::Changed(_) => {}
         }
     }
 
@@ -116,6 +147,8 @@ impl Metrics {
         if let Some(setup) = ended.answered_after {
             self.setup.observe(setup.as_secs_f64());
             self.duration.observe(ended.talked.as_secs_f64());
+            self.direct.inc_by(ended.direct.as_secs_f64());
+            self.relayed.inc_by(ended.talked.saturating_sub(ended.direct).as_secs_f64());
         }
         for stream in ended.media.iter().filter(|stream| stream.packets > 0) {
             self.jitter.observe(f64::from(stream.jitter_ms) / 1000.0);

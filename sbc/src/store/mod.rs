@@ -1,6 +1,7 @@
 //! PostgreSQL: the pool, the schema, and what is read and written there apart from call records.
 
 pub mod bindings;
+pub mod call_policy;
 pub mod snapshot;
 
 use std::time::Duration;

@@ -201,7 +201,7 @@ async fn follow_once(
 }
 
 /// Waits for a notification.
-async fn changed(listener: &mut PgListener) -> Result<bool, sqlx::Error> {
+pub(super) async fn changed(listener: &mut PgListener) -> Result<bool, sqlx::Error> {
     loop {
         if let Ok(received) = tokio::time::timeout(SILENCE, listener.try_recv()).await {
             return Ok(received?.is_some());

@@ -1,0 +1,59 @@
+//! Calls that are open, by the id in their records: what operators and policy name when they want something of one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use media_core::path::Constraint;
+use media_core::session::Action;
+use media_relay::Relay;
+use sip_engine::event::{CallEvent, CallEventKind};
+use sip_engine::media::SessionId;
+
+#[derive(Debug)]
+struct Open {
+    session: SessionId,
+    constraint: Option<Constraint>,
+}
+
+/// The open calls of this node.
+#[derive(Debug)]
+pub struct Calls {
+    relay: Arc<Relay>,
+    open: Mutex<HashMap<u128, Open>>,
+}
+
+impl Calls {
+    /// None yet.
+    pub fn new(relay: Arc<Relay>) -> Self {
+        Self { relay, open: Mutex::default() }
+    }
+
+    fn open(&self) -> MutexGuard<'_, HashMap<u128, Open>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something happened in a call.
+    pub fn follow(&self, event: &CallEvent) {
+        match &event.what {
+            CallEventKind::Started(started) => {
+                self.open().insert(event.call, Open { session: started.session, constraint: None });
+            }
+            CallEventKind::Ended(_) => {
+                self.open().remove(&event.call);
+            }
+            CallEventKind::Answered { .. } | CallEventKind::Changed(_) | CallEventKind::Path(_) => {}
+        }
+    }
+
+    /// Policy wants the media of a call on the relay, or lets it go: at once, and for the rest of the call. False if the call
+    /// is not open here; saying the same again does nothing.
+    pub fn constrain(&self, call: u128, constraint: Constraint) -> bool {
+        let mut open = self.open();
+        let Some(found) = open.get_mut(&call) else { return false };
+        if found.constraint.replace(constraint) != Some(constraint) {
+            // No reply comes to it, so it needs no number.
+            self.relay.handle(found.session.0, 0, Action::Constrain(constraint));
+        }
+        true
+    }
+}

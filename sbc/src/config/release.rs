@@ -1,0 +1,170 @@
+//! `[release]` and what realms say of it: which calls may leave the relay, and within which limits.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use media_core::path::Settings;
+use media_core::path::place::Networks;
+use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::file::RealmFile;
+use super::text::read_network;
+
+/// `[release]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReleaseFile {
+    /// Groups of networks whose hosts reach each other without a NAT.
+    pub routable: Vec<Vec<Spanned<String>>>,
+    /// Public addresses of carriers' NATs: sharing one says nothing.
+    pub carrier_nat: Vec<Spanned<String>>,
+    /// What two realms have of their own, whatever each says.
+    pub pair: Vec<Spanned<PairFile>>,
+    /// How long a call is left alone after its answer, ms.
+    pub settle_ms: u64,
+    /// How long a moved direction may stay unproven, ms.
+    pub unproven_ms: u64,
+    /// Rest between a return and the next try of a path that has worked, seconds.
+    pub rest_seconds: u64,
+    /// How often such a path may fail before the call stays on the relay.
+    pub failures: u8,
+    /// Loss in percent, in two reports in a row, that ends a direct path.
+    pub loss_percent: u32,
+    /// Jitter in ms that ends it.
+    pub jitter_ms: u64,
+}
+
+impl Default for ReleaseFile {
+    fn default() -> Self {
+        let settings = Settings::default();
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            routable: Vec::new(),
+            carrier_nat: Vec::new(),
+            pair: Vec::new(),
+            settle_ms: milliseconds(settings.settle),
+            unproven_ms: milliseconds(settings.unproven),
+            rest_seconds: settings.rest.as_secs(),
+            failures: settings.failures,
+            loss_percent: settings.loss_percent,
+            jitter_ms: milliseconds(settings.jitter),
+        }
+    }
+}
+
+/// `[[release.pair]]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairFile {
+    /// Two names of realms; twice the same for the calls inside one.
+    pub realms: [String; 2],
+    /// What holds between them.
+    pub policy: ReleaseKind,
+}
+
+/// `release` of a realm, `policy` of a pair.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReleaseKind {
+    /// Media stays on the relay.
+    #[default]
+    Anchor,
+    /// It is released where that is likely to work.
+    Allow,
+    /// It is released wherever it can work, and tried again after a failure.
+    Prefer,
+}
+
+impl From<ReleaseKind> for Mode {
+    fn from(kind: ReleaseKind) -> Self {
+        match kind {
+            ReleaseKind::Anchor => Mode::Anchor,
+            ReleaseKind::Allow => Mode::Allow,
+            ReleaseKind::Prefer => Mode::Prefer,
+        }
+    }
+}
+
+/// The policy of the media plane; a mistake is an offset in the file, and what is wrong.
+pub(super) fn read(
+    file: &ReleaseFile,
+    realms: &[Spanned<RealmFile>],
+) -> Result<ReleasePolicy, (usize, String)> {
+    let networks = |list: &[Spanned<String>]| -> Result<Vec<IpNet>, (usize, String)> {
+        list.iter()
+            .map(|text| read_network(text.get_ref()).map_err(|what| (text.span().start, what)))
+            .collect()
+    };
+    let mut routable = Vec::new();
+    for group in &file.routable {
+        let group = networks(group)?;
+        if group.is_empty() {
+            return Err((
+                0,
+                "release.routable has an empty group: name its networks, or remove it".to_owned(),
+            ));
+        }
+        routable.push(group);
+    }
+    let networks = Networks { routable, carrier_nat: networks(&file.carrier_nat)?, lan_release: false };
+    limits(file)?;
+    let mut pairs = Vec::new();
+    let mut seen = HashSet::new();
+    for entry in &file.pair {
+        let (at, pair) = (entry.span().start, entry.get_ref());
+        let mut numbers = [0_u16; 2];
+        for (number, name) in numbers.iter_mut().zip(&pair.realms) {
+            let found = realms.iter().position(|realm| realm.get_ref().name == *name);
+            let found = found.ok_or_else(|| {
+                (at, format!("release.pair: no realm is called `{name}`: write the names of two realms"))
+            })?;
+            *number = found as u16;
+        }
+        numbers.sort_unstable();
+        if !seen.insert(numbers) {
+            let [one, other] = &pair.realms;
+            return Err((at, format!("release.pair: `{one}` and `{other}` stand here twice: keep one")));
+        }
+        pairs.push((numbers, pair.policy.into()));
+    }
+    let settings = Settings {
+        settle: Duration::from_millis(file.settle_ms),
+        unproven: Duration::from_millis(file.unproven_ms),
+        rest: Duration::from_secs(file.rest_seconds),
+        failures: file.failures,
+        loss_percent: file.loss_percent,
+        jitter: Duration::from_millis(file.jitter_ms),
+        ..Settings::default()
+    };
+    let modes = realms.iter().map(|realm| {
+        let realm = realm.get_ref();
+        RealmRelease { mode: realm.release.into(), lan: realm.lan_release }
+    });
+    Ok(ReleasePolicy::new(settings, modes.collect(), pairs, networks))
+}
+
+fn limits(file: &ReleaseFile) -> Result<(), (usize, String)> {
+    let wrong = |what: String| Err((0, what));
+    if !(1_000..=60_000).contains(&file.settle_ms) {
+        return wrong(format!(
+            "release.settle_ms is {}: write 1000 to 60000; a stream's rate is not known before a second",
+            file.settle_ms
+        ));
+    }
+    if !(1_000..=30_000).contains(&file.unproven_ms) {
+        return wrong(format!(
+            "release.unproven_ms is {}: write 1000 to 30000; so long a wrong try may be silent",
+            file.unproven_ms
+        ));
+    }
+    if !(1..=100).contains(&file.loss_percent) {
+        return wrong(format!("release.loss_percent is {}: write 1 to 100", file.loss_percent));
+    }
+    if file.jitter_ms == 0 || file.failures == 0 {
+        return wrong("release.jitter_ms and release.failures must be 1 or more".to_owned());
+    }
+    Ok(())
+}
