@@ -7,16 +7,23 @@
 //!
 //! `INVITE`, `SUBSCRIBE` and the requests that make no dialog take the same way; [`Purpose`] tells them apart.
 
+mod answer;
+mod body;
 mod branch;
 mod end;
 mod forward;
+mod glare;
 mod hunt;
 mod media;
+mod outcome;
 mod pair;
 mod refresh;
 mod renegotiate;
+mod request;
+mod subscription;
+mod transfer;
 
-pub(crate) use forward::read_replaces;
+pub(crate) use transfer::read_replaces;
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -238,7 +238,7 @@ impl Call {
         for (side, end) in ends.iter().enumerate() {
             let dialog = &end.dialog;
             let peer = (self.purpose == super::Purpose::Session)
-                .then(|| Arc::new(super::forward::peer_of(&ends[1 - side])));
+                .then(|| Arc::new(super::transfer::peer_of(&ends[1 - side])));
             core.dialogs.insert(
                 dialog_key(&dialog.call_id, &dialog.local_tag, &dialog.remote_tag),
                 DialogPlace { call: self.key, pair: id, side, peer },

@@ -1,0 +1,370 @@
+//! How a request inside a pair comes out: its response reaches the end that asked, and what was agreed is kept.
+
+use bytes::Bytes;
+use sip_wire::{Message, Method, Name, multipart};
+
+use super::body::with_body;
+use super::forward::{ATTEMPTS, Forward, Origin};
+use super::media::Wait;
+use super::pair::{CALLER, Exchange, cseq_of, said_in};
+use super::{Call, CallTimer, is_target_refresh};
+use crate::core::Core;
+use crate::event::{EndCause, Side};
+use crate::media::{Described, MediaAction, Refusal};
+use crate::passing::{copy_headers, passing_options};
+use crate::session_timer::Agreement;
+use crate::transaction::{self, ClientId};
+
+impl Call {
+    /// The response to a forwarded request.
+    pub(crate) fn on_forward_response(
+        &mut self,
+        number: u32,
+        client: ClientId,
+        response: Message,
+        core: &mut Core,
+    ) {
+        let Some(status) = response.status() else { return };
+        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else {
+            // A 2xx to a re-INVITE that crossed the end of its dialog.
+            if (200..300).contains(&status) {
+                core.take_down(client, &response, false);
+            }
+            return;
+        };
+        if status < 200 || self.is_over() {
+            return;
+        }
+        let (id, to) = (self.forwards[position].pair, 1 - self.forwards[position].from);
+        if let Some(flow) = self.pair(id).map(|pair| pair.flow(to)) {
+            self.secrets[to].add_message(&response, flow.remote);
+        }
+        if status >= 300 {
+            self.on_forward_failure(number, status, Some(response), core);
+            return;
+        }
+        let Some(pair) = self.pair_mut(id) else { return };
+        let end = &mut pair.ends[to];
+        end.learn(&response);
+        if response.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE) {
+            end.open_invite = Some(client);
+        }
+        let forward = &self.forwards[position];
+        let method = forward.request.method().unwrap_or(Method::INFO);
+        let is_offering = forward.sent_invite || method == Method::UPDATE;
+        if is_target_refresh(method) {
+            let Some(pair) = self.pairs.iter_mut().find(|pair| pair.id == id) else { return };
+            pair.ends[to].dialog.refresh_target(&response);
+            if is_offering && response.count(Name::SessionExpires) > 0 {
+                pair.ends[to].session.agreed = Agreement::of_answer(&response);
+            }
+        }
+        if is_offering {
+            self.arm_session_timer(id, to, core);
+        }
+        let forward = &self.forwards[position];
+        let description =
+            multipart::session_description(&response).map(|range| response.body_bytes().slice(range));
+        match &forward.origin {
+            Origin::End(_) | Origin::Restore => {}
+            Origin::Refresh => {
+                // The description has not changed, so its answer has not either.
+                if forward.sent_invite {
+                    self.acknowledge(id, to, None, core);
+                }
+                self.forwards.remove(position);
+                self.after_forward(id, core);
+                return;
+            }
+            Origin::Media(_) => {
+                self.on_renegotiation_success(number, status, description, core);
+                return;
+            }
+        }
+        match (description, forward.exchange) {
+            (Some(sdp), Some(exchange)) => {
+                if let Some(action) = self.answer_action(id, exchange.id, to, sdp) {
+                    self.ask_media(action, Wait::ForwardResponse(number, Box::new(response)), core);
+                }
+            }
+            (Some(sdp), None) if forward.sent_invite => {
+                let exchange = self.new_exchange();
+                let action = self.offer_action(id, exchange, to, sdp);
+                if let Some(pair) = self.pair_mut(id) {
+                    pair.exchange = Some(Exchange { id: exchange, offerer: to });
+                }
+                if let Some(action) = action {
+                    self.ask_media(action, Wait::ForwardResponse(number, Box::new(response)), core);
+                }
+            }
+            (None, Some(exchange)) => {
+                // An offer without an answer: nothing was agreed.
+                self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
+                if forward_sent_invite(&self.forwards, number) {
+                    self.acknowledge(id, to, None, core);
+                }
+                self.on_forward_failure(number, 488, None, core);
+            }
+            (_, None) => self.complete_forward(number, &response, None, core),
+        }
+    }
+
+    pub(super) fn on_forward_answer(
+        &mut self,
+        number: u32,
+        response: Message,
+        result: Result<Described, Refusal>,
+        core: &mut Core,
+    ) {
+        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
+        let (id, from) = (self.forwards[position].pair, self.forwards[position].from);
+        match result {
+            Ok(described) => {
+                let forward = &self.forwards[position];
+                let (offerer, summary) = match forward.exchange {
+                    Some(_) => (from, forward.summary.clone()),
+                    None => (1 - from, described.summary),
+                };
+                self.note_agreement(id, offerer, summary, core);
+                self.complete_forward(number, &response, Some(described.sdp), core);
+            }
+            Err(_) => self.on_refused_answer(number, core),
+        }
+    }
+
+    /// The media plane refused what an end has answered: whoever asked hears 488, and the end, which has agreed, is put back
+    /// to what both know. An offer in a 2xx that was refused has no such way: its ACK owes an answer that nobody can give,
+    /// and BYE follows (RFC 3261 §13.2.2.4).
+    pub(super) fn on_refused_answer(&mut self, number: u32, core: &mut Core) {
+        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
+        let forward = &mut self.forwards[position];
+        let (id, to, sent_invite) = (forward.pair, 1 - forward.from, forward.sent_invite);
+        let is_restore = matches!(forward.origin, Origin::Restore);
+        let exchange = forward.exchange.take();
+        if sent_invite {
+            self.acknowledge(id, to, None, core);
+        }
+        if let Some(pair) = self.pair_mut(id) {
+            pair.exchange = None;
+        }
+        let is_answer = exchange.is_some();
+        if let Some(exchange) = exchange {
+            self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
+        }
+        let is_being_restored = is_answer && !is_restore && self.restore(id, to, core);
+        self.on_forward_failure(number, 488, None, core);
+        if !is_being_restored {
+            // No session is left that both ends know.
+            self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
+        }
+    }
+
+    /// Offers an end once more what the other has described last; false if that cannot be.
+    pub(super) fn restore(&mut self, id: u32, to: usize, core: &mut Core) -> bool {
+        let Some(pair) = self.pair(id) else { return false };
+        let Some(said) = pair.ends[1 - to].said.clone() else { return false };
+        let method = match (self.answered, pair.ends[to].has_update) {
+            (true, _) => "INVITE",
+            (false, true) => "UPDATE",
+            (false, false) => return false,
+        };
+        let (number, exchange) = (self.next_forward, self.new_exchange());
+        self.next_forward += 1;
+        let Some(mut forward) = Forward::of_ours(number, id, to, method, Origin::Restore, None) else {
+            return false;
+        };
+        forward.exchange = Some(Exchange { id: exchange, offerer: 1 - to });
+        forward.attempts = 0;
+        self.forwards.push(forward);
+        let Some(action) = self.offer_action(id, exchange, 1 - to, said) else { return false };
+        self.ask_media(action, Wait::Forward(number), core);
+        true
+    }
+
+    /// The end that asked gets its 2xx.
+    pub(super) fn complete_forward(
+        &mut self,
+        number: u32,
+        response: &Message,
+        sdp: Option<Bytes>,
+        core: &mut Core,
+    ) {
+        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
+        let forward = self.forwards.remove(position);
+        let (id, from, to) = (forward.pair, forward.from, 1 - forward.from);
+        let is_invite = forward.request.method() == Some(Method::INVITE);
+        let is_late =
+            self.pair(id).and_then(|pair| pair.exchange).is_some_and(|exchange| exchange.offerer == to)
+                && is_invite;
+        if forward.sent_invite && !is_late {
+            self.acknowledge(id, to, None, core);
+        }
+        if let Some(pair) = self.pair_mut(id) {
+            pair.ends[to].accept(&forward, response);
+            if forward.server().is_some() {
+                pair.ends[from].said = said_in(&forward.request).or_else(|| pair.ends[from].said.take());
+            }
+        }
+        if forward.server().is_none() {
+            // What the one end is told now, the other has known all the time.
+            self.after_forward(id, core);
+            return;
+        }
+        if let (Some(server), Some(answer)) =
+            (forward.server(), self.build_forward_response(&forward, response, sdp, core))
+        {
+            let status = response.status().unwrap_or(200);
+            core.respond(server, status, answer.clone());
+            if is_invite {
+                let cseq = cseq_of(&forward.request);
+                self.repeat_until_acknowledged(id, from, server, (status, cseq), answer, core);
+                if let Some(pair) = self.pair_mut(id) {
+                    pair.owed_ack = is_late.then_some(to);
+                }
+            }
+            self.arm_session_timer(id, from, core);
+        }
+        self.after_notify(&forward, core);
+        self.after_forward(id, core);
+    }
+
+    pub(super) fn build_forward_response(
+        &mut self,
+        forward: &Forward,
+        response: &Message,
+        sdp: Option<Bytes>,
+        core: &mut Core,
+    ) -> Option<Bytes> {
+        let config = core.config.clone();
+        let (from, to) = (forward.from, 1 - forward.from);
+        let pair = self.pairs.iter_mut().find(|pair| pair.id == forward.pair)?;
+        let (near, far) = (config.realm(pair.ends[from].realm)?, config.realm(pair.ends[to].realm)?);
+        let reason =
+            response.reason().filter(|reason| !reason.is_empty() && !self.secrets[to].are_in(reason));
+        let mut out = transaction::response_to(&forward.request, response.status()?, reason, None);
+        let method = forward.request.method()?;
+        if is_target_refresh(method) {
+            out = out.header(Name::Contact, &core.contact(pair.flow(from).listener));
+        }
+        let mut supported = passing_options(response, Name::Supported);
+        if method == Method::INVITE || method == Method::UPDATE {
+            supported.extend_from_slice(if supported.is_empty() { b"timer" } else { b", timer" });
+            if let Some(agreed) = Agreement::answering(&forward.request, near.session_timer) {
+                pair.ends[from].session.agreed = Some(agreed);
+                out = out.header(Name::SessionExpires, agreed.as_answer().as_bytes());
+                if !agreed.we_refresh {
+                    out = out.header(Name::Require, b"timer");
+                }
+            }
+        }
+        if !supported.is_empty() {
+            out = out.header(Name::Supported, &supported);
+        }
+        if let Some(product) = &config.product {
+            out = out.header(Name::Server, product.as_bytes());
+        }
+        if let Some(sdp) = &sdp {
+            pair.ends[from].description = Some(sdp.clone());
+        }
+        let flow = pair.flow(to);
+        let (out, dropped) = copy_headers(out, response, far, near, &self.secrets[to]);
+        let (out, bodies) = with_body(out, response, sdp.as_ref(), &self.secrets[to]);
+        core.count_hidden(flow, dropped + bodies);
+        Some(out.finish())
+    }
+
+    /// An UPDATE that refreshes only its sender's leg.
+    pub(super) fn answer_refresh(&mut self, number: u32, core: &mut Core) {
+        if let Ok(ok) = Message::parse(Bytes::from_static(b"SIP/2.0 200 OK\r\n\r\n")) {
+            self.complete_forward(number, &ok, None, core);
+        }
+    }
+
+    /// A failure response, or none (408), or no way (503).
+    pub(crate) fn on_forward_failure(
+        &mut self,
+        number: u32,
+        status: u16,
+        response: Option<Message>,
+        core: &mut Core,
+    ) {
+        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
+        if status == 422 && self.raise_interval(position, response.as_ref()) {
+            self.send_forward(number, core);
+            return;
+        }
+        let forward = &self.forwards[position];
+        if let Origin::Media(_) = forward.origin {
+            self.on_renegotiation_failure(number, status, core);
+            return;
+        }
+        let (id, from) = (forward.pair, forward.from);
+        let is_session_request = forward.sent_invite || forward.request.method() == Some(Method::UPDATE);
+        let is_gone = matches!(status, 408 | 481) && is_session_request && self.answered;
+        // It refused even what was agreed before.
+        let is_lost = matches!(forward.origin, Origin::Restore);
+        let is_phone = self
+            .pair(id)
+            .and_then(|pair| core.realm(pair.ends[from].realm))
+            .is_some_and(|realm| !realm.is_trunk_side);
+        if status == 491 && forward.attempts < ATTEMPTS && (is_phone || is_lost) && forward.sent_invite {
+            // RFC 3261 §14.1: whoever owns the Call-ID waits longer. We made that of the target's dialog.
+            let spread = std::time::Duration::from_millis(core.ids.number() % 200 * 10);
+            let wait = if from == CALLER { std::time::Duration::from_millis(2100) + spread } else { spread };
+            self.forwards[position].attempts += 1;
+            self.forwards[position].client = None;
+            // Its offer is void meanwhile: theirs may change what it would be made from.
+            if let Some(exchange) = self.forwards[position].exchange.take() {
+                self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
+            }
+            self.schedule(wait, CallTimer::Retry(number), core);
+            // Theirs goes first.
+            self.take_crossing(id, core);
+            return;
+        }
+        let forward = self.forwards.remove(position);
+        if let Some(exchange) = forward.exchange {
+            self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
+        }
+        if let Some(server) = forward.server() {
+            // 408 and 481 would make a phone end its call (RFC 5057); a BYE says it properly.
+            let shown = match status {
+                408 | 481 if is_session_request => 500,
+                503 => 500,
+                401 | 407 => 403,
+                status => status,
+            };
+            let answer = response
+                .as_ref()
+                .filter(|response| response.status() == Some(shown))
+                .and_then(|response| self.build_forward_response(&forward, response, None, core));
+            match answer {
+                Some(answer) => core.respond(server, shown, answer),
+                None => core.reject(server, &forward.request, shown, |response| response),
+            }
+        }
+        if is_gone || is_lost {
+            let cause = if is_gone { EndCause::Failed } else { EndCause::MediaRefused };
+            self.hang_up(cause, Side::Sbc, core);
+            return;
+        }
+        if self.purpose == super::Purpose::Subscription && matches!(status, 481 | 408 | 489) {
+            self.done_once(core);
+            return;
+        }
+        self.after_forward(id, core);
+    }
+
+    /// The interval is ours, and so is the second try with the end's own least (RFC 4028 §7.3), once.
+    pub(super) fn raise_interval(&mut self, position: usize, response: Option<&Message>) -> bool {
+        let least = response.and_then(|response| response.number(Name::MinSe)?.ok());
+        let (id, to) = (self.forwards[position].pair, 1 - self.forwards[position].from);
+        let (Some(least), Some(pair)) = (least, self.pair_mut(id)) else { return false };
+        let known = pair.ends[to].session.least.replace(std::time::Duration::from_secs(u64::from(least)));
+        known.is_none()
+    }
+}
+
+fn forward_sent_invite(forwards: &[Forward], number: u32) -> bool {
+    forwards.iter().any(|forward| forward.id == number && forward.sent_invite)
+}

@@ -1,0 +1,214 @@
+//! The request that a target gets: the caller's, as the target's side may see it.
+
+use bytes::Bytes;
+use sip_wire::{Builder, Message, Method, Name};
+
+use super::body::with_body;
+use super::pair::CALLER;
+use super::transfer::replaces_of;
+use super::{Call, Purpose};
+use crate::core::Core;
+use crate::passing::{Privacy, copy_headers, passing_options, translate_address};
+use crate::question::Caller;
+use crate::transaction;
+
+impl Call {
+    /// The request for a branch, as its side may see it.
+    pub(super) fn build(
+        &mut self,
+        index: u16,
+        authorization: Option<(Name, String)>,
+        core: &mut Core,
+    ) -> Option<Bytes> {
+        let upstream = &self.upstream;
+        let request = &upstream.request;
+        let method = request.method()?;
+        let branch = self.branches.get_mut(usize::from(index))?;
+        let flow = branch.flow?;
+        let config = core.config.clone();
+        let listener = config.listener(flow.listener)?;
+        let (from_realm, to_realm) = (config.realm(upstream.realm)?, config.realm(branch.realm)?);
+        if branch.call_id.is_empty() {
+            branch.call_id = core.ids.call_id(self.slot);
+            branch.from_tag = core.ids.tag();
+        }
+        branch.cseq += 1;
+        let domain = to_realm
+            .domains
+            .first()
+            .map_or_else(|| host_of(listener.advertised), |domain| domain.to_string());
+        let is_register = matches!(self.purpose, Purpose::Register { .. });
+        let (from, to) = if is_register {
+            // AORs are the registrar's own; only the tags are ours.
+            let bare = |name| request.value(name).map(|value| strip_tag(value).to_vec()).unwrap_or_default();
+            let mut from = bare(Name::From);
+            from.extend_from_slice(format!(";tag={}", branch.from_tag).as_bytes());
+            (from, bare(Name::To))
+        } else {
+            let from_host =
+                if from_realm.domains.first() == to_realm.domains.first() { domain.clone() } else { domain };
+            let from = translate_address(
+                request.value(Name::From)?,
+                &from_host,
+                upstream.identity.as_deref(),
+                Some(&branch.from_tag),
+            );
+            let from = if Privacy::of(request).user {
+                format!("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag={}", branch.from_tag)
+                    .into_bytes()
+            } else {
+                from
+            };
+            let target = sip_wire::Uri::parse(&branch.uri).ok()?;
+            let to_user = String::from_utf8_lossy(target.user()).into_owned();
+            let to_host = if branch.trunk.is_some() {
+                String::from_utf8_lossy(target.host().as_bytes()).into_owned()
+            } else {
+                from_host
+            };
+            let dialled = sip_wire::Uri::parse(request.request_uri()?)
+                .map(|uri| String::from_utf8_lossy(uri.user()).into_owned())
+                .unwrap_or_default();
+            let to_user = if branch.trunk.is_some() || dialled.is_empty() { to_user } else { dialled };
+            (from, translate_address(b"<sip:x@x>", &to_host, Some(&to_user), None))
+        };
+        let hops = request.number(Name::MaxForwards).and_then(Result::ok).unwrap_or(70).saturating_sub(1);
+        let mark = crate::admission::loop_mark(request.request_uri()?);
+        let via = transaction::via(listener, &(core.ids.branch() + &mark));
+        let cseq = [branch.cseq.to_string().as_bytes(), b" ", method.as_bytes()].concat();
+        let mut out = Builder::request(method, &branch.uri).header(Name::Via, via.as_bytes());
+        for route in &branch.routes {
+            out = out.header(Name::Route, route);
+        }
+        out = out
+            .header(Name::MaxForwards, hops.to_string().as_bytes())
+            .header(Name::From, &from)
+            .header(Name::To, &to)
+            .header(Name::CallId, branch.call_id.as_bytes())
+            .header(Name::CSeq, &cseq);
+        out = match &self.purpose {
+            Purpose::Register { token, .. } => register_contact(out, request, token, listener, from_realm),
+            Purpose::Once if method != Method::OPTIONS => out,
+            _ => out.header(Name::Contact, &core.contact(flow.listener)),
+        };
+        if let Some(product) = &config.product {
+            out = out.header(Name::UserAgent, product.as_bytes());
+        }
+        for name in [Name::Supported, Name::Require] {
+            let mut options = passing_options(request, name);
+            if name == Name::Supported && self.purpose == Purpose::Session && to_realm.session_timer.is_some()
+            {
+                options.extend_from_slice(if options.is_empty() { b"timer" } else { b", timer" });
+            }
+            if !options.is_empty() {
+                out = out.header(name, &options);
+            }
+        }
+        if let (Purpose::Session, Some(timer)) = (&self.purpose, to_realm.session_timer) {
+            let least = branch.least_interval.map(u64::from).unwrap_or_default();
+            out = out
+                .header(Name::SessionExpires, timer.interval.as_secs().max(least).to_string().as_bytes())
+                .header(Name::MinSe, timer.minimum.as_secs().max(least).to_string().as_bytes());
+        }
+        if let Some(privacy) = Privacy::of(request).left(to_realm) {
+            out = out.header(Name::Privacy, privacy);
+        }
+        if to_realm.trusted {
+            out = assert_identity(out, &upstream.caller, request, from_realm, upstream.identity.as_deref());
+        }
+        if let Some(refer_to) =
+            request.value(Name::ReferTo).filter(|value| !self.secrets[CALLER].are_in(value))
+        {
+            out = out.header(Name::ReferTo, refer_to);
+        }
+        if let Some(replaces) = replaces_of(request, core) {
+            out = out.header(Name::Replaces, &replaces);
+        }
+        if is_register {
+            for name in [Name::Authorization, Name::ProxyAuthorization] {
+                for value in request.values(name) {
+                    out = out.header(name, value);
+                }
+            }
+        }
+        if let Some((name, value)) = authorization {
+            out = out.header(name, value.as_bytes());
+        }
+        let (out, dropped) = copy_headers(out, request, from_realm, to_realm, &self.secrets[CALLER]);
+        let branch = self.branches.get(usize::from(index))?;
+        let (out, bodies) = with_body(out, request, branch.offer.as_ref(), &self.secrets[CALLER]);
+        core.count_hidden(upstream.flow, dropped + bodies);
+        Some(out.finish())
+    }
+}
+
+fn host_of(address: std::net::SocketAddr) -> String {
+    match address.ip() {
+        std::net::IpAddr::V4(ip) => ip.to_string(),
+        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+fn strip_tag(value: &[u8]) -> &[u8] {
+    match sip_wire::Address::parse(value) {
+        Ok(address) if address.tag().is_some() => {
+            let close = memchr::memrchr(b'>', value)
+                .map_or_else(|| memchr::memchr(b';', value).unwrap_or(value.len()), |at| at + 1);
+            &value[..close]
+        }
+        _ => value,
+    }
+}
+
+/// The Contact by which the core's registrar knows the phone: ours.
+fn register_contact(
+    out: Builder,
+    request: &Message,
+    token: &str,
+    listener: &crate::config::Listener,
+    realm: &crate::config::Realm,
+) -> Builder {
+    if request.value(Name::Contact) == Some(b"*") {
+        return out.header(Name::Contact, b"*").header(Name::Expires, b"0");
+    }
+    let Some(contact) = request.contacts().next().and_then(Result::ok) else { return out };
+    let asked = contact
+        .parameter(b"expires")
+        .and_then(sip_wire::number)
+        .or_else(|| request.number(Name::Expires).and_then(Result::ok));
+    let upstream = match &realm.registrar {
+        crate::config::RegistrarMode::Forward { upstream, .. } => upstream.as_secs(),
+        _ => 3600,
+    };
+    let expires = if asked == Some(0) { 0 } else { upstream };
+    let transport = match listener.transport {
+        crate::io::Transport::Udp => "",
+        crate::io::Transport::Tcp => ";transport=tcp",
+        crate::io::Transport::Tls => ";transport=tls",
+    };
+    out.header(
+        Name::Contact,
+        format!("<sip:{token}@{}{transport}>;expires={expires}", listener.advertised).as_bytes(),
+    )
+}
+
+/// P-Asserted-Identity towards a trusted realm (RFC 3325 §5): what we have proven, or what a trusted realm has asserted.
+fn assert_identity(
+    out: Builder,
+    caller: &Caller,
+    request: &Message,
+    from: &crate::config::Realm,
+    identity: Option<&str>,
+) -> Builder {
+    if from.trusted && request.count(Name::PAssertedIdentity) > 0 {
+        return out; // Copied with the other headers.
+    }
+    match caller {
+        Caller::Subscriber { aor } => {
+            let user = identity.unwrap_or_else(|| aor.split('@').next().unwrap_or_default());
+            let host = aor.rsplit('@').next().unwrap_or_default();
+            out.header(Name::PAssertedIdentity, format!("<sip:{user}@{host}>").as_bytes())
+        }
+        Caller::Trunk { .. } | Caller::Anonymous => out,
+    }
+}

@@ -1,0 +1,68 @@
+//! Subscriptions (RFC 6665): dialogs that a SUBSCRIBE makes, and NOTIFYs keep.
+
+use sip_wire::{Message, Method, Name};
+
+use super::forward::Forward;
+use super::{Call, CallTimer};
+use crate::core::Core;
+use crate::io::Flow;
+
+impl Call {
+    /// A SUBSCRIBE was accepted (RFC 6665 §4.1).
+    pub(super) fn accept_subscription(&mut self, id: u32, response: &Message, core: &mut Core) {
+        let Some(answer) = self.build_response(id, response, None, core) else { return };
+        self.answered = true;
+        core.respond(self.upstream.server, response.status().unwrap_or(200), answer);
+        self.extend_subscription(response, core);
+    }
+
+    pub(super) fn extend_subscription(&mut self, response: &Message, core: &mut Core) {
+        let expires = response.number(Name::Expires).and_then(Result::ok).unwrap_or(3600);
+        if let Some(timer) = self.ringing.take() {
+            core.timers.cancel(timer);
+        }
+        let life = std::time::Duration::from_secs(u64::from(expires)) + 64 * core.config.timers.t1;
+        self.ringing = Some(self.schedule(life, CallTimer::Expiry, core));
+    }
+
+    /// A NOTIFY that says the subscription is over ends ours; a refresh prolongs it.
+    pub(super) fn after_notify(&mut self, forward: &Forward, core: &mut Core) {
+        if self.purpose != super::Purpose::Subscription {
+            return;
+        }
+        if forward.request.method() == Some(Method::SUBSCRIBE) {
+            let request = forward.request.clone();
+            self.extend_subscription(&request, core);
+        }
+        let is_over = forward.request.value(Name::SubscriptionState).is_some_and(|state| {
+            state.get(..10).is_some_and(|word| word.eq_ignore_ascii_case(b"terminated"))
+        });
+        if is_over {
+            self.done_once(core);
+        }
+    }
+
+    /// A NOTIFY before the 2xx to its SUBSCRIBE makes the dialog (RFC 6665 §4.4.1).
+    pub(crate) fn on_early_notify(
+        &mut self,
+        index: u16,
+        flow: Flow,
+        notify: &Message,
+        core: &mut Core,
+    ) -> Option<u32> {
+        let branch = self.branches.get(usize::from(index))?;
+        let (sent, party, realm) = (branch.request.as_ref()?, branch.party, branch.realm);
+        // Seen as a response to our SUBSCRIBE, a NOTIFY's From is its To.
+        let tag = notify.from().ok()?.tag()?;
+        let to = [sent.value(Name::To)?, b";tag=", tag].concat();
+        let as_response = sip_wire::Builder::response(200, b"OK")
+            .header(Name::From, sent.value(Name::From)?)
+            .header(Name::To, &to)
+            .header(Name::CallId, sent.call_id().ok()?)
+            .header(Name::CSeq, sent.value(Name::CSeq)?)
+            .header(Name::Contact, notify.value(Name::Contact)?)
+            .finish();
+        let dialog = crate::dialog::Dialog::uac(sent, &Message::parse(as_response).ok()?, flow).ok()?;
+        self.make_pair(index, dialog, realm, party, None, core)
+    }
+}

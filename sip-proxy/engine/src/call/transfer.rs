@@ -1,0 +1,82 @@
+//! Transfers: dialogs of one side named to the other, which knows them by other names (RFC 3515, RFC 3891).
+
+use bytes::Bytes;
+use sip_wire::{Address, Message, Name, Uri};
+
+use crate::core::{Core, dialog_key};
+use crate::io::{DialogEnd, Output, Replica};
+
+/// The Replaces (RFC 3891) of a request for the other side. A phone that does not know the header (baresip) follows a
+/// Refer-To without it: then the token that we gave as its user tells which dialog is meant.
+pub(super) fn replaces_of(request: &Message, core: &Core) -> Option<Vec<u8>> {
+    if let Some(value) = request.value(Name::Replaces) {
+        return translate_replaces(value, core);
+    }
+    let uri = Uri::parse(request.request_uri()?).ok()?;
+    core.transfers.get(uri.user()).map(|peer| peer.replaces.to_vec())
+}
+
+/// A Replaces value as the other side knows the dialog that it names; `None` if we don't know it.
+fn translate_replaces(value: &[u8], core: &Core) -> Option<Vec<u8>> {
+    let (call_id, to_tag, from_tag) = read_replaces(value)?;
+    if let Some(peer) = core.transfers.get(call_id) {
+        return Some(peer.replaces.to_vec());
+    }
+    Some(core.dialog_peer(&dialog_key(call_id, to_tag, from_tag))?.replaces.to_vec())
+}
+
+/// Call-ID, to-tag and from-tag of a Replaces value.
+pub(crate) fn read_replaces(value: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
+    let end = value.iter().position(|byte| *byte == b';')?;
+    Some((
+        value[..end].trim_ascii(),
+        sip_wire::parameter(value, b"to-tag")?,
+        sip_wire::parameter(value, b"from-tag")?,
+    ))
+}
+
+/// Refer-To (RFC 3515) for the other side: a host of the referrer's side becomes one of theirs, a Replaces names what
+/// we know the dialog by.
+pub(super) fn translate_refer_to(
+    value: &[u8],
+    host: &str,
+    slot: crate::slot::Slot,
+    from: &crate::config::Realm,
+    core: &mut Core,
+) -> Option<Vec<u8>> {
+    let address = Address::parse(value).ok()?;
+    let uri = address.uri;
+    if let Some(replaces) = uri.header(b"Replaces") {
+        let (call_id, to_tag, from_tag) = read_replaces(&replaces)?;
+        if let Some(peer) = core.dialog_peer(&dialog_key(call_id, to_tag, from_tag)) {
+            let token = core.ids.call_id(slot);
+            let header = Uri::escape(format!("{token};to-tag=x;from-tag=x").as_bytes());
+            let out = format!("<sip:{token}@{host}?Replaces={header}>").into_bytes();
+            let token: Box<[u8]> = token.into_bytes().into();
+            let end = DialogEnd { token: token.clone(), peer: peer.clone() };
+            core.out.push_back(Output::Replicate(Replica::End(end)));
+            core.remember_transfer(token, peer);
+            return Some(out);
+        }
+    }
+    let named = String::from_utf8_lossy(uri.host().as_bytes()).to_ascii_lowercase();
+    let is_ours = from.domains.iter().any(|domain| **domain == *named) || uri.host().address().is_some();
+    if !is_ours {
+        return Some(value.to_vec());
+    }
+    let user = String::from_utf8_lossy(uri.user()).into_owned();
+    Some(format!("<sip:{user}@{host}>").into_bytes())
+}
+
+/// How the target of a pair is reached by an INVITE that replaces its dialog.
+pub(super) fn peer_of(end: &super::pair::End) -> crate::core::Peer {
+    let dialog = &end.dialog;
+    let replaces =
+        [&*dialog.call_id, b";to-tag=", &dialog.remote_tag, b";from-tag=", &dialog.local_tag].concat();
+    crate::core::Peer {
+        replaces: replaces.into(),
+        realm: end.realm,
+        flow: dialog.flow,
+        uri: Bytes::copy_from_slice(&dialog.target),
+    }
+}
