@@ -1,0 +1,383 @@
+//! Bindings: who is registered where (RFC 3261 §10), how long, and over which flow.
+
+mod agenda;
+mod register;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use sip_wire::{Name, Uri};
+use smallvec::SmallVec;
+
+use crate::core::{Core, TimerKey};
+use crate::digest::Authenticator;
+use crate::io::{ConnectionId, Flow, Output, RealmId, Ticket, Transport};
+use crate::question::Contact;
+use crate::transaction;
+
+use agenda::Agenda;
+
+/// A binding that outlives the process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BindingRecord {
+    /// Whose.
+    pub aor: Arc<str>,
+    /// In which realm.
+    pub realm: RealmId,
+    /// The Contact URI; the key within the AOR.
+    pub uri: String,
+    /// The flow it came over. Datagram flows survive a restart, connections don't.
+    pub flow: Flow,
+    /// Call-ID and CSeq of the REGISTER, for its order (RFC 3261 §10.3).
+    pub call_id: String,
+    /// See `call_id`.
+    pub cseq: u32,
+    /// When it expires, wall time since the Unix epoch.
+    pub expires: Duration,
+    /// q value in thousandths.
+    pub q: u16,
+    /// `+sip.instance`.
+    pub instance: Option<String>,
+    /// Path values.
+    pub path: Vec<String>,
+    /// User-Agent.
+    pub user_agent: String,
+    /// Behind a NAT, so that it wants keepalives.
+    pub behind_nat: bool,
+    /// In a forwarding realm: the user part of the Contact that the core's registrar knows.
+    pub token: Option<Arc<str>>,
+    /// In a forwarding realm: when the core's registrar forgets it, wall time.
+    pub upstream_expires: Duration,
+}
+
+/// What changed, for the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BindingChange {
+    /// New or refreshed.
+    Put(Box<BindingRecord>),
+    /// Gone.
+    Delete {
+        /// Whose.
+        aor: Arc<str>,
+        /// Which.
+        uri: String,
+    },
+}
+
+#[derive(Debug)]
+struct Binding {
+    record: BindingRecord,
+    /// Monotonic.
+    expires: Duration,
+    upstream_expires: Duration,
+    next_keepalive: Option<Duration>,
+    /// Another home keeps it alive, ends it and writes it to the store.
+    is_replica: bool,
+}
+
+/// The canonical form of an address of record: `user@host`, user unescaped, host in lower case; `None` for what has no
+/// user or host.
+pub fn aor_of(uri: &Uri<'_>) -> Option<String> {
+    let host = std::str::from_utf8(uri.host().as_bytes()).ok()?;
+    let user = Uri::unescape(uri.user());
+    let user = std::str::from_utf8(&user).ok()?;
+    (!host.is_empty() && !user.is_empty()).then(|| format!("{user}@{}", host.to_ascii_lowercase()))
+}
+
+/// All bindings of this engine.
+#[derive(Debug)]
+pub(crate) struct Registrar {
+    aors: AHashMap<Arc<str>, Vec<Binding>>,
+    tokens: AHashMap<Arc<str>, Arc<str>>,
+    /// Who is registered over a flow; a gateway or a household may be several.
+    flows: AHashMap<FlowKey, SmallVec<[Arc<str>; 1]>>,
+    agenda: Agenda,
+    count: usize,
+    /// Flows that phones have left, and those that they came back by.
+    moves: Vec<(Flow, Flow)>,
+    pub(crate) authenticator: Authenticator,
+}
+
+/// What tells flows apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum FlowKey {
+    Datagrams(SocketAddr),
+    Connection(ConnectionId),
+}
+
+impl Binding {
+    /// Holds the NAT in front of its phone open.
+    fn keep_alive(&mut self, core: &mut Core) {
+        let keepalive = core.config.realm(self.record.realm).and_then(|realm| realm.keepalive);
+        self.next_keepalive = keepalive.map(|keepalive| core.now.monotonic + keepalive.interval);
+        let Some(keepalive) = keepalive else { return };
+        if !self.record.behind_nat || self.record.flow.transport != Transport::Udp {
+            return;
+        }
+        let message = if keepalive.options { options(core, &self.record) } else { None };
+        core.out.push_back(Output::Send {
+            flow: self.record.flow,
+            server_name: None,
+            message: message.unwrap_or_else(|| Bytes::from_static(b"\r\n\r\n")),
+            ticket: Ticket(u64::MAX),
+        });
+    }
+
+    fn due(&self) -> Duration {
+        self.next_keepalive.map_or(self.expires, |keepalive| keepalive.min(self.expires))
+    }
+}
+
+/// How often expiry and keepalives are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What becomes of a REGISTER.
+pub(crate) enum Registration {
+    /// Answered.
+    Done,
+    /// To be forwarded to the registrar of the core, with this Contact user.
+    Forward { aor: Arc<str>, token: Arc<str> },
+}
+
+impl Registrar {
+    pub(crate) fn new(core: &mut Core) -> Self {
+        core.schedule(TICK, TimerKey::Registrar);
+        let authenticator = Authenticator::new(&mut core.ids, Duration::from_secs(300));
+        Self {
+            aors: AHashMap::new(),
+            tokens: AHashMap::new(),
+            flows: AHashMap::new(),
+            agenda: Agenda::new(),
+            count: 0,
+            moves: Vec::new(),
+            authenticator,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Phones that have come back by another flow since the last time: the one they left, and the new one.
+    pub(crate) fn take_moves(&mut self) -> Vec<(Flow, Flow)> {
+        std::mem::take(&mut self.moves)
+    }
+
+    /// The contacts of an AOR, best q first.
+    pub(crate) fn bindings(&self, aor: &str) -> Vec<Contact> {
+        let mut contacts: Vec<_> =
+            self.aors.get(aor).into_iter().flatten().map(|binding| contact_of(&binding.record)).collect();
+        contacts.sort_by_key(|contact| std::cmp::Reverse(contact.q));
+        contacts
+    }
+
+    /// The contact behind a token of ours that the core's registrar has sent us.
+    pub(crate) fn by_token(&self, token: &str) -> Option<Contact> {
+        let aor = self.tokens.get(token)?;
+        let binding =
+            self.aors.get(aor)?.iter().find(|binding| binding.record.token.as_deref() == Some(token))?;
+        Some(contact_of(&binding.record))
+    }
+
+    /// Who is registered over a flow: whom the request claims to be from, if that is one of them.
+    pub(crate) fn by_flow(&self, flow: &Flow, claimed: Option<&str>) -> Option<Arc<str>> {
+        let aors = self.flows.get(&flow_key(flow))?;
+        let one = aors.iter().find(|aor| Some(&***aor) == claimed);
+        one.or(aors.first()).cloned()
+    }
+
+    /// Takes bindings from the store, at start.
+    pub(crate) fn load(&mut self, records: Vec<BindingRecord>, core: &Core) {
+        for record in records {
+            if record.expires <= core.now.wall || record.flow.connection.is_some() {
+                continue;
+            }
+            // A phone that has registered meanwhile knows better where it is.
+            let known = self.aors.get(&record.aor).into_iter().flatten();
+            if known.into_iter().any(|known| is_same(&known.record, &record)) {
+                continue;
+            }
+            let expires = core.now.monotonic + (record.expires - core.now.wall);
+            let upstream_expires = core.now.monotonic + record.upstream_expires.saturating_sub(core.now.wall);
+            let next_keepalive = Some(core.now.monotonic);
+            self.put(Binding { record, expires, upstream_expires, next_keepalive, is_replica: false });
+        }
+    }
+
+    /// A binding of another home has changed.
+    pub(crate) fn replicate(&mut self, change: BindingChange, core: &Core) {
+        match change {
+            BindingChange::Put(record) => {
+                let left = record.expires.saturating_sub(core.now.wall);
+                self.put(Binding {
+                    record: *record,
+                    expires: core.now.monotonic + left,
+                    upstream_expires: Duration::ZERO,
+                    next_keepalive: None,
+                    is_replica: true,
+                });
+            }
+            BindingChange::Delete { aor, uri } => drop(self.take(&aor, |binding| binding.record.uri == uri)),
+        }
+    }
+
+    /// Puts a binding, and tells the store. A device that comes with another Contact (a NAT has rebound, a connection is
+    /// new) leaves no row under its old one.
+    fn keep(&mut self, binding: Binding, core: &mut Core) {
+        let record = &binding.record;
+        let known = self.aors.get(&record.aor).into_iter().flatten();
+        for known in known.map(|known| &known.record).filter(|known| is_same(known, record)) {
+            if known.uri != record.uri {
+                let change = BindingChange::Delete { aor: known.aor.clone(), uri: known.uri.clone() };
+                core.out.push_back(Output::Binding(change));
+            }
+        }
+        core.out.push_back(Output::Binding(BindingChange::Put(Box::new(record.clone()))));
+        self.put(binding);
+    }
+
+    fn put(&mut self, binding: Binding) {
+        let aor = binding.record.aor.clone();
+        if let Some(token) = &binding.record.token {
+            self.tokens.insert(token.clone(), aor.clone());
+        }
+        self.count += usize::from(!binding.is_replica);
+        self.agenda.note(&aor, binding.due());
+        let flow = binding.record.flow;
+        let bindings = self.aors.entry(aor.clone()).or_default();
+        let left = match bindings.iter_mut().find(|known| is_same(&known.record, &binding.record)) {
+            Some(known) => {
+                self.count -= usize::from(!known.is_replica);
+                let left = known.record.flow;
+                *known = binding;
+                (left != flow).then_some(left)
+            }
+            None => {
+                bindings.push(binding);
+                None
+            }
+        };
+        if let Some(left) = left {
+            self.moves.push((left, flow));
+            // Who comes next over the flow that the phone has left is not this phone.
+            self.forget_flow(&aor, &left);
+        }
+        let aors = self.flows.entry(flow_key(&flow)).or_default();
+        if !aors.contains(&aor) {
+            aors.push(aor);
+        }
+    }
+
+    /// A binding of an AOR is no longer over a flow; another of it may be.
+    fn forget_flow(&mut self, aor: &Arc<str>, flow: &Flow) {
+        let key = flow_key(flow);
+        let bindings = self.aors.get(aor).map(Vec::as_slice).unwrap_or_default();
+        if bindings.iter().any(|binding| flow_key(&binding.record.flow) == key) {
+            return;
+        }
+        if let Some(aors) = self.flows.get_mut(&key) {
+            aors.retain(|known| known != aor);
+            if aors.is_empty() {
+                self.flows.remove(&key);
+            }
+        }
+    }
+
+    fn remove(&mut self, aor: &Arc<str>, goes: impl Fn(&Binding) -> bool, core: &mut Core) {
+        for binding in self.take(aor, goes) {
+            if !binding.is_replica {
+                let change = BindingChange::Delete { aor: aor.clone(), uri: binding.record.uri };
+                core.out.push_back(Output::Binding(change));
+            }
+        }
+    }
+
+    fn take(&mut self, aor: &Arc<str>, goes: impl Fn(&Binding) -> bool) -> Vec<Binding> {
+        let Some(bindings) = self.aors.get_mut(aor) else { return Vec::new() };
+        let (gone, kept): (Vec<_>, Vec<_>) = std::mem::take(bindings).into_iter().partition(goes);
+        *bindings = kept;
+        let is_empty = bindings.is_empty();
+        if is_empty {
+            self.aors.remove(aor);
+            self.agenda.forget(aor);
+        }
+        for binding in &gone {
+            self.count -= usize::from(!binding.is_replica);
+            if let Some(token) = &binding.record.token {
+                self.tokens.remove(token);
+            }
+            self.forget_flow(aor, &binding.record.flow);
+        }
+        gone
+    }
+
+    /// A connection is gone, and with it what was registered over it (RFC 5626 §5.3).
+    pub(crate) fn connection_closed(&mut self, connection: ConnectionId, core: &mut Core) {
+        let gone = self.flows.get(&FlowKey::Connection(connection)).cloned().unwrap_or_default();
+        for aor in gone {
+            self.remove(&aor, |binding| binding.record.flow.connection == Some(connection), core);
+        }
+    }
+
+    /// Expiry and keepalives.
+    pub(crate) fn tick(&mut self, core: &mut Core) {
+        core.schedule(TICK, TimerKey::Registrar);
+        let now = core.now.monotonic;
+        while let Some(aor) = self.agenda.pop(now) {
+            self.remove(&aor, |binding| binding.expires <= now, core);
+            let bindings = self.aors.get_mut(&aor).map(Vec::as_mut_slice).unwrap_or_default();
+            for binding in bindings.iter_mut().filter(|binding| binding.due() <= now) {
+                binding.keep_alive(core);
+            }
+            if let Some(due) = bindings.iter().map(Binding::due).min() {
+                self.agenda.note(&aor, due);
+            }
+        }
+    }
+}
+
+fn flow_key(flow: &Flow) -> FlowKey {
+    flow.connection.map_or(FlowKey::Datagrams(flow.remote), FlowKey::Connection)
+}
+
+fn contact_of(record: &BindingRecord) -> Contact {
+    Contact {
+        realm: record.realm,
+        flow: record.flow,
+        uri: Bytes::copy_from_slice(record.uri.as_bytes()),
+        path: record.path.iter().map(|path| Bytes::copy_from_slice(path.as_bytes())).collect(),
+        q: record.q,
+    }
+}
+
+/// One device: the same instance, or the same Contact URI (RFC 5626 §6, RFC 3261 §10.3).
+fn is_same(one: &BindingRecord, other: &BindingRecord) -> bool {
+    match (&one.instance, &other.instance) {
+        (Some(one), Some(other)) => one == other,
+        _ => one.uri == other.uri,
+    }
+}
+
+fn options(core: &mut Core, record: &BindingRecord) -> Option<Bytes> {
+    let listener = core.config.listener(record.flow.listener)?;
+    let branch = core.ids.branch();
+    let tag = core.ids.tag();
+    let call_id = core.ids.word(20);
+    let us = format!("<sip:{}>", listener.advertised);
+    let via = transaction::via(listener, &branch);
+    Some(
+        sip_wire::Builder::request(sip_wire::Method::OPTIONS, record.uri.as_bytes())
+            .header(Name::Via, via.as_bytes())
+            .header(Name::MaxForwards, b"70")
+            .header(Name::From, format!("{us};tag={tag}").as_bytes())
+            .header(Name::To, format!("<{}>", record.uri).as_bytes())
+            .header(Name::CallId, call_id.as_bytes())
+            .header(Name::CSeq, b"1 OPTIONS")
+            .header(Name::Contact, us.as_bytes())
+            .finish(),
+    )
+}

@@ -1,0 +1,353 @@
+//! REGISTER (RFC 3261 §10.3): served here, or forwarded to the core's registrar and cached.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sip_wire::{Address, Message, Name, unquote};
+
+use super::{Binding, BindingChange, BindingRecord, Registrar, Registration, aor_of, is_same};
+use crate::config::{Expiry, RegistrarMode};
+use crate::core::Core;
+use crate::digest::Verdict;
+use crate::io::{Flow, Output, RealmId, Transport};
+use crate::transaction::{self, ServerId};
+
+impl Registrar {
+    /// A REGISTER of a realm that serves it.
+    pub(crate) fn on_register(
+        &mut self,
+        server: ServerId,
+        flow: Flow,
+        request: &Message,
+        core: &mut Core,
+    ) -> Registration {
+        let Some(realm) = core.realm_of(&flow).cloned() else { return Registration::Done };
+        let aor = request.to().ok().and_then(|to| aor_of(&to.uri));
+        let Some(aor) = aor.map(Arc::<str>::from) else {
+            core.reject(server, request, 400, |response| response);
+            return Registration::Done;
+        };
+        match &realm.registrar {
+            RegistrarMode::None => {
+                core.reject(server, request, 405, |response| response);
+                Registration::Done
+            }
+            RegistrarMode::Forward { phone, .. } => self.forward(server, flow, request, aor, *phone, core),
+            RegistrarMode::Local(expiry) => {
+                let domain = aor.rsplit('@').next().unwrap_or_default().to_owned();
+                if !realm.domains.iter().any(|known| **known == *domain) {
+                    core.reject(server, request, 404, |response| response);
+                    return Registration::Done;
+                }
+                match self.authenticate(request, Name::Authorization, &domain, core) {
+                    Verdict::Accepted(user) if *aor == format!("{user}@{domain}") => {}
+                    Verdict::Accepted(_) => {
+                        core.reject(server, request, 403, |response| response);
+                        return Registration::Done;
+                    }
+                    verdict => {
+                        self.challenge(server, &flow, request, 401, &domain, &verdict, core);
+                        return Registration::Done;
+                    }
+                }
+                self.register(server, flow, request, aor, &realm.id, *expiry, core);
+                Registration::Done
+            }
+        }
+    }
+
+    /// Judges credentials against the snapshot.
+    pub(crate) fn authenticate(
+        &mut self,
+        request: &Message,
+        header: Name,
+        domain: &str,
+        core: &Core,
+    ) -> Verdict {
+        let Some(policy) = &core.policy else { return Verdict::Missing };
+        self.authenticator.judge(request, header, domain, core.now, |user| policy.credentials(domain, user))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a request, its place, and what it failed to show")]
+    /// 401 or 407; 403 would tell a guesser that the user exists, so wrong credentials get another challenge too.
+    pub(crate) fn challenge(
+        &self,
+        server: ServerId,
+        flow: &Flow,
+        request: &Message,
+        status: u16,
+        domain: &str,
+        verdict: &Verdict,
+        core: &mut Core,
+    ) {
+        if *verdict == Verdict::Wrong {
+            core.notice(
+                "wrong_credentials",
+                Some(flow.remote),
+                format!("wrong user name or password for {domain}"),
+            );
+        }
+        let algorithms = core.realm_of(flow).map(|realm| realm.digest.clone()).unwrap_or_default();
+        let values = self.authenticator.challenge(
+            domain,
+            &algorithms,
+            *verdict == Verdict::Stale,
+            core.now,
+            &mut core.ids,
+        );
+        let header = if status == 401 { Name::WwwAuthenticate } else { Name::ProxyAuthenticate };
+        core.reject(server, request, status, |response| {
+            values.iter().fold(response, |response, value| response.header(header, value.as_bytes()))
+        });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a request, its place, and the rules for it")]
+    fn register(
+        &mut self,
+        server: ServerId,
+        flow: Flow,
+        request: &Message,
+        aor: Arc<str>,
+        realm: &RealmId,
+        expiry: Expiry,
+        core: &mut Core,
+    ) {
+        let header_expires = request.number(Name::Expires).and_then(Result::ok);
+        if request.value(Name::Contact) == Some(b"*") {
+            if header_expires != Some(0) {
+                core.reject(server, request, 400, |response| response);
+                return;
+            }
+            self.remove(&aor, |_| true, core);
+            self.answer(server, request, &aor, core);
+            return;
+        }
+        let behind_nat = is_behind_nat(request, &flow);
+        let mut wanted = Vec::new();
+        for contact in request.contacts().flatten() {
+            let asked = contact.parameter(b"expires").and_then(sip_wire::number).or(header_expires);
+            let mut lifetime =
+                asked.map_or(expiry.default, |seconds| Duration::from_secs(u64::from(seconds)));
+            if !lifetime.is_zero() {
+                if lifetime < expiry.minimum {
+                    let minimum = expiry.minimum.as_secs().to_string();
+                    core.reject(server, request, 423, |response| {
+                        response.header(Name::MinExpires, minimum.as_bytes())
+                    });
+                    return;
+                }
+                let longest =
+                    if behind_nat && flow.transport == Transport::Udp { expiry.nat } else { expiry.maximum };
+                lifetime = lifetime.min(longest);
+            }
+            match self.binding(request, &contact, &aor, *realm, flow, lifetime, behind_nat, core) {
+                Some(binding) => wanted.push((binding, lifetime)),
+                None => {
+                    core.reject(server, request, 400, |response| response);
+                    return;
+                }
+            }
+        }
+        // RFC 3261 §10.3: a request that is out of order changes nothing.
+        let known = self.aors.get(&aor).map(Vec::as_slice).unwrap_or_default();
+        let is_late = wanted.iter().any(|(binding, _)| {
+            known.iter().any(|known| {
+                is_same(&known.record, &binding.record)
+                    && known.record.call_id == binding.record.call_id
+                    && known.record.cseq >= binding.record.cseq
+            })
+        });
+        if is_late {
+            core.reject(server, request, 500, |response| response);
+            return;
+        }
+        let new = wanted
+            .iter()
+            .filter(|(binding, _)| !known.iter().any(|known| is_same(&known.record, &binding.record)))
+            .count();
+        if known.len() + new > core.config.limits.bindings_per_aor {
+            core.reject(server, request, 403, |response| response);
+            return;
+        }
+        for (binding, lifetime) in wanted {
+            if lifetime.is_zero() {
+                let record = binding.record;
+                self.remove(&aor, |known| is_same(&known.record, &record), core);
+            } else {
+                self.keep(binding, core);
+            }
+        }
+        self.answer(server, request, &aor, core);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one record")]
+    fn binding(
+        &self,
+        request: &Message,
+        contact: &Address<'_>,
+        aor: &Arc<str>,
+        realm: RealmId,
+        flow: Flow,
+        lifetime: Duration,
+        behind_nat: bool,
+        core: &Core,
+    ) -> Option<Binding> {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).ok();
+        let q = contact
+            .parameter(b"q")
+            .and_then(|q| std::str::from_utf8(q).ok()?.parse::<f32>().ok())
+            .unwrap_or(1.0);
+        let path = request.values(Name::Path).map(text).collect::<Option<Vec<_>>>()?;
+        Some(Binding {
+            record: BindingRecord {
+                aor: aor.clone(),
+                realm,
+                uri: text(contact.uri.as_bytes())?,
+                flow,
+                call_id: String::from_utf8_lossy(request.call_id().ok()?).into_owned(),
+                cseq: request.cseq().ok()?.number,
+                expires: core.now.wall + lifetime,
+                q: (q.clamp(0.0, 1.0) * 1000.0) as u16,
+                instance: contact.parameter(b"+sip.instance").and_then(|value| text(&unquote(value))),
+                path,
+                user_agent: String::from_utf8_lossy(request.value(Name::UserAgent).unwrap_or_default())
+                    .into_owned(),
+                behind_nat,
+                token: None,
+                upstream_expires: Duration::ZERO,
+            },
+            expires: core.now.monotonic + lifetime,
+            upstream_expires: Duration::ZERO,
+            next_keepalive: Some(core.now.monotonic),
+            is_replica: false,
+        })
+    }
+
+    /// 200 with all bindings (RFC 3261 §10.3 step 8).
+    fn answer(&self, server: ServerId, request: &Message, aor: &str, core: &mut Core) {
+        let now = core.now.monotonic;
+        let bindings = self.aors.get(aor).map(Vec::as_slice).unwrap_or_default();
+        let tag = core.ids.tag();
+        let mut response = transaction::response_to(request, 200, None, Some(&tag));
+        for binding in bindings {
+            let left = binding.expires.saturating_sub(now).as_secs();
+            let mut value = format!("<{}>;expires={left}", binding.record.uri);
+            if let Some(instance) = &binding.record.instance {
+                value.push_str(&format!(";+sip.instance=\"{instance}\""));
+            }
+            response = response.header(Name::Contact, value.as_bytes());
+        }
+        for path in request.values(Name::Path) {
+            response = response.header(Name::Path, path);
+        }
+        core.respond(server, 200, response.finish());
+    }
+
+    /// A refresh that only holds the NAT open ends here; the core's registrar hears of what it must.
+    fn forward(
+        &mut self,
+        server: ServerId,
+        flow: Flow,
+        request: &Message,
+        aor: Arc<str>,
+        phone: Expiry,
+        core: &mut Core,
+    ) -> Registration {
+        let now = core.now.monotonic;
+        let expires = request.number(Name::Expires).and_then(Result::ok);
+        let contact = request.contacts().next().and_then(Result::ok);
+        let asked = contact
+            .as_ref()
+            .and_then(|contact| contact.parameter(b"expires").and_then(sip_wire::number))
+            .or(expires);
+        let known = self.aors.get_mut(&aor).and_then(|bindings| {
+            let uri = contact.as_ref()?.uri.as_bytes();
+            bindings.iter_mut().find(|binding| binding.record.uri.as_bytes() == uri)
+        });
+        if let Some(binding) = known {
+            let is_same_phone = binding.record.flow == flow
+                && binding.record.call_id.as_bytes() == request.call_id().unwrap_or_default();
+            let is_held_open = binding.record.behind_nat && flow.transport == Transport::Udp;
+            let lifetime = asked
+                .map_or(phone.default, |seconds| Duration::from_secs(u64::from(seconds)))
+                .min(if is_held_open { phone.nat } else { phone.maximum });
+            // Fresh upstream for at least as long as the phone will stay away, and some more.
+            let is_fresh = binding.upstream_expires > now + 2 * lifetime;
+            if is_same_phone && is_fresh && asked != Some(0) {
+                binding.expires = now + lifetime;
+                self.agenda.note(&aor, binding.expires);
+                binding.record.expires = core.now.wall + lifetime;
+                binding.record.cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
+                core.out.push_back(Output::Binding(BindingChange::Put(Box::new(binding.record.clone()))));
+                self.answer(server, request, &aor, core);
+                return Registration::Done;
+            }
+            if let Some(token) = &binding.record.token {
+                return Registration::Forward { aor, token: token.clone() };
+            }
+        }
+        Registration::Forward { aor, token: core.ids.word(16).into() }
+    }
+
+    /// The core's registrar has accepted what was forwarded: caches the binding and answers the phone.
+    #[expect(clippy::too_many_arguments, reason = "both sides of one registration")]
+    pub(crate) fn forwarded(
+        &mut self,
+        server: ServerId,
+        flow: Flow,
+        request: &Message,
+        response: &Message,
+        aor: Arc<str>,
+        token: Arc<str>,
+        core: &mut Core,
+    ) {
+        let Some(realm) = core.realm_of(&flow).cloned() else { return };
+        let RegistrarMode::Forward { phone, upstream, .. } = &realm.registrar else { return };
+        let expires = request.number(Name::Expires).and_then(Result::ok);
+        let Some(contact) = request.contacts().next().and_then(Result::ok) else {
+            // A query, or `*`.
+            if request.value(Name::Contact) == Some(b"*") {
+                self.remove(&aor, |_| true, core);
+            }
+            self.answer(server, request, &aor, core);
+            return;
+        };
+        let asked = contact.parameter(b"expires").and_then(sip_wire::number).or(expires);
+        if asked == Some(0) {
+            let uri = contact.uri.as_bytes();
+            self.remove(&aor, |binding| binding.record.uri.as_bytes() == uri, core);
+            self.answer(server, request, &aor, core);
+            return;
+        }
+        let granted = response
+            .contacts()
+            .flatten()
+            .find(|contact| contact.uri.user() == token.as_bytes())
+            .and_then(|contact| contact.parameter(b"expires").and_then(sip_wire::number))
+            .or_else(|| response.number(Name::Expires).and_then(Result::ok))
+            .map_or(*upstream, |seconds| Duration::from_secs(u64::from(seconds)));
+        let behind_nat = is_behind_nat(request, &flow);
+        let lifetime = asked.map_or(phone.default, |seconds| Duration::from_secs(u64::from(seconds)));
+        let lifetime = lifetime
+            .min(if behind_nat && flow.transport == Transport::Udp { phone.nat } else { phone.maximum })
+            .min(granted);
+        if let Some(mut binding) =
+            self.binding(request, &contact, &aor, realm.id, flow, lifetime, behind_nat, core)
+        {
+            binding.record.token = Some(token);
+            binding.upstream_expires = core.now.monotonic + granted;
+            binding.record.upstream_expires = core.now.wall + granted;
+            self.keep(binding, core);
+        }
+        self.answer(server, request, &aor, core);
+    }
+}
+
+/// Its Via or Contact names another address than the packet came from.
+fn is_behind_nat(request: &Message, flow: &Flow) -> bool {
+    let source = flow.remote.ip().to_canonical();
+    let differs =
+        |host: sip_wire::Host<'_>| host.address().is_some_and(|address| address.to_canonical() != source);
+    request.via().is_ok_and(|via| differs(via.host))
+        || request.contacts().flatten().any(|contact| differs(contact.uri.host()))
+}
