@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use bytes::Bytes;
-use sip_wire::{Message, Method, Name};
+use sip_wire::{Message, Method};
 
 use super::invite_client::InviteClient;
 use super::invite_server::InviteServer;
@@ -107,6 +107,12 @@ macro_rules! server_port {
         }
     };
 }
+
+mod receive;
+mod ticket;
+
+pub(super) use ticket::NOBODY;
+use ticket::{owner_of, ticket};
 
 impl Server {
     fn reply_flow(&self) -> Flow {
@@ -376,165 +382,6 @@ impl<O: Copy> Transactions<O> {
         self.len() == 0 && self.timers.is_empty()
     }
 
-    fn receive_response(
-        &mut self,
-        flow: Flow,
-        status: u16,
-        message: Message,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> Option<Event<O>> {
-        let found = key::of_client(&message).and_then(|key| self.client_keys.get(&*key).copied());
-        let Some(id) = found else { return Some(Event::Stray { flow, message }) };
-        let client = self.clients.get_mut(id.index, id.generation)?;
-        let mut port = client_port!(self, client, id, now, out);
-        let step = match &mut client.machine {
-            ClientMachine::Invite(machine) => machine.receive(status, &message, &mut port),
-            ClientMachine::NonInvite(machine) => machine.receive(status, &mut port),
-        };
-        client.fallback = None;
-        let owner = client.owner;
-        match step {
-            Step::TellAndEnd | Step::End => self.remove_client(id),
-            Step::Absorb | Step::Tell => self.send_cancel_if_due(id, now, out),
-        }
-        let owner = owner.filter(|_| matches!(step, Step::Tell | Step::TellAndEnd))?;
-        Some(Event::Response { client: id, owner, message })
-    }
-
-    fn receive_request(
-        &mut self,
-        flow: Flow,
-        message: Message,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> Option<Event<O>> {
-        let method = message.method()?;
-        let Some(key) = key::of_server(&message) else {
-            notice(
-                out,
-                "request_unmatchable",
-                &flow,
-                "a request without a readable Via, From, Call-ID or CSeq was dropped",
-            );
-            return None;
-        };
-        let is_ack = method == Method::ACK;
-        if let Some(id) = self.server_keys.get(&*key).copied() {
-            return self.receive_again(id, is_ack, flow, message, now, out);
-        }
-        if is_ack {
-            return Some(Event::Ack { flow, message });
-        }
-        let is_cancel = method == Method::CANCEL;
-        let is_invite = method == Method::INVITE;
-        let is_in_dialog = message.to().is_ok_and(|to| to.tag().is_some());
-        let message = address::stamp(message, &flow)?;
-        if (self.refuses_new || self.len() >= self.limit) && !is_in_dialog && !is_cancel {
-            self.refuse(&flow, &key, &message, out);
-            return None;
-        }
-        let reply_port = if flow.transport.is_reliable() {
-            flow.remote.port()
-        } else {
-            address::reply_port(&message, &flow)
-        };
-        let server = self.start_server(key.into(), flow, reply_port, is_invite, now, out);
-        if is_cancel {
-            return self.receive_cancel(server, message, now, out);
-        }
-        self.servers.get_mut(server.index, server.generation)?.request = Some(Box::new(message.clone()));
-        Some(Event::Request { server, flow, message })
-    }
-
-    /// A retransmission, or an ACK.
-    fn receive_again(
-        &mut self,
-        id: ServerId,
-        is_ack: bool,
-        flow: Flow,
-        message: Message,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> Option<Event<O>> {
-        let server = self.servers.get_mut(id.index, id.generation)?;
-        // A retransmission over a new connection shows where a response can go now.
-        if flow.transport.is_reliable() && server.flow.connection != flow.connection {
-            if let Some(old) = server.flow.connection {
-                self.connections.remove(&(old.0, Handle::Server(id)));
-            }
-            server.flow = flow;
-            server.reply_port = flow.remote.port();
-            if let Some(new) = flow.connection {
-                self.connections.insert((new.0, Handle::Server(id)));
-            }
-        }
-        let mut port = server_port!(self, server, id, now, out);
-        let step = match &mut server.machine {
-            ServerMachine::Invite(machine) if is_ack => machine.ack(&mut port),
-            ServerMachine::Invite(machine) => {
-                machine.retransmission(&mut port);
-                Step::Absorb
-            }
-            ServerMachine::NonInvite(machine) => {
-                machine.retransmission(&mut port);
-                Step::Absorb
-            }
-        };
-        match step {
-            Step::Tell => Some(Event::Ack { flow, message }),
-            Step::End | Step::TellAndEnd => {
-                self.remove_server(id);
-                None
-            }
-            Step::Absorb => None,
-        }
-    }
-
-    /// A CANCEL answers for itself (RFC 3261 §9.2): 200 if its INVITE is known, with the tag that the INVITE's responses
-    /// carry where there is one, 481 otherwise. It has no effect on an INVITE that has its final response.
-    fn receive_cancel(
-        &mut self,
-        server: ServerId,
-        cancel: Message,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> Option<Event<O>> {
-        let invite = key::of_cancelled(&cancel).and_then(|key| self.server_keys.get(&*key).copied());
-        let entry = invite.and_then(|id| self.servers.get(id.index, id.generation));
-        let (status, is_answered, tag) = match entry.map(|entry| &entry.machine) {
-            Some(ServerMachine::Invite(machine)) => {
-                let last = machine.last().and_then(|last| Message::parse(last.clone()).ok());
-                (
-                    200,
-                    machine.is_answered(),
-                    last.and_then(|last| Some(String::from_utf8_lossy(last.to().ok()?.tag()?).into_owned())),
-                )
-            }
-            Some(ServerMachine::NonInvite(_)) | None => (481, true, None),
-        };
-        let tag = tag.unwrap_or_else(|| response::stateless_tag(cancel.call_id().unwrap_or_default()));
-        let answer = response::response_to(&cancel, status, None, Some(&tag)).finish();
-        self.respond(server, status, answer, now, out);
-        invite.filter(|_| !is_answered).map(|invite| Event::Cancelled { invite, cancel })
-    }
-
-    /// 503 without a transaction: the same for every retransmission.
-    fn refuse(&mut self, flow: &Flow, key: &[u8], request: &Message, out: &mut VecDeque<Output>) {
-        let tag = response::stateless_tag(key);
-        let retry_after = self.retry_after.as_secs().max(1).to_string();
-        let answer = response::response_to(request, 503, None, Some(&tag))
-            .header(Name::RetryAfter, retry_after.as_bytes())
-            .finish();
-        self.answer_stateless(*flow, answer, out);
-        let (kind, detail) = if self.refuses_new {
-            ("overloaded", "503: the signalling thread is behind; more shards or another node would help")
-        } else {
-            ("transactions_exhausted", "503: the limit of transactions is reached")
-        };
-        notice(out, kind, flow, detail);
-    }
-
     #[expect(clippy::too_many_arguments, reason = "all that a transaction holds")]
     fn start_client(
         &mut self,
@@ -751,38 +598,6 @@ impl<O> Client<O> {
             ClientMachine::NonInvite(machine) => machine.is_waiting(),
         }
     }
-}
-
-/// The ticket of what has no transaction.
-pub(super) const NOBODY: Ticket = Ticket(u64::MAX);
-
-/// Index in the low half; generation, attempt and side in the high one.
-fn ticket(handle: Handle, attempt: u8) -> Ticket {
-    let (index, generation, side) = match handle {
-        Handle::Client(id) => (id.index, id.generation, 0),
-        Handle::Server(id) => (id.index, id.generation, 1),
-    };
-    Ticket(
-        u64::from(index)
-            | (u64::from(generation & 0x3fff_ffff) << 32)
-            | (u64::from(attempt & 1) << 62)
-            | (side << 63),
-    )
-}
-
-fn owner_of(ticket: Ticket) -> Option<(Handle, u8)> {
-    if ticket == NOBODY {
-        return None;
-    }
-    let index = ticket.0 as u32;
-    let generation = ((ticket.0 >> 32) as u32) & 0x3fff_ffff;
-    let attempt = ((ticket.0 >> 62) & 1) as u8;
-    let handle = if ticket.0 >> 63 == 0 {
-        Handle::Client(ClientId { index, generation })
-    } else {
-        Handle::Server(ServerId { index, generation })
-    };
-    Some((handle, attempt))
 }
 
 fn notice(out: &mut VecDeque<Output>, kind: &'static str, flow: &Flow, detail: &str) {
