@@ -174,21 +174,6 @@ impl Call {
         }
     }
 
-    /// Our own refresh of an end's session (RFC 4028 §7.4): UPDATE without a description, or the last description again.
-    pub(super) fn refresh(&mut self, id: u32, side: usize, core: &mut Core) {
-        if self.forwards.iter().any(|forward| forward.pair == id) {
-            return;
-        }
-        let Some(pair) = self.pair(id) else { return };
-        let (has_update, description) = (pair.ends[side].has_update, pair.ends[side].description.clone());
-        let method = if has_update { "UPDATE" } else { "INVITE" };
-        let description = description.filter(|_| !has_update);
-        let forward = self.next_forward;
-        self.next_forward += 1;
-        self.forwards.extend(Forward::of_ours(forward, id, side, method, Origin::Refresh, description));
-        self.send_forward(forward, core);
-    }
-
     pub(super) fn forward(
         &mut self,
         id: u32,

@@ -348,6 +348,9 @@ impl Call {
             self.hang_up(cause, Side::Sbc, core);
             return;
         }
+        if matches!(forward.origin, Origin::Refresh) {
+            self.on_refused_refresh(id, 1 - from, core);
+        }
         if self.purpose == super::Purpose::Subscription && matches!(status, 481 | 408 | 489) {
             self.done_once(core);
             return;

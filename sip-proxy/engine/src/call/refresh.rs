@@ -1,7 +1,10 @@
 //! Session timers (RFC 4028), one per leg, and where a dialog's requests go.
 
+use std::time::Duration;
+
 use sip_wire::{Method, Uri};
 
+use super::forward::{Forward, Origin};
 use super::{Call, CallTimer};
 use crate::core::Core;
 use crate::dialog::Dialog;
@@ -20,11 +23,18 @@ pub(crate) fn next_hop_flow(dialog: &Dialog, core: &Core) -> Option<Flow> {
     (remote.is_ipv4() == dialog.flow.remote.is_ipv4()).then_some(Flow { remote, ..dialog.flow })
 }
 
+/// When a refresh that could not be made, or was refused, is tried again.
+const AGAIN: Duration = Duration::from_secs(10);
+
 impl Call {
     /// Starts or restarts an end's timer.
     pub(super) fn arm_session_timer(&mut self, id: u32, side: usize, core: &mut Core) {
         let Some(pair) = self.pair(id) else { return };
         let after = pair.ends[side].session.agreed.map(|agreed| agreed.due_after());
+        self.set_session_timer(id, side, after, core);
+    }
+
+    fn set_session_timer(&mut self, id: u32, side: usize, after: Option<Duration>, core: &mut Core) {
         let timer = after.map(|after| self.schedule(after, CallTimer::Session(id, side as u8), core));
         let Some(pair) = self.pair_mut(id) else { return };
         if let Some(old) = std::mem::replace(&mut pair.ends[side].session.timer, timer) {
@@ -39,9 +49,32 @@ impl Call {
             self.hang_up(EndCause::SessionExpired, Side::Sbc, core);
             return;
         }
-        // Refresh, unless something else does: a request of the other side that is under way will.
-        self.refresh(id, side, core);
+        // Something that is under way may refresh it, too; INFO does not.
+        if self.forwards.iter().any(|forward| forward.pair == id) {
+            self.set_session_timer(id, side, Some(AGAIN), core);
+            return;
+        }
         self.arm_session_timer(id, side, core);
+        self.refresh(id, side, core);
+    }
+
+    /// UPDATE without a description, or the last description again (RFC 4028 §7.4).
+    fn refresh(&mut self, id: u32, side: usize, core: &mut Core) {
+        let Some(pair) = self.pair(id) else { return };
+        let (has_update, description) = (pair.ends[side].has_update, pair.ends[side].description.clone());
+        let method = if has_update { "UPDATE" } else { "INVITE" };
+        let description = description.filter(|_| !has_update);
+        let forward = self.next_forward;
+        self.next_forward += 1;
+        self.forwards.extend(Forward::of_ours(forward, id, side, method, Origin::Refresh, description));
+        self.send_forward(forward, core);
+    }
+
+    /// A refresh was refused, for now: the session lives for half its interval yet.
+    pub(super) fn on_refused_refresh(&mut self, id: u32, side: usize, core: &mut Core) {
+        if self.pair(id).is_some_and(|pair| pair.ends[side].session.agreed.is_some()) {
+            self.set_session_timer(id, side, Some(AGAIN), core);
+        }
     }
 
     pub(super) fn session_headers(

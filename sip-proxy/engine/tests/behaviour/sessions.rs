@@ -43,6 +43,19 @@ fn a_call_with_refreshed_session_timers_lasts() {
 }
 
 #[test]
+fn a_refresh_that_is_refused_is_tried_again_in_time() {
+    let (mut line, [alice, bob]) =
+        two_phones(with_timer(), Abilities { update: false, ..Abilities::default() });
+    let call = line.call(alice, "bob", &[]);
+    let incoming = line.accept(bob);
+    line.temper.insert(bob, Temper::Refuses(500));
+    line.pass(Duration::from_secs(305));
+    line.temper.clear();
+    line.pass(HOUR);
+    assert_eq!((line.ending(alice, call), line.ending(bob, incoming), line.cause()), (None, None, None));
+}
+
+#[test]
 fn a_call_whose_phone_is_gone_ends_when_its_session_timer_does() {
     let (mut line, [alice, bob]) = two_phones(with_timer(), Abilities::default());
     let call = line.call(alice, "bob", &[]);
