@@ -108,6 +108,7 @@ pub(crate) fn user_agent(
         timers: TimerValues::default(),
         session_timer: None,
         abilities,
+        info_packages: Vec::new(),
     };
     UserAgent::new(account, seed)
 }

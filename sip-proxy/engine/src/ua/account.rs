@@ -30,6 +30,8 @@ pub struct Account {
     pub session_timer: Option<SessionTimer>,
     /// What it can beyond RFC 3261.
     pub abilities: Abilities,
+    /// Info packages that it takes (RFC 6086). An INFO of another is refused with 469, one of none is taken.
+    pub info_packages: Vec<Arc<str>>,
 }
 
 /// Extensions that a user agent has; phones differ in all of them.

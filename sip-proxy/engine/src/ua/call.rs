@@ -220,6 +220,13 @@ impl Call {
         self.legs.iter().find(|leg| leg.dialog.is_of_request(request)).map(|leg| leg.fork)
     }
 
+    /// Our address has changed: requests leave from the new one, over a new connection.
+    pub(super) fn moved(&mut self, proxy: crate::io::Flow) {
+        for leg in &mut self.legs {
+            leg.dialog.flow = crate::io::Flow { remote: leg.dialog.flow.remote, ..proxy };
+        }
+    }
+
     /// The call is up with one dialog; others are gone.
     pub(super) fn establish(&mut self, fork: Fork, core: &mut Core) {
         let (kept, gone): (Vec<Leg>, Vec<Leg>) =

@@ -105,12 +105,21 @@ impl Core {
         format!("<sip:{}@{}{transport}>", self.account.user(), listener.advertised)
     }
 
-    /// Contact, Allow and Supported of what makes or changes a dialog.
+    /// Contact, Allow, Supported and Recv-Info of what makes or changes a dialog.
     pub(super) fn abilities(&self, message: Builder, flow: &Flow) -> Builder {
-        message
+        let message = message
             .header(Name::Contact, self.contact(flow.listener).as_bytes())
             .header(Name::Allow, self.account.allow().as_bytes())
-            .header(Name::Supported, self.account.supported().as_bytes())
+            .header(Name::Supported, self.account.supported().as_bytes());
+        self.info_packages(message)
+    }
+
+    /// Recv-Info (RFC 6086 §5.2.2): what an INVITE, its 2xx and a 469 say; nothing if no package is taken.
+    pub(super) fn info_packages(&self, message: Builder) -> Builder {
+        match &self.account.info_packages[..] {
+            [] => message,
+            packages => message.other(b"Recv-Info", packages.join(", ").as_bytes()),
+        }
     }
 
     /// A request outside any dialog.

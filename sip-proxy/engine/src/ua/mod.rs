@@ -27,6 +27,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sip_wire::{Message, Method, Name, check_request};
 
+use crate::config::Listener;
 use crate::ids::Ids;
 use crate::io::{Flow, Input, Output};
 use crate::negotiation::Agreed;
@@ -308,6 +309,39 @@ impl UserAgent {
             call.request_in(fork, Method::INFO, false, core, |request| request.body(content_type, body));
             Ok(())
         })
+    }
+
+    /// INFO of a package (RFC 6086 §4.2), in a call that is up.
+    pub fn info_of(
+        &mut self,
+        call: CallNumber,
+        package: &str,
+        content_type: &[u8],
+        body: Bytes,
+        now: Now,
+    ) -> Result<(), Misuse> {
+        self.wish(call, now, |call, core| {
+            let fork = call.legs.first().filter(|leg| leg.dialog.confirmed).ok_or(Misuse::NotNow)?.fork;
+            call.request_in(fork, Method::INFO, false, core, |request| {
+                request
+                    .other(b"Info-Package", package.as_bytes())
+                    .header(Name::ContentDisposition, b"Info-Package")
+                    .body(content_type, body)
+            });
+            Ok(())
+        })
+    }
+
+    /// The account's own address has changed: another network. Requests from now on name it. What is to follow at once is
+    /// the user's: [`register`](Self::register), and [`reinvite`](Self::reinvite) in each call.
+    pub fn moved(&mut self, listeners: Vec<Listener>, proxy: Flow, now: Now) {
+        self.core.now = now;
+        self.core.transactions.set_listeners(&listeners);
+        self.core.account.listeners = listeners;
+        self.core.account.proxy = proxy;
+        for call in self.calls.values_mut() {
+            call.moved(proxy);
+        }
     }
 
     /// Asks the other end to call `target` (blind transfer).

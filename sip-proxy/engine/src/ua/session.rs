@@ -40,6 +40,14 @@ impl Call {
         } else if method == Method::PRACK {
             self.on_prack(fork, server, request, core);
         } else if method == Method::INFO {
+            let package = info_package(&request).map(<[u8]>::to_ascii_lowercase);
+            let packages = &core.account.info_packages;
+            if package.is_some_and(|package| !packages.iter().any(|known| known.as_bytes() == package)) {
+                // RFC 6086 §4.2.2.
+                let response = transaction::response_to(&request, 469, None, None);
+                core.respond(server, 469, core.info_packages(response).finish());
+                return;
+            }
             core.respond_plainly(server, &request, 200);
             core.tell(Event::Info { call: self.number, request: Box::new(request) });
         } else if method == Method::REFER {
@@ -256,4 +264,10 @@ impl Call {
     fn has_open_invite(&self) -> bool {
         self.sent.iter().any(|sent| sent.is_open_invite())
     }
+}
+
+/// The package of an INFO, without parameters (RFC 6086 §4.2.1).
+fn info_package(request: &Message) -> Option<&[u8]> {
+    let value = request.named("Info-Package")?;
+    value.split(|byte| *byte == b';').next().map(<[u8]>::trim_ascii)
 }

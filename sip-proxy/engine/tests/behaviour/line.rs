@@ -26,6 +26,8 @@ pub(crate) const SDP: Bytes =
 pub(crate) const ACCESS: ListenerId = ListenerId(0);
 pub(crate) const CORE: ListenerId = ListenerId(1);
 pub(crate) const DOMAIN: &str = "example.net";
+/// The info package that the telephones take.
+pub(crate) const PACKAGE: &str = "trickle-ice";
 pub(crate) const PASSWORD: &str = "open sesame";
 
 pub(crate) fn address(text: &str) -> SocketAddr {
@@ -222,6 +224,7 @@ impl Line {
             timers: TimerValues::default(),
             session_timer: None,
             abilities,
+            info_packages: vec![PACKAGE.into()],
         };
         // No two of them mint the same.
         self.added += 1;

@@ -8,4 +8,5 @@ mod line;
 mod redirection;
 mod renegotiation;
 mod sessions;
+mod telephones;
 mod trunks;

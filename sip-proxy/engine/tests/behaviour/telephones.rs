@@ -1,0 +1,77 @@
+//! A telephone that speaks info packages, and one that changes its network.
+
+use std::time::Duration;
+
+use sip_engine::config::Listener;
+use sip_engine::io::{Flow, ListenerId, RealmId, Transport};
+use sip_engine::ua::{Abilities, Ending, Event};
+
+use crate::line::{ACCESS, Line, PACKAGE, SDP, Snapshot, address, config, sbc};
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn two_phones() -> (Line, [std::net::SocketAddr; 2]) {
+    let mut line = Line::new(config(), Snapshot::default());
+    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
+        .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
+    for phone in phones {
+        line.register(phone);
+    }
+    (line, phones)
+}
+
+#[test]
+fn info_of_a_package_that_both_ends_know_arrives_and_another_is_refused_with_469() {
+    let (mut line, [alice, bob]) = two_phones();
+    let call = line.call(alice, "bob", &[]);
+    line.accept(bob);
+    let invite = line.incoming(bob).map(|(_, invite)| invite.named("Recv-Info").map(<[u8]>::to_vec));
+    assert_eq!(invite, Some(Some(PACKAGE.into())));
+    for (package, status) in [(PACKAGE, 200), ("dtmf", 469)] {
+        let now = line.time();
+        let agent = line.agents.get_mut(&alice).unwrap();
+        agent.info_of(call, package, b"text/plain", "a=x".into(), now).unwrap();
+        line.settle();
+        let done = |(at, event): &(_, Event)| matches!(event, Event::Done { method: "INFO", status: s, .. } if (*at, *s) == (alice, status));
+        assert!(line.events.iter().any(done), "{package}: {:?}", line.events.last());
+    }
+    let came = line.events.iter().filter_map(|(at, event)| match event {
+        Event::Info { request, .. } if *at == bob => Some(request),
+        _ => None,
+    });
+    let came: Vec<_> = came.collect();
+    assert_eq!(came.len(), 1);
+    assert_eq!(came[0].named("Info-Package"), Some(PACKAGE.as_bytes()));
+    assert_eq!(came[0].named("Content-Disposition"), Some(b"Info-Package".as_slice()));
+}
+
+#[test]
+fn a_phone_that_moves_in_mid_call_registers_and_offers_again_and_the_far_bye_finds_it() {
+    let (mut line, [alice, bob]) = two_phones();
+    let call = line.call(alice, "bob", &[]);
+    let incoming = line.accept(bob);
+    let elsewhere = address("10.0.7.7:5062");
+    let mut agent = line.agents.remove(&alice).unwrap();
+    let now = line.time();
+    let listener = Listener {
+        realm: RealmId(0),
+        transport: Transport::Udp,
+        address: elsewhere,
+        advertised: elsewhere,
+        datagram_limit: 65_000,
+    };
+    let proxy =
+        Flow { listener: ListenerId(0), transport: Transport::Udp, remote: sbc(ACCESS), connection: None };
+    agent.moved(vec![listener], proxy, now);
+    agent.register(HOUR, now);
+    agent.reinvite(call, Some(SDP), now).unwrap();
+    line.agents.insert(elsewhere, agent);
+    line.settle();
+    let now = line.time();
+    line.agents.get_mut(&bob).unwrap().hang_up(incoming, now).unwrap();
+    line.settle();
+    assert_eq!(line.ending(elsewhere, call), Some(Ending::Bye));
+    // New calls find it there, too.
+    line.call(bob, "alice", &[]);
+    assert!(line.incoming(elsewhere).is_some());
+}
