@@ -28,7 +28,7 @@ run: ## build, start a private PostgreSQL and the SBC, say what to do next (LIST
 test: ## all tests, with short versions of the long ones
 	@tests/lab/install.sh test
 	@mkdir -p '$(SBC_LAB_OUT)'
-	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab
+	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab -p phone
 	@# Real phones come after what keeps the processors busy, and three scenarios at a time: see .config/nextest.toml.
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		failed=0; $(NEXTEST) --workspace --all-targets -E 'not package(crush-tests)' || failed=1; \
@@ -40,7 +40,7 @@ test: ## all tests, with short versions of the long ones
 test-phones: ## real phones in full, with the five idle minutes behind a NAT
 	@tests/lab/install.sh test
 	@mkdir -p '$(SBC_LAB_OUT)'
-	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab
+	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab -p phone
 	@$(NEXTEST) -p crush-tests --run-ignored all --test-threads 3 -E 'binary(phones) | binary(nat)'
 
 .PHONY: test-load

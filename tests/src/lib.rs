@@ -17,6 +17,7 @@ pub mod process;
 pub mod sbc;
 pub mod sipp;
 pub mod socket;
+pub mod softphone;
 pub mod stage;
 pub mod talk;
 pub mod tone;

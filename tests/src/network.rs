@@ -73,6 +73,9 @@ impl Lab {
     /// Says why no laboratory can be made here, if so: what is not installed, or that namespaces need root.
     pub fn impossible(programs: &[&str]) -> Option<String> {
         for program in ["ip", "nft", "tcpdump"].iter().chain(programs) {
+            if *program == Kind::Softphone.program() {
+                continue;
+            }
             if *program == Kind::Pjsua.program() {
                 if !crate::pjsua::python().exists() {
                     return Some(format!(
@@ -139,6 +142,14 @@ impl Lab {
         self.plug(&namespace, "eth0", network, &[network.address(number) + "/24"])?;
         run(&["ip", "-n", &namespace, "route", "add", "default", "via", &network.address(SBC)])?;
         Ok(network.address(number))
+    }
+
+    /// Gives a host another address in the place of its own, as a change of networks does: for a moment it has none.
+    pub fn readdress(&self, name: &str, network: Network, number: u8) -> Result<()> {
+        let namespace = self.namespace(name);
+        run(&["ip", "-n", &namespace, "-4", "addr", "flush", "dev", "eth0"])?;
+        run(&["ip", "-n", &namespace, "addr", "add", &(network.address(number) + "/24"), "dev", "eth0"])?;
+        run(&["ip", "-n", &namespace, "route", "add", "default", "via", &network.address(SBC)]).map(drop)
     }
 
     /// Adds a host that has IPv6 alone. Returns its address.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::tone::Recording;
-use crate::{Lab, Network, Result, baresip, linphone, pjsua};
+use crate::{Lab, Network, Result, baresip, linphone, pjsua, softphone};
 
 /// What a phone is to be.
 #[derive(Debug, Clone)]
@@ -66,6 +66,8 @@ pub enum Kind {
     Linphone,
     /// PJSIP 2.15 (pjsua2-python of PyPI).
     Pjsua,
+    /// The project's own (`phone`).
+    Softphone,
 }
 
 impl Kind {
@@ -75,6 +77,7 @@ impl Kind {
             Kind::Baresip => "baresip",
             Kind::Linphone => "linphonec",
             Kind::Pjsua => "pjsua2",
+            Kind::Softphone => "phone",
         }
     }
 
@@ -84,12 +87,13 @@ impl Kind {
             Kind::Baresip => "baresip",
             Kind::Linphone => "Linphone",
             Kind::Pjsua => "pjsua2-phone",
+            Kind::Softphone => "crush-phone",
         }
     }
 
     /// Whether it plays to the one it holds, offering sendonly; the others send nothing then.
     pub fn plays_on_hold(self) -> bool {
-        self == Kind::Linphone
+        matches!(self, Kind::Linphone | Kind::Softphone)
     }
 
     /// Whether an INVITE with Replaces (RFC 3891) takes the place of a call of it; with the others it rings.
@@ -111,6 +115,7 @@ impl Kind {
             Kind::Baresip => Box::new(baresip::Baresip::start(lab, host, address, account, hertz)?),
             Kind::Linphone => Box::new(linphone::Linphone::start(lab, host, address, account, hertz)?),
             Kind::Pjsua => Box::new(pjsua::Pjsua::start(lab, host, address, account, hertz)?),
+            Kind::Softphone => Box::new(softphone::Softphone::start(lab, host, account, hertz)?),
         })
     }
 }

@@ -270,13 +270,17 @@ impl Drop for Sbc {
     }
 }
 
-/// The program: beside this one or a folder above it, or where SBC_PROGRAM says.
 fn program() -> String {
-    if let Ok(program) = std::env::var("SBC_PROGRAM") {
+    beside("sbc", "SBC_PROGRAM")
+}
+
+/// A program of the project's: beside this one or a folder above it, or where the variable says.
+pub(crate) fn beside(name: &str, variable: &str) -> String {
+    if let Ok(program) = std::env::var(variable) {
         return program;
     }
     let own = std::env::current_exe().unwrap_or_default();
-    let candidates = own.ancestors().skip(1).take(2).map(|folder| folder.join("sbc"));
+    let candidates = own.ancestors().skip(1).take(2).map(|folder| folder.join(name));
     let found = candidates.into_iter().find(|program| program.exists());
-    found.map_or_else(|| "sbc".into(), |program| program.display().to_string())
+    found.map_or_else(|| name.into(), |program| program.display().to_string())
 }

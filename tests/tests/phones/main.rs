@@ -8,6 +8,7 @@ mod cast;
 mod families;
 mod forwarding;
 mod life;
+mod moving;
 mod refusals;
 mod registrations;
 mod talk;

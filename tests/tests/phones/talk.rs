@@ -102,6 +102,18 @@ fn pjsip_and_baresip_over_tls() {
     everybody_talks(["tls", "tls"], [Kind::Pjsua, Kind::Baresip]);
 }
 
+#[test]
+fn two_of_our_own_over_udp_and_tcp() {
+    skip_unless_possible!("phone", "curl", "openssl");
+    everybody_talks(["udp", "tcp"], [Kind::Softphone, Kind::Softphone]);
+}
+
+#[test]
+fn our_own_and_baresip_over_tls_and_udp() {
+    skip_unless_possible!("phone", "baresip", "curl", "openssl");
+    everybody_talks(["tls", "udp"], [Kind::Softphone, Kind::Baresip]);
+}
+
 macro_rules! matrix {
     ($($name:ident: $kinds:expr;)*) => {$(
         #[test]
@@ -117,6 +129,8 @@ macro_rules! matrix {
 }
 
 matrix! {
+    two_of_our_own: [Kind::Softphone, Kind::Softphone];
+    baresip_and_our_own: [Kind::Baresip, Kind::Softphone];
     baresip_and_linphone: [Kind::Baresip, Kind::Linphone];
     linphone_and_baresip: [Kind::Linphone, Kind::Baresip];
     two_baresips: [Kind::Baresip, Kind::Baresip];

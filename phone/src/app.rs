@@ -1,0 +1,431 @@
+//! The phone: one loop between its user, its user agent, its calls and its sockets.
+
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crush::agent::{self, Output, SocketId};
+use serde_json::json;
+use sip_engine::config::{Listener, TimerValues};
+use sip_engine::io::{Flow, Input, ListenerId, Output as Signal, RealmId, Transport};
+use sip_engine::question::TrunkCredentials;
+use sip_engine::ua::{Abilities, Account, CallNumber, UserAgent};
+use sip_proxy::clock::Clock;
+use sip_proxy::dns::Resolver;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::call::{Call, Pair, Setup, TICK};
+use crate::network;
+use crate::options::Options;
+use crate::report::Report;
+use crate::signalling::Signalling;
+use crate::sockets::{Datagram, Sockets};
+use crate::sound::{Recorder, Source};
+use crate::trust;
+
+mod events;
+mod moving;
+mod user;
+
+/// Between keepalives to the registrar.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+/// How long the end of calls and the registration may take.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// The info package of trickled candidates (RFC 8840 §10).
+const PACKAGE: &str = "trickle-ice";
+const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
+
+/// See the module.
+struct App {
+    options: Options,
+    clock: Clock,
+    report: Report,
+    agent: UserAgent,
+    signalling: Signalling,
+    sockets: Sockets,
+    owners: HashMap<SocketId, CallNumber>,
+    calls: BTreeMap<CallNumber, Call>,
+    /// What commands are about: the newest.
+    current: Option<CallNumber>,
+    held: bool,
+    source: Source,
+    recordings: u32,
+    registrar: SocketAddr,
+    address: IpAddr,
+    /// The call of the command line is still to be placed.
+    to_dial: Option<String>,
+    hang_up_at: Option<Duration>,
+    /// When the phone ends, at the latest.
+    ends_at: Option<Duration>,
+    failed: bool,
+}
+
+/// Runs the phone until it is told to end.
+pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
+    let source = Source::open(&options.source)?;
+    let resolve = options.registrar();
+    let targets = match resolve.literal() {
+        Some(literal) => vec![literal],
+        None => Resolver::system()?.resolve(&resolve).await,
+    };
+    let registrar =
+        targets.first().ok_or("the registrar's name leads nowhere; give an address with --registrar")?;
+    let transport = options.transport.transport();
+    let tls = match transport {
+        Transport::Tls => {
+            Some(trust::connector(options.ca.as_deref(), options.trust_anybody, &registrar.server_name)?)
+        }
+        _ => None,
+    };
+    let registrar = registrar.address;
+    let address = network::towards(registrar)?;
+    let (signalling, mut inputs) = Signalling::new(transport, SocketAddr::new(address, options.port), tls)?;
+    let (sockets, mut datagrams) = Sockets::new();
+    let account = account(&options, signalling.local(), registrar);
+    let mut app = App {
+        clock: Clock::start(),
+        report: Report::new(options.json),
+        agent: UserAgent::new(account, random()?),
+        signalling,
+        sockets,
+        owners: HashMap::new(),
+        calls: BTreeMap::new(),
+        current: None,
+        held: false,
+        source,
+        recordings: 0,
+        registrar,
+        address,
+        to_dial: options.call.clone(),
+        hang_up_at: None,
+        ends_at: None,
+        failed: false,
+        options,
+    };
+    app.report.tell(
+        Duration::ZERO,
+        None,
+        "started",
+        json!({ "address": app.signalling.local().to_string() }),
+    );
+    app.begin();
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let mut is_heard = true;
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
+    let mut ticks = tokio::time::interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+    let mut looks = tokio::time::interval(network::LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut keepalives = tokio::time::interval(KEEPALIVE);
+    while !app.is_over() {
+        app.settle().await;
+        let deadline = app.deadline();
+        tokio::select! {
+            Some(input) = inputs.recv() => app.input(input),
+            Some(datagram) = datagrams.recv() => app.datagram(datagram),
+            _ = ticks.tick() => app.tick(),
+            _ = looks.tick() => app.look(),
+            _ = keepalives.tick() => app.signalling.keep_alive(app.registrar).await,
+            () = tokio::time::sleep_until(deadline) => app.due(),
+            line = lines.next_line(), if is_heard => match line {
+                Ok(Some(line)) => app.command(&line),
+                // Nobody types: it goes on.
+                _ => is_heard = false,
+            },
+            _ = interrupted.recv() => app.quit(),
+            _ = terminated.recv() => app.quit(),
+        }
+    }
+    app.settle().await;
+    Ok(if app.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn listener(options: &Options, local: SocketAddr) -> Listener {
+    Listener {
+        realm: RealmId(0),
+        transport: options.transport.transport(),
+        address: local,
+        advertised: local,
+        // Messages go over the transport that the user chose.
+        datagram_limit: 65_000,
+    }
+}
+
+fn flow(options: &Options, registrar: SocketAddr) -> Flow {
+    Flow {
+        listener: ListenerId(0),
+        transport: options.transport.transport(),
+        remote: registrar,
+        connection: None,
+    }
+}
+
+fn account(options: &Options, local: SocketAddr, registrar: SocketAddr) -> Account {
+    let password = options.register.password.clone().or_else(|| std::env::var("SIP_PASSWORD").ok());
+    Account {
+        aor: options.register.aor().into(),
+        display: None,
+        credentials: password.map(|password| TrunkCredentials {
+            username: options.register.user.as_str().into(),
+            password: password.into(),
+        }),
+        listeners: vec![listener(options, local)],
+        proxy: flow(options, registrar),
+        // After a network switch the new Contact takes the place of the old one (RFC 5626 §4.1).
+        instance: Some(format!("urn:uuid:{}", uuid::Uuid::new_v4()).into()),
+        product: Some(concat!("crush-phone/", env!("CARGO_PKG_VERSION")).into()),
+        timers: TimerValues::default(),
+        session_timer: None,
+        abilities: Abilities::default(),
+        info_packages: if options.paths.no_crush { Vec::new() } else { vec![PACKAGE.into()] },
+    }
+}
+
+impl App {
+    fn now(&self) -> Duration {
+        self.clock.now().monotonic
+    }
+
+    fn tell(&self, call: Option<CallNumber>, event: &str, details: serde_json::Value) {
+        self.report.tell(self.now(), call, event, details);
+    }
+
+    fn begin(&mut self) {
+        if self.options.expires > 0 {
+            self.agent.register(Duration::from_secs(u64::from(self.options.expires)), self.clock.now());
+        } else if let Some(uri) = self.to_dial.take() {
+            self.dial(&uri);
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let ends = self.ends_at;
+        ends.is_some_and(|at| self.now() >= at || (self.calls.is_empty() && self.agent.is_idle()))
+    }
+
+    fn deadline(&self) -> Instant {
+        let calls = self.calls.values().filter_map(|call| call.agent.poll_timeout());
+        let own = [self.agent.poll_timeout(), self.hang_up_at, self.ends_at];
+        let next = calls.chain(own.into_iter().flatten()).min();
+        // Without any, the ticks go on.
+        let wait = next.map_or(Duration::from_secs(1), |at| at.saturating_sub(self.now()));
+        Instant::now() + wait
+    }
+
+    /// Carries out what is to be done, until nothing is left.
+    async fn settle(&mut self) {
+        self.carry_out().await;
+        while let Some(event) = self.agent.poll_event() {
+            self.event(event);
+            self.carry_out().await;
+        }
+        let numbers: Vec<CallNumber> = self.calls.keys().copied().collect();
+        for number in numbers {
+            self.settle_call(number);
+        }
+        self.carry_out().await;
+    }
+
+    async fn carry_out(&mut self) {
+        while let Some(output) = self.agent.poll_output() {
+            match output {
+                Signal::Send { flow, message, ticket, .. } => {
+                    self.trace("sent to", flow.remote, &message);
+                    self.signalling.send(flow, message, ticket).await;
+                }
+                Signal::Close(connection) => self.signalling.closed(connection),
+                // A user agent has no other outputs.
+                _ => {}
+            }
+        }
+    }
+
+    fn settle_call(&mut self, number: CallNumber) {
+        let now = self.now();
+        let Some(call) = self.calls.get_mut(&number) else { return };
+        while let Some(output) = call.agent.poll_output() {
+            match output {
+                Output::Transmit { socket, to, bytes } => self.sockets.send(socket, to, &bytes),
+                Output::Trickle(text) => call.trickle.next = Some(text),
+                Output::OpenSocket => match self.sockets.open(self.address) {
+                    Ok((socket, local)) => {
+                        self.owners.insert(socket, number);
+                        call.agent.handle(agent::Input::SocketOpened { socket, local }, now);
+                    }
+                    Err(_) => call.agent.handle(agent::Input::SocketRefused, now),
+                },
+                Output::CloseSocket(socket) => {
+                    self.owners.remove(&socket);
+                    self.sockets.close(socket);
+                }
+                Output::Event(event) => self.report.path(now, number, &event),
+                Output::Media { packet, .. } => {
+                    if let Ok(reader) = rtp_rs::RtpReader::new(&packet) {
+                        call.screen.picture(reader.payload());
+                    }
+                }
+                // Reports on media's port: only if both were multiplexed, which is not offered.
+                Output::Rtcp { .. } => {}
+            }
+        }
+        if call.trickle.under_way.is_none()
+            && let Some(text) = call.trickle.next.take()
+        {
+            let body = Bytes::from(text.clone());
+            match self.agent.info_of(number, PACKAGE, FRAGMENT.as_bytes(), body, self.clock.now()) {
+                Ok(()) => call.trickle.under_way = Some(text),
+                // Not yet, or not any more: with the next tick, if the call lives.
+                Err(_) => call.trickle.next = Some(text),
+            }
+        }
+    }
+
+    fn trace(&self, what: &str, remote: SocketAddr, message: &[u8]) {
+        if self.options.trace {
+            eprintln!("--- {what} {remote}\n{}", String::from_utf8_lossy(message));
+        }
+    }
+
+    fn input(&mut self, input: Input) {
+        match &input {
+            Input::Received { flow, message } => self.trace("received from", flow.remote, message.as_bytes()),
+            Input::Closed { connection } => self.signalling.closed(*connection),
+            _ => {}
+        }
+        self.agent.handle(input, self.clock.now());
+    }
+
+    fn datagram(&mut self, datagram: Datagram) {
+        let now = self.now();
+        let owner = self.owners.get(&datagram.socket);
+        if let Some(call) = owner.and_then(|number| self.calls.get_mut(number)) {
+            call.datagram(datagram.socket, datagram.from, &datagram.bytes, now);
+        }
+    }
+
+    fn tick(&mut self) {
+        let now = self.clock.now();
+        for (number, call) in &mut self.calls {
+            if !call.tick(now.monotonic) {
+                call.stop_recording();
+                self.report.tell(now.monotonic, Some(*number), "not-recorded", json!({}));
+            }
+            // RFC 3550 §6.2: so that not all report at once.
+            let spread = Duration::from_millis(u64::from(now.wall.subsec_nanos()) % 5000);
+            for (socket, to, report) in call.reports(now.monotonic, now.wall, spread) {
+                self.sockets.send(socket, to, &report);
+            }
+        }
+    }
+
+    fn due(&mut self) {
+        let late: Vec<CallNumber> =
+            self.calls.iter().filter(|(_, call)| call.is_offer_due).map(|(number, _)| *number).collect();
+        late.into_iter().for_each(|number| self.renegotiate(number));
+        let now = self.clock.now();
+        self.agent.handle_timeout(now);
+        for call in self.calls.values_mut() {
+            if call.agent.poll_timeout().is_some_and(|at| at <= now.monotonic) {
+                call.agent.handle(agent::Input::Timeout, now.monotonic);
+            }
+        }
+        if self.hang_up_at.is_some_and(|at| at <= now.monotonic) {
+            self.hang_up_at = None;
+            self.quit();
+        }
+    }
+
+    fn dial(&mut self, uri: &str) -> Option<()> {
+        let mut call = self.make_call(true)?;
+        let offer = Some(Bytes::from(call.offer()));
+        let invite = sip_engine::ua::Invite { offer, ..Default::default() };
+        let number = self.agent.call(uri.as_bytes(), invite, self.clock.now());
+        self.keep(number, call);
+        Some(())
+    }
+
+    fn keep(&mut self, number: CallNumber, call: Call) {
+        for pair in call.sockets() {
+            self.owners.extend([(pair.rtp.0, number), (pair.rtcp.0, number)]);
+        }
+        self.calls.insert(number, call);
+        self.current = Some(number);
+        self.held = false;
+    }
+
+    fn open(&mut self) -> std::io::Result<Vec<Pair>> {
+        let streams = if self.options.video { 2 } else { 1 };
+        (0..streams)
+            .map(|_| {
+                let [rtp, rtcp] = self.sockets.open_pair(self.address)?;
+                Ok(Pair { rtp, rtcp })
+            })
+            .collect()
+    }
+
+    /// A call's media, on sockets of its own; `None`, told, if there are none.
+    fn make_call(&mut self, is_caller: bool) -> Option<Call> {
+        let now = self.now();
+        let made = self.open().map_err(|error| error.to_string()).and_then(|sockets| {
+            let random = random().map_err(|error| error.to_string())?;
+            Ok((sockets, random))
+        });
+        let (sockets, random) = match made {
+            Ok(made) => made,
+            Err(error) => {
+                self.report.tell(now, None, "no-media", json!({ "error": error }));
+                return None;
+            }
+        };
+        let recorder = self.recorder();
+        let paths = &self.options.paths;
+        let config = agent::Config {
+            temper: paths.temper.temper(),
+            limit: paths.limit.map(|limit| limit / (self.calls.len() + 1) as f64),
+            show_hosts: !paths.hide_hosts,
+            ..agent::Config::default()
+        };
+        Some(Call::new(Setup {
+            sockets: &sockets,
+            address: self.address,
+            config,
+            source: self.source.clone(),
+            recorder,
+            crush: !paths.no_crush,
+            is_caller,
+            random,
+            now,
+        }))
+    }
+
+    fn recorder(&mut self) -> Option<Recorder> {
+        let path = self.options.record.clone()?;
+        self.recordings += 1;
+        let path = match self.recordings {
+            1 => path,
+            count => {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                path.with_file_name(format!("{stem}-{count}.wav"))
+            }
+        };
+        match Recorder::create(&path) {
+            Ok(recorder) => Some(recorder),
+            Err(error) => {
+                self.report.tell(self.now(), None, "not-recorded", json!({ "error": error.to_string() }));
+                None
+            }
+        }
+    }
+}

@@ -1,0 +1,348 @@
+//! One call: what is agreed, what is said and heard, and the agent that knows by which path.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crush::agent::{Agent, Config, Input, Marks, SocketId, StreamId, StreamSetup};
+use crush::description::Support;
+use crush::media::{Kind, RtpHeader, is_rtcp};
+use crush::playout::{Step, scale};
+use crush::stun::is_stun;
+
+use crate::codec::Codec;
+use crate::description::{Direction, Local, NoAudio, Remote};
+use crate::rtcp::{self, Reception};
+use crate::rtp::Sender;
+use crate::sound::{RATE, Recorder, Source};
+use crate::video::{self, Camera, Screen};
+
+/// Between looks at the loudspeaker.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+/// Samples of a tick, and of a packet.
+const TICK_SAMPLES: usize = (RATE / 100) as usize;
+const FRAME: usize = 2 * TICK_SAMPLES;
+/// The streams that a call may have, in the order of their m-lines.
+pub(crate) const AUDIO: StreamId = StreamId(0);
+pub(crate) const VIDEO: StreamId = StreamId(1);
+
+/// Sockets of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pair {
+    pub(crate) rtp: (SocketId, SocketAddr),
+    pub(crate) rtcp: (SocketId, SocketAddr),
+}
+
+/// One stream.
+struct Stream {
+    sockets: Pair,
+    clock_rate: u32,
+    sender: Sender,
+    reception: Reception,
+    /// Where the other end (the SBC) takes media and reports.
+    rtp: Option<SocketAddr>,
+    rtcp: Option<SocketAddr>,
+    direction: Direction,
+}
+
+/// What a call needs of the phone.
+pub(crate) struct Setup<'a> {
+    pub(crate) sockets: &'a [Pair],
+    pub(crate) address: IpAddr,
+    pub(crate) config: Config,
+    pub(crate) source: Source,
+    pub(crate) recorder: Option<Recorder>,
+    /// CRUSH is offered.
+    pub(crate) crush: bool,
+    /// We call.
+    pub(crate) is_caller: bool,
+    /// 512 unpredictable bits.
+    pub(crate) random: [u8; 64],
+    pub(crate) now: Duration,
+}
+
+/// See the module.
+pub(crate) struct Call {
+    pub(crate) agent: Agent,
+    local: Local,
+    remote: Option<Remote>,
+    crush: bool,
+    /// The other end takes part in CRUSH.
+    is_supported: bool,
+    codec: Codec,
+    streams: Vec<Stream>,
+    source: Source,
+    recorder: Option<Recorder>,
+    fifo: VecDeque<i16>,
+    ticks: u64,
+    camera: Camera,
+    pub(crate) screen: Screen,
+    /// CNAME (RFC 7022).
+    name: String,
+    report_at: Duration,
+    /// Media has begun.
+    is_up: bool,
+    pub(crate) trickle: Trickle,
+    /// What answers a call that rings, once its user does.
+    pub(crate) pending: Option<String>,
+    /// An offer of ours could not be made when it should have been.
+    pub(crate) is_offer_due: bool,
+}
+
+/// INFO of a call: one at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Trickle {
+    /// What is to be said next; each fragment holds all that came before.
+    pub(crate) next: Option<String>,
+    pub(crate) under_way: Option<String>,
+    pub(crate) failures: u32,
+}
+
+impl Call {
+    pub(crate) fn new(setup: Setup<'_>) -> Self {
+        let Setup { sockets, address, config, source, recorder, crush, is_caller, random, now } = setup;
+        let kinds = [(Kind::Audio, RATE), (Kind::Video, video::CLOCK)];
+        let setups: Vec<StreamSetup> = sockets
+            .iter()
+            .zip(kinds)
+            .map(|(pair, (kind, clock_rate))| {
+                let (socket, local) = pair.rtp;
+                StreamSetup { kind, clock_rate, frame: FRAME as u32, socket, local }
+            })
+            .collect();
+        let (seed, rest) = random.split_at(32);
+        let mut numbers = rest.chunks_exact(10).filter_map(|chunk| <[u8; 10]>::try_from(chunk).ok());
+        let mut stream = |(pair, (_, clock_rate)): (&Pair, (Kind, u32))| Stream {
+            sockets: *pair,
+            clock_rate,
+            sender: Sender::new(numbers.next().unwrap_or_default()),
+            reception: Reception::default(),
+            rtp: None,
+            rtcp: None,
+            direction: Direction::Both,
+        };
+        let streams: Vec<Stream> = sockets.iter().zip(kinds).map(&mut stream).collect();
+        let name = rest[20..].iter().map(|byte| format!("{byte:02x}")).collect();
+        let session = u64::from_be_bytes(std::array::from_fn(|n| rest[24 + n])) >> 2;
+        let agent = Agent::new(config, is_caller, std::array::from_fn(|n| seed[n]), &setups, now);
+        let port = |place: usize| sockets.get(place).map(|pair| pair.rtp.1.port());
+        let local = Local {
+            address,
+            session,
+            version: 0,
+            audio_port: port(0).unwrap_or(0),
+            video_port: port(1),
+            direction: Direction::Both,
+            support: crush.then(|| agent.support_line()),
+        };
+        Self {
+            agent,
+            local,
+            remote: None,
+            crush,
+            is_supported: false,
+            codec: Codec::Pcmu,
+            streams,
+            source,
+            recorder,
+            fifo: VecDeque::new(),
+            ticks: 0,
+            camera: Camera::default(),
+            screen: Screen::default(),
+            name,
+            report_at: now + rtcp::INTERVAL,
+            is_up: false,
+            trickle: Trickle::default(),
+            pending: None,
+            is_offer_due: false,
+        }
+    }
+
+    /// Our offer, the first or another.
+    pub(crate) fn offer(&mut self) -> String {
+        self.local.offer(self.remote.as_ref())
+    }
+
+    /// Takes their offer, and answers it.
+    pub(crate) fn answer(&mut self, offer: &str, now: Duration) -> Result<String, NoAudio> {
+        let remote = Remote::read(offer)?;
+        // CRUSH's messages count m-lines: with others between ours this is an ordinary call.
+        let may = self.crush && Support::find(offer).is_some() && remote.is_in_order();
+        self.local.support = may.then(|| self.agent.support_line());
+        let answer = self.local.answer(&remote);
+        self.agree(remote, if may { offer } else { "" }, now);
+        Ok(answer)
+    }
+
+    /// Takes their answer.
+    pub(crate) fn answered(&mut self, answer: &str, now: Duration) -> Result<(), NoAudio> {
+        let remote = Remote::read(answer)?;
+        let may = self.crush && remote.is_in_order();
+        self.agree(remote, if may { answer } else { "" }, now);
+        Ok(())
+    }
+
+    fn agree(&mut self, remote: Remote, sdp: &str, now: Duration) {
+        self.codec = remote.audio.1;
+        let places = [Some(remote.audio.0), remote.video];
+        for (stream, place) in self.streams.iter_mut().zip(places) {
+            let theirs = place.and_then(|place| remote.media.get(place));
+            stream.rtp = theirs.and_then(|media| media.rtp);
+            stream.rtcp = theirs.and_then(|media| media.rtcp);
+            let theirs = theirs.map_or(Direction::Inactive, |media| media.direction.mirrored());
+            let ours = self.local.direction;
+            stream.direction =
+                Direction::new(theirs.sends() && ours.sends(), theirs.receives() && ours.receives());
+        }
+        self.is_supported = Support::find(sdp).is_some();
+        self.remote = Some(remote);
+        // RFC 4566's way to hold: no address.
+        let sends_to = |rtp: SocketAddr| Some(rtp).filter(|rtp| !rtp.ip().is_unspecified());
+        let relays: Vec<Option<SocketAddr>> =
+            self.streams.iter().map(|stream| stream.rtp.and_then(sends_to)).collect();
+        self.agent.handle(Input::Description { sdp, relays: &relays }, now);
+    }
+
+    /// The call is up: media flows, and INFO may be sent.
+    pub(crate) fn up(&mut self, now: Duration) {
+        self.is_up = true;
+        self.agent.handle(Input::Confirmed, now);
+    }
+
+    /// Holds, or takes up again; an offer must follow.
+    pub(crate) fn hold(&mut self, is_held: bool) {
+        self.local.direction = Direction::new(true, !is_held);
+    }
+
+    /// Other sockets on another network; an offer must follow.
+    pub(crate) fn moved(&mut self, address: IpAddr, sockets: &[Pair], now: Duration) {
+        self.local.address = address;
+        self.local.audio_port = sockets.first().map_or(0, |pair| pair.rtp.1.port());
+        self.local.video_port = sockets.get(1).map(|pair| pair.rtp.1.port());
+        for (stream, pair) in self.streams.iter_mut().zip(sockets) {
+            stream.sockets = *pair;
+        }
+        let changed: Vec<(SocketId, SocketAddr)> = sockets.iter().map(|pair| pair.rtp).collect();
+        self.agent.handle(Input::NetworkChanged(&changed), now);
+    }
+
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = Pair> + '_ {
+        self.streams.iter().map(|stream| stream.sockets)
+    }
+
+    /// A datagram on a socket of the call's.
+    pub(crate) fn datagram(&mut self, socket: SocketId, from: SocketAddr, bytes: &[u8], now: Duration) {
+        if let Some(stream) = self.streams.iter_mut().find(|stream| stream.sockets.rtcp.0 == socket) {
+            if is_rtcp(bytes) {
+                stream.reception.report(bytes, now);
+            }
+            return;
+        }
+        let stream = self.streams.iter_mut().find(|stream| stream.sockets.rtp.0 == socket);
+        let mut source = from;
+        if !is_stun(bytes)
+            && let Some(stream) = stream
+        {
+            // Ordinary peers may send from elsewhere than they receive; nobody but the SBC and CRUSH's peers proves where it is.
+            if !self.is_supported {
+                source = stream.rtp.unwrap_or(from);
+            }
+            if let Some(header) = RtpHeader::read(bytes).filter(|_| Some(source) == stream.rtp) {
+                stream.reception.packet(header, stream.clock_rate, now);
+            }
+        }
+        self.agent.handle(Input::Datagram { socket, from: source, bytes }, now);
+    }
+
+    /// What is due each [`TICK`]: a packet to say each second time, 10 ms to hear, pictures. Whether the recording goes on.
+    pub(crate) fn tick(&mut self, now: Duration) -> bool {
+        if !self.is_up {
+            return true;
+        }
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(2) {
+            self.speak(now);
+        }
+        if self.streams.len() > 1 && self.ticks.is_multiple_of((video::interval().as_millis() / 10) as u64) {
+            self.film(now);
+        }
+        self.hear(now)
+    }
+
+    fn speak(&mut self, now: Duration) {
+        let samples = self.source.next(FRAME);
+        let Some(stream) = self.streams.first_mut() else { return };
+        if !stream.direction.sends() {
+            return stream.sender.skip(FRAME as u32);
+        }
+        let payload: Vec<u8> = samples.iter().map(|sample| self.codec.encode(*sample)).collect();
+        let packet = stream.sender.packet(self.codec.payload_type(), self.ticks == 2, FRAME as u32, &payload);
+        let marks = Marks { key_frame: false, lull: self.source.is_silent() };
+        self.agent.handle(Input::Media { stream: AUDIO, packet: &packet, marks }, now);
+    }
+
+    fn film(&mut self, now: Duration) {
+        let (payload, key_frame) = self.camera.picture();
+        let Some(stream) = self.streams.get_mut(1) else { return };
+        let ticks = video::CLOCK / video::RATE;
+        if !stream.direction.sends() || stream.rtp.is_none() {
+            return stream.sender.skip(ticks);
+        }
+        let packet = stream.sender.packet(video::PAYLOAD_TYPE, true, ticks, &payload);
+        self.agent.handle(
+            Input::Media { stream: VIDEO, packet: &packet, marks: Marks { key_frame, lull: false } },
+            now,
+        );
+    }
+
+    fn hear(&mut self, now: Duration) -> bool {
+        while self.fifo.len() < TICK_SAMPLES {
+            let queued = Duration::from_secs(1) * self.fifo.len() as u32 / RATE;
+            let Some(step) = self.agent.play(AUDIO, now + queued) else { break };
+            let play = step.play() as usize;
+            let samples = match &step {
+                Step::Frame { packet, .. } => decoded(packet),
+                Step::Missing { .. } | Step::Lull { .. } => None,
+            };
+            match samples {
+                Some(samples) => self.fifo.extend(scale(&samples, play)),
+                None => self.fifo.extend(std::iter::repeat_n(0, play.max(1))),
+            }
+        }
+        let heard: Vec<i16> = self.fifo.drain(..TICK_SAMPLES.min(self.fifo.len())).collect();
+        self.recorder.as_mut().is_none_or(|recorder| recorder.write(&heard).is_ok())
+    }
+
+    /// The disk is full: the call goes on without.
+    pub(crate) fn stop_recording(&mut self) {
+        self.recorder = None;
+    }
+
+    /// Reports that are due: from which socket, whereto, what. `wall`: since 1970.
+    pub(crate) fn reports(
+        &mut self,
+        now: Duration,
+        wall: Duration,
+        spread: Duration,
+    ) -> Vec<(SocketId, SocketAddr, Vec<u8>)> {
+        if !self.is_up || now < self.report_at {
+            return Vec::new();
+        }
+        self.report_at = now + rtcp::INTERVAL / 2 + spread;
+        let mut reports = Vec::new();
+        for stream in &mut self.streams {
+            if let Some(to) = stream.rtcp {
+                let report = rtcp::compound(&stream.sender, &mut stream.reception, &self.name, now, wall);
+                reports.push((stream.sockets.rtcp.0, to, report));
+            }
+        }
+        reports
+    }
+}
+
+/// A packet's sound; `None` if it is in no codec of ours.
+fn decoded(packet: &[u8]) -> Option<Vec<i16>> {
+    let reader = rtp_rs::RtpReader::new(packet).ok()?;
+    let codec = Codec::of(reader.payload_type())?;
+    Some(reader.payload().iter().map(|byte| codec.decode(*byte)).collect())
+}

@@ -1,0 +1,50 @@
+//! `phone`: a softphone for the command line. An ordinary SIP telephone with G.711; through an SBC that speaks CRUSH, and with a peer
+//! that does, its calls leave the relay while they go on (docs/crush.md).
+//!
+//! ```text
+//!  standard input ──► app ◄──► signalling ── UDP, TCP or TLS to the registrar
+//!                      │ ▲      (sip_engine::ua decides, signalling carries)
+//!                      ▼ │
+//!                     call ◄──► sockets ──── RTP, RTCP, STUN
+//!                      │        (crush::agent decides, sockets carry)
+//!                  sound, video ─ WAV file, tone, silence; WAV file
+//! ```
+
+mod app;
+mod call;
+mod codec;
+mod command;
+mod description;
+mod network;
+mod options;
+mod report;
+mod rtcp;
+mod rtp;
+mod signalling;
+mod sockets;
+mod sound;
+mod trust;
+mod video;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let options = options::Options::parse();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("phone: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(app::run(options)) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("phone: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

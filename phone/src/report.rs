@@ -1,0 +1,120 @@
+//! The timeline: for people a line each, for scripts an object a line.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use crush::agent::{Direction, Event, Part};
+use crush::stun::handoff::Reason;
+use serde_json::{Map, Value, json};
+use sip_engine::ua::CallNumber;
+
+/// Where the timeline goes.
+#[derive(Debug)]
+pub(crate) struct Report {
+    json: bool,
+}
+
+impl Report {
+    pub(crate) fn new(json: bool) -> Self {
+        Self { json }
+    }
+
+    /// Something happened at a time since the phone's start. `details` is an object.
+    pub(crate) fn tell(&self, at: Duration, call: Option<CallNumber>, event: &str, details: Value) {
+        let seconds = (at.as_secs_f64() * 1000.0).round() / 1000.0;
+        let details = match details {
+            Value::Object(details) => details,
+            _ => Map::new(),
+        };
+        let line = if self.json {
+            let mut object = Map::new();
+            object.insert("time".into(), json!(seconds));
+            object.insert("event".into(), json!(event));
+            object.extend(call.map(|call| ("call".into(), json!(call.0))));
+            object.extend(details);
+            Value::Object(object).to_string()
+        } else {
+            let mut line = format!("{seconds:9.3} s  {event:14}");
+            for (name, value) in details {
+                let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                line.push_str(&format!(" {}={value}", name.replace('_', "-")));
+            }
+            line.trim_end().to_owned()
+        };
+        // A closed pipe is the reader's business.
+        let _ = writeln!(std::io::stdout().lock(), "{line}");
+    }
+
+    /// What became of a call's path.
+    pub(crate) fn path(&self, at: Duration, call: CallNumber, event: &Event) {
+        let (name, details) = words(event);
+        self.tell(at, Some(call), name, details);
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+fn words(event: &Event) -> (&'static str, Value) {
+    match event {
+        Event::Connecting => ("connecting", json!({})),
+        Event::Relayed => ("relayed", json!({})),
+        Event::Probing { temper, part } => {
+            ("probing", json!({ "temper": temper.to_string(), "method": method(*part) }))
+        }
+        Event::Found { remote, round_trip, .. } => {
+            ("found", json!({ "remote": remote.to_string(), "round_trip_ms": milliseconds(*round_trip) }))
+        }
+        Event::Synchronised(figures) => {
+            let tenth = |ms: f64| (ms * 10.0).round() / 10.0;
+            let details = json!({
+                "difference_ms": tenth(figures.differential_ms),
+                "relay_jitter_ms": tenth(figures.relay_jitter_ms),
+                "direct_jitter_ms": tenth(figures.direct_jitter_ms),
+                "relay_loss": figures.relay_loss,
+                "direct_loss": figures.direct_loss,
+            });
+            ("synchronised", details)
+        }
+        Event::HandedOff { stream, direction, at } => {
+            let direction = if *direction == Direction::Sending { "sending" } else { "receiving" };
+            ("handed-off", json!({ "stream": stream.0, "direction": direction, "sequence": at }))
+        }
+        Event::Direct { round_trip, probes, flows, sockets } => {
+            let round_trip = milliseconds(*round_trip);
+            let details = json!({ "round_trip_ms": round_trip, "probes": probes, "new_flows": flows, "sockets": sockets });
+            ("direct", details)
+        }
+        Event::Secured => ("secured", json!({})),
+        Event::Returned(reason) => ("returned", json!({ "reason": cause(*reason) })),
+        Event::GaveUp(part) => ("gave-up", json!({ "method": method(*part) })),
+        Event::SlowedDown(temper) => ("slowed-down", json!({ "temper": temper.to_string() })),
+    }
+}
+
+fn method(part: Part) -> &'static str {
+    match part {
+        Part::Checks => "checks",
+        Part::Hold => "hold",
+        Part::Sweep => "sweep",
+        Part::Fan => "fan",
+        Part::Scan => "scan",
+        Part::Sockets => "sockets",
+        Part::Shots => "shots",
+        Part::GiveUp => "none",
+    }
+}
+
+fn cause(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Synchronised => "synchronised",
+        Reason::Missing => "packets missing",
+        Reason::Quality => "quality",
+        Reason::Policy => "policy",
+        Reason::Network => "network switch",
+        Reason::Consent => "consent lost",
+        Reason::Comparison => "comparison",
+        Reason::Application => "application",
+    }
+}

@@ -1,0 +1,46 @@
+//! RTP as a stream sends it (RFC 3550 §5.1).
+
+/// One stream's numbers.
+#[derive(Debug, Clone)]
+pub(crate) struct Sender {
+    pub(crate) ssrc: u32,
+    sequence: u16,
+    /// Of the next packet.
+    pub(crate) timestamp: u32,
+    pub(crate) packets: u32,
+    pub(crate) octets: u32,
+}
+
+impl Sender {
+    /// `random`: 80 unpredictable bits (RFC 3550 §5.1, §8).
+    pub(crate) fn new(random: [u8; 10]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j] = random;
+        Self {
+            ssrc: u32::from_be_bytes([a, b, c, d]),
+            sequence: u16::from_be_bytes([e, f]),
+            timestamp: u32::from_be_bytes([g, h, i, j]),
+            packets: 0,
+            octets: 0,
+        }
+    }
+
+    /// The next packet; its samples last `ticks` of the stream's clock.
+    pub(crate) fn packet(&mut self, payload_type: u8, marker: bool, ticks: u32, payload: &[u8]) -> Vec<u8> {
+        let mut packet = Vec::with_capacity(12 + payload.len());
+        packet.extend([0x80, payload_type | u8::from(marker) << 7]);
+        packet.extend(self.sequence.to_be_bytes());
+        packet.extend(self.timestamp.to_be_bytes());
+        packet.extend(self.ssrc.to_be_bytes());
+        packet.extend_from_slice(payload);
+        self.sequence = self.sequence.wrapping_add(1);
+        self.timestamp = self.timestamp.wrapping_add(ticks);
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(payload.len() as u32);
+        packet
+    }
+
+    /// Time passes in silence.
+    pub(crate) fn skip(&mut self, ticks: u32) {
+        self.timestamp = self.timestamp.wrapping_add(ticks);
+    }
+}
