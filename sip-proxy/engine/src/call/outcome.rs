@@ -128,14 +128,14 @@ impl Call {
                 self.note_agreement(id, offerer, summary, core);
                 self.complete_forward(number, &response, Some(described.sdp), core);
             }
-            Err(_) => self.on_refused_answer(number, core),
+            Err(refusal) => self.on_refused_answer(number, refusal, core),
         }
     }
 
     /// The media plane refused what an end has answered: whoever asked hears 488, and the end, which has agreed, is put back
     /// to what both know. An offer in a 2xx that was refused has no such way: its ACK owes an answer that nobody can give,
     /// and BYE follows (RFC 3261 §13.2.2.4).
-    pub(super) fn on_refused_answer(&mut self, number: u32, core: &mut Core) {
+    pub(super) fn on_refused_answer(&mut self, number: u32, refusal: Refusal, core: &mut Core) {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
         let forward = &mut self.forwards[position];
         let (id, to, sent_invite) = (forward.pair, 1 - forward.from, forward.sent_invite);
@@ -147,7 +147,8 @@ impl Call {
         if let Some(pair) = self.pair_mut(id) {
             pair.exchange = None;
         }
-        let is_answer = exchange.is_some();
+        // A media plane that has not replied at all may have taken it: nobody knows what is agreed.
+        let is_answer = exchange.is_some() && refusal != Refusal::Unavailable;
         if let Some(exchange) = exchange {
             self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
         }
