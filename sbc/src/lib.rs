@@ -4,6 +4,7 @@
 
 pub mod calls;
 pub mod config;
+pub mod discovery;
 pub mod doctor;
 pub mod http;
 pub mod journal;

@@ -15,6 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::calls::Calls;
 use crate::config::Settings;
+use crate::discovery::{Discovery, Places};
 use crate::http::{Pages, router};
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -113,6 +114,15 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
             }
         }
     });
+
+    if let Some(file) = &settings.file.discovery {
+        let places = Places { addresses: file.addresses, ports: file.ports };
+        let discovery = Discovery::bind(places).await;
+        discovery
+            .map_err(|error| format!("discovery: {error}; choose free addresses of this machine"))?
+            .serve();
+        tracing::info!(addresses = ?file.addresses, ports = ?file.ports, "discovery service");
+    }
 
     metrics.add(Sources {
         shards: plane.counters().to_vec(),

@@ -43,6 +43,14 @@ pub(super) fn whole(file: &File) -> Result<(), Mistake> {
             ));
         }
     }
+    if let Some(discovery) = &file.discovery {
+        let ([one, other], [port, other_port]) = (discovery.addresses, discovery.ports);
+        if one == other || one.is_ipv4() != other.is_ipv4() || port == other_port {
+            let what =
+                "discovery: RFC 5780 needs two different addresses of one family and two different ports";
+            return Err((0, what.to_owned()));
+        }
+    }
     for entry in &file.realm {
         realm(entry)?;
     }

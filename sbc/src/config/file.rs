@@ -1,6 +1,6 @@
 //! The file as it is written: sections, keys and their defaults. Unknown keys are refused.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -30,6 +30,8 @@ pub struct File {
     /// What may leave the relay.
     #[serde(default)]
     pub release: ReleaseFile,
+    /// The discovery service; without it there is none.
+    pub discovery: Option<DiscoveryFile>,
     /// Bounds.
     #[serde(default)]
     pub limits: LimitsFile,
@@ -118,6 +120,22 @@ impl Default for Media {
     fn default() -> Self {
         Self { workers: 1, inactivity_seconds: 300, follow_rebinding: true, steering: true }
     }
+}
+
+/// `[discovery]`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DiscoveryFile {
+    /// Two of this machine, of one family, primary first.
+    pub addresses: [IpAddr; 2],
+    /// Two, primary first.
+    #[serde(default = "discovery_ports")]
+    pub ports: [u16; 2],
+}
+
+/// STUN's own (RFC 8489 §18.6), and the next.
+fn discovery_ports() -> [u16; 2] {
+    [3478, 3479]
 }
 
 /// `[limits]`

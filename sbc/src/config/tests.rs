@@ -125,6 +125,10 @@ fn numbers_that_make_no_sense_are_told() {
     told("[node]", "[media]\nworkers = 0\n[node]", 1, &["media.workers", "1 to 256"]);
     told("[node]", "[signalling]\nshards = 300\n[node]", 1, &["signalling.shards", "1 to 256"]);
     told("[node]", "[limits]\ncalls = 0\n[node]", 1, &["limits.calls is 0"]);
+    for addresses in ["\"192.0.2.1\", \"192.0.2.1\"", "\"192.0.2.1\", \"2001:db8::1\""] {
+        let section = format!("[discovery]\naddresses = [{addresses}]\n[node]");
+        told("[node]", &section, 1, &["discovery", "two different addresses of one family"]);
+    }
     told("name = \"core\"", "name = \"core\"\nsession_seconds = 60", 16, &["RFC 4028", "90"]);
     told(
         "name = \"core\"",
