@@ -11,6 +11,7 @@ mod header;
 mod poll;
 mod ports;
 mod relay;
+mod reserve;
 mod shared;
 mod steering;
 mod thread;

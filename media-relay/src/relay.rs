@@ -13,6 +13,7 @@ use media_core::worker::Settings;
 use crate::counters::WorkerCounters;
 use crate::poll::{Poll, Waker};
 use crate::ports::{Ports, RealmMedia, WAKE};
+use crate::reserve::reserve;
 use crate::steering::{Steering, Unavailable};
 use crate::thread::{Command, Thread};
 
@@ -156,6 +157,8 @@ fn all_ports(settings: &RelaySettings, workers: usize) -> io::Result<(bool, Vec<
 }
 
 fn steer(realms: &[RealmMedia], workers: usize) -> Result<Steering, Unavailable> {
+    let ranges: Vec<_> = realms.iter().map(|realm| realm.ports.clone()).collect();
+    reserve(&ranges).map_err(Unavailable::Reserve)?;
     let (mut ports, mut sockets) = (0, 0);
     for realm in realms {
         ports += realm.addresses.len() * realm.ports.len();

@@ -12,6 +12,8 @@ use aya::maps::{HashMap, MapData, MapError, SockMap};
 use aya::programs::{ProgramError, SkLookup};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 
+use crate::ports::RealmMedia;
+use crate::reserve::reserve;
 use crate::shared::Shared;
 
 #[cfg(steering)]
@@ -39,6 +41,11 @@ pub enum Unavailable {
     /// While in use.
     #[error("its tables can't be used: {0}")]
     Table(#[from] MapError),
+    /// The kernel chooses from these ports for other programs, and can't be told not to.
+    #[error(
+        "the media ports are among those that the kernel chooses from (ip_local_port_range) and can't be reserved ({0}): choose media_ports outside, or `sysctl -w net.ipv4.ip_local_reserved_ports=FIRST-LAST`"
+    )]
+    Reserve(#[source] io::Error),
     /// Of the sockets that the ports share.
     #[error("a socket for all ports can't be made ({0}): it needs the capabilities NET_ADMIN and NET_RAW")]
     Io(#[from] io::Error),
@@ -81,7 +88,9 @@ impl Key {
 ///
 /// # Errors
 /// Says what is missing.
-pub fn steering_works() -> Result<(), Unavailable> {
+pub fn steering_works(realms: &[RealmMedia]) -> Result<(), Unavailable> {
+    let ranges: Vec<_> = realms.iter().map(|realm| realm.ports.clone()).collect();
+    reserve(&ranges).map_err(Unavailable::Reserve)?;
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
     Shared::open(local, 0, Arc::new(Steering::attach(1, 1)?)).map(drop)
 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use media_core::session::{Action, Endpoint, Party, Refusal, Reply};
-use media_relay::{Address, Event, RealmMedia, Relay, RelaySettings};
+use media_relay::{Address, Event, RealmMedia, Relay, RelaySettings, Unavailable, steering_works};
 use socket2::{MaybeUninitSlice, MsgHdrMut, SockRef};
 
 const A: Endpoint = Endpoint { party: 0, branch: 0 };
@@ -29,7 +29,7 @@ struct Call {
 }
 
 impl World {
-    /// `None` (and it says so) if the kernel can't be asked to steer.
+    /// `None` (and it says so) where ports can't be steered.
     fn new(local: &str, first: u16, last: u16, steering: bool) -> Option<Self> {
         let local = local.parse().unwrap();
         let realm = RealmMedia {
@@ -47,8 +47,13 @@ impl World {
         };
         let relay = Relay::start(&settings, move |event| drop(tell.send(event))).unwrap();
         if relay.is_steered() != steering {
-            eprintln!("SKIPPED with steered ports: needs root, Linux 5.9 and clang");
-            return None;
+            match steering_works(&settings.realms) {
+                Err(reason @ (Unavailable::NotBuilt | Unavailable::Load(_) | Unavailable::Program(_))) => {
+                    eprintln!("SKIPPED with steered ports: {reason}");
+                    return None;
+                }
+                other => panic!("ports should be steered here: {other:?}"),
+            }
         }
         Some(Self { local, relay, events })
     }

@@ -120,35 +120,13 @@ fn steering(settings: &Settings, findings: &mut Findings) -> bool {
     if !relay.steering {
         return false;
     }
-    if let Err(reason) = media_relay::steering_works() {
+    if let Err(reason) = media_relay::steering_works(&relay.realms) {
         findings.note(format!(
             "media ports can't be steered: {reason}. Each opens a socket of its own then, and a call costs three times the memory and half as much again per packet; or say media.steering = false"
         ));
         return false;
     }
-    // A steered port is bound by nobody, so the kernel could give its number to a program that asks for any.
-    let Some((first, last)) = local_ports() else { return true };
-    let reserved = fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default();
-    for (realm, media) in settings.plane.engine.realms.iter().zip(&relay.realms) {
-        let (start, end) = (*media.ports.start(), *media.ports.end());
-        if start <= last
-            && first <= end
-            && !reserved.trim().split(',').any(|range| range == format!("{start}-{end}"))
-        {
-            findings.note(format!(
-                "realm {}: the media_ports {start}-{end} are also what other programs get when they ask for any port; `sysctl -w net.ipv4.ip_local_reserved_ports={start}-{end}` keeps them apart",
-                realm.name
-            ));
-        }
-    }
     true
-}
-
-/// What the kernel chooses from.
-fn local_ports() -> Option<(u16, u16)> {
-    let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?;
-    let mut numbers = text.split_whitespace().map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 fn open_files(settings: &Settings, is_steered: bool, findings: &mut Findings) {
