@@ -43,6 +43,13 @@ test-phones: ## real phones in full, with the five idle minutes behind a NAT
 	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab -p phone
 	@$(NEXTEST) -p crush-tests --run-ignored all --test-threads 3 -E 'binary(phones) | binary(nat)'
 
+.PHONY: test-release
+test-release: ## real phones whose media leaves the relay and comes back (unfinished: two baresips fail)
+	@tests/lab/install.sh test
+	@mkdir -p '$(SBC_LAB_OUT)'
+	@$(CARGO) build --quiet --profile test -p sbc
+	@$(NEXTEST) -p crush-tests --run-ignored all --test-threads 3 -E 'binary(release)'
+
 .PHONY: test-load
 test-load: ## SIPp at 100 calls/s for 60 s, with the database stopped, with kill -9, with a stepped clock
 	@tests/lab/install.sh test
