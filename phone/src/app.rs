@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::call::{Call, Pair, Setup, TICK};
+use crate::mapping::{Mapped, Mappings};
 use crate::network;
 use crate::options::Options;
 use crate::report::Report;
@@ -48,6 +49,7 @@ struct App {
     agent: UserAgent,
     signalling: Signalling,
     sockets: Sockets,
+    mappings: Mappings,
     owners: HashMap<SocketId, CallNumber>,
     calls: BTreeMap<CallNumber, Call>,
     /// What commands are about: the newest.
@@ -86,6 +88,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let address = network::towards(registrar)?;
     let (signalling, mut inputs) = Signalling::new(transport, SocketAddr::new(address, options.port), tls)?;
     let (sockets, mut datagrams) = Sockets::new();
+    let (mappings, mut mapped) = Mappings::new();
     let account = account(&options, signalling.local(), registrar);
     let mut app = App {
         clock: Clock::start(),
@@ -93,6 +96,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
         agent: UserAgent::new(account, random()?),
         signalling,
         sockets,
+        mappings,
         owners: HashMap::new(),
         calls: BTreeMap::new(),
         current: None,
@@ -129,6 +133,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
         tokio::select! {
             Some(input) = inputs.recv() => app.input(input),
             Some(datagram) = datagrams.recv() => app.datagram(datagram),
+            Some(mapped) = mapped.recv() => app.mapped(mapped),
             _ = ticks.tick() => app.tick(),
             _ = looks.tick() => app.look(),
             _ = keepalives.tick() => app.signalling.keep_alive(app.registrar).await,
@@ -143,6 +148,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
         }
     }
     app.settle().await;
+    app.mappings.end().await;
     Ok(if app.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -315,6 +321,28 @@ impl App {
         }
     }
 
+    /// What arrives on the call's sockets is the call's. The direct path is that of the first: the router may open its port.
+    fn own(&mut self, number: CallNumber) {
+        let Some(call) = self.calls.get(&number) else { return };
+        for pair in call.sockets() {
+            self.owners.extend([(pair.rtp.0, number), (pair.rtcp.0, number)]);
+        }
+        if self.options.paths.asks_router()
+            && let Some(pair) = call.sockets().next()
+        {
+            self.mappings.want(pair.rtp.0, pair.rtp.1);
+        }
+    }
+
+    fn mapped(&mut self, mapped: Mapped) {
+        let now = self.now();
+        let Some(number) = self.owners.get(&mapped.socket).copied() else { return };
+        self.tell(Some(number), "mapped", json!({ "address": mapped.address.to_string() }));
+        if let Some(call) = self.calls.get_mut(&number) {
+            call.agent.handle(agent::Input::Mapped(mapped.address), now);
+        }
+    }
+
     fn tick(&mut self) {
         let now = self.clock.now();
         for (number, call) in &mut self.calls {
@@ -357,10 +385,8 @@ impl App {
     }
 
     fn keep(&mut self, number: CallNumber, call: Call) {
-        for pair in call.sockets() {
-            self.owners.extend([(pair.rtp.0, number), (pair.rtcp.0, number)]);
-        }
         self.calls.insert(number, call);
+        self.own(number);
         self.current = Some(number);
         self.held = false;
     }

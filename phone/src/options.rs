@@ -89,6 +89,15 @@ pub(crate) struct Paths {
     /// Does not show its own addresses to the peer, only those that servers see.
     #[arg(long)]
     pub(crate) hide_hosts: bool,
+    /// Does not ask the router to open ports (PCP, NAT-PMP, UPnP).
+    #[arg(long)]
+    pub(crate) no_port_mapping: bool,
+}
+
+impl Paths {
+    pub(crate) fn asks_router(&self) -> bool {
+        !self.no_crush && !self.no_port_mapping
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

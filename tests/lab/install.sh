@@ -10,7 +10,7 @@ run_needs=(curl=curl pg_ctl=postgresql cc=gcc clang=clang openssl=openssl)
 test_needs=(
     sipp=sip-tester baresip=baresip-core linphonec=linphone-cli kamailio=kamailio ip=iproute2 nft=nftables
     nsd=nsd tcpdump=tcpdump conntrack=conntrack turnserver=coturn ethtool=ethtool faketime=faketime
-    valgrind=valgrind
+    valgrind=valgrind miniupnpd=miniupnpd-nftables
 )
 bench_needs=(rtpengine=rtpengine-daemon python3=python3)
 # libFuzzer is C++, built with its targets.

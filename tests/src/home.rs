@@ -18,7 +18,10 @@ use nat_lab::nft::{self, Rules};
 
 use crate::network::SBC;
 use crate::process::{Process, run};
-use crate::{Failure, Lab, Network, Result};
+use crate::{Failure, Lab, Network, Result, upnp};
+
+/// What the names of NATs begin with whose router opens ports.
+const UPNP: &str = "upnp-";
 
 /// Who plays the NAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub enum Player {
     Tun(Kind),
     /// Linux, by nftables.
     Nft(Rules),
+    /// The same, and the router opens ports for hosts that ask: see [`upnp`](crate::upnp).
+    Upnp(Rules),
 }
 
 impl fmt::Display for Player {
@@ -34,6 +39,7 @@ impl fmt::Display for Player {
         match self {
             Player::Tun(kind) => kind.fmt(f),
             Player::Nft(rules) => rules.fmt(f),
+            Player::Upnp(rules) => write!(f, "{UPNP}{rules}"),
         }
     }
 }
@@ -42,6 +48,9 @@ impl FromStr for Player {
     type Err = Failure;
 
     fn from_str(name: &str) -> Result<Self> {
+        if let Some(rules) = name.strip_prefix(UPNP).and_then(|name| name.parse().ok()) {
+            return Ok(Player::Upnp(rules));
+        }
         let rules = || name.parse().map(Player::Nft).ok();
         name.parse().map(Player::Tun).ok().or_else(rules).ok_or_else(|| {
             let names = Kind::ALL.map(Kind::name).into_iter().chain(Rules::ALL.map(Rules::name));
@@ -59,6 +68,8 @@ pub struct Home {
     control: PathBuf,
     hosts: u8,
     shell: Option<Process>,
+    /// Of a router that opens ports.
+    opener: Option<Process>,
 }
 
 impl Home {
@@ -66,25 +77,39 @@ impl Home {
     /// `nat` (`--delay 20ms --loss 2%`); a router of nftables rules takes none, since this kernel has no netem.
     pub fn new(lab: &mut Lab, name: &str, player: Player, number: u8, options: &[&str]) -> Result<Self> {
         let router = lab.add_namespace(name)?;
-        lab.plug(&router, "wan", Network::Access, &[Network::Access.address(number) + "/24"])?;
+        // The access network, and the one beside it, where routers live that open ports.
+        lab.plug(&router, "wan", Network::Access, &[format!("{}/23", external(player, number))])?;
         let (bridge, lan) = (["ip", "-n", &router, "link"], format!("192.168.{number}.1/24"));
         run(&[&bridge[..], &["add", "lan", "type", "bridge"]].concat())?;
         run(&[&bridge[..], &["set", "lan", "up"]].concat())?;
         run(&["ip", "-n", &router, "addr", "add", &lan, "dev", "lan"])?;
         let control = lab.folder().join(format!("{name}.sock"));
-        let mut home = Home { name: name.to_owned(), number, player, control, hosts: 0, shell: None };
+        let mut home =
+            Home { name: name.to_owned(), number, player, control, hosts: 0, shell: None, opener: None };
         match player {
             Player::Tun(kind) => home.shell = Some(home.start(lab, kind, options)?),
-            Player::Nft(_) if !options.is_empty() => {
+            Player::Nft(_) | Player::Upnp(_) if !options.is_empty() => {
                 return Err(Failure(format!("{player} takes no options: {options:?}")));
             }
             Player::Nft(rules) => {
-                lab.sysctl(&router, "net.ipv4.ip_forward=1")?;
-                let hosts = [10, 11].map(|host| Ipv4Addr::new(192, 168, number, host));
-                apply(&router, &rules.text(home.external(), hosts))?;
+                home.route(lab, rules)?;
+            }
+            Player::Upnp(rules) => {
+                home.route(lab, rules)?;
+                let beside = format!("{}/24", external(player, 0));
+                run(&["ip", "-n", &lab.namespace("sbc"), "route", "replace", &beside, "dev", "access"])?;
+                home.opener = Some(upnp::start(lab, name, home.external())?);
             }
         }
         Ok(home)
+    }
+
+    /// Linux begins to translate.
+    fn route(&self, lab: &Lab, rules: Rules) -> Result<()> {
+        let router = lab.namespace(&self.name);
+        lab.sysctl(&router, "net.ipv4.ip_forward=1")?;
+        let hosts = [10, 11].map(|host| Ipv4Addr::new(192, 168, self.number, host));
+        apply(&router, &rules.text(self.external(), hosts))
     }
 
     fn start(&self, lab: &Lab, kind: Kind, options: &[&str]) -> Result<Process> {
@@ -112,7 +137,7 @@ impl Home {
 
     /// The router's address on the access network: what the others see of this home.
     pub fn external(&self) -> Ipv4Addr {
-        Ipv4Addr::new(198, 51, 100, self.number)
+        external(self.player, self.number)
     }
 
     /// Adds a host to the LAN, named after the home and its number (`a-1`). Returns name and address.
@@ -144,7 +169,7 @@ impl Home {
     pub fn cut(&self, lab: &Lab, remote: Ipv4Addr) -> Result<()> {
         match self.player {
             Player::Tun(_) => self.tell(&["cut", &remote.to_string()]).map(drop),
-            Player::Nft(_) => apply(&lab.namespace(&self.name), &nft::cut(&[remote])),
+            _ => apply(&lab.namespace(&self.name), &nft::cut(&[remote])),
         }
     }
 
@@ -152,7 +177,7 @@ impl Home {
     pub fn restore(&self, lab: &Lab, remote: Ipv4Addr) -> Result<()> {
         match self.player {
             Player::Tun(_) => self.tell(&["restore", &remote.to_string()]).map(drop),
-            Player::Nft(_) => apply(&lab.namespace(&self.name), "delete table ip cut\n"),
+            _ => apply(&lab.namespace(&self.name), "delete table ip cut\n"),
         }
     }
 
@@ -165,9 +190,7 @@ impl Home {
     pub fn flush(&self, lab: &Lab) -> Result<()> {
         match self.player {
             Player::Tun(_) => self.tell(&["flush"]).map(drop),
-            Player::Nft(_) => {
-                run(&["ip", "netns", "exec", &lab.namespace(&self.name), "conntrack", "-F"]).map(drop)
-            }
+            _ => run(&["ip", "netns", "exec", &lab.namespace(&self.name), "conntrack", "-F"]).map(drop),
         }
     }
 }
@@ -198,7 +221,13 @@ pub fn turn(lab: &Lab, host: &str, addresses: &[&str]) -> Result<Process> {
     Ok(server)
 }
 
-fn apply(namespace: &str, rules: &str) -> Result<()> {
+/// The address of a home's router. Those that open ports do so only on an address that is not kept for documentation.
+fn external(player: Player, number: u8) -> Ipv4Addr {
+    let network = if matches!(player, Player::Upnp(_)) { 101 } else { 100 };
+    Ipv4Addr::new(198, 51, network, number)
+}
+
+pub(crate) fn apply(namespace: &str, rules: &str) -> Result<()> {
     let mut nft = Command::new("ip")
         .args(["netns", "exec", namespace, "nft", "-f", "-"])
         .stdin(Stdio::piped())

@@ -21,6 +21,7 @@ pub mod softphone;
 pub mod stage;
 pub mod talk;
 pub mod tone;
+mod upnp;
 
 pub use network::{Lab, Network};
 pub use process::Process;

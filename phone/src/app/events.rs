@@ -179,6 +179,7 @@ impl App {
         let mut details = json!({ "how": how, "status": status });
         if let Some(call) = self.calls.remove(&number) {
             for pair in call.sockets() {
+                self.mappings.release(pair.rtp.0);
                 self.sockets.close(pair.rtp.0);
                 self.sockets.close(pair.rtcp.0);
             }

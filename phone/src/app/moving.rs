@@ -32,15 +32,14 @@ impl App {
             let Ok(sockets) = self.open() else { continue };
             let Some(call) = self.calls.get_mut(number) else { continue };
             for pair in call.sockets() {
+                self.mappings.release(pair.rtp.0);
                 for socket in [pair.rtp.0, pair.rtcp.0] {
                     self.owners.remove(&socket);
                     self.sockets.close(socket);
                 }
             }
             call.moved(address, &sockets, now.monotonic);
-            for pair in call.sockets() {
-                self.owners.extend([(pair.rtp.0, *number), (pair.rtcp.0, *number)]);
-            }
+            self.own(*number);
             self.settle_call(*number);
         }
         let listeners = vec![listener(&self.options, self.signalling.local())];

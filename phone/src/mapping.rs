@@ -1,0 +1,108 @@
+//! Ports that the router opens for us when asked: PCP (RFC 6887), NAT-PMP (RFC 6886) and UPnP IGD.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
+use std::time::Duration;
+
+use crush::agent::SocketId;
+use portmapper::{Client, Config};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+/// How long taking a mapping back may take.
+const RELEASE: Duration = Duration::from_secs(1);
+/// Mappings that wait for the phone to look at them.
+const WAITING: usize = 16;
+
+/// A socket's port is open at this address of the router.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Mapped {
+    pub(crate) socket: SocketId,
+    pub(crate) address: SocketAddr,
+}
+
+/// All that was asked for, until it is given back.
+#[derive(Debug)]
+pub(crate) struct Mappings {
+    wanted: HashMap<SocketId, oneshot::Sender<()>>,
+    tasks: JoinSet<()>,
+    found: mpsc::Sender<Mapped>,
+}
+
+impl Mappings {
+    /// And where it tells of mappings.
+    pub(crate) fn new() -> (Self, mpsc::Receiver<Mapped>) {
+        let (found, mapped) = mpsc::channel(WAITING);
+        (Self { wanted: HashMap::new(), tasks: JoinSet::new(), found }, mapped)
+    }
+
+    /// Asks the router for this socket's port. Only private addresses of IPv4 have one that could be mapped.
+    pub(crate) fn want(&mut self, socket: SocketId, local: SocketAddr) {
+        // What ended long ago need not be kept.
+        while self.tasks.try_join_next().is_some() {}
+        let (IpAddr::V4(address), Some(port)) = (local.ip(), NonZeroU16::new(local.port())) else { return };
+        if !address.is_private() {
+            return;
+        }
+        let (release, released) = oneshot::channel();
+        self.wanted.insert(socket, release);
+        self.tasks.spawn(keep(socket, port, self.found.clone(), released));
+    }
+
+    /// The socket is closed: so shall its port be.
+    pub(crate) fn release(&mut self, socket: SocketId) {
+        self.wanted.remove(&socket);
+    }
+
+    /// Gives everything back.
+    pub(crate) async fn end(mut self) {
+        self.wanted.clear();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Looks for a router that opens ports, and keeps this one open until it is no longer wanted.
+async fn keep(
+    socket: SocketId,
+    port: NonZeroU16,
+    found: mpsc::Sender<Mapped>,
+    released: oneshot::Receiver<()>,
+) {
+    let mut released = std::pin::pin!(released);
+    // PCP and NAT-PMP answer within milliseconds; a search for UPnP takes up to a second.
+    let protocols = [
+        Config { enable_upnp: false, ..Config::default() },
+        Config { enable_pcp: false, enable_nat_pmp: false, ..Config::default() },
+    ];
+    for protocol in protocols {
+        let client = Client::new(protocol);
+        let available = tokio::select! {
+            available = client.probe() => available,
+            _ = &mut released => return,
+        };
+        let Ok(Ok(available)) = available else { continue };
+        if !(available.pcp || available.nat_pmp || available.upnp) {
+            continue;
+        }
+        client.update_local_port(port);
+        let mut external = client.watch_external_address();
+        loop {
+            tokio::select! {
+                changed = external.changed() => if changed.is_err() { return },
+                _ = &mut released => break,
+            }
+            let address = *external.borrow_and_update();
+            if let Some(address) = address {
+                let _ = found.send(Mapped { socket, address: address.into() }).await;
+            }
+        }
+        if external.borrow().is_some() {
+            client.deactivate();
+            // Requests are served in order: an answer to the next one means that the port is given back.
+            let _ = timeout(RELEASE, client.probe()).await;
+        }
+        return;
+    }
+}
