@@ -128,6 +128,14 @@ fn ipv6_firewalls_are_passed_like_port_restricted_nats() {
 }
 
 #[test]
+fn random_nats_in_front_of_both_are_passed_by_the_other_family() {
+    let options = Options { dual_stack: true, ..Options::new(1, RANDOM, RANDOM) };
+    let times = times(&options, 20, Duration::from_secs(5));
+    assert_eq!(times.len(), 20, "{times:?}");
+    assert!(times[10] < Duration::from_secs(1), "{times:?}");
+}
+
+#[test]
 fn where_udp_is_blocked_between_the_ends_nothing_is_lost_but_the_search() {
     let mut world = World::new(&Options::new(1, CONE, CONE));
     world.cut(0, 1);

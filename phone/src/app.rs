@@ -321,17 +321,38 @@ impl App {
         }
     }
 
-    /// What arrives on the call's sockets is the call's. The direct path is that of the first: the router may open its port.
+    /// What arrives on the call's sockets is the call's. The direct path is that of the first, whose port the router may open,
+    /// or of one of the other family.
     fn own(&mut self, number: CallNumber) {
-        let Some(call) = self.calls.get(&number) else { return };
+        let now = self.now();
+        let Some(call) = self.calls.get_mut(&number) else { return };
         for pair in call.sockets() {
             self.owners.extend([(pair.rtp.0, number), (pair.rtcp.0, number)]);
+        }
+        if !self.options.paths.no_crush
+            && let Some(other) = network::other_family(self.address)
+            && let Ok((socket, local)) = self.sockets.open(other)
+        {
+            self.owners.insert(socket, number);
+            call.agent.handle(agent::Input::Host { socket, local }, now);
         }
         if self.options.paths.asks_router()
             && let Some(pair) = call.sockets().next()
         {
             self.mappings.want(pair.rtp.0, pair.rtp.1);
         }
+    }
+
+    /// Closes all of the call's sockets.
+    fn disown(&mut self, number: CallNumber) {
+        let (sockets, mappings) = (&mut self.sockets, &mut self.mappings);
+        self.owners.retain(|socket, owner| {
+            if *owner == number {
+                mappings.release(*socket);
+                sockets.close(*socket);
+            }
+            *owner != number
+        });
     }
 
     fn mapped(&mut self, mapped: Mapped) {

@@ -17,3 +17,17 @@ pub(crate) fn towards(remote: SocketAddr) -> io::Result<IpAddr> {
     socket.connect(remote)?;
     Ok(socket.local_addr()?.ip())
 }
+
+/// Our address of the other family, if that leads anywhere. Asked about an address for documentation: nothing is sent.
+pub(crate) fn other_family(ours: IpAddr) -> Option<IpAddr> {
+    let somewhere: IpAddr = match ours {
+        IpAddr::V4(_) => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into(),
+        IpAddr::V6(_) => Ipv4Addr::new(192, 0, 2, 1).into(),
+    };
+    let other = towards(SocketAddr::new(somewhere, 9)).ok()?;
+    let is_local = match other {
+        IpAddr::V4(other) => other.is_link_local(),
+        IpAddr::V6(other) => other.is_unicast_link_local(),
+    };
+    (!is_local && !other.is_loopback()).then_some(other)
+}

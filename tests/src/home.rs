@@ -16,7 +16,7 @@ use std::time::Duration;
 use nat_lab::Kind;
 use nat_lab::nft::{self, Rules};
 
-use crate::network::SBC;
+use crate::network::{PREFIX, SBC};
 use crate::process::{Process, run};
 use crate::{Failure, Lab, Network, Result, upnp};
 
@@ -77,8 +77,7 @@ impl Home {
     /// `nat` (`--delay 20ms --loss 2%`); a router of nftables rules takes none, since this kernel has no netem.
     pub fn new(lab: &mut Lab, name: &str, player: Player, number: u8, options: &[&str]) -> Result<Self> {
         let router = lab.add_namespace(name)?;
-        // The access network, and the one beside it, where routers live that open ports.
-        lab.plug(&router, "wan", Network::Access, &[format!("{}/23", external(player, number))])?;
+        lab.plug(&router, "wan", Network::Access, &[external(player, number).to_string() + PREFIX])?;
         let (bridge, lan) = (["ip", "-n", &router, "link"], format!("192.168.{number}.1/24"));
         run(&[&bridge[..], &["add", "lan", "type", "bridge"]].concat())?;
         run(&[&bridge[..], &["set", "lan", "up"]].concat())?;
@@ -96,8 +95,6 @@ impl Home {
             }
             Player::Upnp(rules) => {
                 home.route(lab, rules)?;
-                let beside = format!("{}/24", external(player, 0));
-                run(&["ip", "-n", &lab.namespace("sbc"), "route", "replace", &beside, "dev", "access"])?;
                 home.opener = Some(upnp::start(lab, name, home.external())?);
             }
         }

@@ -55,6 +55,10 @@ impl Network {
     }
 }
 
+/// What hosts of a network take as theirs: the addresses beside the network's own belong to routers that open ports, which do so on
+/// none that is kept for documentation.
+pub(crate) const PREFIX: &str = "/23";
+
 /// The SBC's host number on both networks, and the gateway of either.
 pub const SBC: u8 = 1;
 
@@ -114,7 +118,7 @@ impl Lab {
         }
         let sbc = lab.add_namespace("sbc")?;
         for network in [Network::Access, Network::Core] {
-            let addresses = [network.address(SBC) + "/24", network.address6(SBC) + "/64"];
+            let addresses = [network.address(SBC) + PREFIX, network.address6(SBC) + "/64"];
             lab.plug(&sbc, network.bridge(), network, &addresses)?;
         }
         Ok(lab)
@@ -139,7 +143,7 @@ impl Lab {
     /// default route; the SBC's namespace does not forward). Returns its address.
     pub fn host(&mut self, name: &str, network: Network, number: u8) -> Result<String> {
         let namespace = self.add_namespace(name)?;
-        self.plug(&namespace, "eth0", network, &[network.address(number) + "/24"])?;
+        self.plug(&namespace, "eth0", network, &[network.address(number) + PREFIX])?;
         run(&["ip", "-n", &namespace, "route", "add", "default", "via", &network.address(SBC)])?;
         Ok(network.address(number))
     }
@@ -148,7 +152,7 @@ impl Lab {
     pub fn readdress(&self, name: &str, network: Network, number: u8) -> Result<()> {
         let namespace = self.namespace(name);
         run(&["ip", "-n", &namespace, "-4", "addr", "flush", "dev", "eth0"])?;
-        run(&["ip", "-n", &namespace, "addr", "add", &(network.address(number) + "/24"), "dev", "eth0"])?;
+        run(&["ip", "-n", &namespace, "addr", "add", &(network.address(number) + PREFIX), "dev", "eth0"])?;
         run(&["ip", "-n", &namespace, "route", "add", "default", "via", &network.address(SBC)]).map(drop)
     }
 
@@ -164,7 +168,7 @@ impl Lab {
     /// The router drops what comes unasked, as home routers do. Returns the host's private address.
     pub fn host_behind_nat(&mut self, name: &str, router: u8, forgets: Duration) -> Result<String> {
         let (inside, outside) = (self.add_namespace(name)?, self.add_namespace(&format!("{name}-nat"))?);
-        self.plug(&outside, "wan", Network::Access, &[Network::Access.address(router) + "/24"])?;
+        self.plug(&outside, "wan", Network::Access, &[Network::Access.address(router) + PREFIX])?;
         run(&[
             "ip", "link", "add", "eth0", "netns", &inside, "type", "veth", "peer", "name", "lan", "netns",
             &outside,

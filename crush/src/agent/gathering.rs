@@ -32,6 +32,9 @@ impl Agent {
         let (socket, local) = (first.setup.socket, first.setup.local);
         let server = support.servers.iter().copied().find(|server| server.is_ipv4() == local.is_ipv4());
         self.add_candidate(local, CandidateKind::Host, HOST);
+        for (socket, local) in self.hosts.clone() {
+            self.add_host(socket, local);
+        }
         if let Some(mapped) = self.mapped {
             self.router_mapped(mapped, now);
         }
@@ -82,6 +85,19 @@ impl Agent {
             kind,
             related: local.filter(|_| kind == CandidateKind::ServerReflexive),
         });
+    }
+
+    pub(super) fn host_opened(&mut self, socket: SocketId, local: SocketAddr, now: Duration) {
+        self.hosts.push((socket, local));
+        if !self.generation.candidates.is_empty() {
+            self.add_host(socket, local);
+            self.trickle_soon(now);
+        }
+    }
+
+    fn add_host(&mut self, socket: SocketId, local: SocketAddr) {
+        self.generation.finder.base(socket, local, priority(HOST, u16::MAX));
+        self.add_candidate(local, CandidateKind::Host, HOST);
     }
 
     /// A server saw the first stream's socket under this address.
@@ -332,6 +348,7 @@ impl Agent {
             self.warmth[place].begin(now);
         }
         self.mapped = None;
+        self.hosts.clear();
         // First the relay learns the new address, then the peer hears of it.
         self.keep_relay_warm(now);
         self.return_all(crate::stun::handoff::Reason::Network, true, now);

@@ -109,7 +109,15 @@ pub enum Input<'a> {
     SocketRefused,
     /// The router mapped the first stream's socket (UPnP IGD, NAT-PMP or PCP).
     Mapped(SocketAddr),
-    /// The local address changed: the new sockets, by m-line.
+    /// A socket on another address of this host: the other family's, another interface's. It carries the direct path if that
+    /// turns out to be the way.
+    Host {
+        /// Its id.
+        socket: SocketId,
+        /// Where it is bound; an address of an interface, not the unspecified one.
+        local: SocketAddr,
+    },
+    /// The local address changed: the new sockets, by m-line. Sockets on other addresses are forgotten.
     NetworkChanged(&'a [(SocketId, SocketAddr)]),
     /// What may leave the relay, if it is other than the SBC's last word.
     Policy(Policy),

@@ -61,6 +61,8 @@ pub struct Agent {
     policy: Option<Policy>,
     confirmed: bool,
     mapped: Option<SocketAddr>,
+    /// Sockets on other addresses than the first stream's.
+    hosts: Vec<(SocketId, SocketAddr)>,
     streams: Vec<Stream>,
     warmth: Vec<Warmth>,
     generation: Generation,
@@ -107,6 +109,7 @@ impl Agent {
             policy: None,
             confirmed: false,
             mapped: None,
+            hosts: Vec::new(),
             streams: streams.iter().map(|setup| Stream::new(*setup)).collect(),
             warmth: streams.iter().map(|_| Warmth::default()).collect(),
             generation,
@@ -173,6 +176,7 @@ impl Agent {
                 self.wanted.pop_front();
             }
             Input::Mapped(address) => self.router_mapped(address, now),
+            Input::Host { socket, local } => self.host_opened(socket, local, now),
             Input::NetworkChanged(sockets) => self.network_changed(sockets, now),
             Input::Policy(policy) => {
                 self.policy = Some(policy);

@@ -154,6 +154,12 @@ impl Finder {
         }
     }
 
+    /// One more socket that may carry the path.
+    pub(crate) fn base(&mut self, socket: SocketId, local: SocketAddr, priority: u32) {
+        self.bases.push((socket, local, priority));
+        self.pair_all();
+    }
+
     /// A bucket for a new generation.
     pub(crate) fn pace(temper: crate::description::Temper, limit: Option<f64>, now: Duration) -> Pace {
         Pace::new(temper, limit, now)

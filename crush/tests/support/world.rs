@@ -1,6 +1,6 @@
 //! The network, and the loop that drives everything on it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crush::agent::{Agent, Config, Input, Marks, Output, SocketId, StreamId, StreamSetup};
@@ -40,6 +40,8 @@ pub struct Options {
     /// One way, for each NAT.
     pub delay: Duration,
     pub ipv6: bool,
+    /// Phones that speak IPv4 with the relay have an IPv6 address besides.
+    pub dual_stack: bool,
     /// The n-th STUN message or INFO of the run is lost.
     pub lose: Option<u64>,
     pub policy: Policy,
@@ -61,6 +63,7 @@ impl Options {
             other_users: 0.0,
             delay: MS(20),
             ipv6: false,
+            dual_stack: false,
             lose: None,
             policy: Policy::Direct,
             detour: Duration::ZERO,
@@ -112,6 +115,13 @@ const CAMERA: u64 = 3;
 const INFO: u64 = 1000;
 const SLOWED: u64 = 1_000_000;
 
+/// The phones' sockets of the other family.
+const OTHER_SOCKET: SocketId = SocketId(50);
+const OTHER: [SocketAddr; 2] = [
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10)), 5004),
+    SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x20)), 5004),
+];
+
 /// An address nobody has.
 pub fn forged_address() -> SocketAddr {
     "192.0.2.66:6666".parse().unwrap()
@@ -153,17 +163,19 @@ impl World {
                 (true, 0) => (ip("2001:db8:1::10"), ip("198.51.100.7")),
                 (true, _) => (ip("2001:db8:2::20"), ip("198.51.100.99")),
             };
+            let other = if options.dual_stack { vec![OTHER[side].ip()] } else { Vec::new() };
+            let both = |address: IpAddr| [&[address][..], &other].concat();
             match kind {
                 None => {
                     let public = if options.ipv6 { address } else { external };
-                    hosts.push(network.add_host(PUBLIC, &[public]));
+                    hosts.push(network.add_host(PUBLIC, &both(public)));
                     addresses.push(public);
                 }
                 Some(_) if side == 1 && options.places == [Place::SameLan; 2] => {
                     let near = ip("192.168.1.20");
                     nats[1] = nats[0];
                     let inside: NatId = nats[0].unwrap();
-                    hosts.push(network.add_host(inside.inside(), &[near]));
+                    hosts.push(network.add_host(inside.inside(), &both(near)));
                     addresses.push(near);
                 }
                 Some(kind) => {
@@ -180,7 +192,7 @@ impl World {
                     let nat = network.add_nat(PUBLIC, behaviour, &[external]);
                     network.set_link(nat, Link::both(line));
                     nats[side] = Some(nat);
-                    hosts.push(network.add_host(nat.inside(), &[address]));
+                    hosts.push(network.add_host(nat.inside(), &both(address)));
                     addresses.push(address);
                 }
             }
@@ -239,6 +251,10 @@ impl World {
                 let nat = world.nats[side].unwrap();
                 let external = world.network.nat(nat).forward(5004, internal, Duration::ZERO).unwrap();
                 world.input(side, Input::Mapped(external));
+            }
+            if options.dual_stack {
+                world.phones[side].sockets.insert(OTHER_SOCKET, OTHER[side]);
+                world.input(side, Input::Host { socket: OTHER_SOCKET, local: OTHER[side] });
             }
             // Phones do not tick at the same moment.
             let phase = MS(options.seed % 20 + side as u64 * 7);

@@ -178,18 +178,7 @@ impl App {
         };
         let mut details = json!({ "how": how, "status": status });
         if let Some(call) = self.calls.remove(&number) {
-            for pair in call.sockets() {
-                self.mappings.release(pair.rtp.0);
-                self.sockets.close(pair.rtp.0);
-                self.sockets.close(pair.rtcp.0);
-            }
-            self.owners.retain(|socket, owner| {
-                let is_its = *owner == number;
-                if is_its {
-                    self.sockets.close(*socket);
-                }
-                !is_its
-            });
+            self.disown(number);
             if self.options.video {
                 details["pictures"] = json!({ "shown": call.screen.shown, "missing": call.screen.missing });
             }

@@ -30,14 +30,8 @@ impl App {
         let numbers: Vec<CallNumber> = self.calls.keys().copied().collect();
         for number in &numbers {
             let Ok(sockets) = self.open() else { continue };
+            self.disown(*number);
             let Some(call) = self.calls.get_mut(number) else { continue };
-            for pair in call.sockets() {
-                self.mappings.release(pair.rtp.0);
-                for socket in [pair.rtp.0, pair.rtcp.0] {
-                    self.owners.remove(&socket);
-                    self.sockets.close(socket);
-                }
-            }
             call.moved(address, &sockets, now.monotonic);
             self.own(*number);
             self.settle_call(*number);
