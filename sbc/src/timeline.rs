@@ -47,6 +47,16 @@ pub fn entry(after: Duration, entry: Entry, parties: [Endpoint; 2]) -> PathEntry
                 evidence.ahead, evidence.due
             ),
         ),
+        Entry::Trial { from, outcome } => (
+            "proof",
+            if outcome.is_proof() { "confirmed" } else { "refuted" },
+            party_of(from),
+            format!(
+                "of {} packets of the trial {} are missing",
+                outcome.sent,
+                outcome.lost.clamp(0, i32::from(outcome.sent))
+            ),
+        ),
         Entry::Lie { party, lie } => {
             let why = match lie {
                 Lie::Source => "source",
@@ -80,9 +90,9 @@ fn reason(reason: Reason) -> &'static str {
     match reason {
         Reason::Answered => "answered",
         Reason::Try => "try",
+        Reason::Trial => "trial",
         Reason::Proven => "proven",
         Reason::Refuted => "refuted",
-        Reason::Unproven => "unproven",
         Reason::CameBack => "came_back",
         Reason::Refused => "refused",
         Reason::ReportsStopped => "reports_stopped",

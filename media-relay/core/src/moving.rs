@@ -240,7 +240,7 @@ impl Worker {
         for report in reports {
             match report {
                 Report::Sender { ssrc, packets, .. } => {
-                    moving.release.sender_report(line, party, *ssrc, *packets);
+                    moving.release.sender_report(line, party, *ssrc, *packets, now);
                 }
                 Report::Reception { ssrc, lost, highest, jitter, .. } => {
                     let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
@@ -350,16 +350,18 @@ impl Moving {
                     let pair = self.lines.first().map(|(_, pair)| *pair);
                     let observed = pair.and_then(|pair| streams.get(pair[1])?.rtp.destination());
                     let is_local = observed != Some(targets[0]);
-                    self.send_all(Whereabouts::Away { is_local }, now);
+                    self.send([true; 2], Whereabouts::Away { is_local }, now);
                 }
-                Output::Hold => self.send_all(Whereabouts::Held, now),
-                Output::Home => {
-                    for stream in self.lines.iter().flat_map(|(_, pair)| pair) {
-                        if let Some(stream) = streams.get_mut(*stream) {
-                            stream.reception.interrupt();
+                Output::Hold => self.send([true; 2], Whereabouts::Held, now),
+                Output::Home(whom) => {
+                    for (party, _) in whom.iter().enumerate().filter(|whom| *whom.1) {
+                        for (_, pair) in &self.lines {
+                            if let Some(stream) = streams.get_mut(pair[party]) {
+                                stream.reception.interrupt();
+                            }
                         }
                     }
-                    self.send_all(Whereabouts::Home, now);
+                    self.send(whom, Whereabouts::Home, now);
                 }
                 Output::Relaying { to, is_on } => {
                     for (_, pair) in &self.lines {
@@ -372,8 +374,8 @@ impl Moving {
         }
     }
 
-    fn send_all(&mut self, want: Whereabouts, now: Duration) {
-        for party in 0..2 {
+    fn send(&mut self, whom: [bool; 2], want: Whereabouts, now: Duration) {
+        for (party, _) in whom.iter().enumerate().filter(|whom| *whom.1) {
             let mover = &mut self.movers[party];
             (mover.want, mover.retry, mover.refusals) = (want, Duration::ZERO, 0);
             if mover.asked.is_none() && mover.at == want {

@@ -25,8 +25,8 @@ pub struct ReleaseFile {
     pub pair: Vec<Spanned<PairFile>>,
     /// How long a call is left alone after its answer, ms.
     pub settle_ms: u64,
-    /// How long a moved direction may stay unproven, ms.
-    pub unproven_ms: u64,
+    /// How long a trial lasts, ms.
+    pub trial_ms: u64,
     /// Rest between a return and the next try of a path that has worked, seconds.
     pub rest_seconds: u64,
     /// How often such a path may fail before the call stays on the relay.
@@ -46,7 +46,7 @@ impl Default for ReleaseFile {
             carrier_nat: Vec::new(),
             pair: Vec::new(),
             settle_ms: milliseconds(settings.settle),
-            unproven_ms: milliseconds(settings.unproven),
+            trial_ms: milliseconds(settings.trial),
             rest_seconds: settings.rest.as_secs(),
             failures: settings.failures,
             loss_percent: settings.loss_percent,
@@ -132,7 +132,7 @@ pub(super) fn read(
     }
     let settings = Settings {
         settle: Duration::from_millis(file.settle_ms),
-        unproven: Duration::from_millis(file.unproven_ms),
+        trial: Duration::from_millis(file.trial_ms),
         rest: Duration::from_secs(file.rest_seconds),
         failures: file.failures,
         loss_percent: file.loss_percent,
@@ -148,16 +148,16 @@ pub(super) fn read(
 
 fn limits(file: &ReleaseFile) -> Result<(), (usize, String)> {
     let wrong = |what: String| Err((0, what));
-    if !(1_000..=60_000).contains(&file.settle_ms) {
+    if !(500..=60_000).contains(&file.settle_ms) {
         return wrong(format!(
-            "release.settle_ms is {}: write 1000 to 60000; a stream's rate is not known before a second",
+            "release.settle_ms is {}: write 500 to 60000; before that a stream's rate is not known",
             file.settle_ms
         ));
     }
-    if !(1_000..=30_000).contains(&file.unproven_ms) {
+    if !(300..=3_000).contains(&file.trial_ms) {
         return wrong(format!(
-            "release.unproven_ms is {}: write 1000 to 30000; so long a wrong try may be silent",
-            file.unproven_ms
+            "release.trial_ms is {}: write 300 to 3000; fewer packets prove nothing, and so long a wrong try is silent",
+            file.trial_ms
         ));
     }
     if !(1..=100).contains(&file.loss_percent) {

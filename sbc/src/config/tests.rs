@@ -203,7 +203,7 @@ fn mistakes_about_release_are_told_with_how_to_mend_them() {
     let with = |section: &str| format!("{section}\n{before}");
     told(before, &with("[release]\ncarrier_nat = [\"everywhere\"]"), 8, &["`everywhere` is no network"]);
     told(before, &with("[release]\nroutable = [[]]"), 1, &["empty group"]);
-    told(before, &with("[release]\nsettle_ms = 10"), 1, &["release.settle_ms is 10", "1000 to 60000"]);
+    told(before, &with("[release]\nsettle_ms = 10"), 1, &["release.settle_ms is 10", "500 to 60000"]);
     told(before, &with("[release]\nloss_percent = 0"), 1, &["release.loss_percent is 0"]);
     let pair = |realms: &str| format!("[[release.pair]]\nrealms = [{realms}]\npolicy = \"allow\"");
     told(before, &with(&pair("\"access\", \"cor\"")), 7, &["no realm is called `cor`"]);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::proof::{Proof, Reception, Verdict};
+use super::trial::{Outcome, Trial};
 
 /// What the relay sees of one direction's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +36,11 @@ pub struct Tally {
 }
 
 /// Packets are counted over at least this for a stream's rate.
-const RATE_WINDOW: Duration = Duration::from_millis(1_000);
+const RATE_WINDOW: Duration = Duration::from_millis(400);
 /// A stream of fewer packets a second is silence.
 const FLOWING: f64 = 5.0;
+/// Packets that a sender's report and they themselves may have overtaken each other by.
+const REORDERED: u32 = 5;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Direction {
@@ -46,10 +49,17 @@ pub(super) struct Direction {
     window: Option<(u64, Duration)>,
     rate: Option<f64>,
     pub(super) proof: Option<Proof>,
+    pub(super) trial: Option<Trial>,
+    /// A trial has proven it, or a report that came during one.
+    pub(super) is_proven: bool,
+    /// When its receiver last reported about it.
+    pub(super) reported: Option<Duration>,
+    /// How many packets its sender has sent in all, as it says.
+    sent: Option<u32>,
     /// Highest number and loss by the report before, and how many reports in a row were too lossy.
     quality: Option<(u32, i32)>,
     lossy: u8,
-    /// What the receiver had lost when the move began.
+    /// What the receiver had lost by its last report before a move.
     lost_before: Option<i32>,
     pub(super) tally: Tally,
 }
@@ -83,22 +93,60 @@ impl Direction {
         }
     }
 
+    /// It is at the relay again; what a trial has shown stays known.
     pub(super) fn forget(&mut self) {
         self.proof = None;
         (self.window, self.rate) = (None, None);
     }
 
+    /// A trial is over, and what it shows will be told by the next report.
+    pub(super) fn end_trial(&mut self) {
+        self.is_proven = self.is_confirmed();
+        self.trial = self.sight.map(|sight| Trial::new(&sight, self.lost_before.unwrap_or(0)));
+    }
+
+    pub(super) fn forget_trial(&mut self) {
+        (self.trial, self.is_proven) = (None, false);
+    }
+
     pub(super) fn is_confirmed(&self) -> bool {
-        self.proof.as_ref().is_some_and(|proof| proof.confirmed_at().is_some())
+        self.is_proven || self.proof.as_ref().is_some_and(|proof| proof.confirmed_at().is_some())
     }
 
     /// A report while its packets pass the relay; false if it is about nobody's.
-    pub(super) fn reported_on_relay(&mut self, report: &Reception) -> bool {
+    pub(super) fn reported_on_relay(&mut self, report: &Reception, now: Duration) -> bool {
         let is_known = self.sight.is_some_and(|sight| sight.ssrc == report.ssrc);
         if is_known {
-            self.lost_before = Some(report.lost);
+            (self.lost_before, self.reported) = (Some(report.lost), Some(now));
         }
         is_known
+    }
+
+    /// What a report says of the trial.
+    pub(super) fn weigh(&self, report: &Reception) -> Option<Outcome> {
+        self.trial?.weigh(report, &self.sight?)
+    }
+
+    /// Whether enough was sent in the trial for a report to tell.
+    pub(super) fn was_tried(&self) -> bool {
+        self.trial.zip(self.sight).is_some_and(|(trial, sight)| trial.sent(&sight).is_some())
+    }
+
+    /// Its sender's own report.
+    pub(super) fn sender_report(&mut self, ssrc: u32, packets: u32, now: Duration) {
+        if self.sight.is_some_and(|sight| sight.ssrc == ssrc) {
+            self.sent = Some(packets);
+        }
+        if let Some(proof) = &mut self.proof {
+            proof.sender_report(ssrc, packets, now);
+        }
+    }
+
+    /// Whether its sender's own count holds all that the relay has seen of it. A phone that begins anew with each re-INVITE
+    /// has forgotten what it lost, too.
+    pub(super) fn is_counted_on(&self) -> bool {
+        let (Some(sent), Some(sight)) = (self.sent, self.sight) else { return false };
+        (sent.wrapping_add(REORDERED).wrapping_sub(sight.packets as u32) as i32) >= 0
     }
 
     /// Two reports in a row with too much loss between them.

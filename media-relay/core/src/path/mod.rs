@@ -1,9 +1,9 @@
 //! The media path of an answered call: on the relay, released to a direct path, and back.
 //!
 //! [`Release`] is the machine for two ordinary phones. A plain phone sends to one place, so the move is the test: it is
-//! made where [`place`] finds it likely to work, at a moment when the far phone's next report is due, and [`proof`] reads
-//! from the reports, which stay at the relay (`a=rtcp`, RFC 3605), whether packets arrive. What was not confirmed comes
-//! back. Everything that happens stands in the [`timeline`].
+//! made where [`place`] finds it likely to work, as a [`trial`] of less than a second, and reports, which stay at the relay
+//! (`a=rtcp`, RFC 3605), say whether its packets have arrived. Only what they proved is moved for good; [`proof`] reads from
+//! them whether packets go on arriving. What fails comes back. Everything that happens stands in the [`timeline`].
 
 mod direction;
 pub mod phone;
@@ -11,6 +11,7 @@ pub mod place;
 pub mod proof;
 mod release;
 pub mod timeline;
+pub mod trial;
 
 pub use direction::{Sight, Tally};
 pub use release::{Constraint, Moved, Output, Release, Settings};

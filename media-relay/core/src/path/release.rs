@@ -1,6 +1,8 @@
-//! One call's release and return: when a move is made, and what signalling and reports say of it. What ends one is in
-//! `release/watch.rs`.
+//! One call's release and return: what it is told, and what it asks. When a move is made is in `release/consider.rs`, what
+//! reports say of it in `release/reports.rs`, and what ends it in `release/watch.rs`.
 
+mod consider;
+mod reports;
 mod watch;
 
 use std::collections::VecDeque;
@@ -10,8 +12,7 @@ use std::time::Duration;
 
 use super::direction::{Direction, Sight, Tally};
 use super::phone::Temperament;
-use super::place::{Mapping, Networks, Place, Stay, Way, choose};
-use super::proof::{Lie, Reception, Verdict};
+use super::place::{Mapping, Networks, Place, Stay};
 use super::timeline::{Entry, PathState, Reason, Timeline};
 
 /// What policy says of a call; may change at any moment.
@@ -32,8 +33,8 @@ pub struct Settings {
     pub settle: Duration,
     /// How long a phone may take to answer a re-INVITE to move.
     pub answering: Duration,
-    /// How long a moved direction may stay unproven.
-    pub unproven: Duration,
+    /// How long a trial lasts, from when both phones have moved: as long as a path that does not work is silent.
+    pub trial: Duration,
     /// How long a phone may take to show its mapping at the second address.
     pub learning: Duration,
     /// How long both phones may take to be heard at the relay after a return.
@@ -51,9 +52,9 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            settle: Duration::from_secs(2),
+            settle: Duration::from_millis(500),
             answering: Duration::from_secs(2),
-            unproven: Duration::from_secs(3),
+            trial: Duration::from_millis(700),
             learning: Duration::from_secs(2),
             homecoming: Duration::from_secs(2),
             rest: Duration::from_secs(60),
@@ -73,8 +74,8 @@ pub enum Output {
     Move([SocketAddr; 2]),
     /// Re-INVITE both with `a=inactive` at the relay's address: a phone that follows what it hears lets go.
     Hold,
-    /// Re-INVITE both to the relay.
-    Home,
+    /// Re-INVITE these parties to the relay.
+    Home([bool; 2]),
     /// Relay the far party's packets to this one, or drop them.
     Relaying {
         /// Which party.
@@ -95,30 +96,29 @@ pub enum Moved {
     Superseded,
 }
 
-/// A phone that is heard at the relay so long after its 200 to a move has not moved.
-const STRAGGLERS: Duration = Duration::from_millis(300);
-/// Time for a re-INVITE, and for a report to come in, when a move is timed.
-const TURNAROUND: Duration = Duration::from_millis(150);
-/// How far from the best moment a move may be, seconds.
-const WINDOW: f64 = 0.1;
-/// Missing packets make a report firm after so long at 50 packets a second.
-const FIRM: Duration = Duration::from_millis(520);
-/// How often a call is looked at: while it moves, while it is direct, and on the relay while nothing can be done.
+/// A phone that is heard at the relay so long after its 200 to a move has not moved. One that follows what it hears may be
+/// pulled back by a late packet, and needs ten of the far phone's to let go again.
+const STRAGGLERS: Duration = Duration::from_millis(400);
+/// How much later than the other a phone may move.
+const SKEW: Duration = Duration::from_millis(150);
+/// How often a call is looked at: while it moves, while reports are awaited, while it is direct, and on the relay while
+/// nothing can be done.
 const TICK: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_millis(100);
 const GLANCE: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(1);
 /// Phones that follow what they hear, and are not heard at the relay so long after an offer told them to, stayed together.
 const CLINGING: Duration = Duration::from_millis(500);
-/// Reports nearer together than this are a flood.
+/// Reports of one stream nearer together than this are a flood.
 const REPORT_SPACING: Duration = Duration::from_millis(50);
+/// A try that something stood in the way of is made again so much later.
+const AGAIN: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone)]
 struct Party {
     /// Once its RTP was heard.
     place: Option<Place>,
     temperament: Temperament,
-    /// When its latest report about the far stream came.
-    reported: Option<Duration>,
     has_lied: bool,
 }
 
@@ -128,19 +128,26 @@ enum State {
         not_before: Duration,
     },
     Probing {
-        until: Duration,
+        since: Duration,
     },
     Synchronising {
         accepted: [Option<Duration>; 2],
         since: Duration,
     },
-    Direct,
+    /// On the relay after a trial, until reports tell what became of its packets.
+    Weighing {
+        until: Duration,
+    },
+    Direct {
+        since: Duration,
+    },
     Holding {
         accepted: [bool; 2],
         since: Duration,
         why: Reason,
     },
     Returning {
+        asked: [bool; 2],
         accepted: [Option<Duration>; 2],
         since: Duration,
         why: Reason,
@@ -163,6 +170,11 @@ pub struct Release {
     look: Duration,
     answered: Duration,
     failures: u8,
+    /// Where the present or last move led, and whether its path was once direct.
+    tried: Option<[SocketAddr; 2]>,
+    was_direct: bool,
+    /// To whom the far party's packets are not relayed.
+    is_parked: [bool; 2],
     /// After an offer of a party both must be heard at the relay, or a hold makes them let go of each other.
     may_cling: bool,
     /// Whether both send, as far as their descriptions say.
@@ -186,8 +198,7 @@ impl Release {
         past: Option<Timeline>,
         now: Duration,
     ) -> Self {
-        let parties =
-            parties.map(|temperament| Party { place: None, temperament, reported: None, has_lied: false });
+        let parties = parties.map(|temperament| Party { place: None, temperament, has_lied: false });
         Self {
             settings,
             networks,
@@ -198,6 +209,9 @@ impl Release {
             look: now,
             answered: now,
             failures: 0,
+            tried: None,
+            was_direct: false,
+            is_parked: [false; 2],
             may_cling: false,
             should_flow: true,
             strays: 0,
@@ -220,10 +234,10 @@ impl Release {
     /// The state of every direction that is not asked apart.
     pub fn state(&self) -> PathState {
         match self.state {
-            State::Anchored { .. } | State::Staying(_) => PathState::Anchored,
+            State::Anchored { .. } | State::Weighing { .. } | State::Staying(_) => PathState::Anchored,
             State::Probing { .. } => PathState::Probing,
             State::Synchronising { .. } => PathState::Synchronising,
-            State::Direct => PathState::Direct,
+            State::Direct { .. } => PathState::Direct,
             State::Holding { .. } | State::Returning { .. } => PathState::Returning,
         }
     }
@@ -234,7 +248,8 @@ impl Release {
             State::Staying(_) if self.strays == 0 => now + Duration::from_secs(60),
             State::Staying(_) => now + IDLE,
             State::Anchored { .. } => self.look,
-            State::Direct => now + GLANCE,
+            State::Weighing { .. } => now + LOOK,
+            State::Direct { .. } => now + GLANCE,
             _ => now + TICK,
         }
     }
@@ -264,7 +279,10 @@ impl Release {
 
     /// Whether [`placed`](Self::placed) may be told: while media is elsewhere, what comes to the relay are stragglers.
     pub fn is_at_home(&self) -> bool {
-        matches!(self.state, State::Anchored { .. } | State::Staying(_) | State::Probing { .. })
+        matches!(
+            self.state,
+            State::Anchored { .. } | State::Weighing { .. } | State::Staying(_) | State::Probing { .. }
+        )
     }
 
     /// What the relay sees of a direction; before [`handle_timeout`](Self::handle_timeout), for each.
@@ -282,7 +300,7 @@ impl Release {
 
     /// Something outside of the machine keeps the call where it is.
     pub fn keep(&mut self, stay: Stay, now: Duration) {
-        if matches!(self.state, State::Anchored { .. } | State::Probing { .. }) {
+        if self.is_at_home() && !matches!(self.state, State::Staying(_)) {
             self.stay(stay, now);
         }
     }
@@ -302,8 +320,15 @@ impl Release {
         self.constraint = constraint;
         if constraint == Constraint::MustAnchor {
             self.come_home(Reason::Policy, now);
-            if matches!(self.state, State::Probing { .. }) {
-                self.enter(State::Anchored { not_before: now }, Reason::Policy, now);
+            match &mut self.state {
+                State::Probing { .. } | State::Weighing { .. } => {
+                    self.relay_again();
+                    self.enter(State::Anchored { not_before: now }, Reason::Policy, now);
+                }
+                State::Holding { why, .. } | State::Returning { why, .. } if *why == Reason::Trial => {
+                    *why = Reason::Policy;
+                }
+                _ => {}
             }
         } else if let State::Staying(why) = self.state
             && !matches!(why, Stay::Refused | Stay::Failed | Stay::Remembered)
@@ -317,17 +342,25 @@ impl Release {
     /// follow what they hear may stay with each other, which shows if they `should_flow` now.
     pub fn renegotiated(&mut self, should_flow: bool, now: Duration) {
         self.relay_again();
+        self.forget_trial();
         self.should_flow = should_flow;
         let was_away = matches!(
             self.state,
-            State::Synchronising { .. } | State::Direct | State::Holding { .. } | State::Returning { .. }
+            State::Synchronising { .. }
+                | State::Direct { .. }
+                | State::Holding { .. }
+                | State::Returning { .. }
         );
         if was_away {
             self.timeline.meter(false, now);
             let follows = self.parties.iter().any(|party| party.temperament.follows_what_it_hears);
             self.may_cling = should_flow && follows;
             let why = Reason::Renegotiated;
-            self.enter(State::Returning { accepted: [Some(now); 2], since: now, why }, why, now);
+            self.enter(
+                State::Returning { asked: [true; 2], accepted: [Some(now); 2], since: now, why },
+                why,
+                now,
+            );
         } else if !matches!(self.state, State::Staying(_)) {
             let not_before = now + self.settings.settle;
             self.enter(State::Anchored { not_before }, Reason::Renegotiated, now);
@@ -345,6 +378,7 @@ impl Release {
             Mapping::Dependent { step: i32::from(observed.port()) - i32::from(first.port()) }
         };
         self.timeline.add(Entry::Mapping { party: party & 1, mapping: place.mapping }, now);
+        self.relay_to(party & 1);
         let is_known = |party: &Party| {
             party.place.as_ref().is_some_and(|place| place.effective_mapping() != Mapping::Unknown)
         };
@@ -358,19 +392,20 @@ impl Release {
     pub fn moved(&mut self, party: usize, outcome: Moved, now: Duration) {
         let party = party & 1;
         match (&mut self.state, outcome) {
-            (State::Probing { .. }, Moved::Refused) => self.stay(Stay::Refused, now),
+            (State::Probing { .. }, Moved::Refused) => {
+                self.relay_again();
+                self.stay(Stay::Refused, now);
+            }
             (State::Probing { .. }, Moved::Superseded) => {
-                let not_before = now + self.settings.settle;
-                self.enter(State::Anchored { not_before }, Reason::Renegotiated, now);
+                self.relay_again();
+                self.enter(State::Anchored { not_before: now + AGAIN }, Reason::Renegotiated, now);
                 self.look = now;
             }
             (State::Synchronising { accepted, .. }, Moved::Accepted) => {
                 accepted[party] = Some(now);
                 self.lines.iter_mut().for_each(|line| line[party].watch(now));
-                if self.parties[party].temperament.follows_what_it_hears {
-                    // The first packet it hears from here would pull it back.
-                    self.outputs.push_back(Output::Relaying { to: party, is_on: false });
-                }
+                self.park(party);
+                self.conclude(now);
             }
             (State::Synchronising { .. }, Moved::Refused) => self.come_home(Reason::Refused, now),
             (State::Synchronising { .. }, Moved::Superseded) => self.come_home(Reason::Renegotiated, now),
@@ -381,67 +416,11 @@ impl Release {
                     self.home_from_hold(why, now);
                 }
             }
-            (State::Returning { accepted, .. }, _) => accepted[party] = Some(now),
-            _ => {}
-        }
-    }
-
-    /// A sender's own report.
-    pub fn sender_report(&mut self, line: usize, from: usize, ssrc: u32, packets: u32) {
-        if let Some(proof) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)?.proof.as_mut()) {
-            proof.sender_report(ssrc, packets);
-        }
-    }
-
-    /// `party` reports about what it receives, which the other party sends. The sender's [`sight`](Self::sight) comes
-    /// first: a report may already speak of what the relay has just carried.
-    pub fn reception(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
-        let (party, sender) = (party & 1, 1 - (party & 1));
-        if self.parties[party].reported.is_some_and(|before| now < before + REPORT_SPACING) {
-            self.rejected_reports += 1;
-            return;
-        }
-        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
-        let evidence = direction.proof.as_ref().map(|proof| proof.evidence(report, now));
-        let was_confirmed = direction.is_confirmed();
-        let Some(verdict) = direction.judge(report, now) else {
-            if direction.reported_on_relay(report) {
-                self.parties[party].reported = Some(now);
-            } else {
-                self.reject(party, Lie::Source, now);
+            (State::Returning { accepted, .. }, _) => {
+                accepted[party] = Some(now);
+                self.call_last(now);
             }
-            return;
-        };
-        let told = match verdict {
-            Verdict::Confirmed => !was_confirmed,
-            Verdict::Refuted => matches!(self.state, State::Synchronising { .. } | State::Direct),
-            Verdict::Open | Verdict::Lie(_) => false,
-        };
-        if told && let Some(evidence) = evidence {
-            let is_confirmed = verdict == Verdict::Confirmed;
-            self.timeline.add(Entry::Evidence { from: sender, is_confirmed, evidence }, now);
-        }
-        match verdict {
-            Verdict::Lie(lie) => return self.reject(party, lie, now),
-            Verdict::Refuted => self.come_home(Reason::Refuted, now),
-            Verdict::Confirmed => self.confirmed(line, sender, report, now),
-            Verdict::Open => {}
-        }
-        self.parties[party].reported = Some(now);
-    }
-
-    fn confirmed(&mut self, line: usize, sender: usize, report: &Reception, now: Duration) {
-        let direction = &mut self.lines[line][sender];
-        if let Some(length) = direction.estimated_gap(report) {
-            self.timeline.add(Entry::Gap { from: sender, length, is_estimate: true }, now);
-        }
-        let is_lossy = direction.is_too_lossy(report, self.settings.loss_percent);
-        let rate = direction.sight.map_or(8000, |sight| sight.clock_rate.max(1));
-        let is_shaky = f64::from(report.jitter) / f64::from(rate) > self.settings.jitter.as_secs_f64();
-        if is_lossy || is_shaky {
-            self.come_home(Reason::Quality, now);
-        } else {
-            self.conclude(now);
+            _ => {}
         }
     }
 
@@ -449,15 +428,19 @@ impl Release {
     pub fn handle_timeout(&mut self, now: Duration) {
         match self.state {
             State::Anchored { not_before } if now >= not_before => self.consider(now),
-            State::Anchored { not_before } => self.look = not_before.min(now + IDLE),
-            State::Probing { until } if now >= until => self.stay(Stay::UnknownMapping, now),
+            // A stream's rate is known by looking.
+            State::Anchored { not_before } => {
+                self.look = now + if not_before > now + 2 * IDLE { IDLE } else { LOOK };
+            }
+            State::Probing { since } => self.look_at_probing(since, now),
             State::Synchronising { accepted, since } => self.look_after_move(accepted, since, now),
-            State::Direct => self.look_at_direct(now),
+            State::Weighing { until } => self.look_for_verdict(until, now),
+            State::Direct { since } => self.look_at_direct(since, now),
             // A phone that does not answer must not keep the other on hold.
             State::Holding { since, why, .. } if now > since + self.settings.answering / 2 => {
                 self.home_from_hold(why, now);
             }
-            State::Returning { accepted, since, why } => self.look_for_return(accepted, since, why, now),
+            State::Returning { accepted, since, why, .. } => self.look_for_return(accepted, since, why, now),
             State::Staying(_) if self.strays > 0 => self.look_for_strays(now),
             _ => {}
         }
@@ -478,81 +461,5 @@ impl Release {
     fn stay(&mut self, stay: Stay, now: Duration) {
         self.timeline.add(Entry::Stays(stay), now);
         self.enter(State::Staying(stay), Reason::Policy, now);
-    }
-
-    fn reject(&mut self, party: usize, lie: Lie, now: Duration) {
-        self.rejected_reports += 1;
-        if !std::mem::replace(&mut self.parties[party].has_lied, true) {
-            self.timeline.add(Entry::Lie { party, lie }, now);
-        }
-    }
-
-    /// Is there a way, and is it the moment?
-    fn consider(&mut self, now: Duration) {
-        self.look = now + IDLE;
-        let is_flowing = self.directions().all(|(_, direction)| direction.is_flowing(now));
-        if self.constraint == Constraint::MustAnchor || self.lines.is_empty() || !is_flowing {
-            return;
-        }
-        let [Some(one), Some(other)] = self.parties.each_ref().map(|party| party.place.clone()) else {
-            return;
-        };
-        let way = match choose(&[one, other], &self.networks) {
-            Ok(way) => way,
-            Err(stay) => return self.stay(stay, now),
-        };
-        if let Some(wait) = self.waits_for_reports(now) {
-            if !wait {
-                self.stay(Stay::NoReports, now);
-            }
-            return;
-        }
-        match way {
-            Way::Learn(whom) => {
-                self.timeline.add(Entry::Way(way), now);
-                self.outputs.push_back(Output::Learn(whom));
-                self.enter(State::Probing { until: now + self.settings.learning }, Reason::Try, now);
-            }
-            Way::Observed([one, other]) | Way::Local([one, other]) => {
-                let wait = self.until_moment(now);
-                if wait > Duration::ZERO {
-                    self.look = now + wait.min(IDLE);
-                    return;
-                }
-                self.timeline.add(Entry::Way(way), now);
-                self.outputs.push_back(Output::Move([other, one]));
-                self.enter(State::Synchronising { accepted: [None; 2], since: now }, Reason::Try, now);
-            }
-        }
-    }
-
-    /// Whether a phone that may not report at all has yet to do so: true while it has time, false when that is over.
-    fn waits_for_reports(&self, now: Duration) -> Option<bool> {
-        let silent =
-            self.parties.iter().find(|party| !party.temperament.is_known && party.reported.is_none())?;
-        Some(now < self.answered + silent.temperament.longest_report_gap + self.settings.settle)
-    }
-
-    /// A move is made so that the next report is due when it has just become firm: then a wrong try costs a fraction of a
-    /// second. How long until the nearest such moment; zero where no phone's schedule is known.
-    fn until_moment(&self, now: Duration) -> Duration {
-        let lead = (TURNAROUND + FIRM).as_secs_f64();
-        let mut nearest: Option<f64> = None;
-        for party in &self.parties {
-            let Some(interval) = party.temperament.report_interval.map(|interval| interval.as_secs_f64())
-            else {
-                continue;
-            };
-            let since = party.reported.unwrap_or(self.answered);
-            let left = interval - now.saturating_sub(since).as_secs_f64() % interval;
-            // The middle is aimed at: who looks a little late is still in time.
-            let wait = if (lead..lead + WINDOW).contains(&left) {
-                0.0
-            } else {
-                (left - lead - WINDOW / 2.0).rem_euclid(interval)
-            };
-            nearest = Some(nearest.map_or(wait, |nearest| nearest.min(wait)));
-        }
-        Duration::from_secs_f64(nearest.unwrap_or(0.0))
     }
 }

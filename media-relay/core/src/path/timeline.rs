@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::place::{Mapping, Stay, Way};
 use super::proof::{Evidence, Lie};
+use super::trial::Outcome;
 
 /// Where the media of one direction of one m-line goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -27,12 +28,12 @@ pub enum Reason {
     Answered,
     /// A way was found worth a try.
     Try,
+    /// The trial is over, and reports will tell; or they did, and it has proven the path.
+    Trial,
     /// Reports confirmed both directions.
     Proven,
     /// A report says that packets do not arrive.
     Refuted,
-    /// No report has proven anything in time.
-    Unproven,
     /// A phone sends to the relay again by itself.
     CameBack,
     /// A phone refused to be moved.
@@ -80,6 +81,13 @@ pub enum Entry {
         is_confirmed: bool,
         /// What it said.
         evidence: Evidence,
+    },
+    /// What a receiver has missed of a trial's packets.
+    Trial {
+        /// Their sender.
+        from: usize,
+        /// How many there were, and how many did not arrive.
+        outcome: Outcome,
     },
     /// A report of a party that can't be true; counted once per kind here.
     Lie {

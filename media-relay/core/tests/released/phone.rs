@@ -115,6 +115,7 @@ pub(crate) struct Phone {
     pub(crate) heard: Duration,
     pub(crate) longest_silence: Duration,
     strange: (Option<SocketAddr>, u32),
+    is_fresh: bool,
 }
 
 impl Phone {
@@ -140,6 +141,7 @@ impl Phone {
             heard: Duration::ZERO,
             longest_silence: Duration::ZERO,
             strange: (None, 0),
+            is_fresh: false,
         }
     }
 
@@ -175,18 +177,21 @@ impl Phone {
             assert!(said == before || said.version > before.version, "{said:?} after {before:?}");
         }
         (self.target, self.rtcp_target, self.strange) = (Some(said.rtp), Some(said.rtcp), (None, 0));
+        // PJSIP begins its stream anew, and its counts; the first packet that it then hears decides whom it follows.
+        self.is_fresh = before.is_some();
+        if self.kind.follows() {
+            (self.first, self.received, self.sent) = (None, 0, 0);
+        }
         self.sends = self.direction == "sendrecv" || self.direction == "sendonly";
         self.hears = self.direction == "sendrecv" || self.direction == "recvonly";
         if !self.hears {
             self.heard = now;
         }
-        let is_first = before.is_none();
         self.next_report = match self.kind {
             kind if kind.is_mute() => Duration::MAX,
             Kind::Pjsip | Kind::Deaf => now + Duration::from_millis(200),
             Kind::Linphone | Kind::Slow(_) => now + Duration::from_millis(300 + dice.below(2_700)),
-            _ if is_first => now + Duration::from_secs(5),
-            _ => self.next_report,
+            _ => now + Duration::from_secs(5),
         };
     }
 
@@ -238,16 +243,16 @@ impl Phone {
         if packet.len() < 12 || !self.hears {
             return;
         }
-        if self.kind.follows() && self.target != Some(source) {
+        let is_fresh = std::mem::take(&mut self.is_fresh);
+        if self.kind.follows() && self.target != Some(source) && !is_fresh {
             let count = if self.strange.0 == Some(source) { self.strange.1 + 1 } else { 1 };
             self.strange = (Some(source), count);
             if count < 10 {
                 return;
             }
-            self.target = Some(source);
         }
-        if self.target == Some(source) {
-            self.strange = (None, 0);
+        if self.kind.follows() {
+            (self.target, self.strange) = (Some(source), (None, 0));
         }
         let low = u16::from_be_bytes([packet[2], packet[3]]);
         let step = low.wrapping_sub(self.highest as u16);

@@ -20,6 +20,7 @@ use crate::phone::{Kind, Phone};
 
 pub(crate) const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
 const SESSION: u64 = 5;
+const OUTSIDE: [&str; 2] = ["198.51.100.7", "203.0.113.8"];
 const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 
 /// Where the phones are.
@@ -106,7 +107,7 @@ impl World {
         let mut dice = Dice::new(seed);
         let mut network = Network::new(seed);
         let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
-        let outside = ["198.51.100.7", "203.0.113.8"].map(|ip| ip.parse::<IpAddr>().expect("an address"));
+        let outside = OUTSIDE.map(|ip| ip.parse::<IpAddr>().expect("an address"));
         let delay = Impairment { delay: Duration::from_millis(5 + dice.below(15)), ..Impairment::NONE };
         let hosts: [(HostId, IpAddr); 2] = match place {
             Place::OneLan => {
@@ -244,6 +245,17 @@ impl World {
         self.exchanges += 1;
         let exchange = self.exchanges;
         self.later(Letter::Offer { exchange, from, direction });
+    }
+
+    /// No packet of the first party reaches the second one's network directly, of the second the first one's, or both.
+    pub(crate) fn cut(&mut self, ways: [bool; 2]) {
+        let [one, other] = OUTSIDE.map(|ip| ip.parse().expect("an address"));
+        if ways[0] {
+            self.network.cut(one, other);
+        }
+        if ways[1] {
+            self.network.cut(other, one);
+        }
     }
 
     pub(crate) fn constrain(&mut self, constraint: Constraint) {

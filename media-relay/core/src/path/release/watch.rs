@@ -2,21 +2,33 @@
 
 use std::time::Duration;
 
-use super::{CLINGING, Constraint, IDLE, Output, Release, STRAGGLERS, State, TURNAROUND};
+use super::{CLINGING, Constraint, Output, Release, SKEW, STRAGGLERS, State};
 use crate::path::place::Stay;
 use crate::path::timeline::{Entry, PathState, Reason};
 
 /// How often phones are called back that are not at the relay, where they should be, and after how long without a packet.
 const STRAYS: u8 = 5;
 const STRAYED: Duration = Duration::from_secs(2);
+/// A report may come so much later than it should.
+const LATE: Duration = Duration::from_millis(500);
 
 impl Release {
-    pub(super) fn relay_again(&mut self) {
-        for to in 0..2 {
-            if self.parties[to].temperament.follows_what_it_hears {
-                self.outputs.push_back(Output::Relaying { to, is_on: true });
-            }
+    /// To a phone that follows what it hears nothing is relayed while it moves: a packet from here would pull it back.
+    pub(super) fn park(&mut self, party: usize) {
+        let follows = self.parties[party].temperament.follows_what_it_hears;
+        if follows && !std::mem::replace(&mut self.is_parked[party], true) {
+            self.outputs.push_back(Output::Relaying { to: party, is_on: false });
         }
+    }
+
+    pub(super) fn relay_to(&mut self, party: usize) {
+        if std::mem::take(&mut self.is_parked[party]) {
+            self.outputs.push_back(Output::Relaying { to: party, is_on: true });
+        }
+    }
+
+    pub(super) fn relay_again(&mut self) {
+        (0..2).for_each(|party| self.relay_to(party));
     }
 
     /// Whether every direction is off the relay: for the meter.
@@ -29,10 +41,14 @@ impl Release {
         })
     }
 
+    /// Both have moved, and both directions are proven.
     pub(super) fn conclude(&mut self, now: Duration) {
-        let is_proven = self.directions().all(|(_, direction)| direction.is_confirmed());
-        if is_proven && matches!(self.state, State::Synchronising { .. }) {
-            self.enter(State::Direct, Reason::Proven, now);
+        let State::Synchronising { accepted: [Some(_), Some(_)], .. } = self.state else { return };
+        if self.directions().all(|(_, direction)| direction.is_confirmed()) {
+            let by_trial = self.directions().all(|(_, direction)| direction.is_proven);
+            let why = if by_trial { Reason::Trial } else { Reason::Proven };
+            self.was_direct = true;
+            self.enter(State::Direct { since: now }, why, now);
         }
     }
 
@@ -42,52 +58,46 @@ impl Release {
         since: Duration,
         now: Duration,
     ) {
-        let [Some(one), Some(other)] = accepted else {
+        if now > since + SKEW {
+            // One that takes its time is not to miss anything meanwhile.
+            (0..2).filter(|party| accepted[*party].is_none()).for_each(|party| self.relay_to(party));
+        }
+        let Some(first) = accepted.into_iter().flatten().min() else {
             if now > since + self.settings.answering {
                 self.come_home(Reason::Refused, now);
             }
             return;
         };
+        let [Some(one), Some(other)] = accepted else {
+            // Until the other has moved, somebody may hear nothing.
+            if now > first + self.settings.trial + SKEW {
+                self.come_home(Reason::Refused, now);
+            }
+            return;
+        };
         self.timeline.meter(self.is_off_the_relay(now), now);
-        let both = one.max(other);
         let is_back = self.directions().any(|(from, direction)| {
-            let since = accepted[from].unwrap_or(both) + STRAGGLERS;
+            let since = accepted[from].unwrap_or(now) + STRAGGLERS;
             direction.sight.is_some_and(|sight| sight.heard > since)
         });
         if is_back {
-            return self.come_home(Reason::CameBack, now);
-        }
-        let is_one_proven = self.directions().any(|(_, direction)| direction.is_confirmed());
-        let late = self.directions().any(|(from, direction)| {
-            if direction.is_confirmed() {
-                return false;
-            }
-            // With the other direction proven this one is likely: its reporter may take its time.
-            let patience = if is_one_proven {
-                self.parties[1 - from].temperament.longest_report_gap + TURNAROUND
-            } else {
-                self.settings.unproven
-            };
-            direction.proof.is_none() || now > both + patience.max(self.settings.unproven)
-        });
-        if late {
-            self.come_home(Reason::Unproven, now);
+            self.come_home(Reason::CameBack, now);
+        } else if now > one.max(other) + self.settings.trial || now > first + self.settings.trial + SKEW {
+            self.come_home(Reason::Trial, now);
         }
     }
 
-    pub(super) fn look_at_direct(&mut self, now: Duration) {
+    pub(super) fn look_at_direct(&mut self, since: Duration, now: Duration) {
         self.timeline.meter(self.is_off_the_relay(now), now);
         let is_back = self.directions().any(|(_, direction)| {
-            direction.proof.as_ref().is_some_and(|proof| {
-                proof.confirmed_at().is_some_and(|at| proof.last_relayed() > at + STRAGGLERS)
-            })
+            direction.proof.as_ref().is_some_and(|proof| proof.last_relayed() > since + STRAGGLERS)
         });
         if is_back {
             return self.come_home(Reason::CameBack, now);
         }
-        let is_quiet = self.parties.iter().any(|party| {
-            let limit = party.temperament.longest_report_gap + Duration::from_millis(500);
-            party.reported.is_none_or(|at| now > at + limit)
+        let is_quiet = self.directions().any(|(from, direction)| {
+            let gap = self.parties[1 - from].temperament.longest_report_gap;
+            now > direction.reported.unwrap_or(since).max(since) + gap + LATE
         });
         if is_quiet {
             self.come_home(Reason::ReportsStopped, now);
@@ -99,9 +109,25 @@ impl Release {
     }
 
     pub(super) fn home_from_hold(&mut self, why: Reason, now: Duration) {
-        self.outputs.push_back(Output::Home);
-        self.state = State::Returning { accepted: [None; 2], since: now, why };
+        self.call_home([true; 2], why, now);
+    }
+
+    fn call_home(&mut self, asked: [bool; 2], why: Reason, now: Duration) {
         self.relay_again();
+        self.outputs.push_back(Output::Home(asked));
+        self.enter(State::Returning { asked, accepted: [None; 2], since: now, why }, why, now);
+    }
+
+    /// Those who were to wait for the others.
+    pub(super) fn call_last(&mut self, now: Duration) {
+        let State::Returning { asked, accepted, since, .. } = &mut self.state else { return };
+        let is_time =
+            now > *since + 2 * SKEW || (0..2).all(|party| !asked[party] || accepted[party].is_some());
+        if is_time && *asked != [true; 2] {
+            let whom = asked.map(|asked| !asked);
+            *asked = [true; 2];
+            self.outputs.push_back(Output::Home(whom));
+        }
     }
 
     /// Phones that went to each other although one was not willing to be moved: nothing would notice if that path broke.
@@ -118,25 +144,30 @@ impl Release {
     }
 
     /// Back to the relay. Phones that follow what they hear would stay with each other on a path that works, so they
-    /// are put on hold first.
+    /// are put on hold first. After a trial that is not done before it shows to be needed: its path may be dead, and
+    /// a hold would make the silence longer. But one that follows is called last, when the other does not speak to it any more.
     pub(super) fn come_home(&mut self, why: Reason, now: Duration) {
-        if !matches!(self.state, State::Synchronising { .. } | State::Direct) {
+        if !matches!(self.state, State::Synchronising { .. } | State::Direct { .. }) {
             return;
         }
-        let follows = self.follows();
-        let is_path_dead = matches!(why, Reason::Refuted | Reason::Unproven);
         self.timeline.meter(false, now);
-        if follows
-            && !is_path_dead
-            && !matches!(why, Reason::CameBack | Reason::Refused | Reason::Renegotiated)
-        {
+        self.may_cling = why == Reason::Trial && self.follows();
+        if why == Reason::Trial {
+            self.lines.iter_mut().flatten().for_each(super::Direction::end_trial);
+        }
+        let is_path_alive = matches!(why, Reason::Policy | Reason::Quality | Reason::ReportsStopped);
+        if self.follows() && is_path_alive {
             self.outputs.push_back(Output::Hold);
             self.enter(State::Holding { accepted: [false; 2], since: now, why }, why, now);
         } else {
-            self.relay_again();
-            self.outputs.push_back(Output::Home);
-            self.enter(State::Returning { accepted: [None; 2], since: now, why }, why, now);
+            let stays_put = self.parties.each_ref().map(|party| !party.temperament.follows_what_it_hears);
+            let is_mixed = stays_put[0] != stays_put[1];
+            self.call_home(if is_mixed { stays_put } else { [true; 2] }, why, now);
         }
+    }
+
+    pub(super) fn forget_trial(&mut self) {
+        self.lines.iter_mut().flatten().for_each(super::Direction::forget_trial);
     }
 
     pub(super) fn look_for_return(
@@ -146,6 +177,7 @@ impl Release {
         why: Reason,
         now: Duration,
     ) {
+        self.call_last(now);
         let heard = |from: usize| {
             self.lines
                 .iter()
@@ -160,7 +192,7 @@ impl Release {
             self.may_cling = false;
             self.timeline.add(Entry::State { to: PathState::Returning, why: Reason::Clung }, now);
             self.outputs.push_back(Output::Hold);
-            self.state = State::Holding { accepted: [false; 2], since: now, why: Reason::Renegotiated };
+            self.state = State::Holding { accepted: [false; 2], since: now, why };
             return;
         }
         if !is_home && now < since + self.settings.homecoming {
@@ -172,26 +204,40 @@ impl Release {
                 self.timeline.add(Entry::Gap { from, length, is_estimate: false }, now);
             }
         }
-        let has_worked = self.directions().any(|(_, direction)| direction.is_confirmed());
         self.may_cling = false;
         self.lines.iter_mut().flatten().for_each(super::Direction::forget);
-        let is_preferred = self.constraint == Constraint::PreferRelease;
-        let not_before = match why {
-            Reason::Policy => now,
-            Reason::Renegotiated => now + self.settings.settle,
+        if why == Reason::Trial {
+            let gap = self.parties.iter().map(|party| party.temperament.longest_report_gap).max();
+            let until = now + gap.unwrap_or_default() + LATE;
+            return self.enter(State::Weighing { until }, why, now);
+        }
+        self.forget_trial();
+        match why {
+            Reason::Policy => self.anchor(now, now),
+            Reason::Renegotiated => self.anchor(now + self.settings.settle, now),
             Reason::Refused => {
                 // One that follows what it hears may have left without being asked, or leave yet.
                 self.strays = if self.follows() { STRAYS } else { 0 };
-                return self.stay(Stay::Refused, now);
+                self.stay(Stay::Refused, now);
             }
-            Reason::Clung => return self.stay(Stay::Failed, now),
-            _ if (has_worked || is_preferred) && self.failures + 1 < self.settings.failures => {
-                self.failures += 1;
-                now + self.settings.rest
-            }
-            _ => return self.stay(Stay::Failed, now),
-        };
-        self.look = not_before.min(now + IDLE);
+            Reason::Clung => self.stay(Stay::Failed, now),
+            _ => self.rest(self.was_direct || self.constraint == Constraint::PreferRelease, now),
+        }
+    }
+
+    /// A path has failed; it may be tried again after a while, but not for ever.
+    pub(super) fn rest(&mut self, may_try_again: bool, now: Duration) {
+        self.forget_trial();
+        self.failures += 1;
+        if may_try_again && self.failures < self.settings.failures {
+            self.anchor(now + self.settings.rest, now);
+        } else {
+            self.stay(Stay::Failed, now);
+        }
+    }
+
+    fn anchor(&mut self, not_before: Duration, now: Duration) {
+        self.look = now;
         self.enter(State::Anchored { not_before }, Reason::Heard, now);
     }
 }

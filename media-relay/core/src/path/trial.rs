@@ -1,0 +1,111 @@
+//! What a trial has proved, by the count of what was lost.
+//!
+//! A trial is a move that ends before reports can have come: the media goes direct for less than a second and comes home. The
+//! relay saw nothing of the packets of that time, but their receiver counts what it has lost (RFC 3550 §6.4.1), and its
+//! next report says whether they are among it: evidence of the very path, at the cost of a second's silence at most,
+//! however seldom the phone reports.
+
+use super::direction::Sight;
+use super::proof::{AHEAD, Reception};
+
+/// So few packets of a trial say nothing.
+const ENOUGH: u16 = 8;
+
+/// One direction, as the relay knew it at the end of a trial, before anybody had come home.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trial {
+    ssrc: u32,
+    /// The last packet that the relay saw, and how many it had seen.
+    sequence: u16,
+    packets: u64,
+    /// What the receiver had lost by its last report before the trial.
+    lost: i32,
+}
+
+/// What became of a trial's packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Outcome {
+    /// Packets that the relay did not see.
+    pub sent: u16,
+    /// What the receiver has lost since its last report before.
+    pub lost: i32,
+}
+
+impl Outcome {
+    /// Loss on the way to the relay and from it is counted against the path; more than half is no accident.
+    pub fn is_proof(self) -> bool {
+        2 * self.lost < i32::from(self.sent)
+    }
+}
+
+impl Trial {
+    /// `lost` is the receiver's count before the trial.
+    pub fn new(sight: &Sight, lost: i32) -> Self {
+        Self { ssrc: sight.ssrc, sequence: sight.sequence, packets: sight.packets, lost }
+    }
+
+    /// How many packets the relay has not seen, if enough to tell.
+    pub fn sent(&self, sight: &Sight) -> Option<u16> {
+        let passed = u64::from(sight.sequence.wrapping_sub(self.sequence));
+        let sent = u16::try_from(passed.checked_sub(sight.packets.checked_sub(self.packets)?)?).ok()?;
+        (sight.ssrc == self.ssrc && sent >= ENOUGH).then_some(sent)
+    }
+
+    /// What a report says that came when the relay had seen this much; `None` if it speaks of the time before, or too little
+    /// was sent (silence).
+    pub fn weigh(&self, report: &Reception, sight: &Sight) -> Option<Outcome> {
+        let sent = self.sent(sight)?;
+        let ahead = (report.highest as u16).wrapping_sub(self.sequence) as i16;
+        let is_about_it = i32::from(ahead) > i32::from(sent) && i32::from(ahead) > AHEAD;
+        (report.ssrc == self.ssrc && is_about_it)
+            .then_some(Outcome { sent, lost: report.lost.saturating_sub(self.lost) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn sight(packets: u64, sequence: u16) -> Sight {
+        Sight { ssrc: 7, clock_rate: 8000, packets, sequence, heard: Duration::ZERO }
+    }
+
+    /// 40 packets over the wrap, which the relay did not see, then 250 that it saw.
+    fn weigh(highest: u32, lost: i32) -> Option<Outcome> {
+        let trial = Trial::new(&sight(100, 65_530), 3);
+        let report = Reception { ssrc: 7, highest, lost, jitter: 0 };
+        trial.weigh(&report, &sight(350, 65_530u16.wrapping_add(290)))
+    }
+
+    #[test]
+    fn packets_that_the_relay_did_not_see_and_nobody_misses_went_direct() {
+        let outcome = weigh(65_536 + 283, 5).unwrap();
+        assert_eq!(outcome, Outcome { sent: 40, lost: 2 });
+        assert!(outcome.is_proof());
+    }
+
+    #[test]
+    fn packets_that_are_missed_did_not() {
+        assert!(!weigh(65_536 + 283, 43).unwrap().is_proof());
+        assert!(!weigh(65_536 + 283, 23).unwrap().is_proof(), "half of them");
+    }
+
+    #[test]
+    fn a_report_of_the_time_before_or_of_another_source_says_nothing() {
+        assert_eq!(weigh(65_530, 3), None);
+        assert_eq!(weigh(65_536 + 20, 3), None, "amid it");
+        let trial = Trial::new(&sight(100, 65_530), 3);
+        let report = Reception { ssrc: 8, highest: 65_536 + 283, lost: 3, jitter: 0 };
+        assert_eq!(trial.weigh(&report, &sight(350, 284)), None);
+    }
+
+    #[test]
+    fn silence_is_no_trial() {
+        let trial = Trial::new(&sight(100, 1_000), 0);
+        let report = Reception { ssrc: 7, highest: 1_255, lost: 0, jitter: 0 };
+        assert_eq!(trial.weigh(&report, &sight(350, 1_257)), None, "seven packets");
+        assert_eq!(trial.weigh(&report, &sight(350, 1_245)), None, "doubled ones");
+    }
+}
