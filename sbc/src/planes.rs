@@ -84,6 +84,7 @@ pub fn input(event: media_relay::Event) -> (SessionId, Input) {
                 relay::Reply::Description(result) => {
                     MediaOutcome::Description(result.map(described).map_err(refusal))
                 }
+                relay::Reply::Fragment(fragment) => MediaOutcome::Fragment(fragment),
                 relay::Reply::Deleted { streams, direct } => {
                     MediaOutcome::Deleted { streams: streams.into_iter().map(statistics).collect(), direct }
                 }
@@ -134,6 +135,9 @@ pub fn action(action: MediaAction) -> relay::Action {
             relay::Action::Reject { exchange: exchange.0, from: endpoint(from) }
         }
         MediaAction::Drop { endpoint: gone } => relay::Action::Drop(endpoint(gone)),
+        MediaAction::Trickle { from, to, fragment } => {
+            relay::Action::Trickle { from: endpoint(from), to: endpoint(to), fragment }
+        }
         MediaAction::Cancel { exchange } => relay::Action::Cancel(exchange.0),
         MediaAction::Renegotiated { wish, endpoint: leg, outcome } => relay::Action::Renegotiated {
             wish,

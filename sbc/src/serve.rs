@@ -1,10 +1,12 @@
 //! The program's life: start everything, follow the store, drain, stop.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use media_core::handoff::HandoffSettings;
 use media_relay::Relay;
 use sip_engine::io::{Command, Input};
 use sip_engine::slot::{SLOTS, Slot};
@@ -14,7 +16,7 @@ use sip_proxy::{ShardHandle, SipPlane};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::calls::Calls;
-use crate::config::Settings;
+use crate::config::{DiscoveryFile, Settings};
 use crate::discovery::{Discovery, Places};
 use crate::http::{Pages, router};
 use crate::journal::Journal;
@@ -43,7 +45,9 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     // By slot: what media says of a session goes to the shard that is its call's home.
     let homes: Arc<OnceLock<Vec<ShardHandle>>> = Arc::default();
     let back = homes.clone();
-    let relay = Relay::start(&settings.relay, move |event| {
+    let mut media = settings.relay.clone();
+    media.sessions.handoff = handoff(settings.file.discovery.as_ref());
+    let relay = Relay::start(&media, move |event| {
         let (session, input) = planes::input(event);
         let slot = usize::from(session.slot().number());
         if let Some(home) = back.get().and_then(|homes| homes.get(slot)) {
@@ -186,6 +190,17 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let _ = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(shipping, binding) }).await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What CRUSH needs. Without a secret that nobody can guess, nobody is told of it.
+fn handoff(discovery: Option<&DiscoveryFile>) -> Option<Arc<HandoffSettings>> {
+    let mut secret = [0; 32];
+    if getrandom::fill(&mut secret).is_err() {
+        tracing::error!("the system has no randomness; CRUSH is off");
+        return None;
+    }
+    let primary = discovery.map(|file| SocketAddr::new(file.addresses[0], file.ports[0]));
+    Some(Arc::new(HandoffSettings { secret, discovery: primary.into_iter().collect() }))
 }
 
 /// Takes as many open files as the system allows: a call has four sockets, and shells start programs with 1,024.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crush::stun::handoff::Reason as Cause;
 use media_core::path::place::{Mapping, Stay, Way};
 use media_core::path::proof::Lie;
 use media_core::path::timeline::{Entry, PathState, Reason};
@@ -13,6 +14,7 @@ pub fn entry(after: Duration, entry: Entry, parties: [Endpoint; 2]) -> PathEntry
     let party_of = |index: usize| parties.get(index).map(|endpoint| endpoint.party);
     let (what, why, party, evidence) = match entry {
         Entry::State { to, why } => (state(to), reason(why), None, String::new()),
+        Entry::Handoff { to, why } => (state(to), cause(why), None, String::new()),
         Entry::Way(Way::Observed([one, other])) => {
             ("way", "observed", None, format!("{one} and {other}, as they were observed"))
         }
@@ -101,6 +103,20 @@ fn reason(reason: Reason) -> &'static str {
         Reason::Clung => "clung",
         Reason::Policy => "policy",
         Reason::Heard => "heard",
+    }
+}
+
+/// Why CRUSH endpoints move their media (docs/crush.md §7.1).
+fn cause(reason: Cause) -> &'static str {
+    match reason {
+        Cause::Synchronised => "synchronised",
+        Cause::Missing => "missing",
+        Cause::Quality => "quality",
+        Cause::Policy => "policy",
+        Cause::Network => "network_switch",
+        Cause::Consent => "consent_lost",
+        Cause::Comparison => "comparison",
+        Cause::Application => "application",
     }
 }
 

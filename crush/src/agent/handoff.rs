@@ -126,9 +126,10 @@ impl Agent {
         Switch { stream: one.stream, at, ssrc }
     }
 
-    /// Whether policy lets a stream leave the relay.
+    /// Whether a stream is there (a refused m-line has no place at the relay), and policy lets it leave.
     pub(super) fn may_leave(&self, stream: u8) -> bool {
-        let kind = self.streams.get(usize::from(stream)).map(|stream| stream.setup.kind);
+        let stream = self.streams.get(usize::from(stream)).filter(|stream| stream.relay.is_some());
+        let kind = stream.map(|stream| stream.setup.kind);
         match self.policy() {
             Policy::Direct => kind.is_some(),
             Policy::VideoOnly => kind == Some(Kind::Video),

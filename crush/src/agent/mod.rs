@@ -33,6 +33,7 @@ use crate::media::{self as rtp, Path};
 use crate::playout::{Playout, Step};
 use crate::random::Random;
 use crate::stun;
+use crate::stun::handoff::Reason;
 use crate::sync::Comparison;
 use generation::{Credentials, Generation};
 use link::Link;
@@ -71,6 +72,8 @@ pub struct Agent {
     incoming: Incoming,
     copies_expected_until: Duration,
     hold_off: Duration,
+    /// Why media is on the relay.
+    returned: Reason,
     tests: Comparison,
     request: Option<Outstanding>,
     /// Handoffs in a row that nobody answered.
@@ -118,6 +121,7 @@ impl Agent {
             incoming: Incoming::Relay { not_before: now, copies_until: now },
             copies_expected_until: now,
             hold_off: switching::FIRST_HOLD_OFF,
+            returned: Reason::Comparison,
             tests: Comparison::default(),
             request: None,
             unanswered: 0,

@@ -4,7 +4,8 @@
 use std::time::Duration;
 
 use super::Agent;
-use crate::stun::{Class, Incoming, Method, Outgoing};
+use crate::stun::handoff::{PATH, Reason, SEQUENCE};
+use crate::stun::{Class, Incoming, Method, Outgoing, Report, Sending};
 
 /// Nothing was sent for so long.
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -20,12 +21,16 @@ pub(super) struct Warmth {
     tries: u32,
     next: Duration,
     sent: Duration,
+    /// CRUSH-SEQUENCE of the newest request.
+    sequence: u32,
+    /// Where the relay was told that packets go.
+    told: Sending,
 }
 
 impl Warmth {
     /// From a new socket, or for a new relay: at once.
     pub(super) fn begin(&mut self, now: Duration) {
-        *self = Self { transaction: None, tries: 0, next: now, sent: now };
+        *self = Self { transaction: None, tries: 0, next: now, sent: now, ..*self };
     }
 
     /// Something else went to the relay.
@@ -46,6 +51,12 @@ impl Agent {
             let Some(relay) = self.streams[place].relay else {
                 continue;
             };
+            let sending = self.streams[place].outgoing.sending(now);
+            if sending != self.warmth[place].told {
+                // News: a request of its own.
+                self.warmth[place].told = sending;
+                self.warmth[place].begin(now);
+            }
             if now < self.warmth[place].next {
                 continue;
             }
@@ -53,6 +64,7 @@ impl Agent {
                 Some(open) if self.warmth[place].tries < TRIES => open,
                 _ => {
                     self.warmth[place].tries = 0;
+                    self.warmth[place].sequence += 1;
                     self.random.transaction()
                 }
             };
@@ -60,8 +72,15 @@ impl Agent {
             warmth.transaction = Some(transaction);
             warmth.tries += 1;
             warmth.next = now + if warmth.tries == TRIES { KEEPALIVE } else { RETRY };
+            let reason = match sending {
+                Sending::Relay => self.returned,
+                Sending::Direct => Reason::Synchronised,
+                Sending::Both => Reason::Comparison,
+            };
             let bytes = Outgoing::new(Method::Binding, Class::Request, transaction)
                 .username(&sbc.ufrag, &self.leg.ufrag)
+                .with(SEQUENCE, &warmth.sequence.to_be_bytes())
+                .with(PATH, &Report { sending, reason }.write())
                 .sealed(&sbc.key);
             self.transmit(self.streams[place].setup.socket, relay, bytes);
         }

@@ -271,6 +271,7 @@ impl Agent {
             self.ask(Target::Path(Path::Relay), reason, Vec::new(), None, now);
         }
         if receiving || sending {
+            self.returned = reason;
             self.hold_off = (self.hold_off * 2).min(LONGEST_HOLD_OFF);
             self.event(Event::Returned(reason));
         }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::media::RtpHeader;
+use crate::stun::Sending;
 use crate::stun::handoff::{Condition, Mode, Move};
 
 /// What only the sender knows of a packet; SRTP hides it from everybody else.
@@ -116,6 +117,16 @@ impl Outgoing {
             Route::Direct => Paths { relay: copy, direct: true },
         };
         (paths, switched)
+    }
+
+    /// Where packets go now.
+    pub(crate) fn sending(&self, now: Duration) -> Sending {
+        match self.route {
+            Route::Relay | Route::Armed(..) if self.copies(now) => Sending::Both,
+            Route::Relay | Route::Armed(..) => Sending::Relay,
+            Route::Overlap(_) => Sending::Both,
+            Route::Direct => Sending::Direct,
+        }
     }
 
     /// Nothing goes to the relay but copies.

@@ -62,6 +62,16 @@ const REASONS: [Reason; 8] = [
     Reason::Application,
 ];
 
+impl Reason {
+    pub(super) fn number(self) -> u8 {
+        REASONS.iter().position(|reason| *reason == self).map_or(0, |place| place as u8 + 1)
+    }
+
+    pub(super) fn numbered(number: u8) -> Option<Self> {
+        REASONS.get(usize::from(number).checked_sub(1)?).copied()
+    }
+}
+
 /// When a stream moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Condition {
@@ -263,12 +273,11 @@ impl Request {
             Target::Path(Path::Direct) => (1, Duration::ZERO),
             Target::Both(time) => (2, time),
         };
-        let reason = REASONS.iter().position(|reason| *reason == self.reason).unwrap_or(0) as u8 + 1;
         let [high, low] = milliseconds(time);
         let mut message = Outgoing::new(Method::Handoff, Class::Request, transaction)
             .username(receiver, sender)
             .with(SEQUENCE, &self.sequence.to_be_bytes())
-            .with(PATH, &[path, reason, high, low]);
+            .with(PATH, &[path, self.reason.number(), high, low]);
         for one in &self.moves {
             message = message.with(STREAM, &one.write());
         }
@@ -289,7 +298,7 @@ impl Request {
                 2 => Target::Both(duration(&path, 2)),
                 _ => return None,
             },
-            reason: *REASONS.get(usize::from(path[1]).checked_sub(1)?)?,
+            reason: Reason::numbered(path[1])?,
             moves: message
                 .values(STREAM)
                 .take(STREAMS)

@@ -2,8 +2,10 @@
 
 pub mod handoff;
 mod message;
+mod report;
 
 pub use message::{Class, Incoming, Key, Method, Outgoing, is_stun};
+pub use report::{Report, Sending};
 
 /// ICE's PRIORITY (RFC 8445 §16.1).
 pub const PRIORITY: u16 = 0x0024;

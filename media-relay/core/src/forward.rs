@@ -30,7 +30,7 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(id) else { return };
         // RFC 7983 §7, before RTP is assumed. UDPTL has no first byte of its own, but no magic cookie either.
         if stun::is_stun(packet) {
-            self.prove(id, is_rtcp_port, source, packet, now);
+            self.stun((socket, id), role, source, packet, now, send);
             return;
         }
         if stream.carried != Carried::Other && (is_rtcp_port || rtp::is_rtcp(packet)) {
@@ -68,8 +68,13 @@ impl Worker {
             self.streams.take_spare(id, source);
             self.attend(session, now);
         }
+        let mut was_away = false;
         if let Some(session) = self.sessions.get_mut(&session) {
-            session.heard = now;
+            (session.heard, session.media) = (now, now);
+            was_away = session.is_away;
+        }
+        if was_away {
+            self.media_is_back(session, now);
         }
         let mut came_back = false;
         for consumer in consumers {
@@ -107,22 +112,6 @@ impl Worker {
                 .unwrap_or(several[several.len() - 1]),
         };
         Some((id, socket.role))
-    }
-
-    #[cold]
-    fn prove(&mut self, id: StreamId, is_rtcp_port: bool, source: SocketAddr, packet: &[u8], now: Duration) {
-        let Some(stream) = self.streams.get_mut(id) else { return };
-        let credentials = self
-            .sessions
-            .get(&stream.session)
-            .and_then(|session| session.leg(stream.endpoint))
-            .and_then(|leg| leg.credentials.as_ref());
-        if !credentials.is_some_and(|credentials| credentials.signed(packet)) {
-            stream.strangers += 1;
-            self.dropped += 1;
-            return;
-        }
-        if is_rtcp_port { stream.rtcp.prove(source, now) } else { stream.rtp.prove(source, now) }
     }
 
     fn control(

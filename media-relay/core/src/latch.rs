@@ -38,6 +38,8 @@ pub struct Latch {
     follows_rebinding: bool,
     /// What was learnt may have another port by now.
     is_doubted: bool,
+    /// What was learnt has proven who it is, and signalling has named nothing else since.
+    is_proven: bool,
 }
 
 impl Latch {
@@ -52,13 +54,18 @@ impl Latch {
             stranger_since: None,
             follows_rebinding,
             is_doubted: false,
+            is_proven: false,
         }
     }
 
     /// An offer or answer named an address.
     pub fn signal(&mut self, address: Option<SocketAddr>, signalling: IpAddr, now: Duration) {
         if address != self.signalled {
-            self.learnt = None;
+            // Where it has proven to be is better than a new address that may be behind a NAT, until it is heard there.
+            if !self.is_proven {
+                self.learnt = None;
+            }
+            self.is_proven = false;
         }
         self.signalled = address;
         self.signalling = signalling.to_canonical();
@@ -87,14 +94,14 @@ impl Latch {
 
     /// Its RTP moved with a NAT that rebinds: its RTCP may too.
     pub fn reopen(&mut self, now: Duration) {
-        self.learnt = None;
+        (self.learnt, self.is_proven) = (None, false);
         self.window = now + WINDOW;
         self.stranger_since = None;
     }
 
     /// The source proved by its credentials who it is (RFC 8489 §9.1).
     pub fn prove(&mut self, source: SocketAddr, now: Duration) {
-        self.learnt = Some(source);
+        (self.learnt, self.is_proven) = (Some(source), true);
         self.heard = now;
     }
 
@@ -141,8 +148,9 @@ impl Latch {
         let accepted = match self.learnt {
             // The signalled address always may.
             None => rank == Rank::Signalled || (is_open && (rank == Rank::Host || self.has_waited(now))),
-            Some(learnt) if is_open && rank > self.rank(learnt) => true,
-            Some(learnt) if is_open && self.is_doubted && rank == self.rank(learnt) => {
+            // Of one that has proven its move, what it sent before may still be on the way.
+            Some(learnt) if is_open && !self.is_proven && rank > self.rank(learnt) => true,
+            Some(learnt) if is_open && !self.is_proven && self.is_doubted && rank == self.rank(learnt) => {
                 rank != Rank::Stranger || learnt.ip() == source.ip() || self.has_waited(now)
             }
             Some(learnt) => {
@@ -230,8 +238,17 @@ mod tests {
         latch.prove(address("192.0.2.77:5"), 60 * SECOND);
         assert!(latch.accepts(address("192.0.2.77:5"), None, 61 * SECOND));
         latch.signal(Some(address("10.0.0.6:4000")), "203.0.113.1".parse().unwrap(), 62 * SECOND);
-        assert_eq!(latch.destination(), Some(address("10.0.0.6:4000")));
+        assert_eq!(latch.destination(), Some(address("192.0.2.77:5")), "until it is heard there");
         assert!(latch.accepts(address("10.0.0.6:4000"), None, 62 * SECOND));
+    }
+
+    #[test]
+    fn what_was_sent_before_a_proven_move_does_not_undo_it() {
+        let mut latch = latch();
+        assert!(latch.accepts(address("10.0.0.5:4000"), None, SECOND));
+        latch.prove(address("198.51.100.9:7"), 2 * SECOND);
+        assert!(!latch.accepts(address("10.0.0.5:4000"), None, 2 * SECOND), "the signalled address itself");
+        assert_eq!(latch.destination(), Some(address("198.51.100.9:7")));
     }
 
     #[test]

@@ -6,12 +6,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::handoff::{Handoff, Side, with_line};
 use crate::moving::{Moving, Past};
 use crate::path::Constraint;
 use crate::sdp::{Description, Media, Place};
 use crate::session::{Endpoint, Party, StreamStatistics};
 use crate::stream::StreamId;
-use crate::stun::Credentials;
 
 /// The exchange of the initial offer: several branches may answer it.
 pub(crate) const INITIAL: u32 = 1;
@@ -24,6 +24,8 @@ pub(crate) struct Exchange {
     pub(crate) media: Vec<Media>,
     /// What was opened for it, to be closed if it comes to nothing.
     pub(crate) opened: SmallVec<[StreamId; 2]>,
+    /// The ufrag of its `a=crush`.
+    pub(crate) ufrag: Option<Box<str>>,
 }
 
 /// An endpoint, as one side of offers and answers.
@@ -42,8 +44,8 @@ pub(crate) struct Leg {
     /// What it was offered last, and the description that it and we agreed on last, as it was told.
     pub(crate) offered: Option<Bytes>,
     pub(crate) agreed: Option<Bytes>,
-    /// What its STUN must be signed with.
-    pub(crate) credentials: Option<Box<Credentials>>,
+    /// Its part in CRUSH.
+    pub(crate) handoff: Side,
 }
 
 /// One call's media.
@@ -56,11 +58,17 @@ pub(crate) struct Session {
     /// Of streams that are gone.
     pub(crate) past: Vec<StreamStatistics>,
     pub(crate) heard: Duration,
+    /// When the last RTP came.
+    pub(crate) media: Duration,
+    /// Its media is known to be direct: RTP at the relay is news.
+    pub(crate) is_away: bool,
     pub(crate) is_held: bool,
     pub(crate) told_inactive: bool,
     /// What policy said of this session alone.
     pub(crate) constraint: Option<Constraint>,
     pub(crate) moving: Option<Box<Moving>>,
+    /// Of two parties that move their media themselves.
+    pub(crate) handoff: Option<Box<Handoff>>,
     /// Of parties that are gone.
     pub(crate) past_moves: Option<Past>,
 }
@@ -90,13 +98,15 @@ impl Leg {
             None => "IN IP4 0.0.0.0".to_owned(),
         };
         let id = self.origin;
-        let body = |version: u64| description.rewrite(&format!("- {id} {version} {family}"), places, cname);
+        let line = self.handoff.line.as_deref();
+        let body = |version: u64| {
+            with_line(description.rewrite(&format!("- {id} {version} {family}"), places, cname), line)
+        };
         // RFC 3264 §8: the version grows by one if, and only if, the description changed.
         let sum = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(body(0));
-        if self.last != Some(sum) {
-            self.version += 1;
-            self.last = Some(sum);
-        }
-        body(self.version)
+        let version = self.version + u64::from(self.last != Some(sum));
+        let sdp = body(version);
+        (self.last, self.version) = (Some(sum), version);
+        sdp
     }
 }

@@ -4,6 +4,7 @@
 //! socket ([`Worker::packet`]); it says where each packet goes. Sockets come from the shell by way of [`worker::Ports`].
 
 mod forward;
+pub mod handoff;
 pub mod latch;
 mod legs;
 mod moving;

@@ -101,6 +101,9 @@ fn eligible(session: &Session, streams: &Streams) -> Option<([Endpoint; 2], Line
 impl Worker {
     /// After an answer, or the choice of a branch: what is agreed may be released, or has come home by this.
     pub(crate) fn agreed(&mut self, id: u64, now: Duration) {
+        if self.hands_off(id, now) {
+            return;
+        }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let found = eligible(session, &self.streams);
         if let Some(moving) = &mut session.moving {
@@ -148,6 +151,7 @@ impl Worker {
 
     /// The two parties are no more what they were; what happened stays told.
     pub(crate) fn settle(&mut self, id: u64, now: Duration) {
+        self.end_handoff(id, now);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut moving) = session.moving.take() else { return };
         moving.release.finish(now);
@@ -168,6 +172,10 @@ impl Worker {
     pub(crate) fn constrain(&mut self, id: u64, constraint: Constraint, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.constraint = Some(constraint);
+        if self.constrain_handoff(id, now) {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
         match &mut session.moving {
             Some(moving) => {
                 moving.release.constrain(constraint, now);
@@ -186,6 +194,9 @@ impl Worker {
         outcome: Outcome,
         now: Duration,
     ) {
+        if self.told_policy(id, wish, endpoint, &outcome, now) {
+            return;
+        }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut moving) = session.moving.take() else { return };
         moving.answered(wish, endpoint, outcome, session, &mut self.streams, now);

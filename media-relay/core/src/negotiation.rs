@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::handoff::{Side, ufrag_in};
 use crate::latch::Latch;
 use crate::legs::{Exchange, INITIAL, Leg, Session};
 use crate::sdp::{Description, Direction, Media, Place};
@@ -25,6 +26,7 @@ impl Worker {
         now: Duration,
         ports: &mut dyn Ports,
     ) -> Result<Described, Refusal> {
+        let ufrag = ufrag_in(&sdp);
         let description = Description::parse(sdp).map_err(|_| Refusal::Malformed)?;
         if !description.media.iter().any(|media| media.port == 0 || media.is_datagram()) {
             return Err(Refusal::NotAcceptable);
@@ -48,6 +50,7 @@ impl Worker {
         // A first description counts at once, so that early media finds its way; a later one when it is answered.
         self.apply(id, from.0, &description.media, true, now);
         self.expect_early(id, from.0, to.0, now);
+        self.write_support(id, to.0, from.0, ufrag.is_some());
         let sdp = self.describe(id, to.0, &description, |media, _| media.rtcp_mux)?;
         let streams = summarise(&description.media);
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
@@ -57,7 +60,8 @@ impl Worker {
         if let Some(before) = session.exchanges.iter().position(|known| known.id == exchange) {
             opened.extend(session.exchanges.remove(before).opened);
         }
-        session.exchanges.push(Exchange { id: exchange, offerer: from.0, media: description.media, opened });
+        let (offerer, media) = (from.0, description.media);
+        session.exchanges.push(Exchange { id: exchange, offerer, media, opened, ufrag });
         Ok(Described { sdp, streams })
     }
 
@@ -72,6 +76,7 @@ impl Worker {
         now: Duration,
         ports: &mut dyn Ports,
     ) -> Result<Described, Refusal> {
+        let answered_ufrag = ufrag_in(&sdp);
         let description = Description::parse(sdp).map_err(|_| Refusal::Malformed)?;
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
         let position = session
@@ -79,6 +84,7 @@ impl Worker {
             .iter()
             .position(|known| known.id == exchange && known.offerer == to)
             .ok_or(Refusal::Unknown)?;
+        let offered_ufrag = session.exchanges[position].ufrag.clone();
         let offered = &session.exchanges[position].media;
         // RFC 3264 §6: as many m-lines, in the same order, of the same kinds.
         let fits = offered.len() == description.media.len()
@@ -101,6 +107,7 @@ impl Worker {
         self.apply(id, to, &offered, false, now);
         self.apply(id, from, &description.media, false, now);
         self.agree(id, (to, &offered), (from, &description.media));
+        self.agree_support(id, (to, offered_ufrag), (from, answered_ufrag));
         self.connect_agreed(id, from, to);
         if is_last {
             self.close_refused(id, ports);
@@ -223,7 +230,7 @@ impl Worker {
             address: first.address,
             offered: first.offered.clone(),
             agreed: None,
-            credentials: None,
+            handoff: first.handoff.of_branch(),
         };
         for (index, place) in first.streams.iter().enumerate() {
             let pair = place.and_then(|stream| self.streams.get(stream)).map(|stream| stream.ports);
@@ -384,7 +391,7 @@ impl Session {
             address: None,
             offered: None,
             agreed: None,
-            credentials: None,
+            handoff: Side::default(),
         };
         self.legs.push((endpoint, leg));
     }

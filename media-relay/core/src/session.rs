@@ -9,7 +9,6 @@ use crate::path::Constraint;
 use crate::path::timeline::Entry;
 
 pub use crate::sdp::Direction;
-pub use crate::stun::Credentials;
 
 /// One end of a session: a party (0 is the caller), and the early dialog of an outgoing one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -80,12 +79,14 @@ pub enum Action {
     Cancel(u32),
     /// A branch is gone.
     Drop(Endpoint),
-    /// What an endpoint's STUN must be signed with to move its media.
-    Credentials {
+    /// `from` trickles candidates (RFC 8840) for `to`.
+    Trickle {
         /// Whose.
-        endpoint: Endpoint,
-        /// Ours, as its description told it.
-        credentials: Box<Credentials>,
+        from: Endpoint,
+        /// Whom for.
+        to: Endpoint,
+        /// The body of its INFO.
+        fragment: Bytes,
     },
     /// What became of an [`Event::Renegotiate`] at one of its legs.
     Renegotiated {
@@ -104,11 +105,13 @@ pub enum Action {
     Query,
 }
 
-/// The reply to `Offer`, `Answer`, `Delete` and `Query`.
+/// The reply to `Offer`, `Answer`, `Trickle`, `Delete` and `Query`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Reply {
     /// A description for the other side.
     Description(Result<Described, Refusal>),
+    /// The fragment for the other side; `None`: it is told nothing.
+    Fragment(Option<Bytes>),
     /// The final count.
     Deleted {
         /// Of each stream.

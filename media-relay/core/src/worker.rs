@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 
+use crate::handoff::{HandoffSettings, LEAST_INACTIVITY};
 use crate::legs::Session;
 use crate::policy::ReleasePolicy;
 use crate::session::{Action, Endpoint, Event, Reply, StreamStatistics};
@@ -46,11 +47,18 @@ pub struct Settings {
     pub follows_rebinding: bool,
     /// What may leave the relay; `None` nothing.
     pub release: Option<Arc<ReleasePolicy>>,
+    /// CRUSH; `None`: nobody is told of it.
+    pub handoff: Option<Arc<HandoffSettings>>,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { inactivity: Some(Duration::from_secs(300)), follows_rebinding: true, release: None }
+        Self {
+            inactivity: Some(Duration::from_secs(300)),
+            follows_rebinding: true,
+            release: None,
+            handoff: None,
+        }
     }
 }
 
@@ -94,7 +102,7 @@ impl Worker {
         self.sessions.is_empty()
     }
 
-    /// Does what signalling asks. Only `Offer`, `Answer`, `Delete` and `Query` have a reply.
+    /// Does what signalling asks. Only `Offer`, `Answer`, `Trickle`, `Delete` and `Query` have a reply.
     pub fn handle(
         &mut self,
         session: u64,
@@ -127,17 +135,14 @@ impl Worker {
             Action::Drop(endpoint) => {
                 self.drop_legs(session, |leg| leg == endpoint, now, ports);
                 // Two that are left, as after a transfer, may move anew.
-                if self.sessions.get(&session).is_some_and(|session| session.moving.is_none()) {
+                let is_idle = |session: &Session| session.moving.is_none() && session.handoff.is_none();
+                if self.sessions.get(&session).is_some_and(is_idle) {
                     self.agreed(session, now);
                 }
                 None
             }
-            Action::Credentials { endpoint, credentials } => {
-                let found = self.sessions.get_mut(&session).and_then(|session| session.leg_mut(endpoint));
-                if let Some(leg) = found {
-                    leg.credentials = Some(credentials);
-                }
-                None
+            Action::Trickle { from, to, fragment } => {
+                Some(Reply::Fragment(self.trickle(session, (from, to), &fragment, now)))
             }
             Action::Renegotiated { wish, endpoint, outcome } => {
                 self.renegotiated(session, wish, endpoint, outcome, now);
@@ -181,7 +186,9 @@ impl Worker {
         ports: &mut dyn Ports,
     ) {
         let is_moving = |session: &Session| {
-            session.moving.as_ref().is_some_and(|moving| moving.endpoints().into_iter().any(&is_gone))
+            let of_moving = session.moving.as_ref().map(|moving| moving.endpoints());
+            let of_handoff = session.handoff.as_ref().map(|handoff| handoff.endpoints());
+            of_moving.into_iter().chain(of_handoff).flatten().any(&is_gone)
         };
         if self.sessions.get(&id).is_some_and(is_moving) {
             self.settle(id, now);
@@ -247,9 +254,11 @@ impl Worker {
             && due <= now
         {
             self.looks.pop();
-            let moving = self.sessions.get(&id).and_then(|session| session.moving.as_ref());
-            if moving.is_some_and(|moving| moving.due == due) {
+            let Some(session) = self.sessions.get(&id) else { continue };
+            if session.moving.as_ref().is_some_and(|moving| moving.due == due) {
                 self.look(id, now, ports);
+            } else if session.handoff.as_ref().is_some_and(|handoff| handoff.due == due) {
+                self.look_at_handoff(id, now);
             }
         }
         if now < self.next_check {
@@ -258,7 +267,8 @@ impl Worker {
         self.next_check = now + Duration::from_secs(1);
         let Some(limit) = self.settings.inactivity else { return };
         for (id, session) in &mut self.sessions {
-            if session.heard + limit <= now && !session.is_held && !session.told_inactive {
+            let least = if session.is_away { LEAST_INACTIVITY } else { Duration::ZERO };
+            if session.heard + limit.max(least) <= now && !session.is_held && !session.told_inactive {
                 session.told_inactive = true;
                 self.events.push_back((*id, Event::Inactive));
             }

@@ -26,8 +26,8 @@ use sip_proxy::tls::{TlsIdentity, TlsSettings};
 use sip_proxy::{ListenerSettings, PlaneSettings};
 
 pub use file::{
-    AuthenticationKind, Database, DigestKind, File, Http, IdentityKind, KeepaliveKind, LimitsFile, Media,
-    Node, RealmFile, RegistrarKind, Signalling,
+    AuthenticationKind, Database, DigestKind, DiscoveryFile, File, Http, IdentityKind, KeepaliveKind,
+    LimitsFile, Media, Node, RealmFile, RegistrarKind, Signalling,
 };
 pub use release::{PairFile, ReleaseFile, ReleaseKind};
 use text::{read_listener, read_media_address, read_network, read_range, read_target};
@@ -180,6 +180,8 @@ impl Settings {
                 inactivity,
                 follows_rebinding: file.media.follow_rebinding,
                 release: Some(Arc::new(release)),
+                // Its secret is drawn at each start.
+                handoff: None,
             },
             cname: "anchor".to_owned(),
             steering: file.media.steering,

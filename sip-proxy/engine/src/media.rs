@@ -125,6 +125,15 @@ pub enum MediaAction {
         /// Which.
         endpoint: Endpoint,
     },
+    /// `from` trickles candidates (RFC 8840) for `to`; the reply holds what `to` is told of them.
+    Trickle {
+        /// Whose.
+        from: Endpoint,
+        /// Whom for.
+        to: Endpoint,
+        /// The body of its INFO.
+        fragment: Bytes,
+    },
     /// What became of one leg of a [`MediaEvent::Renegotiate`]. No reply, but to [`Renegotiated::Offered`].
     Renegotiated {
         /// That of the wish.
@@ -174,6 +183,8 @@ pub struct MediaReply {
 pub enum MediaOutcome {
     /// To an `Offer` or an `Answer`.
     Description(Result<Described, Refusal>),
+    /// To a `Trickle`; `None`: nothing of it is for the other end.
+    Fragment(Option<Bytes>),
     /// To a `Delete`.
     Deleted {
         /// What came from each party.

@@ -250,6 +250,7 @@ impl Host for TestHost {
                     MediaAction::Delete => {
                         MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO }
                     }
+                    MediaAction::Trickle { fragment, .. } => MediaOutcome::Fragment(Some(fragment)),
                     MediaAction::Query => MediaOutcome::Statistics(Vec::new()),
                     _ => return None,
                 };

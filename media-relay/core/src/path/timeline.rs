@@ -62,6 +62,13 @@ pub enum Entry {
         /// Why.
         why: Reason,
     },
+    /// Another state, by what CRUSH endpoints say.
+    Handoff {
+        /// The new one.
+        to: PathState,
+        /// Why, in their words.
+        why: crush::stun::handoff::Reason,
+    },
     /// A way is tried.
     Way(Way),
     /// It stays on the relay, and why.

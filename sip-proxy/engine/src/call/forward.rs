@@ -8,6 +8,7 @@ use super::media::Wait;
 use super::pair::{CALLER, Exchange, flow_of};
 use super::renegotiate::Wish;
 use super::transfer::translate_refer_to;
+use super::trickle::{FRAGMENT, is_trickle};
 use super::{Call, is_target_refresh};
 use crate::core::{Core, Owner};
 use crate::event::{EndCause, Side};
@@ -33,6 +34,8 @@ pub(super) struct Forward {
     /// The description for the other end.
     pub(super) description: Option<Bytes>,
     pub(super) summary: crate::media::Summary,
+    /// The candidates in it, as the other end may see them.
+    pub(super) fragment: Option<Bytes>,
     pub(super) attempts: u8,
 }
 
@@ -72,6 +75,7 @@ impl Forward {
             exchange: None,
             description,
             summary: Default::default(),
+            fragment: None,
             attempts: ATTEMPTS,
         })
     }
@@ -200,6 +204,7 @@ impl Call {
             exchange: None,
             description: None,
             summary: Default::default(),
+            fragment: None,
             attempts: 0,
             request: request.clone(),
         };
@@ -239,6 +244,7 @@ impl Call {
                     self.ask_media(action, Wait::Forward(number), core);
                 }
             }
+            _ if is_trickle(&request) => self.ask_for_fragment(number, core),
             _ => self.send_forward(number, core),
         }
     }
@@ -349,7 +355,10 @@ impl Call {
                 out.header(Name::ReferTo, &translate_refer_to(refer_to, &host, self.slot, from_realm, core)?);
         }
         let (out, dropped) = copy_headers(out, &request, from_realm, to_realm, &self.secrets[from]);
-        let (out, bodies) = with_body(out, &request, sdp.as_ref(), &self.secrets[from]);
+        let (out, bodies) = match self.forwards[position].fragment.clone() {
+            Some(fragment) => (out.body(FRAGMENT, fragment), 0),
+            None => with_body(out, &request, sdp.as_ref(), &self.secrets[from]),
+        };
         core.count_hidden(flow, dropped + bodies);
         Some(out.finish())
     }

@@ -34,6 +34,8 @@ pub(super) enum Wait {
     Ack(u32, usize),
     /// The answer for the ACK of a re-INVITE of ours that asked for an offer.
     Offered(u32),
+    /// Candidates in a request inside a pair.
+    Fragment(u32),
     /// The last count.
     Delete,
 }
@@ -143,6 +145,10 @@ impl Call {
         match (wait, reply.outcome) {
             (Wait::Delete, MediaOutcome::Deleted { streams, direct }) => self.counted(streams, direct, core),
             (Wait::Delete, _) => self.counted(Vec::new(), Duration::ZERO, core),
+            (Wait::Fragment(forward), MediaOutcome::Fragment(fragment)) => {
+                self.on_fragment(forward, fragment, core)
+            }
+            (Wait::Fragment(forward), _) => self.on_fragment(forward, None, core),
             (wait, MediaOutcome::Description(result)) => self.on_description(wait, result, core, registrar),
             (wait, _) => self.on_description(wait, Err(Refusal::Unknown), core, registrar),
         }
@@ -158,6 +164,7 @@ impl Call {
         );
         match wait {
             Wait::Delete => self.counted(Vec::new(), Duration::ZERO, core),
+            Wait::Fragment(forward) => self.on_fragment(forward, None, core),
             wait => self.on_description(wait, Err(Refusal::Unavailable), core, registrar),
         }
     }
@@ -200,7 +207,7 @@ impl Call {
             Wait::Offered(forward) => {
                 self.on_renegotiation_answer(forward, result.ok().map(|described| described.sdp), core)
             }
-            Wait::Delete => {}
+            Wait::Fragment(_) | Wait::Delete => {}
         }
     }
 

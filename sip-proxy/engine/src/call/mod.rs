@@ -22,6 +22,7 @@ mod renegotiate;
 mod request;
 mod subscription;
 mod transfer;
+mod trickle;
 
 pub(crate) use transfer::read_replaces;
 

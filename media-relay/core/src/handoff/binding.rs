@@ -1,0 +1,143 @@
+//! STUN on media ports (docs/crush.md §3.1): Binding requests are answered, authenticated ones latch, HANDOFF passes.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crush::stun::handoff::{PATH, SEQUENCE};
+use crush::stun::{Class, Incoming, Key, Method, Outgoing, Report};
+
+use super::credentials;
+use crate::stream::{Role, StreamId};
+use crate::worker::{SocketId, Worker};
+
+/// UNAUTHENTICATED (RFC 8489 §14.8).
+const UNAUTHENTICATED: u16 = 401;
+
+impl Worker {
+    /// A STUN message on a media port. What is not for us, or not who it says it is, is counted and has no effect.
+    #[cold]
+    pub(crate) fn stun(
+        &mut self,
+        (socket, id): (SocketId, StreamId),
+        role: Role,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Duration,
+        send: impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) {
+        let message = Incoming::read(packet).filter(|_| role == Role::Rtp);
+        let is_taken = message.is_some_and(|message| match (message.method(), message.class()) {
+            (Method::Binding, Class::Request) => self.binding(socket, id, source, &message, now, send),
+            (Method::Binding, _) => false,
+            (Method::Handoff, _) => self.pass_handoff(id, source, packet, now, send),
+        });
+        if !is_taken {
+            if let Some(stream) = self.streams.get_mut(id) {
+                stream.strangers += 1;
+            }
+            self.dropped += 1;
+        }
+    }
+
+    fn binding(
+        &mut self,
+        socket: SocketId,
+        id: StreamId,
+        source: SocketAddr,
+        message: &Incoming<'_>,
+        now: Duration,
+        mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) -> bool {
+        let answer = |class| Outgoing::new(Method::Binding, class, message.transaction());
+        let username = message.username();
+        let Some((ours, theirs)) = username.as_deref().and_then(|name| name.split_once(':')) else {
+            let takes_part = self.takes_part(id);
+            if takes_part && username.is_none() {
+                send(socket, source, &answer(Class::Success).mapped_address(source).plain());
+            }
+            return takes_part && username.is_none();
+        };
+        let Some(id) = self.claimed(socket, theirs) else { return false };
+        let Some(secret) = self.settings.handoff.as_ref().map(|settings| settings.secret) else {
+            return false;
+        };
+        let Some(stream) = self.streams.get_mut(id) else { return false };
+        let (ufrag, password) = credentials(&secret, stream.session, stream.endpoint.party);
+        if ours != ufrag {
+            return false;
+        }
+        let key = Key::new(&password);
+        if !message.authentic(&key) {
+            send(socket, source, &answer(Class::Error).error_code(UNAUTHENTICATED).plain());
+            return false;
+        }
+        let Some(session) = self.sessions.get_mut(&stream.session) else { return false };
+        let Some(leg) = session.leg_mut(stream.endpoint) else { return false };
+        let (line, sequence) = (leg.handoff.line_mut(stream.index), message.word(SEQUENCE).unwrap_or(0));
+        let known = stream.rtp.heard().map(|heard| heard.0);
+        // One that came before, or was overtaken: whoever sends it, it is no news. Repeated from where it came, its answer was lost.
+        let is_new = sequence > line.sequence;
+        let is_repeated = sequence == line.sequence && known == Some(source);
+        if !is_new && !is_repeated {
+            return false;
+        }
+        if is_new {
+            line.sequence = sequence;
+            let report = message.value(PATH).and_then(|value| Report::read(&value));
+            if known != Some(source) {
+                stream.rtcp.reopen(now);
+            }
+            stream.rtp.prove(source, now);
+            let (session, endpoint, index) = (stream.session, stream.endpoint, stream.index);
+            if let Some(report) = report {
+                self.claim(session, endpoint, index, report, now);
+            }
+            // Who keeps the relay warm is there, wherever its media goes.
+            if let Some(session) = self.sessions.get_mut(&session) {
+                session.heard = now;
+            }
+        }
+        send(socket, source, &answer(Class::Success).mapped_address(source).sealed(&key));
+        true
+    }
+
+    /// Passes as it is, between two that take part, from where its sender was heard.
+    fn pass_handoff(
+        &mut self,
+        id: StreamId,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Duration,
+        mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) -> bool {
+        let Some(stream) = self.streams.get(id) else { return false };
+        if !self.takes_part(id) || stream.rtp.heard().map(|heard| heard.0) != Some(source) {
+            return false;
+        }
+        for consumer in &stream.consumers {
+            let Some(consumer) = self.streams.get(*consumer) else { continue };
+            if let Some(destination) = consumer.rtp.destination() {
+                send(consumer.ports.rtp, destination, packet);
+            }
+        }
+        if let Some(session) = self.sessions.get_mut(&stream.session) {
+            session.heard = now;
+        }
+        true
+    }
+
+    fn takes_part(&self, id: StreamId) -> bool {
+        let Some(stream) = self.streams.get(id) else { return false };
+        let leg = self.sessions.get(&stream.session).and_then(|session| session.leg(stream.endpoint));
+        leg.is_some_and(|leg| leg.handoff.takes_part())
+    }
+
+    /// Of the branches that share a socket the one whose endpoint has this ufrag.
+    fn claimed(&self, socket: SocketId, theirs: &str) -> Option<StreamId> {
+        self.streams.socket(socket)?.streams.iter().copied().find(|id| {
+            let stream = self.streams.get(*id);
+            let leg = stream.and_then(|stream| self.sessions.get(&stream.session)?.leg(stream.endpoint));
+            leg.is_some_and(|leg| leg.handoff.theirs.as_deref() == Some(theirs))
+        })
+    }
+}

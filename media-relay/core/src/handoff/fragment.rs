@@ -1,0 +1,142 @@
+//! What of an endpoint's candidates its peer is shown (docs/crush.md §4): only where both may leave the relay, only what may be
+//! the endpoint's, and what the relay has seen of it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crush::description::{Candidate, CandidateKind, Fragment, Policy};
+
+use crate::path::place::Networks;
+use crate::session::Endpoint;
+use crate::worker::Worker;
+
+/// More is no list of candidates.
+const MAX_LENGTH: usize = 8_192;
+/// Of a candidate that the relay adds: type preference 100 (docs/crush.md §4).
+const PRIORITY: u32 = (100 << 24) | (0xffff << 8) | 255;
+/// Lines that pass; whatever else stands there could name its author's network.
+const PASSING: [&str; 7] =
+    ["a=ice-ufrag:", "a=ice-pwd:", "a=ice-options:", "a=crush-nat:", "a=mid:", "m=", "a=end-of-candidates"];
+
+impl Worker {
+    /// The fragment for the other end; `None`: it is told nothing.
+    pub(crate) fn trickle(
+        &mut self,
+        id: u64,
+        (from, to): (Endpoint, Endpoint),
+        fragment: &Bytes,
+        now: Duration,
+    ) -> Option<Bytes> {
+        let session = self.sessions.get(&id)?;
+        let (near, far) = (session.leg(from)?, session.leg(to)?);
+        let do_both = near.handoff.takes_part() && far.handoff.takes_part();
+        if !do_both || self.policy_between(id, from, to) == Policy::Relay || fragment.len() > MAX_LENGTH {
+            return None;
+        }
+        let text = std::str::from_utf8(fragment).ok()?;
+        Fragment::read(text)?;
+        let streams = session.legs.iter().flat_map(|(_, leg)| leg.streams.iter().flatten());
+        let mut own: Vec<IpAddr> = streams
+            .filter_map(|stream| Some(self.streams.get(*stream)?.ports.address.ip().to_canonical()))
+            .collect();
+        own.extend(self.settings.handoff.iter().flat_map(|settings| &settings.discovery).map(SocketAddr::ip));
+        let first = near.streams.iter().flatten().next().and_then(|stream| self.streams.get(*stream))?;
+        let release = self.settings.release.as_ref();
+        let sieve = Sieve {
+            observed: first.rtp.heard().map(|heard| heard.0),
+            signalling: near.party.signalling.ip().to_canonical(),
+            own,
+            is_one_realm: near.party.realm == far.party.realm,
+            networks: release.map(|release| release.networks(near.party.realm, far.party.realm)),
+        };
+        let filtered = sieve.filter(text);
+        self.trickled(id, from, now);
+        Some(filtered.into())
+    }
+}
+
+/// What decides on one endpoint's candidates.
+struct Sieve {
+    /// Where the relay hears its first stream.
+    observed: Option<SocketAddr>,
+    /// Where its signalling comes from.
+    signalling: IpAddr,
+    /// Addresses of ours.
+    own: Vec<IpAddr>,
+    /// Both parties are in one realm.
+    is_one_realm: bool,
+    networks: Option<std::sync::Arc<Networks>>,
+}
+
+impl Sieve {
+    fn shows(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        if self.own.contains(&address) || address.is_loopback() {
+            return false;
+        }
+        if is_local(address) {
+            let is_routable = |networks: &std::sync::Arc<Networks>| {
+                let mut groups = networks.routable.iter();
+                groups.any(|group| group.iter().any(|prefix| prefix.contains(&address)))
+            };
+            return self.is_one_realm || self.networks.as_ref().is_some_and(is_routable);
+        }
+        let seen = [self.observed.map(|seen| seen.ip().to_canonical()), Some(self.signalling)];
+        let mut of_family = seen.into_iter().flatten().filter(|seen| seen.is_ipv4() == address.is_ipv4());
+        // Of the family that it does not reach us by, nothing can be said.
+        of_family.clone().next().is_none() || of_family.any(|seen| seen == address)
+    }
+
+    fn filter(&self, text: &str) -> String {
+        let mut out = String::with_capacity(text.len() + 96);
+        // As far as it is not there, or names nothing that is hidden from outside.
+        let is_known = text
+            .lines()
+            .filter_map(Candidate::read)
+            .any(|candidate| self.observed.is_some_and(|observed| observed.ip() == candidate.address.ip()));
+        let mut owed = self.observed.filter(|_| !is_known).map(|observed| {
+            let foundation = "relay".to_owned();
+            let kind = CandidateKind::ServerReflexive;
+            Candidate { foundation, priority: PRIORITY, address: observed, kind, related: None }.to_string()
+        });
+        let mut streams = 0;
+        for line in text.lines().map(str::trim_end) {
+            streams += usize::from(line.starts_with("m="));
+            // Under the first m-line, before anything that ends it.
+            if (line == "a=end-of-candidates" || (line.starts_with("m=") && streams == 2))
+                && let Some(candidate) = owed.take_if(|_| streams > 0)
+            {
+                put(&mut out, &candidate);
+            }
+            if let Some(mut candidate) = Candidate::read(line) {
+                if self.shows(candidate.address.ip()) {
+                    candidate.related = candidate.related.filter(|related| self.shows(related.ip()));
+                    put(&mut out, &candidate.to_string());
+                }
+            } else if PASSING.iter().any(|passing| line.starts_with(passing)) {
+                put(&mut out, line);
+            }
+        }
+        if let Some(candidate) = owed {
+            put(&mut out, &candidate);
+        }
+        out
+    }
+}
+
+fn put(out: &mut String, line: &str) {
+    out.push_str(line);
+    out.push_str("\r\n");
+}
+
+/// Of a network that others have as well (RFC 1918, 6598, 3927, 4193, 4291).
+fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            address.is_private() || address.is_link_local() || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,343 @@
+//! What becomes of the media path of two CRUSH endpoints, as the relay knows it: by what both tell it, and by the packets that
+//! come or do not. Nothing here moves media: endpoints do. Policy that changes is told to both in re-INVITEs of ours.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use crush::description::Policy;
+use crush::stun::{Report, Sending};
+use smallvec::SmallVec;
+
+use super::ufrag_in;
+use crate::legs::{INITIAL, Leg, Session};
+use crate::path::timeline::{Entry, PathState, Reason, Timeline};
+use crate::sdp::{Description, Place};
+use crate::session::{Endpoint, Event, Outcome};
+use crate::worker::Worker;
+
+/// No RTP on the relay for so long: what both say holds. Longer than a lost packet and jitter.
+const QUIET: Duration = Duration::from_millis(200);
+/// Between looks while media is on its way, and while it is not.
+const TICK: Duration = Duration::from_millis(50);
+const GLANCE: Duration = Duration::from_secs(1);
+/// Policy that could not be told: again after so long, and if it was refused.
+const BUSY: Duration = Duration::from_millis(250);
+const REFUSED: Duration = Duration::from_secs(2);
+/// Refusals of one endpoint after which it is not asked again.
+const REFUSALS: u8 = 5;
+/// Endpoints keep the relay warm every 15 s: so long without either is no silence.
+pub(crate) const LEAST_INACTIVITY: Duration = Duration::from_secs(60);
+
+/// One endpoint.
+#[derive(Debug)]
+struct End {
+    endpoint: Endpoint,
+    has_trickled: bool,
+    /// What its description says may leave.
+    told: Policy,
+    /// The wish that is open, and what it says.
+    asked: Option<(u32, Policy)>,
+    retry: Duration,
+    refusals: u8,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Handoff {
+    ends: [End; 2],
+    timeline: Timeline,
+    state: PathState,
+    /// No RTP of the session is on the relay.
+    is_away: bool,
+    wishes: u32,
+    /// Entries that were told.
+    told: usize,
+    /// When it is looked at next.
+    pub(crate) due: Duration,
+}
+
+impl Worker {
+    /// Whether the two parties of a session take part: then their media is theirs to move, and is not released.
+    pub(crate) fn hands_off(&mut self, id: u64, now: Duration) -> bool {
+        let Some(ends) = self.sessions.get(&id).and_then(taking_part) else {
+            self.end_handoff(id, now);
+            return false;
+        };
+        let told = self.policy_between(id, ends[0], ends[1]);
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let is_same = session.handoff.as_ref().is_some_and(|handoff| handoff.endpoints() == ends);
+        if is_same {
+            // An exchange of theirs has told both.
+            if let Some(handoff) = &mut session.handoff {
+                handoff.ends.iter_mut().for_each(|end| (end.told, end.refusals) = (told, 0));
+            }
+            return true;
+        }
+        self.settle(id, now);
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let past = session.past_moves.take().unwrap_or_default();
+        let is_first = past.timeline.entries().is_empty();
+        let timeline = if is_first { Timeline::new(now) } else { past.timeline };
+        let end =
+            |endpoint| End { endpoint, has_trickled: false, told, asked: None, retry: now, refusals: 0 };
+        session.handoff = Some(Box::new(Handoff {
+            ends: ends.map(end),
+            timeline,
+            state: PathState::Anchored,
+            is_away: false,
+            wishes: past.wishes,
+            told: past.told,
+            due: now,
+        }));
+        self.attend_handoff(id, now, now);
+        true
+    }
+
+    /// The two parties are no more what they were; what happened stays told.
+    pub(crate) fn end_handoff(&mut self, id: u64, now: Duration) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(mut handoff) = session.handoff.take() else { return };
+        handoff.timeline.meter(false, now);
+        handoff.tell(id, &mut self.events);
+        session.is_away = false;
+        session.past_moves = Some(crate::moving::Past {
+            timeline: handoff.timeline,
+            wishes: handoff.wishes,
+            told: handoff.told,
+        });
+    }
+
+    /// Candidates of an endpoint have reached its peer.
+    pub(super) fn trickled(&mut self, id: u64, from: Endpoint, now: Duration) {
+        let Some(handoff) = self.sessions.get_mut(&id).and_then(|session| session.handoff.as_mut()) else {
+            return;
+        };
+        for end in handoff.ends.iter_mut().filter(|end| end.endpoint == from) {
+            end.has_trickled = true;
+        }
+        if handoff.state == PathState::Anchored && handoff.ends.iter().all(|end| end.has_trickled) {
+            handoff.enter(PathState::Probing, Entry::State { to: PathState::Probing, why: Reason::Try }, now);
+        }
+        self.attend_handoff(id, now, now);
+    }
+
+    /// An endpoint says where the packets of one m-line go.
+    pub(super) fn claim(&mut self, id: u64, from: Endpoint, line: u16, report: Report, now: Duration) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(leg) = session.leg_mut(from) else { return };
+        let known = &mut leg.handoff.line_mut(line).sending;
+        if std::mem::replace(known, report.sending) == report.sending {
+            return;
+        }
+        let Some(mut handoff) = session.handoff.take() else { return };
+        handoff.claimed(session, report.reason, now);
+        session.handoff = Some(handoff);
+        self.attend_handoff(id, now, now);
+    }
+
+    /// RTP came to the relay while none was expected there: a comparison, or a return.
+    #[cold]
+    pub(crate) fn media_is_back(&mut self, id: u64, now: Duration) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.is_away = false;
+        if let Some(handoff) = &mut session.handoff {
+            handoff.is_away = false;
+            handoff.timeline.meter(false, now);
+        }
+        self.attend_handoff(id, now + TICK, now);
+    }
+
+    /// Policy has something to say about a session that hands itself off; false if it does not.
+    pub(crate) fn constrain_handoff(&mut self, id: u64, now: Duration) -> bool {
+        let is_ours = self.sessions.get(&id).is_some_and(|session| session.handoff.is_some());
+        if is_ours {
+            if let Some(handoff) = self.sessions.get_mut(&id).and_then(|session| session.handoff.as_mut()) {
+                handoff.ends.iter_mut().for_each(|end| (end.refusals, end.retry) = (0, now));
+            }
+            self.attend_handoff(id, now, now);
+        }
+        is_ours
+    }
+
+    /// What became of a wish at one of its legs; false if it was none of a session that hands itself off.
+    pub(crate) fn told_policy(
+        &mut self,
+        id: u64,
+        wish: u32,
+        endpoint: Endpoint,
+        outcome: &Outcome,
+        now: Duration,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let Some(handoff) = &mut session.handoff else { return false };
+        let Some(end) = handoff.ends.iter_mut().find(|end| end.endpoint == endpoint) else { return true };
+        let Some((_, policy)) = end.asked.take_if(|asked| asked.0 == wish) else { return true };
+        match outcome {
+            Outcome::Accepted(sdp) => {
+                end.told = policy;
+                if let Some(leg) = session.leg_mut(endpoint) {
+                    let theirs = ufrag_in(sdp);
+                    leg.handoff.agree(theirs);
+                    leg.agreed = leg.offered.clone();
+                }
+            }
+            Outcome::Superseded => end.retry = now + BUSY,
+            Outcome::Refused(_) => {
+                end.refusals += 1;
+                end.retry = now + REFUSED;
+            }
+        }
+        self.attend_handoff(id, now, now);
+        true
+    }
+
+    fn attend_handoff(&mut self, id: u64, due: Duration, now: Duration) {
+        let due = due.max(now);
+        if let Some(handoff) = self.sessions.get_mut(&id).and_then(|session| session.handoff.as_mut()) {
+            handoff.due = due;
+            self.looks.push(std::cmp::Reverse((due, id)));
+        }
+    }
+
+    /// Looks at a session whose time has come.
+    pub(crate) fn look_at_handoff(&mut self, id: u64, now: Duration) {
+        self.tell_policy(id, now);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(mut handoff) = session.handoff.take() else { return };
+        handoff.look(session, now);
+        handoff.tell(id, &mut self.events);
+        let due = handoff.next_look(now);
+        session.is_away = handoff.is_away;
+        session.handoff = Some(handoff);
+        self.attend_handoff(id, due, now);
+    }
+
+    /// Tells both what may leave the relay, if that is not what they were told.
+    fn tell_policy(&mut self, id: u64, now: Duration) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(handoff) = &session.handoff else { return };
+        // Their own exchange says it too.
+        if session.exchanges.iter().any(|exchange| exchange.id != INITIAL) {
+            return;
+        }
+        let ends = handoff.endpoints();
+        let policy = self.policy_between(id, ends[0], ends[1]);
+        let due: SmallVec<[(Endpoint, Endpoint); 2]> = handoff
+            .ends
+            .iter()
+            .zip([ends[1], ends[0]])
+            .filter(|(end, _)| end.told != policy && end.asked.is_none() && end.refusals < REFUSALS)
+            .filter(|(end, _)| now >= end.retry)
+            .map(|(end, other)| (end.endpoint, other))
+            .collect();
+        for (endpoint, other) in due {
+            self.write_support(id, endpoint, other, true);
+            let Some(session) = self.sessions.get_mut(&id) else { return };
+            let Some(sdp) = session.leg_mut(endpoint).and_then(|leg| leg.write_again(&self.cname)) else {
+                continue;
+            };
+            let Some(handoff) = &mut session.handoff else { return };
+            handoff.wishes += 1;
+            let wish = handoff.wishes;
+            for end in handoff.ends.iter_mut().filter(|end| end.endpoint == endpoint) {
+                end.asked = Some((wish, policy));
+            }
+            self.events.push_back((id, Event::Renegotiate { wish, legs: vec![(endpoint, sdp)] }));
+        }
+    }
+}
+
+impl Handoff {
+    pub(crate) fn endpoints(&self) -> [Endpoint; 2] {
+        self.ends.each_ref().map(|end| end.endpoint)
+    }
+
+    fn enter(&mut self, to: PathState, entry: Entry, now: Duration) {
+        self.state = to;
+        self.timeline.add(entry, now);
+    }
+
+    /// One of them said something new.
+    fn claimed(&mut self, session: &Session, why: crush::stun::handoff::Reason, now: Duration) {
+        let legs = self.endpoints().map(|endpoint| session.leg(endpoint));
+        let [Some(one), Some(other)] = legs else { return };
+        let is_home = one.sends_by_relay() && other.sends_by_relay();
+        let is_direct = one.sends_directly() && other.sends_directly();
+        let to = match self.state {
+            PathState::Anchored | PathState::Probing if !is_home => PathState::Synchronising,
+            PathState::Direct if !is_direct && !is_home => PathState::Returning,
+            PathState::Direct | PathState::Returning | PathState::Synchronising if is_home => {
+                PathState::Anchored
+            }
+            _ => return,
+        };
+        self.enter(to, Entry::Handoff { to, why }, now);
+    }
+
+    /// Both say that all is direct, and no packet says otherwise.
+    fn look(&mut self, session: &Session, now: Duration) {
+        let is_direct =
+            self.endpoints().iter().all(|endpoint| session.leg(*endpoint).is_some_and(Leg::sends_directly));
+        if !is_direct || self.is_away || now < session.media + QUIET {
+            return;
+        }
+        self.is_away = true;
+        // Since the last packet, which is known only now.
+        self.timeline.meter(true, session.media);
+        if self.state != PathState::Direct {
+            let (to, why) = (PathState::Direct, crush::stun::handoff::Reason::Synchronised);
+            self.enter(to, Entry::Handoff { to, why }, now);
+        }
+    }
+
+    fn next_look(&self, now: Duration) -> Duration {
+        let waits = self.ends.iter().any(|end| end.retry > now && end.refusals < REFUSALS);
+        let is_moving = matches!(self.state, PathState::Synchronising | PathState::Returning)
+            || (self.state == PathState::Direct && !self.is_away);
+        now + if is_moving || waits { TICK } else { GLANCE }
+    }
+
+    /// Tells what is new in the timeline.
+    fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>) {
+        let entries = self.timeline.entries();
+        for (after, entry) in entries.get(self.told..).unwrap_or_default() {
+            events.push_back((id, Event::Path { after: *after, entry: *entry, parties: self.endpoints() }));
+        }
+        self.told = entries.len();
+    }
+}
+
+/// The two parties of a session, if there are just two, and both take part.
+fn taking_part(session: &Session) -> Option<[Endpoint; 2]> {
+    session.selected?;
+    let [(one, first), (other, second)] = session.legs.as_slice() else { return None };
+    first.agreed.as_ref().and(second.agreed.as_ref())?;
+    (first.handoff.takes_part() && second.handoff.takes_part()).then_some([*one, *other])
+}
+
+impl Leg {
+    /// What it agreed on last, with another `a=crush`.
+    fn write_again(&mut self, cname: &str) -> Option<Bytes> {
+        let description = Description::parse(self.agreed.clone()?).ok()?;
+        let places: SmallVec<[Option<Place>; 2]> = description
+            .media
+            .iter()
+            .map(|media| Some(Place { rtcp_mux: media.rtcp_mux, ..Place::at(media.rtp?) }))
+            .collect();
+        let sdp = self.write(&description, &places, cname);
+        self.offered = Some(sdp.clone());
+        Some(sdp)
+    }
+
+    fn sends_directly(&self) -> bool {
+        let count = self.streams.iter().flatten().count();
+        let is_direct =
+            |place: usize| self.handoff.lines.get(place).is_some_and(|line| line.sending == Sending::Direct);
+        let mut lines = self.streams.iter().enumerate();
+        count > 0 && lines.all(|(place, stream)| stream.is_none() || is_direct(place))
+    }
+
+    fn sends_by_relay(&self) -> bool {
+        self.handoff.lines.iter().all(|line| line.sending == Sending::Relay)
+    }
+}

@@ -1,0 +1,499 @@
+//! The SBC's part of CRUSH (docs/crush.md) on media ports: what moves media, what never does, and what is known of the path.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use crush::description::{Candidate, Fragment, Policy, Support};
+use crush::stun::handoff::{Indication, PATH, Reason, SEQUENCE};
+use crush::stun::{Class, Incoming, Key, Method, Outgoing, Report, Sending};
+use media_core::Worker;
+use media_core::handoff::HandoffSettings;
+use media_core::path::place::Networks;
+use media_core::path::timeline::{Entry, PathState};
+use media_core::path::{Constraint, Settings as Limits};
+use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
+use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
+use media_core::worker::{PortPair, Ports, Settings, SocketId};
+
+const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
+/// Where the two are seen, and where they say that they are.
+const SEEN: [&str; 2] = ["198.51.100.20:4000", "198.51.100.21:5000"];
+const LOCAL: [(&str, u16); 2] = [("192.168.20.10", 4000), ("192.168.21.10", 5000)];
+const UFRAGS: [&str; 2] = ["aliceUfr", "bobbyUfr"];
+const PWD: &str = "endpointPasswordEndpoint";
+const MS: fn(u64) -> Duration = Duration::from_millis;
+
+/// Pairs 0/1, 2/3, ... at ports 10000, 10002, ...
+#[derive(Default)]
+struct Counted(SocketId);
+
+impl Ports for Counted {
+    fn open(&mut self, _: u16, _: bool) -> Option<PortPair> {
+        let rtp = self.0;
+        self.0 += 2;
+        Some(PortPair { rtp, rtcp: rtp + 1, address: at(&format!("203.0.113.5:{}", 10_000 + rtp)) })
+    }
+
+    fn open_elsewhere(&mut self, _: u16, _: IpAddr) -> Option<PortPair> {
+        None
+    }
+
+    fn close(&mut self, _: PortPair) {}
+}
+
+fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+struct World {
+    worker: Worker,
+    ports: Counted,
+    now: Duration,
+    /// Realms of the two, and whether one wants privacy.
+    realms: [u16; 2],
+    is_private: bool,
+    /// What each was told of CRUSH.
+    told: [Option<Support>; 2],
+    sequence: u16,
+}
+
+impl World {
+    fn new(mode: Mode) -> Self {
+        let realm = RealmRelease { mode, lan: false };
+        let release = ReleasePolicy::new(Limits::default(), vec![realm; 2], Vec::new(), Networks::default());
+        let handoff = HandoffSettings { secret: [7; 32], discovery: vec![at("203.0.113.5:3478")] };
+        let settings = Settings {
+            release: Some(Arc::new(release)),
+            handoff: Some(Arc::new(handoff)),
+            inactivity: Some(Duration::from_secs(20)),
+            ..Settings::default()
+        };
+        Self {
+            worker: Worker::new(settings, "anchor".to_owned()),
+            ports: Counted::default(),
+            now: Duration::from_secs(1),
+            realms: [0, 0],
+            is_private: false,
+            told: [None, None],
+            sequence: 0,
+        }
+    }
+
+    /// Two CRUSH endpoints in a call, heard at the relay: A at sockets 0 and 1, B at 2 and 3.
+    fn call() -> Self {
+        let mut world = Self::new(Mode::Allow);
+        world.connect([true, true]);
+        world.talk(0);
+        world.talk(1);
+        world
+    }
+
+    fn party(&self, side: usize) -> Party {
+        Party {
+            realm: self.realms[side],
+            signalling: SocketAddr::new(at(SEEN[side]).ip(), 5060),
+            product: Box::default(),
+            contact: Some(LOCAL[side].0.parse().unwrap()),
+            is_private: self.is_private && side == 0,
+        }
+    }
+
+    fn act(&mut self, action: Action) -> Option<Reply> {
+        self.worker.handle(9, action, self.now, &mut self.ports)
+    }
+
+    fn described(&mut self, action: Action) -> String {
+        let Some(Reply::Description(Ok(described))) = self.act(action) else { panic!("no description") };
+        String::from_utf8(described.sdp.to_vec()).unwrap()
+    }
+
+    fn sdp(side: usize, is_crush: bool) -> String {
+        let (address, port) = LOCAL[side];
+        let line =
+            if is_crush { format!("a=crush:1 ufrag={} pwd={PWD}\r\n", UFRAGS[side]) } else { String::new() };
+        format!(
+            "v=0\r\no=- 1 1 IN IP4 {address}\r\ns=-\r\nc=IN IP4 {address}\r\nt=0 0\r\n{line}m=audio {port} RTP/AVP 0\r\na=ptime:20\r\n"
+        )
+    }
+
+    /// Offer and answer with or without CRUSH; the descriptions that went to B and to A.
+    fn connect(&mut self, crush: [bool; 2]) -> [String; 2] {
+        let [from_party, to_party] = [0, 1].map(|side| self.party(side));
+        let [from, to] = ENDS;
+        let sdp = Self::sdp(0, crush[0]).into();
+        let offered = self.described(Action::Offer {
+            exchange: 1,
+            from,
+            to,
+            from_party,
+            to_party: to_party.clone(),
+            sdp,
+        });
+        self.act(Action::Select(to));
+        let sdp = Self::sdp(1, crush[1]).into();
+        let answered =
+            self.described(Action::Answer { exchange: 1, from: to, to: from, from_party: to_party, sdp });
+        self.told = [&answered, &offered].map(|sdp| Support::find(sdp));
+        [offered, answered]
+    }
+
+    fn send(
+        &mut self,
+        socket: SocketId,
+        source: &str,
+        packet: &[u8],
+    ) -> Vec<(SocketId, SocketAddr, Vec<u8>)> {
+        let mut out = Vec::new();
+        self.worker.packet(socket, at(source), packet, self.now, |socket, to, bytes| {
+            out.push((socket, to, bytes.to_vec()));
+        });
+        out
+    }
+
+    /// A packet of one side's speech from where it was seen first; where it went.
+    fn talk(&mut self, side: usize) -> Option<SocketAddr> {
+        self.talk_from(side, SEEN[side])
+    }
+
+    fn talk_from(&mut self, side: usize, source: &str) -> Option<SocketAddr> {
+        self.sequence += 1;
+        let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, side as u8 + 1];
+        packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
+        packet.extend([0xff; 160]);
+        self.send(2 * side as u32, source, &packet).first().map(|sent| sent.1)
+    }
+
+    fn wait(&mut self, time: Duration) -> Vec<Event> {
+        let end = self.now + time;
+        while let Some(due) = self.worker.poll_timeout().filter(|due| *due <= end) {
+            self.now = due.max(self.now);
+            self.worker.handle_timeout(self.now, &mut self.ports);
+        }
+        self.now = end;
+        self.events()
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.worker.poll_event()).map(|(_, event)| event).collect()
+    }
+
+    /// A Binding request of one side to the relay.
+    fn binding(&self, side: usize, sequence: u32, sending: Sending) -> Vec<u8> {
+        let support = self.told[side].as_ref().unwrap();
+        let report = Report { sending, reason: Reason::Synchronised };
+        Outgoing::new(Method::Binding, Class::Request, 1000 + u128::from(sequence))
+            .username(&support.ufrag, UFRAGS[side])
+            .with(SEQUENCE, &sequence.to_be_bytes())
+            .with(PATH, &report.write())
+            .sealed(&Key::new(&support.pwd))
+    }
+
+    /// Both tell where their packets go from now on.
+    fn both_send(&mut self, sequence: u32, sending: Sending) {
+        for (side, source) in SEEN.into_iter().enumerate() {
+            let request = self.binding(side, sequence, sending);
+            let answer = self.send(2 * side as u32, source, &request);
+            assert_eq!(answer.len(), 1, "answered");
+        }
+    }
+
+    fn direct(&mut self) -> Duration {
+        let Some(Reply::Deleted { direct, .. }) = self.act(Action::Delete) else { panic!() };
+        direct
+    }
+
+    fn trickle(&mut self, side: usize, candidates: &[&str]) -> Option<Fragment> {
+        let lines: String = candidates.iter().map(|line| format!("a=candidate:{line}\r\n")).collect();
+        let text = format!(
+            "a=ice-ufrag:8hhYabcd\r\na=ice-pwd:asd88fgpdd777uzjYhagZg\r\nm=audio 9 RTP/AVP 0\r\na=mid:0\r\n{lines}a=end-of-candidates\r\n"
+        );
+        let (from, to) = (ENDS[side], ENDS[1 - side]);
+        match self.act(Action::Trickle { from, to, fragment: Bytes::from(text) }) {
+            Some(Reply::Fragment(fragment)) => {
+                let text = String::from_utf8(fragment?.to_vec()).unwrap();
+                Some(Fragment::read(&text).expect(&text))
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn states(events: &[Event]) -> Vec<PathState> {
+    let state = |event: &Event| match event {
+        Event::Path { entry: Entry::State { to, .. } | Entry::Handoff { to, .. }, .. } => Some(*to),
+        _ => None,
+    };
+    events.iter().filter_map(state).collect()
+}
+
+fn addresses(fragment: &Fragment) -> Vec<String> {
+    fragment.candidates.iter().map(|candidate| candidate.address.to_string()).collect()
+}
+
+#[test]
+fn each_leg_has_a_line_of_its_own_and_nothing_of_the_other_ends() {
+    let mut world = World::new(Mode::Allow);
+    let [offered, answered] = world.connect([true, true]);
+    let [alice, bob] = world.told.clone().map(Option::unwrap);
+    assert!(alice.ufrag != bob.ufrag && alice.pwd != bob.pwd);
+    for (sdp, support) in [(&offered, &bob), (&answered, &alice)] {
+        assert_eq!(sdp.matches("a=crush").count(), 1, "{sdp}");
+        assert!(!sdp.contains(PWD) && !UFRAGS.iter().any(|ufrag| sdp.contains(ufrag)), "{sdp}");
+        assert!(sdp.find("a=crush") < sdp.find("m="), "at session level: {sdp}");
+        assert_eq!((support.policy, &support.servers[..]), (Policy::Direct, &[at("203.0.113.5:3478")][..]));
+    }
+}
+
+#[test]
+fn who_does_not_take_part_sees_nothing_and_his_peer_is_told() {
+    let mut world = World::new(Mode::Allow);
+    let [offered, answered] = world.connect([false, false]);
+    assert!(!offered.contains("crush") && !answered.contains("crush"));
+    let mut world = World::new(Mode::Allow);
+    let [offered, answered] = world.connect([true, false]);
+    assert!(offered.contains("a=crush:1 ") && !answered.contains("crush"));
+    let plain = Outgoing::new(Method::Binding, Class::Request, 5).plain();
+    assert_eq!(world.send(0, SEEN[0], &plain), [], "no STUN for an ordinary call");
+}
+
+#[test]
+fn realms_that_anchor_and_parties_that_want_privacy_are_told_so_and_show_no_candidates() {
+    let mut anchored = World::new(Mode::Anchor);
+    let mut private = World::new(Mode::Allow);
+    private.is_private = true;
+    for world in [&mut anchored, &mut private] {
+        world.connect([true, true]);
+        assert!(world.told.iter().all(|told| told.as_ref().unwrap().policy == Policy::Relay));
+        world.talk(0);
+        assert_eq!(world.trickle(0, &["1 1 UDP 2130706431 192.168.20.10 4000 typ host"]), None);
+    }
+}
+
+#[test]
+fn a_request_without_a_name_is_answered_and_moves_nothing() {
+    let mut world = World::call();
+    let plain = Outgoing::new(Method::Binding, Class::Request, 5).plain();
+    let stranger = "198.51.100.99:7777";
+    let sent = world.send(0, stranger, &plain);
+    assert_eq!((sent.len(), sent[0].0, sent[0].1), (1, 0, at(stranger)));
+    let answer = Incoming::read(&sent[0].2).unwrap();
+    assert_eq!((answer.class(), answer.transaction()), (Class::Success, 5));
+    assert_eq!(answer.mapped_address(), Some(at(stranger)));
+    assert_eq!(world.talk(1), Some(at(SEEN[0])));
+}
+
+#[test]
+fn a_mover_that_proves_who_it_is_is_followed_at_once_and_its_new_address_told() {
+    let mut world = World::call();
+    let moved = "192.0.2.77:9000";
+    let request = world.binding(0, 1, Sending::Relay);
+    let sent = world.send(0, moved, &request);
+    let answer = Incoming::read(&sent[0].2).unwrap();
+    assert_eq!(answer.mapped_address(), Some(at(moved)));
+    assert!(answer.authentic(&Key::new(&world.told[0].as_ref().unwrap().pwd)));
+    assert_eq!(world.talk(1), Some(at(moved)));
+    assert_eq!(world.talk_from(0, moved), Some(at(SEEN[1])));
+    assert_eq!(world.talk(0), None, "stragglers of the old network");
+    assert_eq!(world.talk(1), Some(at(moved)));
+}
+
+#[test]
+fn forged_foreign_stray_and_replayed_requests_move_nothing() {
+    let mut world = World::call();
+    let thief = "192.0.2.66:6666";
+    let good = world.binding(0, 5, Sending::Relay);
+    assert_eq!(world.send(0, SEEN[0], &good).len(), 1);
+    let [alice, bob] = world.told.clone().map(Option::unwrap);
+    let named = |to: &str, from: &str, pwd: &str| {
+        Outgoing::new(Method::Binding, Class::Request, 77)
+            .username(to, from)
+            .with(SEQUENCE, &9_u32.to_be_bytes())
+            .sealed(&Key::new(pwd))
+    };
+    let mut bent = world.binding(0, 6, Sending::Relay);
+    bent[45] ^= 1;
+    let unsigned =
+        Outgoing::new(Method::Binding, Class::Request, 78).username(&alice.ufrag, UFRAGS[0]).plain();
+    let unnumbered = Outgoing::new(Method::Binding, Class::Request, 79)
+        .username(&alice.ufrag, UFRAGS[0])
+        .sealed(&Key::new(&alice.pwd));
+    let response = Outgoing::new(Method::Binding, Class::Success, 80).sealed(&Key::new(&alice.pwd));
+    let attempts = [
+        ("replayed", good.clone()),
+        ("overtaken", world.binding(0, 4, Sending::Relay)),
+        ("a wrong password", named(&alice.ufrag, UFRAGS[0], "wrongPasswordWrongPassword")),
+        ("the endpoint's own password", named(&alice.ufrag, UFRAGS[0], PWD)),
+        ("the other leg's credentials", named(&bob.ufrag, UFRAGS[1], &bob.pwd)),
+        ("another endpoint's name", named(&alice.ufrag, "someOther", &alice.pwd)),
+        ("another call's name", named("someOther", UFRAGS[0], &alice.pwd)),
+        ("bent", bent),
+        ("unsigned", unsigned),
+        ("without a number", unnumbered),
+        ("a response", response),
+        ("half a message", good[..30].to_vec()),
+    ];
+    for (what, packet) in attempts {
+        for reply in world.send(0, thief, &packet) {
+            let reply = Incoming::read(&reply.2).unwrap();
+            assert_eq!((reply.class(), reply.error_code()), (Class::Error, Some(401)), "{what}");
+        }
+        assert_eq!(world.talk(1), Some(at(SEEN[0])), "{what}");
+        assert_eq!(world.talk_from(0, thief), None, "{what}");
+        assert_eq!(world.talk(0), Some(at(SEEN[1])), "{what}");
+    }
+    assert_eq!(world.send(1, thief, &world.binding(0, 7, Sending::Relay)), [], "to the port of RTCP");
+    assert_eq!(world.send(0, SEEN[0], &good).len(), 1, "repeated from its own address, it is answered again");
+}
+
+#[test]
+fn handoff_messages_pass_unaltered_between_the_two_and_from_nobody_else() {
+    let mut world = World::call();
+    let key = Key::new("betweenTheEndpointsOnly22");
+    let message = Indication::Keepalive.write(3, 17, "receiver", "sender", &key);
+    assert_eq!(world.send(0, SEEN[0], &message), [(2, at(SEEN[1]), message.clone())]);
+    assert_eq!(world.send(2, SEEN[1], &message), [(0, at(SEEN[0]), message.clone())]);
+    assert_eq!(world.send(0, "192.0.2.66:6666", &message), [], "a stranger");
+    assert_eq!(world.send(1, SEEN[0], &message), [], "the port of RTCP");
+    let mut ordinary = World::new(Mode::Allow);
+    ordinary.connect([true, false]);
+    ordinary.talk(0);
+    ordinary.talk(1);
+    assert_eq!(ordinary.send(0, SEEN[0], &message), [], "to who does not know it");
+}
+
+#[test]
+fn candidates_pass_as_far_as_they_may_be_the_endpoints_and_the_relay_adds_what_it_saw() {
+    let mut world = World::call();
+    let candidates = [
+        "1 1 UDP 2130706431 192.168.20.10 4000 typ host",
+        "2 1 UDP 2130706430 203.0.113.5 10002 typ host",
+        "3 1 UDP 1694498815 192.0.2.200 53 typ srflx raddr 192.168.20.10 rport 4000",
+        "4 1 TCP 1694498815 192.168.20.10 9 typ host tcptype active",
+        "5 2 UDP 1694498815 192.168.20.10 4001 typ host",
+        "6 1 UDP 1694498815 127.0.0.1 4001 typ host",
+    ];
+    let fragment = world.trickle(0, &candidates).unwrap();
+    assert_eq!(addresses(&fragment), ["192.168.20.10:4000", SEEN[0]]);
+    assert!(fragment.ended);
+    let own = "2 1 UDP 1694498815 198.51.100.20 4321 typ srflx raddr 192.168.20.10 rport 4000";
+    let fragment = world.trickle(0, &[candidates[0], own]).unwrap();
+    assert_eq!(addresses(&fragment), ["192.168.20.10:4000", "198.51.100.20:4321"], "it is there already");
+    assert!(fragment.candidates[1].related.is_some());
+}
+
+#[test]
+fn between_two_realms_local_addresses_stay_hidden() {
+    let mut world = World::new(Mode::Allow);
+    world.realms = [0, 1];
+    world.connect([true, true]);
+    world.talk(0);
+    let own = "2 1 UDP 1694498815 198.51.100.20 4321 typ srflx raddr 192.168.20.10 rport 4000";
+    let fragment = world.trickle(0, &["1 1 UDP 2130706431 192.168.20.10 4000 typ host", own]).unwrap();
+    let expected = Candidate::read("a=candidate:2 1 UDP 1694498815 198.51.100.20 4321 typ srflx").unwrap();
+    assert_eq!(fragment.candidates, [expected], "nor as a related address");
+}
+
+#[test]
+fn the_path_is_known_by_what_both_say_and_by_the_packets_that_come_or_do_not() {
+    let mut world = World::call();
+    let mut events = world.wait(MS(980));
+    for side in 0..2 {
+        world.trickle(side, &[]).unwrap();
+    }
+    world.both_send(1, Sending::Both);
+    events.extend(world.wait(MS(20)));
+    world.talk(0);
+    world.both_send(2, Sending::Direct);
+    // Since its last packet, one second after the answer.
+    events.extend(world.wait(MS(5000)));
+    assert_eq!(
+        states(&events),
+        [PathState::Anchored, PathState::Probing, PathState::Synchronising, PathState::Direct]
+    );
+    // A comparison of one second: relayed again, but no return.
+    for _ in 0..50 {
+        world.talk(0);
+        events.extend(world.wait(MS(20)));
+    }
+    events.extend(world.wait(MS(2000)));
+    assert_eq!(states(&events).last(), Some(&PathState::Direct));
+    world.talk(1);
+    world.both_send(3, Sending::Relay);
+    events.extend(world.wait(MS(500)));
+    assert_eq!(states(&events).last(), Some(&PathState::Anchored));
+    let direct = world.direct();
+    assert!((MS(6950)..=MS(7050)).contains(&direct), "{direct:?}");
+}
+
+#[test]
+fn one_direction_that_is_not_direct_keeps_the_call_relayed_and_so_does_talk_of_a_liar() {
+    let mut world = World::call();
+    let request = world.binding(0, 1, Sending::Direct);
+    world.send(0, SEEN[0], &request);
+    let events = world.wait(MS(3000));
+    assert_eq!(states(&events), [PathState::Anchored, PathState::Synchronising]);
+    let request = world.binding(1, 1, Sending::Direct);
+    world.send(2, SEEN[1], &request);
+    for _ in 0..100 {
+        world.talk(1);
+        world.wait(MS(20));
+    }
+    assert!(world.direct() < MS(50), "what it says is one thing, its packets another");
+}
+
+#[test]
+fn a_direct_call_is_inactive_only_when_nobody_keeps_the_relay_warm() {
+    let mut world = World::call();
+    world.both_send(1, Sending::Direct);
+    for sequence in 2..10 {
+        let events = world.wait(Duration::from_secs(15));
+        assert!(!events.contains(&Event::Inactive));
+        world.both_send(sequence, Sending::Direct);
+    }
+    let events = world.wait(Duration::from_secs(59));
+    assert!(!events.contains(&Event::Inactive));
+    let events = world.wait(Duration::from_secs(3));
+    assert!(events.contains(&Event::Inactive));
+}
+
+#[test]
+fn policy_that_changes_in_mid_call_is_told_to_both_until_they_know_and_blocks_candidates() {
+    let mut world = World::call();
+    world.both_send(1, Sending::Direct);
+    world.wait(MS(1000));
+    world.act(Action::Constrain(Constraint::MustAnchor));
+    assert_eq!(world.trickle(0, &[]), None);
+    let wishes = |events: &[Event]| -> Vec<(u32, Endpoint, Policy)> {
+        let of = |event: &Event| match event {
+            Event::Renegotiate { wish, legs } => {
+                let sdp = String::from_utf8(legs[0].1.to_vec()).unwrap();
+                assert!(sdp.contains("m=audio 100"), "the relay's ports: {sdp}");
+                Some((*wish, legs[0].0, Support::find(&sdp).unwrap().policy))
+            }
+            _ => None,
+        };
+        events.iter().filter_map(of).collect()
+    };
+    let first = wishes(&world.wait(MS(100)));
+    assert_eq!(
+        first.iter().map(|one| (one.1, one.2)).collect::<Vec<_>>(),
+        ENDS.map(|end| (end, Policy::Relay))
+    );
+    let outcome = Outcome::Accepted(World::sdp(0, true).into());
+    world.act(Action::Renegotiated { wish: first[0].0, endpoint: ENDS[0], outcome });
+    world.act(Action::Renegotiated { wish: first[1].0, endpoint: ENDS[1], outcome: Outcome::Superseded });
+    let again = wishes(&world.wait(MS(1000)));
+    assert_eq!(again.iter().map(|one| one.1).collect::<Vec<_>>(), [ENDS[1]]);
+    let outcome = Outcome::Accepted(World::sdp(1, true).into());
+    world.act(Action::Renegotiated { wish: again[0].0, endpoint: ENDS[1], outcome });
+    assert_eq!(wishes(&world.wait(MS(3000))), []);
+    world.both_send(2, Sending::Relay);
+    assert_eq!(states(&world.wait(MS(100))), [PathState::Returning, PathState::Anchored]);
+    world.act(Action::Constrain(Constraint::MayRelease));
+    let back = wishes(&world.wait(MS(100)));
+    assert_eq!(back.iter().map(|one| one.2).collect::<Vec<_>>(), [Policy::Direct; 2]);
+}

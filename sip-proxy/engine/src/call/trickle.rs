@@ -1,0 +1,48 @@
+//! INFO with candidates (RFC 8840): what is in it names its author's network, so the media plane decides what of it the other
+//! end is shown. Without anything to show, the INFO ends here.
+
+use bytes::Bytes;
+use sip_wire::{Message, Method, Name};
+
+use super::Call;
+use super::media::Wait;
+use crate::core::Core;
+use crate::media::MediaAction;
+
+/// RFC 8840 §10.
+pub(super) const FRAGMENT: &[u8] = b"application/trickle-ice-sdpfrag";
+
+/// Whether a request is one, whatever its Info-Package says.
+pub(super) fn is_trickle(request: &Message) -> bool {
+    let is_fragment = |value: &[u8]| {
+        let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
+        kind.trim_ascii().eq_ignore_ascii_case(FRAGMENT)
+    };
+    request.method() == Some(Method::INFO) && request.value(Name::ContentType).is_some_and(is_fragment)
+}
+
+impl Call {
+    /// Asks what of a forward's fragment may pass.
+    pub(super) fn ask_for_fragment(&mut self, number: u32, core: &mut Core) {
+        let Some(forward) = self.forwards.iter().find(|forward| forward.id == number) else { return };
+        let (id, from, fragment) = (forward.pair, forward.from, forward.request.body_bytes());
+        let Some(pair) = self.pair(id) else { return };
+        let action =
+            MediaAction::Trickle { from: pair.endpoint(from), to: pair.endpoint(1 - from), fragment };
+        self.ask_media(action, Wait::Fragment(number), core);
+    }
+
+    /// What the other end is shown of it; `None`: nothing, and its author need not know.
+    pub(super) fn on_fragment(&mut self, number: u32, fragment: Option<Bytes>, core: &mut Core) {
+        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
+        if let Some(fragment) = fragment {
+            self.forwards[position].fragment = Some(fragment);
+            return self.send_forward(number, core);
+        }
+        let forward = self.forwards.remove(position);
+        if let Some(server) = forward.server() {
+            core.reject(server, &forward.request, 200, |response| response);
+        }
+        self.after_forward(forward.pair, core);
+    }
+}
