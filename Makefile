@@ -10,6 +10,7 @@ JOBS ?= $(shell nproc)
 NEXTEST := $(CARGO) nextest run --no-fail-fast --status-level fail --final-status-level slow
 LONG_TESTS := $(NEXTEST) -p crush-tests --run-ignored only --no-capture
 export SBC_LAB_OUT ?= $(CURDIR)/var/lab
+RELEASE_ROWS := $(CURDIR)/var/release-rows
 
 .PHONY: help
 help: ## list the targets
@@ -43,13 +44,6 @@ test-phones: ## real phones in full, with the five idle minutes behind a NAT
 	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab -p phone
 	@$(NEXTEST) -p crush-tests --run-ignored all --test-threads 3 -E 'binary(phones) | binary(nat)'
 
-.PHONY: test-release
-test-release: ## real phones whose media leaves the relay and comes back (unfinished: two baresips fail)
-	@tests/lab/install.sh test
-	@mkdir -p '$(SBC_LAB_OUT)'
-	@$(CARGO) build --quiet --profile test -p sbc
-	@$(NEXTEST) -p crush-tests --run-ignored all --test-threads 3 -E 'binary(release)'
-
 .PHONY: test-load
 test-load: ## SIPp at 100 calls/s for 60 s, with the database stopped, with kill -9, with a stepped clock
 	@tests/lab/install.sh test
@@ -82,6 +76,15 @@ nat-matrix: ## which pairs of NATs get a direct path, 1,000 virtual runs each (R
 handoff-quality: ## what is heard at handoffs, returns and network switches, 1,000 virtual runs each (RUNS); writes bench/handoff.json
 	@HANDOFF_RUNS=$${RUNS:-1000} HANDOFF_OUT='$(CURDIR)/bench/handoff.json' \
 		$(CARGO) test --quiet -p crush --test handoff_quality full_count -- --ignored
+
+.PHONY: release-matrix
+release-matrix: ## release and return of every pair of phones in every place, real (REAL_RUNS=5 each) and virtual (RUNS calls); writes bench/release-matrix.json
+	@tests/lab/install.sh test
+	@rm -rf '$(RELEASE_ROWS)' && mkdir -p '$(RELEASE_ROWS)'
+	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab
+	@RELEASE_CALLS=$${RUNS:-10000} RELEASE_OUT='$(RELEASE_ROWS)/virtual.json' $(NEXTEST) -p media-core -E 'binary(released) & test(seeded)'
+	@failed=0; REAL_OUT='$(RELEASE_ROWS)' $(NEXTEST) -p crush-tests --run-ignored only --test-threads 3 -E 'binary(release) & test(/_in_full$$/)' || failed=1; \
+		python3 bench/release_matrix.py bench/release-matrix.json '$(RELEASE_ROWS)'/*.json; exit $$failed
 
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZ_SECONDS (60)

@@ -4,6 +4,7 @@
 
 pub mod baresip;
 pub mod capture;
+pub mod ears;
 pub mod hearing;
 pub mod home;
 pub mod kamailio;
@@ -13,6 +14,7 @@ pub mod network;
 pub mod packet;
 pub mod phone;
 pub mod pjsua;
+pub mod place;
 pub mod process;
 pub mod sbc;
 pub mod sipp;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::phone::{Account, Event, Phone};
 use crate::process::eventually;
-use crate::tone::{Recording, sine};
+use crate::tone::{PLAYS, Recording, sine};
 use crate::{Lab, Process, Result};
 
 /// A running linphonec.
@@ -22,7 +22,7 @@ impl Linphone {
     pub fn start(lab: &Lab, host: &str, address: &str, account: &Account, hertz: f64) -> Result<Self> {
         let folder = lab.folder().join(format!("linphone-{host}"));
         fs::create_dir_all(folder.join(".local/share/linphone"))?;
-        sine(8000, hertz, 60.0).write(&folder.join("tone.wav"))?;
+        sine(8000, hertz, PLAYS).write(&folder.join("tone.wav"))?;
         fs::write(folder.join("linphonerc"), configuration(account, address.contains(':')))?;
         let home = folder.to_string_lossy().into_owned();
         let configuration = format!("{home}/linphonerc");
@@ -134,17 +134,18 @@ impl Phone for Linphone {
 /// The account is in the file, not in a `register` command: that one mixes up the digest's user and domain.
 /// Only G.711 is enabled, so that what is on the wire can be heard too.
 fn configuration(account: &Account, is_ipv6: bool) -> String {
-    let Account { user, password, domain, transport, expires, calls, rings, .. } = account;
+    let Account { user, password, domain, transport, expires, calls, rings, keeps_contact, .. } = account;
     let port = |of| if *transport == of { 5060 } else { 0 };
     let mut text = format!(
         "[sip]\nsip_port={}\nsip_tcp_port={}\nsip_tls_port={}\nverify_server_certs=0\nverify_server_cn=0\n\
          guess_hostname=1\nuse_ipv6={}\ndefault_proxy=0\ncontact=sip:{user}@{domain}\ninc_timeout={rings}\n\
          [misc]\nmax_calls={calls}\n[rtp]\naudio_rtp_port=10000\n\
-         [sound]\necho_cancellation=0\n[net]\nmtu=1500\n",
+         [sound]\necho_cancellation=0\n[net]\nmtu=1500\nenable_nat_helper={}\n",
         port("udp"),
         port("tcp"),
         port("tls"),
         u8::from(is_ipv6),
+        u8::from(!keeps_contact),
     );
     let codecs = [
         ("opus", 48000, 2, 0),

@@ -24,6 +24,8 @@ pub struct Account {
     pub calls: u8,
     /// Seconds after which it gives up ringing.
     pub rings: u32,
+    /// Its Contact stays its own address behind a NAT; linphone and PJSIP write what the registrar saw unless told so.
+    pub keeps_contact: bool,
 }
 
 impl Account {
@@ -39,6 +41,7 @@ impl Account {
             expires: 600,
             calls: 4,
             rings: 60,
+            keeps_contact: false,
         }
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use memchr::memmem;
 
 use crate::phone::{Account, Event, Phone};
-use crate::tone::{Recording, sine};
+use crate::tone::{PLAYS, Recording, sine};
 use crate::{Lab, Process, Result};
 
 /// The interpreter that has pjsua2: what tests/lab/install.sh made, or the one SBC_LAB_PYTHON names.
@@ -32,11 +32,12 @@ impl Pjsua {
         let folder = lab.folder().join(format!("pjsua-{host}"));
         fs::create_dir_all(&folder)?;
         let (tone, heard) = (folder.join("tone.wav"), folder.join("heard.wav"));
-        sine(8000, hertz, 60.0).write(&tone)?;
+        sine(8000, hertz, PLAYS).write(&tone)?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/pjsua2/phone.py");
-        let Account { user, password, domain, transport, expires, calls, .. } = account;
+        let Account { user, password, domain, transport, expires, calls, keeps_contact, .. } = account;
+        let contact = if *keeps_contact { "own" } else { "seen" };
         let text = |path: &Path| path.to_string_lossy().into_owned();
-        let argv = [
+        let argv: [&str; 14] = [
             &text(&python()),
             "-u",
             &text(&script),
@@ -48,6 +49,7 @@ impl Pjsua {
             transport,
             &expires.to_string(),
             &calls.to_string(),
+            contact,
             &text(&tone),
             &text(&heard),
         ];

@@ -26,6 +26,7 @@ pub struct Stage {
     sides: [(Network, Capture); 2],
     hosts: [Vec<IpAddr>; 2],
     next: u8,
+    tones: u8,
 }
 
 /// A phone on the stage: in a host of its own, with a capture of all that reaches it.
@@ -65,12 +66,17 @@ impl Stage {
         let [access, core] = sides;
         let sbc = Sbc::start(&lab, realms, seed)?;
         let mut stage =
-            Stage { lab, sbc, sides: [access?, core?], hosts: [Vec::new(), Vec::new()], next: 11 };
+            Stage { lab, sbc, sides: [access?, core?], hosts: [Vec::new(), Vec::new()], next: 11, tones: 0 };
         for network in [Network::Access, Network::Core] {
             stage.knows(network, &network.address(SBC))?;
             stage.knows(network, &network.address6(SBC))?;
         }
         Ok(stage)
+    }
+
+    /// What passes at the SBC on one side.
+    pub fn side(&mut self, network: Network) -> &mut Capture {
+        &mut self.sides[index(network)].1
     }
 
     /// A host's address, which the other side must not see.
@@ -84,14 +90,14 @@ impl Stage {
     pub fn phone(&mut self, kind: Kind, network: Network, account: &Account) -> Result<Extension> {
         let number = self.number();
         let address = self.lab.host(&account.user, network, number)?;
-        self.on_host(kind, network, account, &address)
+        self.on_host(kind, network, account, &account.user, &address)
     }
 
     /// A phone in a host that has IPv6 alone.
     pub fn phone6(&mut self, kind: Kind, network: Network, account: &Account) -> Result<Extension> {
         let number = self.number();
         let address = self.lab.host6(&account.user, network, number)?;
-        self.on_host(kind, network, account, &address)
+        self.on_host(kind, network, account, &account.user, &address)
     }
 
     /// A phone behind a NAT of its own on the access network.
@@ -104,7 +110,7 @@ impl Stage {
         let number = self.number();
         let address = self.lab.host_behind_nat(&account.user, number, forgets)?;
         self.knows(Network::Access, &Network::Access.address(number))?;
-        self.on_host(kind, Network::Access, account, &address)
+        self.on_host(kind, Network::Access, account, &account.user, &address)
     }
 
     fn number(&mut self) -> u8 {
@@ -112,20 +118,31 @@ impl Stage {
         self.next - 1
     }
 
-    fn on_host(
+    /// A phone in a host that is there already, and has this address.
+    pub fn on_host(
         &mut self,
         kind: Kind,
         network: Network,
         account: &Account,
+        host: &str,
         address: &str,
     ) -> Result<Extension> {
-        let user = account.user.clone();
-        let tap = self.lab.capture_at(&user, "eth0")?;
+        let tap = self.lab.capture_at(host, "eth0")?;
+        self.tones += 1;
         // Apart by more than the tone detector's width, and away from each other's harmonics.
-        let hertz = 430.0 + 170.0 * f64::from(self.next - 11);
-        let phone = kind.start(&self.lab, &user, address, account, hertz)?;
+        let hertz = 430.0 + 170.0 * f64::from(self.tones);
+        let phone = kind.start(&self.lab, host, address, account, hertz)?;
         let address = self.knows(network, address)?;
-        Ok(Extension { phone, kind, user, domain: account.domain.clone(), address, hertz, network, tap })
+        Ok(Extension {
+            phone,
+            kind,
+            user: account.user.clone(),
+            domain: account.domain.clone(),
+            address,
+            hertz,
+            network,
+            tap,
+        })
     }
 
     /// Ends the scenario: phones, captures, and the search for what should not be there.

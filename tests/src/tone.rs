@@ -6,6 +6,9 @@ use std::path::Path;
 
 use crate::{Failure, Result};
 
+/// How long a phone's file lasts, seconds: baresip falls silent at its end.
+pub const PLAYS: f64 = 180.0;
+
 /// Samples of one channel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Recording {
@@ -81,6 +84,23 @@ impl Recording {
         shares.iter().take(count).sum::<f64>() / count.max(1) as f64
     }
 
+    /// The longest stretch without a tone of this frequency, between two with it, seconds; in steps of 10 ms.
+    pub fn longest_hole(&self, hertz: f64) -> f64 {
+        let block = (self.rate / 100).max(1) as usize;
+        let blocks = self.samples.chunks_exact(block);
+        let heard =
+            blocks.enumerate().filter(|(_, samples)| goertzel(samples, hertz, f64::from(self.rate)) > 0.6);
+        let heard: Vec<usize> = heard.map(|(index, _)| index).collect();
+        let longest = heard.windows(2).map(|pair| pair[1] - pair[0] - 1).max().unwrap_or_default();
+        longest as f64 / 100.0
+    }
+
+    /// What was recorded after the first `seconds`.
+    pub fn after(&self, seconds: f64) -> Recording {
+        let from = (f64::from(self.rate) * seconds) as usize;
+        Recording { rate: self.rate, samples: self.samples.get(from..).unwrap_or_default().to_vec() }
+    }
+
     /// Whether a tone of this frequency is heard. Companding and jitter buffers cost some of its purity.
     pub fn has_tone(&self, hertz: f64) -> bool {
         self.share_of(hertz) > 0.6
@@ -133,6 +153,15 @@ mod tests {
         let tone = sine(8000, 440.0, 1.0);
         assert!(tone.has_tone(440.0));
         assert!(!tone.has_tone(660.0));
+    }
+
+    #[test]
+    fn a_hole_is_as_long_as_the_tone_is_missing() {
+        let mut tone = sine(8000, 600.0, 1.0);
+        assert_eq!(tone.longest_hole(600.0), 0.0);
+        tone.samples[4000..4800].fill(0.0);
+        assert_eq!(tone.longest_hole(600.0), 0.1);
+        assert_eq!(tone.after(0.55).longest_hole(600.0), 0.0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 """A PJSIP phone without a screen: commands on standard input, what happens on standard output.
 
-usage: phone.py ADDRESS USER DOMAIN PROXY-URI PASSWORD TRANSPORT EXPIRES CALLS TONE.wav HEARD.wav
+usage: phone.py ADDRESS USER DOMAIN PROXY-URI PASSWORD TRANSPORT EXPIRES CALLS own|seen TONE.wav HEARD.wav
 
 It plays TONE.wav in every call, over and over, and records what it hears into HEARD.wav; each call replaces the recording.
 Everything runs in one thread: the library's callbacks must not come in others (pjsua2's Python binding).
@@ -11,7 +11,7 @@ import sys
 
 import pjsua2 as pj
 
-(address, user, domain, proxy, password, transport, expires, most, tone, heard) = sys.argv[1:]
+(address, user, domain, proxy, password, transport, expires, most, contact, tone, heard) = sys.argv[1:]
 calls = {}
 alive = True
 
@@ -140,6 +140,9 @@ identity.idUri = f"sip:{user}@{domain}"
 identity.sipConfig.proxies.append(f"{proxy};lr")
 identity.sipConfig.authCreds.append(pj.AuthCredInfo("digest", "*", user, 0, password))
 identity.mediaConfig.transportConfig.boundAddress = address
+if contact == "own":
+    identity.natConfig.contactRewriteUse = 0
+    identity.natConfig.viaRewriteUse = 0
 # An answer with two codecs is no reason for another offer.
 identity.mediaConfig.lockCodecEnabled = False
 if int(expires):

@@ -1,0 +1,35 @@
+"""Puts the rows of `make release-matrix` into one file and prints them as a table.
+
+usage: release_matrix.py OUT.json ROWS.json...
+
+Rows are objects: `a`, `b` (phones), `nat_a`, `nat_b` (what stands before them), `phones` (real or virtual), `story`, `runs`, and in how many of
+these the call went `direct`, `returned`, ended `silent`, or `missed` a limit; the longest `time_to_direct_s`, `gap_ms` (between working
+paths) and `silence_ms` (of a path that did not work).
+"""
+
+import json
+import sys
+from pathlib import Path
+
+COLUMNS = ["phones", "a", "b", "nat_a", "nat_b", "story", "runs", "direct", "returned", "silent", "missed"]
+MEASURED = ["time_to_direct_s", "gap_ms", "silence_ms"]
+
+
+def main() -> None:
+    out, *inputs = sys.argv[1:]
+    rows = [row for path in inputs for row in json.loads(Path(path).read_text())]
+    Path(out).write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    columns = COLUMNS + MEASURED
+    table = [columns] + [["-" if row.get(name) is None else str(row[name]) for name in columns] for row in rows]
+    widths = [max(len(line[index]) for line in table) for index in range(len(columns))]
+    for line in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip())
+    runs = sum(row["runs"] for row in rows)
+    silent, missed = (sum(row.get(name) or 0 for row in rows) for name in ("silent", "missed"))
+    print(f"{runs} calls in {len(rows)} rows; {silent} ended silent, {missed} missed a limit")
+    for row in rows:
+        for why, count in (row.get("why_missed") or {}).items():
+            print(f"  {count} of {row['runs']}: {why}")
+
+
+main()
