@@ -86,6 +86,13 @@ release-matrix: ## release and return of every pair of phones in every place, re
 	@failed=0; REAL_OUT='$(RELEASE_ROWS)' $(NEXTEST) -p crush-tests --run-ignored only --test-threads 3 -E 'binary(release) & test(/_in_full$$/)' || failed=1; \
 		python3 bench/release_matrix.py bench/release-matrix.json '$(RELEASE_ROWS)'/*.json; exit $$failed
 
+.PHONY: release-load
+release-load: ## what the relay does for 1,000 calls (LOAD_CALLS) before and after release; writes bench/release-load.json
+	@tests/lab/install.sh test
+	@$(CARGO) build --release -p sbc
+	@SBC_PROGRAM="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/sbc" LOAD_OUT='$(CURDIR)/bench/release-load.json' \
+		$(LONG_TESTS) --cargo-profile release -E 'binary(release) & test(the_relays_load)'
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZ_SECONDS (60)
 	@deploy/dev/fuzz.sh $(FUZZ_SECONDS)

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a laboratory that fails ends its test")]
 #![allow(clippy::print_stdout, reason = "what was measured is worth reading where all is well, too")]
 
+mod crowds;
 mod matrix;
 mod scene;
 mod story;
