@@ -363,7 +363,7 @@ impl Moving {
                     let is_local = observed != Some(targets[0]);
                     self.send([true; 2], Whereabouts::Away { is_local }, now);
                 }
-                Output::Hold => self.send([true; 2], Whereabouts::Held, now),
+                Output::Hold(whom) => self.send(whom, Whereabouts::Held, now),
                 Output::Home(whom) => {
                     for (party, _) in whom.iter().enumerate().filter(|whom| *whom.1) {
                         for (_, pair) in &self.lines {

@@ -72,8 +72,8 @@ pub enum Output {
     Learn([bool; 2]),
     /// Re-INVITE both: `targets[party]` is where the party's media is to go. RTCP stays here.
     Move([SocketAddr; 2]),
-    /// Re-INVITE both with `a=inactive` at the relay's address: a phone that follows what it hears lets go.
-    Hold,
+    /// Re-INVITE these with `a=inactive` at the relay's address: a phone that follows what it hears lets go.
+    Hold([bool; 2]),
     /// Re-INVITE these parties to the relay.
     Home([bool; 2]),
     /// Relay the far party's packets to this one, or drop them.
@@ -173,6 +173,8 @@ pub struct Release {
     /// Where the present or last move led, and whether its path was once direct.
     tried: Option<[SocketAddr; 2]>,
     was_direct: bool,
+    /// Who would not be moved: it is not asked again.
+    has_refused: [bool; 2],
     /// To whom the far party's packets are not relayed.
     is_parked: [bool; 2],
     /// After an offer of a party both must be heard at the relay, or a hold makes them let go of each other.
@@ -211,6 +213,7 @@ impl Release {
             failures: 0,
             tried: None,
             was_direct: false,
+            has_refused: [false; 2],
             is_parked: [false; 2],
             may_cling: false,
             should_flow: true,
@@ -391,6 +394,8 @@ impl Release {
     /// How a party took what [`Output::Learn`], [`Output::Move`], [`Output::Hold`] or [`Output::Home`] asked of it.
     pub fn moved(&mut self, party: usize, outcome: Moved, now: Duration) {
         let party = party & 1;
+        let is_asked_away = matches!(self.state, State::Probing { .. } | State::Synchronising { .. });
+        self.has_refused[party] |= is_asked_away && outcome == Moved::Refused;
         match (&mut self.state, outcome) {
             (State::Probing { .. }, Moved::Refused) => {
                 self.relay_again();

@@ -19,6 +19,10 @@ pub(crate) enum Kind {
     Mute,
     /// Never reports, though its kind does.
     MuteBaresip,
+    /// Reports to the port above its media's, whatever `a=rtcp` says.
+    IgnoresRtcp,
+    /// Sends its reports from its RTP port to the other's where that is agreed (RFC 5761).
+    Muxed,
     /// Refuses every re-INVITE with this status.
     Refusing(u16),
     /// Answers re-INVITEs after so long.
@@ -28,13 +32,15 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Baresip,
         Self::Linphone,
         Self::Pjsip,
         Self::Unknown,
         Self::Mute,
         Self::MuteBaresip,
+        Self::IgnoresRtcp,
+        Self::Muxed,
         Self::Refusing(488),
         Self::Refusing(491),
         Self::Refusing(500),
@@ -45,10 +51,12 @@ impl Kind {
 
     pub(crate) fn product(self) -> &'static str {
         match self {
-            Self::Baresip | Self::MuteBaresip | Self::Refusing(_) => "baresip v1.0.0 (x86_64/linux)",
+            Self::Baresip | Self::MuteBaresip | Self::IgnoresRtcp | Self::Refusing(_) => {
+                "baresip v1.0.0 (x86_64/linux)"
+            }
             Self::Linphone | Self::Slow(_) => "Linphone/5.1.65 (belle-sip/5.1)",
             Self::Pjsip | Self::Deaf => "PJSUA v2.15.1",
-            Self::Unknown | Self::Mute => "Acme 1",
+            Self::Unknown | Self::Muxed | Self::Mute => "Acme 1",
         }
     }
 
@@ -68,6 +76,7 @@ pub(crate) struct Said {
     pub(crate) rtcp: SocketAddr,
     pub(crate) direction: &'static str,
     pub(crate) version: u64,
+    is_muxed: bool,
 }
 
 /// Reads a description apart from the product's own code.
@@ -88,7 +97,13 @@ pub(crate) fn read(sdp: &[u8]) -> Said {
     let version =
         value("o=").and_then(|line| line.split(' ').nth(2)).expect("o=").parse().expect("a version");
     let rtp = SocketAddr::new(ip, port);
-    Said { rtp, rtcp: rtcp.unwrap_or(SocketAddr::new(ip, port + 1)), direction, version }
+    Said {
+        rtp,
+        rtcp: rtcp.unwrap_or(SocketAddr::new(ip, port + 1)),
+        direction,
+        version,
+        is_muxed: text.contains("a=rtcp-mux\r\n"),
+    }
 }
 
 #[derive(Debug)]
@@ -116,6 +131,7 @@ pub(crate) struct Phone {
     pub(crate) longest_silence: Duration,
     strange: (Option<SocketAddr>, u32),
     is_fresh: bool,
+    is_muxed: bool,
 }
 
 impl Phone {
@@ -142,6 +158,7 @@ impl Phone {
             longest_silence: Duration::ZERO,
             strange: (None, 0),
             is_fresh: false,
+            is_muxed: false,
         }
     }
 
@@ -149,9 +166,15 @@ impl Phone {
     pub(crate) fn describe(&mut self, direction: &'static str) -> Bytes {
         self.version += 1;
         self.direction = direction;
+        // Whoever answers may only take what was offered; ours never offers it first.
+        let mux = if self.kind == Kind::Muxed && self.said.is_none_or(|said| said.is_muxed) {
+            "a=rtcp-mux\r\n"
+        } else {
+            ""
+        };
         let (ip, port) = (self.local.ip(), self.local.port());
         format!(
-            "v=0\r\no=- 7 {} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\na={direction}\r\n",
+            "v=0\r\no=- 7 {} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0 101\r\na=rtpmap:101 telephone-event/8000\r\na={direction}\r\n{mux}",
             self.version
         )
         .into()
@@ -164,7 +187,10 @@ impl Phone {
             "recvonly" => "sendonly",
             other => other,
         };
+        let before = self.said;
+        self.said = Some(read(offer));
         let answer = self.describe(direction);
+        self.said = before;
         self.follow(offer, now, dice);
         answer
     }
@@ -177,6 +203,12 @@ impl Phone {
             assert!(said == before || said.version > before.version, "{said:?} after {before:?}");
         }
         (self.target, self.rtcp_target, self.strange) = (Some(said.rtp), Some(said.rtcp), (None, 0));
+        self.is_muxed = self.kind == Kind::Muxed && said.is_muxed;
+        if self.is_muxed {
+            self.rtcp_target = Some(said.rtp);
+        } else if self.kind == Kind::IgnoresRtcp {
+            self.rtcp_target = Some(SocketAddr::new(said.rtp.ip(), said.rtp.port() + 1));
+        }
         // PJSIP begins its stream anew, and its counts; the first packet that it then hears decides whom it follows.
         self.is_fresh = before.is_some();
         if self.kind.follows() {
@@ -234,13 +266,13 @@ impl Phone {
                 packet.extend(word.to_be_bytes());
             }
         }
-        let local = SocketAddr::new(self.local.ip(), self.local.port() + 1);
+        let local = SocketAddr::new(self.local.ip(), self.local.port() + u16::from(!self.is_muxed));
         let _ = network.send(self.host, local, target, packet.into());
     }
 
     /// A datagram arrived at its RTP port.
     pub(crate) fn hear(&mut self, source: SocketAddr, packet: &[u8], now: Duration) {
-        if packet.len() < 12 || !self.hears {
+        if packet.len() < 12 || matches!(packet[1], 200..=204) || !self.hears {
             return;
         }
         let is_fresh = std::mem::take(&mut self.is_fresh);

@@ -64,6 +64,7 @@ impl Release {
         }
         let Some(first) = accepted.into_iter().flatten().min() else {
             if now > since + self.settings.answering {
+                self.has_refused = [true; 2];
                 self.come_home(Reason::Refused, now);
             }
             return;
@@ -71,6 +72,7 @@ impl Release {
         let [Some(one), Some(other)] = accepted else {
             // Until the other has moved, somebody may hear nothing.
             if now > first + self.settings.trial + SKEW {
+                self.has_refused = accepted.map(|accepted| accepted.is_none());
                 self.come_home(Reason::Refused, now);
             }
             return;
@@ -108,6 +110,11 @@ impl Release {
         self.parties.iter().any(|party| party.temperament.follows_what_it_hears)
     }
 
+    fn hold(&mut self, why: Reason, now: Duration) {
+        self.outputs.push_back(Output::Hold(self.has_refused.map(|has_refused| !has_refused)));
+        self.enter(State::Holding { accepted: self.has_refused, since: now, why }, why, now);
+    }
+
     pub(super) fn home_from_hold(&mut self, why: Reason, now: Duration) {
         self.call_home([true; 2], why, now);
     }
@@ -137,9 +144,7 @@ impl Release {
             .any(|(_, direction)| direction.sight.is_some_and(|sight| now > sight.heard + STRAYED));
         if is_away && self.should_flow {
             self.strays -= 1;
-            let why = Reason::Clung;
-            self.outputs.push_back(Output::Hold);
-            self.enter(State::Holding { accepted: [false; 2], since: now, why }, why, now);
+            self.hold(Reason::Clung, now);
         }
     }
 
@@ -157,8 +162,7 @@ impl Release {
         }
         let is_path_alive = matches!(why, Reason::Policy | Reason::Quality | Reason::ReportsStopped);
         if self.follows() && is_path_alive {
-            self.outputs.push_back(Output::Hold);
-            self.enter(State::Holding { accepted: [false; 2], since: now, why }, why, now);
+            self.hold(why, now);
         } else {
             let stays_put = self.parties.each_ref().map(|party| !party.temperament.follows_what_it_hears);
             let is_mixed = stays_put[0] != stays_put[1];
@@ -191,8 +195,7 @@ impl Release {
         if !is_home && self.may_cling && now > since + CLINGING {
             self.may_cling = false;
             self.timeline.add(Entry::State { to: PathState::Returning, why: Reason::Clung }, now);
-            self.outputs.push_back(Output::Hold);
-            self.state = State::Holding { accepted: [false; 2], since: now, why };
+            self.hold(why, now);
             return;
         }
         if !is_home && now < since + self.settings.homecoming {

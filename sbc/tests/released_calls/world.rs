@@ -1,0 +1,486 @@
+//! One call: two phones behind their NATs, the engine, the media worker, and the records, in virtual time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use media_core::Worker;
+use media_core::path::place::Networks;
+use media_core::path::{Constraint, Settings as Limits};
+use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
+use media_core::session::Action;
+use media_core::worker::{PortPair, Ports, Settings};
+use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
+use sip_engine::Engine;
+use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
+use sip_engine::io::{Command, Input, Output};
+use sip_engine::media::PathEntry;
+use sip_engine::ua::{CallNumber, Event, Fork, Invite, UserAgent};
+use sip_wire::{Message, Method};
+
+use crate::dice::Dice;
+use crate::phone::{Kind, Phone};
+use crate::signalling::{DOMAIN, Snapshot, at, binding, config, flow, sbc, user_agent};
+
+const OUTSIDE: [&str; 2] = ["198.51.100.7", "203.0.113.8"];
+const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+pub(crate) const STEP: Duration = Duration::from_millis(5);
+
+/// Where the phones are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In one LAN behind one NAT that loops packets back.
+    OneLan,
+    /// Each behind its own, or behind none.
+    Apart([Option<nat_lab::Kind>; 2]),
+}
+
+/// A relay with two addresses.
+#[derive(Debug, Default)]
+struct Sockets {
+    open: BTreeMap<u32, SocketAddr>,
+    next: u32,
+}
+
+impl Sockets {
+    fn pair(&mut self, ip: &str) -> Option<PortPair> {
+        let rtp = self.next;
+        self.next += 2;
+        let address = SocketAddr::new(ip.parse().ok()?, 20_000 + rtp as u16);
+        self.open.insert(rtp, address);
+        self.open.insert(rtp + 1, SocketAddr::new(address.ip(), address.port() + 1));
+        Some(PortPair { rtp, rtcp: rtp + 1, address })
+    }
+}
+
+impl Ports for Sockets {
+    fn open(&mut self, _: u16, _: bool) -> Option<PortPair> {
+        self.pair(RELAY[0])
+    }
+
+    fn open_elsewhere(&mut self, _: u16, than: IpAddr) -> Option<PortPair> {
+        let other = RELAY.into_iter().find(|ip| ip.parse() != Ok(than))?;
+        self.pair(other)
+    }
+
+    fn close(&mut self, pair: PortPair) {
+        assert!(self.open.remove(&pair.rtp).is_some(), "{pair:?} was not open");
+        self.open.remove(&pair.rtcp);
+    }
+}
+
+/// One end of the call.
+struct End {
+    agent: UserAgent,
+    call: Option<CallNumber>,
+    /// Where its signalling comes from, and how long a message takes.
+    signalling: SocketAddr,
+    delay: u64,
+    is_up: bool,
+}
+
+/// On its way.
+enum Letter {
+    ToSbc {
+        from: usize,
+        bytes: Bytes,
+    },
+    ToPhone {
+        to: usize,
+        bytes: Bytes,
+    },
+    /// A party's own offer, once it is its turn.
+    Offer {
+        by: usize,
+        direction: &'static str,
+    },
+    /// A phone takes its time.
+    Answer {
+        by: usize,
+        fork: Fork,
+        sdp: Bytes,
+    },
+}
+
+pub(crate) struct World {
+    pub(crate) now: Duration,
+    network: Network,
+    relay: HostId,
+    engine: Engine,
+    worker: Worker,
+    sockets: Sockets,
+    pub(crate) phones: [Phone; 2],
+    ends: [End; 2],
+    letters: Vec<(Duration, u64, Letter)>,
+    posted: u64,
+    replies: VecDeque<media_relay::Event>,
+    dice: Dice,
+    session: Option<u64>,
+    pub(crate) answered: Option<Duration>,
+    /// The timeline of its media, as the records have it, and its end.
+    pub(crate) path: Vec<PathEntry>,
+    pub(crate) ended: Option<CallEnded>,
+    /// How long both phones sent elsewhere than to the relay.
+    pub(crate) away: Duration,
+    pub(crate) story: Vec<(Duration, String)>,
+}
+
+impl World {
+    pub(crate) fn new(seed: u64, kinds: [Kind; 2], place: Place) -> Self {
+        let mut dice = Dice::new(seed);
+        let mut network = Network::new(seed);
+        let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
+        let outside = OUTSIDE.map(|ip| ip.parse::<IpAddr>().expect("an address"));
+        let delays = [0, 1].map(|_| 2 + dice.below(18));
+        let link = |index: usize| {
+            let delay = Duration::from_millis(delays[index]);
+            Link::both(Impairment { delay, ..Impairment::NONE })
+        };
+        let hosts: [(HostId, IpAddr); 2] = match place {
+            Place::OneLan => {
+                let router = network.add_nat(PUBLIC, nat_lab::Kind::Cone.into(), &[outside[0]]);
+                network.set_link(router, link(0));
+                ["192.168.1.10", "192.168.1.11"].map(|ip| {
+                    let ip = ip.parse().expect("an address");
+                    (network.add_host(router.inside(), &[ip]), ip)
+                })
+            }
+            Place::Apart(kinds) => [0, 1].map(|index| match kinds[index] {
+                None => {
+                    let host = network.add_host(PUBLIC, &[outside[index]]);
+                    network.set_link(host, link(index));
+                    (host, outside[index])
+                }
+                Some(kind) => {
+                    let router = network.add_nat(PUBLIC, kind.into(), &[outside[index]]);
+                    network.set_link(router, link(index));
+                    let ip = if index == 0 { "192.168.1.10" } else { "192.168.2.10" };
+                    let ip: IpAddr = ip.parse().expect("an address");
+                    let own = if kind == nat_lab::Kind::Firewall { outside[index] } else { ip };
+                    (network.add_host(router.inside(), &[own]), own)
+                }
+            }),
+        };
+        let phones = [0, 1].map(|index| {
+            let (host, ip) = hosts[index];
+            Phone::new(kinds[index], host, SocketAddr::new(ip, 4_000), 0x1000 + index as u32, &mut dice)
+        });
+        let ends = [0, 1].map(|index| {
+            let public = if place == Place::OneLan { outside[0] } else { outside[index] };
+            let mut seed = [0; 32];
+            seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
+            let user = ["alice", "bob"][index];
+            let contact = SocketAddr::new(phones[index].local.ip(), 5_060);
+            End {
+                agent: user_agent(user, kinds[index].product(), contact, seed),
+                call: None,
+                signalling: SocketAddr::new(public, 5_060 + index as u16),
+                delay: delays[if place == Place::OneLan { 0 } else { index }],
+                is_up: false,
+            }
+        });
+        let now = Duration::from_secs(100);
+        let mut seed = [0; 32];
+        seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
+        let mut engine = Engine::new(Arc::new(config()), seed);
+        engine.handle(Input::Command(Command::Policy(Arc::new(Snapshot))), at(now));
+        let contact = SocketAddr::new(phones[1].local.ip(), 5_060);
+        engine.handle(Input::Command(Command::Load(vec![binding(contact, ends[1].signalling)])), at(now));
+        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true }];
+        let policy = ReleasePolicy::new(Limits::default(), realms, Vec::new(), Networks::default());
+        let settings = Settings { release: Some(Arc::new(policy)), ..Settings::default() };
+        let mut world = Self {
+            now,
+            network,
+            relay,
+            engine,
+            worker: Worker::new(settings, "anchor".to_owned()),
+            sockets: Sockets::default(),
+            phones,
+            ends,
+            letters: Vec::new(),
+            posted: 0,
+            replies: VecDeque::new(),
+            dice,
+            session: None,
+            answered: None,
+            path: Vec::new(),
+            ended: None,
+            away: Duration::ZERO,
+            story: Vec::new(),
+        };
+        let _ = world.network.next_until(now);
+        world.drain_engine();
+        let offer = Some(world.phones[0].describe("sendrecv"));
+        let invite = Invite { offer, ..Invite::default() };
+        let target = format!("sip:bob@{DOMAIN}");
+        world.ends[0].call = Some(world.ends[0].agent.call(target.as_bytes(), invite, at(now)));
+        world.drain_phone(0);
+        world
+    }
+
+    /// No packet of the first party reaches the second one's network directly, of the second the first one's, or both.
+    pub(crate) fn cut(&mut self, ways: [bool; 2]) {
+        let [one, other] = OUTSIDE.map(|ip| ip.parse().expect("an address"));
+        if ways[0] {
+            self.network.cut(one, other);
+        }
+        if ways[1] {
+            self.network.cut(other, one);
+        }
+        self.note(format!("cut {ways:?}"));
+    }
+
+    pub(crate) fn constrain(&mut self, constraint: Constraint) {
+        self.note(format!("policy: {constraint:?}"));
+        if let Some(session) = self.session {
+            self.worker.handle(session, Action::Constrain(constraint), self.now, &mut self.sockets);
+            self.listen();
+        }
+    }
+
+    /// A party holds, or takes back.
+    pub(crate) fn party_offers(&mut self, from: usize, direction: &'static str) {
+        let Some(call) = self.ends[from].call else { return };
+        let sdp = self.phones[from].describe(direction);
+        self.note(format!("{from} offers {direction}"));
+        if self.ends[from].agent.reinvite(call, Some(sdp), at(self.now)).is_err() {
+            self.posted += 1;
+            let again = self.now + Duration::from_millis(200);
+            self.letters.push((again, self.posted, Letter::Offer { by: from, direction }));
+        }
+        self.drain_phone(from);
+    }
+
+    pub(crate) fn hang_up(&mut self, who: usize) {
+        self.note(format!("{who} hangs up"));
+        let Some(call) = self.ends[who].call else { return };
+        let _ = self.ends[who].agent.hang_up(call, at(self.now));
+        self.drain_phone(who);
+    }
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.ends.iter().all(|end| end.is_up)
+    }
+
+    fn note(&mut self, text: String) {
+        self.story.push((self.now, text));
+    }
+
+    fn post(&mut self, party: usize, letter: Letter) {
+        let after = Duration::from_millis(self.ends[party].delay + self.dice.below(4));
+        self.posted += 1;
+        self.letters.push((self.now + after, self.posted, letter));
+    }
+
+    fn drain_phone(&mut self, index: usize) {
+        while let Some(event) = self.ends[index].agent.poll_event() {
+            self.on_event(index, event);
+        }
+        while let Some(output) = self.ends[index].agent.poll_output() {
+            if let Output::Send { message, .. } = output {
+                self.post(index, Letter::ToSbc { from: index, bytes: message });
+            }
+        }
+    }
+
+    fn on_event(&mut self, index: usize, event: Event) {
+        let now = self.now;
+        match event {
+            Event::Incoming { call, offer: Some(offer), .. } => {
+                self.ends[index].call = Some(call);
+                let answer = self.phones[index].answer(&offer, now, &mut self.dice);
+                let accepted = self.ends[index].agent.accept(call, Some(answer), at(now));
+                assert!(accepted.is_ok(), "{accepted:?}");
+            }
+            Event::Established { .. } => self.ends[index].is_up = true,
+            Event::Answered { sdp, .. } => self.phones[index].follow(&sdp, now, &mut self.dice),
+            Event::Offered { call, fork, sdp, .. } => match self.phones[index].kind {
+                Kind::Refusing(status) => {
+                    let _ = self.ends[index].agent.refuse_offer(call, fork, status, at(now));
+                }
+                Kind::Slow(after) => {
+                    self.posted += 1;
+                    self.letters.push((now + after, self.posted, Letter::Answer { by: index, fork, sdp }));
+                }
+                _ => self.answer(index, fork, &sdp),
+            },
+            Event::Refused { status, .. } => self.note(format!("{index} was refused with {status}")),
+            Event::Ended { ending, .. } => {
+                self.note(format!("{index} ends: {ending:?}"));
+                self.ends[index].is_up = false;
+            }
+            _ => {}
+        }
+    }
+
+    fn answer(&mut self, by: usize, fork: Fork, sdp: &[u8]) {
+        let Some(call) = self.ends[by].call.filter(|_| self.ends[by].is_up) else { return };
+        let answer = self.phones[by].answer(sdp, self.now, &mut self.dice);
+        let _ = self.ends[by].agent.answer(call, fork, answer, at(self.now));
+    }
+
+    fn drain_engine(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Send { flow, message, .. } => {
+                    let to = self.ends.iter().position(|end| end.signalling == flow.remote);
+                    // A Contact behind a NAT can't be reached.
+                    if let Some(to) = to {
+                        self.post(to, Letter::ToPhone { to, bytes: message });
+                    }
+                }
+                Output::Media(request) => {
+                    let (session, number) = (request.session.0, request.number);
+                    let action = sbc::planes::action(request.action);
+                    if let Some(reply) = self.worker.handle(session, action, self.now, &mut self.sockets) {
+                        self.replies.push_back(media_relay::Event::Reply { session, number, reply });
+                    }
+                    self.listen();
+                }
+                Output::Record(event) => self.record(event),
+                Output::Notice(notice) => self.note(format!("notice {}: {}", notice.kind, notice.detail)),
+                _ => {}
+            }
+        }
+    }
+
+    fn record(&mut self, event: CallEvent) {
+        match event.what {
+            CallEventKind::Started(started) => self.session = Some(started.session.0),
+            CallEventKind::Answered { .. } => self.answered = Some(self.now),
+            CallEventKind::Path(entry) => {
+                self.note(format!(
+                    "path {} {} {} {}",
+                    entry.what,
+                    entry.why,
+                    entry.party.map_or(String::new(), |party| format!("of {party}")),
+                    entry.evidence
+                ));
+                self.path.push(entry);
+            }
+            CallEventKind::Ended(ended) => self.ended = Some(*ended),
+            CallEventKind::Changed(_) => {}
+        }
+    }
+
+    /// What the worker has to tell.
+    fn listen(&mut self) {
+        while let Some((session, event)) = self.worker.poll_event() {
+            self.replies.push_back(media_relay::Event::Told { session, event });
+        }
+    }
+
+    fn carry(&mut self) {
+        let now = self.now;
+        let (mut due, rest): (Vec<_>, Vec<_>) = self.letters.drain(..).partition(|letter| letter.0 <= now);
+        self.letters = rest;
+        due.sort_by_key(|letter| (letter.0, letter.1));
+        for (_, _, letter) in due {
+            match letter {
+                Letter::ToSbc { from, bytes } => {
+                    let message = Message::parse(bytes).expect("a phone writes what can be read");
+                    let flow = flow(self.ends[from].signalling);
+                    self.engine.handle(Input::Received { flow, message }, at(now));
+                    self.drain_engine();
+                }
+                Letter::ToPhone { to, bytes } => {
+                    let message = Message::parse(bytes).expect("the SBC writes what can be read");
+                    let is_reinvite =
+                        message.method() == Some(Method::INVITE) && self.ends[to].call.is_some();
+                    if is_reinvite && self.phones[to].kind == Kind::Deaf {
+                        continue;
+                    }
+                    self.ends[to].agent.handle(Input::Received { flow: flow(sbc()), message }, at(now));
+                    self.drain_phone(to);
+                }
+                Letter::Offer { by, direction } if self.ends[by].is_up => self.party_offers(by, direction),
+                Letter::Offer { .. } => {}
+                Letter::Answer { by, fork, sdp } => {
+                    self.answer(by, fork, &sdp);
+                    self.drain_phone(by);
+                }
+            }
+        }
+        while let Some(event) = self.replies.pop_front() {
+            self.engine.handle(sbc::planes::input(event).1, at(now));
+            self.drain_engine();
+        }
+        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
+            self.engine.handle_timeout(at(now));
+            self.drain_engine();
+        }
+        for index in 0..2 {
+            if self.ends[index].agent.poll_timeout().is_some_and(|due| due <= now) {
+                self.ends[index].agent.handle_timeout(at(now));
+                self.drain_phone(index);
+            }
+        }
+    }
+
+    pub(crate) fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        let relay = RELAY.map(|ip| ip.parse::<IpAddr>().expect("an address"));
+        while self.now < end {
+            self.now += STEP;
+            self.deliver();
+            self.carry();
+            let is_packet_time = self.now.as_millis().is_multiple_of(20);
+            for (phone, _) in self.phones.iter_mut().zip(&self.ends).filter(|(_, end)| end.is_up) {
+                if is_packet_time {
+                    phone.speak(&mut self.network);
+                }
+                phone.report(&mut self.network, self.now, &mut self.dice);
+            }
+            if self.worker.poll_timeout().is_some_and(|due| due <= self.now) {
+                self.worker.handle_timeout(self.now, &mut self.sockets);
+                self.listen();
+            }
+            let is_away = |phone: &Phone| phone.target.is_some_and(|at| !relay.contains(&at.ip()));
+            if self.ended.is_none() && self.phones.iter().all(is_away) {
+                self.away += STEP;
+            }
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some(event) = self.network.next_until(self.now) {
+            let nat_lab::Event::Datagram { host, source, destination, payload } = event else { continue };
+            if host == self.relay {
+                let socket = self.sockets.open.iter().find(|open| *open.1 == destination).map(|open| *open.0);
+                let Some(socket) = socket else { continue };
+                let (network, sockets, relay) = (&mut self.network, &self.sockets, self.relay);
+                self.worker.packet(socket, source, &payload, self.now, |out, to, bytes| {
+                    let from = sockets.open[&out];
+                    let _ = network.send(relay, from, to, Bytes::copy_from_slice(bytes));
+                });
+            } else if let Some(phone) =
+                self.phones.iter_mut().find(|phone| phone.host == host && phone.local == destination)
+            {
+                phone.hear(source, &payload, self.now);
+            }
+        }
+    }
+
+    pub(crate) fn forget_silence(&mut self) {
+        self.phones.iter_mut().for_each(|phone| phone.longest_silence = Duration::ZERO);
+    }
+
+    pub(crate) fn longest_silence(&self) -> Duration {
+        let of = |phone: &Phone| phone.longest_silence.max(self.now.saturating_sub(phone.heard));
+        self.phones.iter().map(of).max().unwrap_or_default()
+    }
+
+    /// Whether somebody who is to hear something does not.
+    pub(crate) fn is_silent(&self) -> bool {
+        let limit = Duration::from_millis(250);
+        self.phones.iter().any(|phone| phone.is_hearing() && self.now > phone.heard + limit)
+    }
+
+    /// Nothing is left of the call.
+    pub(crate) fn is_clean(&self) -> bool {
+        self.sockets.open.is_empty() && self.worker.is_empty() && self.ends.iter().all(|end| !end.is_up)
+    }
+}
