@@ -10,10 +10,11 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::legs::{INITIAL, Leg, Session};
+use crate::path::memory::{Memory, Pair};
 use crate::path::phone::Temperament;
 use crate::path::place::Stay;
 use crate::path::proof::Reception;
-use crate::path::timeline::Timeline;
+use crate::path::timeline::{Entry, PathState, Timeline};
 use crate::path::{Constraint, Moved, Output, Release, Sight};
 use crate::policy::ReleasePolicy;
 use crate::rtcp::Report;
@@ -67,6 +68,10 @@ pub(crate) struct Moving {
     wishes: u32,
     /// Entries of the timeline that were told.
     told: usize,
+    /// Under which its outcome is remembered, once both were heard.
+    pair: Option<Pair>,
+    /// When it comes back for no reason.
+    cover: Option<Duration>,
     /// When it is looked at next.
     pub(crate) due: Duration,
 }
@@ -96,6 +101,30 @@ fn eligible(session: &Session, streams: &Streams) -> Option<([Endpoint; 2], Line
         lines.push((index, [*left, *right]));
     }
     (!lines.is_empty()).then_some(([*one, *other], lines))
+}
+
+/// So that an anchored call tells its parties nothing, some are anchored for no reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cover {
+    None,
+    Stays,
+    /// So long after its answer.
+    ComesBack(Duration),
+}
+
+impl Cover {
+    /// Nobody outside can tell which: it is drawn from the session's number, which nobody outside knows.
+    fn of(id: u64, percent: u32) -> Self {
+        let drawn = ahash::RandomState::with_seeds(5, 6, 7, 8).hash_one(id);
+        let is_drawn = |number: u64| number % 100 < u64::from(percent);
+        if is_drawn(drawn) {
+            Self::Stays
+        } else if is_drawn(drawn >> 16) {
+            Self::ComesBack(Duration::from_secs(10 + (drawn >> 32) % 600))
+        } else {
+            Self::None
+        }
+    }
 }
 
 impl Worker {
@@ -134,9 +163,13 @@ impl Worker {
             past.map(|past| past.timeline),
             now,
         );
+        let cover = Cover::of(id, policy.settings.cover_percent);
         if one.is_private || other.is_private {
             release.keep(Stay::Privacy, now);
+        } else if cover == Cover::Stays {
+            release.keep(Stay::Policy, now);
         }
+        let cover = if let Cover::ComesBack(after) = cover { Some(now + after) } else { None };
         let movers = ends.map(|endpoint| Mover {
             endpoint,
             at: Whereabouts::Home,
@@ -145,7 +178,8 @@ impl Worker {
             retry: Duration::ZERO,
             refusals: 0,
         });
-        session.moving = Some(Box::new(Moving { release, movers, lines, wishes, told, due: now }));
+        session.moving =
+            Some(Box::new(Moving { release, movers, lines, wishes, told, pair: None, cover, due: now }));
         self.attend(id, now);
     }
 
@@ -226,9 +260,21 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut moving) = session.moving.take() else { return };
         moving.see(session, &mut self.streams, ports, now);
+        let span = self.settings.release.as_ref().map_or(Duration::ZERO, |policy| policy.settings.remember);
+        if moving.pair.is_none() {
+            moving.pair = moving.pair(session, &self.streams);
+            if moving.pair.as_ref().is_some_and(|pair| self.memory.shuns(pair, span, now)) {
+                moving.release.keep(Stay::Remembered, now);
+            }
+        }
+        if moving.cover.is_some_and(|at| now >= at) {
+            moving.cover = None;
+            moving.release.constrain(Constraint::MustAnchor, now);
+        }
         moving.release.handle_timeout(now);
         moving.obey(session, &mut self.streams, ports, now);
         moving.ask(id, session, &self.streams, &self.cname, &mut self.events, now);
+        moving.remember(&mut self.memory, span, now);
         moving.tell(id, &mut self.events);
         moving.due = moving.next_look(now);
         self.looks.push(std::cmp::Reverse((moving.due, id)));
@@ -292,6 +338,30 @@ impl Moving {
             .min();
         let next = self.release.poll_timeout(now);
         retry.map_or(next, |retry| retry.min(next)).max(now + Duration::from_millis(1))
+    }
+
+    /// Whom a later call would have to be between to fare like this one.
+    fn pair(&self, session: &Session, streams: &Streams) -> Option<Pair> {
+        let (_, pair) = self.lines.first()?;
+        let end = |party: usize| {
+            let product = &*session.leg(self.movers[party].endpoint)?.party.product;
+            let rtp = &streams.get(pair[party])?.rtp;
+            let (observed, _) = rtp.heard()?;
+            Some((product, observed.ip(), rtp.signalled() != Some(observed)))
+        };
+        Some(Pair::new([end(0)?, end(1)?]))
+    }
+
+    /// What is new in the timeline, for calls to come.
+    fn remember(&self, memory: &mut Memory, span: Duration, now: Duration) {
+        let Some(pair) = &self.pair else { return };
+        for (_, entry) in self.release.timeline().entries().get(self.told..).unwrap_or_default() {
+            match entry {
+                Entry::Stays(Stay::Failed | Stay::Refused) => memory.failed(pair.clone(), span, now),
+                Entry::State { to: PathState::Direct, .. } => memory.worked(pair),
+                _ => {}
+            }
+        }
     }
 
     /// Tells what is new in the timeline.
@@ -611,4 +681,18 @@ fn sight_of(stream: &Stream) -> Option<Sight> {
     let (_, heard) = stream.rtp.heard()?;
     let clock_rate = stream.format(stream.reception.payload_type).map_or(8000, |format| format.rate);
     Some(Sight { ssrc, clock_rate, packets: stream.reception.packets, sequence, heard })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_calls_cover_others_as_policy_says() {
+        let drawn: Vec<Cover> = (0..10_000).map(|id| Cover::of(id, 10)).collect();
+        let stay = drawn.iter().filter(|cover| **cover == Cover::Stays).count();
+        let come_back = drawn.iter().filter(|cover| matches!(cover, Cover::ComesBack(_))).count();
+        assert!((850..1_150).contains(&stay) && (750..1_050).contains(&come_back), "{stay} {come_back}");
+        assert!((0..1_000).all(|id| Cover::of(id, 0) == Cover::None));
+    }
 }

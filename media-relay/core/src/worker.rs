@@ -10,6 +10,7 @@ use ahash::AHashMap;
 
 use crate::handoff::{HandoffSettings, LEAST_INACTIVITY};
 use crate::legs::Session;
+use crate::path::memory::Memory;
 use crate::policy::ReleasePolicy;
 use crate::session::{Action, Endpoint, Event, Reply, StreamStatistics};
 use crate::stream::{StreamId, Streams};
@@ -70,6 +71,7 @@ pub struct Worker {
     pub(crate) settings: Settings,
     pub(crate) cname: String,
     pub(crate) events: VecDeque<(u64, Event)>,
+    pub(crate) memory: Memory,
     /// Sessions by when their path is looked at; entries that are not their session's time any more are passed over.
     pub(crate) looks: BinaryHeap<Reverse<(Duration, u64)>>,
     next_check: Duration,
@@ -86,6 +88,7 @@ impl Worker {
             settings,
             cname,
             events: VecDeque::new(),
+            memory: Memory::default(),
             looks: BinaryHeap::new(),
             next_check: Duration::ZERO,
             dropped: 0,

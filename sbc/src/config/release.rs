@@ -35,6 +35,10 @@ pub struct ReleaseFile {
     pub loss_percent: u32,
     /// Jitter in ms that ends it.
     pub jitter_ms: u64,
+    /// How long phones in networks are left alone whose path has failed twice, seconds.
+    pub remember_seconds: u64,
+    /// Share of calls that stay for no reason, and of the others that come back, percent.
+    pub cover_percent: u32,
 }
 
 impl Default for ReleaseFile {
@@ -51,6 +55,8 @@ impl Default for ReleaseFile {
             failures: settings.failures,
             loss_percent: settings.loss_percent,
             jitter_ms: milliseconds(settings.jitter),
+            remember_seconds: settings.remember.as_secs(),
+            cover_percent: settings.cover_percent,
         }
     }
 }
@@ -137,6 +143,8 @@ pub(super) fn read(
         failures: file.failures,
         loss_percent: file.loss_percent,
         jitter: Duration::from_millis(file.jitter_ms),
+        remember: Duration::from_secs(file.remember_seconds),
+        cover_percent: file.cover_percent,
         ..Settings::default()
     };
     let modes = realms.iter().map(|realm| {
@@ -162,6 +170,9 @@ fn limits(file: &ReleaseFile) -> Result<(), (usize, String)> {
     }
     if !(1..=100).contains(&file.loss_percent) {
         return wrong(format!("release.loss_percent is {}: write 1 to 100", file.loss_percent));
+    }
+    if file.cover_percent > 100 {
+        return wrong(format!("release.cover_percent is {}: write 0 to 100", file.cover_percent));
     }
     if file.jitter_ms == 0 || file.failures == 0 {
         return wrong("release.jitter_ms and release.failures must be 1 or more".to_owned());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::proof::{Proof, Reception, Verdict};
+use super::proof::{ABSURD_JITTER_SECONDS, Lie, Proof, Reception, Verdict};
 use super::trial::{Outcome, Trial};
 
 /// What the relay sees of one direction's stream.
@@ -39,6 +39,8 @@ pub struct Tally {
 const RATE_WINDOW: Duration = Duration::from_millis(400);
 /// A stream of fewer packets a second is silence.
 const FLOWING: f64 = 5.0;
+/// So many packets may reach their receiver past the relay, as copies on another way, or be lost to it.
+const UNSEEN: i16 = 100;
 /// Packets that a sender's report and they themselves may have overtaken each other by.
 const REORDERED: u32 = 5;
 
@@ -113,13 +115,19 @@ impl Direction {
         self.is_proven || self.proof.as_ref().is_some_and(|proof| proof.confirmed_at().is_some())
     }
 
-    /// A report while its packets pass the relay; false if it is about nobody's.
-    pub(super) fn reported_on_relay(&mut self, report: &Reception, now: Duration) -> bool {
-        let is_known = self.sight.is_some_and(|sight| sight.ssrc == report.ssrc);
-        if is_known {
-            (self.lost_before, self.reported) = (Some(report.lost), Some(now));
+    /// A report while its packets pass the relay.
+    pub(super) fn reported_on_relay(&mut self, report: &Reception, now: Duration) -> Result<(), Lie> {
+        let Some(sight) = self.sight.filter(|sight| sight.ssrc == report.ssrc) else {
+            return Err(Lie::Source);
+        };
+        if report.jitter / sight.clock_rate.max(1) >= ABSURD_JITTER_SECONDS {
+            return Err(Lie::Jitter);
         }
-        is_known
+        if (report.highest as u16).wrapping_sub(sight.sequence) as i16 > UNSEEN {
+            return Err(Lie::TooMany);
+        }
+        (self.lost_before, self.reported) = (Some(report.lost), Some(now));
+        Ok(())
     }
 
     /// What a report says of the trial.

@@ -6,6 +6,7 @@
 //! them whether packets go on arriving. What fails comes back. Everything that happens stands in the [`timeline`].
 
 mod direction;
+pub mod memory;
 pub mod phone;
 pub mod place;
 pub mod proof;

@@ -134,6 +134,14 @@ fn are_routable(one: IpAddr, other: IpAddr, networks: &Networks) -> bool {
     })
 }
 
+/// Addresses of local networks (RFC 1918, 4193), which loop back to nobody.
+fn is_private(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(ip) => ip.is_private(),
+        IpAddr::V6(ip) => ip.is_unique_local(),
+    }
+}
+
 /// One observed address is a hint only: behind a carrier's NAT it may be a thousand homes, all 192.168.1.x. Both local
 /// addresses must stand in Contact and description, differ, and lie in one /24 or /64.
 fn share_a_lan(one: &Place, other: &Place, networks: &Networks) -> Option<[SocketAddr; 2]> {
@@ -142,6 +150,10 @@ fn share_a_lan(one: &Place, other: &Place, networks: &Networks) -> Option<[Socke
         return None;
     }
     let (here, there) = (one.local()?, other.local()?);
+    // What stands behind a NAT is private; any other address is a stranger's, or a trick.
+    if ![here, there].iter().all(|local| is_private(local.ip())) {
+        return None;
+    }
     let is_one_subnet = match (here.ip(), there.ip()) {
         (IpAddr::V4(here), IpAddr::V4(there)) => here.octets()[..3] == there.octets()[..3],
         (IpAddr::V6(here), IpAddr::V6(there)) => here.octets()[..8] == there.octets()[..8],
@@ -230,6 +242,21 @@ mod tests {
         let outside =
             [places[0].clone(), place("203.0.113.10:6", "10.3.0.5:4000", Mapping::Dependent { step: 9 })];
         assert_eq!(choose(&outside, &networks), Err(Stay::DependentMapping));
+    }
+
+    #[test]
+    fn what_a_phone_behind_a_nat_claims_to_be_is_not_used_unless_it_is_private() {
+        for claimed in [
+            ["127.0.0.1:4000", "127.0.0.2:4000"],
+            ["198.51.100.5:4000", "198.51.100.6:4000"],
+            ["224.0.0.5:4000", "224.0.0.6:4000"],
+        ] {
+            let places = [0, 1].map(|index| {
+                let observed = ["203.0.113.9:61000", "203.0.113.9:61002"][index];
+                place(observed, claimed[index], Mapping::Unknown)
+            });
+            assert_eq!(choose(&places, &lan()), Err(Stay::SharedAddress), "{claimed:?}");
+        }
     }
 
     #[test]

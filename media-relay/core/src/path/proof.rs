@@ -9,7 +9,7 @@ pub(super) const AHEAD: i32 = 2;
 /// A report that is this far behind what must have been sent refutes the path.
 const BEHIND: i64 = 25;
 /// Jitter of so many seconds is a lie.
-const ABSURD_JITTER_SECONDS: u32 = 10;
+pub(super) const ABSURD_JITTER_SECONDS: u32 = 10;
 
 /// A reception report about the direction's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

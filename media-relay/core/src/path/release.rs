@@ -47,6 +47,10 @@ pub struct Settings {
     pub loss_percent: u32,
     /// Jitter above which a report ends a direct path.
     pub jitter: Duration,
+    /// How long such phones in such networks are left alone whose path has failed twice.
+    pub remember: Duration,
+    /// Share of calls, in percent, that stay on the relay for no reason, and of the others that come back to it.
+    pub cover_percent: u32,
 }
 
 impl Default for Settings {
@@ -61,6 +65,8 @@ impl Default for Settings {
             failures: 2,
             loss_percent: 10,
             jitter: Duration::from_millis(150),
+            remember: Duration::from_secs(3_600),
+            cover_percent: 0,
         }
     }
 }

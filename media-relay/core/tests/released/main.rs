@@ -15,9 +15,9 @@ mod world;
 use std::time::Duration;
 
 use dice::Dice;
-use media_core::path::Constraint;
 use media_core::path::place::Stay;
 use media_core::path::timeline::{Entry, PathState, Reason};
+use media_core::path::{Constraint, Settings as Limits};
 use nat_lab::Kind as Nat;
 use phone::Kind;
 use world::{Place, World};
@@ -175,6 +175,29 @@ fn a_hold_brings_everybody_home_and_after_it_they_leave_again() {
         assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
         assert!(world.away > away + second(2));
     }
+}
+
+#[test]
+fn what_failed_twice_is_not_tried_on_the_next_call_for_an_hour() {
+    let mut world = World::new(7, [Kind::Baresip; 2], Place::Apart([Some(Nat::Cone), None]));
+    world.cut([true; 2]);
+    let tries = [0, 1, 1, 1, 3_600].map(|pause| {
+        if pause > 0 {
+            world.call_again(second(pause));
+        }
+        world.run(second(12));
+        assert_eq!(world.state(), PathState::Anchored, "{:?}", world.timeline);
+        world.away > Duration::ZERO
+    });
+    assert_eq!(tries, [true, true, false, false, true]);
+}
+
+#[test]
+fn calls_that_cover_others_stay_or_come_back_for_no_reason() {
+    let limits = Limits { cover_percent: 100, ..Limits::default() };
+    let mut world = World::with(8, [Kind::Baresip; 2], Place::OneLan, limits);
+    world.run(second(30));
+    assert_eq!((world.state(), world.away), (PathState::Anchored, Duration::ZERO), "{:?}", world.timeline);
 }
 
 /// Plays a seed; what is wrong, if anything is.

@@ -104,6 +104,10 @@ const STEP: Duration = Duration::from_millis(5);
 
 impl World {
     pub(crate) fn new(seed: u64, kinds: [Kind; 2], place: Place) -> Self {
+        Self::with(seed, kinds, place, Limits::default())
+    }
+
+    pub(crate) fn with(seed: u64, kinds: [Kind; 2], place: Place, limits: Limits) -> Self {
         let mut dice = Dice::new(seed);
         let mut network = Network::new(seed);
         let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
@@ -148,7 +152,7 @@ impl World {
             is_private: false,
         });
         let realms = vec![RealmRelease { mode: Mode::Allow, lan: true }];
-        let policy = ReleasePolicy::new(Limits::default(), realms, Vec::new(), Networks::default());
+        let policy = ReleasePolicy::new(limits, realms, Vec::new(), Networks::default());
         let settings = Settings { release: Some(Arc::new(policy)), ..Settings::default() };
         let mut world = Self {
             now: Duration::from_secs(100),
@@ -172,6 +176,21 @@ impl World {
         let _ = world.network.next_until(world.now);
         world.answer_call();
         world
+    }
+
+    /// The call is over, and after a while the same phones have another.
+    pub(crate) fn call_again(&mut self, after: Duration) {
+        self.end();
+        for (index, phone) in self.phones.iter_mut().enumerate() {
+            *phone = Phone::new(phone.kind, phone.host, phone.local, 0x1000 + index as u32, &mut self.dice);
+        }
+        self.letters.clear();
+        (self.open_wishes, self.open_exchange, self.exchanges, self.concluded) = (0, false, 1, 1);
+        self.timeline.clear();
+        self.away = Duration::ZERO;
+        self.now += after;
+        let _ = self.network.next_until(self.now);
+        self.answer_call();
     }
 
     fn act(&mut self, action: Action) -> Option<Reply> {

@@ -55,8 +55,8 @@ impl Release {
         let is_counted_on = self.lines[line][party].is_counted_on();
         let direction = &mut self.lines[line][sender];
         let outcome = direction.weigh(report);
-        if !direction.reported_on_relay(report, now) {
-            return self.reject(party, Lie::Source, now);
+        if let Err(lie) = direction.reported_on_relay(report, now) {
+            return self.reject(party, lie, now);
         }
         if let (Some(outcome), State::Weighing { .. }, true) = (outcome, self.state, is_counted_on)
             && !direction.is_proven
