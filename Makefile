@@ -66,6 +66,13 @@ bench: ## side by side with Kamailio and rtpengine; writes bench/results.json
 	@$(CARGO) build --release --workspace --bins --examples
 	@python3 bench/bench.py
 
+.PHONY: demo
+demo: ## two phones behind two NATs: their call leaves the relay, loses the direct path, goes on over the relay (root)
+	@tests/lab/install.sh test
+	@mkdir -p '$(SBC_LAB_OUT)'
+	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab -p phone -p crush-tests
+	@"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/demo"
+
 .PHONY: nat-matrix
 nat-matrix: ## which pairs of NATs get a direct path, 1,000 virtual runs each (RUNS); writes bench/nat-matrix.json and its picture
 	@NAT_MATRIX_RUNS=$${RUNS:-1000} NAT_MATRIX_OUT='$(CURDIR)/bench/nat-matrix.json' \

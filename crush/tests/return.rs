@@ -9,6 +9,8 @@ use crush::agent::{Event, Input, StreamId};
 use crush::description::Policy;
 use crush::media::Path;
 use crush::stun::handoff::Reason;
+use media_core::path::Constraint;
+use media_core::path::timeline::PathState;
 use nat_lab::Kind;
 use support::gaps::{cut, direct, gap, network_switch, spread};
 use support::{Options, Place, Talk, World};
@@ -170,4 +172,30 @@ fn without_audio_test_packets_synchronise() {
     let options = Options { talk: [Talk::Never; 2], video: true, ..Options::new(8, CONE, CONE) };
     let mut world = World::new(&options);
     assert!(world.run_while(Duration::from_secs(10), |world| !world.both_direct()));
+}
+
+#[test]
+fn an_sbc_that_must_anchor_calls_the_media_back_and_its_record_says_so() {
+    let mut world = direct(&Options::new(31, CONE, CONE));
+    let later = world.now() + MS(3000);
+    world.run_until(later);
+    world.constrain(Constraint::MustAnchor);
+    let later = world.now() + MS(3000);
+    world.run_until(later);
+    for phone in &world.phones {
+        assert_eq!(phone.agent.sending_on(StreamId(0)), Path::Relay);
+    }
+    world.constrain(Constraint::MayRelease);
+    let deadline = world.now() + Duration::from_secs(60);
+    let has_left =
+        |world: &World| world.phones.iter().all(|phone| phone.agent.sending_on(StreamId(0)) == Path::Direct);
+    assert!(world.run_while(deadline, |world| !has_left(world)), "direct again");
+    let left = world.now();
+    world.run_until(left + MS(5000));
+    use PathState::{Anchored, Direct, Probing, Returning, Synchronising};
+    let (relayed, direct) = world.relay.end(world.now());
+    let states = &world.relay.states;
+    assert_eq!(states[..6], [Anchored, Probing, Synchronising, Direct, Returning, Anchored]);
+    assert_eq!(states.last(), Some(&Direct));
+    assert!(direct > MS(7000) && relayed > MS(3000), "{relayed:?} {direct:?}");
 }

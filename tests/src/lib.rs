@@ -4,6 +4,7 @@
 
 pub mod baresip;
 pub mod capture;
+pub mod crossing;
 pub mod crowd;
 pub mod ears;
 pub mod hearing;

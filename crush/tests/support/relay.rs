@@ -1,46 +1,224 @@
-//! What docs/crush.md asks of the SBC's media plane, and the discovery service of RFC 5780.
+//! The SBC's media plane as it is, over virtual ports, in a call of two CRUSH endpoints; and the discovery service of RFC 5780.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
+use bytes::Bytes;
+use crush::description::Support;
 use crush::stun::{
-    CHANGE_ADDRESS, CHANGE_PORT, CHANGE_REQUEST, Class, Incoming, Key, Method, OTHER_ADDRESS, Outgoing,
-    is_stun,
+    CHANGE_ADDRESS, CHANGE_PORT, CHANGE_REQUEST, Class, Incoming, Method, OTHER_ADDRESS, Outgoing, is_stun,
 };
+use media_core::Worker;
+use media_core::handoff::HandoffSettings;
+use media_core::path::place::Networks;
+use media_core::path::timeline::{Entry, PathState};
+use media_core::path::{Constraint, Settings as Limits};
+use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
+use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
+use media_core::worker::{PortPair, Ports, Settings, SocketId};
 
-pub const UFRAG: &str = "relayUfr";
-pub const PWD: &str = "relayPasswordRelayPass";
+const SESSION: u64 = 1;
+const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
+const FIRST: u16 = 10_000;
 
-/// One side of one stream.
-#[derive(Debug, Clone, Copy)]
-struct Port {
-    side: usize,
-    stream: usize,
-    latched: Option<SocketAddr>,
+/// One endpoint, as its description and its signalling show it.
+#[derive(Debug, Clone)]
+pub struct End {
+    /// `a=crush`.
+    pub line: String,
+    /// By m-line.
+    pub local: Vec<SocketAddr>,
+    /// Where its signalling comes from.
+    pub signalling: IpAddr,
+}
+
+impl End {
+    fn sdp(&self) -> String {
+        let address = self.local[0].ip();
+        let family = if address.is_ipv6() { "IP6" } else { "IP4" };
+        let kinds = ["audio {} RTP/AVP 0", "video {} RTP/AVP 96\r\na=rtpmap:96 X/90000"];
+        let lines: String = self
+            .local
+            .iter()
+            .zip(kinds)
+            .map(|(local, kind)| format!("m={}\r\n", kind.replace("{}", &local.port().to_string())))
+            .collect();
+        let head =
+            format!("v=0\r\no=- 1 1 IN {family} {address}\r\ns=-\r\nc=IN {family} {address}\r\nt=0 0\r\n");
+        format!("{head}{}\r\n{lines}", self.line)
+    }
+
+    fn party(&self) -> Party {
+        Party {
+            realm: 0,
+            signalling: SocketAddr::new(self.signalling, 5060),
+            product: Box::default(),
+            contact: Some(self.local[0].ip()),
+            is_private: false,
+        }
+    }
+}
+
+/// Sockets are numbered from 0, and have the port FIRST + number.
+#[derive(Debug)]
+struct Numbered {
+    address: IpAddr,
+    next: SocketId,
+}
+
+impl Ports for Numbered {
+    fn open(&mut self, _: u16, _: bool) -> Option<PortPair> {
+        let rtp = self.next;
+        self.next += 2;
+        Some(PortPair { rtp, rtcp: rtp + 1, address: SocketAddr::new(self.address, FIRST + rtp as u16) })
+    }
+
+    fn open_elsewhere(&mut self, _: u16, _: IpAddr) -> Option<PortPair> {
+        None
+    }
+
+    fn close(&mut self, _: PortPair) {}
 }
 
 /// The relay.
 #[derive(Debug)]
 pub struct Relay {
     pub addresses: [IpAddr; 2],
-    ports: Vec<Port>,
+    worker: Worker,
+    ports: Numbered,
+    streams: usize,
+    ends: [End; 2],
+    /// What each was told.
+    told: [Support; 2],
     pub rtp: u64,
     /// RTP packets by side from which they came.
     pub rtp_from: [u64; 2],
+    /// States of the path, as the SBC's record has them.
+    pub states: Vec<PathState>,
 }
 
-const FIRST: u16 = 10_000;
-
 impl Relay {
-    pub fn new(addresses: [IpAddr; 2], streams: usize) -> Self {
-        let ports = (0..streams)
-            .flat_map(|stream| (0..2).map(move |side| Port { side, stream, latched: None }))
-            .collect();
-        Self { addresses, ports, rtp: 0, rtp_from: [0; 2] }
+    /// With a call between two, connected.
+    pub fn new(addresses: [IpAddr; 2], ends: [End; 2]) -> Self {
+        let realm = RealmRelease { mode: Mode::Allow, lan: true };
+        let release = ReleasePolicy::new(Limits::default(), vec![realm], Vec::new(), Networks::default());
+        let discovery = vec![SocketAddr::new(addresses[0], 3478)];
+        let settings = Settings {
+            inactivity: None,
+            release: Some(Arc::new(release)),
+            handoff: Some(Arc::new(HandoffSettings { secret: [5; 32], discovery })),
+            ..Settings::default()
+        };
+        let mut worker = Worker::new(settings, "anchor".to_owned());
+        let mut ports = Numbered { address: addresses[0], next: 0 };
+        let mut described = |action| match worker.handle(SESSION, action, Duration::ZERO, &mut ports) {
+            Some(Reply::Description(Ok(described))) => {
+                Support::find(std::str::from_utf8(&described.sdp).unwrap()).unwrap()
+            }
+            other => unreachable!("{other:?}"),
+        };
+        let [one, other] = ENDS;
+        let [caller, callee] = ends.each_ref().map(End::party);
+        let offer = Action::Offer {
+            exchange: 1,
+            from: one,
+            to: other,
+            from_party: caller,
+            to_party: callee.clone(),
+            sdp: ends[0].sdp().into(),
+        };
+        let offered = described(offer);
+        let sdp = ends[1].sdp().into();
+        let answered =
+            described(Action::Answer { exchange: 1, from: other, to: one, from_party: callee, sdp });
+        worker.handle(SESSION, Action::Select(other), Duration::ZERO, &mut ports);
+        let streams = ends[0].local.len();
+        let told = [answered, offered];
+        let mut relay = Self {
+            addresses,
+            worker,
+            ports,
+            streams,
+            ends,
+            told,
+            rtp: 0,
+            rtp_from: [0; 2],
+            states: Vec::new(),
+        };
+        relay.wake(Duration::ZERO);
+        relay
+    }
+
+    /// What a side was told last.
+    pub fn support(&self, side: usize) -> &Support {
+        &self.told[side]
+    }
+
+    fn socket(&self, side: usize, stream: usize) -> SocketId {
+        ((side * self.streams + stream) * 2) as SocketId
     }
 
     /// Where a side sends a stream.
     pub fn address(&self, side: usize, stream: usize) -> SocketAddr {
-        SocketAddr::new(self.addresses[0], FIRST + (stream * 2 + side) as u16 * 2)
+        SocketAddr::new(self.addresses[0], FIRST + self.socket(side, stream) as u16)
+    }
+
+    /// What of a fragment reaches the other side.
+    pub fn trickle(&mut self, side: usize, fragment: &str, now: Duration) -> Option<String> {
+        let fragment = Bytes::copy_from_slice(fragment.as_bytes());
+        let action = Action::Trickle { from: ENDS[side], to: ENDS[1 - side], fragment };
+        match self.worker.handle(SESSION, action, now, &mut self.ports) {
+            Some(Reply::Fragment(fragment)) => Some(String::from_utf8(fragment?.to_vec()).unwrap()),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    /// Policy says something: whom the SBC tells of it, who take it at once.
+    pub fn constrain(&mut self, constraint: Constraint, now: Duration) -> Vec<usize> {
+        self.wake(now);
+        self.worker.handle(SESSION, Action::Constrain(constraint), now, &mut self.ports);
+        self.worker.handle_timeout(now, &mut self.ports);
+        let mut told = Vec::new();
+        while let Some((_, event)) = self.worker.poll_event() {
+            let Event::Renegotiate { wish, legs } = event else {
+                self.note(&event);
+                continue;
+            };
+            for (endpoint, sdp) in legs {
+                let side = usize::from(endpoint.party);
+                self.told[side] = Support::find(std::str::from_utf8(&sdp).unwrap()).unwrap();
+                let outcome = Outcome::Accepted(self.ends[side].sdp().into());
+                let action = Action::Renegotiated { wish, endpoint, outcome };
+                self.worker.handle(SESSION, action, now, &mut self.ports);
+                told.push(side);
+            }
+        }
+        told
+    }
+
+    /// Relayed and direct time, when all is over.
+    pub fn end(&mut self, now: Duration) -> (Duration, Duration) {
+        self.wake(now);
+        match self.worker.handle(SESSION, Action::Delete, now, &mut self.ports) {
+            Some(Reply::Deleted { direct, .. }) => (now - direct, direct),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    fn wake(&mut self, now: Duration) {
+        while let Some(due) = self.worker.poll_timeout().filter(|due| *due <= now) {
+            self.worker.handle_timeout(due, &mut self.ports);
+        }
+        while let Some((_, event)) = self.worker.poll_event() {
+            self.note(&event);
+        }
+    }
+
+    fn note(&mut self, event: &Event) {
+        if let Event::Path { entry: Entry::State { to, .. } | Entry::Handoff { to, .. }, .. } = event {
+            self.states.push(*to);
+        }
     }
 
     pub fn server(&self) -> SocketAddr {
@@ -53,44 +231,23 @@ impl Relay {
         from: SocketAddr,
         to: SocketAddr,
         bytes: &[u8],
+        now: Duration,
     ) -> Vec<(SocketAddr, SocketAddr, Vec<u8>)> {
         if [3478, 3479].contains(&to.port()) {
             return self.discovery(from, to, bytes).into_iter().collect();
         }
-        let Some(place) = to.port().checked_sub(FIRST).map(|offset| usize::from(offset / 2)) else {
-            return Vec::new();
-        };
-        if place >= self.ports.len() {
-            return Vec::new();
-        }
-        let message = is_stun(bytes).then(|| Incoming::read(bytes)).flatten();
-        if let Some(message) = message.filter(|message| message.method() == Method::Binding) {
-            if message.class() != Class::Request {
-                return Vec::new();
-            }
-            let key = Key::new(PWD);
-            let response = Outgoing::new(Method::Binding, Class::Success, message.transaction());
-            if message.username().is_none() {
-                return vec![(to, from, response.mapped_address(from).plain())];
-            }
-            if !message.authentic(&key) {
-                let error = Outgoing::new(Method::Binding, Class::Error, message.transaction());
-                return vec![(to, from, error.error_code(401).plain())];
-            }
-            self.ports[place].latched = Some(from);
-            return vec![(to, from, response.mapped_address(from).sealed(&key))];
-        }
-        let port = self.ports[place];
-        if *self.ports[place].latched.get_or_insert(from) != from {
-            return Vec::new();
-        }
-        if !is_stun(bytes) {
+        self.wake(now);
+        let Some(socket) = to.port().checked_sub(FIRST).map(SocketId::from) else { return Vec::new() };
+        let mut out = Vec::new();
+        let address = self.addresses[0];
+        self.worker.packet(socket, from, bytes, now, |socket, destination, bytes| {
+            out.push((SocketAddr::new(address, FIRST + socket as u16), destination, bytes.to_vec()));
+        });
+        if !is_stun(bytes) && !out.is_empty() {
             self.rtp += 1;
-            self.rtp_from[port.side] += 1;
+            self.rtp_from[socket as usize / 2 / self.streams] += 1;
         }
-        let other = port.stream * 2 + 1 - port.side;
-        let out = self.address(1 - port.side, port.stream);
-        self.ports[other].latched.map(|whereto| (out, whereto, bytes.to_vec())).into_iter().collect()
+        out
     }
 
     fn discovery(

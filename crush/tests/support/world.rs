@@ -7,10 +7,11 @@ use crush::agent::{Agent, Config, Input, Marks, Output, SocketId, StreamId, Stre
 use crush::description::{Policy, Support};
 use crush::media::Kind as MediaKind;
 use crush::stun::is_stun;
+use media_core::path::Constraint;
 use nat_lab::{Behaviour, Event, FlowLimit, HostId, Impairment, Kind, Link, NatId, Network, PUBLIC, Penalty};
 
 use super::phone::{Phone, Talk};
-use super::relay::{PWD, Relay, UFRAG};
+use super::relay::{End, Relay};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -198,7 +199,6 @@ impl World {
             }
         }
         let streams = if options.video { 2 } else { 1 };
-        let relay = Relay::new(relays, streams);
         let phones: Vec<Phone> = (0..2)
             .map(|side| {
                 let mut seed = [side as u8 + 1; 32];
@@ -223,6 +223,18 @@ impl World {
                 phone
             })
             .collect();
+        let ends = [0, 1].map(|side: usize| {
+            let phone: &Phone = &phones[side];
+            let local =
+                (1..=streams as u32).filter_map(|socket| phone.sockets.get(&SocketId(socket)).copied());
+            let outside = nats[side].map(|nat| network.nat(nat).externals()[0]);
+            End {
+                line: phone.agent.support_line(),
+                local: local.collect(),
+                signalling: outside.unwrap_or(addresses[side]),
+            }
+        });
+        let relay = Relay::new(relays, ends);
         let mut world = Self {
             network,
             phones: phones.try_into().unwrap(),
@@ -269,17 +281,19 @@ impl World {
 
     /// The SBC's description, as an answer or a later offer would bring it.
     pub fn describe(&mut self, side: usize, policy: Policy) {
-        let support = Support {
-            ufrag: UFRAG.into(),
-            pwd: PWD.into(),
-            policy,
-            servers: vec![self.relay.server()],
-            temper: None,
-        };
+        let support = Support { policy, ..self.relay.support(side).clone() };
         let relays: Vec<Option<SocketAddr>> =
             (0..self.streams).map(|stream| Some(self.relay.address(side, stream))).collect();
         let sdp = format!("v=0\r\n{support}\r\n");
         self.input(side, Input::Description { sdp: &sdp, relays: &relays });
+    }
+
+    /// Policy says something of the call, and the SBC tells both.
+    pub fn constrain(&mut self, constraint: Constraint) {
+        for side in self.relay.constrain(constraint, self.network.now()) {
+            let policy = self.relay.support(side).policy;
+            self.describe(side, policy);
+        }
     }
 
     pub fn relay_host(&self) -> HostId {
@@ -332,6 +346,7 @@ impl World {
                     self.phones[side].infos += 1;
                     // SIP repeats what is lost (RFC 3261 §17.1.2.2, T1 = 500 ms).
                     let delay = if self.is_lost() { MS(560) } else { MS(60) };
+                    let Some(text) = self.relay.trickle(side, &text, now) else { continue };
                     self.infos.push((1 - side, text));
                     let token = INFO + self.infos.len() as u64 - 1;
                     self.network.set_timer(self.hosts[1 - side], now + delay, token);
@@ -388,7 +403,7 @@ impl World {
         let now = self.network.now();
         match event {
             Event::Datagram { host, source, destination, payload } if host == self.relay_host => {
-                for (from, to, bytes) in self.relay.datagram(source, destination, &payload) {
+                for (from, to, bytes) in self.relay.datagram(source, destination, &payload, now) {
                     let _ = self.network.send(self.relay_host, from, to, bytes.into());
                 }
             }

@@ -1,0 +1,182 @@
+//! A call of two of the project's phones, each behind a NAT of its own, through the SBC: what the wire and the phones show of
+//! its way to a direct path and back.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::capture::Capture;
+use crate::hearing::is_rtp_to;
+use crate::home::{Home, Player, two_homes};
+use crate::network::SBC;
+use crate::packet::Packet;
+use crate::phone::{Account, Event, Phone as _};
+use crate::process::eventually;
+use crate::sbc::{self, Sbc};
+use crate::softphone::Softphone;
+use crate::{Failure, Lab, Network, Result};
+
+/// The two users; `a` calls `b`.
+const USERS: [(&str, Network); 2] = [("a", Network::Access), ("b", Network::Access)];
+/// How long a registration or an answer may take on a busy machine.
+const SOON: Duration = Duration::from_secs(20);
+
+/// See the module.
+#[derive(Debug)]
+pub struct Crossing {
+    /// The networks.
+    pub lab: Lab,
+    /// The SBC, which allows release, and runs a discovery service.
+    pub sbc: Sbc,
+    /// The two homes.
+    pub homes: [Home; 2],
+    /// Their phones.
+    pub phones: [Softphone; 2],
+    /// All that reaches or leaves each phone.
+    pub taps: [Capture; 2],
+    /// All that passes the SBC.
+    pub relay: Capture,
+    hosts: [String; 2],
+}
+
+impl Crossing {
+    /// Makes everything, and the call: answered. `options` are of the program `nat`.
+    pub fn call(name: &str, players: [Player; 2], options: &[&str]) -> Result<Self> {
+        let mut lab = Lab::new(name)?;
+        let homes = two_homes(&mut lab, players, options)?;
+        let places = [SBC, SBC + 1].map(|host| format!("\"{}\"", Network::Access.address(host))).join(", ");
+        let realms =
+            format!("[discovery]\naddresses = [{places}]\n\n") + &sbc::phones_with("release = \"allow\"");
+        let sbc = Sbc::start(&lab, &realms, &sbc::subscribers(&USERS))?;
+        let relay = lab.capture(Network::Access)?;
+        let hosts = ["a-1", "b-1"].map(str::to_owned);
+        let tap = |host: &String| lab.capture_at(host, "eth0");
+        let taps = [tap(&hosts[0])?, tap(&hosts[1])?];
+        let phone = |side: usize, more: &[&str]| {
+            let account = Account::of(USERS[side].0, Network::Access, "udp");
+            Softphone::start_with(&lab, &hosts[side], &account, 430.0 + 170.0 * side as f64, more)
+        };
+        let mut phones = [phone(0, &[])?, phone(1, &["--answer"])?];
+        phones.iter_mut().try_for_each(|phone| phone.registered(SOON))?;
+        let [a, b] = &mut phones;
+        a.dial(&format!("sip:b@{}", Network::Access.address(SBC)))?;
+        a.wait(Event::Established, SOON)?;
+        b.wait(Event::Established, SOON)?;
+        Ok(Self { lab, sbc, homes, phones, taps, relay, hosts })
+    }
+
+    /// Waits until both phones have told an event so often.
+    pub fn both(&self, event: &str, times: usize, within: Duration) -> Result<()> {
+        let count = |phone: &Softphone| told(&phone.timeline(), event).len();
+        let have = eventually(within, || self.phones.iter().all(|phone| count(phone) >= times));
+        let story = || self.phones.iter().map(story).collect::<Vec<_>>().join("\n\n");
+        if have { Ok(()) } else { Err(Failure(format!("no {event} of both within {within:?}\n{}", story()))) }
+    }
+
+    /// Lets nothing pass any more from one home to the other, or either way.
+    pub fn cut(&self, is_both_ways: bool) -> Result<()> {
+        let away = self.homes[1].external().to_string();
+        let words = ["cut", &away, "out"];
+        let count = if is_both_ways { 2 } else { 3 };
+        self.homes[0].tell(&words[..count]).map(drop)
+    }
+
+    /// Lets it pass again.
+    pub fn mend(&self) -> Result<()> {
+        self.homes[0].tell(&["restore", &self.homes[1].external().to_string()]).map(drop)
+    }
+
+    /// The phone of one side goes to another network: the same router, another address.
+    pub fn switch(&self, side: usize) -> Result<()> {
+        let namespace = self.lab.namespace(&self.hosts[side]);
+        let number = 20 + side;
+        let inside = ["ip", "-n", &namespace];
+        let run = |words: &[&str]| crate::process::run(&[&inside[..], words].concat());
+        run(&["-4", "addr", "flush", "dev", "eth0"])?;
+        run(&["addr", "add", &format!("192.168.{number}.77/24"), "dev", "eth0"])?;
+        run(&["route", "add", "default", "via", &format!("192.168.{number}.1")]).map(drop)
+    }
+
+    /// The address of one side's phone.
+    pub fn address(&self, side: usize) -> IpAddr {
+        IpAddr::V4(Ipv4Addr::new(192, 168, 20 + side as u8, 10))
+    }
+
+    /// RTP that reached a phone: when, and whether the relay sent it.
+    pub fn arrivals(&mut self, side: usize) -> Result<Vec<(Duration, bool)>> {
+        let home = 20 + side as u8;
+        let relay: IpAddr = Network::Access.address(SBC).parse().map_err(|_| Failure("no address".into()))?;
+        let is_here = |packet: &&Packet| match packet.destination.ip() {
+            IpAddr::V4(to) => {
+                to.octets()[..3] == [192, 168, home] && is_rtp_to(packet, packet.destination.ip())
+            }
+            IpAddr::V6(_) => false,
+        };
+        let packets = self.taps[side].packets()?;
+        Ok(packets.iter().filter(is_here).map(|packet| (packet.at, packet.source.ip() == relay)).collect())
+    }
+
+    /// When the caller received the 200 to its INVITE.
+    pub fn answered(&mut self) -> Result<Duration> {
+        let is_answer = |packet: &&Packet| {
+            packet.payload.starts_with(b"SIP/2.0 200")
+                && memchr::memmem::find(&packet.payload, b" INVITE\r\n").is_some()
+        };
+        let found = self.taps[0].packets()?.iter().find(is_answer).map(|packet| packet.at);
+        found.ok_or_else(|| Failure("no 200 to the INVITE was captured".into()))
+    }
+
+    /// RTP packets that reached the relay, by second since a moment.
+    pub fn load(&mut self, since: Duration) -> Result<Vec<usize>> {
+        let relay: IpAddr = Network::Access.address(SBC).parse().map_err(|_| Failure("no address".into()))?;
+        let mut seconds = Vec::new();
+        for packet in self.relay.packets()?.iter().filter(|packet| is_rtp_to(packet, relay)) {
+            let second = packet.at.saturating_sub(since).as_secs() as usize;
+            seconds.resize(seconds.len().max(second + 1), 0);
+            seconds[second] += 1;
+        }
+        Ok(seconds)
+    }
+
+    /// The caller hangs up; waits for the end at the other side, and for the record.
+    pub fn end(&mut self) -> Result<()> {
+        self.end_by(0)
+    }
+
+    /// One side hangs up.
+    pub fn end_by(&mut self, side: usize) -> Result<()> {
+        self.phones[side].hang_up()?;
+        self.phones[1 - side].wait(Event::Ended, SOON)?;
+        self.sbc.eventually_sql("SELECT count(*) FROM call WHERE ended_at IS NOT NULL", "1", SOON)
+    }
+}
+
+/// The longest pause in arrivals, and when it began.
+pub fn gap(arrivals: &[(Duration, bool)]) -> (Duration, Duration) {
+    let pauses = arrivals.windows(2).map(|pair| (pair[1].0.saturating_sub(pair[0].0), pair[0].0));
+    pauses.max().unwrap_or_default()
+}
+
+/// Events of this name in a phone's timeline.
+pub fn told<'a>(timeline: &'a [Value], event: &str) -> Vec<&'a Value> {
+    timeline.iter().filter(|one| one["event"] == event).collect()
+}
+
+/// A phone's timeline, a line each, in seconds since the answer.
+pub fn story(phone: &Softphone) -> String {
+    let timeline = phone.timeline();
+    let zero = told(&timeline, "established").first().and_then(|one| one["time"].as_f64()).unwrap_or(0.0);
+    let line = |one: &Value| {
+        let time = one["time"].as_f64().unwrap_or(0.0) - zero;
+        let details = one.as_object().into_iter().flatten();
+        let details: Vec<String> = details
+            .filter(|(name, _)| !["time", "event", "call"].contains(&name.as_str()))
+            .map(|(name, value)| {
+                format!("{name}={}", value.as_str().map_or(value.to_string(), str::to_owned))
+            })
+            .collect();
+        format!("{time:9.3} s  {:14} {}", one["event"].as_str().unwrap_or_default(), details.join(" "))
+    };
+    timeline.iter().map(line).collect::<Vec<_>>().join("\n")
+}

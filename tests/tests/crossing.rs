@@ -1,0 +1,113 @@
+//! Calls of the project's phones behind NATs, through the SBC: they leave the relay, come back when the direct path dies or a phone
+//! changes networks, and are billed by where their packets were.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a laboratory that fails ends its test")]
+
+use std::time::Duration;
+
+use crush_tests::crossing::{Crossing, gap, story};
+use crush_tests::home::Player;
+use crush_tests::skip_unless_possible;
+use nat_lab::Kind;
+
+/// One way, at each NAT: a round trip of 20 ms to the relay.
+const OPTIONS: [&str; 2] = ["--delay", "10ms"];
+const FOUND: Duration = Duration::from_secs(30);
+const MS: fn(u64) -> Duration = Duration::from_millis;
+/// What a path that dies, and a change of networks, may cost.
+const RETURN: Duration = Duration::from_millis(300);
+const SWITCH: Duration = Duration::from_millis(500);
+
+fn call(name: &str, kinds: [Kind; 2]) -> Crossing {
+    let call = Crossing::call(name, kinds.map(Player::Tun), &OPTIONS).unwrap();
+    call.both("direct", 1, FOUND).unwrap();
+    call
+}
+
+fn stories(call: &Crossing) -> String {
+    let path = call.sbc.sql("SELECT after_ms, what, why FROM call_path").unwrap();
+    format!("{}\n\n{}\n\n{path}", story(&call.phones[0]), story(&call.phones[1]))
+}
+
+/// What each phone hears from now on, once `change` has been made: the longest pause, and whether it ends on the relay.
+fn heard(call: &mut Crossing, wait: Duration, change: impl FnOnce(&mut Crossing)) -> [(Duration, bool); 2] {
+    let marks = [0, 1].map(|side| call.arrivals(side).unwrap().len().saturating_sub(1));
+    change(call);
+    std::thread::sleep(wait);
+    [0, 1].map(|side| {
+        let arrivals = call.arrivals(side).unwrap();
+        let since = &arrivals[marks[side]..];
+        (gap(since).0, since.last().unwrap().1)
+    })
+}
+
+fn comes_back(name: &str, is_both_ways: bool) {
+    let mut call = call(name, [Kind::Cone, Kind::SymmetricSequential]);
+    let quiet = heard(&mut call, MS(2000), |_| {});
+    for (pause, by_relay) in quiet {
+        assert!(pause < MS(150) && !by_relay, "{pause:?} {by_relay}\n{}", stories(&call));
+    }
+    let after = heard(&mut call, MS(1500), |call| call.cut(is_both_ways).unwrap());
+    for (pause, by_relay) in after {
+        assert!(pause <= RETURN && by_relay, "{pause:?} {by_relay}\n{}", stories(&call));
+    }
+    call.end().unwrap();
+    let billed =
+        "SELECT relayed_ms + direct_ms = duration_ms AND direct_ms > 1500 AND relayed_ms > 1500 FROM call";
+    assert_eq!(call.sbc.sql(billed).unwrap(), "t", "{}", stories(&call));
+    let states =
+        "SELECT string_agg(what, ' ' ORDER BY sequence) FROM call_path WHERE what IN ('direct', 'anchored')";
+    assert_eq!(call.sbc.sql(states).unwrap(), "anchored direct anchored", "{}", stories(&call));
+}
+
+#[test]
+fn a_path_cut_in_both_directions_costs_less_than_300_ms_and_the_call_is_billed_by_its_path() {
+    skip_unless_possible!("curl", "openssl");
+    comes_back("cut", true);
+}
+
+#[test]
+fn a_path_cut_in_one_direction_costs_less_than_300_ms() {
+    skip_unless_possible!("curl", "openssl");
+    comes_back("cut-one", false);
+}
+
+#[test]
+fn a_phone_that_changes_networks_is_heard_within_500_ms_and_still_gets_the_other_ends_bye() {
+    skip_unless_possible!("curl", "openssl");
+    let mut call = call("switch", [Kind::Cone, Kind::Cone]);
+    let after = heard(&mut call, MS(3000), |call| call.switch(0).unwrap());
+    for (pause, _) in after {
+        assert!(pause <= SWITCH, "{pause:?}\n{}", stories(&call));
+    }
+    call.end_by(1).unwrap();
+}
+
+#[test]
+fn an_operator_calls_the_media_back_and_lets_it_go_again() {
+    skip_unless_possible!("curl", "openssl");
+    let mut call = call("anchor", [Kind::Cone, Kind::Cone]);
+    let back = heard(&mut call, MS(3000), |call| {
+        call.sbc.sql("SELECT sbc_call_release(id, 'anchor') FROM call").map(drop).unwrap();
+    });
+    for (pause, by_relay) in back {
+        assert!(pause < MS(150) && by_relay, "{pause:?} {by_relay}\n{}", stories(&call));
+    }
+    let why = "SELECT count(*) > 0 FROM call_path WHERE what IN ('returning', 'anchored') AND why = 'policy'";
+    call.sbc.eventually_sql(why, "t", MS(3000)).unwrap();
+    call.sbc.sql("SELECT sbc_call_release(id, 'allow') FROM call").unwrap();
+    call.both("direct", 2, FOUND).unwrap();
+    call.end().unwrap();
+}
+
+#[test]
+fn two_homes_without_a_direct_path_talk_through_the_relay() {
+    skip_unless_possible!("curl", "openssl");
+    let kinds = [Kind::SymmetricRandom, Kind::SymmetricRandom].map(Player::Tun);
+    let mut call = Crossing::call("hard", kinds, &OPTIONS).unwrap();
+    call.both("gave-up", 1, FOUND).unwrap();
+    for (pause, by_relay) in heard(&mut call, MS(1000), |_| {}) {
+        assert!(pause < MS(150) && by_relay, "{}", stories(&call));
+    }
+    call.end().unwrap();
+    assert_eq!(call.sbc.sql("SELECT direct_ms FROM call").unwrap(), "0");
+}
