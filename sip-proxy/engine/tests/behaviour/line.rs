@@ -160,6 +160,8 @@ pub(crate) struct Line {
     pub(crate) media: Vec<MediaRequest>,
     /// How a phone is from its next answer on.
     pub(crate) next_temper: Option<(SocketAddr, Temper)>,
+    /// What media shows of candidates.
+    pub(crate) fragment: Option<Bytes>,
     /// Media refuses the next answer.
     pub(crate) refuses_answers: bool,
     /// What media makes of an offer that it has asked a phone for.
@@ -184,6 +186,7 @@ impl Line {
             added: 0,
             media: Vec::new(),
             next_temper: None,
+            fragment: None,
             refuses_answers: false,
             answer: None,
             under_way: VecDeque::new(),
@@ -381,6 +384,7 @@ impl Line {
                         MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
                             MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
                         }
+                        MediaAction::Trickle { .. } => MediaOutcome::Fragment(self.fragment.clone()),
                         MediaAction::Delete => {
                             MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO }
                         }

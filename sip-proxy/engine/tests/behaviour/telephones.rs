@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sip_engine::config::Listener;
 use sip_engine::io::{Flow, ListenerId, RealmId, Transport};
+use sip_engine::media::MediaAction;
 use sip_engine::ua::{Abilities, Ending, Event};
 
 use crate::line::{ACCESS, Line, PACKAGE, SDP, Snapshot, address, config, sbc};
@@ -43,6 +44,40 @@ fn info_of_a_package_that_both_ends_know_arrives_and_another_is_refused_with_469
     assert_eq!(came.len(), 1);
     assert_eq!(came[0].named("Info-Package"), Some(PACKAGE.as_bytes()));
     assert_eq!(came[0].named("Content-Disposition"), Some(b"Info-Package".as_slice()));
+}
+
+/// Alice trickles a fragment that names her network; the status that she hears, and what bob received.
+fn trickled(shown: Option<&'static str>) -> (Option<u16>, Vec<bytes::Bytes>) {
+    const SAID: &str = "a=candidate:1 1 UDP 2130706431 10.0.0.5 4000 typ host\r\n";
+    let (mut line, [alice, bob]) = two_phones();
+    let call = line.call(alice, "bob", &[]);
+    line.accept(bob);
+    line.fragment = shown.map(Into::into);
+    let now = line.time();
+    let agent = line.agents.get_mut(&alice).unwrap();
+    agent.info_of(call, PACKAGE, b"application/trickle-ice-sdpfrag", SAID.into(), now).unwrap();
+    line.settle();
+    let asked = line.media.iter().filter(|request| {
+        matches!(&request.action, MediaAction::Trickle { fragment, .. } if *fragment == SAID.as_bytes())
+    });
+    assert_eq!(asked.count(), 1);
+    let mut status = None;
+    let mut came = Vec::new();
+    for (at, event) in &line.events {
+        match event {
+            Event::Done { method: "INFO", status: heard, .. } if *at == alice => status = Some(*heard),
+            Event::Info { request, .. } if *at == bob => came.push(request.body_bytes()),
+            _ => {}
+        }
+    }
+    (status, came)
+}
+
+#[test]
+fn candidates_pass_as_media_shows_them_and_end_here_if_it_shows_nothing() {
+    let shown = "a=candidate:1 1 UDP 1 203.0.113.9 4000 typ srflx\r\n";
+    assert_eq!(trickled(Some(shown)), (Some(200), vec![shown.into()]));
+    assert_eq!(trickled(None), (Some(200), Vec::new()));
 }
 
 #[test]
