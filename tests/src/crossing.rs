@@ -1,7 +1,7 @@
 //! A call of two of the project's phones, each behind a NAT of its own, through the SBC: what the wire and the phones show of
 //! its way to a direct path and back.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -98,11 +98,6 @@ impl Crossing {
         run(&["route", "add", "default", "via", &format!("192.168.{number}.1")]).map(drop)
     }
 
-    /// The address of one side's phone.
-    pub fn address(&self, side: usize) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::new(192, 168, 20 + side as u8, 10))
-    }
-
     /// RTP that reached a phone: when, and whether the relay sent it.
     pub fn arrivals(&mut self, side: usize) -> Result<Vec<(Duration, bool)>> {
         let home = 20 + side as u8;
@@ -150,6 +145,11 @@ impl Crossing {
         self.phones[1 - side].wait(Event::Ended, SOON)?;
         self.sbc.eventually_sql("SELECT count(*) FROM call WHERE ended_at IS NOT NULL", "1", SOON)
     }
+}
+
+/// As captures count.
+pub fn now() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The longest pause in arrivals, and when it began.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crush_tests::crossing::{Crossing, gap, story};
+use crush_tests::crossing::{Crossing, gap, now, story, told};
 use crush_tests::home::Player;
 use crush_tests::skip_unless_possible;
 use nat_lab::Kind;
@@ -33,10 +33,13 @@ fn heard(call: &mut Crossing, wait: Duration, change: impl FnOnce(&mut Crossing)
     let marks = [0, 1].map(|side| call.arrivals(side).unwrap().len().saturating_sub(1));
     change(call);
     std::thread::sleep(wait);
+    let end = now();
     [0, 1].map(|side| {
-        let arrivals = call.arrivals(side).unwrap();
-        let since = &arrivals[marks[side]..];
-        (gap(since).0, since.last().unwrap().1)
+        let mut since = call.arrivals(side).unwrap().split_off(marks[side]);
+        let by_relay = since.last().unwrap().1;
+        // What has stopped is a pause too.
+        since.push((end.max(since.last().unwrap().0), by_relay));
+        (gap(&since).0, by_relay)
     })
 }
 
@@ -79,6 +82,7 @@ fn a_phone_that_changes_networks_is_heard_within_500_ms_and_still_gets_the_other
     for (pause, _) in after {
         assert!(pause <= SWITCH, "{pause:?}\n{}", stories(&call));
     }
+    assert_eq!(told(&call.phones[0].timeline(), "moved").len(), 1);
     call.end_by(1).unwrap();
 }
 

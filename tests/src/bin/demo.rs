@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crush_tests::crossing::{Crossing, gap, story};
+use crush_tests::crossing::{Crossing, gap, now, story};
 use crush_tests::home::Player;
 use crush_tests::{Failure, Lab, Result};
 use nat_lab::Kind;
@@ -82,9 +82,4 @@ fn demo() -> Result<()> {
 
 fn seconds(at: Duration, zero: Duration) -> f64 {
     at.as_secs_f64() - zero.as_secs_f64()
-}
-
-/// As captures count.
-fn now() -> Duration {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
