@@ -18,6 +18,7 @@ use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
 use media_core::worker::{PortPair, Ports, Settings, SocketId};
+use proptest::prelude::*;
 
 const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
 /// Where the two are seen, and where they say that they are.
@@ -496,4 +497,63 @@ fn policy_that_changes_in_mid_call_is_told_to_both_until_they_know_and_blocks_ca
     world.act(Action::Constrain(Constraint::MayRelease));
     let back = wishes(&world.wait(MS(100)));
     assert_eq!(back.iter().map(|one| one.2).collect::<Vec<_>>(), [Policy::Direct; 2]);
+}
+
+/// A line that a hostile endpoint may write, with an address that must not pass.
+fn hostile_line() -> impl Strategy<Value = String> {
+    let address = prop_oneof![Just("203.0.113.5"), Just("192.0.2.200"), Just("127.0.0.1"), Just("0.0.0.0")];
+    let form = prop_oneof![
+        Just("a=candidate:1 1 UDP 5 {} 53 typ srflx"),
+        Just("a=candidate:1 1 UDP 5 192.168.20.10 53 typ srflx raddr {} rport 9"),
+        Just("a=candidate:1 2 UDP 5 {} 53 typ host"),
+        Just("a=candidate:1 1 TCP 5 {} 53 typ host tcptype passive"),
+        Just("a=candidate:1 1 UDP 5 {} 53 typ relay raddr {} rport 9"),
+        Just("a=remote-candidates:1 {} 53"),
+        Just("c=IN IP4 {}"),
+        Just("o=- 1 1 IN IP4 {}"),
+        Just("a=candidate:1 1 udp 5 {}"),
+        Just("a=x:{}"),
+    ];
+    prop_oneof![
+        3 => (form, address).prop_map(|(form, address)| form.replace("{}", address)),
+        1 => "[ -~]{0,40}".prop_filter("without digits of addresses", |text| !text.contains('.')),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn whatever_a_fragment_holds_no_address_passes_that_is_not_the_endpoints(
+        lines in proptest::collection::vec(hostile_line(), 0..40)
+    ) {
+        let mut world = World::call();
+        let body = lines.join("\r\n");
+        let text = format!("a=ice-ufrag:8hhYabcd\r\na=ice-pwd:asd88fgpdd777uzjYhagZg\r\nm=audio 9 RTP/AVP 0\r\n{body}");
+        let (from, to) = (ENDS[0], ENDS[1]);
+        let reply = world.act(Action::Trickle { from, to, fragment: Bytes::from(text) });
+        if let Some(Reply::Fragment(Some(fragment))) = reply {
+            let text = String::from_utf8(fragment.to_vec()).unwrap();
+            for hidden in ["203.0.113.5", "192.0.2.200", "127.0.0.1", "0.0.0.0"] {
+                prop_assert!(!text.contains(hidden), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_stun_that_is_not_signed_moves_media_or_is_reflected_larger_than_twice(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200), kind in 0u16..0x0400
+    ) {
+        let mut world = World::call();
+        let mut packet = kind.to_be_bytes().to_vec();
+        packet.extend((bytes.len() as u16).to_be_bytes());
+        packet.extend([0x21, 0x12, 0xa4, 0x42]);
+        packet.extend([7; 12]);
+        packet.extend(&bytes);
+        let stranger = "192.0.2.66:6666";
+        for sent in world.send(0, stranger, &packet) {
+            prop_assert_eq!(sent.1, at(stranger));
+            prop_assert!(sent.2.len() <= 2 * packet.len());
+        }
+        prop_assert_eq!(world.talk(1), Some(at(SEEN[0])));
+        prop_assert_eq!(world.talk_from(0, stranger), None);
+    }
 }
