@@ -1,0 +1,100 @@
+//! What a session's release machine is shown of its streams, and what of its outcome is remembered.
+
+use std::time::Duration;
+
+use super::{Moving, Whereabouts};
+use crate::legs::Session;
+use crate::path::Sight;
+use crate::path::memory::{Memory, Pair};
+use crate::path::place::Stay;
+use crate::path::timeline::{Entry, PathState};
+use crate::stream::{Stream, Streams};
+use crate::worker::Ports;
+
+impl Moving {
+    /// Whom a later call would have to be between to fare like this one.
+    pub(super) fn pair(&self, session: &Session, streams: &Streams) -> Option<Pair> {
+        let (_, pair) = self.lines.first()?;
+        let end = |party: usize| {
+            let product = &*session.leg(self.movers[party].endpoint)?.party.product;
+            let rtp = &streams.get(pair[party])?.rtp;
+            let (observed, _) = rtp.heard()?;
+            Some((product, observed.ip(), rtp.signalled() != Some(observed)))
+        };
+        Some(Pair::new([end(0)?, end(1)?]))
+    }
+
+    /// What is new in the timeline, for calls to come.
+    pub(super) fn remember(&self, memory: &mut Memory, span: Duration, now: Duration) {
+        let Some(pair) = &self.pair else { return };
+        for (_, entry) in self.release.timeline().entries().get(self.told..).unwrap_or_default() {
+            match entry {
+                Entry::Stays(Stay::Failed | Stay::Refused) => memory.failed(pair.clone(), span, now),
+                Entry::State { to: PathState::Direct, .. } => memory.worked(pair),
+                _ => {}
+            }
+        }
+    }
+
+    pub(super) fn sights(&mut self, streams: &Streams, now: Duration) {
+        for (line, (_, pair)) in self.lines.iter().enumerate() {
+            for (from, stream) in pair.iter().enumerate() {
+                if let Some(sight) = streams.get(*stream).and_then(sight_of) {
+                    self.release.sight(line, from, sight, now);
+                }
+            }
+        }
+    }
+
+    /// Shows the machine where the parties are.
+    pub(super) fn see(
+        &mut self,
+        session: &Session,
+        streams: &mut Streams,
+        ports: &mut dyn Ports,
+        now: Duration,
+    ) {
+        self.sights(streams, now);
+        for party in 0..2 {
+            for (line, (_, pair)) in self.lines.iter().enumerate() {
+                let taken = streams.get_mut(pair[party]).and_then(|stream| stream.taken.take());
+                let Some(observed) = taken else { continue };
+                if line == 0 {
+                    self.release.learnt(party, observed, now);
+                }
+                streams.close_spare(pair[party], ports);
+            }
+            let mover = &mut self.movers[party];
+            if mover.asked.is_none() && mover.at == Whereabouts::Home && mover.want == Whereabouts::Home {
+                self.lines.iter().for_each(|(_, pair)| streams.close_spare(pair[party], ports));
+            }
+            if mover.at == Whereabouts::Second
+                && self.lines.iter().all(|(_, pair)| !streams.has_spare(pair[party]))
+            {
+                // From now on this is where the relay is for it.
+                mover.at = Whereabouts::Home;
+                if mover.want == Whereabouts::Second {
+                    mover.want = Whereabouts::Home;
+                }
+            }
+        }
+        if !self.release.is_at_home() {
+            return;
+        }
+        let Some((_, pair)) = self.lines.first() else { return };
+        for (party, stream) in pair.iter().enumerate() {
+            let Some(stream) = streams.get(*stream) else { continue };
+            let contact = session.leg(self.movers[party].endpoint).and_then(|leg| leg.party.contact);
+            if let Some((observed, _)) = stream.rtp.heard() {
+                self.release.placed(party, observed, stream.rtp.signalled(), contact);
+            }
+        }
+    }
+}
+
+fn sight_of(stream: &Stream) -> Option<Sight> {
+    let (ssrc, sequence) = stream.reception.last()?;
+    let (_, heard) = stream.rtp.heard()?;
+    let clock_rate = stream.format(stream.reception.payload_type).map_or(8000, |format| format.rate);
+    Some(Sight { ssrc, clock_rate, packets: stream.reception.packets, sequence, heard })
+}
