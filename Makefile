@@ -89,7 +89,7 @@ release-matrix: ## release and return of every pair of phones in every place, re
 	@tests/lab/install.sh test
 	@rm -rf '$(RELEASE_ROWS)' && mkdir -p '$(RELEASE_ROWS)'
 	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab
-	@RELEASE_CALLS=$${RUNS:-10000} RELEASE_OUT='$(RELEASE_ROWS)/virtual.json' $(NEXTEST) -p media-core -E 'binary(released) & test(seeded)'
+	@RELEASE_CALLS=$${RUNS:-10000} RELEASE_OUT='$(RELEASE_ROWS)/virtual.json' $(NEXTEST) -p sbc -E 'binary(released_calls) & test(seeded)'
 	@failed=0; REAL_OUT='$(RELEASE_ROWS)' $(NEXTEST) -p crush-tests --run-ignored only --test-threads 3 -E 'binary(release) & test(/_in_full$$/)' || failed=1; \
 		python3 bench/release_matrix.py bench/release-matrix.json '$(RELEASE_ROWS)'/*.json; exit $$failed
 

@@ -3,8 +3,8 @@
 usage: release_matrix.py OUT.json ROWS.json...
 
 Rows are objects: `a`, `b` (phones), `nat_a`, `nat_b` (what stands before them), `phones` (real or virtual), `story`, `runs`, and in how many of
-these the call went `direct`, `returned`, ended `silent`, or `missed` a limit; the longest `time_to_direct_s`, `gap_ms` (between working
-paths) and `silence_ms` (of a path that did not work).
+these the call went `direct`, `returned`, ended `silent`, or `missed` a limit; the median `time_to_direct_s`; the longest `gap_ms` (between
+working paths; of virtual calls any) and `silence_ms` (of a path that did not work).
 """
 
 import json
@@ -15,9 +15,21 @@ COLUMNS = ["phones", "a", "b", "nat_a", "nat_b", "story", "runs", "direct", "ret
 MEASURED = ["time_to_direct_s", "gap_ms", "silence_ms"]
 
 
+def flat(row: dict) -> dict:
+    """Virtual rows hold quantiles where real ones hold one number."""
+    row = {"phones": "virtual", "story": "seeded"} | row
+    for name, chosen in (("time_to_direct_s", "median"), ("gap_ms", "max")):
+        if isinstance(row[name], dict):
+            stem, unit = name.rsplit("_", 1)
+            quantiles = row[name]
+            row |= {f"{stem}_{other}_{unit}": value for other, value in quantiles.items() if other != chosen}
+            row[name] = quantiles[chosen]
+    return {name: round(value, 3) if isinstance(value, float) else value for name, value in row.items()}
+
+
 def main() -> None:
     out, *inputs = sys.argv[1:]
-    rows = [row for path in inputs for row in json.loads(Path(path).read_text())]
+    rows = [flat(row) for path in inputs for row in json.loads(Path(path).read_text())]
     Path(out).write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
     columns = COLUMNS + MEASURED
     table = [columns] + [["-" if row.get(name) is None else str(row[name]) for name in columns] for row in rows]

@@ -19,14 +19,14 @@ pub const SOON: Duration = Duration::from_secs(20);
 /// A scenario's networks and SBC.
 #[derive(Debug)]
 pub struct Stage {
-    /// The networks.
-    pub lab: Lab,
-    /// The SBC.
+    /// The SBC. It goes before the folder that its database lies in.
     pub sbc: Sbc,
     sides: [(Network, Capture); 2],
     hosts: [Vec<IpAddr>; 2],
     next: u8,
     tones: u8,
+    /// The networks.
+    pub lab: Lab,
 }
 
 /// A phone on the stage: in a host of its own, with a capture of all that reaches it.

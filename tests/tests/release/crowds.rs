@@ -14,9 +14,9 @@ use serde_json::json;
 use crate::scene::{USERS, realm};
 
 struct Crowds {
-    lab: Lab,
-    sbc: Sbc,
     sides: [Crowd; 2],
+    sbc: Sbc,
+    lab: Lab,
 }
 
 impl Crowds {

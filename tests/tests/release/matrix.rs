@@ -42,11 +42,13 @@ fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1000.0).round() / 1000.0
 }
 
-/// A row of results. Times and gaps are the longest of all runs; `missed` says in how many a limit was not kept.
+/// A row of results: the median time to direct, the longest gap and silence of all runs; `missed` says in how many a limit was
+/// not kept.
 fn row(kinds: [Kind; 2], place: Place, story: Story, results: &[(Result<Run, Failure>, bool)]) -> Value {
     let done: Vec<&Run> = results.iter().filter_map(|(result, _)| result.as_ref().ok()).collect();
     let longest = |time: fn(&Run) -> Duration| done.iter().map(|run| time(run)).max().unwrap_or_default();
-    let to_direct = done.iter().filter_map(|run| run.to_direct).max();
+    let mut to_direct: Vec<Duration> = done.iter().filter_map(|run| run.to_direct).collect();
+    to_direct.sort();
     let mut missed: BTreeMap<&str, u32> = BTreeMap::new();
     for failure in results.iter().filter_map(|(result, _)| result.as_ref().err()) {
         // What it was; the story that follows is in the output.
@@ -59,7 +61,8 @@ fn row(kinds: [Kind; 2], place: Place, story: Story, results: &[(Result<Run, Fai
         "direct": done.iter().filter(|run| run.to_direct.is_some()).count(),
         "returned": done.iter().filter(|run| run.has_returned).count(),
         "silent": results.iter().filter(|(_, is_silent)| *is_silent).count(),
-        "time_to_direct_s": to_direct.map(seconds),
+        "time_to_direct_s": to_direct.get(to_direct.len() / 2).copied().map(seconds),
+        "time_to_direct_max_s": to_direct.last().copied().map(seconds),
         "gap_ms": longest(|run| run.gap).as_millis() as u64,
         "silence_ms": longest(|run| run.silence).as_millis() as u64,
         "missed": missed.values().sum::<u32>(), "why_missed": missed,

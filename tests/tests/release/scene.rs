@@ -21,9 +21,9 @@ const SETTLED: Duration = Duration::from_millis(600);
 
 /// A scenario.
 pub(crate) struct Scene {
-    pub(crate) stage: Stage,
-    pub(crate) ground: Ground,
     pub(crate) phones: [Extension; 2],
+    pub(crate) ground: Ground,
+    pub(crate) stage: Stage,
     pub(crate) kinds: [Kind; 2],
     /// When the one called was told to answer.
     pub(crate) answered: Duration,
@@ -281,6 +281,6 @@ impl Scene {
         let story = self.stage.sbc.sql("SELECT after_ms, what, why, party, evidence FROM call_path");
         let story = story.unwrap_or_else(|failure| failure.0);
         let folder = self.stage.lab.folder().display();
-        Failure(format!("{:?}, {}: {what} ({folder})\n{story}", self.kinds, self.ground.place()))
+        Failure(format!("{:?}, {}: {what}\n{folder}\n{story}", self.kinds, self.ground.place()))
     }
 }

@@ -123,10 +123,9 @@ fn cut(scene: &mut Scene, mark: &Mark) -> Result<Run> {
     scene.ground.cut(&scene.stage.lab)?;
     let back = scene.heard_again(&mark, CUT)?;
     scene.settled(mark.at + back);
-    let silence = scene.gap(&mark)?.longest();
     scene.path("returning", "refuted|reports_stopped|quality", mark.at, Duration::ZERO)?;
     scene.is_home()?;
-    Ok(Run { has_returned: true, silence, ..run })
+    Ok(Run { has_returned: true, silence: back, ..run })
 }
 
 fn blocked(scene: &mut Scene, mark: &Mark) -> Result<Run> {
