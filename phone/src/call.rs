@@ -203,9 +203,14 @@ impl Call {
         self.agent.handle(Input::Description { sdp, relays: &relays }, now);
     }
 
-    /// The call is up: media flows, and INFO may be sent.
-    pub(crate) fn up(&mut self, now: Duration) {
+    /// Media flows, from who answers with the answer already (RFC 3264 §5.1): the caller hears somebody as soon as anybody is there.
+    pub(crate) fn begin(&mut self) {
         self.is_up = true;
+    }
+
+    /// The call is up: INFO may be sent.
+    pub(crate) fn up(&mut self, now: Duration) {
+        self.begin();
         self.agent.handle(Input::Confirmed, now);
     }
 
@@ -260,7 +265,7 @@ impl Call {
             return true;
         }
         self.ticks += 1;
-        if self.ticks.is_multiple_of(2) {
+        if !self.ticks.is_multiple_of(2) {
             self.speak(now);
         }
         if self.streams.len() > 1 && self.ticks.is_multiple_of((video::interval().as_millis() / 10) as u64) {
@@ -276,7 +281,7 @@ impl Call {
             return stream.sender.skip(FRAME as u32);
         }
         let payload: Vec<u8> = samples.iter().map(|sample| self.codec.encode(*sample)).collect();
-        let packet = stream.sender.packet(self.codec.payload_type(), self.ticks == 2, FRAME as u32, &payload);
+        let packet = stream.sender.packet(self.codec.payload_type(), self.ticks == 1, FRAME as u32, &payload);
         let marks = Marks { key_frame: false, lull: self.source.is_silent() };
         self.agent.handle(Input::Media { stream: AUDIO, packet: &packet, marks }, now);
     }

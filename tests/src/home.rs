@@ -183,6 +183,22 @@ impl Home {
         apply(&lab.namespace(&self.name), &nft::limiter(per_second, burst))
     }
 
+    /// How often the limit of new flows has struck: blocked a host, or dropped a packet.
+    pub fn limited(&self, lab: &Lab) -> Result<u64> {
+        let (shown, before) = match self.player {
+            Player::Tun(_) => (self.tell(&["show"])?, " blocks: "),
+            _ => {
+                let rules = ["ip", "netns", "exec", &lab.namespace(&self.name), "nft", "list", "ruleset"];
+                (run(&rules)?, "counter packets ")
+            }
+        };
+        let counts = shown.split(before).skip(1).filter_map(|rest| {
+            let digits = rest.split(|digit: char| !digit.is_ascii_digit()).next();
+            digits?.parse::<u64>().ok()
+        });
+        Ok(counts.sum())
+    }
+
     /// Forgets all mappings.
     pub fn flush(&self, lab: &Lab) -> Result<()> {
         match self.player {

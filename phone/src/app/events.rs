@@ -114,8 +114,11 @@ impl App {
 
     /// Answers a call that rings.
     pub(super) fn take(&mut self, number: CallNumber) -> Option<()> {
-        let sdp = self.calls.get_mut(&number)?.pending.take()?;
-        self.agent.accept(number, Some(sdp.into()), self.clock.now()).ok()
+        let call = self.calls.get_mut(&number)?;
+        let sdp = call.pending.take()?;
+        self.agent.accept(number, Some(sdp.into()), self.clock.now()).ok()?;
+        call.begin();
+        Some(())
     }
 
     fn answered(&mut self, number: CallNumber, sdp: &[u8]) {

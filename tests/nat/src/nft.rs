@@ -106,7 +106,7 @@ pub fn limiter(per_second: u32, burst: u32) -> String {
     format!(
         "table ip limiter {{\n  set hosts {{ type ipv4_addr; flags dynamic; timeout 1m; }}\n  chain forward {{\n    \
          type filter hook forward priority -10;\n    iifname lan meta l4proto udp ct state new \
-         add @hosts {{ ip saddr limit rate over {per_second}/second burst {burst} packets }} drop\n  }}\n}}\n"
+         add @hosts {{ ip saddr limit rate over {per_second}/second burst {burst} packets }} counter drop\n  }}\n}}\n"
     )
 }
 
