@@ -74,10 +74,14 @@ demo: ## two phones behind two NATs: their call leaves the relay, loses the dire
 	@"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/demo"
 
 .PHONY: nat-matrix
-nat-matrix: ## which pairs of NATs get a direct path, 1,000 virtual runs each (RUNS); writes bench/nat-matrix.json and its picture
-	@NAT_MATRIX_RUNS=$${RUNS:-1000} NAT_MATRIX_OUT='$(CURDIR)/bench/nat-matrix.json' \
+nat-matrix: ## which pairs of NATs get a direct path: 1,000 virtual runs each (RUNS), and real phones in namespaces; writes bench/nat-matrix.json and its picture
+	@tests/lab/install.sh test
+	@mkdir -p '$(SBC_LAB_OUT)'
+	@NAT_MATRIX_RUNS=$${RUNS:-1000} NAT_MATRIX_OUT='$(SBC_LAB_OUT)/virtual.json' \
 		$(CARGO) test --quiet -p crush --test nat_matrix matrix -- --ignored
-	@python3 bench/nat_matrix.py bench/nat-matrix.json docs/nat-matrix.svg
+	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab -p phone
+	@NAT_MATRIX_OUT='$(SBC_LAB_OUT)/namespaces.json' $(LONG_TESTS) -E 'binary(nat_matrix)'
+	@python3 bench/nat_matrix.py '$(SBC_LAB_OUT)/virtual.json' '$(SBC_LAB_OUT)/namespaces.json' bench/nat-matrix.json docs/nat-matrix.svg
 
 .PHONY: handoff-quality
 handoff-quality: ## what is heard at handoffs, returns and network switches, 1,000 virtual runs each (RUNS); writes bench/handoff.json

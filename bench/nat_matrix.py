@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Draws bench/nat-matrix.json: nat_matrix.py IN.json OUT.svg
+"""Joins the virtual runs of the NAT matrix with those in namespaces, and draws both: nat_matrix.py VIRTUAL.json NAMESPACES.json OUT.json OUT.svg
 
 One table per condition (temper and limiter, loss): rows are callers, columns callees; a field is as green as its share of
-direct calls, and says the share and the time to direct (median, 95th percentile).
+direct calls, and says the share and the time to direct (median, 95th percentile), and below it what real sockets did.
 """
 
 import json
 import sys
 
-CELL_W, CELL_H, LEFT, TOP, GAP = 126, 46, 150, 74, 34
+CELL_W, CELL_H, LEFT, TOP, GAP = 126, 60, 150, 74, 34
 NAMES = {
     "same-lan": "same LAN",
     "public": "public",
@@ -38,7 +38,17 @@ def text(x, y, content, size=12, anchor="middle", weight="normal"):
     )
 
 
-def table(rows, title, top):
+def real(found, pair):
+    """What happened in namespaces, where a pair was played one way round; empty if it was not."""
+    row = found.get(pair) or found.get(pair[::-1])
+    if row is None:
+        return ""
+    direct = f'real: {round(row["direct_share"] * row["runs"])} of {row["runs"]}'
+    took = row["time_to_direct_s"]["median"]
+    return direct if took is None else f"{direct}, {seconds(took)} s"
+
+
+def table(rows, found, title, top):
     """Lines of SVG, and the height used."""
     places = [name for name in NAMES if name != "same-lan"]
     by_pair = {(row["a"], row["b"]): row for row in rows}
@@ -46,6 +56,8 @@ def table(rows, title, top):
     out = [text(8, top + 20, title, 15, "start", "bold")]
     took = lan["time_to_direct_s"]
     aside = f'both in one LAN: {lan["direct_share"]:.0%}, {seconds(took["median"])} s ({seconds(took["p95"])})'
+    if beside := real(found, ("same-lan", "same-lan")):
+        aside += f"; {beside}"
     out.append(text(8, top + 40, aside, 12, "start"))
     for column, name in enumerate(places):
         out.append(text(LEFT + column * CELL_W + CELL_W / 2, top + TOP - 8, NAMES[name], 11))
@@ -66,12 +78,19 @@ def table(rows, title, top):
             else:
                 below = "stays on the relay"
             out.append(text(x + CELL_W / 2, y + 36, below, 11))
+            out.append(text(x + CELL_W / 2, y + 52, real(found, (a, b)), 10))
     return out, TOP + len(places) * CELL_H + GAP
 
 
-def main(source, target):
-    with open(source, encoding="utf-8") as file:
-        rows = json.load(file)
+def read(path):
+    with open(path, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def main(virtual, namespaces, joined, picture):
+    rows, wire = read(virtual), read(namespaces)
+    with open(joined, "w", encoding="utf-8") as file:
+        file.write("[\n" + ",\n".join(json.dumps(row) for row in rows + wire) + "\n]\n")
     runs = rows[0]["runs"]
     conditions = sorted({(row["limiter"], row["loss"]) for row in rows})
     out, height = [], 44
@@ -79,15 +98,16 @@ def main(source, target):
         chosen = [row for row in rows if (row["limiter"], row["loss"]) == (limited, loss)]
         where = "flood limiter (30 new flows/s) in front of each, stealth temper" if limited else "fast temper"
         title = f"{where}; {'no' if loss == 0 else f'{loss:.0%}'} loss"
-        lines, used = table(chosen, title, height)
+        found = {(row["a"], row["b"]): row for row in wire if (row["limiter"], row["loss"]) == (limited, loss)}
+        lines, used = table(chosen, found, title, height)
         out += lines
         height += used
     width = LEFT + (len(NAMES) - 1) * CELL_W + 8
     heading = (
         f"Share of calls direct both ways, seconds from answer to direct: median (95th percentile); "
-        f"{runs:,} virtual runs a field; rows call columns"
+        f"{runs:,} virtual runs a field, below them calls in namespaces; rows call columns"
     )
-    with open(target, "w", encoding="utf-8") as file:
+    with open(picture, "w", encoding="utf-8") as file:
         file.write(
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
             'font-family="Helvetica, Arial, sans-serif" fill="#222">\n'

@@ -151,7 +151,7 @@ impl Found {
     fn line(&self, cell: &Cell) -> String {
         let mean = |sum: [u64; 2]| sum.map(|sum| (sum as f64 / self.runs as f64 * 10.0).round() / 10.0);
         let [a, b] = cell.names;
-        let mut line = format!("{{\"a\": \"{a}\", \"b\": \"{b}\"");
+        let mut line = format!("{{\"a\": \"{a}\", \"b\": \"{b}\", \"network\": \"virtual\"");
         let Options { config, limited, loss, .. } = &cell.options;
         let _ = write!(line, ", \"temper\": \"{}\", \"limiter\": {limited}, \"loss\": {loss}", config.temper);
         let _ = write!(line, ", \"runs\": {}, \"direct_share\": {:.4}", self.runs, self.share());

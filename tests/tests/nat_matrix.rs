@@ -1,6 +1,11 @@
 //! The NAT matrix with real sockets: two of the project's phones, the SBC between them, in namespaces behind NATs of every kind. The
 //! virtual counterpart is `crush/tests/nat_matrix.rs`; `make nat-matrix` runs both and sets them side by side.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a laboratory that fails ends its test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a laboratory that fails ends its test"
+)]
 
 use std::fmt::Write as _;
 use std::net::IpAddr;
