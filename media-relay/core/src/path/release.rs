@@ -330,8 +330,8 @@ impl Release {
         if constraint == Constraint::MustAnchor {
             self.come_home(Reason::Policy, now);
             match &mut self.state {
-                State::Probing { .. } | State::Weighing { .. } => {
-                    self.relay_again();
+                // Whoever is being learnt is on the relay, and hears nothing from its old address before it is at the new one.
+                State::Weighing { .. } => {
                     self.enter(State::Anchored { not_before: now }, Reason::Policy, now);
                 }
                 State::Holding { why, .. } | State::Returning { why, .. } if *why == Reason::Trial => {

@@ -159,6 +159,21 @@ fn policy_calls_back_at_once_and_lets_go_again() {
 }
 
 #[test]
+fn policy_that_flips_while_nats_are_learnt_or_a_trial_runs_leaves_nobody_silent() {
+    let nats = [Some(Nat::SymmetricRandom), Some(Nat::Cone)];
+    for (kinds, nat) in pairs().flat_map(|kinds| nats.map(|nat| (kinds, nat))) {
+        for after in (480..1_500).step_by(15) {
+            let mut world = World::new(after, kinds, Place::Apart([nat; 2]));
+            world.run(Duration::from_millis(after));
+            world.constrain(Constraint::MustAnchor);
+            world.run(second(3));
+            let story = || format!("{kinds:?} {nat:?} {after} {:?}", world.timeline);
+            assert!(!world.is_silent() && world.state() == PathState::Anchored, "{}", story());
+        }
+    }
+}
+
+#[test]
 fn a_hold_brings_everybody_home_and_after_it_they_leave_again() {
     for kinds in pairs() {
         let mut world = World::new(5, kinds, Place::Apart([Some(Nat::Cone), Some(Nat::Cone)]));
