@@ -68,7 +68,7 @@ bench: ## side by side with Kamailio and rtpengine; writes bench/results.json
 
 .PHONY: demo
 demo: ## two phones behind two NATs: their call leaves the relay, loses the direct path, goes on over the relay (root)
-	@tests/lab/install.sh test
+	@tests/lab/install.sh demo
 	@mkdir -p '$(SBC_LAB_OUT)'
 	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab -p phone -p crush-tests
 	@"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/demo"

@@ -12,6 +12,7 @@ test_needs=(
     nsd=nsd tcpdump=tcpdump conntrack=conntrack turnserver=coturn ethtool=ethtool faketime=faketime
     valgrind=valgrind miniupnpd=miniupnpd-nftables
 )
+demo_needs=(ip=iproute2 nft=nftables tcpdump=tcpdump)
 bench_needs=(rtpengine=rtpengine-daemon python3=python3)
 # libFuzzer is C++, built with its targets.
 fuzz_needs=('cc=gcc' 'g++=g++' 'clang=clang')
@@ -19,10 +20,11 @@ fuzz_needs=('cc=gcc' 'g++=g++' 'clang=clang')
 case $purpose in
     run) needs=("${run_needs[@]}") ;;
     test) needs=("${run_needs[@]}" "${test_needs[@]}") ;;
+    demo) needs=("${run_needs[@]}" "${demo_needs[@]}") ;;
     fuzz) needs=("${fuzz_needs[@]}") ;;
     lint) needs=("${run_needs[@]}" shellcheck=shellcheck) ;;
     bench | all) needs=("${run_needs[@]}" "${test_needs[@]}" "${bench_needs[@]}") ;;
-    *) echo "usage: $0 [run|test|fuzz|lint|bench|all]" >&2; exit 2 ;;
+    *) echo "usage: $0 [run|test|demo|fuzz|lint|bench|all]" >&2; exit 2 ;;
 esac
 
 PATH=$PATH:/usr/sbin:/sbin
