@@ -21,7 +21,7 @@ pub struct Report {
     pub calls: u64,
     /// Those to which media came in the last half second.
     pub hearing: u64,
-    /// Those that send elsewhere than to the SBC.
+    /// Those that send to the other crowd's phones.
     pub away: u64,
     /// Calls that have ended.
     pub ended: u64,

@@ -24,7 +24,9 @@ impl Crowds {
     fn new(moves: &str, settings: &str) -> Result<Self> {
         let mut lab = Lab::new("crowds")?;
         let ground = Ground::new(&mut lab, Place::Open)?;
-        let sbc = Sbc::start(&lab, &(settings.to_owned() + &realm()), &sbc::subscribers(&USERS))?;
+        // Ports for 2,000 calls at each address.
+        let realm = realm().replace("\"20000-20999\"", "\"20000-27999\"");
+        let sbc = Sbc::start(&lab, &(settings.to_owned() + &realm), &sbc::subscribers(&USERS))?;
         let relay = Network::Access.address(SBC);
         let side = |index: usize, moves| {
             let (host, address) = &ground.hosts[index];
@@ -130,12 +132,12 @@ fn the_relays_load_before_and_after_release() {
     skip_unless_possible!("curl", "openssl");
     let calls: u64 = std::env::var("LOAD_CALLS").ok().and_then(|calls| calls.parse().ok()).unwrap_or(1_000);
     // All are up long before the first leaves.
-    let mut crowds = Crowds::new("follow", "[release]\nsettle_ms = 60000\n\n").unwrap();
+    let mut crowds = Crowds::new("follow", "[release]\nsettle_ms = 45000\n\n").unwrap();
     crowds.call(calls).unwrap();
     let measure = |crowds: &mut Crowds| {
         crowds.reports().unwrap();
         let (start, before) = (Instant::now(), crowds.load().unwrap());
-        std::thread::sleep(Duration::from_secs(15));
+        std::thread::sleep(Duration::from_secs(10));
         let after = crowds.load().unwrap();
         let seconds = start.elapsed().as_secs_f64();
         let sides = crowds.reports().unwrap();

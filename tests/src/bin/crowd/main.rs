@@ -369,7 +369,6 @@ impl Crowd {
         let now = self.started.elapsed();
         let mut longest = Duration::ZERO;
         let (mut hearing, mut away) = (0, 0);
-        let relay = self.domain.as_str();
         for call in self.calls.values_mut() {
             if let Some(heard) = &mut call.talk.heard {
                 longest = longest.max(heard.longest).max(now - heard.last);
@@ -377,7 +376,8 @@ impl Crowd {
                 heard.longest = Duration::ZERO;
             }
             let target = call.talk.target;
-            away += u32::from(target.is_some_and(|target| target.media.ip().to_string() != relay));
+            // The SBC's ports are others.
+            away += u32::from(target.is_some_and(|target| target.media.port() == MEDIA_PORT));
         }
         let Counts { ended, refused, ignored } = self.counts;
         println!(
