@@ -97,6 +97,7 @@ impl Thread {
                     self.drain(*token as u32, limit, &mut batch, &mut numbers, now);
                 }
             }
+            self.transmit(&mut numbers);
             self.ports.flush(&mut numbers);
             // After the packets: those of a call came before its end.
             if is_woken && !self.obey(now) {
@@ -104,6 +105,8 @@ impl Thread {
             }
             if self.worker.poll_timeout().is_some_and(|due| due <= now) {
                 self.worker.handle_timeout(now, &mut self.ports);
+                self.transmit(&mut numbers);
+                self.ports.flush(&mut numbers);
             }
             self.tell_events();
             numbers.dropped = self.worker.dropped + self.ports.flooded;
@@ -130,6 +133,12 @@ impl Thread {
             }
         }
         true
+    }
+
+    fn transmit(&mut self, numbers: &mut Snapshot) {
+        while let Some((out, to, bytes)) = self.worker.poll_transmit() {
+            self.ports.send(out, to, &bytes, numbers);
+        }
     }
 
     fn tell_events(&mut self) {

@@ -51,7 +51,8 @@ impl Host for Outside {
                 self.journal.append(&event);
             }
             Output::Media(request) => {
-                self.relay.handle(request.session.0, request.number, action(request.action));
+                let number = request.number;
+                self.relay.handle(request.session.0, number, action(request.action, number));
             }
             Output::Binding(change) => {
                 self.metrics.binding(&change);
@@ -98,9 +99,13 @@ pub fn input(event: media_relay::Event) -> (SessionId, Input) {
         media_relay::Event::Told { session, event } => {
             let session = SessionId(session);
             let event = match event {
+                relay::Event::Answer { number, description } => {
+                    let outcome = MediaOutcome::Description(description.map(described).map_err(refusal));
+                    return (session, Input::Media(MediaReply { session, number, outcome }));
+                }
                 relay::Event::Inactive => MediaEvent::Inactive { session },
                 relay::Event::Renegotiate { wish, legs } => {
-                    let legs = legs.into_iter().map(|(leg, sdp)| (endpoint_of(leg), Some(sdp))).collect();
+                    let legs = legs.into_iter().map(|(leg, sdp)| (endpoint_of(leg), sdp)).collect();
                     MediaEvent::Renegotiate { session, wish, legs, deadline: PATIENCE }
                 }
                 relay::Event::Path { after, entry, parties } => {
@@ -112,8 +117,8 @@ pub fn input(event: media_relay::Event) -> (SessionId, Input) {
     }
 }
 
-/// A request of the engine, for the relay.
-pub fn action(action: MediaAction) -> relay::Action {
+/// A request of the engine, for the relay; `number` is the request's.
+pub fn action(action: MediaAction, number: u32) -> relay::Action {
     match action {
         MediaAction::Offer { exchange, from, to, from_info, to_info, sdp } => relay::Action::Offer {
             exchange: exchange.0,
@@ -143,8 +148,7 @@ pub fn action(action: MediaAction) -> relay::Action {
             wish,
             endpoint: endpoint(leg),
             outcome: match outcome {
-                // The relay always makes an offer of its own; a phone that makes one anyway has not answered it.
-                media::Renegotiated::Offered(_) => relay::Outcome::Refused(200),
+                media::Renegotiated::Offered(sdp) => relay::Outcome::Offered { sdp, number },
                 media::Renegotiated::Accepted(sdp) => relay::Outcome::Accepted(sdp),
                 media::Renegotiated::Refused(status) => relay::Outcome::Refused(status),
                 media::Renegotiated::Superseded => relay::Outcome::Superseded,

@@ -45,8 +45,16 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     // By slot: what media says of a session goes to the shard that is its call's home.
     let homes: Arc<OnceLock<Vec<ShardHandle>>> = Arc::default();
     let back = homes.clone();
+    let seed = || {
+        let mut seed = [0; 32];
+        if getrandom::fill(&mut seed).is_err() {
+            tracing::error!("the system has no randomness; tags and credentials can be guessed");
+        }
+        seed
+    };
     let mut media = settings.relay.clone();
     media.sessions.handoff = handoff(settings.file.discovery.as_ref());
+    media.sessions.secret = seed();
     let relay = Relay::start(&media, move |event| {
         let (session, input) = planes::input(event);
         let slot = usize::from(session.slot().number());
@@ -58,13 +66,6 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let calls = Arc::new(Calls::new(relay.clone()));
     let (bindings, changes) = tokio::sync::mpsc::unbounded_channel();
     let runtime = tokio::runtime::Handle::current();
-    let seed = || {
-        let mut seed = [0; 32];
-        if getrandom::fill(&mut seed).is_err() {
-            tracing::error!("the system has no randomness; tags can be guessed");
-        }
-        seed
-    };
     let mut plane = SipPlane::start(settings.plane.clone(), clock, seed, |index, handles| Outside {
         journal: journal.clone(),
         relay: relay.clone(),

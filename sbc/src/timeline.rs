@@ -5,7 +5,7 @@ use std::time::Duration;
 use crush::stun::handoff::Reason as Cause;
 use media_core::path::place::{Mapping, Stay, Way};
 use media_core::path::proof::Lie;
-use media_core::path::timeline::{Entry, PathState, Reason};
+use media_core::path::timeline::{Entry, IceStep, PathState, Reason};
 use media_core::session::Endpoint;
 use sip_engine::media::PathEntry;
 
@@ -29,6 +29,14 @@ pub fn entry(after: Duration, entry: Entry, parties: [Endpoint; 2]) -> PathEntry
             ("way", "learn", None, format!("the NAT of {} is learnt first", whom.join(" and ")))
         }
         Entry::Stays(why) => ("stays", stay(why), None, String::new()),
+        Entry::Ice(IceStep::Asked { party }) => ("ice", "asked", party_of(party), String::new()),
+        Entry::Ice(IceStep::Introduced) => {
+            ("ice", "introduced", None, "each has the other's candidates, and the relay".to_owned())
+        }
+        Entry::Ice(IceStep::KeptCredentials { party }) => {
+            ("ice", "kept_credentials", party_of(party), String::new())
+        }
+        Entry::Ice(IceStep::Nominated { party }) => ("ice", "nominated", party_of(party), String::new()),
         Entry::Mapping { party, mapping } => {
             let (why, evidence) = match mapping {
                 Mapping::None => ("none", String::new()),
@@ -95,6 +103,7 @@ fn reason(reason: Reason) -> &'static str {
         Reason::Trial => "trial",
         Reason::Proven => "proven",
         Reason::Refuted => "refuted",
+        Reason::Unproven => "unproven",
         Reason::CameBack => "came_back",
         Reason::Refused => "refused",
         Reason::ReportsStopped => "reports_stopped",

@@ -160,13 +160,19 @@ fn configuration(account: &Account, is_ipv6: bool) -> String {
             "[audio_codec_{index}]\nmime={mime}\nrate={rate}\nchannels={channels}\nenabled={enabled}\n"
         );
     }
+    if account.ice {
+        // The proxy has a policy of its own.
+        text = text.replace("[net]\n", "[net]\nnat_policy_ref=ice\n");
+        text += "[nat_policy_0]\nref=ice\nprotocols=ice\n";
+    }
     if *expires > 0 {
         text += &format!(
             "[auth_info_0]\nusername={user}\npasswd={password}\n[proxy_0]\n\
              reg_proxy=<{}>\nreg_route=<{};lr>\nreg_identity=sip:{user}@{domain}\n\
-             reg_expires={expires}\nreg_sendregister=1\npublish=0\n",
+             reg_expires={expires}\nreg_sendregister=1\npublish=0\n{}",
             account.proxy_uri(),
             account.proxy_uri(),
+            if account.ice { "nat_policy_ref=ice\n" } else { "" },
         );
     }
     text

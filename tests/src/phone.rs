@@ -26,6 +26,8 @@ pub struct Account {
     pub rings: u32,
     /// Its Contact stays its own address behind a NAT; linphone and PJSIP write what the registrar saw unless told so.
     pub keeps_contact: bool,
+    /// It speaks ICE (linphone and PJSIP).
+    pub ice: bool,
 }
 
 impl Account {
@@ -42,6 +44,7 @@ impl Account {
             calls: 4,
             rings: 60,
             keeps_contact: false,
+            ice: false,
         }
     }
 

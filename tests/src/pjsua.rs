@@ -53,7 +53,8 @@ impl Pjsua {
             &text(&tone),
             &text(&heard),
         ];
-        let program = lab.start(host, &format!("pjsua-{host}"), &argv)?;
+        let vars: &[(&str, &str)] = if account.ice { &[("PHONE_ICE", "1")] } else { &[] };
+        let program = lab.start_with(host, &format!("pjsua-{host}"), &argv, vars)?;
         program.says("@ ready", Duration::from_secs(20))?;
         Ok(Pjsua { program, folder, cursor: 0 })
     }

@@ -101,7 +101,7 @@ pub struct Relay {
 impl Relay {
     /// With a call between two, connected.
     pub fn new(addresses: [IpAddr; 2], ends: [End; 2]) -> Self {
-        let realm = RealmRelease { mode: Mode::Allow, lan: true };
+        let realm = RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() };
         let release = ReleasePolicy::new(Limits::default(), vec![realm], Vec::new(), Networks::default());
         let discovery = vec![SocketAddr::new(addresses[0], 3478)];
         let settings = Settings {
@@ -187,7 +187,7 @@ impl Relay {
             };
             for (endpoint, sdp) in legs {
                 let side = usize::from(endpoint.party);
-                self.told[side] = Support::find(std::str::from_utf8(&sdp).unwrap()).unwrap();
+                self.told[side] = Support::find(std::str::from_utf8(&sdp.unwrap()).unwrap()).unwrap();
                 let outcome = Outcome::Accepted(self.ends[side].sdp().into());
                 let action = Action::Renegotiated { wish, endpoint, outcome };
                 self.worker.handle(SESSION, action, now, &mut self.ports);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::legs::Session;
 use crate::rtcp::{self, Report};
 use crate::rtp::{self, Header};
 use crate::stream::{Carried, Role, StreamId};
@@ -30,7 +31,9 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(id) else { return };
         // RFC 7983 §7, before RTP is assumed. UDPTL has no first byte of its own, but no magic cookie either.
         if stun::is_stun(packet) {
-            self.stun((socket, id), role, source, packet, now, send);
+            if !self.takes_check((socket, id), role, source, packet, now, &mut send) {
+                self.stun((socket, id), role, source, packet, now, send);
+            }
             return;
         }
         if stream.carried != Carried::Other && (is_rtcp_port || rtp::is_rtcp(packet)) {
@@ -169,7 +172,7 @@ impl Worker {
         let stream = self.streams.get(id)?;
         let (forwarded, consumers) = (stream.forwarded_report, stream.consumers.clone());
         let (mut sender_report, mut round_trip) = (None, None);
-        let is_moving = self.sessions.get(&stream.session).is_some_and(|session| session.moving.is_some());
+        let is_moving = self.sessions.get(&stream.session).is_some_and(Session::is_on_the_move);
         let mut told: SmallVec<[Report; 4]> = SmallVec::new();
         let streams = &mut self.streams;
         rtcp::reports(packet, |report| {

@@ -7,6 +7,8 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::handoff::{Handoff, Side, with_line};
+use crate::ice::lines::insert;
+use crate::ice::{Agent, Introduction, Lines, Spoken};
 use crate::moving::{Moving, Past};
 use crate::path::Constraint;
 use crate::sdp::{Description, Media, Place};
@@ -22,6 +24,9 @@ pub(crate) struct Exchange {
     pub(crate) id: u32,
     pub(crate) offerer: Endpoint,
     pub(crate) media: Vec<Media>,
+    /// What the offer says of ICE, and whether it went to the far phone as it was.
+    pub(crate) ice: Spoken,
+    pub(crate) is_passed: bool,
     /// What was opened for it, to be closed if it comes to nothing.
     pub(crate) opened: SmallVec<[StreamId; 2]>,
     /// The ufrag of its `a=crush`.
@@ -46,6 +51,8 @@ pub(crate) struct Leg {
     pub(crate) agreed: Option<Bytes>,
     /// Its part in CRUSH.
     pub(crate) handoff: Side,
+    /// Ours towards it, if it speaks ICE or may.
+    pub(crate) ice: Option<Box<Agent>>,
 }
 
 /// One call's media.
@@ -69,6 +76,12 @@ pub(crate) struct Session {
     pub(crate) moving: Option<Box<Moving>>,
     /// Of two parties that move their media themselves.
     pub(crate) handoff: Option<Box<Handoff>>,
+    /// In the place of `moving`, while both parties speak ICE.
+    pub(crate) introduction: Option<Box<Introduction>>,
+    /// They do, but cannot be introduced to each other.
+    pub(crate) are_strangers: bool,
+    /// When a check of ours is to be repeated.
+    pub(crate) checks_due: Option<Duration>,
     /// Of parties that are gone.
     pub(crate) past_moves: Option<Past>,
 }
@@ -78,17 +91,30 @@ impl Session {
         self.legs.iter().find(|known| known.0 == endpoint).map(|known| &known.1)
     }
 
+    /// Whether that is so of anybody.
+    pub(crate) fn is_on_the_move(&self) -> bool {
+        self.movers().is_some()
+    }
+
+    /// Whose media may move.
+    pub(crate) fn movers(&self) -> Option<[Endpoint; 2]> {
+        let moving = self.moving.as_ref().map(|moving| moving.endpoints());
+        let introduced = self.introduction.as_ref().map(|introduction| introduction.endpoints());
+        moving.or(introduced).or(self.handoff.as_ref().map(|handoff| handoff.endpoints()))
+    }
+
     pub(crate) fn leg_mut(&mut self, endpoint: Endpoint) -> Option<&mut Leg> {
         self.legs.iter_mut().find(|known| known.0 == endpoint).map(|known| &mut known.1)
     }
 }
 
 impl Leg {
-    /// A description for it: like `description`, with its m-lines at `places`.
+    /// A description for it: like `description`, with its m-lines at `places`, and what they say of ICE.
     pub(crate) fn write(
         &mut self,
         description: &Description,
         places: &[Option<Place>],
+        ice: &Lines,
         cname: &str,
     ) -> Bytes {
         let first = places.iter().flatten().next().map(|place| place.rtp.ip());
@@ -100,7 +126,8 @@ impl Leg {
         let id = self.origin;
         let line = self.handoff.line.as_deref();
         let body = |version: u64| {
-            with_line(description.rewrite(&format!("- {id} {version} {family}"), places, cname), line)
+            let origin = format!("- {id} {version} {family}");
+            insert(with_line(description.rewrite(&origin, places, cname), line), ice)
         };
         // RFC 3264 §8: the version grows by one if, and only if, the description changed.
         let sum = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(body(0));

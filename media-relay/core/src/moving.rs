@@ -4,9 +4,9 @@
 //! Each party has a place where its media is and one where it is to be; whatever differs is wished for, once the wish before
 //! was answered and no offer of a party is open.
 
-mod asked;
+pub(crate) mod asked;
 mod cover;
-mod seen;
+pub(crate) mod seen;
 
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ const GLANCE: Duration = Duration::from_millis(20);
 const BUSY: Duration = Duration::from_millis(250);
 
 /// The number of each m-line that carries RTP, and what the parties send in it.
-type Lines = SmallVec<[(usize, [StreamId; 2]); 1]>;
+pub(crate) type Lines = SmallVec<[(usize, [StreamId; 2]); 1]>;
 
 /// The moves of one session, between two parties.
 #[derive(Debug)]
@@ -88,7 +88,7 @@ pub(crate) struct Past {
 }
 
 /// The two parties of a session, if there are just two, and the m-lines that could move.
-fn eligible(session: &Session, streams: &Streams) -> Option<([Endpoint; 2], Lines)> {
+pub(crate) fn eligible(session: &Session, streams: &Streams) -> Option<([Endpoint; 2], Lines)> {
     session.selected?;
     let [(one, first), (other, second)] = session.legs.as_slice() else { return None };
     first.agreed.as_ref().and(second.agreed.as_ref())?;
@@ -109,7 +109,7 @@ fn eligible(session: &Session, streams: &Streams) -> Option<([Endpoint; 2], Line
 impl Worker {
     /// After an answer, or the choice of a branch: what is agreed may be released, or has come home by this.
     pub(crate) fn agreed(&mut self, id: u64, now: Duration) {
-        if self.hands_off(id, now) {
+        if self.hands_off(id, now) || self.introduce(id, now) {
             return;
         }
         let Some(session) = self.sessions.get_mut(&id) else { return };
@@ -165,6 +165,7 @@ impl Worker {
     /// The two parties are no more what they were; what happened stays told.
     pub(crate) fn settle(&mut self, id: u64, now: Duration) {
         self.end_handoff(id, now);
+        self.part(id, now);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut moving) = session.moving.take() else { return };
         moving.release.finish(now);
@@ -189,6 +190,10 @@ impl Worker {
             return;
         }
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        if let Some(introduction) = &mut session.introduction {
+            introduction.machine.constrain(constraint, now);
+            return self.attend(id, now);
+        }
         match &mut session.moving {
             Some(moving) => {
                 moving.release.constrain(constraint, now);
@@ -206,10 +211,12 @@ impl Worker {
         endpoint: Endpoint,
         outcome: Outcome,
         now: Duration,
+        ports: &mut dyn Ports,
     ) {
         if self.told_policy(id, wish, endpoint, &outcome, now) {
             return;
         }
+        let Some(outcome) = self.acquaint(id, wish, endpoint, outcome, now, ports) else { return };
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut moving) = session.moving.take() else { return };
         moving.answered(wish, endpoint, outcome, session, &mut self.streams, now);
@@ -219,8 +226,11 @@ impl Worker {
 
     /// It is to be looked at now.
     pub(crate) fn attend(&mut self, id: u64, now: Duration) {
-        if let Some(moving) = self.sessions.get_mut(&id).and_then(|session| session.moving.as_mut()) {
-            moving.due = now;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let moving = session.moving.as_mut().map(|moving| &mut moving.due);
+        if let Some(due) = moving.or(session.introduction.as_mut().map(|introduction| &mut introduction.due))
+        {
+            *due = now;
             self.looks.push(std::cmp::Reverse((now, id)));
         }
     }
@@ -265,6 +275,9 @@ impl Worker {
     pub(crate) fn hear_reports(&mut self, id: StreamId, reports: &[Report], now: Duration) {
         let Some(stream) = self.streams.get(id) else { return };
         let session = stream.session;
+        if self.hear_of_each_other(session, id, reports, now) {
+            return;
+        }
         let Some(moving) = self.sessions.get_mut(&session).and_then(|session| session.moving.as_mut()) else {
             return;
         };
@@ -289,7 +302,11 @@ impl Worker {
 }
 
 /// What policy says of a session; `None` if it is never to move.
-fn constraint(session: &Session, ends: [Endpoint; 2], policy: &ReleasePolicy) -> Option<Constraint> {
+pub(crate) fn constraint(
+    session: &Session,
+    ends: [Endpoint; 2],
+    policy: &ReleasePolicy,
+) -> Option<Constraint> {
     let realms = ends.map(|end| session.leg(end).map(|leg| leg.party.realm));
     let [Some(one), Some(other)] = realms else { return None };
     session.constraint.or_else(|| policy.between(one, other))

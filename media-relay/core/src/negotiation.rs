@@ -6,6 +6,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use crate::handoff::{Side, ufrag_in};
+use crate::ice::Spoken;
 use crate::latch::Latch;
 use crate::legs::{Exchange, INITIAL, Leg, Session};
 use crate::sdp::{Description, Direction, Media, Place};
@@ -27,6 +28,7 @@ impl Worker {
         ports: &mut dyn Ports,
     ) -> Result<Described, Refusal> {
         let ufrag = ufrag_in(&sdp);
+        let ice = Spoken::read(&sdp);
         let description = Description::parse(sdp).map_err(|_| Refusal::Malformed)?;
         if !description.media.iter().any(|media| media.port == 0 || media.is_datagram()) {
             return Err(Refusal::NotAcceptable);
@@ -51,7 +53,9 @@ impl Worker {
         self.apply(id, from.0, &description.media, true, now);
         self.expect_early(id, from.0, to.0, now);
         self.write_support(id, to.0, from.0, ufrag.is_some());
-        let sdp = self.describe(id, to.0, &description, |media, _| media.rtcp_mux)?;
+        let is_passed = self.offer_ice(id, from.0, to.0, &ice, now);
+        let author = is_passed.then_some((from.0, &ice));
+        let sdp = self.describe(id, to.0, &description, |media, _| media.rtcp_mux, author, true)?;
         let streams = summarise(&description.media);
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
         if let Some(leg) = session.leg_mut(to.0) {
@@ -61,7 +65,7 @@ impl Worker {
             opened.extend(session.exchanges.remove(before).opened);
         }
         let (offerer, media) = (from.0, description.media);
-        session.exchanges.push(Exchange { id: exchange, offerer, media, opened, ufrag });
+        session.exchanges.push(Exchange { id: exchange, offerer, media, ice, is_passed, opened, ufrag });
         Ok(Described { sdp, streams })
     }
 
@@ -77,6 +81,7 @@ impl Worker {
         ports: &mut dyn Ports,
     ) -> Result<Described, Refusal> {
         let answered_ufrag = ufrag_in(&sdp);
+        let ice = Spoken::read(&sdp);
         let description = Description::parse(sdp).map_err(|_| Refusal::Malformed)?;
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
         let position = session
@@ -99,6 +104,8 @@ impl Worker {
             |media: &Media| media.port != 0 && (media.direction != Direction::SendRecv || media.is_parked);
         session.is_held = offered.iter().chain(&description.media).any(is_quiet);
         let is_last = exchange != INITIAL || session.selected == Some(from);
+        let (spoken, was_passed) =
+            (session.exchanges[position].ice.clone(), session.exchanges[position].is_passed);
         let offered = if is_last { session.exchanges.remove(position).media } else { offered.clone() };
         self.ensure_branch(id, from);
         if let Some(leg) = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(from)) {
@@ -112,10 +119,11 @@ impl Worker {
         if is_last {
             self.close_refused(id, ports);
         }
+        let is_passed = self.answer_ice(id, (to, &spoken), (from, &ice), was_passed);
         // Each leg is answered on its own: whoever offered multiplexing gets it.
-        let sdp = self.describe(id, to, &description, |_, index| {
-            offered.get(index).is_some_and(|offered| offered.rtcp_mux)
-        })?;
+        let says_mux = |_: &Media, index: usize| offered.get(index).is_some_and(|offered| offered.rtcp_mux);
+        let author = is_passed.then_some((from, &ice));
+        let sdp = self.describe(id, to, &description, says_mux, author, false)?;
         if let Some(session) = self.sessions.get_mut(&id) {
             if let Some(leg) = session.leg_mut(from) {
                 leg.agreed = leg.offered.clone();
@@ -125,6 +133,7 @@ impl Worker {
             }
         }
         self.agreed(id, now);
+        self.schedule_checks(id);
         Ok(Described { sdp, streams: summarise(&description.media) })
     }
 
@@ -231,6 +240,7 @@ impl Worker {
             offered: first.offered.clone(),
             agreed: None,
             handoff: first.handoff.of_branch(),
+            ice: first.ice.as_ref().map(|agent| Box::new(agent.of_branch())),
         };
         for (index, place) in first.streams.iter().enumerate() {
             let pair = place.and_then(|stream| self.streams.get(stream)).map(|stream| stream.ports);
@@ -246,6 +256,7 @@ impl Worker {
 
     /// Takes the addresses and codecs of a description; `only_first` leaves what is agreed alone.
     fn apply(&mut self, id: u64, endpoint: Endpoint, media: &[Media], only_first: bool, now: Duration) {
+        let ours = self.relay_addresses(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(position) = session.legs.iter().position(|known| known.0 == endpoint) else { return };
         let leg = &session.legs[position].1;
@@ -262,8 +273,7 @@ impl Worker {
                 stream.strangers = 0;
             }
             stream.describe(media);
-            stream.rtp.signal(media.rtp, signalling, now);
-            stream.rtcp.signal(media.rtcp, signalling, now);
+            stream.signal(media, &ours, signalling, now);
         }
     }
 
@@ -345,14 +355,17 @@ impl Worker {
             })
     }
 
-    /// `says_mux`: of an m-line and its number, whether we say `a=rtcp-mux`.
+    /// `says_mux`: of an m-line and its number, whether we say `a=rtcp-mux`; `author`: whose ICE lines pass.
     fn describe(
         &mut self,
         id: u64,
         endpoint: Endpoint,
         description: &Description,
         says_mux: impl Fn(&Media, usize) -> bool,
+        author: Option<(Endpoint, &Spoken)>,
+        is_offer: bool,
     ) -> Result<Bytes, Refusal> {
+        let seen = author.map(|(author, _)| self.seen(id, author));
         let leg = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(endpoint));
         let leg = leg.ok_or(Refusal::Unknown)?;
         let rtp = |stream: StreamId| Some(self.streams.get(stream)?.ports.address);
@@ -371,7 +384,8 @@ impl Worker {
             let address = first.or_else(|| rtp(*leg.streams.iter().flatten().next()?));
             leg.address = address.map(|address| address.ip());
         }
-        Ok(leg.write(description, &places, &self.cname))
+        let ice = leg.ice_lines(&places, author.map(|author| author.1).zip(seen.as_ref()), is_offer);
+        Ok(leg.write(description, &places, &ice, &self.cname))
     }
 }
 
@@ -392,6 +406,7 @@ impl Session {
             offered: None,
             agreed: None,
             handoff: Side::default(),
+            ice: None,
         };
         self.legs.push((endpoint, leg));
     }

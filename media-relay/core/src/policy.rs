@@ -17,6 +17,18 @@ pub enum Mode {
     Prefer,
 }
 
+/// Whether we speak ICE (RFC 8445) with a realm's phones.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ice {
+    /// Never: its lines are taken out, and nothing stands in for them.
+    #[default]
+    Off,
+    /// With phones that offer it.
+    Answer,
+    /// It is also offered to those that are called by a phone that speaks it.
+    Offer,
+}
+
 /// One realm.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct RealmRelease {
@@ -24,6 +36,8 @@ pub struct RealmRelease {
     pub mode: Mode,
     /// Two phones of one LAN may get each other's local address.
     pub lan: bool,
+    /// What its phones are told of ICE.
+    pub ice: Ice,
 }
 
 /// For all sessions of a worker.
@@ -70,6 +84,11 @@ impl ReleasePolicy {
         }
     }
 
+    /// What is said of ICE in a realm.
+    pub fn ice(&self, realm: u16) -> Ice {
+        self.realm(realm).ice
+    }
+
     /// What is known of the networks of two realms.
     pub fn networks(&self, one: u16, other: u16) -> Arc<Networks> {
         let is_lan = self.realm(one).lan && self.realm(other).lan;
@@ -83,7 +102,7 @@ mod tests {
 
     #[test]
     fn both_realms_must_allow_it_and_a_pair_may_say_otherwise() {
-        let realm = |mode| RealmRelease { mode, lan: mode == Mode::Prefer };
+        let realm = |mode| RealmRelease { mode, lan: mode == Mode::Prefer, ice: Ice::Off };
         let realms = [Mode::Anchor, Mode::Allow, Mode::Prefer, Mode::Prefer].map(realm).to_vec();
         let pairs = vec![([0, 1], Mode::Allow), ([2, 3], Mode::Anchor)];
         let policy = ReleasePolicy::new(Settings::default(), realms, pairs, Networks::default());

@@ -130,6 +130,13 @@ pub enum Outcome {
     Accepted(Bytes),
     /// Not, with this status: what was agreed stands.
     Refused(u16),
+    /// It was asked for an offer, and this is it; its answer comes by [`Event::Answer`].
+    Offered {
+        /// The offer.
+        sdp: Bytes,
+        /// Names the offer in the answer.
+        number: u32,
+    },
     /// It was not asked: an offer of somebody else was open.
     Superseded,
 }
@@ -143,8 +150,15 @@ pub enum Event {
     Renegotiate {
         /// Names the wish in the answers.
         wish: u32,
-        /// Whom, and what.
-        legs: Vec<(Endpoint, Bytes)>,
+        /// Whom, and what; `None` asks for an offer.
+        legs: Vec<(Endpoint, Option<Bytes>)>,
+    },
+    /// The answer to an offer that a party was asked for; refused: it is told what it was told last.
+    Answer {
+        /// That of [`Outcome::Offered`].
+        number: u32,
+        /// The answer.
+        description: Result<Described, Refusal>,
     },
     /// One more entry of the path's timeline.
     Path {

@@ -1,6 +1,6 @@
 //! Streams: one m-line as one endpoint has it, and the table that finds them by socket.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -104,6 +104,16 @@ impl Stream {
                 name: name.as_str().into(),
             })
             .collect();
+    }
+
+    /// Where a description says that it is. A phone that was checked through the relay may name one of `ours`, as where it was
+    /// seen: that is not where it is.
+    pub(crate) fn signal(&mut self, media: &Media, ours: &[SocketAddr], signalling: IpAddr, now: Duration) {
+        let is_ours = |address: Option<SocketAddr>| address.is_some_and(|address| ours.contains(&address));
+        for (latch, address) in [(&mut self.rtp, media.rtp), (&mut self.rtcp, media.rtcp)] {
+            let address = if is_ours(address) { latch.signalled() } else { address };
+            latch.signal(address, signalling, now);
+        }
     }
 
     /// Whether what the far party sends ends here.

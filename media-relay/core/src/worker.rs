@@ -17,6 +17,8 @@ use crate::stream::{StreamId, Streams};
 
 /// A socket of the shell, by its number there.
 pub type SocketId = u32;
+/// A packet to send: by which socket, where to, its bytes.
+pub type Transmit = (SocketId, SocketAddr, Vec<u8>);
 
 /// An even and the odd port after it, open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +52,8 @@ pub struct Settings {
     pub release: Option<Arc<ReleasePolicy>>,
     /// CRUSH; `None`: nobody is told of it.
     pub handoff: Option<Arc<HandoffSettings>>,
+    /// What ICE credentials are made from: random, and known to nobody else.
+    pub secret: [u8; 32],
 }
 
 impl Default for Settings {
@@ -59,6 +63,7 @@ impl Default for Settings {
             follows_rebinding: true,
             release: None,
             handoff: None,
+            secret: [0; 32],
         }
     }
 }
@@ -72,6 +77,8 @@ pub struct Worker {
     pub(crate) cname: String,
     pub(crate) events: VecDeque<(u64, Event)>,
     pub(crate) memory: Memory,
+    /// What goes out of its own accord.
+    pub(crate) transmits: VecDeque<Transmit>,
     /// Sessions by when their path is looked at; entries that are not their session's time any more are passed over.
     pub(crate) looks: BinaryHeap<Reverse<(Duration, u64)>>,
     next_check: Duration,
@@ -89,6 +96,7 @@ impl Worker {
             cname,
             events: VecDeque::new(),
             memory: Memory::default(),
+            transmits: VecDeque::new(),
             looks: BinaryHeap::new(),
             next_check: Duration::ZERO,
             dropped: 0,
@@ -138,8 +146,7 @@ impl Worker {
             Action::Drop(endpoint) => {
                 self.drop_legs(session, |leg| leg == endpoint, now, ports);
                 // Two that are left, as after a transfer, may move anew.
-                let is_idle = |session: &Session| session.moving.is_none() && session.handoff.is_none();
-                if self.sessions.get(&session).is_some_and(is_idle) {
+                if self.sessions.get(&session).is_some_and(|session| !session.is_on_the_move()) {
                     self.agreed(session, now);
                 }
                 None
@@ -148,7 +155,7 @@ impl Worker {
                 Some(Reply::Fragment(self.trickle(session, (from, to), &fragment, now)))
             }
             Action::Renegotiated { wish, endpoint, outcome } => {
-                self.renegotiated(session, wish, endpoint, outcome, now);
+                self.renegotiated(session, wish, endpoint, outcome, now, ports);
                 None
             }
             Action::Constrain(constraint) => {
@@ -188,11 +195,7 @@ impl Worker {
         now: Duration,
         ports: &mut dyn Ports,
     ) {
-        let is_moving = |session: &Session| {
-            let of_moving = session.moving.as_ref().map(|moving| moving.endpoints());
-            let of_handoff = session.handoff.as_ref().map(|handoff| handoff.endpoints());
-            of_moving.into_iter().chain(of_handoff).flatten().any(&is_gone)
-        };
+        let is_moving = |session: &Session| session.movers().into_iter().flatten().any(&is_gone);
         if self.sessions.get(&id).is_some_and(is_moving) {
             self.settle(id, now);
         }
@@ -246,6 +249,11 @@ impl Worker {
         check.into_iter().chain(self.looks.peek().map(|look| look.0.0)).min()
     }
 
+    /// What goes out now without a packet that it follows from: socket, destination, bytes.
+    pub fn poll_transmit(&mut self) -> Option<Transmit> {
+        self.transmits.pop_front()
+    }
+
     /// What sessions have to tell, and which.
     pub fn poll_event(&mut self) -> Option<(u64, Event)> {
         self.events.pop_front()
@@ -258,7 +266,11 @@ impl Worker {
         {
             self.looks.pop();
             let Some(session) = self.sessions.get(&id) else { continue };
-            if session.moving.as_ref().is_some_and(|moving| moving.due == due) {
+            if session.checks_due == Some(due) {
+                self.repeat_checks(id, now);
+            } else if session.introduction.as_ref().is_some_and(|introduction| introduction.due == due) {
+                self.look_at_introduction(id, now);
+            } else if session.moving.as_ref().is_some_and(|moving| moving.due == due) {
                 self.look(id, now, ports);
             } else if session.handoff.as_ref().is_some_and(|handoff| handoff.due == due) {
                 self.look_at_handoff(id, now);

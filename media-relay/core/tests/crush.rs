@@ -64,7 +64,7 @@ struct World {
 
 impl World {
     fn new(mode: Mode) -> Self {
-        let realm = RealmRelease { mode, lan: false };
+        let realm = RealmRelease { mode, ..RealmRelease::default() };
         let release = ReleasePolicy::new(Limits::default(), vec![realm; 2], Vec::new(), Networks::default());
         let handoff = HandoffSettings { secret: [7; 32], discovery: vec![at("203.0.113.5:3478")] };
         let settings = Settings {
@@ -471,7 +471,7 @@ fn policy_that_changes_in_mid_call_is_told_to_both_until_they_know_and_blocks_ca
     let wishes = |events: &[Event]| -> Vec<(u32, Endpoint, Policy)> {
         let of = |event: &Event| match event {
             Event::Renegotiate { wish, legs } => {
-                let sdp = String::from_utf8(legs[0].1.to_vec()).unwrap();
+                let sdp = String::from_utf8(legs[0].1.as_ref().unwrap().to_vec()).unwrap();
                 assert!(sdp.contains("m=audio 100"), "the relay's ports: {sdp}");
                 Some((*wish, legs[0].0, Support::find(&sdp).unwrap().policy))
             }

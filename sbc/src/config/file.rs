@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sip_engine::config::Limits;
 use toml::Spanned;
 
-use super::release::{ReleaseFile, ReleaseKind};
+use super::release::{IceKind, ReleaseFile, ReleaseKind};
 
 /// The file as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -217,6 +217,9 @@ pub struct RealmFile {
     /// show one LAN.
     #[serde(default)]
     pub lan_release: bool,
+    /// Whether ICE is spoken with its phones: `off`, `answer` or `offer`; without it `offer` where media may leave the relay, else
+    /// `off`.
+    pub ice: Option<IceKind>,
     /// Session timer, seconds; 0 none of our own.
     #[serde(default)]
     pub session_seconds: u64,

@@ -29,7 +29,7 @@ pub use file::{
     AuthenticationKind, Database, DigestKind, DiscoveryFile, File, Http, IdentityKind, KeepaliveKind,
     LimitsFile, Media, Node, RealmFile, RegistrarKind, Signalling,
 };
-pub use release::{PairFile, ReleaseFile, ReleaseKind};
+pub use release::{IceKind, PairFile, ReleaseFile, ReleaseKind};
 use text::{read_listener, read_media_address, read_network, read_range, read_target};
 
 /// A mistake in the file: where, what, and how to mend it.
@@ -180,8 +180,7 @@ impl Settings {
                 inactivity,
                 follows_rebinding: file.media.follow_rebinding,
                 release: Some(Arc::new(release)),
-                // Its secret is drawn at each start.
-                handoff: None,
+                ..MediaSettings::default()
             },
             cname: "anchor".to_owned(),
             steering: file.media.steering,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use media_core::path::Settings;
 use media_core::path::place::Networks;
-use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
+use media_core::policy::{Ice, Mode, RealmRelease, ReleasePolicy};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -84,6 +84,29 @@ pub enum ReleaseKind {
     Prefer,
 }
 
+/// `ice` of a realm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IceKind {
+    /// ICE lines are taken out, and none of ours stand in for them.
+    Off,
+    /// Phones that offer ICE are answered with it.
+    Answer,
+    /// It is also offered to phones that are called by one that speaks it.
+    Offer,
+}
+
+impl RealmFile {
+    /// Without release ICE is of no use: media goes to a public address of ours.
+    fn ice(&self) -> Ice {
+        match (self.ice, self.release) {
+            (Some(IceKind::Off), _) | (None, ReleaseKind::Anchor) => Ice::Off,
+            (Some(IceKind::Answer), _) => Ice::Answer,
+            (Some(IceKind::Offer), _) | (None, _) => Ice::Offer,
+        }
+    }
+}
+
 impl From<ReleaseKind> for Mode {
     fn from(kind: ReleaseKind) -> Self {
         match kind {
@@ -149,7 +172,7 @@ pub(super) fn read(
     };
     let modes = realms.iter().map(|realm| {
         let realm = realm.get_ref();
-        RealmRelease { mode: realm.release.into(), lan: realm.lan_release }
+        RealmRelease { mode: realm.release.into(), lan: realm.lan_release, ice: realm.ice() }
     });
     Ok(ReleasePolicy::new(settings, modes.collect(), pairs, networks))
 }

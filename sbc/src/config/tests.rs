@@ -1,4 +1,5 @@
 use media_core::path::Constraint;
+use media_core::policy::Ice;
 
 use super::*;
 
@@ -192,6 +193,18 @@ fn media_stays_on_the_relay_unless_both_realms_or_their_pair_say_otherwise() {
     assert!(policy(&allowed).networks(0, 0).lan_release);
     let paired = format!("{GOOD}[[release.pair]]\nrealms = [\"core\", \"access\"]\npolicy = \"prefer\"\n");
     assert_eq!(policy(&paired).between(0, 1), Some(Constraint::PreferRelease));
+}
+
+#[test]
+fn ice_is_spoken_where_media_may_leave_the_relay_unless_the_realm_says_otherwise() {
+    let ice = |settings: &str| {
+        let text = GOOD.replacen("name = \"core\"", &format!("name = \"core\"\n{settings}"), 1);
+        parse(&text).unwrap().relay.sessions.release.unwrap().ice(1)
+    };
+    assert_eq!(ice(""), Ice::Off);
+    assert_eq!(ice("release = \"allow\""), Ice::Offer);
+    assert_eq!(ice("release = \"allow\"\nice = \"off\""), Ice::Off);
+    assert_eq!(ice("ice = \"answer\""), Ice::Answer);
 }
 
 #[test]

@@ -188,7 +188,7 @@ impl World {
         engine.handle(Input::Command(Command::Policy(Arc::new(Snapshot))), at(now));
         let contact = SocketAddr::new(phones[1].local.ip(), 5_060);
         engine.handle(Input::Command(Command::Load(vec![binding(contact, ends[1].signalling)])), at(now));
-        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true }];
+        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }];
         let policy = ReleasePolicy::new(Limits::default(), realms, Vec::new(), Networks::default());
         let settings = Settings { release: Some(Arc::new(policy)), ..Settings::default() };
         let mut world = Self {
@@ -334,7 +334,7 @@ impl World {
                 }
                 Output::Media(request) => {
                     let (session, number) = (request.session.0, request.number);
-                    let action = sbc::planes::action(request.action);
+                    let action = sbc::planes::action(request.action, request.number);
                     if let Some(reply) = self.worker.handle(session, action, self.now, &mut self.sockets) {
                         self.replies.push_back(media_relay::Event::Reply { session, number, reply });
                     }

@@ -79,7 +79,7 @@ impl Media {
         if number <= last {
             self.problems.push(format!("media request {number} after {last}"));
         }
-        let action = sbc::planes::action(request.action);
+        let action = sbc::planes::action(request.action, number);
         let describes = matches!(action, Action::Offer { .. } | Action::Answer { .. });
         if describes && self.dice.chance(self.plan.refused) {
             self.has_failed = true;

@@ -3,9 +3,10 @@
 usage: phone.py ADDRESS USER DOMAIN PROXY-URI PASSWORD TRANSPORT EXPIRES CALLS own|seen TONE.wav HEARD.wav
 
 It plays TONE.wav in every call, over and over, and records what it hears into HEARD.wav; each call replaces the recording.
-Everything runs in one thread: the library's callbacks must not come in others (pjsua2's Python binding).
+With PHONE_ICE in the environment it speaks ICE. Everything runs in one thread: the library's callbacks must not come in others (pjsua2's Python binding).
 """
 
+import os
 import select
 import sys
 
@@ -143,6 +144,7 @@ identity.mediaConfig.transportConfig.boundAddress = address
 if contact == "own":
     identity.natConfig.contactRewriteUse = 0
     identity.natConfig.viaRewriteUse = 0
+identity.natConfig.iceEnabled = "PHONE_ICE" in os.environ
 # An answer with two codecs is no reason for another offer.
 identity.mediaConfig.lockCodecEnabled = False
 if int(expires):

@@ -182,7 +182,7 @@ impl Worker {
                 }
             }
             Outcome::Superseded => end.retry = now + BUSY,
-            Outcome::Refused(_) => {
+            Outcome::Refused(_) | Outcome::Offered { .. } => {
                 end.refusals += 1;
                 end.retry = now + REFUSED;
             }
@@ -242,7 +242,7 @@ impl Worker {
             for end in handoff.ends.iter_mut().filter(|end| end.endpoint == endpoint) {
                 end.asked = Some((wish, policy));
             }
-            self.events.push_back((id, Event::Renegotiate { wish, legs: vec![(endpoint, sdp)] }));
+            self.events.push_back((id, Event::Renegotiate { wish, legs: vec![(endpoint, Some(sdp))] }));
         }
     }
 }
@@ -324,7 +324,8 @@ impl Leg {
             .iter()
             .map(|media| Some(Place { rtcp_mux: media.rtcp_mux, ..Place::at(media.rtp?) }))
             .collect();
-        let sdp = self.write(&description, &places, cname);
+        let ice = self.ice_lines(&places, None, true);
+        let sdp = self.write(&description, &places, &ice, cname);
         self.offered = Some(sdp.clone());
         Some(sdp)
     }

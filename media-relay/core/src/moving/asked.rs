@@ -106,7 +106,7 @@ impl Moving {
         if session.exchanges.iter().any(|exchange| exchange.id != INITIAL) {
             return;
         }
-        let mut legs: Vec<(Endpoint, Bytes)> = Vec::new();
+        let mut legs: Vec<(Endpoint, Option<Bytes>)> = Vec::new();
         let mut failed = None;
         for party in 0..2 {
             let mover = &self.movers[party];
@@ -115,7 +115,7 @@ impl Moving {
             }
             let (endpoint, want) = (mover.endpoint, mover.want);
             match self.description(party, want, session, streams, cname) {
-                Some(sdp) => legs.push((endpoint, sdp)),
+                Some(sdp) => legs.push((endpoint, Some(sdp))),
                 None => failed = Some(party),
             }
         }
@@ -126,7 +126,7 @@ impl Moving {
         }
         // A move is one wish, since one leg alone is no path; on the way home nobody waits for the other.
         let is_together = self.movers.iter().all(|mover| matches!(mover.want, Whereabouts::Away { .. }));
-        let wishes: Vec<Vec<(Endpoint, Bytes)>> =
+        let wishes: Vec<Vec<(Endpoint, Option<Bytes>)>> =
             if is_together { vec![legs] } else { legs.into_iter().map(|leg| vec![leg]).collect() };
         for legs in wishes.into_iter().filter(|legs| !legs.is_empty()) {
             self.wishes += 1;
@@ -174,7 +174,9 @@ impl Moving {
                 }
             }
         }
-        Some(leg.write(&description, &places, cname))
+        // One that is moved as an ordinary phone has no use for ICE any more: it goes where it is told.
+        leg.ice = None;
+        Some(leg.write(&description, &places, &SmallVec::new(), cname))
     }
 
     /// A phone has answered a wish, or has not.
@@ -198,7 +200,7 @@ impl Moving {
                 let is_good = leg.is_some_and(|leg| self.took(party, aim, leg, sdp, streams, now));
                 if is_good { Moved::Accepted } else { Moved::Refused }
             }
-            Outcome::Refused(_) => Moved::Refused,
+            Outcome::Refused(_) | Outcome::Offered { .. } => Moved::Refused,
             Outcome::Superseded => Moved::Superseded,
         };
         if !is_wanted {
@@ -270,7 +272,7 @@ impl Moving {
 }
 
 /// As many m-lines, of the same kinds, and none that was not offered.
-fn fits(offered: &[Media], answered: &[Media]) -> bool {
+pub(crate) fn fits(offered: &[Media], answered: &[Media]) -> bool {
     offered.len() == answered.len()
         && offered.iter().zip(answered).all(|(offered, answered)| {
             offered.kind == answered.kind && (offered.port != 0 || answered.port == 0)

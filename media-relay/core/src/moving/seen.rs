@@ -92,7 +92,7 @@ impl Moving {
     }
 }
 
-fn sight_of(stream: &Stream) -> Option<Sight> {
+pub(crate) fn sight_of(stream: &Stream) -> Option<Sight> {
     let (ssrc, sequence) = stream.reception.last()?;
     let (_, heard) = stream.rtp.heard()?;
     let clock_rate = stream.format(stream.reception.payload_type).map_or(8000, |format| format.rate);

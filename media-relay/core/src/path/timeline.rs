@@ -34,6 +34,8 @@ pub enum Reason {
     Proven,
     /// A report says that packets do not arrive.
     Refuted,
+    /// The checks of two phones that speak ICE have found no direct path in time, or no report has told of it.
+    Unproven,
     /// A phone sends to the relay again by itself.
     CameBack,
     /// A phone refused to be moved.
@@ -50,6 +52,28 @@ pub enum Reason {
     Policy,
     /// Both are heard at the relay again.
     Heard,
+}
+
+/// A step of two phones that are introduced to each other to check paths themselves (ICE).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IceStep {
+    /// A party was asked for an offer.
+    Asked {
+        /// Who.
+        party: usize,
+    },
+    /// Each has the other's credentials and candidates.
+    Introduced,
+    /// A party has not restarted ICE: what it uses with us cannot be the other's.
+    KeptCredentials {
+        /// Who.
+        party: usize,
+    },
+    /// The party that controls has named the pair that both use.
+    Nominated {
+        /// Who.
+        party: usize,
+    },
 }
 
 /// One entry.
@@ -73,6 +97,8 @@ pub enum Entry {
     Way(Way),
     /// It stays on the relay, and why.
     Stays(Stay),
+    /// A step of ICE between the parties.
+    Ice(IceStep),
     /// How a party's NAT maps, seen at the second address.
     Mapping {
         /// Whose.

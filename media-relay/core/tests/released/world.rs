@@ -151,7 +151,7 @@ impl World {
             contact: Some(phones[index].local.ip()),
             is_private: false,
         });
-        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true }];
+        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }];
         let policy = ReleasePolicy::new(limits, realms, Vec::new(), Networks::default());
         let settings = Settings { release: Some(Arc::new(policy)), ..Settings::default() };
         let mut world = Self {
@@ -238,6 +238,7 @@ impl World {
             assert_eq!(session, SESSION);
             match event {
                 Event::Inactive => {}
+                Event::Answer { .. } => unreachable!("nobody is asked for an offer"),
                 Event::Path { after, entry, parties } => {
                     assert_eq!(parties, ENDS);
                     self.timeline.push((after, entry));
@@ -245,6 +246,7 @@ impl World {
                 Event::Renegotiate { wish, legs } => {
                     self.wishes += 1;
                     for (endpoint, sdp) in legs {
+                        let sdp = sdp.expect("an ordinary phone is never asked for an offer");
                         let party = usize::from(endpoint.party);
                         if self.open_exchange {
                             let outcome = Outcome::Superseded;

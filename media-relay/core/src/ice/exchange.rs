@@ -1,0 +1,582 @@
+//! Two phones that speak ICE are introduced to each other: one end-to-end offer and answer, whose ICE lines pass, and the way
+//! back to our own agents.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use super::lines::Spoken;
+use crate::legs::{INITIAL, Session};
+use crate::moving::asked::fits;
+use crate::moving::seen::sight_of;
+use crate::moving::{Lines, Past, constraint, eligible};
+use crate::path::end_to_end::{Asked, EndToEnd, Output};
+use crate::path::phone::Temperament;
+use crate::path::proof::Reception;
+use crate::rtcp::Report;
+use crate::sdp::{Description, Place};
+use crate::session::{Described, Endpoint, Event, Outcome, Refusal};
+use crate::stream::StreamId;
+use crate::worker::{Ports, SocketId, Worker};
+
+/// A phone that refuses to come home is asked so often, and with so much time between.
+const HOMEWARD: (u8, Duration) = (5, Duration::from_secs(2));
+/// After a wish that could not be sent.
+const BUSY: Duration = Duration::from_millis(250);
+
+/// How far an introduction is.
+#[derive(Debug)]
+enum Step {
+    Idle,
+    /// This party is asked for an offer by this wish.
+    Asked {
+        wish: u32,
+        first: usize,
+    },
+    /// The other is offered it by this wish; `number` names the offer in its answer.
+    Handed {
+        wish: u32,
+        first: usize,
+        number: u32,
+        exchange: u32,
+    },
+}
+
+/// A party on its way back to our agent.
+#[derive(Debug, Clone, Copy)]
+enum Homeward {
+    No,
+    /// To be asked then, after so many refusals.
+    Wanted {
+        at: Duration,
+        refusals: u8,
+    },
+    Asked {
+        wish: u32,
+        refusals: u8,
+    },
+}
+
+/// Of one session.
+#[derive(Debug)]
+pub(crate) struct Introduction {
+    pub(crate) machine: EndToEnd,
+    ends: [Endpoint; 2],
+    lines: Lines,
+    step: Step,
+    homeward: [Homeward; 2],
+    /// Whether the latest exchange left each phone with the other's lines.
+    pub(super) has_passed: bool,
+    wishes: u32,
+    told: usize,
+    /// When it is looked at next.
+    pub(crate) due: Duration,
+}
+
+impl Introduction {
+    pub(crate) fn endpoints(&self) -> [Endpoint; 2] {
+        self.ends
+    }
+
+    /// Whether ICE lines pass between the phones, and their checks.
+    pub(crate) fn passes(&self) -> bool {
+        self.machine.are_introduced() || matches!(self.step, Step::Handed { .. })
+    }
+
+    fn wish(&mut self) -> u32 {
+        self.wishes += 1;
+        self.wishes
+    }
+}
+
+/// Both phones speak ICE with us, on each m-line that could move.
+fn speak_ice(session: &Session, ends: [Endpoint; 2], lines: &Lines) -> bool {
+    ends.iter().all(|end| {
+        let agent = session.leg(*end).and_then(|leg| leg.ice.as_ref());
+        agent.is_some_and(|agent| lines.iter().all(|(index, _)| agent.theirs(*index).is_some()))
+    })
+}
+
+impl Worker {
+    /// After an answer: true if ICE is how these two may leave the relay.
+    pub(crate) fn introduce(&mut self, id: u64, now: Duration) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let found = eligible(session, &self.streams);
+        if let Some(introduction) = &mut session.introduction {
+            if found
+                .as_ref()
+                .is_some_and(|(ends, lines)| *ends == introduction.ends && *lines == introduction.lines)
+            {
+                introduction.machine.renegotiated(introduction.has_passed, !session.is_held, now);
+                self.attend(id, now);
+                return true;
+            }
+            self.part(id, now);
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let (Some((ends, lines)), Some(policy)) = (found, &self.settings.release) else { return false };
+        if session.moving.is_some() || session.are_strangers || !speak_ice(session, ends, &lines) {
+            return false;
+        }
+        let parties = ends.map(|end| session.leg(end).map(|leg| leg.party.clone()));
+        let [Some(one), Some(other)] = parties else { return false };
+        let Some(constraint) = constraint(session, ends, policy) else { return false };
+        // The other must not learn where a private party is, and a candidate says so: it stays, as the ordinary machine knows.
+        if one.is_private || other.is_private {
+            return false;
+        }
+        let temperaments = [&one, &other].map(|party| Temperament::of(&party.product));
+        let may_offer = [&one, &other].map(|party| restarts_in_offers(&party.product));
+        if may_offer == [false, false] {
+            session.are_strangers = true;
+            return false;
+        }
+        let past = session.past_moves.take();
+        let (wishes, told) = past.as_ref().map_or((0, 0), |past| (past.wishes, past.told));
+        let timeline = past.map(|past| past.timeline);
+        let machine =
+            EndToEnd::new(policy.settings, constraint, temperaments, may_offer, lines.len(), timeline, now);
+        let homeward = [Homeward::No; 2];
+        let introduction = Introduction {
+            machine,
+            ends,
+            lines,
+            step: Step::Idle,
+            homeward,
+            has_passed: false,
+            wishes,
+            told,
+            due: now,
+        };
+        session.introduction = Some(Box::new(introduction));
+        self.attend(id, now);
+        true
+    }
+
+    /// The two are no more what they were; what happened stays told.
+    pub(crate) fn part(&mut self, id: u64, now: Duration) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(mut introduction) = session.introduction.take() else { return };
+        for (line, (_, streams)) in introduction.lines.iter().enumerate() {
+            for (from, stream) in streams.iter().enumerate() {
+                if let Some(stream) = self.streams.get_mut(*stream) {
+                    stream.direct = introduction.machine.tally(line, from).or(stream.direct);
+                }
+            }
+        }
+        introduction.tell(id, &mut self.events);
+        let Introduction { machine, wishes, told, .. } = *introduction;
+        session.past_moves = Some(Past { timeline: machine.into_timeline(now), wishes, told });
+    }
+
+    /// Looks at it: its time has come.
+    pub(crate) fn look_at_introduction(&mut self, id: u64, now: Duration) {
+        let Some(mut introduction) = self.taken(id) else { return };
+        introduction.see(&self.streams, now);
+        introduction.machine.handle_timeout(now);
+        while let Some(output) = introduction.machine.poll_output() {
+            match output {
+                Output::Ask(first) => self.ask_for_offer(id, &mut introduction, first, now),
+                Output::Home => {
+                    introduction.homeward = [Homeward::Wanted { at: now, refusals: 0 }; 2];
+                    for stream in introduction.lines.iter().flat_map(|(_, pair)| pair) {
+                        if let Some(stream) = self.streams.get_mut(*stream) {
+                            stream.reception.interrupt();
+                        }
+                    }
+                }
+            }
+        }
+        self.ask_home(id, &mut introduction, now);
+        introduction.tell(id, &mut self.events);
+        introduction.due = introduction.machine.poll_timeout(now);
+        self.looks.push(std::cmp::Reverse((introduction.due, id)));
+        let has_given_up = introduction.machine.has_given_up();
+        self.put_back(id, introduction);
+        if has_given_up {
+            self.part(id, now);
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.are_strangers = true;
+            }
+            self.agreed(id, now);
+        }
+    }
+
+    fn taken(&mut self, id: u64) -> Option<Box<Introduction>> {
+        self.sessions.get_mut(&id)?.introduction.take()
+    }
+
+    fn put_back(&mut self, id: u64, introduction: Box<Introduction>) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.introduction = Some(introduction);
+        }
+    }
+
+    /// Whether an offer of a party is open: until it is answered nobody else may offer (RFC 3264 §4).
+    fn is_busy(&self, id: u64) -> bool {
+        let session = self.sessions.get(&id);
+        session.is_none_or(|session| session.exchanges.iter().any(|exchange| exchange.id != INITIAL))
+    }
+
+    fn ask_for_offer(&mut self, id: u64, introduction: &mut Introduction, first: usize, now: Duration) {
+        if self.is_busy(id) {
+            return introduction.machine.asked(Asked::Superseded, now);
+        }
+        let wish = introduction.wish();
+        introduction.step = Step::Asked { wish, first };
+        self.events
+            .push_back((id, Event::Renegotiate { wish, legs: vec![(introduction.ends[first], None)] }));
+    }
+
+    /// Restarts whoever is to come back.
+    fn ask_home(&mut self, id: u64, introduction: &mut Introduction, now: Duration) {
+        if self.is_busy(id) {
+            return;
+        }
+        for party in 0..2 {
+            let Homeward::Wanted { at, refusals } = introduction.homeward[party] else { continue };
+            if now < at {
+                continue;
+            }
+            let endpoint = introduction.ends[party];
+            let Some(session) = self.sessions.get_mut(&id) else { return };
+            let Some(leg) = session.leg_mut(endpoint) else { return };
+            if let Some(agent) = &mut leg.ice {
+                agent.restart(true);
+            }
+            let Some(sdp) = self.description_of_ours(id, endpoint) else {
+                introduction.homeward[party] = Homeward::No;
+                introduction.machine.came_home(party, now);
+                continue;
+            };
+            let wish = introduction.wish();
+            introduction.homeward[party] = Homeward::Asked { wish, refusals };
+            self.events.push_back((id, Event::Renegotiate { wish, legs: vec![(endpoint, Some(sdp))] }));
+        }
+    }
+
+    /// What a leg has agreed on last, at the relay, with our agent's lines.
+    fn description_of_ours(&mut self, id: u64, endpoint: Endpoint) -> Option<Bytes> {
+        let leg = self.sessions.get_mut(&id)?.leg_mut(endpoint)?;
+        let description = Description::parse(leg.agreed.clone()?).ok()?;
+        let streams = leg.streams.iter().zip(&description.media);
+        let places: SmallVec<[Option<Place>; 2]> = streams
+            .map(|(stream, media)| {
+                let stream = self.streams.get((*stream)?)?;
+                (media.port != 0).then_some(Place::at(stream.ports.address))
+            })
+            .collect();
+        let ice = leg.ice_lines(&places, None, true);
+        Some(leg.write(&description, &places, &ice, &self.cname))
+    }
+
+    /// What became of a wish; handed back if it was none of an introduction.
+    pub(crate) fn acquaint(
+        &mut self,
+        id: u64,
+        wish: u32,
+        endpoint: Endpoint,
+        outcome: Outcome,
+        now: Duration,
+        ports: &mut dyn Ports,
+    ) -> Option<Outcome> {
+        let introduction = self.sessions.get(&id)?.introduction.as_ref();
+        let Some(introduction) = introduction else { return Some(outcome) };
+        match introduction.step {
+            Step::Asked { wish: open, first } if open == wish => self.asked(id, first, outcome, now, ports),
+            Step::Handed { wish: open, first, number, exchange } if open == wish => {
+                self.handed(id, (first, number, exchange), outcome, now, ports);
+            }
+            _ => self.went_home(id, wish, endpoint, outcome, now),
+        }
+        self.attend(id, now);
+        self.schedule_checks(id);
+        None
+    }
+
+    /// The phone that was asked for an offer has made one, or has not.
+    fn asked(&mut self, id: u64, first: usize, outcome: Outcome, now: Duration, ports: &mut dyn Ports) {
+        let Some(mut introduction) = self.taken(id) else { return };
+        introduction.step = Step::Idle;
+        let (sdp, number) = match outcome {
+            Outcome::Offered { sdp, number } => (sdp, number),
+            Outcome::Superseded => {
+                introduction.machine.asked(Asked::Superseded, now);
+                return self.put_back(id, introduction);
+            }
+            Outcome::Accepted(_) | Outcome::Refused(_) => {
+                introduction.machine.asked(Asked::Refused, now);
+                return self.put_back(id, introduction);
+            }
+        };
+        let (author, other) = (introduction.ends[first], introduction.ends[1 - first]);
+        if !self.has_restarted(id, author, &introduction.lines, &sdp) {
+            let description = Err(Refusal::NotAcceptable);
+            self.events.push_back((id, Event::Answer { number, description }));
+            let party = first;
+            introduction.machine.asked(Asked::KeptCredentials { party, in_offer: true }, now);
+            return self.put_back(id, introduction);
+        }
+        let spoken = Spoken::read(&sdp);
+        let exchange = u32::MAX - introduction.wishes;
+        let wish = introduction.wish();
+        introduction.step = Step::Handed { wish, first, number, exchange };
+        self.put_back(id, introduction);
+        let parties = self.sessions.get(&id).and_then(|session| {
+            Some((session.leg(author)?.party.clone(), session.leg(other)?.party.clone()))
+        });
+        let Some((from, to)) = parties else { return };
+        match self.offer(id, exchange, (author, from), (other, to), sdp, now, ports) {
+            Ok(described) => {
+                let legs = vec![(other, Some(described.sdp))];
+                self.events.push_back((id, Event::Renegotiate { wish, legs }));
+            }
+            Err(_) => self.answer_alone(id, first, number, &spoken, Asked::Refused, now),
+        }
+    }
+
+    /// The other phone has answered it, or has not.
+    fn handed(
+        &mut self,
+        id: u64,
+        (first, number, exchange): (usize, u32, u32),
+        outcome: Outcome,
+        now: Duration,
+        ports: &mut dyn Ports,
+    ) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(introduction) = &session.introduction else { return };
+        let (author, other) = (introduction.ends[first], introduction.ends[1 - first]);
+        let lines = introduction.lines.clone();
+        let open = session.exchanges.iter().find(|open| open.id == exchange);
+        let Some((spoken, offered)) = open.map(|open| (open.ice.clone(), open.media.clone())) else { return };
+        let failure = match outcome {
+            Outcome::Accepted(sdp) => {
+                let does_fit = Description::parse(sdp.clone()).is_ok_and(|answer| {
+                    fits(&offered, &answer.media) && answer.media.iter().any(|one| one.port != 0)
+                });
+                if !self.has_restarted(id, other, &lines, &sdp) {
+                    Asked::KeptCredentials { party: 1 - first, in_offer: false }
+                } else if does_fit && let Some(party) = self.party(id, other) {
+                    match self.answer(id, exchange, (other, party), author, sdp, now, ports) {
+                        Ok(described) => {
+                            let description = Ok(described);
+                            self.events.push_back((id, Event::Answer { number, description }));
+                            if let Some(mut introduction) = self.taken(id) {
+                                introduction.step = Step::Idle;
+                                introduction.see(&self.streams, now);
+                                introduction.machine.asked(Asked::Introduced, now);
+                                self.put_back(id, introduction);
+                            }
+                            return;
+                        }
+                        Err(_) => Asked::Refused,
+                    }
+                } else {
+                    Asked::Refused
+                }
+            }
+            Outcome::Superseded => Asked::Superseded,
+            Outcome::Refused(_) | Outcome::Offered { .. } => Asked::Refused,
+        };
+        self.cancel(id, exchange, now, ports);
+        self.answer_alone(id, first, number, &spoken, failure, now);
+    }
+
+    fn party(&self, id: u64, endpoint: Endpoint) -> Option<crate::session::Party> {
+        Some(self.sessions.get(&id)?.leg(endpoint)?.party.clone())
+    }
+
+    /// The phone that made an offer has restarted in it, and the other does not take part: our agent does.
+    fn answer_alone(
+        &mut self,
+        id: u64,
+        first: usize,
+        number: u32,
+        spoken: &Spoken,
+        why: Asked,
+        now: Duration,
+    ) {
+        let Some(mut introduction) = self.taken(id) else { return };
+        introduction.step = Step::Idle;
+        introduction.machine.asked(why, now);
+        let endpoint = introduction.ends[first];
+        self.put_back(id, introduction);
+        let session = self.sessions.get_mut(&id);
+        if let Some(agent) = session.and_then(|session| session.leg_mut(endpoint)?.ice.as_mut()) {
+            agent.restart(false);
+            agent.agree(spoken.credentials());
+        }
+        let description = self
+            .description_of_ours(id, endpoint)
+            .map(|sdp| Described { sdp, streams: Vec::new() })
+            .ok_or(Refusal::Unknown);
+        self.events.push_back((id, Event::Answer { number, description }));
+    }
+
+    /// Whether a description of a phone has other credentials than those that it uses with us, on each m-line of ours.
+    fn has_restarted(&self, id: u64, endpoint: Endpoint, lines: &Lines, sdp: &[u8]) -> bool {
+        let leg = self.sessions.get(&id).and_then(|session| session.leg(endpoint));
+        let Some(agent) = leg.and_then(|leg| leg.ice.as_ref()) else { return false };
+        let spoken = Spoken::read(sdp);
+        lines.iter().all(|(index, _)| {
+            let new = spoken.line(*index).and_then(|line| line.credentials.as_ref());
+            new.is_some() && new != agent.theirs(*index)
+        })
+    }
+
+    /// A phone that is to come back has answered.
+    fn went_home(&mut self, id: u64, wish: u32, endpoint: Endpoint, outcome: Outcome, now: Duration) {
+        let Some(mut introduction) = self.taken(id) else { return };
+        let found = introduction.ends.iter().position(|end| *end == endpoint);
+        if let Some(party) = found
+            && let Homeward::Asked { wish: open, refusals } = introduction.homeward[party]
+            && open == wish
+        {
+            introduction.homeward[party] = match outcome {
+                Outcome::Accepted(sdp) => {
+                    self.take_answer(id, endpoint, party, &introduction.lines, sdp, now);
+                    introduction.machine.came_home(party, now);
+                    Homeward::No
+                }
+                Outcome::Superseded => Homeward::Wanted { at: now + BUSY, refusals },
+                _ if refusals + 1 < HOMEWARD.0 => {
+                    Homeward::Wanted { at: now + HOMEWARD.1, refusals: refusals + 1 }
+                }
+                _ => {
+                    introduction.machine.came_home(party, now);
+                    Homeward::No
+                }
+            };
+        }
+        self.put_back(id, introduction);
+    }
+
+    /// The addresses and credentials of a phone that has restarted with us.
+    fn take_answer(
+        &mut self,
+        id: u64,
+        endpoint: Endpoint,
+        party: usize,
+        lines: &Lines,
+        sdp: Bytes,
+        now: Duration,
+    ) {
+        let spoken = Spoken::read(&sdp);
+        let Ok(answer) = Description::parse(sdp) else { return };
+        let ours = self.relay_addresses(id);
+        let session = self.sessions.get_mut(&id);
+        let Some(leg) = session.and_then(|session| session.leg_mut(endpoint)) else { return };
+        let signalling = leg.party.signalling.ip();
+        match &mut leg.ice {
+            Some(agent) if spoken.is_spoken() => agent.agree(spoken.credentials()),
+            ice => *ice = None,
+        }
+        for (index, pair) in lines {
+            let Some(media) = answer.media.get(*index).filter(|media| media.port != 0) else { continue };
+            if let Some(stream) = self.streams.get_mut(pair[party]) {
+                stream.signal(media, &ours, signalling, now);
+                stream.rtp.doubt(now);
+                stream.rtcp.doubt(now);
+            }
+        }
+    }
+
+    /// A phone's reports: true if the session is one of two that were introduced, or may be.
+    pub(crate) fn hear_of_each_other(
+        &mut self,
+        id: u64,
+        stream: StreamId,
+        reports: &[Report],
+        now: Duration,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let Some(introduction) = &mut session.introduction else { return false };
+        introduction.see(&self.streams, now);
+        let place = introduction.lines.iter().enumerate().find_map(|(line, (_, streams))| {
+            streams.iter().position(|known| *known == stream).map(|party| (line, party))
+        });
+        let Some((line, party)) = place else { return true };
+        for report in reports {
+            match report {
+                Report::Sender { ssrc, packets, .. } => {
+                    introduction.machine.sender_report(line, party, *ssrc, *packets, now);
+                }
+                Report::Reception { ssrc, lost, highest, jitter, .. } => {
+                    let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
+                    introduction.machine.reception(line, party, &report, now);
+                }
+            }
+        }
+        self.attend(id, now);
+        true
+    }
+
+    /// A check of one phone at the other goes by way of the relay as it is; so the relay is a path like others. It must come from
+    /// where its author is.
+    pub(super) fn passes_check(
+        &mut self,
+        id: StreamId,
+        is_rtcp: bool,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Duration,
+        send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) -> bool {
+        let Some(stream) = self.streams.get_mut(id) else { return false };
+        let session = self.sessions.get(&stream.session);
+        let introduction = session.and_then(|session| session.introduction.as_ref());
+        let Some(introduction) = introduction.filter(|introduction| introduction.passes()) else {
+            return false;
+        };
+        let latch = if is_rtcp { &mut stream.rtcp } else { &mut stream.rtp };
+        if !latch.accepts(source, None, now) {
+            return false;
+        }
+        if !is_rtcp && !introduction.machine.may_check_relay(now) {
+            return true;
+        }
+        let consumers = stream.consumers.clone();
+        for consumer in consumers.into_iter().filter_map(|consumer| self.streams.get(consumer)) {
+            let (socket, latch) = if is_rtcp {
+                (consumer.ports.rtcp, &consumer.rtcp)
+            } else {
+                (consumer.ports.rtp, &consumer.rtp)
+            };
+            if let Some(destination) = latch.destination() {
+                send(socket, destination, packet);
+            }
+        }
+        true
+    }
+}
+
+impl Introduction {
+    fn see(&mut self, streams: &crate::stream::Streams, now: Duration) {
+        for (line, (_, pair)) in self.lines.iter().enumerate() {
+            for (from, stream) in pair.iter().enumerate() {
+                if let Some(sight) = streams.get(*stream).and_then(sight_of) {
+                    self.machine.sight(line, from, sight, now);
+                }
+            }
+        }
+    }
+
+    /// Tells what is new in the timeline.
+    fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>) {
+        let entries = self.machine.timeline().entries();
+        for (after, entry) in entries.get(self.told..).unwrap_or_default() {
+            events.push_back((id, Event::Path { after: *after, entry: *entry, parties: self.ends }));
+        }
+        self.told = entries.len();
+    }
+}
+
+/// Measured (docs/release.md): linphone offers the credentials that it has, and changes them when the answer comes, which nobody
+/// is told.
+fn restarts_in_offers(product: &str) -> bool {
+    let product = product.to_ascii_lowercase();
+    !product.contains("linphone") && !product.contains("belle-sip")
+}

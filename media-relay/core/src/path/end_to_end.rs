@@ -1,0 +1,414 @@
+//! Release and return of two phones that speak ICE: they check each other while the relay carries the media, and leave it
+//! themselves, once checks have passed both ways. So nothing is at stake but the exchange that introduces them.
+//!
+//! One phone is asked for an offer (an INVITE without one). It must restart ICE in it (RFC 8445 §9): credentials that it has
+//! used with us can't be the far phone's. RTCP has no candidate but the relay, so that reports tell of a path that broke.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use super::direction::{Direction, Sight, Tally};
+use super::phone::Temperament;
+use super::place::Stay;
+use super::proof::{Lie, Reception, Verdict};
+use super::release::{Constraint, Settings};
+use super::timeline::{Entry, IceStep, PathState, Reason, Timeline};
+
+/// What the machine asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Output {
+    /// Ask this party for an offer, and hand it to the other.
+    Ask(usize),
+    /// Restart both with the relay as the only candidate.
+    Home,
+}
+
+/// What came of [`Output::Ask`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asked {
+    /// Each has the other's credentials.
+    Introduced,
+    /// This party has not restarted ICE, in its offer or in its answer.
+    KeptCredentials {
+        /// Who.
+        party: usize,
+        /// Where.
+        in_offer: bool,
+    },
+    /// A phone refused.
+    Refused,
+    /// Somebody else's offer was open.
+    Superseded,
+}
+
+/// A phone that is silent at the relay for so long has left it.
+const SILENCE: Duration = Duration::from_millis(300);
+/// How often a call is looked at: while it moves, and else.
+const TICK: Duration = Duration::from_millis(50);
+const GLANCE: Duration = Duration::from_millis(500);
+/// Time for a report that is due to come in.
+const LATE: Duration = Duration::from_millis(500);
+/// How long checks past the relay have before those through it: their first round, and repeats of what a NAT kept out.
+const DIRECT_FIRST: Duration = Duration::from_secs(1);
+/// How long their checks may take, where media still passes the relay.
+const CHECKING: Duration = Duration::from_secs(3);
+/// How long both phones may take to answer the introduction.
+const ASKING: Duration = Duration::from_secs(8);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Anchored { not_before: Duration },
+    Asking { since: Duration },
+    Synchronising { since: Duration },
+    Direct { since: Duration },
+    Returning { accepted: [Option<Duration>; 2], since: Duration, why: Reason },
+}
+
+/// The machine of one call.
+#[derive(Debug, Clone)]
+pub struct EndToEnd {
+    settings: Settings,
+    constraint: Constraint,
+    temperaments: [Temperament; 2],
+    /// Who may still be asked for an offer.
+    may_offer: [bool; 2],
+    /// When each party's latest report came.
+    reported: [Option<Duration>; 2],
+    has_lied: [bool; 2],
+    /// Per m-line; index 0 is what the first party sends.
+    lines: Vec<[Direction; 2]>,
+    state: State,
+    /// The phone that controls has said which pair it uses.
+    is_nominated: bool,
+    failures: u8,
+    timeline: Timeline,
+    outputs: VecDeque<Output>,
+}
+
+impl EndToEnd {
+    /// Of a call answered now, or one with a past. `may_offer`: of whom it is not known that they do not restart.
+    pub fn new(
+        settings: Settings,
+        constraint: Constraint,
+        temperaments: [Temperament; 2],
+        may_offer: [bool; 2],
+        lines: usize,
+        past: Option<Timeline>,
+        now: Duration,
+    ) -> Self {
+        Self {
+            settings,
+            constraint,
+            temperaments,
+            may_offer,
+            reported: [None; 2],
+            has_lied: [false; 2],
+            lines: vec![Default::default(); lines],
+            state: State::Anchored { not_before: now + settings.settle },
+            is_nominated: false,
+            failures: 0,
+            timeline: past.unwrap_or_else(|| Timeline::new(now)),
+            outputs: VecDeque::new(),
+        }
+    }
+
+    /// What to do next.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// What happened so far.
+    pub fn timeline(&self) -> &Timeline {
+        &self.timeline
+    }
+
+    /// What happened, when nothing more will.
+    pub fn into_timeline(mut self, now: Duration) -> Timeline {
+        self.timeline.meter(false, now);
+        self.timeline
+    }
+
+    /// How a direction was while it was direct.
+    pub fn tally(&self, line: usize, from: usize) -> Option<Tally> {
+        let tally = self.lines.get(line)?.get(from)?.tally;
+        (tally.reports > 0).then_some(tally)
+    }
+
+    /// The state of both directions.
+    pub fn state(&self) -> PathState {
+        match self.state {
+            State::Anchored { .. } => PathState::Anchored,
+            State::Asking { .. } => PathState::Probing,
+            State::Synchronising { .. } => PathState::Synchronising,
+            State::Direct { .. } => PathState::Direct,
+            State::Returning { .. } => PathState::Returning,
+        }
+    }
+
+    /// Whether checks of RTP may pass the relay: not before those past it have had their time, or a phone that takes the
+    /// first pair that works would stay.
+    pub fn may_check_relay(&self, now: Duration) -> bool {
+        match self.state {
+            State::Synchronising { since } => now > since + DIRECT_FIRST,
+            State::Direct { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// Whether the phones have each other's credentials.
+    pub fn are_introduced(&self) -> bool {
+        matches!(self.state, State::Synchronising { .. } | State::Direct { .. })
+    }
+
+    /// Whether nothing is left to try: then these are two ordinary phones.
+    pub fn has_given_up(&self) -> bool {
+        matches!(self.state, State::Anchored { .. }) && self.may_offer == [false, false]
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) wants to look again.
+    pub fn poll_timeout(&self, now: Duration) -> Duration {
+        match self.state {
+            State::Anchored { not_before } => not_before.clamp(now + TICK, now + GLANCE),
+            State::Direct { .. } => now + GLANCE,
+            _ => now + TICK,
+        }
+    }
+
+    /// What the relay sees of a direction; before [`handle_timeout`](Self::handle_timeout), for each.
+    pub fn sight(&mut self, line: usize, from: usize, sight: Sight, now: Duration) {
+        if let Some(direction) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)) {
+            direction.see(sight, now);
+        }
+    }
+
+    /// A sender's own report.
+    pub fn sender_report(&mut self, line: usize, from: usize, ssrc: u32, packets: u32, now: Duration) {
+        if let Some(direction) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)) {
+            direction.sender_report(ssrc, packets, now);
+        }
+    }
+
+    /// `party` reports about what it receives.
+    pub fn reception(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
+        let sender = 1 - (party & 1);
+        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
+        self.reported[party & 1] = Some(now);
+        let (evidence, was_confirmed) =
+            (direction.proof.as_ref().map(|proof| proof.evidence(report, now)), direction.is_confirmed());
+        let verdict = direction.judge(report, now);
+        let is_confirmed = verdict == Some(Verdict::Confirmed);
+        if let Some(evidence) = evidence
+            && (verdict == Some(Verdict::Refuted) || (is_confirmed && !was_confirmed))
+        {
+            self.timeline.add(Entry::Evidence { from: sender, is_confirmed, evidence }, now);
+        }
+        match verdict {
+            None => {
+                if let Err(lie) = direction.reported_on_relay(report, now) {
+                    self.reject(party & 1, lie, now);
+                }
+            }
+            Some(Verdict::Refuted) => self.come_home(Reason::Refuted, now),
+            Some(Verdict::Confirmed) => {
+                if let Some(length) = direction.estimated_gap(report) {
+                    self.timeline.add(Entry::Gap { from: sender, length, is_estimate: true }, now);
+                }
+                if direction.is_too_lossy(report, self.settings.loss_percent) {
+                    self.come_home(Reason::Quality, now);
+                }
+            }
+            Some(Verdict::Lie(lie)) => self.reject(party & 1, lie, now),
+            Some(Verdict::Open) => {}
+        }
+    }
+
+    /// Told once of each.
+    fn reject(&mut self, party: usize, lie: Lie, now: Duration) {
+        if !std::mem::replace(&mut self.has_lied[party], true) {
+            self.timeline.add(Entry::Lie { party, lie }, now);
+        }
+    }
+
+    /// Policy has changed its mind.
+    pub fn constrain(&mut self, constraint: Constraint, now: Duration) {
+        self.constraint = constraint;
+        if constraint == Constraint::MustAnchor {
+            self.come_home(Reason::Policy, now);
+        }
+    }
+
+    /// An exchange of the parties' own was made. `is_end_to_end`: each still has the other's credentials; `should_flow`: nobody
+    /// holds.
+    pub fn renegotiated(&mut self, is_end_to_end: bool, should_flow: bool, now: Duration) {
+        match self.state {
+            State::Synchronising { .. } | State::Direct { .. } if is_end_to_end && should_flow => {}
+            State::Anchored { not_before } => {
+                self.state = State::Anchored { not_before: not_before.max(now + self.settings.settle) };
+            }
+            _ => self.come_home(Reason::Renegotiated, now),
+        }
+    }
+
+    /// The phone that controls has sent its updated offer (RFC 8839 §4.4.3): both use one pair.
+    pub fn nominated(&mut self, party: usize, now: Duration) {
+        if self.are_introduced() && !std::mem::replace(&mut self.is_nominated, true) {
+            self.timeline.add(Entry::Ice(IceStep::Nominated { party: party & 1 }), now);
+        }
+    }
+
+    /// What came of [`Output::Ask`].
+    pub fn asked(&mut self, asked: Asked, now: Duration) {
+        if !matches!(self.state, State::Asking { .. }) {
+            return;
+        }
+        let not_before = now + self.settings.settle;
+        match asked {
+            Asked::Introduced => {
+                self.is_nominated = false;
+                self.timeline.add(Entry::Ice(IceStep::Introduced), now);
+                self.lines.iter_mut().flatten().for_each(|direction| direction.watch(now));
+                self.enter(State::Synchronising { since: now }, Reason::Try, now);
+                if self.constraint == Constraint::MustAnchor {
+                    self.come_home(Reason::Policy, now);
+                }
+            }
+            Asked::KeptCredentials { party, in_offer } => {
+                self.may_offer = [0, 1].map(|one| self.may_offer[one] && in_offer && one != party & 1);
+                self.timeline.add(Entry::Ice(IceStep::KeptCredentials { party: party & 1 }), now);
+                self.enter(State::Anchored { not_before: now }, Reason::Refused, now);
+            }
+            Asked::Refused => {
+                self.timeline.add(Entry::Stays(Stay::Refused), now);
+                self.enter(State::Anchored { not_before: Duration::MAX }, Reason::Refused, now);
+            }
+            Asked::Superseded => self.enter(State::Anchored { not_before }, Reason::Renegotiated, now),
+        }
+    }
+
+    /// A party has taken the restart of [`Output::Home`], or will not.
+    pub fn came_home(&mut self, party: usize, now: Duration) {
+        if let State::Returning { accepted, .. } = &mut self.state {
+            accepted[party & 1] = Some(now);
+        }
+    }
+
+    /// Looks at the clock. Feed [`sight`](Self::sight) first.
+    pub fn handle_timeout(&mut self, now: Duration) {
+        match self.state {
+            State::Anchored { not_before } if now >= not_before => self.consider(now),
+            State::Asking { since } if now > since + ASKING => self.asked(Asked::Refused, now),
+            State::Synchronising { since } => self.look_after_introduction(since, now),
+            State::Direct { since } => self.look_at_direct(since, now),
+            State::Returning { accepted, since, why } => self.look_for_return(accepted, since, why, now),
+            State::Anchored { .. } | State::Asking { .. } => {}
+        }
+    }
+
+    fn directions(&self) -> impl Iterator<Item = &Direction> {
+        self.lines.iter().flatten()
+    }
+
+    fn enter(&mut self, state: State, why: Reason, now: Duration) {
+        let before = self.state();
+        self.state = state;
+        if self.state() != before {
+            self.timeline.add(Entry::State { to: self.state(), why }, now);
+        }
+    }
+
+    fn consider(&mut self, now: Duration) {
+        let is_flowing = self.directions().all(|direction| direction.is_flowing(now));
+        let first = self.may_offer.iter().position(|may| *may);
+        if let (Some(first), true) = (first, is_flowing && self.constraint != Constraint::MustAnchor) {
+            self.outputs.push_back(Output::Ask(first));
+            self.timeline.add(Entry::Ice(IceStep::Asked { party: first }), now);
+            self.enter(State::Asking { since: now }, Reason::Try, now);
+        }
+    }
+
+    /// Nobody's RTP has come to the relay for a while.
+    fn is_silent(&self, since: Duration, now: Duration) -> bool {
+        self.directions().all(|direction| {
+            direction.proof.as_ref().is_some_and(|proof| now > proof.last_relayed().max(since) + SILENCE)
+        })
+    }
+
+    fn look_after_introduction(&mut self, since: Duration, now: Duration) {
+        let is_silent = self.is_silent(since, now);
+        self.timeline.meter(is_silent, now);
+        let is_proven = self.directions().all(Direction::is_confirmed);
+        if is_silent && (is_proven || self.is_nominated) {
+            return self.enter(State::Direct { since: now }, Reason::Proven, now);
+        }
+        // A phone's next report may take its time; nothing is lost meanwhile, since checks have passed where it is silent.
+        let patience = self.temperaments.iter().map(|one| one.longest_report_gap).max().unwrap_or_default();
+        if now > since + CHECKING.max(if is_silent { patience + LATE } else { Duration::ZERO }) {
+            self.come_home(Reason::Unproven, now);
+        }
+    }
+
+    fn look_at_direct(&mut self, since: Duration, now: Duration) {
+        self.timeline.meter(self.is_silent(Duration::ZERO, now), now);
+        let is_back = self.directions().any(|direction| {
+            direction.proof.as_ref().is_some_and(|proof| proof.last_relayed() > since + SILENCE)
+        });
+        if is_back {
+            return self.come_home(Reason::CameBack, now);
+        }
+        let is_quiet = (0..2).any(|party| {
+            let limit = self.temperaments[party].longest_report_gap + LATE;
+            now > self.reported[party].unwrap_or(since).max(since) + limit
+        });
+        if is_quiet {
+            self.come_home(Reason::ReportsStopped, now);
+        }
+    }
+
+    fn come_home(&mut self, why: Reason, now: Duration) {
+        if self.are_introduced() {
+            self.timeline.meter(false, now);
+            self.outputs.push_back(Output::Home);
+            self.enter(State::Returning { accepted: [None; 2], since: now, why }, why, now);
+        }
+    }
+
+    fn look_for_return(
+        &mut self,
+        accepted: [Option<Duration>; 2],
+        since: Duration,
+        why: Reason,
+        now: Duration,
+    ) {
+        let heard = [0, 1].map(|from: usize| {
+            let sights = self.lines.iter().filter_map(|line| line[from].sight);
+            sights.map(|sight| sight.heard).max().filter(|at| *at > since)
+        });
+        // One whose restart was not answered yet is elsewhere.
+        let [Some(one), Some(other)] = accepted else { return };
+        if !heard.iter().all(Option::is_some) && now < one.max(other) + self.settings.homecoming {
+            return;
+        }
+        for (from, at) in heard.into_iter().enumerate() {
+            if let (Some(at), Some(accepted)) = (at, accepted[from]) {
+                let length = at.saturating_sub(accepted.min(at));
+                self.timeline.add(Entry::Gap { from, length, is_estimate: false }, now);
+            }
+        }
+        let has_worked = self.is_nominated || self.directions().any(Direction::is_confirmed);
+        self.lines.iter_mut().flatten().for_each(Direction::forget);
+        let not_before = match why {
+            Reason::Policy => now,
+            Reason::Renegotiated => now + self.settings.settle,
+            _ => {
+                self.failures += 1;
+                if !has_worked || self.failures >= self.settings.failures {
+                    self.timeline.add(Entry::Stays(Stay::Failed), now);
+                    Duration::MAX
+                } else {
+                    now + self.settings.rest
+                }
+            }
+        };
+        self.enter(State::Anchored { not_before }, Reason::Heard, now);
+    }
+}
