@@ -28,6 +28,8 @@ pub struct Account {
     pub keeps_contact: bool,
     /// It speaks ICE (linphone and PJSIP).
     pub ice: bool,
+    /// The address of a STUN and TURN server for it, user `lab`, password `lab` (PJSIP alone).
+    pub turn: Option<String>,
 }
 
 impl Account {
@@ -45,6 +47,7 @@ impl Account {
             rings: 60,
             keeps_contact: false,
             ice: false,
+            turn: None,
         }
     }
 

@@ -53,8 +53,10 @@ impl Pjsua {
             &text(&tone),
             &text(&heard),
         ];
-        let vars: &[(&str, &str)] = if account.ice { &[("PHONE_ICE", "1")] } else { &[] };
-        let program = lab.start_with(host, &format!("pjsua-{host}"), &argv, vars)?;
+        let mut vars = Vec::new();
+        vars.extend(account.ice.then_some(("PHONE_ICE", "1")));
+        vars.extend(account.turn.as_deref().map(|server| ("PHONE_TURN", server)));
+        let program = lab.start_with(host, &format!("pjsua-{host}"), &argv, &vars)?;
         program.says("@ ready", Duration::from_secs(20))?;
         Ok(Pjsua { program, folder, cursor: 0 })
     }

@@ -14,10 +14,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crush_tests::capture::Capture;
-use crush_tests::hearing::is_rtp_to;
-use crush_tests::home::{Home, Player};
+use crush_tests::home::{self, Home, Player};
+use crush_tests::kamailio;
 use crush_tests::network::SBC;
+use crush_tests::packet::{Packet, is_rtp};
 use crush_tests::phone::{Account, Event, Phone};
+use crush_tests::pjsua::Pjsua;
 use crush_tests::process::{eventually, run};
 use crush_tests::sbc::{self, Sbc};
 use crush_tests::softphone::Softphone;
@@ -40,6 +42,8 @@ const PLACES: [(&str, Option<Player>); 7] = [
 const RUNS: [usize; 2] = [3, 1];
 /// The limiter: new flows per second of a host, and at once.
 const LIMIT: (u32, u32) = (30, 30);
+/// What tells caller and callee that the call is up.
+const UP: [&[u8]; 2] = [b"SIP/2.0 200", b"ACK "];
 const SOON: Duration = Duration::from_secs(20);
 
 /// One pair under one set of conditions.
@@ -82,8 +86,8 @@ impl Cell {
 }
 
 /// A host with a phone on it.
-struct Party {
-    phone: Softphone,
+struct Party<P> {
+    phone: P,
     tap: Capture,
     address: IpAddr,
 }
@@ -105,45 +109,54 @@ struct Call {
 struct Bench {
     lab: Lab,
     homes: Vec<Home>,
-    parties: [Party; 2],
+    parties: [Party<Softphone>; 2],
     _sbc: Sbc,
+}
+
+/// The networks of a cell: its homes, and a host in each, by name and address.
+fn places(cell: &Cell) -> Result<(Lab, Vec<Home>, [(String, String); 2])> {
+    let mut lab = Lab::new("matrix")?;
+    let second = Network::Access.address(SBC + 1);
+    let device = Network::Access.name();
+    run(&["ip", "-n", &lab.namespace("sbc"), "addr", "add", &format!("{second}/23"), "dev", device])?;
+    let (flows, burst) = (LIMIT.0.to_string(), LIMIT.1.to_string());
+    let mut homes = Vec::new();
+    let mut hosts = Vec::new();
+    for (index, player) in cell.players.into_iter().enumerate() {
+        let name = ["a", "b"][index];
+        let number = 20 + index as u8;
+        let Some(player) = player else {
+            hosts.push((name.to_owned(), lab.host(name, Network::Access, number)?));
+            continue;
+        };
+        if !(cell.share && index == 1) {
+            let mut options = vec!["--delay", "20ms"];
+            if cell.limited {
+                options.extend(["--flows", &flows, "--burst", &burst, "--block", "2s"]);
+            }
+            let is_program = matches!(player, Player::Tun(_));
+            let home = Home::new(&mut lab, name, player, number, if is_program { &options } else { &[] })?;
+            if cell.limited && !is_program {
+                home.limit(&lab, LIMIT.0, LIMIT.1)?;
+            }
+            homes.push(home);
+        }
+        let last = homes.len() - 1;
+        hosts.push(homes[last].host(&mut lab)?);
+    }
+    let [one, other] = <[_; 2]>::try_from(hosts).unwrap_or_else(|_| unreachable!());
+    Ok((lab, homes, [one, other]))
 }
 
 impl Bench {
     fn new(cell: &Cell) -> Result<Self> {
-        let mut lab = Lab::new("matrix")?;
-        let second = Network::Access.address(SBC + 1);
-        let device = Network::Access.name();
-        run(&["ip", "-n", &lab.namespace("sbc"), "addr", "add", &format!("{second}/23"), "dev", device])?;
-        let (flows, burst) = (LIMIT.0.to_string(), LIMIT.1.to_string());
-        let mut homes = Vec::new();
-        let mut hosts = Vec::new();
-        for (index, player) in cell.players.into_iter().enumerate() {
-            let name = ["a", "b"][index];
-            let number = 20 + index as u8;
-            let Some(player) = player else {
-                hosts.push((name.to_owned(), lab.host(name, Network::Access, number)?));
-                continue;
-            };
-            if !(cell.share && index == 1) {
-                let mut options = vec!["--delay", "20ms"];
-                if cell.limited {
-                    options.extend(["--flows", &flows, "--burst", &burst, "--block", "2s"]);
-                }
-                let is_program = matches!(player, Player::Tun(_));
-                let home =
-                    Home::new(&mut lab, name, player, number, if is_program { &options } else { &[] })?;
-                if cell.limited && !is_program {
-                    home.limit(&lab, LIMIT.0, LIMIT.1)?;
-                }
-                homes.push(home);
-            }
-            let last = homes.len() - 1;
-            hosts.push(homes[last].host(&mut lab)?);
-        }
+        let (lab, homes, hosts) = places(cell)?;
         let first = Network::Access.address(SBC);
         let realms = sbc::phones_with("release = \"allow\"")
-            + &format!("\n[discovery]\naddresses = [\"{first}\", \"{second}\"]\n");
+            + &format!(
+                "\n[discovery]\naddresses = [\"{first}\", \"{}\"]\n",
+                Network::Access.address(SBC + 1)
+            );
         let users = [("a", Network::Access), ("b", Network::Access)];
         let sbc = Sbc::start(&lab, &realms, &sbc::subscribers(&users))?;
         let mut parties = Vec::new();
@@ -159,7 +172,7 @@ impl Bench {
         for party in &mut parties {
             party.phone.registered(SOON)?;
         }
-        let [one, other] = <[Party; 2]>::try_from(parties).unwrap_or_else(|_| unreachable!());
+        let [one, other] = <[_; 2]>::try_from(parties).unwrap_or_else(|_| unreachable!());
         Ok(Self { lab, homes, parties: [one, other], _sbc: sbc })
     }
 
@@ -170,8 +183,9 @@ impl Bench {
         caller.phone.dial(&format!("sip:b@{}", Network::Access.address(SBC)))?;
         caller.phone.wait(Event::Established, SOON)?;
         callee.phone.wait(Event::Established, SOON)?;
-        let stories =
-            |parties: &[Party; 2]| [0, 1].map(|side| parties[side].phone.timeline().split_off(since[side]));
+        let stories = |parties: &[Party<Softphone>; 2]| {
+            [0, 1].map(|side| parties[side].phone.timeline().split_off(since[side]))
+        };
         let parties = &self.parties;
         eventually(cell.within(), || {
             let stories = stories(parties);
@@ -193,8 +207,7 @@ impl Bench {
                 (count("probes"), count("new_flows"), count("sockets"));
         }
         for (side, party) in self.parties.iter_mut().enumerate() {
-            let start: &[u8] = if side == 0 { b"SIP/2.0 200" } else { b"ACK " };
-            call.first_audio[side] = first_audio(party, marks[side], start)?;
+            call.first_audio[side] = first_audio(party, marks[side], UP[side])?;
         }
         let [caller, callee] = &mut self.parties;
         caller.phone.hang_up()?;
@@ -209,13 +222,68 @@ impl Bench {
     }
 }
 
+/// One call of two standard ICE phones (PJSIP) on the same networks, a TURN server in the place of the relay: what [`first_audio`]
+/// is there, ms at caller and callee.
+fn standard(cell: &Cell) -> Result<[Option<f64>; 2]> {
+    let (mut lab, _homes, hosts) = places(cell)?;
+    let proxy = lab.host("proxy", Network::Access, 40)?;
+    let relay = lab.host("turn", Network::Access, 30)?;
+    let _registrar = kamailio::start(&lab, "proxy", &proxy)?;
+    let _turn = home::turn(&lab, "turn", &[&relay])?;
+    let mut parties = Vec::new();
+    for (user, (host, address)) in ["a", "b"].into_iter().zip(&hosts) {
+        let tap = lab.capture_at(host, "eth0")?;
+        let account = Account {
+            domain: proxy.clone(),
+            proxy: proxy.clone(),
+            ice: true,
+            turn: Some(relay.clone()),
+            ..Account::of(user, Network::Access, "udp")
+        };
+        let phone = Pjsua::start(&lab, host, address, &account, 500.0)?;
+        parties.push(Party { phone, tap, address: address.parse().unwrap() });
+    }
+    for party in &mut parties {
+        party.phone.registered(SOON)?;
+    }
+    let mut parties = <[_; 2]>::try_from(parties).unwrap_or_else(|_| unreachable!());
+    let marks = parties.each_mut().map(|party| party.tap.mark().unwrap());
+    let [caller, callee] = &mut parties;
+    caller.phone.dial(&format!("sip:b@{proxy}"))?;
+    callee.phone.wait(Event::Incoming, SOON)?;
+    callee.phone.answer()?;
+    for party in &mut parties {
+        party.phone.wait(Event::Established, SOON)?;
+    }
+    let mut heard = [None; 2];
+    eventually(SOON, || {
+        for (side, party) in parties.iter_mut().enumerate() {
+            heard[side] = first_audio(party, marks[side], UP[side]).unwrap();
+        }
+        heard.iter().all(Option::is_some)
+    });
+    Ok(heard)
+}
+
+/// Whether a datagram to a host brings RTP, by itself or by a TURN server (RFC 8656 §11.6 and §12.4).
+fn brings_rtp(packet: &Packet, host: IpAddr) -> bool {
+    let is_wrapped = match &packet.payload[..] {
+        [0x40..=0x4f, _, _, _, data @ ..] => is_rtp(data),
+        [0x00, 0x17, rest @ ..] => {
+            rest.windows(16).any(|bytes| bytes.starts_with(&[0x00, 0x13]) && is_rtp(&bytes[4..]))
+        }
+        data => is_rtp(data),
+    };
+    packet.protocol == 17 && packet.destination.ip() == host && is_wrapped
+}
+
 /// When something first happened, s since the phone's start.
 fn time_of(story: &[Value], event: &str) -> Option<f64> {
     story.iter().find(|told| told["event"] == event)?["time"].as_f64()
 }
 
 /// From the receipt of the message that says the call is up (the 200, the ACK) to the next RTP, ms.
-fn first_audio(party: &mut Party, mark: usize, message: &[u8]) -> Result<Option<f64>> {
+fn first_audio<P>(party: &mut Party<P>, mark: usize, message: &[u8]) -> Result<Option<f64>> {
     let address = party.address;
     let packets = party.tap.since(mark)?;
     let up = packets.iter().find(|packet| {
@@ -225,7 +293,7 @@ fn first_audio(party: &mut Party, mark: usize, message: &[u8]) -> Result<Option<
             && (is_invite || message.starts_with(b"ACK"))
     });
     let Some(up) = up.map(|packet| packet.at) else { return Ok(None) };
-    let rtp = packets.iter().find(|packet| packet.at >= up && is_rtp_to(packet, address));
+    let rtp = packets.iter().find(|packet| packet.at >= up && brings_rtp(packet, address));
     Ok(rtp.map(|rtp| (rtp.at - up).as_secs_f64() * 1000.0))
 }
 
@@ -273,6 +341,14 @@ fn play(cell: &Cell) -> Result<String> {
     let _ = write!(line, "\"first_audio_ms\": {}, ", number(worst));
     let _ = write!(line, "\"first_audio_at_caller_ms\": {}, ", number(audio(0)));
     let _ = write!(line, "\"first_audio_at_callee_ms\": {}, ", number(audio(1)));
+    if !cell.limited {
+        let ice = standard(cell)?;
+        let _ = write!(line, "\"ice_first_audio_at_caller_ms\": {}, ", number(ice[0]));
+        let _ = write!(line, "\"ice_first_audio_at_callee_ms\": {}, ", number(ice[1]));
+        let sum = |[one, other]: [Option<f64>; 2]| Some(one? + other?);
+        let ratio = sum([audio(0), audio(1)]).zip(sum(ice)).map(|(ours, theirs)| ours / theirs);
+        let _ = write!(line, "\"first_audio_vs_ice\": {}, ", number(ratio));
+    }
     let _ = write!(
         line,
         "\"probes\": {}, \"new_flows\": {}, ",
@@ -306,7 +382,7 @@ fn play_all(cells: &[Cell], at_once: usize) -> Vec<String> {
 #[test]
 #[ignore = "make nat-matrix"]
 fn matrix_in_namespaces() {
-    skip_unless_possible!("miniupnpd", "conntrack", "curl", "openssl");
+    skip_unless_possible!("miniupnpd", "pjsua2", "kamailio", "turnserver", "conntrack", "curl", "openssl");
     let chosen = std::env::var("NAT_MATRIX_PAIR").ok();
     let cells: Vec<Cell> = Cell::all()
         .into_iter()

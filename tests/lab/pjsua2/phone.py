@@ -3,7 +3,7 @@
 usage: phone.py ADDRESS USER DOMAIN PROXY-URI PASSWORD TRANSPORT EXPIRES CALLS own|seen TONE.wav HEARD.wav
 
 It plays TONE.wav in every call, over and over, and records what it hears into HEARD.wav; each call replaces the recording.
-With PHONE_ICE in the environment it speaks ICE. Everything runs in one thread: the library's callbacks must not come in others (pjsua2's Python binding).
+With PHONE_ICE in the environment it speaks ICE, with PHONE_TURN=ADDRESS by a STUN and TURN server. Everything runs in one thread: the library's callbacks must not come in others (pjsua2's Python binding).
 """
 
 import os
@@ -125,6 +125,8 @@ settings.uaConfig.userAgent = "pjsua2-phone"
 settings.uaConfig.threadCnt = 0
 settings.uaConfig.mainThreadOnly = True
 settings.logConfig.level = settings.logConfig.consoleLevel = 5
+if server := os.environ.get("PHONE_TURN"):
+    settings.uaConfig.stunServer.append(server)
 endpoint.libInit(settings)
 kind = {"udp": pj.PJSIP_TRANSPORT_UDP, "tcp": pj.PJSIP_TRANSPORT_TCP, "tls": pj.PJSIP_TRANSPORT_TLS}[transport]
 where = pj.TransportConfig()
@@ -145,6 +147,11 @@ if contact == "own":
     identity.natConfig.contactRewriteUse = 0
     identity.natConfig.viaRewriteUse = 0
 identity.natConfig.iceEnabled = "PHONE_ICE" in os.environ
+if server := os.environ.get("PHONE_TURN"):
+    identity.natConfig.turnEnabled = True
+    identity.natConfig.turnServer = server
+    identity.natConfig.turnConnType = pj.PJ_TURN_TP_UDP
+    identity.natConfig.turnUserName = identity.natConfig.turnPassword = "lab"
 # An answer with two codecs is no reason for another offer.
 identity.mediaConfig.lockCodecEnabled = False
 if int(expires):
