@@ -113,8 +113,11 @@ struct Bench {
     _sbc: Sbc,
 }
 
-/// The networks of a cell: its homes, and a host in each, by name and address.
-fn places(cell: &Cell) -> Result<(Lab, Vec<Home>, [(String, String); 2])> {
+/// A host's name and address.
+type Host = (String, String);
+
+/// The networks of a cell: its homes, and a host in each.
+fn places(cell: &Cell) -> Result<(Lab, Vec<Home>, [Host; 2])> {
     let mut lab = Lab::new("matrix")?;
     let second = Network::Access.address(SBC + 1);
     let device = Network::Access.name();
