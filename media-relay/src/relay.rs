@@ -4,9 +4,10 @@ use std::io;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use media_core::Worker;
+use media_core::path::memory::{Known, Outcome, Pair, Record};
 use media_core::session::{self, Action, Reply};
 use media_core::worker::Settings;
 
@@ -51,6 +52,8 @@ pub enum Event {
         /// What.
         event: session::Event,
     },
+    /// What became of a move, for the store.
+    Moved(Outcome),
 }
 
 /// Why the relay does not start.
@@ -71,6 +74,8 @@ pub struct Relay {
     workers: Vec<Handle>,
     threads: Vec<JoinHandle<()>>,
     is_steered: bool,
+    /// Where the workers' time begins.
+    origin: Instant,
 }
 
 impl Relay {
@@ -83,7 +88,7 @@ impl Relay {
         let origin = Instant::now();
         let count = settings.workers.max(1);
         let (is_steered, ports) = all_ports(settings, count)?;
-        let mut relay = Self { workers: Vec::new(), threads: Vec::new(), is_steered };
+        let mut relay = Self { workers: Vec::new(), threads: Vec::new(), is_steered, origin };
         for (index, (ports, waker)) in ports.into_iter().enumerate() {
             let (commands, receiver) = channel();
             let counters = Arc::new(WorkerCounters::default());
@@ -114,6 +119,21 @@ impl Relay {
             let _ = commands.send(Command::Do { session, number, action: Box::new(action) });
         }
         worker.waker.wake();
+    }
+
+    /// Tells every worker what the store knows: pairs, their failures in a row, and how long they still rest. It takes the place
+    /// of what was told before.
+    pub fn recall(&self, pairs: impl IntoIterator<Item = (Pair, u32, Duration)>) {
+        let now = self.origin.elapsed();
+        let records =
+            pairs.into_iter().map(|(pair, failures, rest)| (pair, Record { failures, until: now + rest }));
+        let known: Arc<Known> = Arc::new(records.collect());
+        for worker in &self.workers {
+            if let Ok(commands) = worker.commands.lock() {
+                let _ = commands.send(Command::Recall(known.clone()));
+            }
+            worker.waker.wake();
+        }
     }
 
     /// Whether the ports of an address share a socket per worker; if not, each has its own.

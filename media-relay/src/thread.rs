@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use media_core::Worker;
+use media_core::path::memory::Known;
 use media_core::session::Action;
 
 use crate::batch::{BATCH, Batch};
@@ -49,6 +50,7 @@ impl Pace {
 #[derive(Debug)]
 pub(crate) enum Command {
     Do { session: u64, number: u32, action: Box<Action> },
+    Recall(Arc<Known>),
     Stop,
 }
 
@@ -122,6 +124,7 @@ impl Thread {
         while let Ok(command) = self.commands.try_recv() {
             match command {
                 Command::Stop => return false,
+                Command::Recall(known) => self.worker.recall(known),
                 Command::Do { session, number, action } => {
                     let reply = self.worker.handle(session, *action, now, &mut self.ports);
                     // What led to a reply comes before it: the last count of a call closes its record.
@@ -144,6 +147,9 @@ impl Thread {
     fn tell_events(&mut self) {
         while let Some((session, event)) = self.worker.poll_event() {
             (self.tell)(Event::Told { session, event });
+        }
+        while let Some(outcome) = self.worker.poll_outcome() {
+            (self.tell)(Event::Moved(outcome));
         }
     }
 

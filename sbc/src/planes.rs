@@ -77,9 +77,10 @@ impl Host for Outside {
     }
 }
 
-/// An event of the relay, for the engine of its session's home.
-pub fn input(event: media_relay::Event) -> (SessionId, Input) {
-    match event {
+/// An event of the relay, for the engine of its session's home; what became of moves is none.
+pub fn input(event: media_relay::Event) -> Option<(SessionId, Input)> {
+    Some(match event {
+        media_relay::Event::Moved(_) => return None,
         media_relay::Event::Reply { session, number, reply } => {
             let outcome = match reply {
                 relay::Reply::Description(result) => {
@@ -101,7 +102,7 @@ pub fn input(event: media_relay::Event) -> (SessionId, Input) {
             let event = match event {
                 relay::Event::Answer { number, description } => {
                     let outcome = MediaOutcome::Description(description.map(described).map_err(refusal));
-                    return (session, Input::Media(MediaReply { session, number, outcome }));
+                    return Some((session, Input::Media(MediaReply { session, number, outcome })));
                 }
                 relay::Event::Inactive => MediaEvent::Inactive { session },
                 relay::Event::Renegotiate { wish, legs } => {
@@ -114,7 +115,7 @@ pub fn input(event: media_relay::Event) -> (SessionId, Input) {
             };
             (session, Input::MediaEvent(event))
         }
-    }
+    })
 }
 
 /// A request of the engine, for the relay; `number` is the request's.

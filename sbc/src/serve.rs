@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use media_core::handoff::HandoffSettings;
-use media_relay::Relay;
+use media_relay::{Event, Relay};
 use sip_engine::io::{Command, Input};
 use sip_engine::slot::{SLOTS, Slot};
 use sip_proxy::clock::Clock;
@@ -55,8 +55,13 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let mut media = settings.relay.clone();
     media.sessions.handoff = handoff(settings.file.discovery.as_ref());
     media.sessions.secret = seed();
+    let (moved, outcomes) = tokio::sync::mpsc::unbounded_channel();
     let relay = Relay::start(&media, move |event| {
-        let (session, input) = planes::input(event);
+        if let Event::Moved(outcome) = event {
+            let _ = moved.send(outcome);
+            return;
+        }
+        let Some((session, input)) = planes::input(event) else { return };
         let slot = usize::from(session.slot().number());
         if let Some(home) = back.get().and_then(|homes| homes.get(slot)) {
             home.input(input);
@@ -89,6 +94,11 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let counters = Arc::new(ShipCounters::default());
     let (stop, stopped) = tokio::sync::watch::channel(false);
     let shipper = Shipper { pool: pool.clone(), journal: journal.clone(), node, counters: counters.clone() };
+    let rest = media.sessions.release.as_ref().map_or(Duration::ZERO, |policy| policy.settings.remember);
+    let workers = relay.clone();
+    let recall = move |pairs| workers.recall(pairs);
+    let remembering =
+        tokio::spawn(store::outcomes::follow(pool.clone(), rest, outcomes, recall, stopped.clone()));
     let shipping = tokio::spawn(shipper.run(stopped));
     tokio::spawn(store::call_policy::follow(pool.clone(), calls));
     let binding = tokio::spawn(store::bindings::write(pool.clone(), node, changes));
@@ -188,7 +198,9 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     journal.close();
     // What is written reaches the database now if it can, and else after the next start.
     let _ = stop.send(true);
-    let _ = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(shipping, binding) }).await;
+    let _ =
+        tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(shipping, binding, remembering) })
+            .await;
     tracing::info!("stopped");
     Ok(())
 }

@@ -252,7 +252,7 @@ impl Worker {
         let span = self.settings.release.as_ref().map_or(Duration::ZERO, |policy| policy.settings.remember);
         if moving.pair.is_none() {
             moving.pair = moving.pair(session, &self.streams);
-            if moving.pair.as_ref().is_some_and(|pair| self.memory.shuns(pair, span, now)) {
+            if moving.pair.as_ref().is_some_and(|pair| self.memory.shuns(pair, now)) {
                 moving.release.keep(Stay::Remembered, now);
             }
         }

@@ -10,7 +10,7 @@ use ahash::AHashMap;
 
 use crate::handoff::{HandoffSettings, LEAST_INACTIVITY};
 use crate::legs::Session;
-use crate::path::memory::Memory;
+use crate::path::memory::{Known, Memory, Outcome};
 use crate::policy::ReleasePolicy;
 use crate::session::{Action, Endpoint, Event, Reply, StreamStatistics};
 use crate::stream::{StreamId, Streams};
@@ -257,6 +257,16 @@ impl Worker {
     /// What sessions have to tell, and which.
     pub fn poll_event(&mut self) -> Option<(u64, Event)> {
         self.events.pop_front()
+    }
+
+    /// What became of moves, for the store.
+    pub fn poll_outcome(&mut self) -> Option<Outcome> {
+        self.memory.poll_outcome()
+    }
+
+    /// The store has told what it knows of such moves.
+    pub fn recall(&mut self, known: Arc<Known>) {
+        self.memory.recall(known);
     }
 
     /// Looks at the paths whose time has come, and for sessions that have gone quiet, each of which is reported once.

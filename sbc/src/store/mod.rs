@@ -2,6 +2,7 @@
 
 pub mod bindings;
 pub mod call_policy;
+pub mod outcomes;
 pub mod snapshot;
 
 use std::time::Duration;

@@ -405,7 +405,9 @@ impl World {
             }
         }
         while let Some(event) = self.replies.pop_front() {
-            self.engine.handle(sbc::planes::input(event).1, at(now));
+            if let Some((_, input)) = sbc::planes::input(event) {
+                self.engine.handle(input, at(now));
+            }
             self.drain_engine();
         }
         if self.engine.poll_timeout().is_some_and(|due| due <= now) {

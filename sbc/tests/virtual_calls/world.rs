@@ -210,7 +210,9 @@ impl World {
                     _ => {}
                 }
             }
-            self.engine.handle(sbc::planes::input(event).1, now);
+            if let Some((_, input)) = sbc::planes::input(event) {
+                self.engine.handle(input, now);
+            }
             self.drain_engine();
         }
         while let Some(Reverse((due, id))) = self.todo.peek().copied() {

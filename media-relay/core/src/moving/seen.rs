@@ -29,7 +29,7 @@ impl Moving {
         let Some(pair) = &self.pair else { return };
         for (_, entry) in self.release.timeline().entries().get(self.told..).unwrap_or_default() {
             match entry {
-                Entry::Stays(Stay::Failed | Stay::Refused) => memory.failed(pair.clone(), span, now),
+                Entry::Stays(Stay::Failed | Stay::Refused) => memory.failed(pair, span, now),
                 Entry::State { to: PathState::Direct, .. } => memory.worked(pair),
                 _ => {}
             }

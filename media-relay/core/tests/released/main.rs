@@ -208,6 +208,26 @@ fn what_failed_twice_is_not_tried_on_the_next_call_for_an_hour() {
 }
 
 #[test]
+fn a_worker_tells_what_became_of_moves_and_heeds_what_the_store_knows() {
+    let mut world = World::new(6, [Kind::Baresip; 2], Place::Apart([None, None]));
+    world.run(second(12));
+    assert_eq!(world.state(), PathState::Direct, "{:?}", world.timeline);
+    let outcomes = world.outcomes();
+    assert!(outcomes.len() == 1 && outcomes[0].has_worked, "{outcomes:?}");
+    for (failures, is_tried) in [(1, true), (2, false)] {
+        world.restart(&outcomes[0], failures, second(60));
+        world.call_again(second(1));
+        world.run(second(12));
+        assert_eq!(world.away > Duration::ZERO, is_tried, "{:?}", world.timeline);
+    }
+    world.cut([true; 2]);
+    world.call_again(second(60));
+    world.run(second(12));
+    assert!(world.away > Duration::ZERO, "it has rested: {:?}", world.timeline);
+    assert_eq!(world.outcomes().iter().map(|one| one.has_worked).collect::<Vec<_>>(), [false]);
+}
+
+#[test]
 fn calls_that_cover_others_stay_or_come_back_for_no_reason() {
     let limits = Limits { cover_percent: 100, ..Limits::default() };
     let mut world = World::with(8, [Kind::Baresip; 2], Place::OneLan, limits);

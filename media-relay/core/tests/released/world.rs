@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
+use media_core::path::memory::{self, Known, Record};
 use media_core::path::place::Networks;
 use media_core::path::timeline::{Entry, PathState};
 use media_core::path::{Constraint, Settings as Limits};
@@ -83,6 +84,7 @@ pub(crate) struct World {
     pub(crate) now: Duration,
     pub(crate) network: Network,
     relay: HostId,
+    settings: Settings,
     worker: Worker,
     sockets: Sockets,
     pub(crate) phones: [Phone; 2],
@@ -158,7 +160,8 @@ impl World {
             now: Duration::from_secs(100),
             network,
             relay,
-            worker: Worker::new(settings, "anchor".to_owned()),
+            worker: Worker::new(settings.clone(), "anchor".to_owned()),
+            settings,
             sockets: Sockets::default(),
             phones,
             parties,
@@ -191,6 +194,19 @@ impl World {
         self.now += after;
         let _ = self.network.next_until(self.now);
         self.answer_call();
+    }
+
+    /// What became of moves since this was asked last.
+    pub(crate) fn outcomes(&mut self) -> Vec<memory::Outcome> {
+        std::iter::from_fn(|| self.worker.poll_outcome()).collect()
+    }
+
+    /// The process dies with its call; the store tells the next one of these failures in a row.
+    pub(crate) fn restart(&mut self, outcome: &memory::Outcome, failures: u32, rest: Duration) {
+        self.worker = Worker::new(self.settings.clone(), "anchor".to_owned());
+        let record = Record { failures, until: self.now + rest };
+        self.sockets.open.clear();
+        self.worker.recall(Arc::new(Known::from([(outcome.pair.clone(), record)])));
     }
 
     fn act(&mut self, action: Action) -> Option<Reply> {

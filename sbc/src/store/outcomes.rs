@@ -1,0 +1,198 @@
+//! What became of moves off the relay, by pairs of phones: rows of `release_outcome`, that every media worker knows, of this node and
+//! the others, and the next process too.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use media_core::path::memory::{FAILURES, MOST, Outcome, Pair};
+use sqlx::postgres::PgPool;
+use sqlx::types::ipnet::IpNet;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::watch;
+
+use super::cure;
+
+/// How often outcomes are written, and those of other nodes and operators' changes looked for.
+const LOOK: Duration = Duration::from_secs(2);
+/// How often an error that lasts is told again.
+const COMPLAIN: Duration = Duration::from_secs(60);
+
+/// A pair, its failures in a row, and how long it still rests.
+pub type Resting = (Pair, u32, Duration);
+
+/// Outcomes of one pair that wait to be written.
+#[derive(Debug, Default)]
+struct Tally {
+    worked: i64,
+    failed: i64,
+    /// Since it last worked, if it has.
+    failed_in_row: i32,
+    /// Seconds since 1970.
+    worked_at: Option<f64>,
+    failed_at: Option<f64>,
+}
+
+type Waiting = HashMap<Pair, Tally>;
+
+/// As it was read: to tell a change.
+#[derive(Debug, Clone, PartialEq)]
+struct Row {
+    pair: Pair,
+    failed_in_row: i32,
+    /// Seconds since 1970.
+    rests_until: f64,
+}
+
+/// Writes outcomes and reads what is known, until `stop` says true. `recall` gets all of it at start and whenever it has changed.
+/// While the database is away outcomes wait, of as many pairs as are remembered, and what was read before stays in force.
+pub async fn follow(
+    pool: PgPool,
+    rest: Duration,
+    mut outcomes: UnboundedReceiver<Outcome>,
+    recall: impl Fn(Vec<Resting>),
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut waiting = Waiting::new();
+    let mut known = Vec::new();
+    let mut complained: Option<Instant> = None;
+    loop {
+        let is_last = *stop.borrow_and_update();
+        while let Ok(outcome) = outcomes.try_recv() {
+            count(&mut waiting, outcome);
+        }
+        match look(&pool, rest, &mut waiting).await {
+            Ok(rows) => {
+                complained = None;
+                if rows != known {
+                    let now = now();
+                    recall(rows.iter().map(|row| resting(row, now)).collect());
+                    known = rows;
+                }
+            }
+            Err(error) if complained.is_none_or(|at| at.elapsed() > COMPLAIN) => {
+                complained = Some(Instant::now());
+                tracing::warn!(%error, waiting = waiting.len(), "outcomes of release wait for the database; a restart now would forget them: {}", cure(&error));
+            }
+            Err(_) => {}
+        }
+        if is_last {
+            return;
+        }
+        // Nobody is left to say it.
+        if let Ok(Err(_)) = tokio::time::timeout(LOOK, stop.changed()).await {
+            return;
+        }
+    }
+}
+
+fn count(waiting: &mut Waiting, outcome: Outcome) {
+    if waiting.len() >= MOST && !waiting.contains_key(&outcome.pair) {
+        return;
+    }
+    let tally = waiting.entry(outcome.pair).or_default();
+    if outcome.has_worked {
+        tally.worked += 1;
+        tally.failed_in_row = 0;
+        tally.worked_at = Some(now());
+    } else {
+        tally.failed += 1;
+        tally.failed_in_row += 1;
+        tally.failed_at = Some(now());
+    }
+}
+
+/// Seconds since 1970: rows outlive the monotonic clock.
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
+}
+
+fn resting(row: &Row, now: f64) -> Resting {
+    let rest = Duration::try_from_secs_f64(row.rests_until - now).unwrap_or_default();
+    (row.pair.clone(), row.failed_in_row.unsigned_abs(), rest)
+}
+
+/// What waits comes first, so that what is read has it.
+async fn look(pool: &PgPool, rest: Duration, waiting: &mut Waiting) -> Result<Vec<Row>, sqlx::Error> {
+    if !waiting.is_empty() {
+        write(pool, rest, waiting).await?;
+        waiting.clear();
+    }
+    read(pool).await
+}
+
+/// Pairs that rest, or will after more failures; the latest, if there are too many.
+async fn read(pool: &PgPool) -> Result<Vec<Row>, sqlx::Error> {
+    let rows = sqlx::query!(
+        r#"SELECT one_model, one_network AS "one_network: IpNet", one_nat,
+            other_model, other_network AS "other_network: IpNet", other_nat, failed_in_row,
+            coalesce(extract(epoch FROM rests_until), 0)::float8 AS "rests_until!"
+         FROM release_outcome WHERE failed_in_row > 0 ORDER BY failed_at DESC LIMIT $1"#,
+        MOST as i64
+    )
+    .fetch_all(pool)
+    .await?;
+    let row = rows.into_iter().map(|row| Row {
+        pair: Pair::new([
+            (&row.one_model, row.one_network.addr(), row.one_nat),
+            (&row.other_model, row.other_network.addr(), row.other_nat),
+        ]),
+        failed_in_row: row.failed_in_row,
+        rests_until: row.rests_until,
+    });
+    Ok(row.collect())
+}
+
+/// One statement, however many pairs there are.
+async fn write(pool: &PgPool, rest: Duration, waiting: &Waiting) -> Result<(), sqlx::Error> {
+    let models = |end: usize| -> Vec<String> {
+        waiting.keys().map(|pair| pair.ends()[end].product.to_string()).collect()
+    };
+    let networks =
+        |end: usize| -> Vec<IpNet> { waiting.keys().map(|pair| pair.ends()[end].network).collect() };
+    let nats =
+        |end: usize| -> Vec<bool> { waiting.keys().map(|pair| pair.ends()[end].is_translated).collect() };
+    let worked: Vec<i64> = waiting.values().map(|tally| tally.worked).collect();
+    let failed: Vec<i64> = waiting.values().map(|tally| tally.failed).collect();
+    let failed_in_row: Vec<i32> = waiting.values().map(|tally| tally.failed_in_row).collect();
+    let worked_at: Vec<Option<f64>> = waiting.values().map(|tally| tally.worked_at).collect();
+    let failed_at: Vec<Option<f64>> = waiting.values().map(|tally| tally.failed_at).collect();
+    sqlx::query!(
+        "INSERT INTO release_outcome AS old (one_model, one_network, one_nat, other_model, other_network, other_nat,
+            worked, failed, failed_in_row, worked_at, failed_at, rests_until)
+         SELECT one_model, one_network, one_nat, other_model, other_network, other_nat, worked, failed, failed_in_row,
+            to_timestamp(worked_at), to_timestamp(failed_at),
+            CASE WHEN failed_in_row >= $12::integer THEN to_timestamp(failed_at + $13::float8) END
+         FROM unnest($1::text[], $2::cidr[], $3::boolean[], $4::text[], $5::cidr[], $6::boolean[],
+            $7::bigint[], $8::bigint[], $9::integer[], $10::float8[], $11::float8[])
+            AS new (one_model, one_network, one_nat, other_model, other_network, other_nat,
+                worked, failed, failed_in_row, worked_at, failed_at)
+         ON CONFLICT (one_model, one_network, one_nat, other_model, other_network, other_nat) DO UPDATE SET
+            worked = old.worked + EXCLUDED.worked,
+            failed = old.failed + EXCLUDED.failed,
+            failed_in_row = EXCLUDED.failed_in_row
+                + CASE WHEN EXCLUDED.worked > 0 THEN 0 ELSE old.failed_in_row END,
+            worked_at = coalesce(EXCLUDED.worked_at, old.worked_at),
+            failed_at = coalesce(EXCLUDED.failed_at, old.failed_at),
+            rests_until = CASE
+                WHEN EXCLUDED.worked > 0 THEN EXCLUDED.rests_until
+                WHEN old.failed_in_row + EXCLUDED.failed_in_row >= $12::integer
+                    THEN EXCLUDED.failed_at + make_interval(secs => $13::float8)
+            END",
+        &models(0),
+        &networks(0) as _,
+        &nats(0),
+        &models(1),
+        &networks(1) as _,
+        &nats(1),
+        &worked,
+        &failed,
+        &failed_in_row,
+        &worked_at as _,
+        &failed_at as _,
+        FAILURES as i32,
+        rest.as_secs_f64()
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
+}
