@@ -119,8 +119,11 @@ impl Agent {
     /// The router forwards this address to the first stream's socket.
     pub(super) fn router_mapped(&mut self, address: SocketAddr, now: Duration) {
         self.mapped = Some(address);
-        self.add_candidate(address, CandidateKind::ServerReflexive, MAPPING);
-        self.trickle_soon(now);
+        // A router may be quicker than the call: then gathering begins with it.
+        if !self.generation.candidates.is_empty() {
+            self.add_candidate(address, CandidateKind::ServerReflexive, MAPPING);
+            self.trickle_soon(now);
+        }
     }
 
     pub(super) fn discover(&mut self, now: Duration) {
