@@ -34,12 +34,13 @@ pub struct Places {
 }
 
 impl Places {
-    fn at(&self, address: usize, port: usize) -> SocketAddr {
+    /// A place, by the index of its address and of its port.
+    pub fn at(&self, address: usize, port: usize) -> SocketAddr {
         SocketAddr::new(self.addresses[address], self.ports[port])
     }
 
     /// The answer to a datagram that reached a place (index of its address, of its port), and the place that it leaves from.
-    fn answer(
+    pub fn answer(
         &self,
         (address, port): (usize, usize),
         source: SocketAddr,

@@ -7,6 +7,9 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 mod census;
+mod crush_calls;
+mod crush_phone;
+mod device;
 #[path = "../../../media-relay/core/tests/released/dice.rs"]
 mod dice;
 #[path = "../../../media-relay/core/tests/released/phone.rs"]
@@ -18,6 +21,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use census::{Call, Census};
+use device::Model;
 use dice::Dice;
 use media_core::path::Constraint;
 use nat_lab::Kind as Nat;
@@ -125,7 +129,7 @@ fn limit(plan: &Plan) -> Duration {
 
 /// Plays a seed.
 fn play(seed: u64, plan: Plan) -> Result<(Call, String), String> {
-    let mut world = World::new(seed, plan.kinds, plan.place);
+    let mut world = World::new(seed, plan.kinds.map(Model::Ordinary), plan.place);
     let mut problems: Vec<String> = Vec::new();
     if let Some(ways) = plan.blocked {
         world.cut(ways);
@@ -155,14 +159,14 @@ fn play(seed: u64, plan: Plan) -> Result<(Call, String), String> {
             world.run(Duration::from_millis(milliseconds));
             world.party_offers(by, "sendrecv");
         }
-        Act::HangUp { by } => world.hang_up(by),
+        Act::HangUp { by } => _ = world.hang_up(by),
     }
     let has_hung_up = matches!(plan.act, Act::HangUp { .. });
     world.run(if has_hung_up { Duration::from_secs(1) } else { REST });
     // A party that ends its call because its own offer was refused is not our matter.
     let is_silent = world.is_up() && world.is_silent();
     if is_silent {
-        let ears = world.phones.each_ref().map(|phone| (phone.target, world.now.saturating_sub(phone.heard)));
+        let ears = world.ears();
         problems.push(format!("it ends silent: {ears:?}"));
     }
     let silence = if plan.act == Act::Nothing { world.longest_silence() } else { silence_before };
@@ -251,6 +255,41 @@ fn number_from(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|value| value.parse().ok())
 }
 
+/// Plays seeds 0 to `calls`, by turns on all processors, and fails with the first story of a call that went wrong. What each
+/// processor's calls came to.
+fn played<T: Default + Send>(
+    calls: u64,
+    play: impl Fn(u64, &mut T) -> Result<String, String> + Sync,
+) -> Vec<T> {
+    let threads = std::thread::available_parallelism().map_or(2, |number| number.get() as u64);
+    let (mut failures, mut sums) = (Vec::new(), Vec::new());
+    std::thread::scope(|scope| {
+        let play = &play;
+        let players: Vec<_> = (0..threads)
+            .map(|offset| {
+                scope.spawn(move || {
+                    let (mut failed, mut sum) = (Vec::new(), T::default());
+                    for seed in (0..calls).filter(|seed| seed % threads == offset) {
+                        failed.extend(play(seed, &mut sum).err());
+                    }
+                    (failed, sum)
+                })
+            })
+            .collect();
+        for player in players {
+            let (failed, sum) = player.join().expect("a player does not panic");
+            failures.extend(failed);
+            sums.push(sum);
+        }
+    });
+    if let Some(story) = failures.first() {
+        let others: Vec<&str> =
+            failures.iter().skip(1).take(100).filter_map(|story| story.lines().next()).collect();
+        panic!("{story}\n{} more:\n{}", failures.len() - 1, others.join("\n"));
+    }
+    sums
+}
+
 #[test]
 fn seeded_calls_are_released_only_when_proven_and_never_end_silent() {
     if let Some(seed) = number_from("RELEASE_SEED") {
@@ -260,38 +299,18 @@ fn seeded_calls_are_released_only_when_proven_and_never_end_silent() {
         }
         return;
     }
+    let mut census = Census::default();
     let calls = number_from("RELEASE_CALLS").unwrap_or(600);
-    let threads = std::thread::available_parallelism().map_or(2, |number| number.get() as u64);
-    let (mut failures, mut census) = (Vec::new(), Census::default());
-    std::thread::scope(|scope| {
-        let players: Vec<_> = (0..threads)
-            .map(|offset| {
-                scope.spawn(move || {
-                    let (mut failed, mut held) = (Vec::new(), Vec::new());
-                    for seed in (0..calls).filter(|seed| seed % threads == offset) {
-                        match play(seed, Plan::of(seed)) {
-                            Ok((call, _)) => held.push(call),
-                            Err(story) => failed.push(story),
-                        }
-                    }
-                    (failed, held)
-                })
-            })
-            .collect();
-        for player in players {
-            let (failed, held) = player.join().expect("a player does not panic");
-            failures.extend(failed);
-            held.into_iter().for_each(|call| census.add(call));
-        }
+    let held = played(calls, |seed, held: &mut Vec<Call>| {
+        play(seed, Plan::of(seed)).map(|(call, story)| {
+            held.push(call);
+            story
+        })
     });
+    held.into_iter().flatten().for_each(|call| census.add(call));
     println!("{}", census.table());
     if let Ok(path) = std::env::var("RELEASE_OUT") {
         std::fs::write(&path, census.json()).expect("RELEASE_OUT can be written");
-    }
-    if let Some(story) = failures.first() {
-        let others: Vec<&str> =
-            failures.iter().skip(1).take(100).filter_map(|story| story.lines().next()).collect();
-        panic!("{story}\n{} more:\n{}", failures.len() - 1, others.join("\n"));
     }
 }
 

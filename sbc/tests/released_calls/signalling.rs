@@ -63,8 +63,18 @@ pub(crate) fn config() -> Config {
     }
 }
 
+/// The info package of trickled candidates (RFC 8840 §10), and what its bodies are.
+pub(crate) const PACKAGE: &str = "trickle-ice";
+pub(crate) const FRAGMENT: &[u8] = b"application/trickle-ice-sdpfrag";
+
 /// `local` is what its Contact says.
-pub(crate) fn user_agent(user: &str, product: &str, local: SocketAddr, seed: [u8; 32]) -> UserAgent {
+pub(crate) fn user_agent(
+    user: &str,
+    product: &str,
+    trickles: bool,
+    local: SocketAddr,
+    seed: [u8; 32],
+) -> UserAgent {
     let account = Account {
         aor: format!("sip:{user}@{DOMAIN}").into(),
         display: None,
@@ -76,7 +86,7 @@ pub(crate) fn user_agent(user: &str, product: &str, local: SocketAddr, seed: [u8
         timers: TimerValues::default(),
         session_timer: None,
         abilities: Abilities::default(),
-        info_packages: Vec::new(),
+        info_packages: trickles.then(|| PACKAGE.into()).into_iter().collect(),
     };
     UserAgent::new(account, seed)
 }

@@ -6,13 +6,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crush::stun::is_stun;
 use media_core::Worker;
+use media_core::handoff::HandoffSettings;
 use media_core::path::place::Networks;
 use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::session::Action;
 use media_core::worker::{PortPair, Ports, Settings};
 use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
+use sbc::discovery::Places;
 use sip_engine::Engine;
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
 use sip_engine::io::{Command, Input, Output};
@@ -20,13 +23,16 @@ use sip_engine::media::PathEntry;
 use sip_engine::ua::{CallNumber, Event, Fork, Invite, UserAgent};
 use sip_wire::{Message, Method};
 
+use crate::device::{Device, Model};
 use crate::dice::Dice;
-use crate::phone::{Kind, Phone};
-use crate::signalling::{DOMAIN, Snapshot, at, binding, config, flow, sbc, user_agent};
+use crate::phone::Kind;
+use crate::signalling::{DOMAIN, FRAGMENT, PACKAGE, Snapshot, at, binding, config, flow, sbc, user_agent};
 
 const OUTSIDE: [&str; 2] = ["198.51.100.7", "203.0.113.8"];
-const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+pub(crate) const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+const DISCOVERY: [u16; 2] = [3_478, 3_479];
 pub(crate) const STEP: Duration = Duration::from_millis(5);
+const PACKET: Duration = Duration::from_millis(20);
 
 /// Where the phones are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -111,7 +117,8 @@ pub(crate) struct World {
     engine: Engine,
     worker: Worker,
     sockets: Sockets,
-    pub(crate) phones: [Phone; 2],
+    pub(crate) phones: [Device; 2],
+    discovery: Places,
     ends: [End; 2],
     letters: Vec<(Duration, u64, Letter)>,
     posted: u64,
@@ -122,13 +129,17 @@ pub(crate) struct World {
     /// The timeline of its media, as the records have it, and its end.
     pub(crate) path: Vec<PathEntry>,
     pub(crate) ended: Option<CallEnded>,
-    /// How long both phones sent elsewhere than to the relay.
+    /// How long both phones sent elsewhere than to the relay, and whether they do.
     pub(crate) away: Duration,
+    pub(crate) is_away: bool,
+    /// How long no media was on the relay, and when it had some last.
+    pub(crate) quiet: Duration,
+    media_at: Duration,
     pub(crate) story: Vec<(Duration, String)>,
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, kinds: [Kind; 2], place: Place) -> Self {
+    pub(crate) fn new(seed: u64, models: [Model; 2], place: Place) -> Self {
         let mut dice = Dice::new(seed);
         let mut network = Network::new(seed);
         let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
@@ -165,16 +176,22 @@ impl World {
         };
         let phones = [0, 1].map(|index| {
             let (host, ip) = hosts[index];
-            Phone::new(kinds[index], host, SocketAddr::new(ip, 4_000), 0x1000 + index as u32, &mut dice)
+            Device::new(models[index], host, SocketAddr::new(ip, 4_000), index, &mut dice)
         });
         let ends = [0, 1].map(|index| {
             let public = if place == Place::OneLan { outside[0] } else { outside[index] };
             let mut seed = [0; 32];
             seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
             let user = ["alice", "bob"][index];
-            let contact = SocketAddr::new(phones[index].local.ip(), 5_060);
+            let contact = SocketAddr::new(phones[index].local().ip(), 5_060);
             End {
-                agent: user_agent(user, kinds[index].product(), contact, seed),
+                agent: user_agent(
+                    user,
+                    models[index].product(),
+                    models[index] == Model::Crush,
+                    contact,
+                    seed,
+                ),
                 call: None,
                 signalling: SocketAddr::new(public, 5_060 + index as u16),
                 delay: delays[if place == Place::OneLan { 0 } else { index }],
@@ -186,11 +203,18 @@ impl World {
         seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
         let mut engine = Engine::new(Arc::new(config()), seed);
         engine.handle(Input::Command(Command::Policy(Arc::new(Snapshot))), at(now));
-        let contact = SocketAddr::new(phones[1].local.ip(), 5_060);
+        let contact = SocketAddr::new(phones[1].local().ip(), 5_060);
         engine.handle(Input::Command(Command::Load(vec![binding(contact, ends[1].signalling)])), at(now));
         let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }];
         let policy = ReleasePolicy::new(Limits::default(), realms, Vec::new(), Networks::default());
-        let settings = Settings { release: Some(Arc::new(policy)), ..Settings::default() };
+        let relays = RELAY.map(|ip| ip.parse::<IpAddr>().expect("an address"));
+        let discovery = Places { addresses: relays, ports: DISCOVERY };
+        let handoff = HandoffSettings { secret: [5; 32], discovery: vec![discovery.at(0, 0)] };
+        let settings = Settings {
+            release: Some(Arc::new(policy)),
+            handoff: Some(Arc::new(handoff)),
+            ..Settings::default()
+        };
         let mut world = Self {
             now,
             network,
@@ -199,6 +223,7 @@ impl World {
             worker: Worker::new(settings, "anchor".to_owned()),
             sockets: Sockets::default(),
             phones,
+            discovery,
             ends,
             letters: Vec::new(),
             posted: 0,
@@ -209,6 +234,9 @@ impl World {
             path: Vec::new(),
             ended: None,
             away: Duration::ZERO,
+            is_away: false,
+            quiet: Duration::ZERO,
+            media_at: now,
             story: Vec::new(),
         };
         let _ = world.network.next_until(now);
@@ -254,11 +282,15 @@ impl World {
         self.drain_phone(from);
     }
 
-    pub(crate) fn hang_up(&mut self, who: usize) {
-        self.note(format!("{who} hangs up"));
-        let Some(call) = self.ends[who].call else { return };
-        let _ = self.ends[who].agent.hang_up(call, at(self.now));
+    /// False if that is not possible yet: there is no call, or what accepts it has not arrived (RFC 3261 §15).
+    pub(crate) fn hang_up(&mut self, who: usize) -> bool {
+        let Some(call) = self.ends[who].call else { return false };
+        let has_hung_up = self.ends[who].agent.hang_up(call, at(self.now)).is_ok();
+        if has_hung_up {
+            self.note(format!("{who} hangs up"));
+        }
         self.drain_phone(who);
+        has_hung_up
     }
 
     pub(crate) fn is_up(&self) -> bool {
@@ -295,13 +327,31 @@ impl World {
                 let accepted = self.ends[index].agent.accept(call, Some(answer), at(now));
                 assert!(accepted.is_ok(), "{accepted:?}");
             }
-            Event::Established { .. } => self.ends[index].is_up = true,
+            Event::Established { .. } => {
+                self.ends[index].is_up = true;
+                if let Some(phone) = self.phones[index].crush_mut() {
+                    phone.confirm(now);
+                }
+            }
+            Event::Info { request, .. } => {
+                if let Some(phone) = self.phones[index].crush_mut() {
+                    phone.candidates(&request.body_bytes(), now);
+                }
+            }
+            Event::Done { method: "INFO", status, .. } => {
+                if let Some(phone) = self.phones[index].crush_mut() {
+                    let sent = phone.under_way.take();
+                    if status >= 300 && phone.trickle.is_none() {
+                        phone.trickle = sent;
+                    }
+                }
+            }
             Event::Answered { sdp, .. } => self.phones[index].follow(&sdp, now, &mut self.dice),
-            Event::Offered { call, fork, sdp, .. } => match self.phones[index].kind {
-                Kind::Refusing(status) => {
+            Event::Offered { call, fork, sdp, .. } => match self.phones[index].temperament() {
+                Some(Kind::Refusing(status)) => {
                     let _ = self.ends[index].agent.refuse_offer(call, fork, status, at(now));
                 }
-                Kind::Slow(after) => {
+                Some(Kind::Slow(after)) => {
                     self.posted += 1;
                     self.letters.push((now + after, self.posted, Letter::Answer { by: index, fork, sdp }));
                 }
@@ -390,7 +440,7 @@ impl World {
                     let message = Message::parse(bytes).expect("the SBC writes what can be read");
                     let is_reinvite =
                         message.method() == Some(Method::INVITE) && self.ends[to].call.is_some();
-                    if is_reinvite && self.phones[to].kind == Kind::Deaf {
+                    if is_reinvite && self.phones[to].temperament() == Some(Kind::Deaf) {
                         continue;
                     }
                     self.ends[to].agent.handle(Input::Received { flow: flow(sbc()), message }, at(now));
@@ -429,20 +479,43 @@ impl World {
             self.now += STEP;
             self.deliver();
             self.carry();
-            let is_packet_time = self.now.as_millis().is_multiple_of(20);
             for (phone, _) in self.phones.iter_mut().zip(&self.ends).filter(|(_, end)| end.is_up) {
-                if is_packet_time {
-                    phone.speak(&mut self.network);
-                }
-                phone.report(&mut self.network, self.now, &mut self.dice);
+                phone.tick(&mut self.network, self.now, &mut self.dice);
             }
+            self.settle();
             if self.worker.poll_timeout().is_some_and(|due| due <= self.now) {
                 self.worker.handle_timeout(self.now, &mut self.sockets);
                 self.listen();
             }
-            let is_away = |phone: &Phone| phone.target.is_some_and(|at| !relay.contains(&at.ip()));
-            if self.ended.is_none() && self.phones.iter().all(is_away) {
+            self.is_away = self.ended.is_none() && self.phones.iter().all(|phone| phone.is_away(&relay));
+            if self.is_away {
                 self.away += STEP;
+            }
+            // A packet comes every 20 ms.
+            if self.answered.is_some() && self.ended.is_none() && self.now > self.media_at + PACKET + STEP {
+                self.quiet += STEP;
+            }
+        }
+    }
+
+    /// What the agents of CRUSH want: datagrams at once, candidates by INFO once the last one is answered.
+    fn settle(&mut self) {
+        for index in 0..2 {
+            let Some(phone) = self.phones[index].crush_mut().filter(|_| self.ends[index].call.is_some())
+            else {
+                continue;
+            };
+            phone.settle(&mut self.network, self.now);
+            if !self.ends[index].is_up || phone.under_way.is_some() {
+                continue;
+            }
+            if let (Some(call), Some(text)) = (self.ends[index].call, phone.trickle.take()) {
+                let body = Bytes::from(text.clone());
+                match self.ends[index].agent.info_of(call, PACKAGE, FRAGMENT, body, at(self.now)) {
+                    Ok(()) => phone.under_way = Some(text),
+                    Err(_) => phone.trickle = Some(text),
+                }
+                self.drain_phone(index);
             }
         }
     }
@@ -450,35 +523,58 @@ impl World {
     fn deliver(&mut self) {
         while let Some(event) = self.network.next_until(self.now) {
             let nat_lab::Event::Datagram { host, source, destination, payload } = event else { continue };
-            if host == self.relay {
+            if host == self.relay && DISCOVERY.contains(&destination.port()) {
+                let index = |places: [bool; 2]| usize::from(!places[0]);
+                let place = (
+                    index(self.discovery.addresses.map(|ip| ip == destination.ip())),
+                    index(self.discovery.ports.map(|port| port == destination.port())),
+                );
+                if let Some((answer, (ip, port))) = self.discovery.answer(place, source, &payload) {
+                    let from = self.discovery.at(ip, port);
+                    let _ = self.network.send(self.relay, from, source, answer.into());
+                }
+            } else if host == self.relay {
                 let socket = self.sockets.open.iter().find(|open| *open.1 == destination).map(|open| *open.0);
                 let Some(socket) = socket else { continue };
+                if !is_stun(&payload) && payload.get(1).is_some_and(|kind| !(200..=204).contains(kind)) {
+                    self.media_at = self.now;
+                }
                 let (network, sockets, relay) = (&mut self.network, &self.sockets, self.relay);
                 self.worker.packet(socket, source, &payload, self.now, |out, to, bytes| {
                     let from = sockets.open[&out];
                     let _ = network.send(relay, from, to, Bytes::copy_from_slice(bytes));
                 });
-            } else if let Some(phone) =
-                self.phones.iter_mut().find(|phone| phone.host == host && phone.local == destination)
-            {
-                phone.hear(source, &payload, self.now);
+            } else if let Some(phone) = self.phones.iter_mut().find(|phone| phone.host() == host) {
+                phone.hear(source, destination, &payload, self.now);
             }
         }
     }
 
     pub(crate) fn forget_silence(&mut self) {
-        self.phones.iter_mut().for_each(|phone| phone.longest_silence = Duration::ZERO);
+        self.phones.iter_mut().for_each(|phone| *phone.longest_silence() = Duration::ZERO);
     }
 
-    pub(crate) fn longest_silence(&self) -> Duration {
-        let of = |phone: &Phone| phone.longest_silence.max(self.now.saturating_sub(phone.heard));
-        self.phones.iter().map(of).max().unwrap_or_default()
+    pub(crate) fn longest_silence(&mut self) -> Duration {
+        let now = self.now;
+        let of = |phone: &mut Device| (*phone.longest_silence()).max(now.saturating_sub(phone.heard()));
+        self.phones.iter_mut().map(of).max().unwrap_or_default()
     }
 
     /// Whether somebody who is to hear something does not.
     pub(crate) fn is_silent(&self) -> bool {
         let limit = Duration::from_millis(250);
-        self.phones.iter().any(|phone| phone.is_hearing() && self.now > phone.heard + limit)
+        self.phones.iter().any(|phone| phone.is_hearing() && self.now > phone.heard() + limit)
+    }
+
+    /// Of each party where it sends, or what its agent has come to, and for how long it has heard nothing.
+    pub(crate) fn ears(&self) -> [String; 2] {
+        self.phones.each_ref().map(|phone| {
+            let silence = self.now.saturating_sub(phone.heard());
+            match phone {
+                Device::Ordinary(phone) => format!("{:?}, {silence:?}", phone.target),
+                Device::Crush(phone) => format!("{:?}, {silence:?}", phone.events),
+            }
+        })
     }
 
     /// Nothing is left of the call.

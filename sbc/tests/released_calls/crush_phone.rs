@@ -1,0 +1,205 @@
+//! An endpoint of CRUSH: the real agent, with sockets, a voice and an ear. What it hears is what it plays.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use crush::agent::{Agent, Config, Event, Input, Marks, Output, SocketId, StreamId, StreamSetup};
+use crush::description::Support;
+use crush::media::{Kind, Path};
+use crush::playout::Step;
+use crush::stun::is_stun;
+use nat_lab::{HostId, Network};
+
+use crate::dice::Dice;
+use crate::phone::{Said, read};
+
+const AUDIO: StreamId = StreamId(0);
+/// Samples in a packet of 20 ms at 8 kHz.
+const FRAME: u32 = 160;
+
+#[derive(Debug)]
+pub(crate) struct CrushPhone {
+    pub(crate) host: HostId,
+    pub(crate) local: SocketAddr,
+    agent: Agent,
+    sockets: BTreeMap<u32, SocketAddr>,
+    next_socket: u32,
+    version: u64,
+    direction: &'static str,
+    said: Option<Said>,
+    /// The other end takes part.
+    pub(crate) is_supported: bool,
+    sends: bool,
+    pub(crate) hears: bool,
+    ssrc: u32,
+    sequence: u32,
+    /// Until when it has played.
+    played: Option<Duration>,
+    pub(crate) heard: Duration,
+    pub(crate) longest_silence: Duration,
+    /// Candidates for an INFO: one is under way at a time, and each holds what came before.
+    pub(crate) trickle: Option<String>,
+    pub(crate) under_way: Option<String>,
+    pub(crate) events: Vec<Event>,
+}
+
+impl CrushPhone {
+    pub(crate) fn new(host: HostId, local: SocketAddr, party: usize, dice: &mut Dice) -> Self {
+        let mut seed = [0; 32];
+        seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
+        let setup =
+            StreamSetup { kind: Kind::Audio, clock_rate: 8_000, frame: FRAME, socket: SocketId(1), local };
+        Self {
+            host,
+            local,
+            agent: Agent::new(Config::default(), party == 0, seed, &[setup], Duration::ZERO),
+            sockets: BTreeMap::from([(1, local)]),
+            next_socket: 100,
+            version: 0,
+            direction: "sendrecv",
+            said: None,
+            is_supported: false,
+            sends: false,
+            hears: false,
+            ssrc: 0x1000 + party as u32,
+            sequence: dice.below(0xffff) as u32,
+            played: None,
+            heard: Duration::ZERO,
+            longest_silence: Duration::ZERO,
+            trickle: None,
+            under_way: None,
+            events: Vec::new(),
+        }
+    }
+
+    pub(crate) fn describe(&mut self, direction: &'static str, takes_part: bool) -> Bytes {
+        self.version += 1;
+        self.direction = direction;
+        let (ip, port) = (self.local.ip(), self.local.port());
+        let support = if takes_part { format!("{}\r\n", self.agent.support_line()) } else { String::new() };
+        format!(
+            "v=0\r\no=- 7 {} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n{support}m=audio {port} RTP/AVP 0\r\na={direction}\r\n",
+            self.version
+        )
+        .into()
+    }
+
+    pub(crate) fn answer(&mut self, offer: &[u8], now: Duration) -> Bytes {
+        let direction = match read(offer).direction {
+            "sendonly" => "recvonly",
+            "recvonly" => "sendonly",
+            other => other,
+        };
+        let answer = self.describe(direction, support(offer).is_some());
+        self.follow(offer, now);
+        answer
+    }
+
+    pub(crate) fn follow(&mut self, sdp: &[u8], now: Duration) {
+        let said = read(sdp);
+        let before = self.said.replace(said);
+        if let Some(before) = before {
+            assert!(said == before || said.version > before.version, "{said:?} after {before:?}");
+        }
+        self.is_supported = support(sdp).is_some();
+        self.sends = self.direction == "sendrecv" || self.direction == "sendonly";
+        self.hears = self.direction == "sendrecv" || self.direction == "recvonly";
+        if !self.hears {
+            self.heard = now;
+        }
+        let text = std::str::from_utf8(sdp).expect("text");
+        self.agent.handle(Input::Description { sdp: text, relays: &[Some(said.rtp)] }, now);
+    }
+
+    /// INFO may be sent.
+    pub(crate) fn confirm(&mut self, now: Duration) {
+        self.agent.handle(Input::Confirmed, now);
+    }
+
+    pub(crate) fn candidates(&mut self, fragment: &[u8], now: Duration) {
+        let text = std::str::from_utf8(fragment).expect("text");
+        self.agent.handle(Input::Trickle(text), now);
+    }
+
+    pub(crate) fn speak(&mut self, now: Duration) {
+        if !self.sends {
+            return;
+        }
+        self.sequence += 1;
+        let mut packet = vec![0u8; 12 + FRAME as usize];
+        packet[0] = 0x80;
+        packet[2..4].copy_from_slice(&(self.sequence as u16).to_be_bytes());
+        packet[4..8].copy_from_slice(&self.sequence.wrapping_mul(FRAME).to_be_bytes());
+        packet[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
+        self.agent.handle(Input::Media { stream: AUDIO, packet: &packet, marks: Marks::default() }, now);
+    }
+
+    /// Plays until now.
+    pub(crate) fn listen(&mut self, now: Duration) {
+        let mut at = self.played.unwrap_or(now);
+        while at <= now {
+            let Some(step) = self.agent.play(AUDIO, at) else { break };
+            if matches!(step, Step::Frame { .. }) && self.hears {
+                self.longest_silence = self.longest_silence.max(now.saturating_sub(self.heard));
+                self.heard = now;
+            }
+            at += Duration::from_micros(125) * step.play().max(1);
+        }
+        self.played = Some(at.max(now));
+    }
+
+    pub(crate) fn hear(&mut self, source: SocketAddr, at: SocketAddr, bytes: &[u8], now: Duration) {
+        let socket = self.sockets.iter().find(|open| *open.1 == at).map(|open| SocketId(*open.0));
+        let Some(socket) = socket else { return };
+        let mut from = source;
+        // Ordinary parties may send from elsewhere than they receive.
+        if !is_stun(bytes)
+            && !self.is_supported
+            && let Some(said) = self.said
+        {
+            from = said.rtp;
+        }
+        self.agent.handle(Input::Datagram { socket, from, bytes }, now);
+    }
+
+    /// Does what its agent wants, until that wants nothing.
+    pub(crate) fn settle(&mut self, network: &mut Network, now: Duration) {
+        if self.agent.poll_timeout().is_some_and(|due| due <= now) {
+            self.agent.handle(Input::Timeout, now);
+        }
+        while let Some(output) = self.agent.poll_output() {
+            match output {
+                Output::Transmit { socket, to, bytes } => {
+                    if let Some(local) = self.sockets.get(&socket.0) {
+                        let _ = network.send(self.host, *local, to, bytes.into());
+                    }
+                }
+                Output::Trickle(text) => self.trickle = Some(text),
+                Output::OpenSocket => {
+                    let socket = self.next_socket;
+                    self.next_socket += 1;
+                    let local = SocketAddr::new(self.local.ip(), 30_000 + socket as u16);
+                    self.sockets.insert(socket, local);
+                    self.agent.handle(Input::SocketOpened { socket: SocketId(socket), local }, now);
+                }
+                Output::CloseSocket(socket) => {
+                    self.sockets.remove(&socket.0);
+                }
+                Output::Event(event) => self.events.push(event),
+                Output::Media { .. } | Output::Rtcp { .. } => {}
+            }
+        }
+    }
+
+    /// Whether what it says goes to the other party itself, and not to one of the relay's addresses.
+    pub(crate) fn is_away(&self, relay: &[IpAddr]) -> bool {
+        let is_elsewhere = self.said.is_some_and(|said| !relay.contains(&said.rtp.ip()));
+        is_elsewhere || self.agent.sending_on(AUDIO) == Path::Direct
+    }
+}
+
+fn support(sdp: &[u8]) -> Option<Support> {
+    Support::find(std::str::from_utf8(sdp).expect("text"))
+}

@@ -1,0 +1,155 @@
+//! What a party calls with: an ordinary telephone, or an endpoint of CRUSH.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use nat_lab::{HostId, Network};
+
+use crate::crush_phone::CrushPhone;
+use crate::dice::Dice;
+use crate::phone::{Kind, Phone};
+
+/// Which of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Model {
+    Ordinary(Kind),
+    Crush,
+}
+
+impl Model {
+    pub(crate) fn product(self) -> &'static str {
+        match self {
+            Self::Ordinary(kind) => kind.product(),
+            Self::Crush => "crush-phone",
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) enum Device {
+    Ordinary(Box<Phone>),
+    Crush(Box<CrushPhone>),
+}
+
+impl Device {
+    pub(crate) fn new(model: Model, host: HostId, local: SocketAddr, party: usize, dice: &mut Dice) -> Self {
+        match model {
+            Model::Ordinary(kind) => {
+                Self::Ordinary(Box::new(Phone::new(kind, host, local, 0x1000 + party as u32, dice)))
+            }
+            Model::Crush => Self::Crush(Box::new(CrushPhone::new(host, local, party, dice))),
+        }
+    }
+
+    /// How an ordinary one takes what it is told.
+    pub(crate) fn temperament(&self) -> Option<Kind> {
+        match self {
+            Self::Ordinary(phone) => Some(phone.kind),
+            Self::Crush(_) => None,
+        }
+    }
+
+    pub(crate) fn crush_mut(&mut self) -> Option<&mut CrushPhone> {
+        match self {
+            Self::Ordinary(_) => None,
+            Self::Crush(phone) => Some(phone),
+        }
+    }
+
+    pub(crate) fn local(&self) -> SocketAddr {
+        match self {
+            Self::Ordinary(phone) => phone.local,
+            Self::Crush(phone) => phone.local,
+        }
+    }
+
+    /// Its offer.
+    pub(crate) fn describe(&mut self, direction: &'static str) -> Bytes {
+        match self {
+            Self::Ordinary(phone) => phone.describe(direction),
+            Self::Crush(phone) => phone.describe(direction, true),
+        }
+    }
+
+    /// Its answer to an offer, which it follows.
+    pub(crate) fn answer(&mut self, offer: &[u8], now: Duration, dice: &mut Dice) -> Bytes {
+        match self {
+            Self::Ordinary(phone) => phone.answer(offer, now, dice),
+            Self::Crush(phone) => phone.answer(offer, now),
+        }
+    }
+
+    /// Does what the far description says.
+    pub(crate) fn follow(&mut self, sdp: &[u8], now: Duration, dice: &mut Dice) {
+        match self {
+            Self::Ordinary(phone) => phone.follow(sdp, now, dice),
+            Self::Crush(phone) => phone.follow(sdp, now),
+        }
+    }
+
+    /// Speaks, reports and plays what is due, while the call is up; often enough for packets of 20 ms.
+    pub(crate) fn tick(&mut self, network: &mut Network, now: Duration, dice: &mut Dice) {
+        let is_packet_time = now.as_millis().is_multiple_of(20);
+        match self {
+            Self::Ordinary(phone) => {
+                if is_packet_time {
+                    phone.speak(network);
+                }
+                phone.report(network, now, dice);
+            }
+            Self::Crush(phone) => {
+                if is_packet_time {
+                    phone.speak(now);
+                }
+                phone.listen(now);
+            }
+        }
+    }
+
+    /// A datagram for its host.
+    pub(crate) fn hear(&mut self, source: SocketAddr, at: SocketAddr, packet: &[u8], now: Duration) {
+        match self {
+            Self::Ordinary(phone) if phone.local == at => phone.hear(source, packet, now),
+            Self::Ordinary(_) => {}
+            Self::Crush(phone) => phone.hear(source, at, packet, now),
+        }
+    }
+
+    pub(crate) fn host(&self) -> HostId {
+        match self {
+            Self::Ordinary(phone) => phone.host,
+            Self::Crush(phone) => phone.host,
+        }
+    }
+
+    pub(crate) fn is_hearing(&self) -> bool {
+        match self {
+            Self::Ordinary(phone) => phone.is_hearing(),
+            Self::Crush(phone) => phone.hears,
+        }
+    }
+
+    /// Whether it sends elsewhere than to an address of the relay's.
+    pub(crate) fn is_away(&self, relay: &[IpAddr]) -> bool {
+        match self {
+            Self::Ordinary(phone) => phone.target.is_some_and(|at| !relay.contains(&at.ip())),
+            Self::Crush(phone) => phone.is_away(relay),
+        }
+    }
+
+    /// When it last heard the other party.
+    pub(crate) fn heard(&self) -> Duration {
+        match self {
+            Self::Ordinary(phone) => phone.heard,
+            Self::Crush(phone) => phone.heard,
+        }
+    }
+
+    pub(crate) fn longest_silence(&mut self) -> &mut Duration {
+        match self {
+            Self::Ordinary(phone) => &mut phone.longest_silence,
+            Self::Crush(phone) => &mut phone.longest_silence,
+        }
+    }
+}
