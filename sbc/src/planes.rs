@@ -105,6 +105,7 @@ pub fn input(event: media_relay::Event) -> Option<(SessionId, Input)> {
                     return Some((session, Input::Media(MediaReply { session, number, outcome })));
                 }
                 relay::Event::Inactive => MediaEvent::Inactive { session },
+                relay::Event::Unheard => MediaEvent::Unheard { session },
                 relay::Event::Renegotiate { wish, legs } => {
                     let legs = legs.into_iter().map(|(leg, sdp)| (endpoint_of(leg), sdp)).collect();
                     MediaEvent::Renegotiate { session, wish, legs, deadline: PATIENCE }

@@ -102,6 +102,7 @@ fn reason(reason: Reason) -> &'static str {
         Reason::Try => "try",
         Reason::Trial => "trial",
         Reason::Proven => "proven",
+        Reason::Certain => "certain",
         Reason::Refuted => "refuted",
         Reason::Unproven => "unproven",
         Reason::CameBack => "came_back",

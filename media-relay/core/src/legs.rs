@@ -71,6 +71,8 @@ pub(crate) struct Session {
     pub(crate) is_away: bool,
     pub(crate) is_held: bool,
     pub(crate) told_inactive: bool,
+    /// Since when it has not been asked, while it is direct and unheard, whether its parties are there.
+    pub(crate) unheard: Option<Duration>,
     /// What policy said of this session alone.
     pub(crate) constraint: Option<Constraint>,
     pub(crate) moving: Option<Box<Moving>>,

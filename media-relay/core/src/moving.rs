@@ -87,8 +87,13 @@ pub(crate) struct Past {
     pub(crate) told: usize,
 }
 
-/// The two parties of a session, if there are just two, and the m-lines that could move.
-pub(crate) fn eligible(session: &Session, streams: &Streams) -> Option<([Endpoint; 2], Lines)> {
+/// The two parties of a session, if there are just two, and the m-lines that could move: those with rtcp-mux only where
+/// `may_mux` says that nothing needs to be proven.
+pub(crate) fn eligible(
+    session: &Session,
+    streams: &Streams,
+    may_mux: bool,
+) -> Option<([Endpoint; 2], Lines)> {
     session.selected?;
     let [(one, first), (other, second)] = session.legs.as_slice() else { return None };
     first.agreed.as_ref().and(second.agreed.as_ref())?;
@@ -98,7 +103,10 @@ pub(crate) fn eligible(session: &Session, streams: &Streams) -> Option<([Endpoin
         // Fax, keys that only the ends have, one port for all: nothing that reports could prove.
         for stream in [left, right].map(|stream| streams.get(*stream)) {
             stream.filter(|stream| {
-                stream.carried == Carried::Clear && !stream.is_muxed && stream.is_agreed && !stream.is_refused
+                stream.carried == Carried::Clear
+                    && (may_mux || !stream.is_muxed)
+                    && stream.is_agreed
+                    && !stream.is_refused
             })?;
         }
         lines.push((index, [*left, *right]));
@@ -113,7 +121,8 @@ impl Worker {
             return;
         }
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let found = eligible(session, &self.streams);
+        let is_certain = self.settings.release.as_ref().is_some_and(|policy| is_certain(session, policy));
+        let found = eligible(session, &self.streams, is_certain);
         if let Some(moving) = &mut session.moving {
             let is_same = found
                 .as_ref()
@@ -142,6 +151,10 @@ impl Worker {
             past.map(|past| past.timeline),
             now,
         );
+        let is_muxed = |stream: &StreamId| self.streams.get(*stream).is_some_and(|stream| stream.is_muxed);
+        if lines.iter().any(|(_, pair)| pair.iter().any(is_muxed)) {
+            release.mux_reports();
+        }
         let cover = Cover::of(id, policy.settings.cover_percent);
         if one.is_private || other.is_private {
             release.keep(Stay::Privacy, now);
@@ -301,6 +314,12 @@ impl Worker {
     }
 }
 
+/// Whether what is found between its two parties is certain by configuration.
+fn is_certain(session: &Session, policy: &ReleasePolicy) -> bool {
+    let [(_, first), (_, second)] = session.legs.as_slice() else { return false };
+    policy.networks(first.party.realm, second.party.realm).certain
+}
+
 /// What policy says of a session; `None` if it is never to move.
 pub(crate) fn constraint(
     session: &Session,
@@ -315,6 +334,11 @@ pub(crate) fn constraint(
 impl Moving {
     pub(crate) fn endpoints(&self) -> [Endpoint; 2] {
         self.movers.each_ref().map(|mover| mover.endpoint)
+    }
+
+    /// Whether it is off the relay, and the relay hears nothing of it.
+    pub(crate) fn is_unheard(&self) -> bool {
+        self.release.is_on_trust()
     }
 
     /// An exchange of the parties' own has told both to come home.

@@ -40,6 +40,17 @@ pub struct RealmRelease {
     pub ice: Ice,
 }
 
+/// What two realms have of their own, whatever each says.
+#[derive(Debug, Clone, Copy)]
+pub struct PairRelease {
+    /// Whose; twice the same for the calls inside one.
+    pub realms: [u16; 2],
+    /// What their calls may do.
+    pub mode: Mode,
+    /// Their networks reach each other as far as anybody can see: phones that no report would prove are moved as well.
+    pub certain: bool,
+}
+
 /// For all sessions of a worker.
 #[derive(Debug, Clone)]
 pub struct ReleasePolicy {
@@ -47,22 +58,23 @@ pub struct ReleasePolicy {
     pub settings: Settings,
     /// By number.
     pub realms: Vec<RealmRelease>,
-    /// What pairs of realms have of their own, whatever the two say.
-    pub pairs: Vec<([u16; 2], Mode)>,
-    /// Networks, without and with release inside a LAN.
-    networks: [Arc<Networks>; 2],
+    /// Pairs of realms.
+    pub pairs: Vec<PairRelease>,
+    /// Networks, not certain and certain, each without and with release inside a LAN.
+    networks: [[Arc<Networks>; 2]; 2],
 }
 
 impl ReleasePolicy {
-    /// `networks.lan_release` is said by the realms.
+    /// `networks.lan_release` is said by the realms, `networks.certain` by pairs.
     pub fn new(
         settings: Settings,
         realms: Vec<RealmRelease>,
-        pairs: Vec<([u16; 2], Mode)>,
+        pairs: Vec<PairRelease>,
         networks: Networks,
     ) -> Self {
-        let networks =
-            [false, true].map(|lan_release| Arc::new(Networks { lan_release, ..networks.clone() }));
+        let networks = [false, true].map(|certain| {
+            [false, true].map(|lan_release| Arc::new(Networks { lan_release, certain, ..networks.clone() }))
+        });
         Self { settings, realms, pairs, networks }
     }
 
@@ -70,11 +82,14 @@ impl ReleasePolicy {
         self.realms.get(usize::from(realm)).copied().unwrap_or_default()
     }
 
+    fn pair(&self, one: u16, other: u16) -> Option<&PairRelease> {
+        self.pairs.iter().find(|pair| pair.realms == [one, other] || pair.realms == [other, one])
+    }
+
     /// What a call between two realms may do; `None`: it stays.
     pub fn between(&self, one: u16, other: u16) -> Option<Constraint> {
-        let own = self.pairs.iter().find(|(pair, _)| *pair == [one, other] || *pair == [other, one]);
-        let modes = match own {
-            Some((_, mode)) => [*mode; 2],
+        let modes = match self.pair(one, other) {
+            Some(own) => [own.mode; 2],
             None => [one, other].map(|realm| self.realm(realm).mode),
         };
         match modes {
@@ -92,7 +107,8 @@ impl ReleasePolicy {
     /// What is known of the networks of two realms.
     pub fn networks(&self, one: u16, other: u16) -> Arc<Networks> {
         let is_lan = self.realm(one).lan && self.realm(other).lan;
-        self.networks[usize::from(is_lan)].clone()
+        let is_certain = self.pair(one, other).is_some_and(|pair| pair.certain);
+        self.networks[usize::from(is_certain)][usize::from(is_lan)].clone()
     }
 }
 
@@ -104,7 +120,8 @@ mod tests {
     fn both_realms_must_allow_it_and_a_pair_may_say_otherwise() {
         let realm = |mode| RealmRelease { mode, lan: mode == Mode::Prefer, ice: Ice::Off };
         let realms = [Mode::Anchor, Mode::Allow, Mode::Prefer, Mode::Prefer].map(realm).to_vec();
-        let pairs = vec![([0, 1], Mode::Allow), ([2, 3], Mode::Anchor)];
+        let pair = |realms, mode, certain| PairRelease { realms, mode, certain };
+        let pairs = vec![pair([0, 1], Mode::Allow, true), pair([2, 3], Mode::Anchor, false)];
         let policy = ReleasePolicy::new(Settings::default(), realms, pairs, Networks::default());
         assert_eq!(policy.between(0, 2), None);
         assert_eq!(policy.between(1, 0), Some(Constraint::MayRelease), "the pair's own");
@@ -113,5 +130,6 @@ mod tests {
         assert_eq!(policy.between(3, 2), None, "the pair's own");
         assert_eq!(policy.between(9, 2), None, "a realm that nobody knows");
         assert!(policy.networks(2, 3).lan_release && !policy.networks(1, 2).lan_release);
+        assert!(policy.networks(1, 0).certain && !policy.networks(1, 1).certain);
     }
 }

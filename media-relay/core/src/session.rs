@@ -146,6 +146,9 @@ pub enum Outcome {
 pub enum Event {
     /// No packet for the realm's time limit.
     Inactive,
+    /// The same, of media that is off the relay with its reports: only signalling can tell whether its parties are there.
+    /// Told again after as long.
+    Unheard,
     /// These parties are to be offered these descriptions; each answers by [`Action::Renegotiated`].
     Renegotiate {
         /// Names the wish in the answers.

@@ -292,6 +292,16 @@ impl Worker {
         self.next_check = now + Duration::from_secs(1);
         let Some(limit) = self.settings.inactivity else { return };
         for (id, session) in &mut self.sessions {
+            if session.moving.as_ref().is_some_and(|moving| moving.is_unheard()) {
+                // What cannot be heard is not missed, but somebody has to look after it.
+                session.heard = now;
+                if *session.unheard.get_or_insert(now) + limit <= now {
+                    session.unheard = Some(now);
+                    self.events.push_back((*id, Event::Unheard));
+                }
+                continue;
+            }
+            session.unheard = None;
             let least = if session.is_away { LEAST_INACTIVITY } else { Duration::ZERO };
             if session.heard + limit.max(least) <= now && !session.is_held && !session.told_inactive {
                 session.told_inactive = true;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use media_core::path::Settings;
 use media_core::path::place::Networks;
-use media_core::policy::{Ice, Mode, RealmRelease, ReleasePolicy};
+use media_core::policy::{Ice, Mode, PairRelease, RealmRelease, ReleasePolicy};
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -69,6 +69,9 @@ pub struct PairFile {
     pub realms: [String; 2],
     /// What holds between them.
     pub policy: ReleaseKind,
+    /// Their networks reach each other: phones whose reports could not prove it leave the relay as well.
+    #[serde(default)]
+    pub certain: bool,
 }
 
 /// `release` of a realm, `policy` of a pair.
@@ -138,7 +141,7 @@ pub(super) fn read(
         }
         routable.push(group);
     }
-    let networks = Networks { routable, carrier_nat: networks(&file.carrier_nat)?, lan_release: false };
+    let networks = Networks { routable, carrier_nat: networks(&file.carrier_nat)?, ..Networks::default() };
     limits(file)?;
     let mut pairs = Vec::new();
     let mut seen = HashSet::new();
@@ -157,7 +160,11 @@ pub(super) fn read(
             let [one, other] = &pair.realms;
             return Err((at, format!("release.pair: `{one}` and `{other}` stand here twice: keep one")));
         }
-        pairs.push((numbers, pair.policy.into()));
+        if pair.certain && pair.policy == ReleaseKind::Anchor {
+            let what = "release.pair: `certain = true` with `policy = \"anchor\"`, which moves nothing: write \"allow\" or \"prefer\", or remove it";
+            return Err((at, what.to_owned()));
+        }
+        pairs.push(PairRelease { realms: numbers, mode: pair.policy.into(), certain: pair.certain });
     }
     let settings = Settings {
         settle: Duration::from_millis(file.settle_ms),

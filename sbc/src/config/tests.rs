@@ -193,6 +193,9 @@ fn media_stays_on_the_relay_unless_both_realms_or_their_pair_say_otherwise() {
     assert!(policy(&allowed).networks(0, 0).lan_release);
     let paired = format!("{GOOD}[[release.pair]]\nrealms = [\"core\", \"access\"]\npolicy = \"prefer\"\n");
     assert_eq!(policy(&paired).between(0, 1), Some(Constraint::PreferRelease));
+    assert!(!policy(&paired).networks(0, 1).certain);
+    let certain = policy(&format!("{paired}certain = true\n"));
+    assert!(certain.networks(1, 0).certain && !certain.networks(0, 0).certain);
 }
 
 #[test]
@@ -222,4 +225,8 @@ fn mistakes_about_release_are_told_with_how_to_mend_them() {
     told(before, &with(&pair("\"access\", \"cor\"")), 7, &["no realm is called `cor`"]);
     let twice = format!("{}\n{}", pair("\"access\", \"core\""), pair("\"core\", \"access\""));
     told(before, &with(&twice), 10, &["stand here twice"]);
+    let certain = pair("\"access\", \"core\"").replace("allow", "anchor") + "\ncertain = true";
+    told(before, &with(&certain), 7, &["certain = true", "moves nothing", "\"allow\" or \"prefer\""]);
+    let word = pair("\"access\", \"core\"") + "\ncertain = \"yes\"";
+    told(before, &with(&word), 10, &["expected a boolean"]);
 }

@@ -285,6 +285,11 @@ pub enum MediaEvent {
         /// In which session.
         session: SessionId,
     },
+    /// No media for as long, and none expected: it flows elsewhere. Whether its ends are there is to be asked.
+    Unheard {
+        /// In which session.
+        session: SessionId,
+    },
     /// The session is lost (its worker died).
     Lost {
         /// Which.
@@ -316,6 +321,7 @@ impl MediaEvent {
     pub fn session(&self) -> SessionId {
         match self {
             MediaEvent::Inactive { session }
+            | MediaEvent::Unheard { session }
             | MediaEvent::Lost { session }
             | MediaEvent::Renegotiate { session, .. }
             | MediaEvent::Path { session, .. } => *session,

@@ -103,7 +103,7 @@ impl Worker {
     /// After an answer: true if ICE is how these two may leave the relay.
     pub(crate) fn introduce(&mut self, id: u64, now: Duration) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
-        let found = eligible(session, &self.streams);
+        let found = eligible(session, &self.streams, false);
         if let Some(introduction) = &mut session.introduction {
             if found
                 .as_ref()

@@ -157,7 +157,8 @@ impl Moving {
             .zip(&description.media)
             .map(|(stream, media)| {
                 let stream = streams.get((*stream)?)?;
-                (media.port != 0).then_some(Place::at(stream.ports.address))
+                let place = Place { rtcp_mux: stream.is_muxed, ..Place::at(stream.ports.address) };
+                (media.port != 0).then_some(place)
             })
             .collect();
         for (index, pair) in &self.lines {

@@ -58,6 +58,8 @@ pub(super) struct Direction {
     pub(super) reported: Option<Duration>,
     /// How many packets its sender has sent in all, as it says.
     sent: Option<u32>,
+    /// When it last said so.
+    spoke: Option<Duration>,
     /// Highest number and loss by the report before, and how many reports in a row were too lossy.
     quality: Option<(u32, i32)>,
     lossy: u8,
@@ -143,11 +145,16 @@ impl Direction {
     /// Its sender's own report.
     pub(super) fn sender_report(&mut self, ssrc: u32, packets: u32, now: Duration) {
         if self.sight.is_some_and(|sight| sight.ssrc == ssrc) {
-            self.sent = Some(packets);
+            (self.sent, self.spoke) = (Some(packets), Some(now));
         }
         if let Some(proof) = &mut self.proof {
             proof.sender_report(ssrc, packets, now);
         }
+    }
+
+    /// Whether its sender's own reports come, or have since.
+    pub(super) fn has_spoken_since(&self, since: Duration) -> bool {
+        self.spoke.is_some_and(|at| at > since)
     }
 
     /// Whether its sender's own count holds all that the relay has seen of it. A phone that begins anew with each re-INVITE

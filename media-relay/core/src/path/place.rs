@@ -45,6 +45,8 @@ pub struct Networks {
     pub carrier_nat: Vec<IpNet>,
     /// Two phones of one LAN may be pointed at each other's local address.
     pub lan_release: bool,
+    /// What [`choose`] finds between the two realms works: where reports cannot prove it, none need to.
+    pub certain: bool,
 }
 
 /// Why media stays on the relay.

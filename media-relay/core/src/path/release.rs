@@ -1,8 +1,10 @@
 //! One call's release and return: what it is told, and what it asks. When a move is made is in `release/consider.rs`, what
-//! reports say of it in `release/reports.rs`, and what ends it in `release/watch.rs`.
+//! reports say of it in `release/reports.rs`, where none are needed in `release/trust.rs`, and what ends it in
+//! `release/watch.rs`.
 
 mod consider;
 mod reports;
+mod trust;
 mod watch;
 
 use std::collections::VecDeque;
@@ -115,6 +117,8 @@ const GLANCE: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(1);
 /// Phones that follow what they hear, and are not heard at the relay so long after an offer told them to, stayed together.
 const CLINGING: Duration = Duration::from_millis(500);
+/// A report may come so much later than it should.
+const LATE: Duration = Duration::from_millis(500);
 /// Reports of one stream nearer together than this are a flood.
 const REPORT_SPACING: Duration = Duration::from_millis(50);
 /// A try that something stood in the way of is made again so much later.
@@ -179,6 +183,10 @@ pub struct Release {
     /// Where the present or last move led, and whether its path was once direct.
     tried: Option<[SocketAddr; 2]>,
     was_direct: bool,
+    /// A party's reports go where its media goes (rtcp-mux, RFC 5761): off the relay none is seen.
+    are_reports_muxed: bool,
+    /// The present move stands on configuration where reports do not come.
+    is_trusted: bool,
     /// Who would not be moved: it is not asked again.
     has_refused: [bool; 2],
     /// To whom the far party's packets are not relayed.
@@ -219,6 +227,8 @@ impl Release {
             failures: 0,
             tried: None,
             was_direct: false,
+            are_reports_muxed: false,
+            is_trusted: false,
             has_refused: [false; 2],
             is_parked: [false; 2],
             may_cling: false,

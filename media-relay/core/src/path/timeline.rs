@@ -32,6 +32,8 @@ pub enum Reason {
     Trial,
     /// Reports confirmed both directions.
     Proven,
+    /// The path is certain by configuration: no report has proven it, and none will.
+    Certain,
     /// A report says that packets do not arrive.
     Refuted,
     /// The checks of two phones that speak ICE have found no direct path in time, or no report has told of it.

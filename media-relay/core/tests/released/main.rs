@@ -8,6 +8,7 @@
     reason = "a test fails by panicking, and is told its seeds by the environment"
 )]
 
+mod certain;
 mod dice;
 mod phone;
 mod world;

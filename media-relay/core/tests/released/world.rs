@@ -11,7 +11,7 @@ use media_core::path::memory::{self, Known, Record};
 use media_core::path::place::Networks;
 use media_core::path::timeline::{Entry, PathState};
 use media_core::path::{Constraint, Settings as Limits};
-use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
+use media_core::policy::{Mode, PairRelease, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
 use media_core::worker::{PortPair, Ports, Settings};
 use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
@@ -100,6 +100,9 @@ pub(crate) struct World {
     /// How long both phones sent elsewhere than to the relay.
     pub(crate) away: Duration,
     pub(crate) wishes: u32,
+    /// The worker takes the call for dead, or cannot tell and asked so often.
+    pub(crate) is_inactive: bool,
+    pub(crate) questions: u32,
 }
 
 const STEP: Duration = Duration::from_millis(5);
@@ -110,6 +113,16 @@ impl World {
     }
 
     pub(crate) fn with(seed: u64, kinds: [Kind; 2], place: Place, limits: Limits) -> Self {
+        Self::between(seed, kinds, place, limits, Vec::new())
+    }
+
+    /// Where the path is certain by configuration.
+    pub(crate) fn certain(seed: u64, kinds: [Kind; 2], place: Place) -> Self {
+        let pair = PairRelease { realms: [0; 2], mode: Mode::Allow, certain: true };
+        Self::between(seed, kinds, place, Limits::default(), vec![pair])
+    }
+
+    fn between(seed: u64, kinds: [Kind; 2], place: Place, limits: Limits, pairs: Vec<PairRelease>) -> Self {
         let mut dice = Dice::new(seed);
         let mut network = Network::new(seed);
         let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
@@ -154,7 +167,7 @@ impl World {
             is_private: false,
         });
         let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }];
-        let policy = ReleasePolicy::new(limits, realms, Vec::new(), Networks::default());
+        let policy = ReleasePolicy::new(limits, realms, pairs, Networks::default());
         let settings = Settings { release: Some(Arc::new(policy)), ..Settings::default() };
         let mut world = Self {
             now: Duration::from_secs(100),
@@ -174,6 +187,8 @@ impl World {
             timeline: Vec::new(),
             away: Duration::ZERO,
             wishes: 0,
+            is_inactive: false,
+            questions: 0,
         };
         // Both clocks begin together.
         let _ = world.network.next_until(world.now);
@@ -253,7 +268,8 @@ impl World {
         while let Some((session, event)) = self.worker.poll_event() {
             assert_eq!(session, SESSION);
             match event {
-                Event::Inactive => {}
+                Event::Inactive => self.is_inactive = true,
+                Event::Unheard => self.questions += 1,
                 Event::Answer { .. } => unreachable!("nobody is asked for an offer"),
                 Event::Path { after, entry, parties } => {
                     assert_eq!(parties, ENDS);

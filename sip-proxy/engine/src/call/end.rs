@@ -259,6 +259,7 @@ impl Call {
     pub(crate) fn on_media_event(&mut self, event: MediaEvent, core: &mut Core) {
         match event {
             MediaEvent::Inactive { .. } => self.hang_up(EndCause::MediaTimeout, Side::Sbc, core),
+            MediaEvent::Unheard { .. } => self.ask_whether_alive(core),
             MediaEvent::Lost { .. } => self.hang_up(EndCause::Internal, Side::Sbc, core),
             MediaEvent::Renegotiate { wish, legs, deadline, .. } => {
                 self.renegotiate(wish, legs, deadline, core)

@@ -46,6 +46,8 @@ pub(super) enum Origin {
     End(ServerId),
     /// Ours: it keeps a session alive (RFC 4028).
     Refresh,
+    /// Ours: it asks an end whether it is there.
+    Liveness,
     /// Ours: the media plane wished for it.
     Media(Wish),
     /// Ours: an end has agreed to what the other will never hear of, and is put back to what both know.

@@ -14,6 +14,7 @@ mod end;
 mod forward;
 mod glare;
 mod hunt;
+mod liveness;
 mod media;
 mod outcome;
 mod pair;

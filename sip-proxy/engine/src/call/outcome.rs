@@ -76,6 +76,10 @@ impl Call {
                 self.after_forward(id, core);
                 return;
             }
+            Origin::Liveness => {
+                self.forwards.remove(position);
+                return;
+            }
             Origin::Media(_) => {
                 self.on_renegotiation_success(number, status, description, core);
                 return;
@@ -297,6 +301,10 @@ impl Call {
         let forward = &self.forwards[position];
         if let Origin::Media(_) = forward.origin {
             self.on_renegotiation_failure(number, status, core);
+            return;
+        }
+        if let Origin::Liveness = forward.origin {
+            self.on_liveness_failure(position, status, response.is_some(), core);
             return;
         }
         let (id, from) = (forward.pair, forward.from);

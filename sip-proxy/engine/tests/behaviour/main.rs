@@ -5,6 +5,7 @@
 mod bindings;
 mod identity;
 mod line;
+mod liveness;
 mod redirection;
 mod renegotiation;
 mod sessions;

@@ -35,7 +35,8 @@ impl Release {
             Some(Ok(way)) => way,
             Some(Err(stay)) => return self.stay(stay, now),
         };
-        if let Some(wait) = self.waits_for_reports(now) {
+        let is_trusted = self.needs_trust(now);
+        if let (Some(wait), false) = (self.waits_for_reports(now), is_trusted) {
             if !wait {
                 self.stay(Stay::NoReports, now);
             }
@@ -48,7 +49,9 @@ impl Release {
                 (0..2).filter(|party| whom[*party]).for_each(|party| self.park(party));
                 self.enter(State::Probing { since: now }, Reason::Try, now);
             }
-            Way::Observed(places) | Way::Local(places) => self.leave(places, Reason::Try, now),
+            Way::Observed(places) | Way::Local(places) => {
+                self.leave(places, if is_trusted { Reason::Certain } else { Reason::Try }, now);
+            }
         }
     }
 
@@ -56,6 +59,7 @@ impl Release {
     fn leave(&mut self, places: [SocketAddr; 2], why: Reason, now: Duration) {
         let [one, other] = places;
         self.tried = Some(places);
+        self.is_trusted = why == Reason::Certain;
         self.outputs.push_back(Output::Move([other, one]));
         (0..2).for_each(|party| self.park(party));
         self.enter(State::Synchronising { accepted: [None; 2], since: now }, why, now);
@@ -82,10 +86,12 @@ impl Release {
     /// After a trial: reports have proven the path, or may still do so.
     pub(super) fn look_for_verdict(&mut self, until: Duration, now: Duration) {
         let is_proven = self.directions().all(|(_, direction)| direction.is_proven);
-        if is_proven && self.is_flowing(now) {
+        // What was refuted has stayed already.
+        let is_trusted = !is_proven && now >= until && self.networks.certain;
+        if (is_proven || is_trusted) && self.is_flowing(now) {
             return match self.way() {
                 Some(Ok(Way::Observed(places) | Way::Local(places))) if self.tried == Some(places) => {
-                    self.leave(places, Reason::Trial, now);
+                    self.leave(places, if is_proven { Reason::Trial } else { Reason::Certain }, now);
                 }
                 // Somebody's address is not what it was.
                 _ => {

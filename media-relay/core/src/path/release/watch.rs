@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use super::{CLINGING, Constraint, Output, Release, SKEW, STRAGGLERS, State};
+use super::{CLINGING, Constraint, LATE, Output, Release, SKEW, STRAGGLERS, State};
 use crate::path::place::Stay;
 use crate::path::timeline::{Entry, PathState, Reason};
 
 /// How often phones are called back that are not at the relay, where they should be, and after how long without a packet.
 const STRAYS: u8 = 5;
 const STRAYED: Duration = Duration::from_secs(2);
-/// A report may come so much later than it should.
-const LATE: Duration = Duration::from_millis(500);
 
 impl Release {
     /// To a phone that follows what it hears nothing is relayed while it moves: a packet from here would pull it back.
@@ -41,12 +39,16 @@ impl Release {
         })
     }
 
-    /// Both have moved, and both directions are proven.
+    /// Both have moved, and both directions are proven, or need not be.
     pub(super) fn conclude(&mut self, now: Duration) {
         let State::Synchronising { accepted: [Some(_), Some(_)], .. } = self.state else { return };
-        if self.directions().all(|(_, direction)| direction.is_confirmed()) {
+        if self.is_trusted || self.directions().all(|(_, direction)| direction.is_confirmed()) {
             let by_trial = self.directions().all(|(_, direction)| direction.is_proven);
-            let why = if by_trial { Reason::Trial } else { Reason::Proven };
+            let why = match (self.is_trusted, by_trial) {
+                (true, _) => Reason::Certain,
+                (false, true) => Reason::Trial,
+                (false, false) => Reason::Proven,
+            };
             self.was_direct = true;
             self.enter(State::Direct { since: now }, why, now);
         }
@@ -97,11 +99,7 @@ impl Release {
         if is_back {
             return self.come_home(Reason::CameBack, now);
         }
-        let is_quiet = self.directions().any(|(from, direction)| {
-            let gap = self.parties[1 - from].temperament.longest_report_gap;
-            now > direction.reported.unwrap_or(since).max(since) + gap + LATE
-        });
-        if is_quiet {
+        if self.is_quiet(since, now) {
             self.come_home(Reason::ReportsStopped, now);
         }
     }

@@ -1,0 +1,60 @@
+//! Moves that no report proves: where the path is certain by configuration, for phones whose reports the relay does not see,
+//! because they send none, ignore `a=rtcp` (RFC 3605), or send them with their media (rtcp-mux, RFC 5761 §5.1.1).
+//!
+//! Whatever reports do come count as everywhere: one that refutes the path brings the media back.
+
+use std::time::Duration;
+
+use super::{AGAIN, Direction, LATE, Release, STRAGGLERS, State};
+use crate::path::timeline::{Entry, PathState, Reason};
+
+impl Release {
+    /// A party's reports go where its media goes.
+    pub fn mux_reports(&mut self) {
+        self.are_reports_muxed = true;
+    }
+
+    /// Whether it is off the relay although no report says that both are heard: nor will the relay hear of them.
+    pub fn is_on_trust(&self) -> bool {
+        let State::Direct { since } = self.state else { return false };
+        self.is_trusted && self.lines.iter().any(|line| (0..2).any(|from| !is_told_of(line, from, since)))
+    }
+
+    /// Whether reports will not tell of a move, where none need to: those of phones that had time for one and sent none.
+    pub(super) fn needs_trust(&self, now: Duration) -> bool {
+        let is_mute = self.directions().any(|(from, direction)| {
+            let gap = self.parties[1 - from].temperament.longest_report_gap;
+            direction.reported.is_none() && now >= self.answered + gap + AGAIN
+        });
+        self.networks.certain && (self.are_reports_muxed || is_mute)
+    }
+
+    /// No report has come for too long. Whoever has reported off the relay has stopped; of one that never has, none is
+    /// expected where the path is certain.
+    pub(super) fn is_quiet(&mut self, since: Duration, now: Duration) -> bool {
+        let (mut is_late, mut has_stopped) = (false, false);
+        for (line, from) in self.lines.iter().flat_map(|line| [(line, 0), (line, 1)]) {
+            let gap = self.parties[1 - from].temperament.longest_report_gap;
+            if now > line[from].reported.unwrap_or(since).max(since) + gap + LATE {
+                is_late = true;
+                has_stopped |= is_told_of(line, from, since);
+            }
+        }
+        if !is_late || has_stopped || !self.networks.certain {
+            return is_late;
+        }
+        if !std::mem::replace(&mut self.is_trusted, true) {
+            self.timeline.add(Entry::State { to: PathState::Direct, why: Reason::Certain }, now);
+        }
+        false
+    }
+}
+
+/// Whether the receiver of a direction has reported off the relay: of it, or of itself alone, for that it hears nothing. What
+/// was sent before the move may come a little later.
+fn is_told_of(line: &[Direction; 2], from: usize, since: Duration) -> bool {
+    let (direction, since_then) = (&line[from], since + STRAGGLERS);
+    direction.proof.as_ref().is_some_and(|proof| proof.confirmed_at().is_some())
+        || direction.reported.is_some_and(|at| at > since_then)
+        || line[1 - from].has_spoken_since(since_then)
+}
