@@ -5,12 +5,14 @@ use std::sync::Arc;
 use crate::path::place::Networks;
 use crate::path::{Constraint, Settings};
 
-/// What a realm's calls may do.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a realm's calls may do, the strictest first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Mode {
     /// They stay on the relay.
     #[default]
     Anchor,
+    /// Their audio does; video of two endpoints in CRUSH may leave.
+    Video,
     /// They are released where that is likely to work.
     Allow,
     /// They are released wherever that can work.
@@ -86,16 +88,18 @@ impl ReleasePolicy {
         self.pairs.iter().find(|pair| pair.realms == [one, other] || pair.realms == [other, one])
     }
 
-    /// What a call between two realms may do; `None`: it stays.
+    /// What a call between two realms may do: what the stricter one says, or their pair.
+    pub fn mode(&self, one: u16, other: u16) -> Mode {
+        let stricter = || self.realm(one).mode.min(self.realm(other).mode);
+        self.pair(one, other).map_or_else(stricter, |own| own.mode)
+    }
+
+    /// The same of all media at once, as phones are moved; `None`: it stays.
     pub fn between(&self, one: u16, other: u16) -> Option<Constraint> {
-        let modes = match self.pair(one, other) {
-            Some(own) => [own.mode; 2],
-            None => [one, other].map(|realm| self.realm(realm).mode),
-        };
-        match modes {
-            [Mode::Prefer, Mode::Prefer] => Some(Constraint::PreferRelease),
-            _ if modes.contains(&Mode::Anchor) => None,
-            _ => Some(Constraint::MayRelease),
+        match self.mode(one, other) {
+            Mode::Anchor | Mode::Video => None,
+            Mode::Allow => Some(Constraint::MayRelease),
+            Mode::Prefer => Some(Constraint::PreferRelease),
         }
     }
 
@@ -119,7 +123,7 @@ mod tests {
     #[test]
     fn both_realms_must_allow_it_and_a_pair_may_say_otherwise() {
         let realm = |mode| RealmRelease { mode, lan: mode == Mode::Prefer, ice: Ice::Off };
-        let realms = [Mode::Anchor, Mode::Allow, Mode::Prefer, Mode::Prefer].map(realm).to_vec();
+        let realms = [Mode::Anchor, Mode::Allow, Mode::Prefer, Mode::Prefer, Mode::Video].map(realm).to_vec();
         let pair = |realms, mode, certain| PairRelease { realms, mode, certain };
         let pairs = vec![pair([0, 1], Mode::Allow, true), pair([2, 3], Mode::Anchor, false)];
         let policy = ReleasePolicy::new(Settings::default(), realms, pairs, Networks::default());
@@ -129,6 +133,8 @@ mod tests {
         assert_eq!(policy.between(2, 2), Some(Constraint::PreferRelease));
         assert_eq!(policy.between(3, 2), None, "the pair's own");
         assert_eq!(policy.between(9, 2), None, "a realm that nobody knows");
+        assert_eq!((policy.mode(2, 4), policy.mode(4, 0)), (Mode::Video, Mode::Anchor), "the stricter one");
+        assert_eq!(policy.between(2, 4), None, "phones are moved with all their media");
         assert!(policy.networks(2, 3).lan_release && !policy.networks(1, 2).lan_release);
         assert!(policy.networks(1, 0).certain && !policy.networks(1, 1).certain);
     }

@@ -57,6 +57,8 @@ struct World {
     /// Realms of the two, and whether one wants privacy.
     realms: [u16; 2],
     is_private: bool,
+    /// Their calls have video, too.
+    has_video: bool,
     /// What each was told of CRUSH.
     told: [Option<Support>; 2],
     sequence: u16,
@@ -79,6 +81,7 @@ impl World {
             now: Duration::from_secs(1),
             realms: [0, 0],
             is_private: false,
+            has_video: false,
             told: [None, None],
             sequence: 0,
         }
@@ -125,7 +128,12 @@ impl World {
     fn connect(&mut self, crush: [bool; 2]) -> [String; 2] {
         let [from_party, to_party] = [0, 1].map(|side| self.party(side));
         let [from, to] = ENDS;
-        let sdp = Self::sdp(0, crush[0]).into();
+        let video = |side: usize| {
+            let line = format!("m=video {} RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\n", LOCAL[side].1 + 2);
+            if self.has_video { line } else { String::new() }
+        };
+        let sdps = [0, 1].map(|side| Bytes::from(Self::sdp(side, crush[side]) + &video(side)));
+        let [sdp, answer] = sdps;
         let offered = self.described(Action::Offer {
             exchange: 1,
             from,
@@ -135,9 +143,13 @@ impl World {
             sdp,
         });
         self.act(Action::Select(to));
-        let sdp = Self::sdp(1, crush[1]).into();
-        let answered =
-            self.described(Action::Answer { exchange: 1, from: to, to: from, from_party: to_party, sdp });
+        let answered = self.described(Action::Answer {
+            exchange: 1,
+            from: to,
+            to: from,
+            from_party: to_party,
+            sdp: answer,
+        });
         self.told = [&answered, &offered].map(|sdp| Support::find(sdp));
         [offered, answered]
     }
@@ -497,6 +509,64 @@ fn policy_that_changes_in_mid_call_is_told_to_both_until_they_know_and_blocks_ca
     world.act(Action::Constrain(Constraint::MayRelease));
     let back = wishes(&world.wait(MS(100)));
     assert_eq!(back.iter().map(|one| one.2).collect::<Vec<_>>(), [Policy::Direct; 2]);
+}
+
+/// The socket that a description names for an m-line.
+fn socket_in(sdp: &str, kind: &str) -> SocketId {
+    let port = sdp.lines().find_map(|line| line.strip_prefix(&format!("m={kind} "))?.split(' ').next());
+    port.unwrap().parse::<SocketId>().unwrap() - 10_000
+}
+
+#[test]
+fn where_policy_lets_video_go_it_is_direct_while_audio_keeps_each_second_relayed() {
+    let mut world = World::new(Mode::Video);
+    world.has_video = true;
+    let [offered, answered] = world.connect([true, true]);
+    assert!(world.told.iter().all(|told| told.as_ref().unwrap().policy == Policy::VideoOnly));
+    // What A sends to is in what it was told.
+    let audio = [&answered, &offered].map(|sdp| socket_in(sdp, "audio"));
+    let video = [&answered, &offered].map(|sdp| socket_in(sdp, "video"));
+    let speak = |world: &mut World| {
+        for side in 0..2 {
+            world.sequence += 1;
+            let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
+            packet[2..4].copy_from_slice(&world.sequence.to_be_bytes());
+            packet.extend([0xff; 160]);
+            assert_eq!(world.send(audio[side], SEEN[side], &packet).len(), 1, "audio is relayed");
+        }
+    };
+    (0..2).for_each(|_| speak(&mut world));
+    assert!(world.trickle(0, &["1 1 UDP 2130706431 192.168.20.10 4000 typ host"]).is_some());
+    assert!(world.trickle(1, &[]).is_some());
+    for (sequence, sending) in [(1, Sending::Both), (2, Sending::Direct)] {
+        for side in 0..2 {
+            let request = world.binding(side, sequence, sending);
+            assert_eq!(world.send(video[side], SEEN[side], &request).len(), 1);
+        }
+    }
+    let mut events = Vec::new();
+    for _ in 0..100 {
+        speak(&mut world);
+        events.extend(world.wait(MS(20)));
+    }
+    let ways = [PathState::Anchored, PathState::Probing, PathState::Synchronising, PathState::Direct];
+    assert_eq!(states(&events), ways, "the video's");
+    for side in 0..2 {
+        let request = world.binding(side, 3, Sending::Relay);
+        world.send(video[side], SEEN[side], &request);
+    }
+    assert_eq!(states(&world.wait(MS(1000))), [PathState::Returning, PathState::Anchored]);
+    assert_eq!(world.direct(), Duration::ZERO);
+}
+
+#[test]
+fn a_call_without_video_shows_no_candidates_where_policy_lets_only_video_go() {
+    let mut world = World::new(Mode::Video);
+    world.connect([true, true]);
+    world.talk(0);
+    assert_eq!(world.trickle(0, &["1 1 UDP 2130706431 192.168.20.10 4000 typ host"]), None);
+    world.act(Action::Constrain(Constraint::MayRelease));
+    assert!(world.trickle(0, &["1 1 UDP 2130706431 192.168.20.10 4000 typ host"]).is_some());
 }
 
 /// A line that a hostile endpoint may write, with an address that must not pass.

@@ -74,9 +74,9 @@ fn realm(entry: &Spanned<RealmFile>) -> Result<(), Mistake> {
     if realm.media.is_empty() {
         return mistake("no media address: give `media` at least one, or calls have no sound".to_owned());
     }
-    if realm.lan_release && realm.release == ReleaseKind::Anchor {
+    if realm.lan_release && matches!(realm.release, ReleaseKind::Anchor | ReleaseKind::Video) {
         return mistake(
-            "`lan_release` does nothing while `release` is \"anchor\": write release = \"allow\", or remove it".to_owned(),
+            "`lan_release` does nothing while `release` is \"anchor\" or \"video\": write release = \"allow\", or remove it".to_owned(),
         );
     }
     if realm.digest.is_empty() {

@@ -210,7 +210,8 @@ pub struct RealmFile {
     /// `crlf` or `options`.
     #[serde(default)]
     pub keepalive: KeepaliveKind,
-    /// Whether media of its calls may leave the relay, if the other end's realm says so as well: `anchor`, `allow`, `prefer`.
+    /// Whether media of its calls may leave the relay, if the other end's realm says so as well: `anchor`, `video`,
+    /// `allow`, `prefer`.
     #[serde(default)]
     pub release: ReleaseKind,
     /// Two phones behind one address may be pointed at each other's local address, if their descriptions and Contacts

@@ -81,6 +81,8 @@ pub enum ReleaseKind {
     /// Media stays on the relay.
     #[default]
     Anchor,
+    /// Audio does; video of two endpoints in CRUSH may leave.
+    Video,
     /// It is released where that is likely to work.
     Allow,
     /// It is released wherever it can work, and tried again after a failure.
@@ -103,7 +105,7 @@ impl RealmFile {
     /// Without release ICE is of no use: media goes to a public address of ours.
     fn ice(&self) -> Ice {
         match (self.ice, self.release) {
-            (Some(IceKind::Off), _) | (None, ReleaseKind::Anchor) => Ice::Off,
+            (Some(IceKind::Off), _) | (None, ReleaseKind::Anchor | ReleaseKind::Video) => Ice::Off,
             (Some(IceKind::Answer), _) => Ice::Answer,
             (Some(IceKind::Offer), _) | (None, _) => Ice::Offer,
         }
@@ -114,6 +116,7 @@ impl From<ReleaseKind> for Mode {
     fn from(kind: ReleaseKind) -> Self {
         match kind {
             ReleaseKind::Anchor => Mode::Anchor,
+            ReleaseKind::Video => Mode::Video,
             ReleaseKind::Allow => Mode::Allow,
             ReleaseKind::Prefer => Mode::Prefer,
         }
@@ -160,8 +163,8 @@ pub(super) fn read(
             let [one, other] = &pair.realms;
             return Err((at, format!("release.pair: `{one}` and `{other}` stand here twice: keep one")));
         }
-        if pair.certain && pair.policy == ReleaseKind::Anchor {
-            let what = "release.pair: `certain = true` with `policy = \"anchor\"`, which moves nothing: write \"allow\" or \"prefer\", or remove it";
+        if pair.certain && matches!(pair.policy, ReleaseKind::Anchor | ReleaseKind::Video) {
+            let what = "release.pair: `certain = true` beside a `policy` that moves no phone: write \"allow\" or \"prefer\", or remove it";
             return Err((at, what.to_owned()));
         }
         pairs.push(PairRelease { realms: numbers, mode: pair.policy.into(), certain: pair.certain });

@@ -1,5 +1,5 @@
 use media_core::path::Constraint;
-use media_core::policy::Ice;
+use media_core::policy::{Ice, Mode};
 
 use super::*;
 
@@ -196,6 +196,8 @@ fn media_stays_on_the_relay_unless_both_realms_or_their_pair_say_otherwise() {
     assert!(!policy(&paired).networks(0, 1).certain);
     let certain = policy(&format!("{paired}certain = true\n"));
     assert!(certain.networks(1, 0).certain && !certain.networks(0, 0).certain);
+    let split = policy(&paired.replace("prefer", "video"));
+    assert_eq!((split.mode(0, 1), split.between(0, 1)), (Mode::Video, None), "only CRUSH divides a call");
 }
 
 #[test]
@@ -208,12 +210,14 @@ fn ice_is_spoken_where_media_may_leave_the_relay_unless_the_realm_says_otherwise
     assert_eq!(ice("release = \"allow\""), Ice::Offer);
     assert_eq!(ice("release = \"allow\"\nice = \"off\""), Ice::Off);
     assert_eq!(ice("ice = \"answer\""), Ice::Answer);
+    assert_eq!(ice("release = \"video\""), Ice::Off, "a phone's audio would leave as well");
 }
 
 #[test]
 fn mistakes_about_release_are_told_with_how_to_mend_them() {
     let name = "name = \"core\"";
     told(name, "name = \"core\"\nrelease = \"always\"", 18, &["unknown variant `always`", "`prefer`"]);
+    told(name, "name = \"core\"\nrelease = \"video\"\nlan_release = true", 16, &["\"anchor\" or \"video\""]);
     told(name, "name = \"core\"\nlan_release = true", 16, &["realm `core`", "release = \"allow\""]);
     let before = "[[realm]]\nname = \"access\"";
     let with = |section: &str| format!("{section}\n{before}");

@@ -31,7 +31,12 @@ impl Worker {
         let session = self.sessions.get(&id)?;
         let (near, far) = (session.leg(from)?, session.leg(to)?);
         let do_both = near.handoff.takes_part() && far.handoff.takes_part();
-        if !do_both || self.policy_between(id, from, to) == Policy::Relay || fragment.len() > MAX_LENGTH {
+        let may_leave = match self.policy_between(id, from, to) {
+            Policy::Relay => false,
+            Policy::VideoOnly => near.has_video(&self.streams) && far.has_video(&self.streams),
+            Policy::Direct => true,
+        };
+        if !do_both || !may_leave || fragment.len() > MAX_LENGTH {
             return None;
         }
         let text = std::str::from_utf8(fragment).ok()?;

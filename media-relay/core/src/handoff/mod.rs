@@ -17,9 +17,9 @@ use memchr::memmem;
 use sha1::Sha1;
 use smallvec::SmallVec;
 
-use crate::legs::Session;
 use crate::path::Constraint;
-use crate::session::{Endpoint, Party};
+use crate::policy::Mode;
+use crate::session::Endpoint;
 use crate::worker::Worker;
 pub(crate) use path::{Handoff, LEAST_INACTIVITY};
 
@@ -168,16 +168,19 @@ impl Worker {
         let session = self.sessions.get(&id);
         let parties = session.and_then(|session| Some((session, session.leg(one)?, session.leg(other)?)));
         let Some((session, one, other)) = parties else { return Policy::Relay };
-        let constraint = self.constraint_between(session, &one.party, &other.party);
-        let is_private = one.party.is_private || other.party.is_private;
-        match constraint {
-            Some(Constraint::MayRelease | Constraint::PreferRelease) if !is_private => Policy::Direct,
-            _ => Policy::Relay,
+        if one.party.is_private || other.party.is_private {
+            return Policy::Relay;
         }
-    }
-
-    fn constraint_between(&self, session: &Session, one: &Party, other: &Party) -> Option<Constraint> {
-        let between = || self.settings.release.as_ref()?.between(one.realm, other.realm);
-        session.constraint.or_else(between)
+        match session.constraint {
+            Some(Constraint::MustAnchor) => return Policy::Relay,
+            Some(Constraint::MayRelease | Constraint::PreferRelease) => return Policy::Direct,
+            None => {}
+        }
+        let release = self.settings.release.as_ref();
+        match release.map_or(Mode::Anchor, |release| release.mode(one.party.realm, other.party.realm)) {
+            Mode::Anchor => Policy::Relay,
+            Mode::Video => Policy::VideoOnly,
+            Mode::Allow | Mode::Prefer => Policy::Direct,
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::legs::{INITIAL, Leg, Session};
 use crate::path::timeline::{Entry, PathState, Reason, Timeline};
 use crate::sdp::{Description, Place};
 use crate::session::{Endpoint, Event, Outcome};
+use crate::stream::{StreamId, Streams};
 use crate::worker::Worker;
 
 /// No RTP on the relay for so long: what both say holds. Longer than a lost packet and jitter.
@@ -130,7 +131,7 @@ impl Worker {
             return;
         }
         let Some(mut handoff) = session.handoff.take() else { return };
-        handoff.claimed(session, report.reason, now);
+        handoff.claimed(session, &self.streams, report.reason, now);
         session.handoff = Some(handoff);
         self.attend_handoff(id, now, now);
     }
@@ -204,7 +205,7 @@ impl Worker {
         self.tell_policy(id, now);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut handoff) = session.handoff.take() else { return };
-        handoff.look(session, now);
+        handoff.look(session, &self.streams, now);
         handoff.tell(id, &mut self.events);
         let due = handoff.next_look(now);
         session.is_away = handoff.is_away;
@@ -258,11 +259,17 @@ impl Handoff {
     }
 
     /// One of them said something new.
-    fn claimed(&mut self, session: &Session, why: crush::stun::handoff::Reason, now: Duration) {
+    fn claimed(
+        &mut self,
+        session: &Session,
+        streams: &Streams,
+        why: crush::stun::handoff::Reason,
+        now: Duration,
+    ) {
         let legs = self.endpoints().map(|endpoint| session.leg(endpoint));
         let [Some(one), Some(other)] = legs else { return };
         let is_home = one.sends_by_relay() && other.sends_by_relay();
-        let is_direct = one.sends_directly() && other.sends_directly();
+        let is_direct = self.have_left(session, streams);
         let to = match self.state {
             PathState::Anchored | PathState::Probing if !is_home => PathState::Synchronising,
             PathState::Direct if !is_direct && !is_home => PathState::Returning,
@@ -274,26 +281,45 @@ impl Handoff {
         self.enter(to, Entry::Handoff { to, why }, now);
     }
 
+    /// Whether both say that all that they were told may leave is direct.
+    fn have_left(&self, session: &Session, streams: &Streams) -> bool {
+        self.ends
+            .iter()
+            .all(|end| session.leg(end.endpoint).is_some_and(|leg| leg.sends_directly(end.told, streams)))
+    }
+
     /// Both say that all is direct, and no packet says otherwise.
-    fn look(&mut self, session: &Session, now: Duration) {
-        let is_direct =
-            self.endpoints().iter().all(|endpoint| session.leg(*endpoint).is_some_and(Leg::sends_directly));
-        if !is_direct || self.is_away || now < session.media + QUIET {
+    fn look(&mut self, session: &Session, streams: &Streams, now: Duration) {
+        if self.is_away || !self.have_left(session, streams) {
             return;
         }
-        self.is_away = true;
-        // Since the last packet, which is known only now.
-        self.timeline.meter(true, session.media);
+        let has_all_left = self
+            .endpoints()
+            .iter()
+            .all(|end| session.leg(*end).is_some_and(|leg| leg.sends_directly(Policy::Direct, streams)));
+        if has_all_left {
+            if now < session.media + QUIET {
+                return;
+            }
+            self.is_away = true;
+            // Since the last packet, which is known only now.
+            self.timeline.meter(true, session.media);
+        }
         if self.state != PathState::Direct {
             let (to, why) = (PathState::Direct, crush::stun::handoff::Reason::Synchronised);
             self.enter(to, Entry::Handoff { to, why }, now);
         }
     }
 
+    /// Its audio is to stay: no silence at the relay is waited for.
+    fn is_split(&self) -> bool {
+        self.ends.iter().any(|end| end.told == Policy::VideoOnly)
+    }
+
     fn next_look(&self, now: Duration) -> Duration {
         let waits = self.ends.iter().any(|end| end.retry > now && end.refusals < REFUSALS);
         let is_moving = matches!(self.state, PathState::Synchronising | PathState::Returning)
-            || (self.state == PathState::Direct && !self.is_away);
+            || (self.state == PathState::Direct && !self.is_away && !self.is_split());
         now + if is_moving || waits { TICK } else { GLANCE }
     }
 
@@ -330,15 +356,27 @@ impl Leg {
         Some(sdp)
     }
 
-    fn sends_directly(&self) -> bool {
-        let count = self.streams.iter().flatten().count();
+    /// Whether what may leave by this policy is there, and direct as far as its endpoint says.
+    fn sends_directly(&self, policy: Policy, streams: &Streams) -> bool {
         let is_direct =
             |place: usize| self.handoff.lines.get(place).is_some_and(|line| line.sending == Sending::Direct);
-        let mut lines = self.streams.iter().enumerate();
-        count > 0 && lines.all(|(place, stream)| stream.is_none() || is_direct(place))
+        let may_leave = |id: StreamId| policy != Policy::VideoOnly || is_video(id, streams);
+        let lines = self.streams.iter().enumerate();
+        let mut leaving =
+            lines.filter(|(_, id)| id.is_some_and(may_leave)).map(|(place, _)| place).peekable();
+        leaving.peek().is_some() && leaving.all(is_direct)
+    }
+
+    /// Whether video was agreed on.
+    pub(super) fn has_video(&self, streams: &Streams) -> bool {
+        self.streams.iter().flatten().any(|id| is_video(*id, streams))
     }
 
     fn sends_by_relay(&self) -> bool {
         self.handoff.lines.iter().all(|line| line.sending == Sending::Relay)
     }
+}
+
+fn is_video(id: StreamId, streams: &Streams) -> bool {
+    streams.get(id).is_some_and(|stream| &*stream.kind == "video" && !stream.is_refused)
 }
