@@ -5,7 +5,7 @@
 //! was answered and no offer of a party is open.
 
 pub(crate) mod asked;
-mod cover;
+pub(crate) mod cover;
 pub(crate) mod seen;
 
 use std::time::Duration;
@@ -14,11 +14,12 @@ use smallvec::SmallVec;
 
 use crate::legs::Session;
 use crate::moving::cover::Cover;
+use crate::moving::seen::{pair_of, remember};
 use crate::path::memory::Pair;
 use crate::path::phone::Temperament;
 use crate::path::place::Stay;
 use crate::path::proof::Reception;
-use crate::path::timeline::Timeline;
+use crate::path::timeline::{Entry, Timeline};
 use crate::path::{Constraint, Release};
 use crate::policy::ReleasePolicy;
 use crate::rtcp::Report;
@@ -264,7 +265,7 @@ impl Worker {
         moving.see(session, &mut self.streams, ports, now);
         let span = self.settings.release.as_ref().map_or(Duration::ZERO, |policy| policy.settings.remember);
         if moving.pair.is_none() {
-            moving.pair = moving.pair(session, &self.streams);
+            moving.pair = pair_of(moving.endpoints(), &moving.lines, session, &self.streams);
             if moving.pair.as_ref().is_some_and(|pair| self.memory.shuns(pair, now)) {
                 moving.release.keep(Stay::Remembered, now);
             }
@@ -276,7 +277,7 @@ impl Worker {
         moving.release.handle_timeout(now);
         moving.obey(session, &mut self.streams, ports, now);
         moving.ask(id, session, &self.streams, &self.cname, &mut self.events, now);
-        moving.remember(&mut self.memory, span, now);
+        remember(moving.pair.as_ref(), moving.news(), &mut self.memory, span, now);
         moving.tell(id, &mut self.events);
         moving.due = moving.next_look(now);
         self.looks.push(std::cmp::Reverse((moving.due, id)));
@@ -360,12 +361,15 @@ impl Moving {
         retry.map_or(next, |retry| retry.min(next)).max(now + Duration::from_millis(1))
     }
 
-    /// Tells what is new in the timeline.
+    /// What of the timeline was not told yet.
+    fn news(&self) -> &[(Duration, Entry)] {
+        self.release.timeline().entries().get(self.told..).unwrap_or_default()
+    }
+
     fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>) {
-        let entries = self.release.timeline().entries();
-        for (after, entry) in entries.get(self.told..).unwrap_or_default() {
+        for (after, entry) in self.news() {
             events.push_back((id, Event::Path { after: *after, entry: *entry, parties: self.endpoints() }));
         }
-        self.told = entries.len();
+        self.told = self.release.timeline().entries().len();
     }
 }

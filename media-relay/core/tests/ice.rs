@@ -10,8 +10,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use crush::stun::{Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Key, Method, Outgoing, USE_CANDIDATE};
 use media_core::Worker;
-use media_core::path::place::Networks;
-use media_core::path::timeline::{Entry, IceStep, PathState};
+use media_core::path::place::{Networks, Stay};
+use media_core::path::timeline::{Entry, IceStep, PathState, Reason};
 use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Ice, Mode, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
@@ -157,6 +157,8 @@ impl Phone {
 }
 
 struct World {
+    /// The call's number: which calls are cover is drawn from it.
+    id: u64,
     worker: Worker,
     ports: Counted,
     now: Duration,
@@ -176,10 +178,15 @@ struct World {
 
 impl World {
     fn new(phones: [Phone; 2]) -> Self {
+        Self::with(phones, 1, Limits::default())
+    }
+
+    fn with(phones: [Phone; 2], id: u64, limits: Limits) -> Self {
         let realm = RealmRelease { mode: Mode::Allow, lan: false, ice: Ice::Offer };
-        let policy = ReleasePolicy::new(Limits::default(), vec![realm], Vec::new(), Networks::default());
+        let policy = ReleasePolicy::new(limits, vec![realm], Vec::new(), Networks::default());
         let settings = Settings { release: Some(Arc::new(policy)), secret: [7; 32], ..Settings::default() };
         let mut world = Self {
+            id,
             worker: Worker::new(settings, "anchor".to_owned()),
             ports: Counted::default(),
             now: Duration::from_secs(1),
@@ -192,12 +199,28 @@ impl World {
             reported: Duration::ZERO,
             outcomes: VecDeque::new(),
         };
-        world.phones[0].controls = true;
-        let offer = world.phones[0].describe();
-        let sdp = world.exchange(1, 0, offer);
-        world.act(Action::Select(ENDS[1]));
-        world.phones[0].take(&sdp);
+        world.call();
         world
+    }
+
+    fn call(&mut self) {
+        self.phones[0].controls = true;
+        let offer = self.phones[0].describe();
+        let sdp = self.exchange(1, 0, offer);
+        self.act(Action::Select(ENDS[1]));
+        self.phones[0].take(&sdp);
+    }
+
+    /// The call ends, and the same two have another one.
+    fn call_again(&mut self) {
+        self.act(Action::Delete);
+        (self.id, self.ports, self.phones) = (self.id + 1, Counted::default(), phones());
+        self.timeline.clear();
+        self.call();
+    }
+
+    fn asks(&self) -> usize {
+        self.timeline.iter().filter(|entry| matches!(entry, Entry::Ice(IceStep::Asked { .. }))).count()
     }
 
     fn party(&self, index: usize) -> Party {
@@ -211,7 +234,7 @@ impl World {
     }
 
     fn act(&mut self, action: Action) -> Option<Reply> {
-        self.worker.handle(1, action, self.now, &mut self.ports)
+        self.worker.handle(self.id, action, self.now, &mut self.ports)
     }
 
     /// An offer of a phone, and the other's answer: what the offerer is told.
@@ -484,8 +507,58 @@ fn without_a_direct_path_media_never_stops_and_they_stay() {
     world.pass(40 * SECOND);
     world.hear(true, 3 * TICK);
     assert_eq!(world.state(), Some(PathState::Anchored), "{:?}", world.timeline);
-    let asked = |entry: &&Entry| matches!(entry, Entry::Ice(IceStep::Asked { .. }));
-    assert_eq!(world.timeline.iter().filter(asked).count(), 1);
+    assert_eq!(world.asks(), 1);
+}
+
+#[test]
+fn what_has_failed_twice_is_not_introduced_again_until_it_is_forgotten() {
+    let limits = Limits { remember: 300 * SECOND, ..Limits::default() };
+    let mut world = World::with(phones(), 1, limits);
+    world.is_open = false;
+    for asks in [1, 1, 0] {
+        world.pass(30 * SECOND);
+        assert_eq!(world.asks(), asks, "{:?}", world.timeline);
+        if asks > 0 {
+            world.call_again();
+        }
+    }
+    assert!(world.timeline.contains(&Entry::Stays(Stay::Remembered)), "{:?}", world.timeline);
+    world.hear(true, TICK);
+    world.pass(300 * SECOND);
+    world.is_open = true;
+    for _ in 0..2 {
+        world.call_again();
+        world.pass(9 * SECOND);
+        assert_eq!(world.state(), Some(PathState::Direct), "{:?}", world.timeline);
+    }
+    let outcomes = std::iter::from_fn(|| world.worker.poll_outcome()).map(|outcome| outcome.has_worked);
+    assert_eq!(outcomes.collect::<Vec<_>>(), [false, false, true, true], "what the store is told");
+}
+
+#[test]
+fn calls_that_cover_others_are_not_introduced_or_come_back_for_no_reason() {
+    let limits = Limits { cover_percent: 50, ..Limits::default() };
+    let (mut stay, mut come_back, mut go) = (0, 0, 0);
+    for id in 1..=24 {
+        let mut world = World::with(phones(), id, limits);
+        world.pass(9 * SECOND);
+        if world.asks() == 0 {
+            assert!(world.timeline.contains(&Entry::Stays(Stay::Policy)), "{:?}", world.timeline);
+            stay += 1;
+            world.act(Action::Constrain(Constraint::MayRelease));
+            world.pass(9 * SECOND);
+            assert_eq!(world.state(), Some(PathState::Direct), "an operator's word counts for more");
+            continue;
+        }
+        assert_eq!(world.state(), Some(PathState::Direct), "{:?}", world.timeline);
+        world.pass(620 * SECOND);
+        world.hear(world.state() == Some(PathState::Anchored), 3 * TICK);
+        let is_back = world.state() == Some(PathState::Anchored);
+        let by_policy = Entry::State { to: PathState::Returning, why: Reason::Policy };
+        assert_eq!(world.timeline.contains(&by_policy), is_back, "{:?}", world.timeline);
+        (come_back, go) = (come_back + u32::from(is_back), go + u32::from(!is_back));
+    }
+    assert!(stay > 2 && come_back > 0 && go > 0, "{stay} {come_back} {go}");
 }
 
 #[test]

@@ -10,11 +10,16 @@ use smallvec::SmallVec;
 use super::lines::Spoken;
 use crate::legs::{INITIAL, Session};
 use crate::moving::asked::fits;
-use crate::moving::seen::sight_of;
+use crate::moving::cover::Cover;
+use crate::moving::seen::{pair_of, remember, sight_of};
 use crate::moving::{Lines, Past, constraint, eligible};
+use crate::path::Constraint;
 use crate::path::end_to_end::{Asked, EndToEnd, Output};
+use crate::path::memory::Pair;
 use crate::path::phone::Temperament;
+use crate::path::place::Stay;
 use crate::path::proof::Reception;
+use crate::path::timeline::Entry;
 use crate::rtcp::Report;
 use crate::sdp::{Description, Place};
 use crate::session::{Described, Endpoint, Event, Outcome, Refusal};
@@ -71,6 +76,10 @@ pub(crate) struct Introduction {
     pub(super) has_passed: bool,
     wishes: u32,
     told: usize,
+    /// Under which its outcome is remembered, once both were heard.
+    pair: Option<Pair>,
+    /// When it comes back for no reason.
+    cover: Option<Duration>,
     /// When it is looked at next.
     pub(crate) due: Duration,
 }
@@ -136,8 +145,16 @@ impl Worker {
         let past = session.past_moves.take();
         let (wishes, told) = past.as_ref().map_or((0, 0), |past| (past.wishes, past.told));
         let timeline = past.map(|past| past.timeline);
-        let machine =
+        let mut machine =
             EndToEnd::new(policy.settings, constraint, temperaments, may_offer, lines.len(), timeline, now);
+        let cover = match Cover::of(id, policy.settings.cover_percent) {
+            Cover::None => None,
+            Cover::Stays => {
+                machine.keep(Stay::Policy, now);
+                None
+            }
+            Cover::ComesBack(after) => Some(now + after),
+        };
         let homeward = [Homeward::No; 2];
         let introduction = Introduction {
             machine,
@@ -148,6 +165,8 @@ impl Worker {
             has_passed: false,
             wishes,
             told,
+            pair: None,
+            cover,
             due: now,
         };
         session.introduction = Some(Box::new(introduction));
@@ -175,6 +194,17 @@ impl Worker {
     pub(crate) fn look_at_introduction(&mut self, id: u64, now: Duration) {
         let Some(mut introduction) = self.taken(id) else { return };
         introduction.see(&self.streams, now);
+        if introduction.pair.is_none() {
+            let session = self.sessions.get(&id);
+            introduction.pair = session
+                .and_then(|session| pair_of(introduction.ends, &introduction.lines, session, &self.streams));
+            if introduction.pair.as_ref().is_some_and(|pair| self.memory.shuns(pair, now)) {
+                introduction.machine.keep(Stay::Remembered, now);
+            }
+        }
+        if introduction.cover.take_if(|at| now >= *at).is_some() {
+            introduction.machine.constrain(Constraint::MustAnchor, now);
+        }
         introduction.machine.handle_timeout(now);
         while let Some(output) = introduction.machine.poll_output() {
             match output {
@@ -190,6 +220,8 @@ impl Worker {
             }
         }
         self.ask_home(id, &mut introduction, now);
+        let span = self.settings.release.as_ref().map_or(Duration::ZERO, |policy| policy.settings.remember);
+        remember(introduction.pair.as_ref(), introduction.news(), &mut self.memory, span, now);
         introduction.tell(id, &mut self.events);
         introduction.due = introduction.machine.poll_timeout(now);
         self.looks.push(std::cmp::Reverse((introduction.due, id)));
@@ -564,13 +596,16 @@ impl Introduction {
         }
     }
 
-    /// Tells what is new in the timeline.
+    /// What of the timeline was not told yet.
+    fn news(&self) -> &[(Duration, Entry)] {
+        self.machine.timeline().entries().get(self.told..).unwrap_or_default()
+    }
+
     fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>) {
-        let entries = self.machine.timeline().entries();
-        for (after, entry) in entries.get(self.told..).unwrap_or_default() {
+        for (after, entry) in self.news() {
             events.push_back((id, Event::Path { after: *after, entry: *entry, parties: self.ends }));
         }
-        self.told = entries.len();
+        self.told = self.machine.timeline().entries().len();
     }
 }
 

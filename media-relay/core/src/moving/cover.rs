@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// So that an anchored call tells its parties nothing, some are anchored for no reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cover {
+pub(crate) enum Cover {
     None,
     Stays,
     /// So long after its answer.
@@ -13,7 +13,7 @@ pub(super) enum Cover {
 
 impl Cover {
     /// Nobody outside can tell which: it is drawn from the session's number, which nobody outside knows.
-    pub(super) fn of(id: u64, percent: u32) -> Self {
+    pub(crate) fn of(id: u64, percent: u32) -> Self {
         let drawn = ahash::RandomState::with_seeds(5, 6, 7, 8).hash_one(id);
         let is_drawn = |number: u64| number % 100 < u64::from(percent);
         if is_drawn(drawn) {

@@ -2,40 +2,52 @@
 
 use std::time::Duration;
 
-use super::{Moving, Whereabouts};
+use super::{Lines, Moving, Whereabouts};
 use crate::legs::Session;
 use crate::path::Sight;
 use crate::path::memory::{Memory, Pair};
 use crate::path::place::Stay;
 use crate::path::timeline::{Entry, PathState};
+use crate::session::Endpoint;
 use crate::stream::{Stream, Streams};
 use crate::worker::Ports;
 
-impl Moving {
-    /// Whom a later call would have to be between to fare like this one.
-    pub(super) fn pair(&self, session: &Session, streams: &Streams) -> Option<Pair> {
-        let (_, pair) = self.lines.first()?;
-        let end = |party: usize| {
-            let product = &*session.leg(self.movers[party].endpoint)?.party.product;
-            let rtp = &streams.get(pair[party])?.rtp;
-            let (observed, _) = rtp.heard()?;
-            Some((product, observed.ip(), rtp.signalled() != Some(observed)))
-        };
-        Some(Pair::new([end(0)?, end(1)?]))
-    }
+/// Whom a later call would have to be between to fare like this one; `None` until both were heard.
+pub(crate) fn pair_of(
+    ends: [Endpoint; 2],
+    lines: &Lines,
+    session: &Session,
+    streams: &Streams,
+) -> Option<Pair> {
+    let (_, pair) = lines.first()?;
+    let end = |party: usize| {
+        let product = &*session.leg(ends[party])?.party.product;
+        let rtp = &streams.get(pair[party])?.rtp;
+        let (observed, _) = rtp.heard()?;
+        Some((product, observed.ip(), rtp.signalled() != Some(observed)))
+    };
+    Some(Pair::new([end(0)?, end(1)?]))
+}
 
-    /// What is new in the timeline, for calls to come.
-    pub(super) fn remember(&self, memory: &mut Memory, span: Duration, now: Duration) {
-        let Some(pair) = &self.pair else { return };
-        for (_, entry) in self.release.timeline().entries().get(self.told..).unwrap_or_default() {
-            match entry {
-                Entry::Stays(Stay::Failed | Stay::Refused) => memory.failed(pair, span, now),
-                Entry::State { to: PathState::Direct, .. } => memory.worked(pair),
-                _ => {}
-            }
+/// What is new in a timeline, for calls to come; after a failure the pair rests for `span`.
+pub(crate) fn remember(
+    pair: Option<&Pair>,
+    news: &[(Duration, Entry)],
+    memory: &mut Memory,
+    span: Duration,
+    now: Duration,
+) {
+    let Some(pair) = pair else { return };
+    for (_, entry) in news {
+        match entry {
+            Entry::Stays(Stay::Failed | Stay::Refused) => memory.failed(pair, span, now),
+            Entry::State { to: PathState::Direct, .. } => memory.worked(pair),
+            _ => {}
         }
     }
+}
 
+impl Moving {
     pub(super) fn sights(&mut self, streams: &Streams, now: Duration) {
         for (line, (_, pair)) in self.lines.iter().enumerate() {
             for (from, stream) in pair.iter().enumerate() {

@@ -229,6 +229,17 @@ impl EndToEnd {
         }
     }
 
+    /// Something outside of the machine keeps the call where it is; for [`Stay::Policy`] until policy has changed its mind.
+    pub fn keep(&mut self, stay: Stay, now: Duration) {
+        let State::Anchored { not_before } = &mut self.state else { return };
+        if stay == Stay::Policy {
+            self.constraint = Constraint::MustAnchor;
+        } else {
+            *not_before = Duration::MAX;
+        }
+        self.timeline.add(Entry::Stays(stay), now);
+    }
+
     /// Policy has changed its mind.
     pub fn constrain(&mut self, constraint: Constraint, now: Duration) {
         self.constraint = constraint;
