@@ -230,7 +230,7 @@ fn mistakes_about_release_are_told_with_how_to_mend_them() {
     let twice = format!("{}\n{}", pair("\"access\", \"core\""), pair("\"core\", \"access\""));
     told(before, &with(&twice), 10, &["stand here twice"]);
     let certain = pair("\"access\", \"core\"").replace("allow", "anchor") + "\ncertain = true";
-    told(before, &with(&certain), 7, &["certain = true", "moves nothing", "\"allow\" or \"prefer\""]);
+    told(before, &with(&certain), 7, &["certain = true", "moves no phone", "\"allow\" or \"prefer\""]);
     let word = pair("\"access\", \"core\"") + "\ncertain = \"yes\"";
     told(before, &with(&word), 10, &["expected a boolean"]);
 }
