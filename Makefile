@@ -10,6 +10,8 @@ JOBS ?= $(shell nproc)
 NEXTEST := $(CARGO) nextest run --no-fail-fast --status-level fail --final-status-level slow
 LONG_TESTS := $(NEXTEST) -p crush-tests --run-ignored only --no-capture
 export SBC_LAB_OUT ?= $(CURDIR)/var/lab
+# One set of packages for all targets: another set has other features, and would build its dependencies again.
+PROGRAMS := build --quiet --profile test -p sbc -p nat-lab -p phone
 RELEASE_ROWS := $(CURDIR)/var/release-rows
 
 .PHONY: help
@@ -29,7 +31,7 @@ run: ## build, start a private PostgreSQL and the SBC, say what to do next (LIST
 test: ## all tests, with short versions of the long ones
 	@tests/lab/install.sh test
 	@mkdir -p '$(SBC_LAB_OUT)'
-	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab -p phone
+	@$(CARGO) $(PROGRAMS)
 	@# Real phones come after what keeps the processors busy, and three scenarios at a time: see .config/nextest.toml.
 	@if cargo nextest --version >/dev/null 2>&1; then \
 		failed=0; $(NEXTEST) --workspace --all-targets -E 'not package(crush-tests)' || failed=1; \
@@ -41,7 +43,7 @@ test: ## all tests, with short versions of the long ones
 test-phones: ## real phones in full, with the five idle minutes behind a NAT
 	@tests/lab/install.sh test
 	@mkdir -p '$(SBC_LAB_OUT)'
-	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab -p phone
+	@$(CARGO) $(PROGRAMS)
 	@$(NEXTEST) -p crush-tests --run-ignored all --test-threads 3 -E 'binary(phones) | binary(nat)'
 
 .PHONY: test-load
@@ -79,7 +81,7 @@ nat-matrix: ## which pairs of NATs get a direct path: 1,000 virtual runs each (R
 	@mkdir -p '$(SBC_LAB_OUT)'
 	@NAT_MATRIX_RUNS=$${RUNS:-1000} NAT_MATRIX_OUT='$(SBC_LAB_OUT)/virtual.json' \
 		$(CARGO) test --quiet -p crush --test nat_matrix matrix -- --ignored
-	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab -p phone
+	@$(CARGO) $(PROGRAMS)
 	@NAT_MATRIX_OUT='$(SBC_LAB_OUT)/namespaces.json' $(LONG_TESTS) -E 'binary(nat_matrix)'
 	@python3 bench/nat_matrix.py '$(SBC_LAB_OUT)/virtual.json' '$(SBC_LAB_OUT)/namespaces.json' bench/nat-matrix.json docs/nat-matrix.svg
 
@@ -89,10 +91,10 @@ handoff-quality: ## what is heard at handoffs, returns and network switches, 1,0
 		$(CARGO) test --quiet -p crush --test handoff_quality full_count -- --ignored
 
 .PHONY: release-matrix
-release-matrix: ## release and return of every pair of phones in every place, real (REAL_RUNS=5 each) and virtual (RUNS calls); writes bench/release-matrix.json
+release-matrix: ## release and return of every pair of phones in every place, real (REAL_RUNS=3 each) and virtual (RUNS calls); writes bench/release-matrix.json
 	@tests/lab/install.sh test
 	@rm -rf '$(RELEASE_ROWS)' && mkdir -p '$(RELEASE_ROWS)'
-	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab
+	@$(CARGO) $(PROGRAMS)
 	@RELEASE_CALLS=$${RUNS:-10000} RELEASE_OUT='$(RELEASE_ROWS)/virtual.json' $(NEXTEST) -p sbc -E 'binary(released_calls) & test(seeded)'
 	@failed=0; REAL_OUT='$(RELEASE_ROWS)' $(NEXTEST) -p crush-tests --run-ignored only --test-threads 3 -E 'binary(release) & test(/_in_full$$/)' || failed=1; \
 		python3 bench/release_matrix.py bench/release-matrix.json '$(RELEASE_ROWS)'/*.json; exit $$failed

@@ -71,7 +71,7 @@ fn row(kinds: [Kind; 2], place: Place, story: Story, results: &[(Result<Run, Fai
 
 fn play_all(kinds: [Kind; 2]) {
     skip_unless_possible!(kinds[0].program(), kinds[1].program(), "conntrack", "curl", "openssl");
-    let runs = std::env::var("REAL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(5);
+    let runs = std::env::var("REAL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3);
     let mut table = Vec::new();
     for (place, story) in rows() {
         let results: Vec<_> = (0..runs).map(|_| play(kinds, place, story)).collect();
