@@ -130,6 +130,24 @@ async fn operators_see_the_scores_and_every_node_forgets_what_they_delete() {
 }
 
 #[tokio::test]
+async fn pairs_that_nobody_has_tried_for_three_months_are_forgotten() {
+    let Some(cluster) = Cluster::start() else { return };
+    let pool = cluster.pool().await;
+    let mut node = Node::start(&pool);
+    node.calls(&pair("Acme 1"), &[false, false]);
+    node.calls(&pair("Acme 2"), &[true]);
+    node.stop().await;
+    cluster.psql(
+        "UPDATE release_outcome SET worked_at = worked_at - interval '91 days' WHERE one_model = 'acme 2';
+         UPDATE release_outcome SET failed_at = failed_at - interval '89 days' WHERE one_model = 'acme 1'",
+    );
+    let mut node = Node::start(&pool);
+    node.hear().await;
+    assert_eq!(cluster.psql("SELECT one_model FROM release_outcome"), "acme 1");
+    node.stop().await;
+}
+
+#[tokio::test]
 async fn outcomes_wait_for_a_stopped_database() {
     let Some(cluster) = Cluster::start() else { return };
     let pool = cluster.pool().await;

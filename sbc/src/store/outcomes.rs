@@ -14,6 +14,9 @@ use super::cure;
 
 /// How often outcomes are written, and those of other nodes and operators' changes looked for.
 const LOOK: Duration = Duration::from_secs(2);
+/// How long a pair is remembered that nobody has tried since, and how often such rows are looked for.
+const KEEP_DAYS: i32 = 90;
+const PRUNE: Duration = Duration::from_secs(3_600);
 /// How often an error that lasts is told again.
 const COMPLAIN: Duration = Duration::from_secs(60);
 
@@ -55,14 +58,19 @@ pub async fn follow(
     let mut waiting = Waiting::new();
     let mut known = Vec::new();
     let mut complained: Option<Instant> = None;
+    let mut pruned: Option<Instant> = None;
     loop {
         let is_last = *stop.borrow_and_update();
         while let Ok(outcome) = outcomes.try_recv() {
             count(&mut waiting, outcome);
         }
-        match look(&pool, rest, &mut waiting).await {
+        let must_prune = pruned.is_none_or(|at| at.elapsed() >= PRUNE);
+        match look(&pool, rest, &mut waiting, must_prune).await {
             Ok(rows) => {
                 complained = None;
+                if must_prune {
+                    pruned = Some(Instant::now());
+                }
                 if rows != known {
                     let now = now();
                     recall(rows.iter().map(|row| resting(row, now)).collect());
@@ -112,12 +120,31 @@ fn resting(row: &Row, now: f64) -> Resting {
 }
 
 /// What waits comes first, so that what is read has it.
-async fn look(pool: &PgPool, rest: Duration, waiting: &mut Waiting) -> Result<Vec<Row>, sqlx::Error> {
+async fn look(
+    pool: &PgPool,
+    rest: Duration,
+    waiting: &mut Waiting,
+    must_prune: bool,
+) -> Result<Vec<Row>, sqlx::Error> {
     if !waiting.is_empty() {
         write(pool, rest, waiting).await?;
         waiting.clear();
     }
+    if must_prune {
+        prune(pool).await?;
+    }
     read(pool).await
+}
+
+/// Models and networks come and go: without this the table grows for ever.
+async fn prune(pool: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query!(
+        "DELETE FROM release_outcome WHERE greatest(worked_at, failed_at) < now() - make_interval(days => $1)",
+        KEEP_DAYS
+    )
+    .execute(pool)
+    .await?;
+    Ok(())
 }
 
 /// Pairs that rest, or will after more failures; the latest, if there are too many.
