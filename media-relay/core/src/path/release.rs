@@ -112,6 +112,9 @@ const SKEW: Duration = Duration::from_millis(150);
 /// How often a call is looked at: while it moves, while reports are awaited, while it is direct, and on the relay while
 /// nothing can be done.
 const TICK: Duration = Duration::from_millis(20);
+/// From the last packet that is relayed to a phone that follows what it hears until it is asked to move: a packet that it
+/// takes after that would pull it back.
+const LEAD: Duration = Duration::from_millis(30);
 const LOOK: Duration = Duration::from_millis(100);
 const GLANCE: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(1);
@@ -199,6 +202,8 @@ pub struct Release {
     strays: u8,
     timeline: Timeline,
     outputs: VecDeque<Output>,
+    /// What is asked when packets on their way have arrived, unless something comes in between.
+    next: Option<(Duration, Output)>,
     /// How many reports could not be true, or came in a flood.
     pub rejected_reports: u32,
 }
@@ -236,6 +241,7 @@ impl Release {
             strays: 0,
             timeline: past.unwrap_or_else(|| Timeline::new(now)),
             outputs: VecDeque::new(),
+            next: None,
             rejected_reports: 0,
         }
     }
@@ -263,6 +269,9 @@ impl Release {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to look again.
     pub fn poll_timeout(&self, now: Duration) -> Duration {
+        if let Some((at, _)) = self.next {
+            return at;
+        }
         match self.state {
             State::Staying(_) if self.strays == 0 => now + Duration::from_secs(60),
             State::Staying(_) => now + IDLE,
@@ -447,6 +456,9 @@ impl Release {
 
     /// Looks at the clock. Feed [`sight`](Self::sight) first.
     pub fn handle_timeout(&mut self, now: Duration) {
+        if let Some((_, output)) = self.next.take_if(|(at, _)| *at <= now) {
+            self.outputs.push_back(output);
+        }
         match self.state {
             State::Anchored { not_before } if now >= not_before => self.consider(now),
             // A stream's rate is known by looking.
@@ -474,6 +486,7 @@ impl Release {
     fn enter(&mut self, state: State, why: Reason, now: Duration) {
         let before = self.state();
         self.state = state;
+        self.next = None;
         if self.state() != before {
             self.timeline.add(Entry::State { to: self.state(), why }, now);
         }

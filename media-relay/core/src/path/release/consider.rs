@@ -45,9 +45,7 @@ impl Release {
         self.timeline.add(Entry::Way(way), now);
         match way {
             Way::Learn(whom) => {
-                self.outputs.push_back(Output::Learn(whom));
-                (0..2).filter(|party| whom[*party]).for_each(|party| self.park(party));
-                self.enter(State::Probing { since: now }, Reason::Try, now);
+                self.ask(whom, Output::Learn(whom), |since| State::Probing { since }, Reason::Try, now);
             }
             Way::Observed(places) | Way::Local(places) => {
                 self.leave(places, if is_trusted { Reason::Certain } else { Reason::Try }, now);
@@ -60,9 +58,8 @@ impl Release {
         let [one, other] = places;
         self.tried = Some(places);
         self.is_trusted = why == Reason::Certain;
-        self.outputs.push_back(Output::Move([other, one]));
-        (0..2).for_each(|party| self.park(party));
-        self.enter(State::Synchronising { accepted: [None; 2], since: now }, why, now);
+        let state = |since| State::Synchronising { accepted: [None; 2], since };
+        self.ask([true; 2], Output::Move([other, one]), state, why, now);
     }
 
     pub(super) fn look_at_probing(&mut self, since: Duration, now: Duration) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{CLINGING, Constraint, LATE, Output, Release, SKEW, STRAGGLERS, State};
+use super::{CLINGING, Constraint, LATE, LEAD, Output, Release, SKEW, STRAGGLERS, State};
 use crate::path::place::Stay;
 use crate::path::timeline::{Entry, PathState, Reason};
 
@@ -16,6 +16,26 @@ impl Release {
         let follows = self.parties[party].temperament.follows_what_it_hears;
         if follows && !std::mem::replace(&mut self.is_parked[party], true) {
             self.outputs.push_back(Output::Relaying { to: party, is_on: false });
+        }
+    }
+
+    /// Asks parties to move: followers a little after the last packet that was relayed to them, which may be on its way.
+    pub(super) fn ask(
+        &mut self,
+        whom: [bool; 2],
+        output: Output,
+        state: fn(Duration) -> State,
+        why: Reason,
+        now: Duration,
+    ) {
+        let was_parked = self.is_parked;
+        (0..2).filter(|party| whom[*party]).for_each(|party| self.park(party));
+        let at = if self.is_parked == was_parked { now } else { now + LEAD };
+        self.enter(state(at), why, now);
+        if at == now {
+            self.outputs.push_back(output);
+        } else {
+            self.next = Some((at, output));
         }
     }
 
