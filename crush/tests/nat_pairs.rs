@@ -5,7 +5,7 @@ mod support;
 
 use std::time::Duration;
 
-use crush::agent::{Config, Event, Part};
+use crush::agent::{Config, Event, Input, Part};
 use crush::description::Temper;
 use nat_lab::Kind;
 use support::{Options, Place, World};
@@ -91,6 +91,22 @@ fn at_the_stealth_temper_a_flood_limiter_never_strikes() {
         let times = times(&options, 3, Duration::from_secs(182));
         assert_eq!(times.len(), 3, "{a:?} {b:?}");
     }
+}
+
+#[test]
+fn a_search_keeps_to_each_new_grant_from_the_moment_it_is_given() {
+    let mut world = World::new(&Options::new(1, RANDOM, CONE));
+    world.run_until(Duration::from_millis(700));
+    let flows = |world: &World| world.phones[0].agent.effort().flows;
+    let mut granted = |limit: f64| {
+        let (before, from) = (flows(&world), world.now());
+        (0..2).for_each(|side| world.input(side, Input::Limit(limit)));
+        world.run_until(from + Duration::from_secs(2));
+        flows(&world) - before
+    };
+    let made = [4.0, 2.0, 20.0].map(&mut granted);
+    // What was in the bucket, and two seconds' worth.
+    assert!(made[0] <= 12 && made[1] <= 6 && (20..=44).contains(&made[2]), "{made:?}");
 }
 
 #[test]

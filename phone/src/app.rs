@@ -410,6 +410,16 @@ impl App {
         self.own(number);
         self.current = Some(number);
         self.held = false;
+        self.share_limit();
+    }
+
+    /// What the network bears is for all calls together, an equal share each (docs/crush.md §5.1).
+    fn share_limit(&mut self) {
+        let Some(limit) = self.options.paths.limit else { return };
+        let (now, share) = (self.now(), limit / self.calls.len() as f64);
+        for call in self.calls.values_mut() {
+            call.agent.handle(agent::Input::Limit(share), now);
+        }
     }
 
     fn open(&mut self) -> std::io::Result<Vec<Pair>> {

@@ -37,6 +37,12 @@ impl Tempo {
     }
 }
 
+/// Of new flows: how many a second, and at once.
+fn new_flows(tempo: Tempo, limit: Option<f64>) -> (f64, f64) {
+    let rate = limit.map_or(tempo.flows, |limit| tempo.flows.min(limit.max(0.1)));
+    (rate, tempo.burst.min(rate.max(1.0)))
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Bucket {
     rate: f64,
@@ -91,11 +97,11 @@ impl Pace {
     /// `limit`: the application's own bound on new flows a second.
     pub(crate) fn new(temper: Temper, limit: Option<f64>, now: Duration) -> Self {
         let tempo = Tempo::of(temper);
-        let rate = limit.map_or(tempo.flows, |limit| tempo.flows.min(limit.max(0.1)));
+        let (rate, burst) = new_flows(tempo, limit);
         Self {
             temper,
             limit,
-            flows: Bucket::new(rate, tempo.burst.min(rate.max(1.0)), now),
+            flows: Bucket::new(rate, burst, now),
             packets: Bucket::new(tempo.packets, tempo.burst, now),
             paused_until: Duration::ZERO,
             made: 0,
@@ -115,10 +121,12 @@ impl Pace {
         self.made
     }
 
+    /// Another bound of the application's. It brings no burst of its own, however often calls come and go.
     pub(crate) fn limit(&mut self, limit: f64, now: Duration) {
-        let (made, paused) = (self.made, self.paused_until);
-        *self = Self::new(self.temper, Some(limit), now);
-        (self.made, self.paused_until) = (made, paused);
+        self.limit = Some(limit);
+        self.flows.fill(now);
+        (self.flows.rate, self.flows.depth) = new_flows(self.tempo(), self.limit);
+        self.flows.tokens = self.flows.tokens.min(self.flows.depth);
     }
 
     /// A limiter seems to have struck: a pause of 3 s, then slower.
@@ -179,6 +187,26 @@ mod tests {
         assert!(ready >= Duration::from_millis(200));
         assert!(!pace.take(true, ready - Duration::from_millis(1)));
         assert!(pace.take(true, ready));
+    }
+
+    #[test]
+    fn another_limit_brings_no_burst_and_takes_away_what_exceeds_its_own() {
+        let ms = Duration::from_millis;
+        let burst = |pace: &mut Pace, now| std::iter::from_fn(|| pace.take(true, now).then_some(())).count();
+        let mut pace = Pace::new(Temper::Fast, Some(20.0), ms(0));
+        assert_eq!(burst(&mut pace, ms(0)), 20);
+        for (limit, at) in [(10.0, ms(1)), (20.0, ms(2)), (10.0, ms(3))] {
+            pace.limit(limit, at);
+            assert!(!pace.take(true, at), "a limit of {limit}");
+        }
+        assert_eq!(burst(&mut pace, ms(2003)), 10);
+        // A full bucket is cut to the smaller grant, and fills no sooner than the greater one allows.
+        pace.limit(20.0, ms(4000));
+        assert_eq!(burst(&mut pace, ms(4000)), 10);
+        pace.limit(20.0, ms(9000));
+        pace.limit(4.0, ms(9000));
+        assert_eq!(burst(&mut pace, ms(9000)), 4);
+        assert_eq!(pace.made(), 44);
     }
 
     #[test]

@@ -182,6 +182,7 @@ impl App {
         let mut details = json!({ "how": how, "status": status });
         if let Some(call) = self.calls.remove(&number) {
             self.disown(number);
+            self.share_limit();
             if self.options.video {
                 details["pictures"] = json!({ "shown": call.screen.shown, "missing": call.screen.missing });
             }
