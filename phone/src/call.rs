@@ -277,9 +277,9 @@ impl Call {
     fn speak(&mut self, now: Duration) {
         let samples = self.source.next(FRAME);
         let Some(stream) = self.streams.first_mut() else { return };
-        if !stream.direction.sends() {
+        let Some(samples) = samples.filter(|_| stream.direction.sends()) else {
             return stream.sender.skip(FRAME as u32);
-        }
+        };
         let payload: Vec<u8> = samples.iter().map(|sample| self.codec.encode(*sample)).collect();
         let packet = stream.sender.packet(self.codec.payload_type(), self.ticks == 1, FRAME as u32, &payload);
         let marks = Marks { key_frame: false, lull: self.source.is_silent() };

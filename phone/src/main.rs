@@ -7,7 +7,7 @@
 //!                      ▼ │
 //!                     call ◄──► sockets ──── RTP, RTCP, STUN
 //!                      │        (crush::agent decides, sockets carry)
-//!                  sound, video ─ WAV file, tone, silence; WAV file
+//!                  sound, video ─ WAV file, tone, silence, nothing; WAV file
 //! ```
 
 mod app;

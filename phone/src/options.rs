@@ -72,6 +72,10 @@ pub(crate) struct Source {
     /// Plays a tone of so many Hz.
     #[arg(long, value_name = "HERTZ")]
     pub(crate) tone: Option<f64>,
+    /// Sends no audio at all, as phones that suppress silence do in a pause. With neither `--play`, `--tone` nor this it sends silence
+    /// in packets.
+    #[arg(long)]
+    pub(crate) silence: bool,
 }
 
 /// What may become of a call's path.

@@ -29,15 +29,24 @@ impl Unusable {
 /// What is said in every call, from its start.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
+    /// Nothing is sent.
+    Nothing,
     Silence,
-    Tone { hertz: f64, at: u64 },
-    File { samples: std::sync::Arc<[i16]>, at: usize },
+    Tone {
+        hertz: f64,
+        at: u64,
+    },
+    File {
+        samples: std::sync::Arc<[i16]>,
+        at: usize,
+    },
 }
 
 impl Source {
     pub(crate) fn open(options: &options::Source) -> Result<Self, Unusable> {
         let Some(path) = &options.play else {
-            return Ok(options.tone.map_or(Self::Silence, |hertz| Self::Tone { hertz, at: 0 }));
+            let quiet = if options.silence { Self::Nothing } else { Self::Silence };
+            return Ok(options.tone.map_or(quiet, |hertz| Self::Tone { hertz, at: 0 }));
         };
         let mut reader = hound::WavReader::open(path).map_err(|error| Unusable::of(path, error))?;
         let format = reader.spec();
@@ -61,9 +70,10 @@ impl Source {
         matches!(self, Self::Silence)
     }
 
-    /// The next so many samples.
-    pub(crate) fn next(&mut self, count: usize) -> Vec<i16> {
-        match self {
+    /// The next so many samples; `None`: they are not sent.
+    pub(crate) fn next(&mut self, count: usize) -> Option<Vec<i16>> {
+        Some(match self {
+            Self::Nothing => return None,
             Self::Silence => vec![0; count],
             Self::Tone { hertz, at } => {
                 let from = *at;
@@ -76,7 +86,7 @@ impl Source {
                 *at = (*at + count) % samples.len();
                 taken
             }
-        }
+        })
     }
 }
 
@@ -123,17 +133,17 @@ mod tests {
         let mut recorder = Recorder::create(&path).unwrap();
         recorder.write(&[1, 2, 3]).unwrap();
         drop(recorder);
-        let options = options::Source { play: Some(path.clone()), tone: None };
+        let options = options::Source { play: Some(path.clone()), tone: None, silence: false };
         let mut source = Source::open(&options).unwrap();
         std::fs::remove_file(&path).unwrap();
-        assert_eq!(source.next(5), [1, 2, 3, 1, 2]);
-        assert_eq!(source.next(2), [3, 1]);
+        assert_eq!(source.next(5).unwrap(), [1, 2, 3, 1, 2]);
+        assert_eq!(source.next(2).unwrap(), [3, 1]);
     }
 
     #[test]
     fn a_tone_goes_on_where_it_stopped() {
-        let whole = Source::Tone { hertz: 440.0, at: 0 }.next(320);
+        let whole = Source::Tone { hertz: 440.0, at: 0 }.next(320).unwrap();
         let mut tone = Source::Tone { hertz: 440.0, at: 0 };
-        assert_eq!([tone.next(160), tone.next(160)].concat(), whole);
+        assert_eq!([tone.next(160).unwrap(), tone.next(160).unwrap()].concat(), whole);
     }
 }

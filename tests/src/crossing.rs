@@ -10,11 +10,11 @@ use crate::capture::Capture;
 use crate::hearing::is_rtp_to;
 use crate::home::{Home, Player, two_homes};
 use crate::network::SBC;
-use crate::packet::Packet;
+use crate::packet::{Packet, is_rtp};
 use crate::phone::{Account, Event, Phone as _};
 use crate::process::eventually;
 use crate::sbc::{self, Sbc};
-use crate::softphone::Softphone;
+use crate::softphone::{Softphone, Voice};
 use crate::{Failure, Lab, Network, Result};
 
 /// The two users; `a` calls `b`.
@@ -41,8 +41,13 @@ pub struct Crossing {
 }
 
 impl Crossing {
-    /// Makes everything, and the call: answered. `options` are of the program `nat`.
+    /// Makes everything, and the call: answered; each phone plays a tone of its own. `options` are of the program `nat`.
     pub fn call(name: &str, players: [Player; 2], options: &[&str]) -> Result<Self> {
+        Self::of_voices(name, players, options, [430.0, 600.0].map(Voice::Tone))
+    }
+
+    /// The same with other voices.
+    pub fn of_voices(name: &str, players: [Player; 2], options: &[&str], voices: [Voice; 2]) -> Result<Self> {
         let mut lab = Lab::new(name)?;
         let homes = two_homes(&mut lab, players, options)?;
         let places = [SBC, SBC + 1].map(|host| format!("\"{}\"", Network::Access.address(host))).join(", ");
@@ -55,7 +60,7 @@ impl Crossing {
         let taps = [tap(&hosts[0])?, tap(&hosts[1])?];
         let phone = |side: usize, more: &[&str]| {
             let account = Account::of(USERS[side].0, Network::Access, "udp");
-            Softphone::start_with(&lab, &hosts[side], &account, 430.0 + 170.0 * side as f64, more)
+            Softphone::start_with(&lab, &hosts[side], &account, voices[side], more)
         };
         let mut phones = [phone(0, &[])?, phone(1, &["--answer"])?];
         phones.iter_mut().try_for_each(|phone| phone.registered(SOON))?;
@@ -100,16 +105,53 @@ impl Crossing {
 
     /// RTP that reached a phone: when, and whether the relay sent it.
     pub fn arrivals(&mut self, side: usize) -> Result<Vec<(Duration, bool)>> {
+        self.reached(side, |packet, _| is_rtp(&packet.payload))
+    }
+
+    /// All by which a phone knows that the path carries: RTP, and in silence what else only its peer can have sent (checks and
+    /// HANDOFF messages; through the relay HANDOFF messages alone). When, and whether the relay sent it.
+    pub fn signs(&mut self, side: usize) -> Result<Vec<(Duration, bool)>> {
+        self.reached(side, |packet, by_relay| {
+            let handoff = is_handoff(&packet.payload);
+            is_rtp(&packet.payload) || handoff || (!by_relay && is_stun(&packet.payload))
+        })
+    }
+
+    /// UDP from the relay's address or from elsewhere (directly) to a phone.
+    fn reached(
+        &mut self,
+        side: usize,
+        wanted: impl Fn(&Packet, bool) -> bool,
+    ) -> Result<Vec<(Duration, bool)>> {
         let home = 20 + side as u8;
         let relay: IpAddr = Network::Access.address(SBC).parse().map_err(|_| Failure("no address".into()))?;
-        let is_here = |packet: &&Packet| match packet.destination.ip() {
-            IpAddr::V4(to) => {
-                to.octets()[..3] == [192, 168, home] && is_rtp_to(packet, packet.destination.ip())
-            }
+        let is_here = |packet: &Packet| match packet.destination.ip() {
+            IpAddr::V4(to) => packet.protocol == 17 && to.octets()[..3] == [192, 168, home],
             IpAddr::V6(_) => false,
         };
-        let packets = self.taps[side].packets()?;
-        Ok(packets.iter().filter(is_here).map(|packet| (packet.at, packet.source.ip() == relay)).collect())
+        let here = self.taps[side].packets()?.iter().filter(|packet| is_here(packet));
+        let arrivals = here.map(|packet| (packet, packet.source.ip() == relay));
+        let wanted = arrivals.filter(|(packet, by_relay)| wanted(packet, *by_relay));
+        Ok(wanted.map(|(packet, by_relay)| (packet.at, by_relay)).collect())
+    }
+
+    /// When a phone first told an event, as captures count: its clock is set by the 200 or ACK that established its call.
+    pub fn told_at(&mut self, side: usize, event: &str) -> Result<Duration> {
+        let start = if side == 0 { self.answered()? } else { self.acknowledged()? };
+        let timeline = self.phones[side].timeline();
+        let time = |event: &str| told(&timeline, event).first().and_then(|one| one["time"].as_f64());
+        let after = time(event).zip(time("established")).map(|(at, zero)| at - zero);
+        let after = after.filter(|after| *after >= 0.0);
+        after
+            .map(|after| start + Duration::from_secs_f64(after))
+            .ok_or_else(|| Failure(format!("no {event}:\n{}", story(&self.phones[side]))))
+    }
+
+    /// When the callee received the ACK.
+    fn acknowledged(&mut self) -> Result<Duration> {
+        let is_ack = |packet: &&Packet| packet.payload.starts_with(b"ACK ");
+        let found = self.taps[1].packets()?.iter().find(is_ack).map(|packet| packet.at);
+        found.ok_or_else(|| Failure("no ACK was captured".into()))
     }
 
     /// When the caller received the 200 to its INVITE.
@@ -145,6 +187,16 @@ impl Crossing {
         self.phones[1 - side].wait(Event::Ended, SOON)?;
         self.sbc.eventually_sql("SELECT count(*) FROM call WHERE ended_at IS NOT NULL", "1", SOON)
     }
+}
+
+/// STUN (RFC 8489 §5).
+fn is_stun(payload: &[u8]) -> bool {
+    matches!(payload, [0..4, _, _, _, 0x21, 0x12, 0xA4, 0x42, ..])
+}
+
+/// STUN of the method HANDOFF, 0x0C5, of any class (docs/crush.md §7).
+fn is_handoff(payload: &[u8]) -> bool {
+    is_stun(payload) && payload[0] & !0x01 == 0x02 && payload[1] & !0x10 == 0x85
 }
 
 /// As captures count.

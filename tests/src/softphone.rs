@@ -16,6 +16,15 @@ pub fn program() -> String {
     crate::sbc::beside("phone", "PHONE_PROGRAM")
 }
 
+/// What a phone says in its calls.
+#[derive(Debug, Clone, Copy)]
+pub enum Voice {
+    /// A tone of so many Hz.
+    Tone(f64),
+    /// Nothing: no packets of audio.
+    Silence,
+}
+
 /// A running phone.
 #[derive(Debug)]
 pub struct Softphone {
@@ -27,29 +36,22 @@ pub struct Softphone {
 impl Softphone {
     /// Starts a phone on a host that plays a tone of `hertz` in every call.
     pub fn start(lab: &Lab, host: &str, account: &Account, hertz: f64) -> Result<Self> {
-        Self::start_with(lab, host, account, hertz, &[])
+        Self::start_with(lab, host, account, Voice::Tone(hertz), &[])
     }
 
-    /// The same with more options.
-    pub fn start_with(lab: &Lab, host: &str, account: &Account, hertz: f64, more: &[&str]) -> Result<Self> {
+    /// The same with another voice and more options.
+    pub fn start_with(lab: &Lab, host: &str, account: &Account, voice: Voice, more: &[&str]) -> Result<Self> {
         let folder = lab.folder().join(format!("phone-{host}"));
         fs::create_dir_all(&folder)?;
         let Account { user, password, domain, proxy, transport, expires, .. } = account;
-        let (uri, expires, hertz) =
-            (format!("sip:{user}:{password}@{domain}"), expires.to_string(), hertz.to_string());
+        let (uri, expires) = (format!("sip:{user}:{password}@{domain}"), expires.to_string());
+        let says = match voice {
+            Voice::Tone(hertz) => format!("--tone={hertz}"),
+            Voice::Silence => "--silence".to_owned(),
+        };
         let (heard, program) = (folder.join("heard.wav").display().to_string(), program());
         let argv = [&program, "--register", &uri, "--registrar", proxy, "--transport", transport];
-        let rest = [
-            "--expires",
-            &expires,
-            "--tone",
-            &hertz,
-            "--record",
-            &heard,
-            "--json",
-            "--trace",
-            "--trust-anybody",
-        ];
+        let rest = ["--expires", &expires, &says, "--record", &heard, "--json", "--trace", "--trust-anybody"];
         let argv: Vec<&str> = argv.iter().chain(&rest).chain(more).copied().collect();
         let program = lab.start(host, &format!("phone-{host}"), &argv)?;
         program.says("\"event\":\"started\"", Duration::from_secs(20))?;

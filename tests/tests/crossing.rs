@@ -1,12 +1,18 @@
 //! Calls of the project's phones behind NATs, through the SBC: they leave the relay, come back when the direct path dies or a phone
 //! changes networks, and are billed by where their packets were.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a laboratory that fails ends its test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a laboratory that fails ends its test"
+)]
 
 use std::time::Duration;
 
 use crush_tests::crossing::{Crossing, gap, now, story, told};
 use crush_tests::home::Player;
 use crush_tests::skip_unless_possible;
+use crush_tests::softphone::Voice;
 use nat_lab::Kind;
 
 /// One way, at each NAT: a round trip of 20 ms to the relay.
@@ -72,6 +78,55 @@ fn a_path_cut_in_both_directions_costs_less_than_300_ms_and_the_call_is_billed_b
 fn a_path_cut_in_one_direction_costs_less_than_300_ms() {
     skip_unless_possible!("curl", "openssl");
     comes_back("cut-one", false);
+}
+
+/// The phones say `voices`; the direct path is cut from the first to the second, or both ways.
+fn comes_back_in_silence(name: &str, voices: [Voice; 2], is_both_ways: bool) {
+    let players = [Kind::Cone, Kind::SymmetricSequential].map(Player::Tun);
+    let mut call = Crossing::of_voices(name, players, &OPTIONS, voices).unwrap();
+    call.both("direct", 1, FOUND).unwrap();
+    std::thread::sleep(MS(2000));
+    let cut_at = now();
+    call.cut(is_both_ways).unwrap();
+    call.both("returned", 1, MS(2000)).unwrap();
+    std::thread::sleep(MS(1500));
+    for side in 0..2 {
+        let other = voices[1 - side];
+        let heard = call.arrivals(side).unwrap();
+        assert_eq!(heard.is_empty(), matches!(other, Voice::Silence), "{side} hears {other:?}");
+        let signs = call.signs(side).unwrap();
+        let (before, after): (Vec<_>, Vec<_>) = signs.into_iter().partition(|(at, _)| *at < cut_at);
+        let quiet: Vec<_> = before.into_iter().filter(|(at, _)| *at + MS(1500) > cut_at).collect();
+        let is_direct = quiet.iter().all(|(_, by_relay)| !by_relay);
+        assert!(is_direct && gap(&quiet).0 < MS(230), "{quiet:?}\n{}", stories(&call));
+        let back = after.iter().find(|(_, by_relay)| *by_relay).map(|(at, _)| *at - cut_at);
+        let told = call.told_at(side, "returned").unwrap().saturating_sub(cut_at);
+        let is_soon = back.is_some_and(|back| back <= RETURN) && told <= RETURN;
+        assert!(is_soon, "{side}: {back:?}, told after {told:?}\n{}", stories(&call));
+        println!("{name}, phone {side}: on the relay {:?} after the cut, told after {told:?}", back.unwrap());
+    }
+    call.end().unwrap();
+    let states =
+        "SELECT string_agg(what, ' ' ORDER BY sequence) FROM call_path WHERE what IN ('direct', 'anchored')";
+    assert_eq!(call.sbc.sql(states).unwrap(), "anchored direct anchored", "{}", stories(&call));
+}
+
+#[test]
+fn two_silent_phones_leave_the_relay_and_are_back_within_300_ms_of_a_cut_in_both_directions() {
+    skip_unless_possible!("curl", "openssl");
+    comes_back_in_silence("still", [Voice::Silence; 2], true);
+}
+
+#[test]
+fn two_silent_phones_are_back_on_the_relay_within_300_ms_of_a_cut_in_one_direction() {
+    skip_unless_possible!("curl", "openssl");
+    comes_back_in_silence("still-one", [Voice::Silence; 2], false);
+}
+
+#[test]
+fn a_talker_whose_silent_listener_is_cut_off_is_heard_through_the_relay_within_300_ms() {
+    skip_unless_possible!("curl", "openssl");
+    comes_back_in_silence("still-half", [Voice::Silence, Voice::Tone(600.0)], false);
 }
 
 #[test]

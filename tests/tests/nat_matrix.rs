@@ -22,7 +22,7 @@ use crush_tests::phone::{Account, Event, Phone};
 use crush_tests::pjsua::Pjsua;
 use crush_tests::process::{eventually, run};
 use crush_tests::sbc::{self, Sbc};
-use crush_tests::softphone::Softphone;
+use crush_tests::softphone::{Softphone, Voice};
 use crush_tests::{Lab, Network, Result, skip_unless_possible};
 use nat_lab::Kind;
 use nat_lab::nft::Rules;
@@ -168,8 +168,8 @@ impl Bench {
             let account = Account::of(["a", "b"][index], Network::Access, "udp");
             let answers: &[&str] = if index == 1 { &["--answer"] } else { &[] };
             let options = [&["--temper", cell.temper()][..], answers].concat();
-            let hertz = 500.0 + 200.0 * index as f64;
-            let phone = Softphone::start_with(&lab, host, &account, hertz, &options)?;
+            let voice = Voice::Tone(500.0 + 200.0 * index as f64);
+            let phone = Softphone::start_with(&lab, host, &account, voice, &options)?;
             parties.push(Party { phone, tap, address: address.parse().unwrap() });
         }
         for party in &mut parties {
