@@ -1,7 +1,8 @@
 //! Two phones that speak ICE are introduced to each other: one end-to-end offer and answer, whose ICE lines pass, and the way
 //! back to our own agents.
 
-use std::net::SocketAddr;
+mod seen;
+
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,20 +12,17 @@ use super::lines::Spoken;
 use crate::legs::{INITIAL, Session};
 use crate::moving::asked::fits;
 use crate::moving::cover::Cover;
-use crate::moving::seen::{pair_of, remember, sight_of};
+use crate::moving::seen::{pair_of, remember};
 use crate::moving::{Lines, Past, constraint, eligible};
 use crate::path::Constraint;
 use crate::path::end_to_end::{Asked, EndToEnd, Output};
 use crate::path::memory::Pair;
 use crate::path::phone::Temperament;
 use crate::path::place::Stay;
-use crate::path::proof::Reception;
 use crate::path::timeline::Entry;
-use crate::rtcp::Report;
 use crate::sdp::{Description, Place};
 use crate::session::{Described, Endpoint, Event, Outcome, Refusal};
-use crate::stream::StreamId;
-use crate::worker::{Ports, SocketId, Worker};
+use crate::worker::{Ports, Worker};
 
 /// A phone that refuses to come home is asked so often, and with so much time between.
 const HOMEWARD: (u8, Duration) = (5, Duration::from_secs(2));
@@ -515,87 +513,9 @@ impl Worker {
             }
         }
     }
-
-    /// A phone's reports: true if the session is one of two that were introduced, or may be.
-    pub(crate) fn hear_of_each_other(
-        &mut self,
-        id: u64,
-        stream: StreamId,
-        reports: &[Report],
-        now: Duration,
-    ) -> bool {
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
-        let Some(introduction) = &mut session.introduction else { return false };
-        introduction.see(&self.streams, now);
-        let place = introduction.lines.iter().enumerate().find_map(|(line, (_, streams))| {
-            streams.iter().position(|known| *known == stream).map(|party| (line, party))
-        });
-        let Some((line, party)) = place else { return true };
-        for report in reports {
-            match report {
-                Report::Sender { ssrc, packets, .. } => {
-                    introduction.machine.sender_report(line, party, *ssrc, *packets, now);
-                }
-                Report::Reception { ssrc, lost, highest, jitter, .. } => {
-                    let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
-                    introduction.machine.reception(line, party, &report, now);
-                }
-            }
-        }
-        self.attend(id, now);
-        true
-    }
-
-    /// A check of one phone at the other goes by way of the relay as it is; so the relay is a path like others. It must come from
-    /// where its author is.
-    pub(super) fn passes_check(
-        &mut self,
-        id: StreamId,
-        is_rtcp: bool,
-        source: SocketAddr,
-        packet: &[u8],
-        now: Duration,
-        send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
-    ) -> bool {
-        let Some(stream) = self.streams.get_mut(id) else { return false };
-        let session = self.sessions.get(&stream.session);
-        let introduction = session.and_then(|session| session.introduction.as_ref());
-        let Some(introduction) = introduction.filter(|introduction| introduction.passes()) else {
-            return false;
-        };
-        let latch = if is_rtcp { &mut stream.rtcp } else { &mut stream.rtp };
-        if !latch.accepts(source, None, now) {
-            return false;
-        }
-        if !is_rtcp && !introduction.machine.may_check_relay(now) {
-            return true;
-        }
-        let consumers = stream.consumers.clone();
-        for consumer in consumers.into_iter().filter_map(|consumer| self.streams.get(consumer)) {
-            let (socket, latch) = if is_rtcp {
-                (consumer.ports.rtcp, &consumer.rtcp)
-            } else {
-                (consumer.ports.rtp, &consumer.rtp)
-            };
-            if let Some(destination) = latch.destination() {
-                send(socket, destination, packet);
-            }
-        }
-        true
-    }
 }
 
 impl Introduction {
-    fn see(&mut self, streams: &crate::stream::Streams, now: Duration) {
-        for (line, (_, pair)) in self.lines.iter().enumerate() {
-            for (from, stream) in pair.iter().enumerate() {
-                if let Some(sight) = streams.get(*stream).and_then(sight_of) {
-                    self.machine.sight(line, from, sight, now);
-                }
-            }
-        }
-    }
-
     /// What of the timeline was not told yet.
     fn news(&self) -> &[(Duration, Entry)] {
         self.machine.timeline().entries().get(self.told..).unwrap_or_default()

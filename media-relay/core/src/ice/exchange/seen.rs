@@ -1,0 +1,93 @@
+//! What is seen of two phones that were introduced: their reports, their media, and checks that go by way of the relay.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use super::Introduction;
+use crate::moving::seen::sight_of;
+use crate::path::proof::Reception;
+use crate::rtcp::Report;
+use crate::stream::{StreamId, Streams};
+use crate::worker::{SocketId, Worker};
+
+impl Worker {
+    /// A phone's reports: true if the session is one of two that were introduced, or may be.
+    pub(crate) fn hear_of_each_other(
+        &mut self,
+        id: u64,
+        stream: StreamId,
+        reports: &[Report],
+        now: Duration,
+    ) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let Some(introduction) = &mut session.introduction else { return false };
+        introduction.see(&self.streams, now);
+        let place = introduction.lines.iter().enumerate().find_map(|(line, (_, streams))| {
+            streams.iter().position(|known| *known == stream).map(|party| (line, party))
+        });
+        let Some((line, party)) = place else { return true };
+        for report in reports {
+            match report {
+                Report::Sender { ssrc, packets, .. } => {
+                    introduction.machine.sender_report(line, party, *ssrc, *packets, now);
+                }
+                Report::Reception { ssrc, lost, highest, jitter, .. } => {
+                    let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
+                    introduction.machine.reception(line, party, &report, now);
+                }
+            }
+        }
+        self.attend(id, now);
+        true
+    }
+
+    /// A check of one phone at the other goes by way of the relay as it is; so the relay is a path like others. It must come from
+    /// where its author is.
+    pub(in crate::ice) fn passes_check(
+        &mut self,
+        id: StreamId,
+        is_rtcp: bool,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Duration,
+        send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) -> bool {
+        let Some(stream) = self.streams.get_mut(id) else { return false };
+        let session = self.sessions.get(&stream.session);
+        let introduction = session.and_then(|session| session.introduction.as_ref());
+        let Some(introduction) = introduction.filter(|introduction| introduction.passes()) else {
+            return false;
+        };
+        let latch = if is_rtcp { &mut stream.rtcp } else { &mut stream.rtp };
+        if !latch.accepts(source, None, now) {
+            return false;
+        }
+        if !is_rtcp && !introduction.machine.may_check_relay(now) {
+            return true;
+        }
+        let consumers = stream.consumers.clone();
+        for consumer in consumers.into_iter().filter_map(|consumer| self.streams.get(consumer)) {
+            let (socket, latch) = if is_rtcp {
+                (consumer.ports.rtcp, &consumer.rtcp)
+            } else {
+                (consumer.ports.rtp, &consumer.rtp)
+            };
+            if let Some(destination) = latch.destination() {
+                send(socket, destination, packet);
+            }
+        }
+        true
+    }
+}
+
+impl Introduction {
+    pub(super) fn see(&mut self, streams: &Streams, now: Duration) {
+        for (line, (_, pair)) in self.lines.iter().enumerate() {
+            for (from, stream) in pair.iter().enumerate() {
+                if let Some(sight) = streams.get(*stream).and_then(sight_of) {
+                    self.machine.sight(line, from, sight, now);
+                }
+            }
+        }
+    }
+}
