@@ -8,7 +8,7 @@ direct calls, and says the share and the time to direct (median, 95th percentile
 import json
 import sys
 
-CELL_W, CELL_H, LEFT, TOP, GAP = 126, 60, 150, 74, 34
+CELL_W, CELL_H, LEFT, TOP, GAP = 126, 74, 150, 74, 34
 NAMES = {
     "same-lan": "same LAN",
     "public": "public",
@@ -39,13 +39,15 @@ def text(x, y, content, size=12, anchor="middle", weight="normal"):
 
 
 def real(found, pair):
-    """What happened in namespaces, where a pair was played one way round; empty if it was not."""
+    """Two lines of what happened in namespaces, where a pair was played one way round; empty if it was not."""
     row = found.get(pair) or found.get(pair[::-1])
     if row is None:
-        return ""
+        return "", ""
+    heard = [round(row[f"first_audio_at_{side}_ms"]) for side in ("caller", "callee")]
+    audio = f'heard {heard[0]}, {heard[1]} ms: {row["first_audio_vs_ice"]:.2g} × ICE'
     direct = f'real: {round(row["direct_share"] * row["runs"])} of {row["runs"]}'
     took = row["time_to_direct_s"]["median"]
-    return direct if took is None else f"{direct}, {seconds(took)} s"
+    return direct if took is None else f"{direct}, {seconds(took)} s", audio
 
 
 def table(rows, found, title, top):
@@ -56,8 +58,8 @@ def table(rows, found, title, top):
     out = [text(8, top + 20, title, 15, "start", "bold")]
     took = lan["time_to_direct_s"]
     aside = f'both in one LAN: {lan["direct_share"]:.0%}, {seconds(took["median"])} s ({seconds(took["p95"])})'
-    if beside := real(found, ("same-lan", "same-lan")):
-        aside += f"; {beside}"
+    if any(beside := real(found, ("same-lan", "same-lan"))):
+        aside += "; " + "; ".join(beside)
     out.append(text(8, top + 40, aside, 12, "start"))
     for column, name in enumerate(places):
         out.append(text(LEFT + column * CELL_W + CELL_W / 2, top + TOP - 8, NAMES[name], 11))
@@ -78,7 +80,8 @@ def table(rows, found, title, top):
             else:
                 below = "stays on the relay"
             out.append(text(x + CELL_W / 2, y + 36, below, 11))
-            out.append(text(x + CELL_W / 2, y + 52, real(found, (a, b)), 10))
+            for below, line in zip((51, 65), real(found, (a, b))):
+                out.append(text(x + CELL_W / 2, y + below, line, 10))
     return out, TOP + len(places) * CELL_H + GAP
 
 
@@ -105,7 +108,7 @@ def main(virtual, namespaces, joined, picture):
     width = LEFT + (len(NAMES) - 1) * CELL_W + 8
     heading = (
         f"Share of calls direct both ways, seconds from answer to direct: median (95th percentile); "
-        f"{runs:,} virtual runs a field, below them calls in namespaces; rows call columns"
+        f"{runs:,} virtual runs a field, below them calls in namespaces, when caller and callee first heard something, beside standard ICE; rows call columns"
     )
     with open(picture, "w", encoding="utf-8") as file:
         file.write(

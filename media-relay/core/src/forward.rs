@@ -32,7 +32,10 @@ impl Worker {
         // RFC 7983 §7, before RTP is assumed. UDPTL has no first byte of its own, but no magic cookie either.
         if stun::is_stun(packet) {
             if !self.takes_check((socket, id), role, source, packet, now, &mut send) {
-                self.stun((socket, id), role, source, packet, now, send);
+                self.stun((socket, id), role, source, packet, now, &mut send);
+            }
+            if let Some(stream) = self.streams.get_mut(id) {
+                stream.send_held(now, send);
             }
             return;
         }
@@ -66,6 +69,7 @@ impl Worker {
             }
             None => stream.reception.count(packet.len()),
         }
+        stream.send_held(now, &mut send);
         let (session, consumers) = (stream.session, stream.consumers.clone());
         if role == Role::Spare {
             self.streams.take_spare(id, source);
@@ -81,11 +85,14 @@ impl Worker {
         }
         let mut came_back = false;
         for consumer in consumers {
-            if let Some(consumer) = self.streams.get(consumer) {
+            if let Some(consumer) = self.streams.get_mut(consumer) {
                 if consumer.is_parked {
                     came_back |= consumer.is_released;
-                } else if let Some(destination) = consumer.rtp.destination() {
-                    send(consumer.ports.rtp, destination, packet);
+                } else {
+                    consumer.hold(packet, now);
+                    if let Some(destination) = consumer.rtp.destination() {
+                        send(consumer.ports.rtp, destination, packet);
+                    }
                 }
             }
         }

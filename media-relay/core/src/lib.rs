@@ -5,6 +5,7 @@
 
 mod forward;
 pub mod handoff;
+mod held;
 mod ice;
 pub mod latch;
 mod legs;

@@ -438,6 +438,7 @@ fn new_stream(
         formats: Box::default(),
         reception: Reception::default(),
         strangers: 0,
+        held: None,
         forwarded_report: None,
         is_released: false,
         is_hung_up: false,

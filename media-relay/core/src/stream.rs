@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::held::Held;
 use crate::latch::Latch;
 use crate::path::Tally;
 use crate::sdp::Media;
@@ -66,6 +67,7 @@ pub(crate) struct Stream {
     pub(crate) formats: Box<[Format]>,
     pub(crate) reception: Reception,
     pub(crate) strangers: u64,
+    pub(crate) held: Option<Box<Held>>,
     /// The last sender report that went out of this stream, for its round trip.
     pub(crate) forwarded_report: Option<(u32, Duration)>,
     /// Ports at the second address, while its NAT is learnt; after that the ones before, until they are closed.

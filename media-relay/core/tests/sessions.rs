@@ -350,6 +350,33 @@ fn media_that_outruns_its_answer_is_heard_from_the_host_of_the_signalling_only()
 }
 
 #[test]
+fn who_is_first_heard_from_behind_a_nat_hears_at_once_what_was_said_last() {
+    let behind_nat = |wait: u64| {
+        let mut world = World::new();
+        world.offer(1, A, B, audio("192.168.7.7", 4000)).unwrap();
+        world.act(Action::Select(B));
+        world.answer(1, B, A, audio("10.9.0.1", 5000)).unwrap();
+        for sequence in 1..=2 {
+            let sent = world.places(2, "10.9.0.1:5000", &rtp(sequence, 8));
+            assert_eq!(sent, [(0, at("192.168.7.7:4000"))]);
+        }
+        world.now += Duration::from_millis(wait);
+        world
+    };
+    let onward = (2, at("10.9.0.1:5000"), rtp(1, 7));
+    let mut world = behind_nat(40);
+    let heard = (0, at("10.0.0.5:61000"), rtp(2, 8));
+    assert_eq!(world.send(0, "10.0.0.5:61000", &rtp(1, 7)), [heard, onward.clone()]);
+    assert_eq!(world.places(0, "10.0.0.5:61000", &rtp(2, 7)), [(2, at("10.9.0.1:5000"))], "once");
+    // Not what was said long before, not to a stranger, and not twice to one that is where it says.
+    let mut world = behind_nat(61);
+    assert_eq!(world.send(0, "10.0.0.5:61000", &rtp(1, 7)), std::slice::from_ref(&onward));
+    let mut world = behind_nat(40);
+    assert_eq!(world.send(0, "10.6.6.6:61000", &rtp(1, 7)), []);
+    assert_eq!(world.send(0, "192.168.7.7:4000", &rtp(1, 7)), [onward]);
+}
+
+#[test]
 fn nothing_is_sent_to_the_unspecified_address_until_the_call_is_resumed() {
     let mut world = World::call();
     world.offer(2, A, B, audio("0.0.0.0", 4000)).unwrap();

@@ -149,7 +149,8 @@ if contact == "own":
 identity.natConfig.iceEnabled = "PHONE_ICE" in os.environ
 if server := os.environ.get("PHONE_TURN"):
     identity.natConfig.turnEnabled = True
-    identity.natConfig.turnServer = server
+    # Without a port the library takes 3479.
+    identity.natConfig.turnServer = f"{server}:3478"
     identity.natConfig.turnConnType = pj.PJ_TURN_TP_UDP
     identity.natConfig.turnUserName = identity.natConfig.turnPassword = "lab"
 # An answer with two codecs is no reason for another offer.
