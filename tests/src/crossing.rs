@@ -22,6 +22,9 @@ const USERS: [(&str, Network); 2] = [("a", Network::Access), ("b", Network::Acce
 /// How long a registration or an answer may take on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
+/// What the phones play, unless told otherwise.
+const TONES: [Voice; 2] = [Voice::Tone(430.0), Voice::Tone(600.0)];
+
 /// See the module.
 #[derive(Debug)]
 pub struct Crossing {
@@ -43,13 +46,27 @@ pub struct Crossing {
 impl Crossing {
     /// Makes everything, and the call: answered; each phone plays a tone of its own. `options` are of the program `nat`.
     pub fn call(name: &str, players: [Player; 2], options: &[&str]) -> Result<Self> {
-        Self::of_voices(name, players, options, [430.0, 600.0].map(Voice::Tone))
+        Self::of_voices(name, players, options, TONES)
     }
 
     /// The same with other voices.
     pub fn of_voices(name: &str, players: [Player; 2], options: &[&str], voices: [Voice; 2]) -> Result<Self> {
         let mut lab = Lab::new(name)?;
         let homes = two_homes(&mut lab, players, options)?;
+        Self::between(lab, homes, voices)
+    }
+
+    /// The same between two homes that have IPv6 besides; the SBC speaks IPv4 with them.
+    pub fn of_two_families(name: &str, players: [Player; 2], options: &[&str]) -> Result<Self> {
+        let mut lab = Lab::new(name)?;
+        let homes = two_homes(&mut lab, players, options)?;
+        let [a, b] = &homes;
+        a.add_ipv6(&lab, b)?;
+        b.add_ipv6(&lab, a)?;
+        Self::between(lab, homes, TONES)
+    }
+
+    fn between(lab: Lab, homes: [Home; 2], voices: [Voice; 2]) -> Result<Self> {
         let places = [SBC, SBC + 1].map(|host| format!("\"{}\"", Network::Access.address(host))).join(", ");
         let realms =
             format!("[discovery]\naddresses = [{places}]\n\n") + &sbc::phones_with("release = \"allow\"");
@@ -126,8 +143,9 @@ impl Crossing {
         let home = 20 + side as u8;
         let relay: IpAddr = Network::Access.address(SBC).parse().map_err(|_| Failure("no address".into()))?;
         let is_here = |packet: &Packet| match packet.destination.ip() {
-            IpAddr::V4(to) => packet.protocol == 17 && to.octets()[..3] == [192, 168, home],
-            IpAddr::V6(_) => false,
+            _ if packet.protocol != 17 => false,
+            IpAddr::V4(to) => to.octets()[..3] == [192, 168, home],
+            IpAddr::V6(to) => to.segments()[2..4] == [0xb, home.into()],
         };
         let here = self.taps[side].packets()?.iter().filter(|packet| is_here(packet));
         let arrivals = here.map(|packet| (packet, packet.source.ip() == relay));

@@ -23,6 +23,16 @@ use crate::{Failure, Lab, Network, Result, upnp};
 /// What the names of NATs begin with whose router opens ports.
 const UPNP: &str = "upnp-";
 
+/// What a home's router lets through of IPv6.
+const FIREWALL: &str = "table ip6 firewall {
+    chain forward {
+        type filter hook forward priority 0; policy drop;
+        ct state established,related accept
+        iifname lan accept
+    }
+}
+";
+
 /// Who plays the NAT.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Player {
@@ -154,6 +164,28 @@ impl Home {
         let gateway = format!("192.168.{}.1", self.number);
         run(&["ip", "-n", &inside, "route", "add", "default", "via", &gateway])?;
         Ok((name, address))
+    }
+
+    /// Gives the home and its hosts IPv6 beside what they have (2001:db8:b:N::/64), and the way to another home. The router is a
+    /// firewall then, no NAT: it lets in only what answers something (RFC 6092 §3.3).
+    pub fn add_ipv6(&self, lab: &Lab, other: &Home) -> Result<()> {
+        let router = lab.namespace(&self.name);
+        lab.sysctl(&router, "net.ipv6.conf.all.forwarding=1")?;
+        apply(&router, FIREWALL)?;
+        let prefix = |home: &Home| format!("2001:db8:b:{:x}::", home.number);
+        let add = |namespace: &str, address: String, device: &str| {
+            run(&["ip", "-n", namespace, "addr", "add", &address, "dev", device, "nodad"])
+        };
+        let outside = |home: &Home| Network::Access.address6(home.number);
+        add(&router, outside(self) + "/64", "wan")?;
+        add(&router, prefix(self) + "1/64", "lan")?;
+        run(&["ip", "-n", &router, "route", "add", &(prefix(other) + "/64"), "via", &outside(other)])?;
+        for host in 1..=self.hosts {
+            let inside = lab.namespace(&format!("{}-{host}", self.name));
+            add(&inside, format!("{}{:x}/64", prefix(self), 9 + host), "eth0")?;
+            run(&["ip", "-n", &inside, "route", "add", "default", "via", &(prefix(self) + "1")])?;
+        }
+        Ok(())
     }
 
     /// Gives the program `nat` a command (`show`, `rebind`, `line loss=5%` ...) and returns its answer.

@@ -159,6 +159,18 @@ fn an_operator_calls_the_media_back_and_lets_it_go_again() {
 }
 
 #[test]
+fn two_homes_whose_nats_cannot_be_crossed_talk_by_ipv6_through_both_firewalls() {
+    skip_unless_possible!("curl", "openssl");
+    let kinds = [Kind::SymmetricRandom, Kind::SymmetricRandom].map(Player::Tun);
+    let mut call = Crossing::of_two_families("six", kinds, &OPTIONS).unwrap();
+    call.both("direct", 1, FOUND).unwrap();
+    for (pause, by_relay) in heard(&mut call, MS(1000), |_| {}) {
+        assert!(pause < MS(150) && !by_relay, "{pause:?} {by_relay}\n{}", stories(&call));
+    }
+    call.end().unwrap();
+}
+
+#[test]
 fn two_homes_without_a_direct_path_talk_through_the_relay() {
     skip_unless_possible!("curl", "openssl");
     let kinds = [Kind::SymmetricRandom, Kind::SymmetricRandom].map(Player::Tun);
