@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Instructions that reading and writing a SIP message take, counted by callgrind: the same on every machine of a kind,
-however busy it is. The message is sip-proxy/wire/tests/messages/invite.sip, an INVITE of 900 bytes with SDP.
+"""Instructions of what is done most, counted by callgrind: the same on every machine of a kind, however busy it is. Reading and
+writing a SIP message (sip-proxy/wire/tests/messages/invite.sip, an INVITE of 900 bytes with SDP), and a packet's way through the media
+plane's core.
 
-usage: instructions.py     (after `cargo build --release -p sip-wire --example cost`)
+usage: instructions.py     (after `cargo build --release -p sip-wire -p media-core --examples`)
 """
 
 import re
@@ -11,14 +12,16 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAM = ROOT / "target/release/examples/cost"
+PROGRAMS = ROOT / "target/release/examples"
 
-# Figure name to operation of the program.
+# Figure name to program and operation.
 FIGURES = {
-    "sip_parse_instructions": "parse",
-    "sip_check_instructions": "check",
-    "sip_serialise_instructions": "serialise",
-    "sip_edit_instructions": "edit",
+    "sip_parse_instructions": ("cost", "parse"),
+    "sip_check_instructions": ("cost", "check"),
+    "sip_serialise_instructions": ("cost", "serialise"),
+    "sip_edit_instructions": ("cost", "edit"),
+    "rtp_relay_instructions": ("relay_cost", "rtp"),
+    "rtcp_relay_instructions": ("relay_cost", "rtcp"),
 }
 
 
@@ -26,21 +29,21 @@ def impossible():
     """Why nothing can be counted here, or None."""
     if shutil.which("valgrind") is None:
         return "valgrind counts instructions, and is not installed"
-    if not PROGRAM.exists():
-        return f"{PROGRAM} is not built: cargo build --release -p sip-wire --example cost"
+    if not all((PROGRAMS / program).exists() for program, _ in FIGURES.values()):
+        return f"{PROGRAMS} lacks a program: cargo build --release -p sip-wire -p media-core --examples"
     return None
 
 
-def counted(operation, times):
+def counted(program, operation, times):
     """Instructions of a whole run."""
-    run = subprocess.run(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", PROGRAM, operation, str(times)],
+    run = subprocess.run(["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", PROGRAMS / program, operation, str(times)],
                          capture_output=True, text=True, check=True)
     return int(re.search(r"Collected : (\d+)", run.stderr).group(1))
 
 
 def measure():
     """Instructions of one operation each: what a thousand more of them add to a run, divided by a thousand."""
-    return {name: (counted(operation, 1100) - counted(operation, 100)) / 1000 for name, operation in FIGURES.items()}
+    return {name: (counted(*what, 1100) - counted(*what, 100)) / 1000 for name, what in FIGURES.items()}
 
 
 if __name__ == "__main__":
