@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::generation::{Credentials, Measure};
+use super::generation::{Credentials, Generation, Measure};
 use super::{Agent, Event, Output, SocketId, Wanted};
 use crate::description::{Candidate, CandidateKind, DISCOVERED, Fragment, HOST, MAPPING, Policy, priority};
 use crate::find::Finding;
@@ -305,20 +305,20 @@ impl Agent {
             self.refused.malformed += 1;
             return;
         };
-        if self.policy() == Policy::Relay || self.old_theirs.contains(&fragment.ufrag) {
+        // Whatever policy says here: what it forbids does not pass the SBC, and that may have told the peer first.
+        if self.support.is_none() || self.old_theirs.contains(&fragment.ufrag) {
             return;
         }
-        let known = self.generation.theirs.as_ref().map(|theirs| theirs.ufrag.clone());
-        match known {
-            Some(known) if known != fragment.ufrag => {
-                // The peer began anew (another network, or its path died).
+        let told = || Credentials::new(&fragment.ufrag, &fragment.pwd);
+        match self.generation.theirs.take_if(|theirs| theirs.ufrag != fragment.ufrag) {
+            Some(old) => {
+                // The peer began anew (another network, its path died, policy lets it look again).
+                self.old_theirs.push(old.ufrag);
                 self.return_all(crate::stun::handoff::Reason::Network, false, now);
-                self.begin_generation(now);
+                self.renew(self.generation.ours.clone(), Some(told()), now);
                 self.gather(now);
-                self.generation.theirs = Some(Credentials::new(&fragment.ufrag, &fragment.pwd));
             }
-            Some(_) => {}
-            None => self.generation.theirs = Some(Credentials::new(&fragment.ufrag, &fragment.pwd)),
+            None => drop(self.generation.theirs.get_or_insert_with(told)),
         }
         let ipv6 = self.streams.first().is_some_and(|stream| stream.setup.local.is_ipv6());
         if let Some(nat) = fragment.nats.into_iter().find(|nat| nat.ipv6 == ipv6) {
@@ -328,9 +328,18 @@ impl Agent {
         self.generation.finder.remotes(&fragment.candidates);
     }
 
-    /// New credentials, nothing known of the peer.
+    /// New credentials. What the peer said holds until it says otherwise, as it will once it knows ours.
     pub(super) fn begin_generation(&mut self, now: Duration) {
-        self.old_theirs.extend(self.generation.theirs.take().map(|theirs| theirs.ufrag));
+        let (theirs, their_nat) = (self.generation.theirs.take(), self.generation.their_nat);
+        let remotes = self.generation.finder.known_remotes().to_vec();
+        let ours = Credentials::random(&mut self.random);
+        self.renew(ours, theirs, now);
+        self.generation.their_nat = their_nat;
+        self.generation.finder.remotes(&remotes);
+    }
+
+    /// Nothing has happened between these credentials.
+    fn renew(&mut self, ours: Credentials, theirs: Option<Credentials>, now: Duration) {
         for socket in std::mem::take(&mut self.generation.extra) {
             self.outputs.push_back(Output::CloseSocket(socket));
         }
@@ -338,8 +347,8 @@ impl Agent {
         self.spent.flows += self.generation.finder.pace.made();
         let setups: Vec<_> = self.streams.iter().map(|stream| stream.setup).collect();
         let temper = self.generation.finder.pace.temper();
-        self.generation =
-            Self::generation(&self.config, self.controlling, &setups, temper, &mut self.random, now);
+        let finder = Self::finder(&self.config, self.controlling, &setups, temper, &mut self.random, now);
+        self.generation = Generation::new(ours, theirs, finder);
         self.link = None;
     }
 

@@ -1,4 +1,4 @@
-//! What holds between two endpoints from one set of credentials to the next (docs/crush.md §4 and §9).
+//! What holds between two endpoints until one of them begins anew with other credentials (docs/crush.md §4 and §9).
 
 use std::time::Duration;
 
@@ -64,10 +64,10 @@ pub(super) struct Generation {
 }
 
 impl Generation {
-    pub(super) fn new(ours: Credentials, finder: Finder) -> Self {
+    pub(super) fn new(ours: Credentials, theirs: Option<Credentials>, finder: Finder) -> Self {
         Self {
             ours,
-            theirs: None,
+            theirs,
             finder,
             discovery: None,
             nat: None,

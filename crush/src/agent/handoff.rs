@@ -90,6 +90,7 @@ impl Agent {
                 self.return_all(request.reason, false, now);
                 Ok(Vec::new())
             }
+            Target::Both(_) if self.policy() == Policy::Relay => Err(FORBIDDEN),
             Target::Both(time) => {
                 if self.link.is_none() {
                     return Err(TOO_EARLY);

@@ -60,6 +60,8 @@ pub struct Agent {
     support: Option<Support>,
     sbc: Option<Credentials>,
     policy: Option<Policy>,
+    /// Nothing may leave the relay, as far as is known.
+    is_held: bool,
     confirmed: bool,
     mapped: Option<SocketAddr>,
     /// Sockets on other addresses than the first stream's.
@@ -101,7 +103,9 @@ impl Agent {
         let mut random = Random::new(seed);
         let leg = Credentials::random(&mut random);
         let tiebreaker = random.word();
-        let generation = Self::generation(&config, controlling, streams, config.temper, &mut random, now);
+        let ours = Credentials::random(&mut random);
+        let finder = Self::finder(&config, controlling, streams, config.temper, &mut random, now);
+        let generation = Generation::new(ours, None, finder);
         Self {
             random,
             controlling,
@@ -110,6 +114,7 @@ impl Agent {
             support: None,
             sbc: None,
             policy: None,
+            is_held: true,
             confirmed: false,
             mapped: None,
             hosts: Vec::new(),
@@ -137,19 +142,18 @@ impl Agent {
         }
     }
 
-    fn generation(
+    fn finder(
         config: &Config,
         controlling: bool,
         streams: &[StreamSetup],
         temper: Temper,
         random: &mut Random,
         now: Duration,
-    ) -> Generation {
+    ) -> Finder {
         let priority = crate::description::priority(crate::description::HOST, u16::MAX);
         let bases = streams.first().map(|first| (first.socket, first.local, priority)).into_iter().collect();
         let pace = Finder::pace(temper, config.limit, now);
-        let finder = Finder::new(controlling, bases, pace, config.most_sockets, random);
-        Generation::new(Credentials::random(random), finder)
+        Finder::new(controlling, bases, pace, config.most_sockets, random)
     }
 
     /// The line for our descriptions to the SBC: `a=crush:1 …`, without line end.
@@ -210,7 +214,6 @@ impl Agent {
             self.connecting = true;
             self.event(Event::Connecting);
         }
-        self.gather(now);
         self.obey_policy(now);
     }
 

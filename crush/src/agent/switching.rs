@@ -6,10 +6,11 @@ use std::time::Duration;
 use super::{Agent, Event, Output, SocketId};
 use crate::description::Policy;
 use crate::media::Path;
-use crate::stun::handoff::{Figures, Indication, Reason, Target};
+use crate::stun::handoff::{Figures, Indication, Move, Reason, Target};
 use crate::sync::rating;
 
 use super::link::Link;
+use super::stream::Stream;
 
 /// Before the first handoff after a return; doubles with each.
 pub(super) const FIRST_HOLD_OFF: Duration = Duration::from_secs(2);
@@ -281,15 +282,29 @@ impl Agent {
         }
     }
 
-    /// Policy changed, or was heard for the first time.
+    /// Policy changed, or was heard again.
     pub(super) fn obey_policy(&mut self, now: Duration) {
-        let leaving: Vec<bool> = (0..self.streams.len() as u8).map(|index| self.may_leave(index)).collect();
-        let astray = self
-            .streams
-            .iter()
-            .zip(leaving)
-            .any(|(stream, may)| !may && (stream.outgoing.is_direct() || stream.direct_since.is_some()));
-        if astray {
+        let is_held = self.policy() == Policy::Relay;
+        let was_held = std::mem::replace(&mut self.is_held, is_held);
+        if self.link.is_none() && !is_held {
+            if was_held && !self.generation.candidates.is_empty() {
+                // What was known before may be stale, and what was said since may not have passed.
+                self.begin_generation(now);
+            }
+            self.gather(now);
+            // The SBC may have kept what it was told while it thought otherwise.
+            self.generation.trickled.clear();
+            self.trickle_soon(now);
+        }
+        let may_leave: Vec<bool> = (0..self.streams.len() as u8).map(|index| self.may_leave(index)).collect();
+        let is_astray = |(stream, may_leave): (&Stream, &bool)| {
+            !may_leave && (!stream.outgoing.is_on_relay() || stream.direct_since.is_some())
+        };
+        let is_asked = |one: &Move| !may_leave.get(usize::from(one.stream)).is_some_and(|may| *may);
+        let astray = self.streams.iter().zip(&may_leave).any(is_astray)
+            || self.request.as_ref().is_some_and(|request| request.moves().iter().any(is_asked));
+        // Copies end too, of which the state of a stream does not tell.
+        if astray || (is_held && !was_held) {
             self.return_all(Reason::Policy, true, now);
             self.retry(now);
         }

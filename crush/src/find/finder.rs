@@ -195,6 +195,10 @@ impl Finder {
         self.pair_all();
     }
 
+    pub(crate) fn known_remotes(&self) -> &[Candidate] {
+        &self.remotes
+    }
+
     fn pair_all(&mut self) {
         let trombone = self.remotes.iter().any(|remote| {
             remote.kind == CandidateKind::ServerReflexive

@@ -131,6 +131,11 @@ impl Outgoing {
         }
     }
 
+    /// No order to leave it holds.
+    pub(crate) fn is_on_relay(&self) -> bool {
+        self.route == Route::Relay
+    }
+
     /// Nothing goes to the relay but copies.
     pub(crate) fn is_direct(&self) -> bool {
         matches!(self.route, Route::Direct | Route::Overlap(_))

@@ -42,6 +42,14 @@ impl Outstanding {
         Self { transaction, bytes, purpose, key, sent: 0, next: now }
     }
 
+    /// What it asks to send directly.
+    pub(crate) fn moves(&self) -> &[Move] {
+        match &self.purpose {
+            Purpose::Handoff(moves) => moves,
+            Purpose::Return | Purpose::Compare(_) => &[],
+        }
+    }
+
     /// Exponential for handoffs; a return is urgent.
     fn schedule(&self) -> (Duration, u32) {
         match self.purpose {

@@ -1,5 +1,6 @@
 //! The SBC's media plane as it is, over virtual ports, in a call of two CRUSH endpoints; and the discovery service of RFC 5780.
 
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -91,6 +92,7 @@ pub struct Relay {
     ends: [End; 2],
     /// What each was told.
     told: [Support; 2],
+    offers: VecDeque<(usize, u32, Support)>,
     pub rtp: u64,
     /// RTP packets by side from which they came.
     pub rtp_from: [u64; 2],
@@ -142,6 +144,7 @@ impl Relay {
             streams,
             ends,
             told,
+            offers: VecDeque::new(),
             rtp: 0,
             rtp_from: [0; 2],
             states: Vec::new(),
@@ -174,27 +177,28 @@ impl Relay {
         }
     }
 
-    /// Policy says something: whom the SBC tells of it, who take it at once.
-    pub fn constrain(&mut self, constraint: Constraint, now: Duration) -> Vec<usize> {
+    /// Policy says something, which the SBC tells those who do not know it.
+    pub fn constrain(&mut self, constraint: Constraint, now: Duration) {
         self.wake(now);
         self.worker.handle(SESSION, Action::Constrain(constraint), now, &mut self.ports);
         self.worker.handle_timeout(now, &mut self.ports);
-        let mut told = Vec::new();
-        while let Some((_, event)) = self.worker.poll_event() {
-            let Event::Renegotiate { wish, legs } = event else {
-                self.note(&event);
-                continue;
-            };
-            for (endpoint, sdp) in legs {
-                let side = usize::from(endpoint.party);
-                self.told[side] = Support::find(std::str::from_utf8(&sdp.unwrap()).unwrap()).unwrap();
-                let outcome = Outcome::Accepted(self.ends[side].sdp().into());
-                let action = Action::Renegotiated { wish, endpoint, outcome };
-                self.worker.handle(SESSION, action, now, &mut self.ports);
-                told.push(side);
-            }
-        }
-        told
+        self.wake(now);
+    }
+
+    /// A re-INVITE of the SBC's, for a side: its number, and what it says of CRUSH.
+    pub fn poll_offer(&mut self) -> Option<(usize, u32, Support)> {
+        self.offers.pop_front()
+    }
+
+    /// What became of it: accepted, or refused because the side had an offer of its own open.
+    pub fn answered(&mut self, side: usize, wish: u32, is_accepted: bool, now: Duration) {
+        let outcome = match is_accepted {
+            true => Outcome::Accepted(self.ends[side].sdp().into()),
+            false => Outcome::Superseded,
+        };
+        let action = Action::Renegotiated { wish, endpoint: ENDS[side], outcome };
+        self.worker.handle(SESSION, action, now, &mut self.ports);
+        self.wake(now);
     }
 
     /// Relayed and direct time, when all is over.
@@ -206,7 +210,7 @@ impl Relay {
         }
     }
 
-    fn wake(&mut self, now: Duration) {
+    pub fn wake(&mut self, now: Duration) {
         while let Some(due) = self.worker.poll_timeout().filter(|due| *due <= now) {
             self.worker.handle_timeout(due, &mut self.ports);
         }
@@ -216,6 +220,14 @@ impl Relay {
     }
 
     fn note(&mut self, event: &Event) {
+        if let Event::Renegotiate { wish, legs } = event {
+            for (endpoint, sdp) in legs {
+                let told = Support::find(std::str::from_utf8(sdp.as_ref().unwrap()).unwrap()).unwrap();
+                let side = usize::from(endpoint.party);
+                self.told[side] = told.clone();
+                self.offers.push_back((side, *wish, told));
+            }
+        }
         if let Event::Path { entry: Entry::State { to, .. } | Entry::Handoff { to, .. }, .. } = event {
             self.states.push(*to);
         }

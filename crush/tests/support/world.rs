@@ -90,7 +90,17 @@ pub struct World {
     pub hosts: [HostId; 2],
     pub nats: [Option<NatId>; 2],
     relay_host: HostId,
-    infos: Vec<(usize, String)>,
+    /// By whom, what, and whether it has passed the SBC.
+    infos: Vec<(usize, String, bool)>,
+    /// When each phone's latest INFO has its response.
+    info_sent: [Duration; 2],
+    /// Each second INFO is lost once.
+    pub are_infos_lost: bool,
+    offers: Vec<(usize, u32, Policy)>,
+    /// So long an offer of the SBC's takes to each phone. Not at all: its answer takes no time either.
+    pub offers_take: [Duration; 2],
+    /// A phone that is busy with an offer of its own refuses each second of the SBC's.
+    pub is_busy: bool,
     pub messages: u64,
     lose: Option<u64>,
     talking: [bool; 2],
@@ -114,6 +124,7 @@ const SPEAK: u64 = 1;
 const LISTEN: u64 = 2;
 const CAMERA: u64 = 3;
 const INFO: u64 = 1000;
+const OFFER: u64 = 500_000;
 const SLOWED: u64 = 1_000_000;
 
 /// The phones' sockets of the other family.
@@ -243,6 +254,11 @@ impl World {
             nats,
             relay_host,
             infos: Vec::new(),
+            info_sent: [Duration::ZERO; 2],
+            are_infos_lost: false,
+            offers: Vec::new(),
+            offers_take: [Duration::ZERO; 2],
+            is_busy: false,
             messages: 0,
             lose: options.lose,
             talking: [true; 2],
@@ -300,11 +316,48 @@ impl World {
         self.input(side, Input::Description { sdp: &sdp, relays: &relays });
     }
 
-    /// Policy says something of the call, and the SBC tells both.
+    /// Policy says something of the call, and the SBC tells those who do not know it.
     pub fn constrain(&mut self, constraint: Constraint) {
-        for side in self.relay.constrain(constraint, self.network.now()) {
-            let policy = self.relay.support(side).policy;
-            self.describe(side, policy);
+        self.relay.constrain(constraint, self.network.now());
+        self.pass_offers();
+    }
+
+    /// An INFO waits for the response to the one before (RFC 8840 §10.9), half of its way behind the SBC.
+    fn send_info(&mut self, side: usize, text: String, now: Duration) {
+        // SIP repeats what is lost (RFC 3261 §17.1.2.2, T1 = 500 ms).
+        let is_lost = self.is_lost() || (self.are_infos_lost && self.phones[side].infos.is_multiple_of(2));
+        let takes = if is_lost { MS(530) } else { MS(30) };
+        let at = self.info_sent[side].max(now) + takes;
+        self.info_sent[side] = at + MS(30);
+        self.infos.push((side, text, false));
+        self.network.set_timer(self.hosts[side], at, INFO + self.infos.len() as u64 - 1);
+    }
+
+    /// It has come to the SBC, or to the other phone.
+    fn info_arrives(&mut self, place: usize, now: Duration) {
+        let (side, text, has_passed) = self.infos[place].clone();
+        if has_passed {
+            return self.input(1 - side, Input::Trickle(&text));
+        }
+        if let Some(text) = self.relay.trickle(side, &text, now) {
+            self.infos[place] = (side, text, true);
+            self.network.set_timer(self.hosts[side], now + MS(30), INFO + place as u64);
+        }
+        self.pass_offers();
+    }
+
+    /// Offers of the SBC's on their way.
+    fn pass_offers(&mut self) {
+        let now = self.network.now();
+        while let Some((side, wish, support)) = self.relay.poll_offer() {
+            if self.offers_take[side] == Duration::ZERO {
+                self.describe(side, support.policy);
+                self.relay.answered(side, wish, true, now);
+                continue;
+            }
+            self.offers.push((side, wish, support.policy));
+            let token = OFFER + self.offers.len() as u64 - 1;
+            self.network.set_timer(self.hosts[side], now + self.offers_take[side], token);
         }
     }
 
@@ -356,12 +409,7 @@ impl World {
                 }
                 Output::Trickle(text) => {
                     self.phones[side].infos += 1;
-                    // SIP repeats what is lost (RFC 3261 §17.1.2.2, T1 = 500 ms).
-                    let delay = if self.is_lost() { MS(560) } else { MS(60) };
-                    let Some(text) = self.relay.trickle(side, &text, now) else { continue };
-                    self.infos.push((1 - side, text));
-                    let token = INFO + self.infos.len() as u64 - 1;
-                    self.network.set_timer(self.hosts[1 - side], now + delay, token);
+                    self.send_info(side, text, now);
                 }
                 Output::OpenSocket => {
                     let phone = &mut self.phones[side];
@@ -418,6 +466,7 @@ impl World {
                 for (from, to, bytes) in self.relay.datagram(source, destination, &payload, now) {
                     let _ = self.network.send(self.relay_host, from, to, bytes.into());
                 }
+                self.pass_offers();
             }
             Event::Datagram { host, source, destination, payload } => {
                 let Some(side) = self.side(host) else { return };
@@ -491,10 +540,16 @@ impl World {
                 let (side, socket, from, bytes) = self.slowed[(slowed - SLOWED) as usize].clone();
                 self.deliver(side, socket, from, &bytes);
             }
-            info => {
-                let (to, text) = self.infos[(info - INFO) as usize].clone();
-                self.input(to, Input::Trickle(&text));
+            offer if offer >= OFFER => {
+                let (side, wish, policy) = self.offers[(offer - OFFER) as usize];
+                let is_accepted = !(self.is_busy && wish.is_multiple_of(2));
+                if is_accepted {
+                    self.describe(side, policy);
+                }
+                self.relay.answered(side, wish, is_accepted, now);
+                self.pass_offers();
             }
+            info => self.info_arrives((info - INFO) as usize, now),
         }
     }
 

@@ -473,6 +473,19 @@ fn a_direct_call_is_inactive_only_when_nobody_keeps_the_relay_warm() {
     assert!(events.contains(&Event::Inactive));
 }
 
+/// Re-INVITEs of ours: the wish, for whom, and what it says of policy.
+fn wishes(events: &[Event]) -> Vec<(u32, Endpoint, Policy)> {
+    let of = |event: &Event| match event {
+        Event::Renegotiate { wish, legs } => {
+            let sdp = String::from_utf8(legs[0].1.as_ref().unwrap().to_vec()).unwrap();
+            assert!(sdp.contains("m=audio 100"), "the relay's ports: {sdp}");
+            Some((*wish, legs[0].0, Support::find(&sdp).unwrap().policy))
+        }
+        _ => None,
+    };
+    events.iter().filter_map(of).collect()
+}
+
 #[test]
 fn policy_that_changes_in_mid_call_is_told_to_both_until_they_know_and_blocks_candidates() {
     let mut world = World::call();
@@ -480,17 +493,6 @@ fn policy_that_changes_in_mid_call_is_told_to_both_until_they_know_and_blocks_ca
     world.wait(MS(1000));
     world.act(Action::Constrain(Constraint::MustAnchor));
     assert_eq!(world.trickle(0, &[]), None);
-    let wishes = |events: &[Event]| -> Vec<(u32, Endpoint, Policy)> {
-        let of = |event: &Event| match event {
-            Event::Renegotiate { wish, legs } => {
-                let sdp = String::from_utf8(legs[0].1.as_ref().unwrap().to_vec()).unwrap();
-                assert!(sdp.contains("m=audio 100"), "the relay's ports: {sdp}");
-                Some((*wish, legs[0].0, Support::find(&sdp).unwrap().policy))
-            }
-            _ => None,
-        };
-        events.iter().filter_map(of).collect()
-    };
     let first = wishes(&world.wait(MS(100)));
     assert_eq!(
         first.iter().map(|one| (one.1, one.2)).collect::<Vec<_>>(),
@@ -509,6 +511,25 @@ fn policy_that_changes_in_mid_call_is_told_to_both_until_they_know_and_blocks_ca
     world.act(Action::Constrain(Constraint::MayRelease));
     let back = wishes(&world.wait(MS(100)));
     assert_eq!(back.iter().map(|one| one.2).collect::<Vec<_>>(), [Policy::Direct; 2]);
+}
+
+#[test]
+fn who_showed_candidates_in_a_moment_of_policy_that_nobody_was_told_of_is_asked_for_them_again() {
+    let mut world = World::call();
+    world.wait(MS(1000));
+    world.act(Action::Constrain(Constraint::MustAnchor));
+    assert_eq!(world.trickle(1, &[]), None);
+    world.act(Action::Constrain(Constraint::MayRelease));
+    let asked = wishes(&world.wait(MS(100)));
+    assert_eq!(asked.iter().map(|one| (one.1, one.2)).collect::<Vec<_>>(), [(ENDS[1], Policy::Direct)]);
+    // It is busy with an offer of its own, and is asked again.
+    let answer = |wish, outcome| Action::Renegotiated { wish, endpoint: ENDS[1], outcome };
+    world.act(answer(asked[0].0, Outcome::Superseded));
+    let again = wishes(&world.wait(MS(300)));
+    assert_eq!(again.iter().map(|one| one.1).collect::<Vec<_>>(), [ENDS[1]]);
+    world.act(answer(again[0].0, Outcome::Accepted(World::sdp(1, true).into())));
+    assert!(world.trickle(1, &[]).is_some());
+    assert_eq!(wishes(&world.wait(MS(3000))), []);
 }
 
 /// The socket that a description names for an m-line.

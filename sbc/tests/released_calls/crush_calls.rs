@@ -24,6 +24,9 @@ struct Plan {
     /// After the INVITE, if a party hangs up; otherwise after the answer.
     after: Duration,
     act: Act,
+    /// How often policy holds it at the relay and lets it go, if it does, and for how long each.
+    holds: u32,
+    held: Duration,
 }
 
 /// Whether two endpoints behind these always find each other, or never.
@@ -64,8 +67,10 @@ impl Plan {
     fn of(seed: u64) -> Self {
         let mut dice = Dice::new(seed ^ 0xc4a5);
         let mut models = [Model::Crush; 2];
-        if dice.below(6) == 0 {
-            models[dice.below(2) as usize] = Model::Ordinary(dice.pick(&KNOWN));
+        match dice.below(12) {
+            0 | 1 => models[dice.below(2) as usize] = Model::Ordinary(dice.pick(&KNOWN)),
+            2 => models[dice.below(2) as usize] = Model::Declining,
+            _ => {}
         }
         let place = match dice.below(10) {
             0 => Place::OneLan,
@@ -75,14 +80,18 @@ impl Plan {
         let ways = [[true, true], [true, true], [true, false], [false, true]];
         let by = dice.below(2) as usize;
         let after = if dice.below(3) == 0 { dice.below(1_500) } else { dice.below(10_000) };
-        let act = match dice.below(8) {
+        let act = match dice.below(9) {
             0 | 1 => Act::Cut(dice.pick(&ways)),
-            2 => Act::Anchor,
+            2 | 8 => Act::Anchor,
             3 => Act::Hold { by, milliseconds: 200 + dice.below(5_000) },
             4 | 5 => Act::HangUp { by },
             _ => Act::Nothing,
         };
-        Self { models, place, after: MS(after), act }
+        // Most of them find each other in the first half of a second.
+        let after = if act == Act::Anchor && dice.below(2) == 0 { dice.below(500) } else { after };
+        let holds = 1 + dice.below(3) as u32;
+        let held = MS(if dice.below(2) == 0 { dice.below(400) } else { 1_000 + dice.below(12_000) });
+        Self { models, place, after: MS(after), act, holds, held }
     }
 
     fn is_of_crush(&self) -> bool {
@@ -90,6 +99,8 @@ impl Plan {
     }
 }
 
+/// Both have been told of policy after so long.
+const HEARD: Duration = Duration::from_secs(1);
 /// How long a call has to find its path, ports that are guessed included.
 const SEARCH: Duration = Duration::from_secs(35);
 /// Both ends send through the relay 160 ms and two round trips after the last packet (docs/crush.md §9), which the playout hides in part.
@@ -101,10 +112,14 @@ struct Census {
     calls: [[u32; 2]; 4],
     /// Silence after the direct path was cut.
     returns: Vec<Duration>,
+    /// Calls in which one does not know CRUSH, and in which one declines it.
+    without: [u32; 2],
 }
 
 fn play(seed: u64, census: &mut Census) -> Result<String, String> {
     let plan = Plan::of(seed);
+    census.without[0] += u32::from(plan.models.iter().any(|model| matches!(model, Model::Ordinary(_))));
+    census.without[1] += u32::from(plan.models.contains(&Model::Declining));
     let mut world = World::new(seed, plan.models, plan.place);
     let mut problems: Vec<String> = Vec::new();
     if let Act::HangUp { by } = plan.act {
@@ -114,7 +129,11 @@ fn play(seed: u64, census: &mut Census) -> Result<String, String> {
         }
         world.run(Duration::from_secs(1));
     } else {
-        world.run(MS(600));
+        // Policy may hold it before anybody has been heard.
+        let begun = world.now;
+        while world.now < begun + MS(600) && !(plan.act == Act::Anchor && world.is_up()) {
+            world.run(STEP);
+        }
         if !world.is_up() {
             problems.push("it is not answered".to_owned());
         }
@@ -167,15 +186,23 @@ fn act(world: &mut World, plan: &Plan, census: &mut Census, problems: &mut Vec<S
             world.run(SEARCH);
         }
         Act::Anchor => {
-            world.constrain(Constraint::MustAnchor);
-            world.run(Duration::from_secs(1));
-            let away = world.away;
-            if plan.is_of_crush() && (world.is_away || world.longest_silence() > MS(150)) {
-                problems.push(format!("a second after policy: {:?}", world.ears()));
+            for _ in 0..plan.holds {
+                world.constrain(Constraint::MustAnchor);
+                world.run(plan.held.min(HEARD));
+                let astray = world.astray;
+                world.run(plan.held.saturating_sub(HEARD));
+                if plan.is_of_crush() && world.astray != astray {
+                    problems.push(format!("somebody is direct against policy: {:?}", world.ears()));
+                }
+                world.constrain(Constraint::MayRelease);
+                world.run(plan.held.min(HEARD));
             }
-            world.run(Duration::from_secs(12));
-            if plan.is_of_crush() && world.away != away {
-                problems.push("direct against policy".to_owned());
+            if plan.is_of_crush() && world.longest_silence() > MS(150) {
+                problems.push(format!("{:?} of silence", world.longest_silence()));
+            }
+            world.run(SEARCH);
+            if plan.is_of_crush() && Chance::of(plan.place) == Chance::Sure && !world.is_away {
+                problems.push(format!("not direct once it may be: {:?}", world.ears()));
             }
         }
         Act::Hold { by, milliseconds } => {
@@ -213,16 +240,8 @@ fn judge(world: &World, plan: &Plan, problems: &mut Vec<String>) {
             }
         }
     }
-    if plan.act == Act::Anchor
-        && plan.is_of_crush()
-        && world
-            .path
-            .iter()
-            .rev()
-            .find(|entry| ["direct", "anchored"].contains(&&*entry.what))
-            .is_some_and(|entry| &*entry.what == "direct")
-    {
-        problems.push("must be anchored, and its record says direct".to_owned());
+    if !plan.is_of_crush() && world.has_looked() {
+        problems.push(format!("it looks for nobody: {:?}", world.ears()));
     }
     if !world.is_clean() {
         problems.push("something is left of it".to_owned());
@@ -245,7 +264,10 @@ fn seeded_calls_of_crush_go_direct_wherever_they_can_and_never_end_silent() {
             *sum += more;
         }
         sum.returns.extend(census.returns);
+        sum.without.iter_mut().zip(census.without).for_each(|(sum, more)| *sum += more);
     }
+    println!("calls in which one does not know CRUSH: {}, declines it: {}", sum.without[0], sum.without[1]);
+    assert!(sum.without.iter().all(|calls| *calls >= 10), "{:?}", sum.without);
     sum.returns.sort_unstable();
     println!(
         "calls that were left alone, and direct ones: {:?} (sure, guessed, a race, hopeless)",

@@ -26,6 +26,8 @@ pub(crate) struct CrushPhone {
     agent: Agent,
     sockets: BTreeMap<u32, SocketAddr>,
     next_socket: u32,
+    /// Its descriptions say that it takes part.
+    takes_part: bool,
     version: u64,
     direction: &'static str,
     said: Option<Said>,
@@ -46,7 +48,13 @@ pub(crate) struct CrushPhone {
 }
 
 impl CrushPhone {
-    pub(crate) fn new(host: HostId, local: SocketAddr, party: usize, dice: &mut Dice) -> Self {
+    pub(crate) fn new(
+        host: HostId,
+        local: SocketAddr,
+        party: usize,
+        takes_part: bool,
+        dice: &mut Dice,
+    ) -> Self {
         let mut seed = [0; 32];
         seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
         let setup =
@@ -57,6 +65,7 @@ impl CrushPhone {
             agent: Agent::new(Config::default(), party == 0, seed, &[setup], Duration::ZERO),
             sockets: BTreeMap::from([(1, local)]),
             next_socket: 100,
+            takes_part,
             version: 0,
             direction: "sendrecv",
             said: None,
@@ -74,11 +83,13 @@ impl CrushPhone {
         }
     }
 
-    pub(crate) fn describe(&mut self, direction: &'static str, takes_part: bool) -> Bytes {
+    /// `is_for_it`: the other end has said that it takes part, or has said nothing yet.
+    pub(crate) fn describe(&mut self, direction: &'static str, is_for_it: bool) -> Bytes {
         self.version += 1;
         self.direction = direction;
         let (ip, port) = (self.local.ip(), self.local.port());
-        let support = if takes_part { format!("{}\r\n", self.agent.support_line()) } else { String::new() };
+        let tells = self.takes_part && is_for_it;
+        let support = if tells { format!("{}\r\n", self.agent.support_line()) } else { String::new() };
         format!(
             "v=0\r\no=- 7 {} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n{support}m=audio {port} RTP/AVP 0\r\na={direction}\r\n",
             self.version
@@ -113,8 +124,9 @@ impl CrushPhone {
         self.agent.handle(Input::Description { sdp: text, relays: &[Some(said.rtp)] }, now);
     }
 
-    /// INFO may be sent.
+    /// INFO may be sent, and from now on it should hear something.
     pub(crate) fn confirm(&mut self, now: Duration) {
+        self.heard = self.heard.max(now);
         self.agent.handle(Input::Confirmed, now);
     }
 

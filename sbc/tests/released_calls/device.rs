@@ -15,13 +15,15 @@ use crate::phone::{Kind, Phone};
 pub(crate) enum Model {
     Ordinary(Kind),
     Crush,
+    /// It could, and says in no description that it does.
+    Declining,
 }
 
 impl Model {
     pub(crate) fn product(self) -> &'static str {
         match self {
             Self::Ordinary(kind) => kind.product(),
-            Self::Crush => "crush-phone",
+            Self::Crush | Self::Declining => "crush-phone",
         }
     }
 }
@@ -38,7 +40,10 @@ impl Device {
             Model::Ordinary(kind) => {
                 Self::Ordinary(Box::new(Phone::new(kind, host, local, 0x1000 + party as u32, dice)))
             }
-            Model::Crush => Self::Crush(Box::new(CrushPhone::new(host, local, party, dice))),
+            Model::Crush | Model::Declining => {
+                let takes_part = model == Model::Crush;
+                Self::Crush(Box::new(CrushPhone::new(host, local, party, takes_part, dice)))
+            }
         }
     }
 

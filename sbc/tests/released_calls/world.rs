@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use crush::agent::Event as Agent;
 use crush::stun::is_stun;
 use media_core::Worker;
 use media_core::handoff::HandoffSettings;
@@ -132,6 +133,8 @@ pub(crate) struct World {
     /// How long both phones sent elsewhere than to the relay, and whether they do.
     pub(crate) away: Duration,
     pub(crate) is_away: bool,
+    /// How long one of them at least did.
+    pub(crate) astray: Duration,
     /// How long no media was on the relay, and when it had some last.
     pub(crate) quiet: Duration,
     media_at: Duration,
@@ -235,6 +238,7 @@ impl World {
             ended: None,
             away: Duration::ZERO,
             is_away: false,
+            astray: Duration::ZERO,
             quiet: Duration::ZERO,
             media_at: now,
             story: Vec::new(),
@@ -491,6 +495,9 @@ impl World {
             if self.is_away {
                 self.away += STEP;
             }
+            if self.ended.is_none() && self.phones.iter().any(|phone| phone.is_away(&relay)) {
+                self.astray += STEP;
+            }
             // A packet comes every 20 ms.
             if self.answered.is_some() && self.ended.is_none() && self.now > self.media_at + PACKET + STEP {
                 self.quiet += STEP;
@@ -575,6 +582,14 @@ impl World {
                 Device::Crush(phone) => format!("{:?}, {silence:?}", phone.events),
             }
         })
+    }
+
+    /// Whether an agent has ever looked for the other end.
+    pub(crate) fn has_looked(&self) -> bool {
+        let looks = |event: &Agent| !matches!(event, Agent::Connecting | Agent::Relayed);
+        self.phones
+            .iter()
+            .any(|phone| matches!(phone, Device::Crush(phone) if phone.events.iter().any(looks)))
     }
 
     /// Nothing is left of the call.

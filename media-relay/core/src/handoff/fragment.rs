@@ -31,16 +31,15 @@ impl Worker {
         let session = self.sessions.get(&id)?;
         let (near, far) = (session.leg(from)?, session.leg(to)?);
         let do_both = near.handoff.takes_part() && far.handoff.takes_part();
-        let may_leave = match self.policy_between(id, from, to) {
-            Policy::Relay => false,
-            Policy::VideoOnly => near.has_video(&self.streams) && far.has_video(&self.streams),
-            Policy::Direct => true,
-        };
-        if !do_both || !may_leave || fragment.len() > MAX_LENGTH {
+        if !do_both || fragment.len() > MAX_LENGTH {
             return None;
         }
         let text = std::str::from_utf8(fragment).ok()?;
         Fragment::read(text)?;
+        if !self.may_trickle(id, from, to) {
+            self.kept_fragment(id, from);
+            return None;
+        }
         let streams = session.legs.iter().flat_map(|(_, leg)| leg.streams.iter().flatten());
         let mut own: Vec<IpAddr> = streams
             .filter_map(|stream| Some(self.streams.get(*stream)?.ports.address.ip().to_canonical()))
@@ -58,6 +57,19 @@ impl Worker {
         let filtered = sieve.filter(text);
         self.trickled(id, from, now);
         Some(filtered.into())
+    }
+
+    /// Whether policy lets something of two legs leave the relay, so that they may know each other's candidates.
+    pub(super) fn may_trickle(&self, id: u64, one: Endpoint, other: Endpoint) -> bool {
+        let has_video = |endpoint| {
+            let leg = self.sessions.get(&id).and_then(|session| session.leg(endpoint));
+            leg.is_some_and(|leg| leg.has_video(&self.streams))
+        };
+        match self.policy_between(id, one, other) {
+            Policy::Relay => false,
+            Policy::VideoOnly => has_video(one) && has_video(other),
+            Policy::Direct => true,
+        }
     }
 }
 

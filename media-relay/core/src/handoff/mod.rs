@@ -41,8 +41,9 @@ impl std::fmt::Debug for HandoffSettings {
 /// A leg in CRUSH.
 #[derive(Debug, Default)]
 pub(crate) struct Side {
-    /// The `a=crush` of descriptions for it.
+    /// The `a=crush` of descriptions for it, and what that says may leave the relay.
     pub(crate) line: Option<Box<str>>,
+    policy: Policy,
     /// Ufrag of its endpoint, by the last agreed description; `None`: it does not take part, or its peer does not.
     theirs: Option<Box<str>>,
     /// By m-line.
@@ -60,7 +61,7 @@ struct Line {
 impl Side {
     /// For another branch of the same INVITE.
     pub(crate) fn of_branch(&self) -> Self {
-        Self { line: self.line.clone(), ..Self::default() }
+        Self { line: self.line.clone(), policy: self.policy, ..Self::default() }
     }
 
     pub(crate) fn takes_part(&self) -> bool {
@@ -140,7 +141,7 @@ impl Worker {
         let servers = settings.discovery.clone();
         let support = Support { ufrag, pwd, policy, servers, temper: None };
         if let Some(leg) = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(reader)) {
-            leg.handoff.line = Some(support.to_string().into());
+            (leg.handoff.line, leg.handoff.policy) = (Some(support.to_string().into()), policy);
         }
     }
 

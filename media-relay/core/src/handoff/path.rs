@@ -36,8 +36,10 @@ struct End {
     has_trickled: bool,
     /// What its description says may leave.
     told: Policy,
-    /// The wish that is open, and what it says.
-    asked: Option<(u32, Policy)>,
+    /// Candidates of its did not pass: it must be asked for them by telling it once more, when they may.
+    is_owed: bool,
+    /// The wish that is open, what it says, and whether it asks for them.
+    asked: Option<(u32, Policy, bool)>,
     retry: Duration,
     refusals: u8,
 }
@@ -64,14 +66,17 @@ impl Worker {
             self.end_handoff(id, now);
             return false;
         };
-        let told = self.policy_between(id, ends[0], ends[1]);
         let Some(session) = self.sessions.get_mut(&id) else { return false };
-        let is_same = session.handoff.as_ref().is_some_and(|handoff| handoff.endpoints() == ends);
-        if is_same {
-            // An exchange of theirs has told both.
-            if let Some(handoff) = &mut session.handoff {
-                handoff.ends.iter_mut().for_each(|end| (end.told, end.refusals) = (told, 0));
+        let told = |session: &Session, endpoint| {
+            session.leg(endpoint).map_or(Policy::Relay, |leg| leg.handoff.policy)
+        };
+        // An exchange of theirs has told both: the answerer what held when it was asked.
+        let policies = ends.map(|endpoint| told(session, endpoint));
+        if let Some(handoff) = session.handoff.as_mut().filter(|handoff| handoff.endpoints() == ends) {
+            for (end, told) in handoff.ends.iter_mut().zip(policies) {
+                (end.told, end.refusals) = (told, 0);
             }
+            self.attend_handoff(id, now, now);
             return true;
         }
         self.settle(id, now);
@@ -79,10 +84,17 @@ impl Worker {
         let past = session.past_moves.take().unwrap_or_default();
         let is_first = past.timeline.entries().is_empty();
         let timeline = if is_first { Timeline::new(now) } else { past.timeline };
-        let end =
-            |endpoint| End { endpoint, has_trickled: false, told, asked: None, retry: now, refusals: 0 };
+        let end = |place: usize| End {
+            endpoint: ends[place],
+            has_trickled: false,
+            told: policies[place],
+            is_owed: false,
+            asked: None,
+            retry: now,
+            refusals: 0,
+        };
         session.handoff = Some(Box::new(Handoff {
-            ends: ends.map(end),
+            ends: [0, 1].map(end),
             timeline,
             state: PathState::Anchored,
             is_away: false,
@@ -108,13 +120,22 @@ impl Worker {
         });
     }
 
+    /// Candidates of an endpoint did not pass.
+    pub(super) fn kept_fragment(&mut self, id: u64, from: Endpoint) {
+        let handoff = self.sessions.get_mut(&id).and_then(|session| session.handoff.as_mut());
+        for end in handoff.into_iter().flat_map(|handoff| &mut handoff.ends) {
+            end.is_owed |= end.endpoint == from;
+        }
+    }
+
     /// Candidates of an endpoint have reached its peer.
     pub(super) fn trickled(&mut self, id: u64, from: Endpoint, now: Duration) {
         let Some(handoff) = self.sessions.get_mut(&id).and_then(|session| session.handoff.as_mut()) else {
             return;
         };
         for end in handoff.ends.iter_mut().filter(|end| end.endpoint == from) {
-            end.has_trickled = true;
+            // Each fragment says all that earlier ones said (RFC 8840 §4.4).
+            (end.has_trickled, end.is_owed) = (true, false);
         }
         if handoff.state == PathState::Anchored && handoff.ends.iter().all(|end| end.has_trickled) {
             handoff.enter(PathState::Probing, Entry::State { to: PathState::Probing, why: Reason::Try }, now);
@@ -172,7 +193,8 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let Some(handoff) = &mut session.handoff else { return false };
         let Some(end) = handoff.ends.iter_mut().find(|end| end.endpoint == endpoint) else { return true };
-        let Some((_, policy)) = end.asked.take_if(|asked| asked.0 == wish) else { return true };
+        let Some((_, policy, is_owed)) = end.asked.take_if(|asked| asked.0 == wish) else { return true };
+        end.is_owed |= is_owed && !matches!(outcome, Outcome::Accepted(_));
         match outcome {
             Outcome::Accepted(sdp) => {
                 end.told = policy;
@@ -223,11 +245,13 @@ impl Worker {
         }
         let ends = handoff.endpoints();
         let policy = self.policy_between(id, ends[0], ends[1]);
+        let may_trickle = self.may_trickle(id, ends[0], ends[1]);
         let due: SmallVec<[(Endpoint, Endpoint); 2]> = handoff
             .ends
             .iter()
             .zip([ends[1], ends[0]])
-            .filter(|(end, _)| end.told != policy && end.asked.is_none() && end.refusals < REFUSALS)
+            .filter(|(end, _)| end.told != policy || (end.is_owed && may_trickle))
+            .filter(|(end, _)| end.asked.is_none() && end.refusals < REFUSALS)
             .filter(|(end, _)| now >= end.retry)
             .map(|(end, other)| (end.endpoint, other))
             .collect();
@@ -241,7 +265,7 @@ impl Worker {
             handoff.wishes += 1;
             let wish = handoff.wishes;
             for end in handoff.ends.iter_mut().filter(|end| end.endpoint == endpoint) {
-                end.asked = Some((wish, policy));
+                end.asked = Some((wish, policy, std::mem::take(&mut end.is_owed)));
             }
             self.events.push_back((id, Event::Renegotiate { wish, legs: vec![(endpoint, Some(sdp))] }));
         }
