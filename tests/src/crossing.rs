@@ -22,15 +22,12 @@ const USERS: [(&str, Network); 2] = [("a", Network::Access), ("b", Network::Acce
 /// How long a registration or an answer may take on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-/// What the phones play, unless told otherwise.
-const TONES: [Voice; 2] = [Voice::Tone(430.0), Voice::Tone(600.0)];
-
 /// See the module.
 #[derive(Debug)]
 pub struct Crossing {
     /// The networks.
     pub lab: Lab,
-    /// The SBC, which allows release, and runs a discovery service.
+    /// The SBC, which runs a discovery service.
     pub sbc: Sbc,
     /// The two homes.
     pub homes: [Home; 2],
@@ -43,33 +40,44 @@ pub struct Crossing {
     hosts: [String; 2],
 }
 
+/// How a call is made.
+#[derive(Debug, Clone, Copy)]
+pub struct Plan<'a> {
+    /// What the phones play.
+    pub voices: [Voice; 2],
+    /// Options of both.
+    pub options: &'a [&'a str],
+    /// What may leave the relay, as the realm says it.
+    pub release: &'a str,
+    /// The homes have IPv6 besides; the SBC speaks IPv4 with them.
+    pub has_ipv6: bool,
+}
+
+impl Default for Plan<'_> {
+    fn default() -> Self {
+        let voices = [430.0, 600.0].map(Voice::Tone);
+        Self { voices, options: &[], release: "allow", has_ipv6: false }
+    }
+}
+
 impl Crossing {
     /// Makes everything, and the call: answered; each phone plays a tone of its own. `options` are of the program `nat`.
     pub fn call(name: &str, players: [Player; 2], options: &[&str]) -> Result<Self> {
-        Self::of_voices(name, players, options, TONES)
+        Self::planned(name, players, options, &Plan::default())
     }
 
-    /// The same with other voices.
-    pub fn of_voices(name: &str, players: [Player; 2], options: &[&str], voices: [Voice; 2]) -> Result<Self> {
+    /// The same by a plan.
+    pub fn planned(name: &str, players: [Player; 2], options: &[&str], plan: &Plan<'_>) -> Result<Self> {
         let mut lab = Lab::new(name)?;
         let homes = two_homes(&mut lab, players, options)?;
-        Self::between(lab, homes, voices)
-    }
-
-    /// The same between two homes that have IPv6 besides; the SBC speaks IPv4 with them.
-    pub fn of_two_families(name: &str, players: [Player; 2], options: &[&str]) -> Result<Self> {
-        let mut lab = Lab::new(name)?;
-        let homes = two_homes(&mut lab, players, options)?;
-        let [a, b] = &homes;
-        a.add_ipv6(&lab, b)?;
-        b.add_ipv6(&lab, a)?;
-        Self::between(lab, homes, TONES)
-    }
-
-    fn between(lab: Lab, homes: [Home; 2], voices: [Voice; 2]) -> Result<Self> {
+        if plan.has_ipv6 {
+            let [a, b] = &homes;
+            a.add_ipv6(&lab, b)?;
+            b.add_ipv6(&lab, a)?;
+        }
         let places = [SBC, SBC + 1].map(|host| format!("\"{}\"", Network::Access.address(host))).join(", ");
-        let realms =
-            format!("[discovery]\naddresses = [{places}]\n\n") + &sbc::phones_with("release = \"allow\"");
+        let release = format!("release = \"{}\"", plan.release);
+        let realms = format!("[discovery]\naddresses = [{places}]\n\n") + &sbc::phones_with(&release);
         let sbc = Sbc::start(&lab, &realms, &sbc::subscribers(&USERS))?;
         let relay = lab.capture(Network::Access)?;
         let hosts = ["a-1", "b-1"].map(str::to_owned);
@@ -77,7 +85,8 @@ impl Crossing {
         let taps = [tap(&hosts[0])?, tap(&hosts[1])?];
         let phone = |side: usize, more: &[&str]| {
             let account = Account::of(USERS[side].0, Network::Access, "udp");
-            Softphone::start_with(&lab, &hosts[side], &account, voices[side], more)
+            let options = [plan.options, more].concat();
+            Softphone::start_with(&lab, &hosts[side], &account, plan.voices[side], &options)
         };
         let mut phones = [phone(0, &[])?, phone(1, &["--answer"])?];
         phones.iter_mut().try_for_each(|phone| phone.registered(SOON))?;
@@ -123,6 +132,14 @@ impl Crossing {
     /// RTP that reached a phone: when, and whether the relay sent it.
     pub fn arrivals(&mut self, side: usize) -> Result<Vec<(Duration, bool)>> {
         self.reached(side, |packet, _| is_rtp(&packet.payload))
+    }
+
+    /// The same of one kind of media.
+    pub fn arrivals_of(&mut self, side: usize, is_video: bool) -> Result<Vec<(Duration, bool)>> {
+        // RFC 3551 §3: the phone's video has a dynamic payload type, its audio a static one.
+        self.reached(side, |packet, _| {
+            is_rtp(&packet.payload) && (packet.payload[1] & 0x7f >= 96) == is_video
+        })
     }
 
     /// All by which a phone knows that the path carries: RTP, and in silence what else only its peer can have sent (checks and
