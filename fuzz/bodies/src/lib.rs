@@ -9,6 +9,7 @@ mod crush;
 mod rtcp;
 mod sdp;
 mod sip;
+mod srtp;
 mod stun;
 
 pub use agent::{agent, paths_after};
@@ -16,4 +17,5 @@ pub use crush::crush;
 pub use rtcp::rtcp;
 pub use sdp::sdp;
 pub use sip::sip;
+pub use srtp::srtp;
 pub use stun::stun;

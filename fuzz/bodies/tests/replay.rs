@@ -138,6 +138,11 @@ fn rtcp_corpora_hold() {
 }
 
 #[test]
+fn srtp_corpora_hold() {
+    replay(fuzz_bodies::srtp, &["fuzz/seeds/srtp", "fuzz/regressions/srtp"]);
+}
+
+#[test]
 fn crush_corpora_hold() {
     replay(fuzz_bodies::crush, &["fuzz/seeds/crush", "fuzz/regressions/crush"]);
 }
