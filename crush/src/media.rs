@@ -41,17 +41,19 @@ pub struct RtpHeader {
 }
 
 impl RtpHeader {
-    /// `None` for RTCP (RFC 5761 §4) and what is too short or of another version.
+    /// `None` for RTCP (RFC 5761 §4) and what is too short or of another version. Of SRTP nothing else can be read: the padding's
+    /// length, for one, is encrypted.
     pub fn read(packet: &[u8]) -> Option<Self> {
         if is_rtcp(packet) {
             return None;
         }
-        let reader = rtp_rs::RtpReader::new(packet).ok()?;
-        Some(Self {
-            sequence: reader.sequence_number().into(),
-            timestamp: reader.timestamp(),
-            ssrc: reader.ssrc(),
-        })
+        let [first, _, a, b, c, d, e, f, g, h, i, j, ..] = *packet else { return None };
+        let header = Self {
+            sequence: u16::from_be_bytes([a, b]),
+            timestamp: u32::from_be_bytes([c, d, e, f]),
+            ssrc: u32::from_be_bytes([g, h, i, j]),
+        };
+        (first >> 6 == 2).then_some(header)
     }
 }
 
@@ -114,6 +116,10 @@ mod tests {
     fn rtcp_and_rubbish_have_no_rtp_header() {
         let mut packet = vec![0x80, 0, 0x12, 0x34, 0, 0, 0, 160, 0, 0, 0, 7];
         let header = RtpHeader { sequence: 0x1234, timestamp: 160, ssrc: 7 };
+        assert_eq!(RtpHeader::read(&packet), Some(header));
+        // Encrypted padding says nothing.
+        packet[0] = 0xA0;
+        packet.push(0);
         assert_eq!(RtpHeader::read(&packet), Some(header));
         packet[1] = 200;
         assert_eq!(RtpHeader::read(&packet), None);

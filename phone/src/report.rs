@@ -86,7 +86,7 @@ fn words(event: &Event) -> (&'static str, Value) {
             let details = json!({ "round_trip_ms": round_trip, "probes": probes, "new_flows": flows, "sockets": sockets });
             ("direct", details)
         }
-        Event::Secured => ("secured", json!({})),
+        Event::Secured { stream } => ("secured", json!({ "stream": stream.0 })),
         Event::Returned(reason) => ("returned", json!({ "reason": cause(*reason) })),
         Event::GaveUp(part) => ("gave-up", json!({ "method": method(*part) })),
         Event::SlowedDown(temper) => ("slowed-down", json!({ "temper": temper.to_string() })),

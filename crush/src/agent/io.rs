@@ -32,8 +32,6 @@ pub struct Config {
     pub slowest: Duration,
     /// Host candidates are shown to the peer.
     pub show_hosts: bool,
-    /// The media keys passed from endpoint to endpoint: a direct call is secured.
-    pub end_to_end_keys: bool,
 }
 
 impl Default for Config {
@@ -45,7 +43,6 @@ impl Default for Config {
             audio_mode: None,
             slowest: Duration::from_millis(40),
             show_hosts: true,
-            end_to_end_keys: false,
         }
     }
 }
@@ -123,6 +120,10 @@ pub enum Input<'a> {
     Policy(Policy),
     /// Another grant of new flows a second.
     Limit(f64),
+    /// By m-line, whether what it carries is encrypted with keys that passed from endpoint to endpoint, as far as is agreed now. At first
+    /// nothing is. The application encrypts and decrypts: an agent is handed what goes out encrypted, and what comes in once it is
+    /// known to be authentic, in the clear.
+    Keys(&'a [bool]),
     /// Nothing but the time ([`super::Agent::poll_timeout`]).
     Timeout,
 }
@@ -219,8 +220,11 @@ pub enum Event {
         /// Sockets used until here.
         sockets: u32,
     },
-    /// Direct, with keys that passed from endpoint to endpoint.
-    Secured,
+    /// A stream is direct both ways, and encrypted with keys that passed from endpoint to endpoint ([`Input::Keys`]).
+    Secured {
+        /// Its m-line.
+        stream: StreamId,
+    },
     /// Everything is on the relay again.
     Returned(Reason),
     /// The search ended without a path; the call stays on the relay.

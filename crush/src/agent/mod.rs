@@ -4,7 +4,7 @@
 //!  Description, Confirmed, Trickle      ->          -> Trickle (INFO), Event
 //!  Datagram                             ->  Agent   -> Transmit, Media, Rtcp
 //!  Media (RTP to send)                  ->          -> OpenSocket, CloseSocket
-//!  Mapped, NetworkChanged, Policy       ->          -> poll_timeout
+//!  Mapped, NetworkChanged, Policy, Keys ->          -> poll_timeout
 //! ```
 
 mod binding;
@@ -15,6 +15,7 @@ mod io;
 mod link;
 mod media;
 mod relay;
+mod secured;
 mod stream;
 mod switching;
 
@@ -194,6 +195,7 @@ impl Agent {
                 self.config.limit = Some(limit);
                 self.generation.finder.pace.limit(limit, now);
             }
+            Input::Keys(keys) => self.keyed(keys),
             Input::Timeout => {}
         }
         self.advance(now);
@@ -277,6 +279,7 @@ impl Agent {
         self.keep_link(now);
         self.retry(now);
         self.decide(now);
+        self.show_secured();
     }
 
     /// What is to be done, in order; call until `None`.

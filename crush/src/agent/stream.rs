@@ -37,6 +37,10 @@ pub(super) struct Stream {
     pub(super) ssrc: Option<u32>,
     /// The peer was asked to send it directly, and agreed.
     pub(super) direct_since: Option<Duration>,
+    /// Encrypted with keys that passed from endpoint to endpoint.
+    pub(super) is_keyed: bool,
+    /// And direct both ways, which was shown.
+    pub(super) is_secured: bool,
     payload_type: Option<u8>,
     numbers: Unwrapped,
     times: UnwrappedTime,
@@ -69,6 +73,8 @@ impl Stream {
             playout,
             ssrc: None,
             direct_since: None,
+            is_keyed: false,
+            is_secured: false,
             payload_type: None,
             numbers: Unwrapped::default(),
             times: UnwrappedTime::default(),

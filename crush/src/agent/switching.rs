@@ -236,9 +236,6 @@ impl Agent {
         let effort = self.effort();
         let (probes, flows, sockets) = (effort.probes, effort.flows, effort.sockets);
         self.event(Event::Direct { round_trip, probes, flows, sockets });
-        if self.config.end_to_end_keys && self.policy() == Policy::Direct {
-            self.event(Event::Secured);
-        }
     }
 
     /// The peer sends through the relay although it had left it: it has returned.
