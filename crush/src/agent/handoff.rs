@@ -225,6 +225,16 @@ impl Agent {
         self.show_direct();
     }
 
+    /// Orders whose limit has come while nothing was sent.
+    pub(super) fn let_elapse(&mut self, now: Duration) {
+        for place in 0..self.streams.len() {
+            if self.streams[place].outgoing.elapse(now) {
+                let at = self.streams[place].outgoing.following();
+                self.handed_off_sending(StreamId(place as u8), at);
+            }
+        }
+    }
+
     /// Sends a request; one that is still open is given up for it.
     pub(super) fn ask(
         &mut self,

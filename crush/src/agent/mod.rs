@@ -272,6 +272,7 @@ impl Agent {
     }
 
     fn advance(&mut self, now: Duration) {
+        self.let_elapse(now);
         self.keep_relay_warm(now);
         self.discover(now);
         self.trickle(now);
@@ -295,6 +296,7 @@ impl Agent {
             self.finding_timeout(),
             self.link_timeout(),
             self.request.as_ref().map(Outstanding::timeout),
+            self.streams.iter().filter_map(|stream| stream.outgoing.timeout()).min(),
             self.decision_timeout(),
         ]
         .into_iter()

@@ -67,7 +67,7 @@ impl Outgoing {
 
     /// The receiver asks for the direct path. The sequence number of the switch, if it is known by now.
     pub(crate) fn order(&mut self, order: &Move, now: Duration) -> Option<u16> {
-        let following = self.last.map(|last| last.sequence.wrapping_add(1));
+        let following = self.following();
         if self.route == Route::Direct {
             return following;
         }
@@ -100,18 +100,10 @@ impl Outgoing {
             };
             if fulfilled || now >= limit {
                 switched = Some(header.sequence);
-                self.copy = Duration::ZERO;
-                self.route = match order.mode {
-                    Mode::Hard => Route::Direct,
-                    Mode::Soft(overlap) => Route::Overlap(now + overlap),
-                };
+                self.switch(order, now);
             }
         }
-        if let Route::Overlap(until) = self.route
-            && now >= until
-        {
-            self.route = Route::Direct;
-        }
+        self.end_overlap(now);
         let copy = self.copies(now);
         let paths = match self.route {
             Route::Relay | Route::Armed(..) => Paths { relay: true, direct: copy },
@@ -119,6 +111,46 @@ impl Outgoing {
             Route::Direct => Paths { relay: copy, direct: true },
         };
         (paths, switched)
+    }
+
+    fn switch(&mut self, order: Move, now: Duration) {
+        self.copy = Duration::ZERO;
+        self.route = match order.mode {
+            Mode::Hard => Route::Direct,
+            Mode::Soft(overlap) => Route::Overlap(now + overlap),
+        };
+    }
+
+    fn end_overlap(&mut self, now: Duration) {
+        if matches!(self.route, Route::Overlap(until) if now >= until) {
+            self.route = Route::Direct;
+        }
+    }
+
+    /// What comes true without a packet, as a sender that suppresses silence has none. Says whether it has switched.
+    pub(crate) fn elapse(&mut self, now: Duration) -> bool {
+        self.end_overlap(now);
+        match self.route {
+            Route::Armed(order, limit) if now >= limit => {
+                self.switch(order, now);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// The sequence number of the next packet, once there was one.
+    pub(crate) fn following(&self) -> Option<u16> {
+        self.last.map(|last| last.sequence.wrapping_add(1))
+    }
+
+    /// When [`Outgoing::elapse`] has something to do.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        match self.route {
+            Route::Armed(_, limit) => Some(limit),
+            Route::Overlap(until) => Some(until),
+            Route::Relay | Route::Direct => None,
+        }
     }
 
     /// Where packets go now.
@@ -196,6 +228,24 @@ mod tests {
     fn a_condition_that_never_comes_true_is_waived_at_its_limit() {
         let (at, paths) = run(order(Condition::KeyFrame, Mode::Hard), 110, 999);
         assert_eq!((at, paths.find('D')), (Some(101), Some(103)));
+    }
+
+    #[test]
+    fn a_sender_that_has_fallen_silent_switches_at_the_limit_and_ends_its_overlap() {
+        let mut stream = Outgoing::new();
+        stream.packet(RtpHeader { sequence: 7, timestamp: 0, ssrc: 1 }, Marks::default(), MS(0));
+        stream.order(&order(Condition::Now, Mode::Soft(MS(60))), MS(20));
+        assert!(!stream.elapse(MS(2019)));
+        assert_eq!(stream.timeout(), Some(MS(2020)));
+        assert!(stream.elapse(MS(2020)));
+        assert_eq!((stream.following(), stream.sending(MS(2020))), (Some(8), Sending::Both));
+        assert_eq!(stream.timeout(), Some(MS(2080)));
+        assert!(!stream.elapse(MS(2080)));
+        assert_eq!((stream.timeout(), stream.sending(MS(2080))), (None, Sending::Direct));
+        // Nor does a camera that never sends keep its stream waiting.
+        let mut stream = Outgoing::new();
+        stream.order(&order(Condition::KeyFrame, Mode::Hard), MS(0));
+        assert!(stream.elapse(MS(2000)) && stream.is_direct() && stream.following().is_none());
     }
 
     #[test]
