@@ -17,6 +17,7 @@ const COUNTING: Place = Place::Behind(Kind::SymmetricSequential);
 const RANDOM: Place = Place::Behind(Kind::SymmetricRandom);
 const BY_ADDRESS: Place = Place::Behind(Kind::SymmetricAddress);
 const LINUX: Place = Place::Behind(Kind::LinuxCone);
+const LEAKY: Place = Place::Behind(Kind::LinuxLeaky);
 
 /// Times to direct of the runs that got there, in order.
 fn times(options: &Options, runs: u64, within: Duration) -> Vec<Duration> {
@@ -56,6 +57,32 @@ fn counting_nats_are_found_behind_port_restricted_ones_and_behind_each_other() {
             let times = times(&options, 20, Duration::from_secs(30));
             assert!(times.len() >= 19, "{a:?} {b:?}: {} of 20, {times:?}", times.len());
         }
+    }
+}
+
+#[test]
+fn a_router_that_moves_the_port_of_who_is_called_first_is_passed_by_a_socket_that_nobody_knew() {
+    let others = [CONE, LINUX, COUNTING];
+    let pairs = others.into_iter().flat_map(|other| [(LEAKY, other), (other, LEAKY)]);
+    for (a, b) in pairs {
+        // Whose packet is first depends on who is nearer.
+        for far in [0, 5, 30, 80].map(Duration::from_millis) {
+            let options = Options { far, ..Options::new(1, a, b) };
+            let times = times(&options, 10, Duration::from_secs(30));
+            assert_eq!(times.len(), 10, "{a:?} {b:?} {far:?}");
+            let limit = if a == COUNTING || b == COUNTING { 10 } else { 3 };
+            assert!(times[9] < Duration::from_secs(limit), "{a:?} {b:?} {far:?}: {times:?}");
+        }
+    }
+}
+
+#[test]
+fn such_a_socket_trips_no_flood_limiter() {
+    let config = Config { temper: Temper::Stealth, ..Config::default() };
+    for (a, b) in [(LEAKY, CONE), (CONE, LEAKY), (LEAKY, COUNTING)] {
+        let far = Duration::from_millis(30);
+        let options = Options { config: config.clone(), limited: true, far, ..Options::new(3, a, b) };
+        assert_eq!(times(&options, 5, Duration::from_secs(182)).len(), 5, "{a:?} {b:?}");
     }
 }
 

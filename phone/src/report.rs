@@ -96,6 +96,7 @@ fn words(event: &Event) -> (&'static str, Value) {
 fn method(part: Part) -> &'static str {
     match part {
         Part::Checks => "checks",
+        Part::Reopen => "reopen",
         Part::Hold => "hold",
         Part::Sweep => "sweep",
         Part::Fan => "fan",

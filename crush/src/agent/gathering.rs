@@ -50,7 +50,7 @@ impl Agent {
         self.outputs.push_back(Output::OpenSocket);
     }
 
-    pub(super) fn socket_opened(&mut self, socket: SocketId, _local: SocketAddr, now: Duration) {
+    pub(super) fn socket_opened(&mut self, socket: SocketId, local: SocketAddr, now: Duration) {
         let wanted = self.wanted.pop_front();
         // What it was for may be over.
         if self.link.is_some() || wanted.is_none() {
@@ -65,9 +65,11 @@ impl Agent {
                 }
             }
             Some(Wanted::Spray) => self.generation.finder.socket(socket),
-            Some(Wanted::Measure) | None => {
+            Some(Wanted::Measure | Wanted::Fresh) | None => {
                 let transaction = self.random.transaction();
-                self.generation.measure = Some(Measure { socket, transaction, sent: 0, next: now });
+                let is_fresh = wanted == Some(Wanted::Fresh);
+                self.generation.measure =
+                    Some(Measure { socket, local, is_fresh, transaction, sent: 0, next: now });
             }
         }
     }
@@ -192,6 +194,14 @@ impl Agent {
         }
     }
 
+    /// What a socket has sent keeps its port for it: now the peer may know that.
+    fn opened(&mut self, socket: SocketId, now: Duration) {
+        if let Some((_, mapped)) = self.generation.fresh.take_if(|fresh| fresh.0 == socket) {
+            self.add_candidate(mapped, CandidateKind::ServerReflexive, DISCOVERED);
+            self.trickle_soon(now);
+        }
+    }
+
     /// Asks for the newest port once more.
     fn measure(&mut self, now: Duration) {
         let local = self.streams.first().map(|stream| stream.setup.local);
@@ -236,6 +246,11 @@ impl Agent {
             return false;
         }
         self.generation.measure = None;
+        if measure.is_fresh {
+            self.generation.fresh = message.mapped_address().map(|mapped| (socket, mapped));
+            self.generation.finder.fresh(socket, measure.local, priority(HOST, u16::MAX));
+            return true;
+        }
         if let (Some(mapped), Some(nat)) = (message.mapped_address(), &mut self.generation.nat) {
             nat.last = mapped.port();
             self.generation.finder.measured();
@@ -396,6 +411,8 @@ impl Agent {
                 }
                 Finding::Sockets(count) => (0..count).for_each(|_| self.want(Wanted::Spray)),
                 Finding::Measure => self.want(Wanted::Measure),
+                Finding::Fresh => self.want(Wanted::Fresh),
+                Finding::Opened(socket) => self.opened(socket, now),
                 Finding::Found { socket, remote, round_trip } => {
                     self.found(socket, remote, round_trip, now);
                     break;

@@ -1,5 +1,6 @@
 //! What holds between two endpoints until one of them begins anew with other credentials (docs/crush.md §4 and §9).
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::io::SocketId;
@@ -29,10 +30,12 @@ impl Credentials {
     }
 }
 
-/// Measuring the newest port once more.
+/// Measuring the newest port once more, or that of a socket nobody knows.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Measure {
     pub(super) socket: SocketId,
+    pub(super) local: SocketAddr,
+    pub(super) is_fresh: bool,
     pub(super) transaction: u128,
     pub(super) sent: u32,
     pub(super) next: Duration,
@@ -51,6 +54,8 @@ pub(super) struct Generation {
     pub(super) trickled: String,
     pub(super) trickle_at: Option<Duration>,
     pub(super) measure: Option<Measure>,
+    /// A socket that the peer is to know once it has sent, and its mapped address.
+    pub(super) fresh: Option<(SocketId, SocketAddr)>,
     /// Sockets that the application opened for it.
     pub(super) extra: Vec<SocketId>,
     /// CRUSH-SEQUENCE: requests and indications sent, the highest request taken.
@@ -76,6 +81,7 @@ impl Generation {
             trickled: String::new(),
             trickle_at: None,
             measure: None,
+            fresh: None,
             extra: Vec::new(),
             requests: 0,
             indications: 0,

@@ -48,6 +48,7 @@ enum Wanted {
     Filtering,
     Spray,
     Measure,
+    Fresh,
 }
 
 /// See the module.

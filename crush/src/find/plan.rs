@@ -5,8 +5,10 @@ use crate::description::{NatBehaviour, PortPattern};
 /// What an endpoint does when ordinary checks do not suffice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
-    /// Nothing beyond ordinary checks: they reach everything that can be reached.
+    /// Nothing beyond ordinary checks: of one of the NATs nothing is known.
     Checks,
+    /// Ordinary checks should do; where they do not, a socket is opened that sends before the peer knows of it.
+    Reopen,
     /// Holds one flow, which the peer looks for.
     Hold,
     /// Looks for the peer's flow around the predicted port.
@@ -28,7 +30,7 @@ impl Part {
     pub fn of(mine: &NatBehaviour, theirs: &NatBehaviour, controlling: bool) -> Self {
         let sequential = |nat: &NatBehaviour| matches!(nat.ports, PortPattern::Sequential(_));
         match (mine.is_dependent(), theirs.is_dependent()) {
-            (false, false) => Self::Checks,
+            (false, false) => Self::Reopen,
             (false, true) if sequential(theirs) => Self::Sweep,
             (false, true) => Self::Shots,
             (true, false) if sequential(mine) => Self::Hold,
@@ -58,7 +60,7 @@ mod tests {
         let counting = nat(NatKind::AddressAndPortDependent, PortPattern::Sequential(1));
         let random = nat(NatKind::AddressDependent, PortPattern::Random);
         let both = |a: &NatBehaviour, b: &NatBehaviour| (Part::of(a, b, true), Part::of(b, a, false));
-        assert_eq!(both(&cone, &cone), (Part::Checks, Part::Checks));
+        assert_eq!(both(&cone, &cone), (Part::Reopen, Part::Reopen));
         assert_eq!(both(&cone, &counting), (Part::Sweep, Part::Hold));
         assert_eq!(both(&counting, &cone), (Part::Hold, Part::Sweep));
         assert_eq!(both(&cone, &random), (Part::Shots, Part::Sockets));

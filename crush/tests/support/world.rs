@@ -40,6 +40,8 @@ pub struct Options {
     pub other_users: f64,
     /// One way, for each NAT.
     pub delay: Duration,
+    /// B's takes so much longer.
+    pub far: Duration,
     pub ipv6: bool,
     /// Phones that speak IPv4 with the relay have an IPv6 address besides.
     pub dual_stack: bool,
@@ -63,6 +65,7 @@ impl Options {
             jitter: Duration::ZERO,
             other_users: 0.0,
             delay: MS(20),
+            far: Duration::ZERO,
             ipv6: false,
             dual_stack: false,
             lose: None,
@@ -163,6 +166,7 @@ impl World {
         let mut hosts = Vec::new();
         let mut addresses = Vec::new();
         for side in 0..2 {
+            let line = if side == 1 { Impairment { delay: line.delay + options.far, ..line } } else { line };
             let kind = match options.places[side] {
                 Place::Public => None,
                 Place::Behind(kind) => Some(kind),

@@ -35,7 +35,7 @@ enum Chance {
     Sure,
     /// Ports are guessed.
     Guess,
-    /// Not if a packet from outside comes before the first one from inside: the router then gives that another port.
+    /// A router gives the first packet another port if one from outside came before, and no fresh socket mends it.
     Race,
     None,
 }
@@ -49,16 +49,17 @@ impl Chance {
             matches!(nat, Some(Nat::SymmetricAddress | Nat::SymmetricSequential | Nat::SymmetricRandom))
         };
         let is_random = |nat: &Option<Nat>| matches!(nat, Some(Nat::SymmetricAddress | Nat::SymmetricRandom));
+        let leaky = nats.iter().filter(|nat| **nat == Some(Nat::LinuxLeaky)).count();
         if nats.iter().any(is_open) {
-            Self::Sure
-        } else if nats.contains(&Some(Nat::LinuxLeaky)) {
-            Self::Race
-        } else if !nats.iter().any(mixes) {
             Self::Sure
         } else if nats.iter().all(mixes) && nats.iter().any(is_random) {
             Self::None
-        } else {
+        } else if leaky == 2 || (leaky == 1 && nats.iter().any(is_random)) {
+            Self::Race
+        } else if nats.iter().any(mixes) {
             Self::Guess
+        } else {
+            Self::Sure
         }
     }
 }
