@@ -100,7 +100,7 @@ fn two_random_nats_fail_honestly_and_the_call_goes_on_unharmed() {
         let mut world = World::new(&Options::new(1, a, b));
         world.run_until(Duration::from_secs(60));
         for phone in &world.phones {
-            let honest = |event: &Event| matches!(event, Event::GaveUp(Part::GiveUp));
+            let honest = |event: &Event| matches!(event, Event::GaveUp { part: Part::GiveUp, .. });
             assert!(phone.when(honest).is_some_and(|at| at < Duration::from_secs(15)));
             assert!(phone.direct_at().is_none());
             assert!(phone.agent.effort().probes < 40);

@@ -16,11 +16,12 @@ use support::gaps::{cut, direct, gap, network_switch, spread};
 use support::{Options, Place, Talk, World};
 
 const CONE: Place = Place::Behind(Kind::Cone);
+const RANDOM: Place = Place::Behind(Kind::SymmetricRandom);
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
 fn returned(world: &World, side: usize, why: &[Reason]) -> bool {
     world.phones[side]
-        .when(|event| matches!(event, Event::Returned(reason) if why.contains(reason)))
+        .when(|event| matches!(event, Event::Returned { reason, .. } if why.contains(reason)))
         .is_some()
 }
 
@@ -37,6 +38,54 @@ fn a_path_cut_one_way_or_both_costs_at_most_300_ms_of_voice() {
     }
     let (median, p95) = spread(gaps);
     assert!(median <= MS(300) && p95 <= MS(300), "median {median:?}, p95 {p95:?}");
+}
+
+#[test]
+fn what_an_application_is_shown_has_the_figures_of_the_call() {
+    let mut world = direct(&Options::new(5, CONE, CONE));
+    let was_direct = world.now();
+    world.run_until(was_direct + MS(5000));
+    world.cut(0, 1);
+    world.cut(1, 0);
+    world.run_until(was_direct + MS(5400));
+    for phone in &world.phones {
+        let direct_at = phone.direct_at().unwrap();
+        let figures = |at: Duration, event: &Event| match event {
+            // 20 ms each way of a NAT: 40 to the relay and back, 80 to the peer, and a first packet through two of them.
+            Event::Relayed { after, round_trip } => {
+                assert!((MS(40)..MS(80)).contains(after) && *round_trip == Some(MS(40)), "{event:?}");
+                "relayed"
+            }
+            Event::Direct { after, round_trip, effort } => {
+                assert!(*after == at && *after == direct_at && *round_trip >= MS(80), "{event:?}");
+                assert!(effort.probes > 0 && effort.flows > 4 && effort.sockets == 2, "{event:?}");
+                "direct"
+            }
+            Event::Returned { reason: Reason::Missing, lasted, gap } => {
+                // One direction leaves before the other.
+                assert!((at - direct_at..at - direct_at + MS(500)).contains(lasted), "{event:?}");
+                assert!(gap.is_some_and(|gap| (MS(100)..MS(250)).contains(&gap)), "{event:?}");
+                "returned"
+            }
+            _ => "",
+        };
+        let shown: Vec<&str> = phone.events.iter().map(|(at, event)| figures(*at, event)).collect();
+        assert!(
+            ["relayed", "direct", "returned"].iter().all(|one| shown.contains(one)),
+            "{:?}",
+            phone.events
+        );
+    }
+    let mut hopeless = World::new(&Options::new(1, RANDOM, RANDOM));
+    hopeless.run_until(Duration::from_secs(20));
+    for phone in &hopeless.phones {
+        let cost = |event: &Event| match event {
+            Event::Probing { effort, .. } | Event::GaveUp { effort, .. } => Some(effort.probes),
+            _ => None,
+        };
+        let probes: Vec<u64> = phone.events.iter().filter_map(|(_, event)| cost(event)).collect();
+        assert!(probes.len() == 2 && probes[0] > 0 && probes[1] > probes[0], "{:?}", phone.events);
+    }
 }
 
 #[test]
@@ -122,7 +171,11 @@ fn policy_calls_media_back_in_mid_call_and_lets_it_go_again() {
     let before = world.relay.rtp;
     world.run_until(from + MS(3000));
     assert!(world.relay.rtp >= before + 190);
-    assert!(world.phones[0].when(|event| matches!(event, Event::Returned(Reason::Policy))).is_some());
+    assert!(
+        world.phones[0]
+            .when(|event| matches!(event, Event::Returned { reason: Reason::Policy, .. }))
+            .is_some()
+    );
     world.describe(0, Policy::Direct);
     world.run_until(from + Duration::from_secs(40));
     for phone in &world.phones {

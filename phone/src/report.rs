@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use crush::agent::{Direction, Event, Part};
+use crush::agent::{Direction, Effort, Event, Part};
 use crush::stun::handoff::Reason;
 use serde_json::{Map, Value, json};
 use sip_engine::ua::CallNumber;
@@ -59,9 +59,13 @@ fn milliseconds(duration: Duration) -> f64 {
 fn words(event: &Event) -> (&'static str, Value) {
     match event {
         Event::Connecting => ("connecting", json!({})),
-        Event::Relayed => ("relayed", json!({})),
-        Event::Probing { temper, part } => {
-            ("probing", json!({ "temper": temper.to_string(), "method": method(*part) }))
+        Event::Relayed { after, round_trip } => {
+            let round_trip = round_trip.map(milliseconds);
+            ("relayed", json!({ "after_ms": milliseconds(*after), "round_trip_ms": round_trip }))
+        }
+        Event::Probing { temper, part, effort } => {
+            let details = json!({ "temper": temper.to_string(), "method": method(*part) });
+            ("probing", with_effort(details, effort))
         }
         Event::Found { remote, round_trip, .. } => {
             ("found", json!({ "remote": remote.to_string(), "round_trip_ms": milliseconds(*round_trip) }))
@@ -81,16 +85,30 @@ fn words(event: &Event) -> (&'static str, Value) {
             let direction = if *direction == Direction::Sending { "sending" } else { "receiving" };
             ("handed-off", json!({ "stream": stream.0, "direction": direction, "sequence": at }))
         }
-        Event::Direct { round_trip, probes, flows, sockets } => {
-            let round_trip = milliseconds(*round_trip);
-            let details = json!({ "round_trip_ms": round_trip, "probes": probes, "new_flows": flows, "sockets": sockets });
-            ("direct", details)
+        Event::Direct { after, round_trip, effort } => {
+            let details =
+                json!({ "after_ms": milliseconds(*after), "round_trip_ms": milliseconds(*round_trip) });
+            ("direct", with_effort(details, effort))
         }
         Event::Secured { stream } => ("secured", json!({ "stream": stream.0 })),
-        Event::Returned(reason) => ("returned", json!({ "reason": cause(*reason) })),
-        Event::GaveUp(part) => ("gave-up", json!({ "method": method(*part) })),
+        Event::Returned { reason, lasted, gap } => {
+            let gap = gap.map(milliseconds);
+            let lasted = milliseconds(*lasted);
+            ("returned", json!({ "reason": cause(*reason), "lasted_ms": lasted, "gap_ms": gap }))
+        }
+        Event::GaveUp { part, effort } => {
+            ("gave-up", with_effort(json!({ "method": method(*part) }), effort))
+        }
         Event::SlowedDown(temper) => ("slowed-down", json!({ "temper": temper.to_string() })),
     }
+}
+
+/// What a search has cost, beside what else is to be said.
+fn with_effort(mut details: Value, effort: &Effort) -> Value {
+    details["probes"] = json!(effort.probes);
+    details["new_flows"] = json!(effort.flows);
+    details["sockets"] = json!(effort.sockets);
+    details
 }
 
 fn method(part: Part) -> &'static str {

@@ -407,7 +407,7 @@ impl Agent {
             match finding {
                 Finding::Part(part) => {
                     let temper = self.generation.finder.pace.temper();
-                    self.event(Event::Probing { temper, part });
+                    self.event(Event::Probing { temper, part, effort: self.effort() });
                 }
                 Finding::Sockets(count) => (0..count).for_each(|_| self.want(Wanted::Spray)),
                 Finding::Measure => self.want(Wanted::Measure),
@@ -422,7 +422,7 @@ impl Agent {
                     for socket in std::mem::take(&mut self.generation.extra) {
                         self.outputs.push_back(Output::CloseSocket(socket));
                     }
-                    self.event(Event::GaveUp(part));
+                    self.event(Event::GaveUp { part, effort: self.effort() });
                 }
             }
         }

@@ -122,7 +122,7 @@ impl Agent {
         let at = sending.outgoing.order(one, now);
         let ssrc = sending.outgoing.ssrc();
         if sending.outgoing.is_direct() {
-            self.handed_off_sending(StreamId(one.stream), at);
+            self.handed_off_sending(StreamId(one.stream), at, now);
         }
         Switch { stream: one.stream, at, ssrc }
     }
@@ -213,6 +213,7 @@ impl Agent {
                 self.streams[place].ssrc = Some(switch.ssrc);
             }
             self.streams[place].direct_since = Some(now);
+            self.left.get_or_insert(now);
             let at = switch.and_then(|switch| switch.at);
             let stream = StreamId(one.stream);
             self.event(Event::HandedOff { stream, direction: Direction::Receiving, at });
@@ -220,9 +221,10 @@ impl Agent {
         self.now_direct(now);
     }
 
-    pub(super) fn handed_off_sending(&mut self, stream: StreamId, at: Option<u16>) {
+    pub(super) fn handed_off_sending(&mut self, stream: StreamId, at: Option<u16>, now: Duration) {
+        self.left.get_or_insert(now);
         self.event(Event::HandedOff { stream, direction: Direction::Sending, at });
-        self.show_direct();
+        self.show_direct(now);
     }
 
     /// Orders whose limit has come while nothing was sent.
@@ -230,7 +232,7 @@ impl Agent {
         for place in 0..self.streams.len() {
             if self.streams[place].outgoing.elapse(now) {
                 let at = self.streams[place].outgoing.following();
-                self.handed_off_sending(StreamId(place as u8), at);
+                self.handed_off_sending(StreamId(place as u8), at, now);
             }
         }
     }

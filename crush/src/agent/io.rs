@@ -181,13 +181,20 @@ pub enum Event {
     /// The SBC takes part; the first packet has not come.
     Connecting,
     /// Media flows through the relay.
-    Relayed,
+    Relayed {
+        /// Since the first description: how long until the first packet.
+        after: Duration,
+        /// To the relay and back; `None` before it has answered.
+        round_trip: Option<Duration>,
+    },
     /// A direct path is being looked for.
     Probing {
         /// At which pace.
         temper: Temper,
         /// With which method.
         part: Part,
+        /// What the search has cost so far.
+        effort: Effort,
     },
     /// A pair works both ways.
     Found {
@@ -211,14 +218,12 @@ pub enum Event {
     },
     /// All that policy lets go is direct, both ways.
     Direct {
+        /// Since the first description, or since the last return.
+        after: Duration,
         /// Of the direct path.
         round_trip: Duration,
-        /// Checks sent until here.
-        probes: u64,
-        /// New flows made until here.
-        flows: u64,
-        /// Sockets used until here.
-        sockets: u32,
+        /// What the search has cost until here.
+        effort: Effort,
     },
     /// A stream is direct both ways, and encrypted with keys that passed from endpoint to endpoint ([`Input::Keys`]).
     Secured {
@@ -226,9 +231,21 @@ pub enum Event {
         stream: StreamId,
     },
     /// Everything is on the relay again.
-    Returned(Reason),
+    Returned {
+        /// Why.
+        reason: Reason,
+        /// Since the first stream left the relay, one way or the other.
+        lasted: Duration,
+        /// Since anything came on the direct path; `None` if that is gone.
+        gap: Option<Duration>,
+    },
     /// The search ended without a path; the call stays on the relay.
-    GaveUp(Part),
+    GaveUp {
+        /// With which method.
+        part: Part,
+        /// What the search has cost.
+        effort: Effort,
+    },
     /// A limiter seems to have struck; the search goes on at this temper.
     SlowedDown(Temper),
 }

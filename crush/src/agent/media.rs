@@ -39,7 +39,7 @@ impl Agent {
             self.transmit(socket, remote, packet.to_vec());
         }
         if switched.is_some() {
-            self.handed_off_sending(stream, switched);
+            self.handed_off_sending(stream, switched, now);
         }
     }
 
@@ -51,7 +51,8 @@ impl Agent {
         self.relay_heard = Some(now);
         if !self.relayed {
             self.relayed = true;
-            self.event(Event::Relayed);
+            let after = now.saturating_sub(self.on_relay_since.unwrap_or(now));
+            self.event(Event::Relayed { after, round_trip: self.relay_round_trip });
         }
         let taken = self.streams[place].arrived(Path::Relay, header, packet, now);
         self.deliver(place, packet, Path::Relay, taken.first);

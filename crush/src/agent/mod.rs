@@ -84,11 +84,16 @@ pub struct Agent {
     unanswered: u8,
     wanted: VecDeque<Wanted>,
     relay_heard: Option<Duration>,
+    relay_round_trip: Option<Duration>,
     outputs: VecDeque<Output>,
     refused: Refused,
     spent: Effort,
+    /// When the first description came, or all was on the relay again.
+    on_relay_since: Option<Duration>,
     connecting: bool,
     relayed: bool,
+    /// When the first stream left the relay.
+    left: Option<Duration>,
     direct: bool,
 }
 
@@ -134,11 +139,14 @@ impl Agent {
             unanswered: 0,
             wanted: VecDeque::new(),
             relay_heard: None,
+            relay_round_trip: None,
             outputs: VecDeque::new(),
             refused: Refused::default(),
             spent: Effort { sockets: streams.len() as u32, ..Effort::default() },
+            on_relay_since: None,
             connecting: false,
             relayed: false,
+            left: None,
             direct: false,
             config,
         }
@@ -203,6 +211,7 @@ impl Agent {
     }
 
     fn described(&mut self, sdp: &str, relays: &[Option<SocketAddr>], now: Duration) {
+        self.on_relay_since.get_or_insert(now);
         for (stream, relay) in self.streams.iter_mut().zip(relays) {
             stream.relay = *relay;
         }

@@ -21,6 +21,8 @@ pub(super) struct Warmth {
     tries: u32,
     next: Duration,
     sent: Duration,
+    /// When the newest transaction began.
+    asked: Duration,
     /// CRUSH-SEQUENCE of the newest request.
     sequence: u32,
     /// Where the relay was told that packets go.
@@ -65,6 +67,7 @@ impl Agent {
                 _ => {
                     self.warmth[place].tries = 0;
                     self.warmth[place].sequence += 1;
+                    self.warmth[place].asked = now;
                     self.random.transaction()
                 }
             };
@@ -101,6 +104,10 @@ impl Agent {
         if !self.sbc.as_ref().is_some_and(|sbc| message.authentic(&sbc.key)) {
             self.refused.unauthentic += 1;
             return true;
+        }
+        // An answer to a repeated request may be to any of them.
+        if self.warmth[place].tries == 1 {
+            self.relay_round_trip = Some(now.saturating_sub(self.warmth[place].asked));
         }
         self.warmth[place].transaction = None;
         self.warmth[place].next = now + KEEPALIVE;

@@ -198,7 +198,7 @@ impl Agent {
     pub(super) fn now_direct(&mut self, now: Duration) {
         let (since, compare_at) = (now, now + COMPARISONS);
         self.incoming = Incoming::Direct { since, compare_at, comparing_until: None, worse: 0 };
-        self.show_direct();
+        self.show_direct(now);
     }
 
     /// The peer refused, or did not answer.
@@ -220,7 +220,7 @@ impl Agent {
     }
 
     /// Once all that may is direct both ways.
-    pub(super) fn show_direct(&mut self) {
+    pub(super) fn show_direct(&mut self, now: Duration) {
         let Some(link) = &self.link else {
             return;
         };
@@ -233,9 +233,8 @@ impl Agent {
         }
         self.direct = true;
         let round_trip = link.round_trip;
-        let effort = self.effort();
-        let (probes, flows, sockets) = (effort.probes, effort.flows, effort.sockets);
-        self.event(Event::Direct { round_trip, probes, flows, sockets });
+        let after = now.saturating_sub(self.on_relay_since.unwrap_or(now));
+        self.event(Event::Direct { after, round_trip, effort: self.effort() });
     }
 
     /// The peer sends through the relay although it had left it: it has returned.
@@ -271,7 +270,10 @@ impl Agent {
         if receiving || sending {
             self.returned = reason;
             self.hold_off = (self.hold_off * 2).min(LONGEST_HOLD_OFF);
-            self.event(Event::Returned(reason));
+            let lasted = now.saturating_sub(self.left.take().unwrap_or(now));
+            let gap = self.link.as_ref().map(|link| now.saturating_sub(link.live.heard()));
+            self.event(Event::Returned { reason, lasted, gap });
+            self.on_relay_since = Some(now);
         }
         self.direct = false;
         if let Some(link) = &mut self.link {

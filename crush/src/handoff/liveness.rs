@@ -63,6 +63,11 @@ impl Liveness {
         self.last = now;
     }
 
+    /// When something came last.
+    pub(crate) fn heard(&self) -> Duration {
+        self.last
+    }
+
     /// From when on packets are missing. `round_trip`: in silence a check must have had time to come back.
     pub(crate) fn missing_at(&self, round_trip: Duration) -> Duration {
         let patience = PATIENCE.max(self.jitter * 3);

@@ -150,6 +150,6 @@ impl Phone {
     }
 
     pub fn gave_up_at(&self) -> Option<Duration> {
-        self.when(|event| matches!(event, Event::GaveUp(_)))
+        self.when(|event| matches!(event, Event::GaveUp { .. }))
     }
 }

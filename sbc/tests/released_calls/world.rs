@@ -586,7 +586,7 @@ impl World {
 
     /// Whether an agent has ever looked for the other end.
     pub(crate) fn has_looked(&self) -> bool {
-        let looks = |event: &Agent| !matches!(event, Agent::Connecting | Agent::Relayed);
+        let looks = |event: &Agent| !matches!(event, Agent::Connecting | Agent::Relayed { .. });
         self.phones
             .iter()
             .any(|phone| matches!(phone, Device::Crush(phone) if phone.events.iter().any(looks)))
