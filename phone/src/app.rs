@@ -15,11 +15,12 @@ use sip_engine::question::TrunkCredentials;
 use sip_engine::ua::{Abilities, Account, CallNumber, UserAgent};
 use sip_proxy::clock::Clock;
 use sip_proxy::dns::Resolver;
+use srtp::Master;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::call::{Call, Pair, Setup, TICK};
+use crate::call::{AUDIO, Call, Pair, Setup, TICK};
 use crate::mapping::{Mapped, Mappings};
 use crate::network;
 use crate::options::Options;
@@ -92,7 +93,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let account = account(&options, signalling.local(), registrar);
     let mut app = App {
         clock: Clock::start(),
-        report: Report::new(options.json),
+        report: Report::new(options.json, options.transport),
         agent: UserAgent::new(account, random()?),
         signalling,
         sockets,
@@ -152,7 +153,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     Ok(if app.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes)?;
     Ok(bytes)
@@ -276,7 +277,10 @@ impl App {
                     self.owners.remove(&socket);
                     self.sockets.close(socket);
                 }
-                Output::Event(event) => self.report.path(now, number, &event),
+                Output::Event(event) => {
+                    let secured = if let agent::Event::Secured { stream } = event { stream } else { AUDIO };
+                    self.report.path(now, number, &event, call.suite(secured));
+                }
                 Output::Media { packet, .. } => {
                     if let Ok(reader) = rtp_rs::RtpReader::new(&packet) {
                         call.screen.picture(reader.payload());
@@ -285,6 +289,10 @@ impl App {
                 // Reports on media's port: only if both were multiplexed, which is not offered.
                 Output::Rtcp { .. } => {}
             }
+        }
+        let suite = call.suite(AUDIO);
+        if std::mem::replace(&mut call.told, suite) != suite {
+            self.report.encryption(now, number, suite);
         }
         if call.trickle.under_way.is_none()
             && let Some(text) = call.trickle.next.take()
@@ -300,7 +308,8 @@ impl App {
 
     fn trace(&self, what: &str, remote: SocketAddr, message: &[u8]) {
         if self.options.trace {
-            eprintln!("--- {what} {remote}\n{}", String::from_utf8_lossy(message));
+            let text = srtp::sdes::without_keys(&String::from_utf8_lossy(message));
+            eprintln!("--- {what} {remote}\n{text}");
         }
     }
 
@@ -436,10 +445,11 @@ impl App {
     fn make_call(&mut self, is_caller: bool) -> Option<Call> {
         let now = self.now();
         let made = self.open().map_err(|error| error.to_string()).and_then(|sockets| {
-            let random = random().map_err(|error| error.to_string())?;
-            Ok((sockets, random))
+            let unpredictable = || Ok((random()?, [Master::new(random()?), Master::new(random()?)]));
+            let (random, keys) = unpredictable().map_err(|error: getrandom::Error| error.to_string())?;
+            Ok((sockets, random, keys))
         });
-        let (sockets, random) = match made {
+        let (sockets, random, keys) = match made {
             Ok(made) => made,
             Err(error) => {
                 self.report.tell(now, None, "no-media", json!({ "error": error }));
@@ -463,6 +473,8 @@ impl App {
             crush: !paths.no_crush,
             is_caller,
             random,
+            srtp: self.options.srtp,
+            keys,
             now,
         }))
     }

@@ -1,17 +1,22 @@
 //! One call: what is agreed, what is said and heard, and the agent that knows by which path.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crush::agent::{Agent, Config, Input, Marks, SocketId, StreamId, StreamSetup};
 use crush::description::Support;
-use crush::media::{Kind, RtpHeader, is_rtcp};
+use crush::media::{Kind, Path, RtpHeader, is_rtcp};
 use crush::playout::{Step, scale};
 use crush::stun::is_stun;
+use srtp::sdes::Crypto;
+use srtp::{Master, Suite};
 
+use crate::app::random;
 use crate::codec::Codec;
-use crate::description::{Direction, Local, NoAudio, Remote};
+use crate::description::{Direction, Local, Remote};
+use crate::encryption::{self, Expected, Protection, Srtp, Unusable};
 use crate::rtcp::{self, Reception};
 use crate::rtp::Sender;
 use crate::sound::{RATE, Recorder, Source};
@@ -43,6 +48,23 @@ struct Stream {
     rtp: Option<SocketAddr>,
     rtcp: Option<SocketAddr>,
     direction: Direction,
+    /// `None`: plain. All streams in use are encrypted, or none.
+    protection: Option<Protection>,
+}
+
+impl Stream {
+    /// Another key of theirs is another far end, or one that counts anew. As our key stays, our packets begin anew by another SSRC.
+    fn encrypt(&mut self, theirs: Option<&Crypto>, ours: &Master) -> Result<(), Unusable> {
+        match theirs {
+            None => self.protection = None,
+            Some(theirs) if self.protection.as_ref().is_some_and(|now| now.is_of(theirs)) => {}
+            Some(theirs) => {
+                self.sender = Sender::new(random().map_err(|_| Unusable::NoRandomness)?);
+                self.protection = Some(Protection::new(theirs, ours));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What a call needs of the phone.
@@ -58,6 +80,9 @@ pub(crate) struct Setup<'a> {
     pub(crate) is_caller: bool,
     /// 512 unpredictable bits.
     pub(crate) random: [u8; 64],
+    pub(crate) srtp: Srtp,
+    /// What audio and pictures are encrypted with: unpredictable too.
+    pub(crate) keys: [Master; 2],
     pub(crate) now: Duration,
 }
 
@@ -82,6 +107,10 @@ pub(crate) struct Call {
     report_at: Duration,
     /// Media has begun.
     is_up: bool,
+    /// Packets of media that were not authentic, or came again by the same path.
+    pub(crate) not_authentic: u64,
+    /// The encryption that the timeline has told of.
+    pub(crate) told: Option<Suite>,
     pub(crate) trickle: Trickle,
     /// What answers a call that rings, once its user does.
     pub(crate) pending: Option<String>,
@@ -100,7 +129,8 @@ pub(crate) struct Trickle {
 
 impl Call {
     pub(crate) fn new(setup: Setup<'_>) -> Self {
-        let Setup { sockets, address, config, source, recorder, crush, is_caller, random, now } = setup;
+        let Setup { sockets, address, config, source, recorder, crush, is_caller, random, srtp, keys, now } =
+            setup;
         let kinds = [(Kind::Audio, RATE), (Kind::Video, video::CLOCK)];
         let setups: Vec<StreamSetup> = sockets
             .iter()
@@ -120,6 +150,7 @@ impl Call {
             rtp: None,
             rtcp: None,
             direction: Direction::Both,
+            protection: None,
         };
         let streams: Vec<Stream> = sockets.iter().zip(kinds).map(&mut stream).collect();
         let name = rest[20..].iter().map(|byte| format!("{byte:02x}")).collect();
@@ -134,6 +165,9 @@ impl Call {
             video_port: port(1),
             direction: Direction::Both,
             support: crush.then(|| agent.support_line()),
+            srtp,
+            keys,
+            offered: [None; 2],
         };
         Self {
             agent,
@@ -152,6 +186,8 @@ impl Call {
             name,
             report_at: now + rtcp::INTERVAL,
             is_up: false,
+            not_authentic: 0,
+            told: None,
             trickle: Trickle::default(),
             pending: None,
             is_offer_due: false,
@@ -164,25 +200,29 @@ impl Call {
     }
 
     /// Takes their offer, and answers it.
-    pub(crate) fn answer(&mut self, offer: &str, now: Duration) -> Result<String, NoAudio> {
-        let remote = Remote::read(offer)?;
+    pub(crate) fn answer(&mut self, offer: &str, now: Duration) -> Result<String, Unusable> {
+        let remote = Remote::read(offer, Expected::Offer(self.local.srtp))?;
         // CRUSH's messages count m-lines: with others between ours this is an ordinary call.
         let may = self.crush && Support::find(offer).is_some() && remote.is_in_order();
         self.local.support = may.then(|| self.agent.support_line());
         let answer = self.local.answer(&remote);
-        self.agree(remote, if may { offer } else { "" }, now);
+        self.agree(remote, if may { offer } else { "" }, now)?;
         Ok(answer)
     }
 
     /// Takes their answer.
-    pub(crate) fn answered(&mut self, answer: &str, now: Duration) -> Result<(), NoAudio> {
-        let remote = Remote::read(answer)?;
+    pub(crate) fn answered(&mut self, answer: &str, now: Duration) -> Result<(), Unusable> {
+        let remote = Remote::read(answer, Expected::Answer(self.local.offered))?;
         let may = self.crush && remote.is_in_order();
-        self.agree(remote, if may { answer } else { "" }, now);
-        Ok(())
+        self.agree(remote, if may { answer } else { "" }, now)
     }
 
-    fn agree(&mut self, remote: Remote, sdp: &str, now: Duration) {
+    fn agree(&mut self, remote: Remote, sdp: &str, now: Duration) -> Result<(), Unusable> {
+        for (place, stream) in self.streams.iter_mut().enumerate() {
+            stream.encrypt(remote.keys[place].as_ref(), &self.local.keys[place])?;
+        }
+        let are_keyed: Vec<bool> = self.streams.iter().map(|stream| stream.protection.is_some()).collect();
+        self.agent.handle(Input::Keys(&are_keyed), now);
         self.codec = remote.audio.1;
         let places = [Some(remote.audio.0), remote.video];
         for (stream, place) in self.streams.iter_mut().zip(places) {
@@ -201,6 +241,12 @@ impl Call {
         let relays: Vec<Option<SocketAddr>> =
             self.streams.iter().map(|stream| stream.rtp.and_then(sends_to)).collect();
         self.agent.handle(Input::Description { sdp, relays: &relays }, now);
+        Ok(())
+    }
+
+    /// How a stream is encrypted; `None`: it is plain.
+    pub(crate) fn suite(&self, stream: StreamId) -> Option<Suite> {
+        Some(self.streams.get(usize::from(stream.0))?.protection.as_ref()?.suite())
     }
 
     /// Media flows, from who answers with the answer already (RFC 3264 §5.1): the caller hears somebody as soon as anybody is there.
@@ -238,25 +284,46 @@ impl Call {
     /// A datagram on a socket of the call's.
     pub(crate) fn datagram(&mut self, socket: SocketId, from: SocketAddr, bytes: &[u8], now: Duration) {
         if let Some(stream) = self.streams.iter_mut().find(|stream| stream.sockets.rtcp.0 == socket) {
-            if is_rtcp(bytes) {
-                stream.reception.report(bytes, now);
+            // baresip opens its NAT with a report in the clear: what is not the peer's is dropped without a word.
+            let report = encryption::report(&mut stream.protection, bytes);
+            if let Some(report) = report.filter(|report| is_rtcp(report)) {
+                stream.reception.report(&report, now);
             }
             return;
         }
-        let stream = self.streams.iter_mut().find(|stream| stream.sockets.rtp.0 == socket);
-        let mut source = from;
-        if !is_stun(bytes)
-            && let Some(stream) = stream
-        {
-            // Ordinary peers may send from elsewhere than they receive; nobody but the SBC and CRUSH's peers proves where it is.
-            if !self.is_supported {
-                source = stream.rtp.unwrap_or(from);
-            }
-            if let Some(header) = RtpHeader::read(bytes).filter(|_| Some(source) == stream.rtp) {
-                stream.reception.packet(header, stream.clock_rate, now);
-            }
+        if is_stun(bytes) {
+            return self.agent.handle(Input::Datagram { socket, from, bytes }, now);
         }
-        self.agent.handle(Input::Datagram { socket, from: source, bytes }, now);
+        let place = self.streams.iter().position(|stream| stream.sockets.rtp.0 == socket);
+        let relay = place.and_then(|place| self.streams[place].rtp);
+        // Ordinary peers may send from elsewhere than they receive; nobody but the SBC and CRUSH's peers proves where it is.
+        let from = if self.is_supported { from } else { relay.unwrap_or(from) };
+        let relayed = place.filter(|_| relay == Some(from));
+        let Some(bytes) = self.authentic(bytes, relayed) else {
+            self.not_authentic += 1;
+            return;
+        };
+        if let Some(place) = relayed
+            && let Some(header) = RtpHeader::read(&bytes)
+        {
+            let stream = &mut self.streams[place];
+            stream.reception.packet(header, stream.clock_rate, now);
+        }
+        self.agent.handle(Input::Datagram { socket, from, bytes: &bytes }, now);
+    }
+
+    /// What has come in the clear: of an encrypted call only what is the peer's, before anything else looks at it. The direct path carries
+    /// all streams on one socket: whose key fits, whose it is.
+    fn authentic<'a>(&mut self, bytes: &'a [u8], relayed: Option<usize>) -> Option<Cow<'a, [u8]>> {
+        if self.streams.iter().all(|stream| stream.protection.is_none()) {
+            return Some(Cow::Borrowed(bytes));
+        }
+        let (streams, path) = match relayed {
+            Some(place) => (&mut self.streams[place..=place], Path::Relay),
+            None => (&mut self.streams[..], Path::Direct),
+        };
+        let mut keys = streams.iter_mut().filter_map(|stream| stream.protection.as_mut());
+        keys.find_map(|key| key.rtp(bytes, path)).map(Cow::Owned)
     }
 
     /// What is due each [`TICK`]: a packet to say each second time, 10 ms to hear, pictures. Whether the recording goes on.
@@ -283,6 +350,7 @@ impl Call {
         let payload: Vec<u8> = samples.iter().map(|sample| self.codec.encode(*sample)).collect();
         let packet = stream.sender.packet(self.codec.payload_type(), self.ticks == 1, FRAME as u32, &payload);
         let marks = Marks { key_frame: false, lull: self.source.is_silent() };
+        let Some(packet) = encryption::protected(&mut stream.protection, packet) else { return };
         self.agent.handle(Input::Media { stream: AUDIO, packet: &packet, marks }, now);
     }
 
@@ -294,6 +362,7 @@ impl Call {
             return stream.sender.skip(ticks);
         }
         let packet = stream.sender.packet(video::PAYLOAD_TYPE, true, ticks, &payload);
+        let Some(packet) = encryption::protected(&mut stream.protection, packet) else { return };
         self.agent.handle(
             Input::Media { stream: VIDEO, packet: &packet, marks: Marks { key_frame, lull: false } },
             now,
@@ -338,7 +407,8 @@ impl Call {
         for stream in &mut self.streams {
             if let Some(to) = stream.rtcp {
                 let report = rtcp::compound(&stream.sender, &mut stream.reception, &self.name, now, wall);
-                reports.push((stream.sockets.rtcp.0, to, report));
+                let report = encryption::protected_report(&mut stream.protection, report);
+                reports.extend(report.map(|report| (stream.sockets.rtcp.0, to, report)));
             }
         }
         reports

@@ -15,6 +15,7 @@ mod call;
 mod codec;
 mod command;
 mod description;
+mod encryption;
 mod mapping;
 mod network;
 mod options;

@@ -9,6 +9,8 @@ use crush::description::Temper;
 use sip_engine::io::Transport;
 use sip_engine::question::Resolve;
 
+use crate::encryption::Srtp;
+
 /// A softphone that speaks CRUSH. On standard input it takes `dial URI`, `answer`, `refuse`, `hangup`, `hold`, `resume`, `transfer URI`,
 /// `join` (the other ends of its first and newest call), `relay` (everything back to the relay), `direct` (as the SBC says) and `quit`.
 #[derive(Debug, Parser)]
@@ -58,6 +60,10 @@ pub(crate) struct Options {
     /// TLS takes any certificate: for laboratories only.
     #[arg(long, conflicts_with = "ca")]
     pub(crate) trust_anybody: bool,
+    /// Encryption of media (SRTP), with keys in the signalling: use TLS for that. `accept` encrypts calls whose caller offers it; `require`
+    /// offers it, and refuses and makes no calls without.
+    #[arg(long, value_enum, default_value = "accept")]
+    pub(crate) srtp: Srtp,
     #[command(flatten)]
     pub(crate) paths: Paths,
 }

@@ -7,16 +7,21 @@ use crush::agent::{Direction, Effort, Event, Part};
 use crush::stun::handoff::Reason;
 use serde_json::{Map, Value, json};
 use sip_engine::ua::CallNumber;
+use srtp::Suite;
+
+use crate::options::Way;
 
 /// Where the timeline goes.
 #[derive(Debug)]
 pub(crate) struct Report {
     json: bool,
+    /// How signalling gets to the registrar.
+    signalling: Way,
 }
 
 impl Report {
-    pub(crate) fn new(json: bool) -> Self {
-        Self { json }
+    pub(crate) fn new(json: bool, signalling: Way) -> Self {
+        Self { json, signalling }
     }
 
     /// Something happened at a time since the phone's start. `details` is an object.
@@ -45,9 +50,29 @@ impl Report {
         let _ = writeln!(std::io::stdout().lock(), "{line}");
     }
 
-    /// What became of a call's path.
-    pub(crate) fn path(&self, at: Duration, call: CallNumber, event: &Event) {
-        let (name, details) = words(event);
+    /// How a call is encrypted from now on. Keys are as secret as signalling: `tls` says so of the way to the registrar alone.
+    pub(crate) fn encryption(&self, at: Duration, call: CallNumber, suite: Option<Suite>) {
+        let name = if suite.is_some() { "encrypted" } else { "not-encrypted" };
+        self.tell(at, Some(call), name, self.keys(suite));
+    }
+
+    fn keys(&self, suite: Option<Suite>) -> Value {
+        let signalling = match self.signalling {
+            Way::Udp => "udp",
+            Way::Tcp => "tcp",
+            Way::Tls => "tls",
+        };
+        json!({ "suite": suite.map(Suite::name), "signalling": signalling })
+    }
+
+    /// What became of a call's path. `suite`: how its stream is encrypted.
+    pub(crate) fn path(&self, at: Duration, call: CallNumber, event: &Event, suite: Option<Suite>) {
+        let (name, mut details) = words(event);
+        if matches!(event, Event::Secured { .. })
+            && let (Value::Object(details), Value::Object(keys)) = (&mut details, self.keys(suite))
+        {
+            details.extend(keys);
+        }
         self.tell(at, Some(call), name, details);
     }
 }

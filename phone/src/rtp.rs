@@ -17,7 +17,8 @@ impl Sender {
         let [a, b, c, d, e, f, g, h, i, j] = random;
         Self {
             ssrc: u32::from_be_bytes([a, b, c, d]),
-            sequence: u16::from_be_bytes([e, f]),
+            // Under 2^15, so that who misses the first packets of SRTP counts rounds as we do (RFC 3711 §3.3.1).
+            sequence: u16::from_be_bytes([e, f]) >> 1,
             timestamp: u32::from_be_bytes([g, h, i, j]),
             packets: 0,
             octets: 0,

@@ -43,7 +43,7 @@ impl Baresip {
                  audio_source aufile,{folder_text}/tone.wav\naudio_alert aubridge,sink\nausrc_srate 8000\n\
                  auplay_srate 8000\nausrc_channels 1\nauplay_channels 1\njitter_buffer_delay 1-5\n\
                  call_max_calls {}\ncall_local_timeout {}\nrtp_stats yes\n\
-                 snd_path {}\nmodule_path {modules}\nmodule g711.so\nmodule aubridge.so\n\
+                 snd_path {}\nmodule_path {modules}\nmodule g711.so\nmodule srtp.so\nmodule aubridge.so\n\
                  module aufile.so\nmodule sndfile.so\nmodule uuid.so\nmodule_app account.so\nmodule_app menu.so\n\
                  module_app ctrl_tcp.so\nctrl_tcp_listen 127.0.0.1:4444\n",
                 account.calls,
@@ -56,8 +56,9 @@ impl Baresip {
             folder.join("accounts"),
             format!(
                 "<sip:{user}@{domain};transport={transport}>;auth_user={user};auth_pass={password};regint={expires};\
-                 outbound=\"{}\";answermode=manual;audio_codecs=PCMU,PCMA\n",
-                account.proxy_uri()
+                 outbound=\"{}\";answermode=manual;audio_codecs=PCMU,PCMA{}\n",
+                account.proxy_uri(),
+                if account.srtp { ";mediaenc=srtp-mand" } else { "" }
             ),
         )?;
         fs::write(folder.join("contacts"), "")?;

@@ -160,6 +160,9 @@ fn configuration(account: &Account, is_ipv6: bool) -> String {
             "[audio_codec_{index}]\nmime={mime}\nrate={rate}\nchannels={channels}\nenabled={enabled}\n"
         );
     }
+    if account.srtp {
+        text = text.replace("[sip]\n", "[sip]\nmedia_encryption=srtp\nmedia_encryption_mandatory=1\n");
+    }
     if account.ice {
         // The proxy has a policy of its own.
         text = text.replace("[net]\n", "[net]\nnat_policy_ref=ice\n");

@@ -30,6 +30,8 @@ pub struct Account {
     pub ice: bool,
     /// The address of a STUN and TURN server for it, user `lab`, password `lab` (PJSIP alone).
     pub turn: Option<String>,
+    /// It offers SRTP with keys in SDP, and takes no call without (not PJSIP).
+    pub srtp: bool,
 }
 
 impl Account {
@@ -48,6 +50,7 @@ impl Account {
             keeps_contact: false,
             ice: false,
             turn: None,
+            srtp: false,
         }
     }
 

@@ -52,7 +52,8 @@ impl Softphone {
         let (heard, program) = (folder.join("heard.wav").display().to_string(), program());
         let argv = [&program, "--register", &uri, "--registrar", proxy, "--transport", transport];
         let rest = ["--expires", &expires, &says, "--record", &heard, "--json", "--trace", "--trust-anybody"];
-        let argv: Vec<&str> = argv.iter().chain(&rest).chain(more).copied().collect();
+        let srtp: &[&str] = if account.srtp { &["--srtp", "require"] } else { &[] };
+        let argv: Vec<&str> = argv.iter().chain(&rest).chain(srtp).chain(more).copied().collect();
         let program = lab.start(host, &format!("phone-{host}"), &argv)?;
         program.says("\"event\":\"started\"", Duration::from_secs(20))?;
         Ok(Softphone { program, folder, cursor: 0 })

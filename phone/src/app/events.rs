@@ -90,19 +90,19 @@ impl App {
         };
         let (now, clock) = (self.now(), self.clock.now());
         call.pending = match &offer {
-            Some(offer) => {
-                match std::str::from_utf8(offer).ok().and_then(|offer| call.answer(offer, now).ok()) {
-                    Some(answer) => Some(answer),
-                    None => {
-                        for pair in call.sockets() {
-                            self.sockets.close(pair.rtp.0);
-                            self.sockets.close(pair.rtcp.0);
-                        }
-                        let _ = self.agent.refuse(number, 488, clock);
-                        return;
+            Some(offer) => match call.answer(&String::from_utf8_lossy(offer), now) {
+                Ok(answer) => Some(answer),
+                Err(error) => {
+                    let details = json!({ "error": error.to_string() });
+                    self.report.tell(now, Some(number), "no-media", details);
+                    for pair in call.sockets() {
+                        self.sockets.close(pair.rtp.0);
+                        self.sockets.close(pair.rtcp.0);
                     }
+                    let _ = self.agent.refuse(number, 488, clock);
+                    return;
                 }
-            }
+            },
             None => Some(call.offer()),
         };
         self.keep(number, call);
@@ -134,9 +134,12 @@ impl App {
     fn offered(&mut self, number: CallNumber, fork: Fork, sdp: &[u8]) {
         let (now, clock) = (self.now(), self.clock.now());
         let Some(call) = self.calls.get_mut(&number) else { return };
-        match std::str::from_utf8(sdp).ok().and_then(|offer| call.answer(offer, now).ok()) {
-            Some(answer) => drop(self.agent.answer(number, fork, answer.into(), clock)),
-            None => drop(self.agent.refuse_offer(number, fork, 488, clock)),
+        match call.answer(&String::from_utf8_lossy(sdp), now) {
+            Ok(answer) => drop(self.agent.answer(number, fork, answer.into(), clock)),
+            Err(error) => {
+                self.report.tell(now, Some(number), "no-media", json!({ "error": error.to_string() }));
+                let _ = self.agent.refuse_offer(number, fork, 488, clock);
+            }
         }
     }
 
@@ -183,6 +186,9 @@ impl App {
         if let Some(call) = self.calls.remove(&number) {
             self.disown(number);
             self.share_limit();
+            if call.not_authentic > 0 {
+                details["not_authentic"] = json!(call.not_authentic);
+            }
             if self.options.video {
                 details["pictures"] = json!({ "shown": call.screen.shown, "missing": call.screen.missing });
             }
