@@ -30,17 +30,6 @@ impl Header {
             ssrc: u32::from_be_bytes([head[8], head[9], head[10], head[11]]),
         })
     }
-
-    /// Octets before the payload.
-    pub fn payload_offset(packet: &[u8]) -> Option<usize> {
-        let first = *packet.first()?;
-        let mut offset = 12 + 4 * usize::from(first & 0xf);
-        if first & 0x10 != 0 {
-            let length = packet.get(offset + 2..offset + 4)?;
-            offset += 4 + 4 * usize::from(u16::from_be_bytes([length[0], length[1]]));
-        }
-        (offset <= packet.len()).then_some(offset)
-    }
 }
 
 /// Whether a packet of a shared port is RTCP (RFC 5761 §4).

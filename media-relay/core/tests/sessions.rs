@@ -293,13 +293,36 @@ fn encrypted_media_passes_untouched_and_its_reports_are_not_read() {
         )
     };
     assert!(world.offer(1, A, B, keys("10.0.0.5", 4000)).unwrap().contains("a=crypto:1"));
-    world.answer(1, B, A, keys("10.9.0.1", 5000)).unwrap();
-    world.places(0, "10.0.0.5:4000", &rtp(1, 7));
+    assert!(world.answer(1, B, A, keys("10.9.0.1", 5000)).unwrap().contains("a=crypto:1"));
+    // Padding whose encrypted length would be nonsense.
+    let mut padded = rtp(1, 7);
+    padded[0] |= 0x20;
+    assert_eq!(world.send(0, "10.0.0.5:4000", &padded), [(2, at("10.9.0.1:5000"), padded.clone())]);
     world.places(2, "10.9.0.1:5000", &rtp(1, 8));
     let report = rtcp(7, 9, 8, 1, 0, 0);
     assert_eq!(world.send(1, "10.0.0.5:4001", &report), [(3, at("10.9.0.1:5001"), report.clone())]);
     world.send(3, "10.9.0.1:5001", &rtcp(8, 9, 7, 1, 9, 0));
     assert!(world.end().iter().all(|one| one.rtt_ms.is_none() && one.packets == 1));
+}
+
+#[test]
+fn fingerprints_pass_from_end_to_end_with_who_begins() {
+    let mut world = World::new();
+    let dtls = |address: &str, port: u16, octet: &str, setup: &str| {
+        let lines = format!("a=fingerprint:sha-256 {octet}:AB:CD\r\na=setup:{setup}");
+        (sdp(address, &[&format!("audio {port} UDP/TLS/RTP/SAVP 0\r\n{lines}")]), lines)
+    };
+    let (offer, lines) = dtls("10.0.0.5", 4000, "01", "actpass");
+    let offered = world.offer(1, A, B, offer).unwrap();
+    assert!(offered.contains(&lines) && offered.contains("UDP/TLS/RTP/SAVP 0"), "{offered}");
+    let (answer, lines) = dtls("10.9.0.1", 5000, "02", "active");
+    let answered = world.answer(1, B, A, answer).unwrap();
+    assert!(answered.contains(&lines) && answered.contains("UDP/TLS/RTP/SAVP 0"), "{answered}");
+    // A handshake's first octets are no RTP (RFC 7983), and pass all the same once both ends are known.
+    world.places(0, "10.0.0.5:4000", &rtp(1, 7));
+    world.places(2, "10.9.0.1:5000", &rtp(1, 8));
+    let hello = [22u8, 254, 253, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 1].to_vec();
+    assert_eq!(world.send(0, "10.0.0.5:4000", &hello), [(2, at("10.9.0.1:5000"), hello.clone())]);
 }
 
 #[test]
