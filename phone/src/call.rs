@@ -421,3 +421,6 @@ fn decoded(packet: &[u8]) -> Option<Vec<i16>> {
     let codec = Codec::of(reader.payload_type())?;
     Some(reader.payload().iter().map(|byte| codec.decode(*byte)).collect())
 }
+
+#[cfg(test)]
+mod tests;

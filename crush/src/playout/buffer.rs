@@ -22,7 +22,7 @@ const LOG: usize = 256;
 pub enum Step {
     /// Decode this RTP packet; it holds `samples`, to be played as `play` (see [`super::scale`]).
     Frame {
-        /// The packet as it was received (decrypt it first, if it is SRTP).
+        /// The packet as it was handed in: in the clear.
         packet: Vec<u8>,
         /// Samples in it.
         samples: u32,
