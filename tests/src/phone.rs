@@ -30,7 +30,7 @@ pub struct Account {
     pub ice: bool,
     /// The address of a STUN and TURN server for it, user `lab`, password `lab` (PJSIP alone).
     pub turn: Option<String>,
-    /// It offers SRTP with keys in SDP, and takes no call without (not PJSIP).
+    /// It offers SRTP with keys in SDP, and takes no call without.
     pub srtp: bool,
 }
 

@@ -55,6 +55,7 @@ impl Pjsua {
         ];
         let mut vars = Vec::new();
         vars.extend(account.ice.then_some(("PHONE_ICE", "1")));
+        vars.extend(account.srtp.then_some(("PHONE_SRTP", "1")));
         vars.extend(account.turn.as_deref().map(|server| ("PHONE_TURN", server)));
         let program = lab.start_with(host, &format!("pjsua-{host}"), &argv, &vars)?;
         program.says("@ ready", Duration::from_secs(20))?;

@@ -181,6 +181,12 @@ fn our_phone_and_linphone_talk_encrypted() {
 }
 
 #[test]
+fn our_phone_and_pjsip_talk_encrypted() {
+    skip_unless_possible!("phone", "pjsua2", "curl", "openssl");
+    talks_encrypted_with(Product::Pjsua);
+}
+
+#[test]
 fn who_requires_encryption_and_a_plain_phone_do_not_talk_and_are_told_488() {
     skip_unless_possible!("phone", "baresip", "curl", "openssl");
     let (stage, mut ours, mut theirs) = two("plain", Product::Baresip, [true, false]);

@@ -3,7 +3,7 @@
 usage: phone.py ADDRESS USER DOMAIN PROXY-URI PASSWORD TRANSPORT EXPIRES CALLS own|seen TONE.wav HEARD.wav
 
 It plays TONE.wav in every call, over and over, and records what it hears into HEARD.wav; each call replaces the recording.
-With PHONE_ICE in the environment it speaks ICE, with PHONE_TURN=ADDRESS by a STUN and TURN server. Everything runs in one thread: the library's callbacks must not come in others (pjsua2's Python binding).
+With PHONE_ICE in the environment it speaks ICE, with PHONE_SRTP nothing but SRTP, with PHONE_TURN=ADDRESS by a STUN and TURN server. Everything runs in one thread: the library's callbacks must not come in others (pjsua2's Python binding).
 """
 
 import os
@@ -147,6 +147,10 @@ if contact == "own":
     identity.natConfig.contactRewriteUse = 0
     identity.natConfig.viaRewriteUse = 0
 identity.natConfig.iceEnabled = "PHONE_ICE" in os.environ
+if "PHONE_SRTP" in os.environ:
+    identity.mediaConfig.srtpUse = pj.PJMEDIA_SRTP_MANDATORY
+    # Keys over any transport.
+    identity.mediaConfig.srtpSecureSignaling = 0
 if server := os.environ.get("PHONE_TURN"):
     identity.natConfig.turnEnabled = True
     # Without a port the library takes 3479.
