@@ -132,13 +132,17 @@ fn two(name: &str, other: Product, encrypt: [bool; 2]) -> (Stage, Extension, Ext
     (stage, ours, theirs)
 }
 
-fn talk(caller: &mut Extension, callee: &mut Extension) {
+fn connect(caller: &mut Extension, callee: &mut Extension) {
     caller.dial(&callee.user.clone()).unwrap();
     callee.wait(Event::Incoming).unwrap();
     caller.wait(Event::Ringing).unwrap();
     callee.phone.answer().unwrap();
     caller.wait(Event::Established).unwrap();
     callee.wait(Event::Established).unwrap();
+}
+
+fn talk(caller: &mut Extension, callee: &mut Extension) {
+    connect(caller, callee);
     caller.records(callee).unwrap();
     callee.records(caller).unwrap();
     for hold in [true, false] {
@@ -184,6 +188,31 @@ fn our_phone_and_linphone_talk_encrypted() {
 fn our_phone_and_pjsip_talk_encrypted() {
     skip_unless_possible!("phone", "pjsua2", "curl", "openssl");
     talks_encrypted_with(Product::Pjsua);
+}
+
+#[test]
+fn two_phones_that_a_third_joins_agree_on_keys_with_each_other() {
+    skip_unless_possible!("phone", "curl", "openssl");
+    let users = [("c1", Network::Core), ("c2", Network::Core), ("a1", Network::Access)];
+    let mut stage = Stage::new("joined", &sbc::phones(), &sbc::subscribers(&users)).unwrap();
+    let [mut middle, mut left, mut right] = users.map(|(user, network)| {
+        let account = Account { srtp: true, ..Account::of(user, network, "tls") };
+        let mut phone = stage.phone(Product::Softphone, network, &account).unwrap();
+        phone.registered().unwrap();
+        phone
+    });
+    connect(&mut middle, &mut left);
+    middle.phone.hold().unwrap();
+    connect(&mut middle, &mut right);
+    middle.phone.join().unwrap();
+    middle.wait(Event::Ended).unwrap();
+    middle.phone.hang_up().unwrap();
+    middle.wait(Event::Ended).unwrap();
+    left.records(&right).unwrap();
+    right.records(&left).unwrap();
+    right.phone.hang_up().unwrap();
+    left.wait(Event::Ended).unwrap();
+    stage.close([middle, left, right]).unwrap();
 }
 
 #[test]

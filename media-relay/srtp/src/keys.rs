@@ -73,7 +73,7 @@ impl fmt::Debug for Master {
     }
 }
 
-/// Keys that packets of one kind, RTP or RTCP, are protected with.
+/// Keys that packets of one kind, RTP or RTCP, are protected with. All but the state of HMAC is wiped: that its crate cannot do.
 #[derive(Clone)]
 pub(crate) struct Session {
     cipher: Aes128,

@@ -29,11 +29,11 @@ impl App {
                     self.quit();
                 }
             }
-            Event::Incoming { call, offer, invite, .. } => {
+            Event::Incoming { call, replaces, offer, invite } => {
                 let from =
                     invite.from().ok().map(|from| String::from_utf8_lossy(from.uri.as_bytes()).into_owned());
                 self.tell(Some(call), "incoming", json!({ "from": from }));
-                self.incoming(call, offer);
+                self.incoming(call, offer, replaces.is_some());
             }
             Event::Progress { call, status, .. } => {
                 let name = if status == 180 { "ringing" } else { "progress" };
@@ -83,7 +83,7 @@ impl App {
         }
     }
 
-    fn incoming(&mut self, number: CallNumber, offer: Option<Bytes>) {
+    fn incoming(&mut self, number: CallNumber, offer: Option<Bytes>, replaces: bool) {
         let Some(mut call) = self.make_call(false) else {
             let _ = self.agent.refuse(number, 500, self.clock.now());
             return;
@@ -107,7 +107,8 @@ impl App {
         };
         self.keep(number, call);
         let _ = self.agent.ring(number, 180, None, false, clock);
-        if self.options.answer {
+        // Who has taken the call that this one replaces has taken this one (RFC 3891 §3).
+        if self.options.answer || replaces {
             self.take(number);
         }
     }
