@@ -13,6 +13,7 @@ use super::holes::Holes;
 use super::pace::Pace;
 use super::pair::{State, is_private};
 use super::plan::Part;
+use super::reopen::Reopen;
 use super::shots::Shots;
 use super::sweep::Sweep;
 use crate::agent::SocketId;
@@ -27,12 +28,6 @@ const HOLD: Duration = Duration::from_millis(200);
 const ANSWERS: Duration = Duration::from_secs(10);
 /// What a round of fan or scan is waited for after its last probe.
 const ROUND_GRACE: Duration = Duration::from_millis(500);
-/// Sockets that are opened to send before the peer knows of them.
-const REOPENINGS: u8 = 4;
-/// Between them, where only checks are made.
-const REOPEN: Duration = Duration::from_secs(1);
-/// Probes of a sweep after which such a socket is told: its two narrowest windows.
-const OPENED: u32 = 81;
 /// Newest holes of a sweep or of shots that are kept open.
 const HELD: usize = 512;
 
@@ -113,11 +108,7 @@ pub(crate) struct Finder {
     round_ends: Option<Duration>,
     flows_at_measure: u64,
     used_nats: Option<(u16, u16)>,
-    /// When another socket is opened, and how many were.
-    reopen_at: Option<Duration>,
-    reopened: u8,
-    /// The newest of them, and how often it must send before it is told.
-    fresh: Option<(SocketId, u32)>,
+    reopen: Reopen,
     holes: Holes,
     most_sockets: usize,
     works_since: Option<Duration>,
@@ -158,9 +149,7 @@ impl Finder {
             round_ends: None,
             flows_at_measure: 0,
             used_nats: None,
-            reopen_at: None,
-            reopened: 0,
-            fresh: None,
+            reopen: Reopen::default(),
             holes: Holes::new(HELD),
             most_sockets,
             works_since: None,
@@ -257,27 +246,10 @@ impl Finder {
         if self.part == Some(Part::Sweep) {
             self.spray_from = socket;
             self.spray = Some(Spray::Sweep(Sweep::new(theirs.last, step(&theirs))));
-            self.fresh = Some((socket, OPENED));
         } else {
             self.base(socket, local, priority);
-            self.fresh = Some((socket, 1));
         }
-    }
-
-    /// A NAT may give a flow another port because the peer's packet was there before it: then neither end looks where the other
-    /// is. A socket that nobody knows has no such past.
-    fn reopen(&mut self, now: Duration) {
-        if self.reopen_at.is_none_or(|at| now < at) || self.gave_up || self.list.best().is_some() {
-            return;
-        }
-        self.reopened += 1;
-        self.reopen_at = Some(now + self.reopen_interval()).filter(|_| self.reopened < REOPENINGS);
-        self.findings.push_back(Finding::Fresh);
-    }
-
-    fn reopen_interval(&self) -> Duration {
-        // A sweep has its time to meet the peer's flow first.
-        if self.part == Some(Part::Sweep) { self.pace.tempo().spray / 4 } else { REOPEN }
+        self.reopen.opened(socket);
     }
 
     /// The address that the spray goes to, and the one that the peer's flow must come from. A public peer has no other than
@@ -396,7 +368,9 @@ impl Finder {
         self.progress(now);
         self.purge(now);
         self.start_spray(now);
-        self.reopen(now);
+        if !self.gave_up && self.list.best().is_none() && self.reopen.is_due(now) {
+            self.findings.push_back(Finding::Fresh);
+        }
         self.renominate();
         let (flows, pace) = (&self.flows, &self.pace);
         let leave = |socket, to| pace.ready(!flows.contains(&(socket, to))) <= now;
@@ -445,18 +419,11 @@ impl Finder {
         self.flows.insert((socket, to));
         let transaction = random.transaction();
         let nominate = self.controlling && self.nominating == Some((socket, to));
-        let target = self.target().map(|target| target.ip());
         self.outstanding.insert(transaction, Outstanding { socket, to, at: now, nominate });
         self.order.push_back((now, transaction));
         self.probes += 1;
-        if let Some((fresh, left)) = &mut self.fresh
-            && (*fresh, target) == (socket, Some(to.ip()))
-        {
-            *left -= 1;
-            if *left == 0 {
-                self.findings.push_back(Finding::Opened(socket));
-                self.fresh = None;
-            }
+        if self.target().is_some_and(|target| target.ip() == to.ip()) && self.reopen.sent(socket) {
+            self.findings.push_back(Finding::Opened(socket));
         }
         Some(Send { socket, to, transaction, nominate })
     }
@@ -474,11 +441,7 @@ impl Finder {
                 self.part = Some(part);
                 self.spray_ends = Some(now + self.pace.tempo().spray);
                 self.findings.push_back(Finding::Part(part));
-                self.reopen_at = match part {
-                    Part::Reopen => Some(now),
-                    Part::Sweep => Some(now + self.reopen_interval()),
-                    _ => None,
-                };
+                self.reopen = Reopen::new(part, self.pace.tempo().spray, now);
                 part
             }
             // Another round of a search whose prediction was wrong.
@@ -522,7 +485,7 @@ impl Finder {
             self.findings.push_back(Finding::GaveUp(self.part.unwrap_or(Part::Checks)));
         }
         let checks_alone = matches!(self.part, None | Some(Part::Checks | Part::Reopen | Part::GiveUp));
-        if checks_alone && self.reopen_at.is_none() && self.list.has_failed() && !self.gave_up {
+        if checks_alone && self.reopen.next().is_none() && self.list.has_failed() && !self.gave_up {
             self.gave_up = true;
             self.findings.push_back(Finding::GaveUp(self.part.unwrap_or(Part::Checks)));
         }
@@ -587,7 +550,7 @@ impl Finder {
             .flatten();
         let waits = self.part.is_none() && self.nats.is_some() && !self.gave_up && self.list.best().is_none();
         let starts = waits.then_some(self.spray_starts);
-        let reopens = self.reopen_at.filter(|_| !self.gave_up && self.list.best().is_none());
+        let reopens = self.reopen.next().filter(|_| !self.gave_up && self.list.best().is_none());
         let ends = self.spray_ends.filter(|_| !self.gave_up);
         let holes = self.holes.timeout().map(|at| at.max(self.pace.ready(false)));
         [due, spray, nomination, starts, reopens, ends, holes, self.round_ends].into_iter().flatten().min()

@@ -7,6 +7,7 @@ mod holes;
 mod pace;
 mod pair;
 mod plan;
+mod reopen;
 mod shots;
 mod sweep;
 

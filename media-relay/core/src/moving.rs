@@ -295,10 +295,7 @@ impl Worker {
         let Some(moving) = self.sessions.get_mut(&session).and_then(|session| session.moving.as_mut()) else {
             return;
         };
-        let place = moving.lines.iter().enumerate().find_map(|(line, (_, streams))| {
-            streams.iter().position(|stream| *stream == id).map(|party| (line, party))
-        });
-        let Some((line, party)) = place else { return };
+        let Some((line, party)) = seen::place_of(id, &moving.lines) else { return };
         moving.sights(&self.streams, now);
         for report in reports {
             match report {

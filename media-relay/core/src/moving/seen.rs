@@ -9,7 +9,7 @@ use crate::path::memory::{Memory, Pair};
 use crate::path::place::Stay;
 use crate::path::timeline::{Entry, PathState};
 use crate::session::Endpoint;
-use crate::stream::{Stream, Streams};
+use crate::stream::{Stream, StreamId, Streams};
 use crate::worker::Ports;
 
 /// Whom a later call would have to be between to fare like this one; `None` until both were heard.
@@ -102,6 +102,13 @@ impl Moving {
             }
         }
     }
+}
+
+/// The m-line and the party of a stream.
+pub(crate) fn place_of(stream: StreamId, lines: &Lines) -> Option<(usize, usize)> {
+    lines.iter().enumerate().find_map(|(line, (_, pair))| {
+        pair.iter().position(|known| *known == stream).map(|party| (line, party))
+    })
 }
 
 pub(crate) fn sight_of(stream: &Stream) -> Option<Sight> {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Introduction;
-use crate::moving::seen::sight_of;
+use crate::moving::seen::{place_of, sight_of};
 use crate::path::proof::Reception;
 use crate::rtcp::Report;
 use crate::stream::{StreamId, Streams};
@@ -22,10 +22,7 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let Some(introduction) = &mut session.introduction else { return false };
         introduction.see(&self.streams, now);
-        let place = introduction.lines.iter().enumerate().find_map(|(line, (_, streams))| {
-            streams.iter().position(|known| *known == stream).map(|party| (line, party))
-        });
-        let Some((line, party)) = place else { return true };
+        let Some((line, party)) = place_of(stream, &introduction.lines) else { return true };
         for report in reports {
             match report {
                 Report::Sender { ssrc, packets, .. } => {
