@@ -96,7 +96,7 @@ fn words(event: &Event) -> (&'static str, Value) {
             ("found", json!({ "remote": remote.to_string(), "round_trip_ms": milliseconds(*round_trip) }))
         }
         Event::Synchronised(figures) => {
-            let tenth = |ms: f64| (ms * 10.0).round() / 10.0;
+            let tenth = |ms: f64| (ms * 10.0).round() / 10.0 + 0.0;
             let details = json!({
                 "difference_ms": tenth(figures.differential_ms),
                 "relay_jitter_ms": tenth(figures.relay_jitter_ms),

@@ -258,7 +258,7 @@ fn matrix_in_namespaces() {
         .into_iter()
         .filter(|cell| chosen.as_ref().is_none_or(|pair| *pair == cell.names.join(",")))
         .collect();
-    let at_once = std::env::var("NAT_MATRIX_AT_ONCE").ok().and_then(|text| text.parse().ok()).unwrap_or(4);
+    let at_once = std::env::var("NAT_MATRIX_AT_ONCE").ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     let (lines, misses) = play_all(&cells, at_once);
     if let Some(path) = std::env::var_os("NAT_MATRIX_OUT") {
         std::fs::write(path, format!("[\n{}\n]\n", lines.join(",\n"))).unwrap();
