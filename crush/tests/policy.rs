@@ -57,7 +57,8 @@ fn a_call_that_may_go_at_last_goes_whoever_hears_of_it_first_and_whenever_it_was
 
 #[test]
 fn policy_that_changes_its_mind_again_and_again_ends_as_it_said_last() {
-    for seed in 0..300u64 {
+    // The last three: two counting NATs whose ends began a round apart, and then took turns for ever.
+    for seed in (0..300u64).chain([391, 1012, 1588]) {
         let kinds = [Kind::Cone, Kind::SymmetricSequential, Kind::LinuxCone];
         let at = |place: u64| Place::Behind(kinds[(seed / place) as usize % 3]);
         let mut world = World::new(&Options { loss: 0.02, ..Options::new(seed, at(1), at(3)) });

@@ -37,6 +37,8 @@ pub struct NatBehaviour {
     pub ports: PortPattern,
     /// Mapped port of the newest flow.
     pub last: u16,
+    /// Round of fan or scan that it was measured for.
+    pub round: u16,
 }
 
 impl NatKind {
@@ -83,6 +85,7 @@ impl NatBehaviour {
                 _ => return None,
             },
             last: value("last")?.parse().ok()?,
+            round: value("round").map_or(Some(0), |round| round.parse().ok())?,
         })
     }
 
@@ -102,7 +105,8 @@ impl fmt::Display for NatBehaviour {
             PortPattern::Sequential(step) => write!(f, "sequential step={step}")?,
             PortPattern::Random => f.write_str("random")?,
         }
-        write!(f, " last={}", self.last)
+        write!(f, " last={}", self.last)?;
+        if self.round > 0 { write!(f, " round={}", self.round) } else { Ok(()) }
     }
 }
 
@@ -115,9 +119,9 @@ mod tests {
         let kinds =
             [NatKind::EndpointIndependent, NatKind::AddressDependent, NatKind::AddressAndPortDependent];
         let patterns = [PortPattern::Preserving, PortPattern::Sequential(-2), PortPattern::Random];
-        for (mapping, ports) in kinds.into_iter().zip(patterns) {
-            let nat =
-                NatBehaviour { ipv6: mapping == kinds[0], mapping, filtering: kinds[2], ports, last: 40_327 };
+        for (round, (mapping, ports)) in (0..).zip(kinds.into_iter().zip(patterns)) {
+            let ipv6 = mapping == kinds[0];
+            let nat = NatBehaviour { ipv6, mapping, filtering: kinds[2], ports, last: 40_327, round };
             assert_eq!(NatBehaviour::read(&nat.to_string()), Some(nat));
         }
     }

@@ -107,7 +107,9 @@ pub(crate) struct Finder {
     spray_ends: Option<Duration>,
     round_ends: Option<Duration>,
     flows_at_measure: u64,
-    used_nats: Option<(u16, u16)>,
+    /// The last round of fan or scan that was begun, and whether the port for another is being measured.
+    round: Option<u16>,
+    is_measuring: bool,
     reopen: Reopen,
     holes: Holes,
     most_sockets: usize,
@@ -148,7 +150,8 @@ impl Finder {
             spray_ends: None,
             round_ends: None,
             flows_at_measure: 0,
-            used_nats: None,
+            round: None,
+            is_measuring: false,
             reopen: Reopen::default(),
             holes: Holes::new(HELD),
             most_sockets,
@@ -227,9 +230,19 @@ impl Finder {
         }
     }
 
-    /// The newest port was measured: flows from now on count.
-    pub(crate) fn measured(&mut self) {
+    /// The newest port was measured: flows from now on count. For which round: the next, or the one that the peer is ahead at.
+    pub(crate) fn measured(&mut self) -> u16 {
         self.flows_at_measure = self.pace.made();
+        self.is_measuring = false;
+        let next = self.round.map_or(0, |round| round.saturating_add(1));
+        next.max(self.nats.map_or(0, |(_, theirs)| theirs.round))
+    }
+
+    fn measure(&mut self) {
+        if !self.is_measuring {
+            self.is_measuring = true;
+            self.findings.push_back(Finding::Measure);
+        }
     }
 
     /// Sockets that were asked for.
@@ -444,16 +457,19 @@ impl Finder {
                 self.reopen = Reopen::new(part, self.pace.tempo().spray, now);
                 part
             }
-            // Another round of a search whose prediction was wrong.
-            Some(part @ (Part::Fan | Part::Scan))
-                if self.spray.is_none()
-                    && self.used_nats.is_some_and(|(m, t)| m != mine.last && t != theirs.last) =>
-            {
-                part
-            }
+            Some(part @ (Part::Fan | Part::Scan)) if self.spray.is_none() => part,
             Some(_) => return,
         };
-        self.used_nats = Some((mine.last, theirs.last));
+        if matches!(part, Part::Fan | Part::Scan) {
+            // Each round needs ports of both that were measured for it: those from before tell nothing once the other has gone on.
+            if theirs.round > mine.round {
+                return self.measure();
+            }
+            if theirs.round < mine.round || self.round == Some(mine.round) {
+                return;
+            }
+            self.round = Some(mine.round);
+        }
         self.spray = match part {
             Part::Checks | Part::Reopen | Part::GiveUp => None,
             Part::Hold => {
@@ -492,7 +508,7 @@ impl Finder {
         if self.round_ends.is_some_and(|ends| now >= ends) {
             self.round_ends = None;
             self.spray = None;
-            self.findings.push_back(Finding::Measure);
+            self.measure();
         }
         if now < self.spray_starts || self.round_ends.is_some() || self.leave() > now {
             return None;

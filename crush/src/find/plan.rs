@@ -55,6 +55,7 @@ mod tests {
             filtering: NatKind::AddressAndPortDependent,
             ports,
             last: 1,
+            round: 0,
         };
         let cone = nat(NatKind::EndpointIndependent, PortPattern::Preserving);
         let counting = nat(NatKind::AddressAndPortDependent, PortPattern::Sequential(1));

@@ -190,6 +190,7 @@ impl Discovery {
             filtering,
             ports: pattern(self.local.port(), &ports),
             last: *different(&ports).last()?,
+            round: 0,
         })
     }
 
