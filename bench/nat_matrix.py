@@ -44,7 +44,7 @@ def real(found, pair):
     if row is None:
         return "", ""
     heard = [round(row[f"first_audio_at_{side}_ms"]) for side in ("caller", "callee")]
-    audio = f'heard {heard[0]}, {heard[1]} ms: {row["first_audio_vs_ice"]:.2g} × ICE'
+    audio = f'heard {heard[0]}, {heard[1]} ms: {row["pick_up_to_audio_vs_ice"]:.2f} × ICE'
     direct = f'real: {round(row["direct_share"] * row["runs"])} of {row["runs"]}'
     took = row["time_to_direct_s"]["median"]
     return direct if took is None else f"{direct}, {seconds(took)} s", audio
@@ -108,7 +108,7 @@ def main(virtual, namespaces, joined, picture):
     width = LEFT + (len(NAMES) - 1) * CELL_W + 8
     heading = (
         f"Share of calls direct both ways, seconds from answer to direct: median (95th percentile); "
-        f"{runs:,} virtual runs a field, below them calls in namespaces, when caller and callee first heard something, beside standard ICE; rows call columns"
+        f"{runs:,} virtual runs a field, below them calls in namespaces, what caller and callee waited for the first audio, and from the callee's answer beside standard ICE; rows call columns"
     )
     with open(picture, "w", encoding="utf-8") as file:
         file.write(

@@ -161,7 +161,8 @@ fn heard(ours: &[FirstAudio], theirs: &[FirstAudio]) -> String {
             let _ = write!(text, "\"{whose}{since}_at_callee_ms\": {}, ", number(callee));
         }
         let sum = |[one, other]: [Option<f64>; 2]| Some(one? + other?);
-        let ratio = sum(here).zip(sum(there)).map(|(ours, theirs)| ours / theirs);
+        // Two of one LAN may hear each other before the 200 is there.
+        let ratio = sum(here).zip(sum(there).filter(|wait| *wait > 0.0)).map(|(ours, theirs)| ours / theirs);
         let _ = write!(text, "\"{since}_vs_ice\": {}, ", number(ratio));
     }
     let round_trip = quantiles(ours.iter().filter_map(|audio| audio.round_trip).collect())[0];
