@@ -8,7 +8,7 @@ direct calls, and says the share and the time to direct (median, 95th percentile
 import json
 import sys
 
-CELL_W, CELL_H, LEFT, TOP, GAP = 126, 74, 150, 74, 34
+CELL_W, CELL_H, LEFT, TOP, GAP = 150, 74, 150, 74, 34
 NAMES = {
     "same-lan": "same LAN",
     "public": "public",
@@ -96,7 +96,7 @@ def main(virtual, namespaces, joined, picture):
         file.write("[\n" + ",\n".join(json.dumps(row) for row in rows + wire) + "\n]\n")
     runs = rows[0]["runs"]
     conditions = sorted({(row["limiter"], row["loss"]) for row in rows})
-    out, height = [], 44
+    out, height = [], 58
     for limited, loss in conditions:
         chosen = [row for row in rows if (row["limiter"], row["loss"]) == (limited, loss)]
         where = "flood limiter (30 new flows/s) in front of each, stealth temper" if limited else "fast temper"
@@ -106,17 +106,17 @@ def main(virtual, namespaces, joined, picture):
         out += lines
         height += used
     width = LEFT + (len(NAMES) - 1) * CELL_W + 8
-    heading = (
-        f"Share of calls direct both ways, seconds from answer to direct: median (95th percentile); "
-        f"{runs:,} virtual runs a field, below them calls in namespaces, what caller and callee waited for the first audio, and from the callee's answer beside standard ICE; rows call columns"
-    )
+    heading = [
+        f"Share of calls direct both ways, seconds from answer to direct: median (95th percentile); {runs:,} virtual runs a field; rows call columns",
+        "Below: calls in namespaces; what caller and callee waited for the first audio, and from the callee's answer beside standard ICE",
+    ]
     with open(picture, "w", encoding="utf-8") as file:
         file.write(
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
             'font-family="Helvetica, Arial, sans-serif" fill="#222">\n'
             '<rect width="100%" height="100%" fill="#fff"/>\n'
         )
-        file.write("\n".join([text(8, 26, heading, 14, "start"), *out]) + "\n</svg>\n")
+        file.write("\n".join([text(8, 22 + 18 * line, words, 13, "start") for line, words in enumerate(heading)] + out) + "\n</svg>\n")
 
 
 if __name__ == "__main__":
