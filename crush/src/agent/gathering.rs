@@ -166,7 +166,7 @@ impl Agent {
         }
         if (mapping_known || over) && self.generation.nat != behaviour {
             if self.generation.nat.is_none() {
-                let _ = self.generation.finder.measured();
+                self.generation.finder.measured();
             }
             self.generation.nat = behaviour;
             self.nats_known(now);
@@ -253,7 +253,8 @@ impl Agent {
         }
         if let (Some(mapped), Some(nat)) = (message.mapped_address(), &mut self.generation.nat) {
             nat.last = mapped.port();
-            nat.round = self.generation.finder.measured();
+            nat.round = self.generation.finder.next_round();
+            self.generation.finder.measured();
             self.generation.finder.socket(socket);
             self.nats_known(now);
             self.trickle_soon(now);

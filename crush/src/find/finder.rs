@@ -230,10 +230,14 @@ impl Finder {
         }
     }
 
-    /// The newest port was measured: flows from now on count. For which round: the next, or the one that the peer is ahead at.
-    pub(crate) fn measured(&mut self) -> u16 {
+    /// The newest port was measured: flows from now on count.
+    pub(crate) fn measured(&mut self) {
         self.flows_at_measure = self.pace.made();
         self.is_measuring = false;
+    }
+
+    /// The round that a port is measured for: the next, or the one that the peer is ahead at.
+    pub(crate) fn next_round(&self) -> u16 {
         let next = self.round.map_or(0, |round| round.saturating_add(1));
         next.max(self.nats.map_or(0, |(_, theirs)| theirs.round))
     }
