@@ -1,0 +1,172 @@
+//! The program on free ports of loopback, and a phone that registers with it.
+#![allow(dead_code, reason = "each test program uses a part")]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use sip_engine::digest;
+use sip_engine::ids::Ids;
+use sip_wire::{Message, Method};
+
+pub(crate) const USER: &str = "alice";
+
+/// A configuration on free ports of loopback, and what runs with it.
+pub(crate) struct Program {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) sip: SocketAddr,
+    pub(crate) http: SocketAddr,
+    pub(crate) url: String,
+    pub(crate) child: Option<Child>,
+}
+
+/// Ports that were free a moment ago; the kernel gives them out round robin, so they stay free for a while.
+pub(crate) fn free(kind: &str) -> SocketAddr {
+    match kind {
+        "udp" => UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
+        _ => TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
+    }
+}
+
+impl Program {
+    pub(crate) fn new(url: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let program =
+            Self { directory, sip: free("udp"), http: free("tcp"), url: url.to_owned(), child: None };
+        program.configure("");
+        program
+    }
+
+    pub(crate) fn configure(&self, more: &str) {
+        let Self { sip, http, url, .. } = self;
+        let data = self.directory.path().join("data");
+        let text = format!(
+            "[node]\ndata = \"{}\"\ndrain_seconds = 3\n[database]\nurl = \"{url}\"\n[http]\nlisten = \"{http}\"\n[limits]\ncalls = 10\n{more}\n\
+             [[realm]]\nname = \"access\"\ndomains = [\"example.net\"]\nregistrar = \"local\"\nauthentication = \"digest\"\n\
+             listen = [\"udp:{sip}\"]\nmedia = [\"127.0.0.1\"]\nmedia_ports = \"42000-42099\"\n",
+            data.display()
+        );
+        std::fs::write(self.file(), text).unwrap();
+    }
+
+    pub(crate) fn file(&self) -> PathBuf {
+        self.directory.path().join("sbc.toml")
+    }
+
+    pub(crate) fn command(&self, command: &str) -> Command {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_sbc"));
+        program.arg(command).arg("--config").arg(self.file()).env("NO_COLOR", "1");
+        program
+    }
+
+    pub(crate) fn run(&self, command: &str) -> Output {
+        self.command(command).output().unwrap()
+    }
+
+    pub(crate) fn serve(&mut self) {
+        let log = std::fs::File::create(self.directory.path().join("log")).unwrap();
+        self.child = Some(self.command("serve").stdin(Stdio::null()).stderr(log).spawn().unwrap());
+        assert!(within(SOON, || self.get("/healthz").is_some()), "{}", self.log());
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Status and body of a page; `None` while nobody answers.
+    pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(self.http).ok()?;
+        write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    pub(crate) fn status(&self, path: &str) -> Option<u16> {
+        self.get(path).map(|page| page.0)
+    }
+
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args(["-s", signal, &id]).status().unwrap().success());
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+pub(crate) const SOON: Duration = Duration::from_secs(10);
+
+pub(crate) fn within(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        if holds() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    false
+}
+
+pub(crate) fn text(output: &[u8]) -> String {
+    String::from_utf8_lossy(output).into_owned()
+}
+
+/// A phone that knows UDP and REGISTER.
+pub(crate) struct Phone {
+    pub(crate) socket: UdpSocket,
+    pub(crate) sip: SocketAddr,
+    pub(crate) sent: u32,
+}
+
+impl Phone {
+    pub(crate) fn new(sip: SocketAddr) -> Self {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+        Self { socket, sip, sent: 0 }
+    }
+
+    /// The answer to a request with these lines, which is sent until one comes.
+    pub(crate) fn ask(&mut self, method: &str, more: &str) -> Message {
+        self.sent += 1;
+        let (own, number) = (self.socket.local_addr().unwrap(), self.sent);
+        let request = format!(
+            "{method} sip:example.net SIP/2.0\r\nVia: SIP/2.0/UDP {own};rport;branch=z9hG4bKt{number}{}\r\n\
+             From: <sip:{USER}@example.net>;tag=t\r\nTo: <sip:{USER}@example.net>\r\nCall-ID: test{}\r\n\
+             CSeq: {number} {method}\r\nContact: <sip:{USER}@{own}>\r\nMax-Forwards: 70\r\nExpires: 600\r\n{more}Content-Length: 0\r\n\r\n",
+            own.port(),
+            own.port()
+        );
+        let mut buffer = [0; 4096];
+        for _ in 0..20 {
+            self.socket.send_to(request.as_bytes(), self.sip).unwrap();
+            if let Ok((length, _)) = self.socket.recv_from(&mut buffer) {
+                return Message::parse(buffer[..length].to_vec().into()).unwrap();
+            }
+        }
+        panic!("no answer to {method}");
+    }
+
+    /// The status that a REGISTER ends with.
+    pub(crate) fn register(&mut self, password: &str) -> u16 {
+        let challenge = self.ask("REGISTER", "");
+        let mut ids = Ids::new([self.sent as u8; 32], 9);
+        let uri = b"sip:example.net";
+        let answer = digest::answer(&challenge, Method::REGISTER, uri, USER, password, &mut ids);
+        let Some((_, value)) = answer else { return challenge.status().unwrap() };
+        self.ask("REGISTER", &format!("Authorization: {value}\r\n")).status().unwrap()
+    }
+}
