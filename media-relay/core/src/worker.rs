@@ -52,6 +52,8 @@ pub struct Settings {
     pub release: Option<Arc<ReleasePolicy>>,
     /// CRUSH; `None`: nobody is told of it.
     pub handoff: Option<Arc<HandoffSettings>>,
+    /// Where descriptions and candidates may say that packets are to go, by realm.
+    pub addresses: Arc<martian::Rules>,
     /// What ICE credentials are made from: random, and known to nobody else.
     pub secret: [u8; 32],
 }
@@ -63,6 +65,7 @@ impl Default for Settings {
             follows_rebinding: true,
             release: None,
             handoff: None,
+            addresses: Arc::default(),
             secret: [0; 32],
         }
     }

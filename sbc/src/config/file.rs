@@ -187,6 +187,10 @@ pub struct RealmFile {
     pub forward_to: Option<Spanned<String>>,
     /// The realm that the core's registrar is in.
     pub forward_realm: Option<Spanned<String>>,
+    /// Phones or PBXs of it run on this machine: descriptions, candidates and Contacts may name ports of this machine that are
+    /// not the program's own.
+    #[serde(default)]
+    pub local_peers: bool,
     /// Who must show what.
     pub authentication: AuthenticationKind,
     /// `md5`, `sha-256`, or both, preferred first; many phones fail on anything but `md5` alone.

@@ -2,6 +2,7 @@
 
 mod check;
 mod file;
+mod own;
 mod release;
 #[cfg(test)]
 mod tests;
@@ -167,8 +168,16 @@ impl Settings {
             bindings_per_aor: file.limits.bindings_per_aor,
             ..Limits::default()
         };
-        let config =
-            Config { node: file.node.id, realms, listeners, timers: TimerValues::default(), limits, product };
+        let addresses = Arc::new(own::rules(&file, &listeners, &media));
+        let config = Config {
+            node: file.node.id,
+            realms,
+            listeners,
+            timers: TimerValues::default(),
+            limits,
+            product,
+            addresses: addresses.clone(),
+        };
         let mut plane = PlaneSettings::new(Arc::new(config), listener_settings);
         plane.shards = file.signalling.shards;
         let inactivity =
@@ -180,6 +189,7 @@ impl Settings {
                 inactivity,
                 follows_rebinding: file.media.follow_rebinding,
                 release: Some(Arc::new(release)),
+                addresses,
                 ..MediaSettings::default()
             },
             cname: "anchor".to_owned(),

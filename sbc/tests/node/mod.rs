@@ -45,7 +45,7 @@ impl Program {
         let text = format!(
             "[node]\ndata = \"{}\"\ndrain_seconds = 3\n[database]\nurl = \"{url}\"\n[http]\nlisten = \"{http}\"\n[limits]\ncalls = 10\n{more}\n\
              [[realm]]\nname = \"access\"\ndomains = [\"example.net\"]\nregistrar = \"local\"\nauthentication = \"digest\"\n\
-             listen = [\"udp:{sip}\"]\nmedia = [\"127.0.0.1\"]\nmedia_ports = \"42000-42099\"\n",
+             listen = [\"udp:{sip}\"]\nmedia = [\"127.0.0.1\"]\nmedia_ports = \"42000-42099\"\nlocal_peers = true\n",
             data.display()
         );
         std::fs::write(self.file(), text).unwrap();

@@ -60,6 +60,7 @@ pub(crate) fn config() -> Config {
         timers: TimerValues::default(),
         limits: Limits::default(),
         product: Some("virtual".into()),
+        addresses: Arc::default(),
     }
 }
 

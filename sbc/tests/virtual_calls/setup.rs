@@ -73,6 +73,7 @@ pub(crate) fn config() -> Config {
         timers: TimerValues { ringing: Duration::from_secs(25), ..TimerValues::default() },
         limits: Limits::default(),
         product: Some("virtual".into()),
+        addresses: Arc::default(),
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Config {
     pub limits: Limits,
     /// What the Server and User-Agent headers of messages of our own say; `None` leaves them out.
     pub product: Option<Arc<str>>,
+    /// Where peers may say that packets are to go: whatever a message names is judged before anything is sent there.
+    pub addresses: Arc<martian::Rules>,
 }
 
 impl Config {

@@ -116,6 +116,7 @@ impl Setup {
             timers: self.timers,
             limits: self.limits,
             product: None,
+            addresses: std::sync::Arc::default(),
         };
         let mut settings = PlaneSettings::new(Arc::new(config), self.settings);
         (self.adjust)(&mut settings);

@@ -77,6 +77,7 @@ pub(crate) fn config() -> Config {
         timers: TimerValues::default(),
         limits: Limits::default(),
         product: None,
+        addresses: Arc::default(),
     }
 }
 

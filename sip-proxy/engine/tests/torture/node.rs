@@ -101,6 +101,7 @@ fn engine() -> Engine {
         timers: TimerValues::default(),
         limits: Limits::default(),
         product: Some("torture".into()),
+        addresses: Arc::default(),
     };
     let mut engine = Engine::new(Arc::new(config), [7; 32]);
     let now = Now { monotonic: Duration::ZERO, wall: Now::default().wall };
