@@ -144,7 +144,7 @@ fn discovery_ports() -> [u16; 2] {
 pub struct LimitsFile {
     /// Calls, ringing ones included.
     pub calls: usize,
-    /// Transactions.
+    /// Transactions. Strangers have none; a part is kept for trunks and registered phones.
     pub transactions: usize,
     /// Bindings of one address of record.
     pub bindings_per_aor: usize,

@@ -11,7 +11,7 @@ use crate::question::Caller;
 use crate::refusal::accepts_description;
 use crate::registrar::{Registrar, aor_of};
 use crate::slot::Slot;
-use crate::transaction::ServerId;
+use crate::transaction::{ServerId, Share};
 
 /// What became of a request.
 pub(crate) enum Admission {
@@ -39,8 +39,7 @@ pub(crate) fn admit(
     // Before policy has been read nobody can be told from anybody else: "later" is true, "wrong password" would make
     // phones give up.
     if core.policy.is_none() || (core.draining && method != Method::REGISTER) {
-        let after = core.config.limits.retry_after.as_secs().to_string();
-        core.reject(server, request, 503, |response| response.header(Name::RetryAfter, after.as_bytes()));
+        core.refuse_for_now(server, request);
         return Admission::Refused;
     }
     if method == Method::REGISTER {
@@ -114,6 +113,15 @@ pub(crate) fn admit(
             }
         }
     };
+    // Whoever has come so far is served: by digest, by its flow or address, or because the realm asks for nothing.
+    let share = match (&caller, registrar.by_flow(&flow, None)) {
+        (Caller::Trunk { .. }, _) | (Caller::Subscriber { .. }, Some(_)) => Share::Known,
+        (Caller::Subscriber { .. }, None) => Share::Users,
+        (Caller::Anonymous, _) => Share::Strangers,
+    };
+    if !core.keep(server, share, request) {
+        return Admission::Refused;
+    }
     let mut identity = None;
     if let Caller::Subscriber { aor } = &caller {
         let from = request.from().ok();

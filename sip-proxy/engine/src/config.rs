@@ -213,7 +213,8 @@ impl Default for TimerValues {
 /// Bounds; beyond them 503 with Retry-After to what is new, never to what is in a dialog.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Server and client transactions.
+    /// Server and client transactions. The last eighth is for trunks and who is registered over the flow that a request
+    /// comes by, another eighth for who has shown a password; what is in a known dialog may go to twice the limit.
     pub transactions: usize,
     /// Calls, ringing ones included.
     pub calls: usize,

@@ -16,7 +16,7 @@ use crate::io::{ConnectionId, Flow, ListenerId, Notice, Output, RealmId, Transpo
 use crate::question::{Policy, QuestionId, Resolve};
 use crate::time::Now;
 use crate::timer::{TimerId, TimerQueue};
-use crate::transaction::{self, ClientId, ServerId, Transactions};
+use crate::transaction::{self, ClientId, ServerId, Share, Transactions};
 use crate::trunks::Trunks;
 
 /// The methods that we say we understand: those of every phone, and what is relayed anyway.
@@ -101,6 +101,8 @@ pub(crate) struct Core {
     /// Names in the certificates of connections' peers.
     pub(crate) certificates: AHashMap<ConnectionId, Arc<[Arc<str>]>>,
     pub(crate) draining: bool,
+    /// The shell is behind with its work.
+    pub(crate) is_behind: bool,
 }
 
 /// See [`DialogKey`].
@@ -161,7 +163,29 @@ impl Core {
         self.transactions.respond(server, status, response, self.now, &mut self.out);
     }
 
-    /// Answers a request by ourselves.
+    /// The sender of a request is one whom we serve: from here on it has a transaction. False if there is no room for one
+    /// in its share; then it has its answer.
+    pub(crate) fn keep(&mut self, server: ServerId, share: Share, request: &Message) -> bool {
+        if self.transactions.keep(server, share, self.now, &mut self.out) {
+            return true;
+        }
+        let remote = self.transactions.server_flow(server).map(|flow| flow.remote);
+        self.notice(
+            "transactions_exhausted",
+            remote,
+            format!("503: the share of {share} in limits.transactions is used up"),
+        );
+        self.refuse_for_now(server, request);
+        false
+    }
+
+    /// 503 with Retry-After.
+    pub(crate) fn refuse_for_now(&mut self, server: ServerId, request: &Message) {
+        let after = self.config.limits.retry_after.as_secs().max(1).to_string();
+        self.reject(server, request, 503, |response| response.header(Name::RetryAfter, after.as_bytes()));
+    }
+
+    /// Answers a request by ourselves; without a transaction as long as its sender has proven nothing.
     pub(crate) fn reject(
         &mut self,
         server: ServerId,
@@ -169,7 +193,7 @@ impl Core {
         status: u16,
         add: impl FnOnce(Builder) -> Builder,
     ) {
-        let tag = self.ids.tag();
+        let tag = self.transactions.computed_tag(server).unwrap_or_else(|| self.ids.tag());
         let mut response = transaction::response_to(request, status, None, Some(&tag));
         if let Some(product) = &self.config.product {
             response = response.header(Name::Server, product.as_bytes());

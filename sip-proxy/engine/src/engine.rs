@@ -20,7 +20,7 @@ use crate::slot;
 use crate::slots::Slots;
 use crate::time::Now;
 use crate::timer::TimerQueue;
-use crate::transaction::{Event, ServerId, Transactions};
+use crate::transaction::{Event, ServerId, Share, Transactions};
 use crate::trunks;
 
 /// A SIP node's signalling, without I/O. Feed it [`Input`]s, carry out its [`Output`]s in order, and call
@@ -42,9 +42,13 @@ impl Engine {
     pub fn new(config: Arc<Config>, seed: [u8; 32]) -> Self {
         let mut transactions = Transactions::new(config.timers, config.limits.transactions);
         transactions.configure(&config);
+        let mut ids = Ids::new(seed, config.node);
+        let mut key = [0; 32];
+        ids.fill(&mut key);
+        transactions.await_proof(key);
         let mut core = Core {
             now: Now::default(),
-            ids: Ids::new(seed, config.node),
+            ids,
             config,
             policy: None,
             transactions,
@@ -59,6 +63,7 @@ impl Engine {
             transfer_order: VecDeque::new(),
             certificates: AHashMap::new(),
             draining: false,
+            is_behind: false,
         };
         let registrar = Registrar::new(&mut core);
         Self {
@@ -146,7 +151,7 @@ impl Engine {
     /// Whether the shell is behind with its work: then what is new gets 503 with Retry-After at once, and only what is
     /// in a dialog, CANCEL and ACK are served.
     pub fn refuse_new(&mut self, refuse: bool) {
-        self.core.transactions.refuse_new(refuse);
+        self.core.is_behind = refuse;
     }
 
     /// What is due at `now`.
@@ -250,7 +255,10 @@ impl Engine {
 
     fn on_event(&mut self, event: Event<Owner>) {
         match event {
-            Event::Request { server, flow, message } => self.on_request(server, flow, message),
+            Event::Request { server, flow, message } => {
+                self.on_request(server, flow, message);
+                self.core.transactions.forget_unproven(server);
+            }
             Event::Cancelled { invite, cancel } => {
                 let key = self
                     .upstream
@@ -330,11 +338,27 @@ impl Engine {
 
     fn on_request(&mut self, server: ServerId, flow: Flow, request: Message) {
         let Some(method) = request.method() else { return };
-        if self.core.asks_too_much(server, &flow, &request) {
+        // A request is in a dialog if the dialog is known. A To tag alone proves nothing, and opens nothing.
+        if request.to().is_ok_and(|to| to.tag().is_some()) {
+            if !self.is_in_dialog(&request) {
+                self.core.reject(server, &request, 481, |response| response);
+            } else if self.core.keep(server, Share::Dialogs, &request)
+                && !self.core.asks_too_much(server, &flow, &request)
+            {
+                self.on_dialog_request(server, flow, request);
+            }
             return;
         }
-        if request.to().is_ok_and(|to| to.tag().is_some()) {
-            self.on_dialog_request(server, flow, request);
+        if self.core.is_behind {
+            self.core.notice(
+                "overloaded",
+                Some(flow.remote),
+                "503: the signalling thread is behind; more shards or another node would help",
+            );
+            self.core.refuse_for_now(server, &request);
+            return;
+        }
+        if self.core.asks_too_much(server, &flow, &request) {
             return;
         }
         if merge_key(&request).is_some_and(|key| self.firsts.contains_key(&key)) {
@@ -370,15 +394,12 @@ impl Engine {
 
     fn start(&mut self, purpose: Purpose, admitted: crate::call::Admitted) {
         if self.calls.len() >= self.core.config.limits.calls {
-            let after = self.core.config.limits.retry_after.as_secs().to_string();
             self.core.notice(
                 "calls_exhausted",
                 Some(admitted.flow.remote),
                 "503: the limit of calls is reached; raise limits.calls if the machine bears more",
             );
-            self.core.reject(admitted.server, &admitted.request, 503, |response| {
-                response.header(Name::RetryAfter, after.as_bytes())
-            });
+            self.core.refuse_for_now(admitted.server, &admitted.request);
             return;
         }
         let server = admitted.server;
@@ -395,6 +416,11 @@ impl Engine {
             }
         }
         self.with_call(key, |call, core, registrar| call.start(core, registrar));
+    }
+
+    fn is_in_dialog(&self, request: &Message) -> bool {
+        self.place_of(request).is_some()
+            || (request.method() == Some(Method::NOTIFY) && self.half_dialog(request).is_some())
     }
 
     fn half_dialog(&self, request: &Message) -> Option<(CallKey, u16)> {

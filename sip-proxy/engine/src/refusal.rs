@@ -51,7 +51,8 @@ impl Core {
                 if let Some(product) = &self.config.product {
                     answer = answer.header(Name::Server, product.as_bytes());
                 }
-                self.transactions.answer_stateless(flow, answer.finish(), &mut self.out);
+                let asked = refused.as_bytes().len();
+                self.transactions.answer_stateless(flow, asked, answer.finish(), &mut self.out);
                 "request_refused"
             }
             None => "message_dropped",

@@ -10,7 +10,7 @@ use crate::config::{Expiry, RegistrarMode};
 use crate::core::Core;
 use crate::digest::Verdict;
 use crate::io::{Flow, Output, RealmId, Transport};
-use crate::transaction::{self, ServerId};
+use crate::transaction::{self, ServerId, Share};
 
 impl Registrar {
     /// A REGISTER of a realm that serves it.
@@ -32,7 +32,13 @@ impl Registrar {
                 core.reject(server, request, 405, |response| response);
                 Registration::Done
             }
-            RegistrarMode::Forward { phone, .. } => self.forward(server, flow, request, aor, *phone, core),
+            RegistrarMode::Forward { phone, .. } => {
+                // Who sends it only the registrar behind us can tell.
+                if !core.keep(server, self.share_of(&flow, Share::Strangers), request) {
+                    return Registration::Done;
+                }
+                self.forward(server, flow, request, aor, *phone, core)
+            }
             RegistrarMode::Local(expiry) => {
                 let domain = aor.rsplit('@').next().unwrap_or_default().to_owned();
                 if !realm.domains.iter().any(|known| **known == *domain) {
@@ -50,10 +56,16 @@ impl Registrar {
                         return Registration::Done;
                     }
                 }
-                self.register(server, flow, request, aor, &realm.id, *expiry, core);
+                if core.keep(server, self.share_of(&flow, Share::Users), request) {
+                    self.register(server, flow, request, aor, &realm.id, *expiry, core);
+                }
                 Registration::Done
             }
         }
+    }
+
+    fn share_of(&self, flow: &Flow, unregistered: Share) -> Share {
+        if self.by_flow(flow, None).is_some() { Share::Known } else { unregistered }
     }
 
     /// Judges credentials against the snapshot.

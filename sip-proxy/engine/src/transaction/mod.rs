@@ -37,6 +37,30 @@ pub struct ServerId {
     generation: u32,
 }
 
+/// Whose a server transaction is. When the table fills up, strangers are refused first and those who are known last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// Who need not prove anything here: in an open realm, or on its way to a registrar that asks.
+    Strangers,
+    /// Who has shown a password, over a flow that nobody is registered by.
+    Users,
+    /// Trunks, and who is registered over this flow.
+    Known,
+    /// What belongs to a dialog.
+    Dialogs,
+}
+
+impl std::fmt::Display for Share {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Share::Strangers => "strangers",
+            Share::Users => "users who are not registered",
+            Share::Known => "trunks and registered users",
+            Share::Dialogs => "dialogs",
+        })
+    }
+}
+
 /// What the user of the layer must know.
 #[derive(Debug)]
 pub enum Event<O> {

@@ -12,7 +12,7 @@ use sip_engine::config::{
 };
 use sip_engine::digest::{Algorithm, Ha1};
 use sip_engine::event::{CallEvent, CallEventKind, EndCause};
-use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
+use sip_engine::io::{Command, Flow, Input, ListenerId, Notice, Output, RealmId, Transport};
 use sip_engine::media::{
     Described, MediaAction, MediaOutcome, MediaReply, MediaRequest, Refusal, Renegotiated, Summary,
 };
@@ -148,6 +148,8 @@ pub(crate) struct Line {
     pub(crate) records: Vec<CallEvent>,
     /// What the engine sent where.
     pub(crate) sent: Vec<(SocketAddr, Message)>,
+    /// What the engine wanted counted.
+    pub(crate) notices: Vec<Notice>,
     /// Addresses that nothing reaches, but that are heard.
     pub(crate) deaf: Vec<SocketAddr>,
     /// How a phone takes a change of its session; one that is not here takes it.
@@ -180,6 +182,7 @@ impl Line {
             events: Vec::new(),
             records: Vec::new(),
             sent: Vec::new(),
+            notices: Vec::new(),
             deaf: Vec::new(),
             temper: BTreeMap::new(),
             heard: Vec::new(),
@@ -371,6 +374,7 @@ impl Line {
                     self.under_way.push_back((sbc(flow.listener), flow.remote, message));
                 }
                 Output::Record(record) => self.records.push(record),
+                Output::Notice(notice) => self.notices.push(notice),
                 Output::Media(request) => {
                     self.media.push(request.clone());
                     // Descriptions pass as they are: signalling never looks into them.

@@ -9,5 +9,6 @@ mod liveness;
 mod redirection;
 mod renegotiation;
 mod sessions;
+mod strangers;
 mod telephones;
 mod trunks;

@@ -25,8 +25,9 @@ use crate::timer::TimerQueue;
 pub struct Transactions<O: Copy> {
     values: TimerValues,
     limit: usize,
-    refuses_new: bool,
     retry_after: Duration,
+    /// The key of the To tags of stateless answers; `None`: every request has a transaction from the start.
+    proof: Option<[u8; 32]>,
     trying_after: Duration,
     listeners: Vec<Listener>,
     clients: Slots<Client<O>>,
@@ -71,6 +72,11 @@ struct Server {
 
 #[derive(Debug)]
 enum ServerMachine {
+    /// Nobody has proven anything yet: answered without a transaction, unless [`Transactions::keep`] begins one. `asked` is
+    /// the request's length in octets.
+    Unproven {
+        asked: usize,
+    },
     Invite(InviteServer),
     NonInvite(NonInviteServer),
 }
@@ -110,6 +116,7 @@ macro_rules! server_port {
 
 mod receive;
 mod ticket;
+mod unproven;
 
 pub(super) use ticket::NOBODY;
 use ticket::{owner_of, ticket};
@@ -124,13 +131,14 @@ impl Server {
 
 impl<O: Copy> Transactions<O> {
     /// At most `limit` transactions of both sides together; requests in dialogs, CANCEL and what the engine itself
-    /// sends are let in beyond it.
+    /// sends are let in beyond it. Every request has a transaction at once, unless
+    /// [`await_proof`](Self::await_proof) is asked for.
     pub fn new(values: TimerValues, limit: usize) -> Self {
         Self {
             values,
             limit,
-            refuses_new: false,
             retry_after: Duration::from_secs(5),
+            proof: None,
             trying_after: Duration::ZERO,
             listeners: Vec::new(),
             clients: Slots::new(),
@@ -148,11 +156,6 @@ impl<O: Copy> Transactions<O> {
         self.limit = config.limits.transactions;
         self.retry_after = config.limits.retry_after;
         self.listeners.clone_from(&config.listeners);
-    }
-
-    /// Refuses what is in no dialog, as if the limit were reached.
-    pub fn refuse_new(&mut self, refuse: bool) {
-        self.refuses_new = refuse;
     }
 
     /// Where its requests may leave, for those too large for a datagram; [`configure`](Self::configure) does it too.
@@ -228,6 +231,10 @@ impl<O: Copy> Transactions<O> {
         let Some(entry) = self.servers.get_mut(server.index, server.generation) else { return };
         let mut port = server_port!(self, entry, server, now, out);
         let step = match &mut entry.machine {
+            ServerMachine::Unproven { asked } => {
+                let asked = *asked;
+                return self.answer_unproven(server, asked, response, out);
+            }
             ServerMachine::Invite(machine) => {
                 machine.respond(status, response, &mut port);
                 Step::Absorb
@@ -268,7 +275,8 @@ impl<O: Copy> Transactions<O> {
     }
 
     /// A stateless answer to a request, sent where a transaction's would go, with `received` and `rport` in its top Via.
-    pub fn answer_stateless(&mut self, flow: Flow, answer: Bytes, out: &mut VecDeque<Output>) {
+    /// What was asked had `asked` octets.
+    pub fn answer_stateless(&mut self, flow: Flow, asked: usize, answer: Bytes, out: &mut VecDeque<Output>) {
         let mut to = flow;
         let stamped = Message::parse(answer.clone()).ok().and_then(|answer| address::stamp(answer, &flow));
         if let Some(stamped) = &stamped
@@ -276,7 +284,8 @@ impl<O: Copy> Transactions<O> {
         {
             to.remote.set_port(address::reply_port(stamped, &flow));
         }
-        self.send_stateless(to, stamped.map_or(answer, |stamped| stamped.as_bytes().clone()), out);
+        let answer = stamped.map_or(answer, |stamped| stamped.as_bytes().clone());
+        self.send_to_stranger(to, asked, answer, out);
     }
 
     /// A send failed.

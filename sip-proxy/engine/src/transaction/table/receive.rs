@@ -60,13 +60,20 @@ impl<O: Copy> Transactions<O> {
             return self.receive_again(id, is_ack, flow, message, now, out);
         }
         if is_ack {
-            return Some(Event::Ack { flow, message });
+            return if self.is_ack_to_stateless(&key, &message) {
+                None
+            } else {
+                Some(Event::Ack { flow, message })
+            };
+        }
+        if self.proof.is_some() {
+            return self.receive_unproven(key, flow, message, now, out);
         }
         let is_cancel = method == Method::CANCEL;
         let is_invite = method == Method::INVITE;
         let is_in_dialog = message.to().is_ok_and(|to| to.tag().is_some());
         let message = address::stamp(message, &flow)?;
-        if (self.refuses_new || self.len() >= self.limit) && !is_in_dialog && !is_cancel {
+        if self.len() >= self.limit && !is_in_dialog && !is_cancel {
             self.refuse(&flow, &key, &message, out);
             return None;
         }
@@ -116,6 +123,8 @@ impl<O: Copy> Transactions<O> {
                 machine.retransmission(&mut port);
                 Step::Absorb
             }
+            // It is found by no key.
+            ServerMachine::Unproven { .. } => Step::Absorb,
         };
         match step {
             Step::Tell => Some(Event::Ack { flow, message }),
@@ -147,7 +156,7 @@ impl<O: Copy> Transactions<O> {
                     last.and_then(|last| Some(String::from_utf8_lossy(last.to().ok()?.tag()?).into_owned())),
                 )
             }
-            Some(ServerMachine::NonInvite(_)) | None => (481, true, None),
+            Some(ServerMachine::NonInvite(_) | ServerMachine::Unproven { .. }) | None => (481, true, None),
         };
         let tag = tag.unwrap_or_else(|| response::stateless_tag(cancel.call_id().unwrap_or_default()));
         let answer = response::response_to(&cancel, status, None, Some(&tag)).finish();
@@ -162,12 +171,7 @@ impl<O: Copy> Transactions<O> {
         let answer = response::response_to(request, 503, None, Some(&tag))
             .header(Name::RetryAfter, retry_after.as_bytes())
             .finish();
-        self.answer_stateless(*flow, answer, out);
-        let (kind, detail) = if self.refuses_new {
-            ("overloaded", "503: the signalling thread is behind; more shards or another node would help")
-        } else {
-            ("transactions_exhausted", "503: the limit of transactions is reached")
-        };
-        notice(out, kind, flow, detail);
+        self.answer_stateless(*flow, request.as_bytes().len(), answer, out);
+        notice(out, "transactions_exhausted", flow, "503: the limit of transactions is reached");
     }
 }
