@@ -10,6 +10,7 @@ use media_core::Worker;
 use media_core::path::memory::{Known, Outcome, Pair, Record};
 use media_core::session::{self, Action, Reply};
 use media_core::worker::Settings;
+use vitals::Vitals;
 
 use crate::counters::WorkerCounters;
 use crate::poll::{Poll, Waker};
@@ -31,6 +32,8 @@ pub struct RelaySettings {
     pub cname: String,
     /// Whether the ports of an address share a socket where the kernel allows it; otherwise each has its own.
     pub steering: bool,
+    /// Where workers say that they live.
+    pub vitals: Vitals,
 }
 
 /// What the relay tells.
@@ -101,8 +104,11 @@ impl Relay {
                 origin,
                 tell: tell.clone(),
             };
+            let part = settings.vitals.part(format!("media {index}"));
             relay.threads.push(
-                std::thread::Builder::new().name(format!("media-{index}")).spawn(move || thread.run())?,
+                std::thread::Builder::new()
+                    .name(format!("media-{index}"))
+                    .spawn(move || part.run(|pulse| thread.run(pulse)))?,
             );
             relay.workers.push(Handle { commands: Mutex::new(commands), waker, counters });
         }
@@ -197,7 +203,7 @@ impl Drop for Relay {
         }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a media worker panicked; its calls had no media");
+                tracing::error!("a media worker panicked while it stopped");
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use media_core::Worker;
 use media_core::path::memory::Known;
 use media_core::session::Action;
+use vitals::Pulse;
 
 use crate::batch::{BATCH, Batch};
 use crate::counters::{Snapshot, WorkerCounters};
@@ -24,6 +25,8 @@ const REST: Duration = Duration::from_millis(1);
 const MANY: usize = 32;
 /// Batches of a shared socket at a time; then what has been forwarded leaves, and commands get their turn.
 const TURNS: usize = 4;
+/// A worker with nothing to do says so often that it lives.
+const BEAT: Duration = Duration::from_millis(250);
 /// Of a socket with one port: what a call may have waiting.
 const FEW: usize = 16;
 
@@ -65,18 +68,18 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
-    pub(crate) fn run(mut self) {
+    pub(crate) fn run(mut self, pulse: &Pulse) {
         let mut ready = Vec::with_capacity(512);
         let mut batch = Batch::new();
         let mut numbers = Snapshot::default();
         let mut pace = Pace::default();
         poll::sharpen_timers();
         let mut now = self.origin.elapsed();
-        loop {
+        while pulse.beat() {
             let timeout = self
                 .worker
                 .poll_timeout()
-                .map_or(Duration::from_secs(3600), |due| due.saturating_sub(now) + Duration::from_millis(1));
+                .map_or(BEAT, |due| BEAT.min(due.saturating_sub(now) + Duration::from_millis(1)));
             if pace.is_busy(numbers.received, now) {
                 // Whatever is ready goes first: a worker that is behind never rests.
                 self.ports.poll().wait(Duration::ZERO, &mut ready);
@@ -122,6 +125,7 @@ impl Thread {
     fn obey(&mut self, now: Duration) -> bool {
         self.waker.clear();
         while let Ok(command) = self.commands.try_recv() {
+            vitals::beat();
             match command {
                 Command::Stop => return false,
                 Command::Recall(known) => self.worker.recall(known),

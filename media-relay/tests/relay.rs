@@ -44,6 +44,7 @@ impl World {
             sessions: media_core::worker::Settings::default(),
             cname: "anchor".to_owned(),
             steering,
+            vitals: Default::default(),
         };
         let relay = Relay::start(&settings, move |event| drop(tell.send(event))).unwrap();
         if relay.is_steered() != steering {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use media_core::stun::{COOKIE, Message};
 use tokio::net::UdpSocket;
+use vitals::Vitals;
 
 const BINDING_REQUEST: u16 = 0x0001;
 const BINDING_SUCCESS: u16 = 0x0101;
@@ -130,9 +131,11 @@ impl Discovery {
     }
 
     /// Answers, until the program ends.
-    pub fn serve(self) {
+    pub fn serve(self, vitals: &Vitals) {
         for (index, socket) in self.sockets.iter().enumerate() {
-            tokio::spawn(serve(self.places, (index / 2, index % 2), socket.clone(), self.sockets.clone()));
+            let place = (index / 2, index % 2);
+            let part = vitals.part(format!("discovery {}", self.places.at(place.0, place.1)));
+            tokio::spawn(part.task(serve(self.places, place, socket.clone(), self.sockets.clone())));
         }
     }
 }
@@ -142,7 +145,8 @@ async fn serve(places: Places, place: (usize, usize), socket: Arc<UdpSocket>, al
     loop {
         // An error is an ICMP answer to something sent before.
         let Ok((length, source)) = socket.recv_from(&mut buffer).await else { continue };
-        if let Some((answer, (address, port))) = places.answer(place, source, &buffer[..length]) {
+        let answer = vitals::contained(|| places.answer(place, source, &buffer[..length]));
+        if let Ok(Some((answer, (address, port)))) = answer {
             let _ = all[2 * address + port].send_to(&answer, source).await;
         }
     }
@@ -185,7 +189,7 @@ mod tests {
         let ports = held.each_ref().map(|socket| socket.local_addr().unwrap().port());
         drop(held);
         let places = Places { addresses: [[127, 0, 0, 1].into(), [127, 0, 0, 2].into()], ports };
-        Discovery::bind(places).await.unwrap().serve();
+        Discovery::bind(places).await.unwrap().serve(&Vitals::default());
         let client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let own = client.local_addr().unwrap();
         for (flags, from) in [(0, (0, 0)), (2, (0, 1)), (4, (1, 0)), (6, (1, 1))] {

@@ -1,5 +1,8 @@
 //! `/metrics`, `/healthz`, `/readyz`.
 
+pub mod life;
+
+use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,6 +11,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
+use vitals::Vitals;
 
 use crate::metrics::Metrics;
 
@@ -20,6 +24,8 @@ pub struct Pages {
     pub is_ready: Arc<AtomicBool>,
     /// No new calls are taken.
     pub is_draining: Arc<AtomicBool>,
+    /// The parts of the process.
+    pub vitals: Vitals,
 }
 
 /// The routes.
@@ -42,20 +48,37 @@ async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
     }
 }
 
-/// The process answers: that is all that an orchestrator should restart it for.
-async fn health() -> &'static str {
-    "ok\n"
+/// Every part of the process has said lately that it lives: that is all that an orchestrator should restart it for.
+async fn health(State(pages): State<Pages>) -> (StatusCode, String) {
+    match silent(&pages.vitals) {
+        None => (StatusCode::OK, "ok\n".to_owned()),
+        Some(silent) => (StatusCode::SERVICE_UNAVAILABLE, silent),
+    }
 }
 
-async fn ready(State(pages): State<Pages>) -> (StatusCode, &'static str) {
-    if pages.is_draining.load(Ordering::Relaxed) {
-        (StatusCode::SERVICE_UNAVAILABLE, "draining: running calls go on, new ones are refused\n")
-    } else if pages.is_ready.load(Ordering::Relaxed) {
-        (StatusCode::OK, "ready\n")
+async fn ready(State(pages): State<Pages>) -> (StatusCode, String) {
+    let wrong = if pages.is_draining.load(Ordering::Relaxed) {
+        Some("draining: running calls go on, new ones are refused\n".to_owned())
+    } else if !pages.is_ready.load(Ordering::Relaxed) {
+        Some("waiting for the database: subscribers, trunks and routes are not read yet\n".to_owned())
     } else {
-        (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "waiting for the database: subscribers, trunks and routes are not read yet\n",
-        )
+        silent(&pages.vitals)
+    };
+    match wrong {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(wrong) => (StatusCode::SERVICE_UNAVAILABLE, wrong),
     }
+}
+
+/// A line for each part that says nothing.
+fn silent(vitals: &Vitals) -> Option<String> {
+    let silent = vitals.silent();
+    if silent.is_empty() {
+        return None;
+    }
+    let mut text = String::new();
+    for (part, silence) in silent {
+        let _ = writeln!(text, "{part} has said nothing for {:.1} s", silence.as_secs_f64());
+    }
+    Some(text)
 }

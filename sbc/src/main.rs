@@ -67,6 +67,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
             } else {
                 builder.init()
             }
+            vitals::tell_panics();
             serve::raise_file_limit();
             for finding in doctor::examine(&settings).into_iter().filter(|finding| finding.is_serious) {
                 tracing::warn!("{}", finding.text);

@@ -7,7 +7,7 @@ use media_core::session as relay;
 use media_relay::Relay;
 use sip_engine::io::{Input, Output};
 use sip_engine::media::{self, MediaAction, MediaEvent, MediaOutcome, MediaReply, SessionId};
-use sip_engine::question::ResolvedAddress;
+use sip_engine::question::{QuestionId, ResolvedAddress};
 use sip_engine::registrar::BindingChange;
 use sip_engine::time::Now;
 use sip_proxy::dns::Resolver;
@@ -63,17 +63,37 @@ impl Host for Outside {
                     return Some(Input::Resolved { question, addresses: Vec::new() });
                 };
                 let shard = self.shard.clone();
+                let lookup = Lookup { shard, question, addresses: Vec::new() };
                 self.runtime.spawn(async move {
                     let looked_up =
                         tokio::time::timeout(Duration::from_secs(5), resolver.resolve(&resolve)).await;
-                    let addresses: Vec<ResolvedAddress> = looked_up.unwrap_or_default();
-                    shard.input(Input::Resolved { question, addresses });
+                    lookup.found(looked_up.unwrap_or_default());
                 });
             }
             Output::Notice(notice) => self.metrics.notice(&notice),
             Output::Send { .. } | Output::Close(_) | Output::Replicate(_) => {}
         }
         None
+    }
+}
+
+/// A lookup is answered however it ends: a panic in it costs the call that asked, and leaves nobody waiting.
+struct Lookup {
+    shard: ShardHandle,
+    question: QuestionId,
+    addresses: Vec<ResolvedAddress>,
+}
+
+impl Lookup {
+    fn found(mut self, addresses: Vec<ResolvedAddress>) {
+        self.addresses = addresses;
+    }
+}
+
+impl Drop for Lookup {
+    fn drop(&mut self) {
+        let addresses = std::mem::take(&mut self.addresses);
+        self.shard.input(Input::Resolved { question: self.question, addresses });
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,25 +18,30 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::calls::Calls;
 use crate::config::{DiscoveryFile, Settings};
 use crate::discovery::{Discovery, Places};
+use crate::http::life::Life;
 use crate::http::{Pages, router};
 use crate::journal::Journal;
+use crate::manager::Manager;
 use crate::metrics::Metrics;
 use crate::metrics::sources::Sources;
 use crate::planes::{self, Outside};
 use crate::ship::{ShipCounters, Shipper};
-use crate::store;
+use crate::{store, watchdog};
 
 /// Seconds between two summaries of what was only counted.
 const SUMMARY: u64 = 10;
+/// A task of the store comes round within this time whatever the database does, or it hangs.
+const ROUND: Duration = Duration::from_secs(120);
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let settings = Arc::new(settings);
+    let vitals = settings.vitals.clone();
     let node = settings.file.node.id;
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::new()?);
     let directory = settings.file.node.data.join("journal");
-    let journal = Journal::open(&directory)?;
+    let journal = Journal::open_in(&directory, &vitals)?;
     let pool = store::pool(&settings.database_url()?, settings.file.database.connections)?;
     let resolver = Resolver::system()
         .map_err(|error| tracing::warn!(error, "no DNS: only addresses can be dialled"))
@@ -97,14 +102,16 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let rest = media.sessions.release.as_ref().map_or(Duration::ZERO, |policy| policy.settings.remember);
     let workers = relay.clone();
     let recall = move |pairs| workers.recall(pairs);
+    let part = |name: &str| vitals.part(name).rounds(ROUND);
     let remembering =
-        tokio::spawn(store::outcomes::follow(pool.clone(), rest, outcomes, recall, stopped.clone()));
-    let shipping = tokio::spawn(shipper.run(stopped));
-    tokio::spawn(store::call_policy::follow(pool.clone(), calls));
-    let binding = tokio::spawn(store::bindings::write(pool.clone(), node, changes));
+        part("outcomes").task(store::outcomes::follow(pool.clone(), rest, outcomes, recall, stopped.clone()));
+    let remembering = tokio::spawn(remembering);
+    let shipping = tokio::spawn(part("shipper").task(shipper.run(stopped)));
+    tokio::spawn(part("call policy").task(store::call_policy::follow(pool.clone(), calls)));
+    let binding = tokio::spawn(part("bindings").task(store::bindings::write(pool.clone(), node, changes)));
     {
         let (tell, ready, pool, settings) = (tell.clone(), is_ready.clone(), pool.clone(), settings.clone());
-        tokio::spawn(async move {
+        tokio::spawn(part("snapshot").task(async move {
             // Bindings come before the calls to them.
             let records = store::bindings::restore(&pool, node).await;
             tracing::info!(bindings = records.len(), "bindings restored");
@@ -114,55 +121,73 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
                 ready.store(true, Ordering::Relaxed);
             })
             .await;
-        });
+        }));
     }
     let (beating, summing) = (journal.clone(), metrics.clone());
-    tokio::spawn(async move {
+    tokio::spawn(part("heartbeat").task(async move {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         for second in 1_u64.. {
             ticks.tick().await;
             let now = clock.now();
             let journal = beating.clone();
-            let _ = tokio::task::spawn_blocking(move || journal.heartbeat(now.wall, now.monotonic)).await;
+            let beaten = tokio::task::spawn_blocking(move || journal.heartbeat(now.wall, now.monotonic));
+            if beaten.await.is_err() {
+                // It panicked, and so ends this part.
+                return;
+            }
+            vitals::round();
             if second % SUMMARY == 0 {
                 summing.summarise();
             }
         }
-    });
+    }));
 
     if let Some(file) = &settings.file.discovery {
         let places = Places { addresses: file.addresses, ports: file.ports };
         let discovery = Discovery::bind(places).await;
         discovery
             .map_err(|error| format!("discovery: {error}; choose free addresses of this machine"))?
-            .serve();
+            .serve(&vitals);
         tracing::info!(addresses = ?file.addresses, ports = ?file.ports, "discovery service");
     }
 
+    let restarts: Arc<AtomicU64> = Arc::default();
     metrics.add(Sources {
         shards: plane.counters().to_vec(),
         relay: relay.clone(),
         journal: journal.clone(),
         ship: counters,
         is_ready: is_ready.clone(),
+        vitals: vitals.clone(),
+        http_restarts: restarts.clone(),
     })?;
-    let pages = Pages { metrics: metrics.clone(), is_ready, is_draining: is_draining.clone() };
-    let listener = tokio::net::TcpListener::bind(settings.file.http.listen).await.map_err(|error| {
+    let pages = Pages {
+        metrics: metrics.clone(),
+        is_ready,
+        is_draining: is_draining.clone(),
+        vitals: vitals.clone(),
+    };
+    let listener = std::net::TcpListener::bind(settings.file.http.listen).map_err(|error| {
         format!(
             "http.listen {}: {error}; choose a free address in {}",
             settings.file.http.listen,
             path.display()
         )
     })?;
-    tokio::spawn(async move { axum::serve(listener, router(pages)).await });
+    Life { listener, router: router(pages), vitals: vitals.clone(), restarts }.begin()?;
     for listener in &settings.plane.engine.listeners {
         tracing::info!(transport = listener.transport.via_token(), address = %listener.address, "listening");
     }
-    tracing::info!(http = %settings.file.http.listen, "ready");
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
+    let manager = Manager::from_environment();
+    manager.ready();
+    // From here on nothing may fail that is not a death: until now an error ends the process with its own words.
+    let silence = Duration::from_secs(settings.file.node.silence_seconds);
+    watchdog::begin(&vitals, silence, journal.clone(), Manager::from_environment())?;
+    tracing::info!(http = %settings.file.http.listen, "ready");
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -171,6 +196,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         }
     }
     is_draining.store(true, Ordering::Relaxed);
+    manager.stopping();
     tell(Command::Drain);
     let calls = || plane.counters().iter().map(|counters| counters.calls.get()).sum::<u64>();
     tracing::info!(
@@ -193,6 +219,8 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     while calls() > 0 && tokio::time::Instant::now() < last {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    // Parts may end from here on.
+    vitals.retire();
     plane.stop();
     drop(plane);
     journal.close();
@@ -201,6 +229,9 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let _ =
         tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(shipping, binding, remembering) })
             .await;
+    if let Some(death) = vitals.death() {
+        return Err(format!("{death} while the process stopped").into());
+    }
     tracing::info!("stopped");
     Ok(())
 }

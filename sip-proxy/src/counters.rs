@@ -43,6 +43,8 @@ pub struct ShardCounters {
     pub traffic_sent: Traffic,
     /// Messages that the parser refused.
     pub refused: Count,
+    /// Messages dropped because their reading panicked.
+    pub panicked: Count,
     /// Keepalives (CRLF) received.
     pub keepalives: Count,
     /// Messages handed to another shard, their home.

@@ -1,9 +1,10 @@
 //! What a message passes before the engine sees it: keepalives, the filter, the parser, the scanners' list.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
 use bytes::Bytes;
-use sip_engine::io::{Flow, Input, ListenerId, Transport};
+use sip_engine::io::{Flow, Input, ListenerId, Notice, Transport};
 use sip_wire::Message;
 
 use crate::filter::Verdict;
@@ -21,14 +22,20 @@ impl Shard {
         if datagram.len() <= 4 && datagram.iter().all(|byte| matches!(byte, b'\r' | b'\n' | 0)) {
             return self.counters.keepalives.up();
         }
-        if let Some(answer) = stun::answer(datagram, source) {
-            self.counters.keepalives.up();
-            return self.send_unasked(listener, source, answer);
+        match vitals::contained(|| stun::answer(datagram, source)) {
+            Ok(None) => {}
+            Ok(Some(answer)) => {
+                self.counters.keepalives.up();
+                return self.send_unasked(listener, source, answer);
+            }
+            Err(_) => return self.unreadable(source, datagram),
         }
         let flow = Flow { listener, transport: Transport::Udp, remote: source, connection: None };
-        match Message::parse(Bytes::copy_from_slice(datagram)) {
-            Ok(message) => self.message(flow, message),
-            Err(refused) => self.refused(flow, refused),
+        let bytes = Bytes::copy_from_slice(datagram);
+        match vitals::contained(|| Message::parse(bytes)) {
+            Ok(Ok(message)) => self.message(flow, message),
+            Ok(Err(refused)) => self.refused(flow, refused),
+            Err(_) => self.unreadable(source, datagram),
         }
     }
 
@@ -46,6 +53,20 @@ impl Shard {
     pub(crate) fn refused(&mut self, flow: Flow, refused: sip_wire::Refused) {
         self.counters.refused.up();
         self.input(Input::Refused { flow, refused });
+    }
+
+    /// The parser panicked over a message. It is the program's mistake, and costs this message alone; what is told leads
+    /// to it without telling what stands in it.
+    pub(crate) fn unreadable(&mut self, source: SocketAddr, message: &[u8]) {
+        self.counters.panicked.up();
+        let mut print = DefaultHasher::new();
+        message.hash(&mut print);
+        let detail = format!(
+            "the reading of a message of {} octets panicked (print {:016x}), and it is dropped: please report it with the line of the panic",
+            message.len(),
+            print.finish()
+        );
+        self.notice(Notice { kind: "reading_panicked", remote: Some(source), detail });
     }
 
     /// The filter's word on a source, counted.

@@ -44,19 +44,29 @@ pub(crate) struct Part {
 impl Part {
     /// The thread's life.
     pub(crate) fn run(self) {
+        // The shard is a part from here on: without a runtime it has ended.
+        let name = format!("signalling {}", self.index);
+        let (index, part) = (self.index, self.settings.vitals.part(name));
+        let life = part.task(self.live());
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => {
-                tracing::error!(%error, "signalling shard {}: no runtime; raise the limit on open files", self.index);
+                tracing::error!(%error, "signalling shard {}: no runtime; raise the limit on open files", index);
                 return;
             }
         };
-        LocalSet::new().block_on(&runtime, self.live());
+        LocalSet::new().block_on(&runtime, life);
     }
 
     async fn live(self) {
         let Part { index, settings, clock, sockets, links, mut inbox, counters, engine, host } = self;
         let rearm = Rc::new(Notify::new());
+        let addresses: Vec<_> = settings.engine.listeners.iter().map(|listener| listener.address).collect();
+        let vitals = settings.vitals.clone();
+        let part = |what: &str, listener: usize| {
+            let address = addresses.get(listener).map(|address| format!(" {address}")).unwrap_or_default();
+            vitals.part(format!("signalling {index}: {what}{address}"))
+        };
         let shard = Shard::new(index, settings, clock, links, counters, engine, host, rearm.clone());
 
         for (listener, socket) in sockets.datagram {
@@ -64,33 +74,33 @@ impl Part {
                 Ok(socket) => {
                     let socket = Rc::new(socket);
                     shard.borrow_mut().listen(listener, Endpoint::new(socket.clone()));
-                    tokio::task::spawn_local(udp::read(socket, listener_id(listener), shard.clone()));
+                    let reading = udp::read(socket, listener_id(listener), shard.clone());
+                    tokio::task::spawn_local(part("udp", listener).task(reading));
                 }
-                Err(error) => {
-                    tracing::error!(%error, "a datagram listener can't be polled; its phones hear nothing")
-                }
+                // Its phones would hear nothing.
+                Err(error) => return tracing::error!(%error, "a datagram listener can't be polled"),
             }
         }
         for (listener, socket) in sockets.stream {
             match TcpListener::from_std(socket) {
                 Ok(socket) => {
-                    tokio::task::spawn_local(stream::accept(
-                        Listening { socket, listener: listener_id(listener) },
-                        shard.clone(),
-                    ));
+                    let listening = Listening { socket, listener: listener_id(listener) };
+                    let accepting = stream::accept(listening, shard.clone());
+                    tokio::task::spawn_local(part("tcp", listener).task(accepting));
                 }
-                Err(error) => {
-                    tracing::error!(%error, "a stream listener can't be polled; its phones can't connect")
-                }
+                // Its phones could not connect.
+                Err(error) => return tracing::error!(%error, "a stream listener can't be polled"),
             }
         }
-        tokio::task::spawn_local(keep_time(shard.clone(), rearm));
+        let timer = vitals.part(format!("signalling {index}: timer"));
+        tokio::task::spawn_local(timer.task(keep_time(shard.clone(), rearm)));
 
         let mut letters = Vec::with_capacity(LETTERS);
         while inbox.recv_many(&mut letters, LETTERS).await > 0 {
             let mut shard = shard.borrow_mut();
             shard.tick();
             for letter in letters.drain(..) {
+                vitals::beat();
                 if !shard.letter(letter) {
                     shard.settle();
                     return;

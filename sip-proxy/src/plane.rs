@@ -11,6 +11,7 @@ use sip_engine::config::Config;
 use sip_engine::io::{Input, Output, Transport};
 use sip_engine::slot::Slot;
 use sip_engine::time::Now;
+use vitals::Vitals;
 
 use crate::clock::Clock;
 use crate::counters::ShardCounters;
@@ -56,6 +57,8 @@ pub struct PlaneSettings {
     pub connections_per_source: usize,
     /// A connection that says nothing for so long is closed.
     pub idle: Duration,
+    /// Where shards and their readers say that they live.
+    pub vitals: Vitals,
 }
 
 impl PlaneSettings {
@@ -69,6 +72,7 @@ impl PlaneSettings {
             connections: 10_000,
             connections_per_source: 1_000,
             idle: Duration::from_secs(3600),
+            vitals: Vitals::default(),
         }
     }
 }
@@ -166,9 +170,7 @@ impl SipPlane {
         }
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
-                tracing::error!(
-                    "a signalling shard panicked; its calls are closed from the journal at the next start"
-                );
+                tracing::error!("a signalling shard panicked while it stopped");
             }
         }
     }

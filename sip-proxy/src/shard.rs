@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sip_engine::Engine;
-use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Output, Replica, Ticket, Transport};
+use sip_engine::io::{
+    Command, ConnectionId, Flow, Input, ListenerId, Notice, Output, Replica, Ticket, Transport,
+};
 use sip_engine::question::Policy;
 use sip_engine::registrar::BindingChange;
 use sip_engine::slot::{Slot, replaced_slot, slot_of};
@@ -239,6 +241,11 @@ impl Shard {
         }
     }
 
+    /// Something that an operator should know and no engine tells.
+    pub(crate) fn notice(&mut self, notice: Notice) {
+        let _ = self.host.carry_out(Output::Notice(notice), self.now);
+    }
+
     /// Carries out all outputs, in order, and sees to the timer.
     ///
     /// Datagrams leave at the end, many by one system call: what comes before them in the outputs, a record in the
@@ -247,6 +254,8 @@ impl Shard {
         self.judge();
         let mut turns = 0;
         while let Some(output) = self.engine.poll_output() {
+            // One input may end ten thousand calls.
+            vitals::beat();
             match output {
                 Output::Send { flow, server_name, message, ticket } => {
                     let transmission =
@@ -349,7 +358,7 @@ impl Shard {
         {
             let socket = endpoint.socket.clone();
             if let Some(me) = self.me.upgrade() {
-                tokio::task::spawn_local(udp::unblock(socket, listener, me));
+                tokio::task::spawn_local(vitals::belonging(udp::unblock(socket, listener, me)));
             }
         }
         for (ticket, sender) in failed {

@@ -49,13 +49,22 @@ pub struct Node {
     pub data: PathBuf,
     /// How long SIGTERM waits for running calls, seconds.
     pub drain_seconds: u64,
+    /// A part of the process that says nothing for so long ends it, so that it starts anew, seconds; 0: it is only told. One
+    /// that computes in circles ends it within a second whatever this says.
+    pub silence_seconds: u64,
     /// What Server and User-Agent say; empty leaves them out.
     pub product: String,
 }
 
 impl Default for Node {
     fn default() -> Self {
-        Self { id: 1, data: "/var/lib/crush-sbc".into(), drain_seconds: 30, product: "crush-sbc".to_owned() }
+        Self {
+            id: 1,
+            data: "/var/lib/crush-sbc".into(),
+            drain_seconds: 30,
+            silence_seconds: 10,
+            product: "crush-sbc".to_owned(),
+        }
     }
 }
 

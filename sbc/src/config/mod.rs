@@ -25,6 +25,7 @@ use sip_proxy::address_list::AddressList;
 use sip_proxy::filter::{FilterSettings, Rate};
 use sip_proxy::tls::{TlsIdentity, TlsSettings};
 use sip_proxy::{ListenerSettings, PlaneSettings};
+use vitals::Vitals;
 
 pub use file::{
     AuthenticationKind, Database, DigestKind, DiscoveryFile, File, Http, IdentityKind, KeepaliveKind,
@@ -65,6 +66,8 @@ pub struct Settings {
     pub plane: PlaneSettings,
     /// Of the media plane.
     pub relay: RelaySettings,
+    /// The parts of the process.
+    pub vitals: Vitals,
 }
 
 impl Settings {
@@ -180,6 +183,8 @@ impl Settings {
         };
         let mut plane = PlaneSettings::new(Arc::new(config), listener_settings);
         plane.shards = file.signalling.shards;
+        let vitals = Vitals::default();
+        plane.vitals = vitals.clone();
         let inactivity =
             (file.media.inactivity_seconds > 0).then(|| Duration::from_secs(file.media.inactivity_seconds));
         let relay = RelaySettings {
@@ -194,8 +199,9 @@ impl Settings {
             },
             cname: "anchor".to_owned(),
             steering: file.media.steering,
+            vitals: vitals.clone(),
         };
-        Ok(Self { file, plane, relay })
+        Ok(Self { file, plane, relay, vitals })
     }
 
     /// The database's URL, wherever it comes from.

@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sip_engine::event::{CallEvent, CallEventKind};
+use vitals::{Pulse, Vitals};
 
 pub use segment::Position;
 use segment::{Found, Line, Reader};
@@ -101,6 +102,11 @@ struct State {
 impl Journal {
     /// Opens the journal in a directory and closes the calls that a crash left open.
     pub fn open(directory: &Path) -> Result<Arc<Self>, JournalError> {
+        Self::open_in(directory, &Vitals::default())
+    }
+
+    /// The same; its thread says that it lives.
+    pub fn open_in(directory: &Path, vitals: &Vitals) -> Result<Arc<Self>, JournalError> {
         let fault = |source| JournalError::Disk { path: directory.to_owned(), source };
         fs::create_dir_all(directory).map_err(fault)?;
         let lock = File::create(directory.join("lock")).map_err(fault)?;
@@ -145,14 +151,17 @@ impl Journal {
             );
         }
         ends.iter().for_each(|event| journal.append(event));
-        journal.keep_synchronised().map_err(fault)?;
+        journal.keep_synchronised(vitals).map_err(fault)?;
         Ok(journal)
     }
 
-    fn keep_synchronised(self: &Arc<Self>) -> io::Result<()> {
+    fn keep_synchronised(self: &Arc<Self>, vitals: &Vitals) -> io::Result<()> {
         let journal = Arc::downgrade(self);
-        let work = move || {
-            while let Some(journal) = journal.upgrade() {
+        let part = vitals.part("journal").waits();
+        let work = move |pulse: &Pulse| {
+            while pulse.beat()
+                && let Some(journal) = journal.upgrade()
+            {
                 if journal.stop.load(Ordering::Relaxed) {
                     return;
                 }
@@ -161,7 +170,7 @@ impl Journal {
                 std::thread::sleep(SYNC);
             }
         };
-        std::thread::Builder::new().name("journal".to_owned()).spawn(work).map(drop)
+        std::thread::Builder::new().name("journal".to_owned()).spawn(|| part.run(work)).map(drop)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -260,7 +269,8 @@ impl Journal {
         );
     }
 
-    fn sync(&self) {
+    /// Brings what is written to the disk.
+    pub fn sync(&self) {
         let files = {
             let mut state = self.state();
             if !state.waiting.is_empty() {

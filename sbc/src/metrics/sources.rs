@@ -7,6 +7,7 @@ use media_relay::{Relay, Snapshot};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use sip_proxy::counters::{Count, ShardCounters};
+use vitals::Vitals;
 
 use crate::journal::Journal;
 use crate::ship::ShipCounters;
@@ -23,6 +24,10 @@ pub struct Sources {
     pub ship: Arc<ShipCounters>,
     /// Whether policy was read.
     pub is_ready: Arc<AtomicBool>,
+    /// The parts of the process.
+    pub vitals: Vitals,
+    /// How often what serves the pages was replaced.
+    pub http_restarts: Arc<AtomicU64>,
 }
 
 type ShardNumber = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Count);
@@ -30,7 +35,7 @@ type MediaNumber = (&'static str, &'static str, MetricType, fn(&Snapshot) -> u64
 
 use MetricType::{COUNTER, GAUGE};
 
-const SIGNALLING: [ShardNumber; 18] = [
+const SIGNALLING: [ShardNumber; 19] = [
     ("sbc_calls", "Calls now, ringing ones included", GAUGE, |shard| &shard.calls),
     ("sbc_transactions", "SIP transactions now", GAUGE, |shard| &shard.transactions),
     ("sbc_bindings", "Registered contacts now", GAUGE, |shard| &shard.bindings),
@@ -41,6 +46,12 @@ const SIGNALLING: [ShardNumber; 18] = [
     ("sbc_sip_received_total", "SIP messages received", COUNTER, |shard| &shard.received),
     ("sbc_sip_sent_total", "SIP messages sent", COUNTER, |shard| &shard.sent),
     ("sbc_sip_refused_total", "SIP messages that could not be read", COUNTER, |shard| &shard.refused),
+    (
+        "sbc_sip_panicked_total",
+        "SIP messages dropped because their reading panicked: a mistake of the program",
+        COUNTER,
+        |shard| &shard.panicked,
+    ),
     ("sbc_sip_keepalives_total", "Keepalives received", COUNTER, |shard| &shard.keepalives),
     ("sbc_sip_send_failed_total", "SIP messages that could not be sent", COUNTER, |shard| &shard.send_failed),
     ("sbc_sip_denied_total", "SIP messages and connections dropped by address list", COUNTER, |shard| {
@@ -165,6 +176,19 @@ impl Collector for Sources {
             "Whether subscribers, trunks and routes were read",
             GAUGE,
             vec![(Vec::new(), ready)],
+        ));
+        let silences = self.vitals.silences().into_iter();
+        families.push(family(
+            "sbc_part_silent_seconds",
+            "How long each thread and task of the process has said nothing",
+            GAUGE,
+            silences.map(|(part, silence)| (vec![("part", part.to_string())], silence.as_secs())).collect(),
+        ));
+        families.push(family(
+            "sbc_http_restarts_total",
+            "How often what serves the pages ended or hung and was replaced",
+            COUNTER,
+            vec![(Vec::new(), self.http_restarts.load(Ordering::Relaxed))],
         ));
         families
     }

@@ -12,6 +12,7 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 
 use crate::journal::{Journal, Position};
+use crate::store::bounded;
 pub use record::cause;
 
 const BATCH: usize = 500;
@@ -62,6 +63,7 @@ impl Shipper {
         let mut pause = PAUSE;
         let mut complained: Option<Instant> = None;
         loop {
+            vitals::round();
             match self.step(position).await {
                 Ok((count, next)) => {
                     position = next;
@@ -106,7 +108,7 @@ impl Shipper {
     async fn step(&self, from: Position) -> Result<(usize, Position), ShipError> {
         let (events, next) = self.read(from).await?;
         if !events.is_empty() {
-            match record::write(&self.pool, self.node, &events).await {
+            match bounded(record::write(&self.pool, self.node, &events)).await {
                 Err(error) if is_refused_for_good(&error) => self.one_by_one(&events).await?,
                 result => result?,
             }
@@ -126,7 +128,8 @@ impl Shipper {
     /// One event that the database will never take must not hold up the others.
     async fn one_by_one(&self, events: &[CallEvent]) -> Result<(), ShipError> {
         for event in events {
-            match record::write(&self.pool, self.node, std::slice::from_ref(event)).await {
+            vitals::round();
+            match bounded(record::write(&self.pool, self.node, std::slice::from_ref(event))).await {
                 Err(error) if is_refused_for_good(&error) => {
                     self.counters.rejected.fetch_add(1, Ordering::Relaxed);
                     tracing::error!(%error, call = %uuid::Uuid::from_u128(event.call), "the database refuses an event of a call; it is kept in rejected.jsonl beside the journal: please report it");

@@ -11,10 +11,13 @@ use sqlx::postgres::PgPool;
 use sqlx::types::Json;
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::cure;
+use super::{bounded, cure};
 
 /// How often an error that lasts is told again.
 const COMPLAIN: Duration = Duration::from_secs(60);
+
+/// Without a change it says so often that it lives.
+const IDLE: Duration = Duration::from_secs(20);
 
 /// Changes that wait to be written, the latest for each binding (AOR and contact); `None` deletes it.
 type Waiting = HashMap<(Arc<str>, String), Option<Box<BindingRecord>>>;
@@ -34,7 +37,8 @@ pub async fn read(pool: &PgPool, node: u8) -> Result<Vec<BindingRecord>, sqlx::E
 pub async fn restore(pool: &PgPool, node: u8) -> Vec<BindingRecord> {
     let mut complained: Option<Instant> = None;
     loop {
-        match read(pool, node).await {
+        vitals::round();
+        match bounded(read(pool, node)).await {
             Ok(records) => return records,
             Err(error) => {
                 if complained.is_none_or(|at| at.elapsed() > COMPLAIN) {
@@ -54,8 +58,13 @@ pub async fn write(pool: PgPool, node: u8, mut changes: UnboundedReceiver<Bindin
     let mut received = Vec::new();
     let mut complained: Option<Instant> = None;
     loop {
-        if waiting.is_empty() && changes.recv_many(&mut received, 256).await == 0 {
-            return;
+        vitals::round();
+        if waiting.is_empty() {
+            match tokio::time::timeout(IDLE, changes.recv_many(&mut received, 256)).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(_) => continue,
+            }
         }
         while let Ok(change) = changes.try_recv() {
             received.push(change);
@@ -68,7 +77,7 @@ pub async fn write(pool: PgPool, node: u8, mut changes: UnboundedReceiver<Bindin
                 BindingChange::Delete { aor, uri } => waiting.insert((aor, uri), None),
             };
         }
-        match write_batch(&pool, node, &waiting).await {
+        match bounded(write_batch(&pool, node, &waiting)).await {
             Ok(()) => {
                 waiting.clear();
                 if complained.take().is_some() {

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use media_core::path::Constraint;
 use sqlx::postgres::{PgListener, PgPool};
 
-use super::cure;
 use super::snapshot::changed;
+use super::{bounded, cure};
 use crate::calls::Calls;
 
 const CHANNEL: &str = "sbc_call_policy";
@@ -18,6 +18,7 @@ const COMPLAIN: Duration = Duration::from_secs(60);
 pub async fn follow(pool: PgPool, calls: Arc<Calls>) {
     let mut complained: Option<Instant> = None;
     loop {
+        vitals::round();
         match follow_once(&pool, &calls).await {
             Ok(()) => complained = None,
             Err(error) if complained.is_none_or(|at| at.elapsed() > COMPLAIN) => {
@@ -32,10 +33,10 @@ pub async fn follow(pool: PgPool, calls: Arc<Calls>) {
 
 async fn follow_once(pool: &PgPool, calls: &Calls) -> Result<(), sqlx::Error> {
     // Listening comes before reading, so that no change falls between.
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(CHANNEL).await?;
+    let mut listener = bounded(PgListener::connect_with(pool)).await?;
+    bounded(listener.listen(CHANNEL)).await?;
     loop {
-        apply(pool, calls).await?;
+        bounded(apply(pool, calls)).await?;
         if !changed(&mut listener).await? {
             return Ok(());
         }

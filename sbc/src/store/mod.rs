@@ -20,6 +20,19 @@ pub fn pool(url: &str, connections: u32) -> Result<PgPool, String> {
     options.connect_lazy(url).map_err(|error| format!("database.url: {error}"))
 }
 
+/// A server that has vanished says nothing for a quarter of an hour: what is asked of it ends sooner, and the task that
+/// asked comes round.
+pub async fn bounded<T>(asked: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    const PATIENCE: Duration = Duration::from_secs(60);
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(answered) => answered,
+        Err(_) => Err(sqlx::Error::Io(std::io::Error::new(
+            std::io::ErrorKind::TimedOut,
+            "the database has not answered within a minute",
+        ))),
+    }
+}
+
 /// How many migrations the schema lacks.
 pub async fn missing_migrations(pool: &PgPool) -> Result<usize, sqlx::Error> {
     let mut connection = pool.acquire().await?;

@@ -10,7 +10,7 @@ use sqlx::types::ipnet::IpNet;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
-use super::cure;
+use super::{bounded, cure};
 
 /// How often outcomes are written, and those of other nodes and operators' changes looked for.
 const LOOK: Duration = Duration::from_secs(2);
@@ -65,7 +65,8 @@ pub async fn follow(
             count(&mut waiting, outcome);
         }
         let must_prune = pruned.is_none_or(|at| at.elapsed() >= PRUNE);
-        match look(&pool, rest, &mut waiting, must_prune).await {
+        vitals::round();
+        match bounded(look(&pool, rest, &mut waiting, must_prune)).await {
             Ok(rows) => {
                 complained = None;
                 if must_prune {

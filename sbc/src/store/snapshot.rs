@@ -9,7 +9,7 @@ use sip_engine::question::{TrunkCredentials, TrunkTarget};
 use sqlx::postgres::{PgListener, PgPool};
 use sqlx::{PgTransaction, types::ipnet::IpNet};
 
-use super::cure;
+use super::{bounded, cure};
 use crate::config::Settings;
 use crate::policy::{Route, Snapshot, secrets};
 
@@ -166,6 +166,7 @@ fn transport_of(text: &str) -> Option<Transport> {
 pub async fn follow(pool: PgPool, settings: Arc<Settings>, mut swap: impl FnMut(Snapshot)) {
     let mut complained: Option<Instant> = None;
     loop {
+        vitals::round();
         if let Err(error) = follow_once(&pool, &settings, &mut swap, &mut complained).await
             && complained.is_none_or(|at| at.elapsed() > COMPLAIN)
         {
@@ -183,10 +184,10 @@ async fn follow_once(
     complained: &mut Option<Instant>,
 ) -> Result<(), sqlx::Error> {
     // Listening comes before reading, so that no change falls between.
-    let mut listener = PgListener::connect_with(pool).await?;
-    listener.listen(CHANNEL).await?;
+    let mut listener = bounded(PgListener::connect_with(pool)).await?;
+    bounded(listener.listen(CHANNEL)).await?;
     loop {
-        swap(load(pool, settings).await?);
+        swap(bounded(load(pool, settings)).await?);
         if complained.take().is_some() {
             tracing::info!("subscribers, trunks and routes are read again");
         }
@@ -203,6 +204,7 @@ async fn follow_once(
 /// Waits for a notification.
 pub(super) async fn changed(listener: &mut PgListener) -> Result<bool, sqlx::Error> {
     loop {
+        vitals::round();
         if let Ok(received) = tokio::time::timeout(SILENCE, listener.try_recv()).await {
             return Ok(received?.is_some());
         }

@@ -20,6 +20,7 @@ pub(crate) struct Program {
     pub(crate) http: SocketAddr,
     pub(crate) url: String,
     pub(crate) child: Option<Child>,
+    pub(crate) environment: Vec<(String, PathBuf)>,
 }
 
 /// Ports that were free a moment ago; the kernel gives them out round robin, so they stay free for a while.
@@ -33,8 +34,14 @@ pub(crate) fn free(kind: &str) -> SocketAddr {
 impl Program {
     pub(crate) fn new(url: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let program =
-            Self { directory, sip: free("udp"), http: free("tcp"), url: url.to_owned(), child: None };
+        let program = Self {
+            directory,
+            sip: free("udp"),
+            http: free("tcp"),
+            url: url.to_owned(),
+            child: None,
+            environment: Vec::new(),
+        };
         program.configure("");
         program
     }
@@ -58,6 +65,7 @@ impl Program {
     pub(crate) fn command(&self, command: &str) -> Command {
         let mut program = Command::new(env!("CARGO_BIN_EXE_sbc"));
         program.arg(command).arg("--config").arg(self.file()).env("NO_COLOR", "1");
+        program.envs(self.environment.iter().cloned());
         program
     }
 
@@ -78,6 +86,7 @@ impl Program {
     /// Status and body of a page; `None` while nobody answers.
     pub(crate) fn get(&self, path: &str) -> Option<(u16, String)> {
         let mut stream = TcpStream::connect(self.http).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
         write!(stream, "GET {path} HTTP/1.0\r\n\r\n").ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;

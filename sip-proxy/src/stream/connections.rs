@@ -239,7 +239,7 @@ impl Shard {
             Some(entry) => entry.push(outgoing),
             None => Err(outgoing),
         };
-        tokio::task::spawn_local(dial::dial(entered, name, shard));
+        tokio::task::spawn_local(vitals::belonging(dial::dial(entered, name, shard)));
         queued
     }
 }

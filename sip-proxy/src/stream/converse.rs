@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::Poll;
@@ -121,7 +122,11 @@ async fn read<R: AsyncRead>(
         let mut shard = shard.borrow_mut();
         shard.tick();
         loop {
-            match framer.next() {
+            // What a panic leaves of the framer is not used again: the connection closes.
+            let Ok(framed) = vitals::contained(AssertUnwindSafe(|| framer.next())) else {
+                return shard.unreadable(flow.remote, &[]);
+            };
+            match framed {
                 Ok(Some(Framed::Message(message))) => {
                     has_spoken = true;
                     begun = None;

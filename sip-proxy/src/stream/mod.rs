@@ -73,7 +73,7 @@ pub(crate) async fn accept(listening: Listening, shard: Rc<RefCell<Shard>>) {
         let Some(entered) = borrowed.enter(flow, Origin::Accepted, None) else { continue };
         drop(borrowed);
         let shard = shard.clone();
-        tokio::task::spawn_local(async move {
+        tokio::task::spawn_local(vitals::belonging(async move {
             tune(&stream);
             match tls {
                 None => converse(stream, entered, Origin::Accepted, &shard).await,
@@ -89,7 +89,7 @@ pub(crate) async fn accept(listening: Listening, shard: Rc<RefCell<Shard>>) {
                     }
                 },
             }
-        });
+        }));
     }
 }
 

@@ -1,0 +1,144 @@
+//! Each part of the program dies and hangs in turn: the process ends, and comes up again with what it knew.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test that fails ends"
+)]
+
+mod cluster;
+mod node;
+
+use std::time::{Duration, Instant};
+
+use cluster::Cluster;
+use node::{Phone, Program, SOON, free, within};
+
+/// From the fault to the end of the process.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// A loop is known by the processor time that it takes, which other tests share.
+const PATIENT: Duration = Duration::from_secs(5);
+
+struct Victim {
+    cluster: Cluster,
+    program: Program,
+}
+
+impl Victim {
+    /// With a listener of each kind, one phone registered. `None` without PostgreSQL.
+    fn new() -> Option<Self> {
+        let cluster = Cluster::start()?;
+        let mut program = Program::new(&cluster.url);
+        let [one, other] = [free("udp"), free("udp")].map(|address| address.port());
+        program.configure(&format!(
+            "[discovery]\naddresses = [\"127.0.0.1\", \"127.0.0.2\"]\nports = [{one}, {other}]\n"
+        ));
+        let file = std::fs::read_to_string(program.file()).unwrap();
+        let tcp = free("tcp");
+        std::fs::write(program.file(), file.replace("listen = [", &format!("listen = [\"tcp:{tcp}\", ")))
+            .unwrap();
+        program.environment.push(("SBC_FAULTS".into(), program.directory.path().join("faults")));
+        assert!(program.run("migrate").status.success());
+        cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
+        program.serve();
+        let victim = Self { cluster, program };
+        assert!(within(SOON, || victim.program.status("/readyz") == Some(200)), "{}", victim.program.log());
+        assert_eq!(Phone::new(victim.program.sip).register("secret"), 200);
+        assert!(within(SOON, || victim.cluster.psql("SELECT count(*) FROM binding") == "1"));
+        Some(victim)
+    }
+
+    /// All parts that the process says it has.
+    fn parts(&self) -> Vec<String> {
+        let (_, page) = self.program.get("/metrics").unwrap();
+        let named = page.lines().filter_map(|line| line.strip_prefix("sbc_part_silent_seconds{part=\""));
+        named.filter_map(|line| line.split('"').next()).map(str::to_owned).collect()
+    }
+
+    fn suffer(&mut self, fault: &str) {
+        // Whole at once: it is read twenty times a second.
+        let file = self.program.directory.path().join("faults");
+        std::fs::write(file.with_extension("new"), format!("{fault}\n")).unwrap();
+        std::fs::rename(file.with_extension("new"), file).unwrap();
+    }
+
+    fn recover(&mut self) {
+        let _ = std::fs::remove_file(self.program.directory.path().join("faults"));
+    }
+
+    /// What a fault of every part but the pages does: the process ends at once, and the next one knows the phone.
+    fn every_part(&mut self, kind: &str, status: i32, patience: Duration) {
+        let parts = self.parts();
+        assert!(parts.len() >= 16, "{parts:?}");
+        for part in parts.iter().filter(|part| !part.starts_with("http 1")) {
+            let begun = Instant::now();
+            self.suffer(&format!("{kind} {part}"));
+            assert!(within(patience, || self.program.has_ended()), "{kind} {part}: {}", self.program.log());
+            let code = self.program.child.as_mut().unwrap().wait().unwrap().code();
+            eprintln!("{kind} {part}: ended with {code:?} after {:?}", begun.elapsed());
+            assert_eq!(code, Some(status), "{kind} {part}: {}", self.program.log());
+            assert!(self.program.log().contains(&format!("{part} ")), "{}", self.program.log());
+            self.recover();
+            self.program.serve();
+            assert!(
+                within(SOON, || {
+                    self.program.get("/metrics").is_some_and(|page| page.1.contains("\nsbc_bindings 1\n"))
+                }),
+                "after {kind} {part}: {}",
+                self.program.log()
+            );
+        }
+    }
+}
+
+#[test]
+fn a_part_that_panics_ends_the_process_at_once_and_the_next_one_has_the_bindings() {
+    let Some(mut victim) = Victim::new() else { return };
+    victim.every_part("panic", 70, AT_ONCE);
+}
+
+#[test]
+fn a_part_that_returns_in_silence_ends_the_process_at_once() {
+    let Some(mut victim) = Victim::new() else { return };
+    victim.every_part("return", 70, AT_ONCE);
+}
+
+#[test]
+fn a_part_that_computes_in_circles_ends_the_process() {
+    let Some(mut victim) = Victim::new() else { return };
+    victim.every_part("loop", 71, PATIENT);
+}
+
+#[test]
+fn a_part_that_waits_for_ever_is_named_by_the_pages_and_then_ends_the_process() {
+    let Some(mut victim) = Victim::new() else { return };
+    victim.suffer("sleep media 0");
+    let mut named = None;
+    within(SOON, || {
+        named = victim.program.get("/healthz").filter(|page| page.0 == 503);
+        named.is_some()
+    });
+    let (_, text) = named.unwrap();
+    assert!(text.starts_with("media 0 has said nothing for 2."), "{text}");
+    assert_eq!(victim.program.status("/readyz"), Some(503));
+    assert!(within(SOON * 2, || victim.program.has_ended()), "{}", victim.program.log());
+    assert_eq!(victim.program.child.as_mut().unwrap().wait().unwrap().code(), Some(71));
+}
+
+#[test]
+fn pages_that_die_or_hang_are_served_again_and_cost_nothing_else() {
+    let Some(mut victim) = Victim::new() else { return };
+    for (number, kind) in (1..).zip(["panic", "return", "loop"]) {
+        victim.suffer(&format!("{kind} http {number}"));
+        let wanted = format!("\nsbc_http_restarts_total {number}\n");
+        assert!(
+            within(SOON, || victim.program.get("/metrics").is_some_and(|page| page.1.contains(&wanted))),
+            "{kind}: {}",
+            victim.program.log()
+        );
+        victim.recover();
+        assert!(within(SOON, || victim.program.status("/healthz") == Some(200)), "{}", victim.program.log());
+        assert_eq!(Phone::new(victim.program.sip).register("secret"), 200);
+    }
+}
