@@ -1,5 +1,9 @@
 //! Ports: even and odd together, per realm and family, resting after use.
 //!
+//! A pair rests after a call that heard something, so that late packets find a port that is closed. It rests no longer than there are
+//! others: who calls when none is fresh gets the pair that has rested longest, for a call that is refused is worse than a late packet,
+//! which no call but its own hears anyway (`media_core`'s `leftover.rs`).
+//!
 //! Where the kernel steers (`steering.rs`), the open ports of an address share one socket for what comes and one for what goes; elsewhere
 //! every port has a socket of its own.
 
@@ -11,6 +15,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use media_core::Expected;
 use media_core::worker::{PortPair, Ports as Source, SocketId};
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -20,7 +25,7 @@ use crate::poll::Poll;
 use crate::shared::Shared;
 use crate::steering::{Steering, Unavailable};
 
-/// A pair rests so long after its call, so that late packets of that call reach nobody else.
+/// A pair rests so long after its call, unless it is needed.
 const QUARANTINE: Duration = Duration::from_secs(30);
 /// How often it is said that there are none.
 const NOTICE: Duration = Duration::from_secs(10);
@@ -73,6 +78,8 @@ enum Way {
 pub(crate) struct Ports {
     pools: Vec<Pool>,
     ways: Vec<Option<Way>>,
+    /// Whom each expects, as the kernel was told.
+    expected: Vec<Expected>,
     /// Pool and port of each pair, at half its number.
     origins: Vec<(usize, u16)>,
     /// Pairs of places in `ways`.
@@ -89,6 +96,8 @@ pub(crate) struct Ports {
 pub(crate) const WAKE: u64 = u64::MAX;
 /// Shared sockets are told by their pool's number plus this; sockets of their own have smaller ones.
 pub(crate) const SHARED: u64 = 1 << 32;
+/// Those of strangers by this.
+pub(crate) const STRANGERS: u64 = 1 << 33;
 
 impl Ports {
     /// The share of `worker` among `workers` of every range. Without `steering`, or where it fails, every port gets a socket.
@@ -110,7 +119,8 @@ impl Ports {
                     .map(|steering| Shared::open(address.bind, traffic_class, steering.clone()))
                     .transpose()?;
                 if let Some(shared) = &shared {
-                    poll.add(shared.fd(), SHARED + pools.len() as u64)?;
+                    poll.add(shared.expected_fd(), SHARED + pools.len() as u64)?;
+                    poll.add(shared.strangers_fd(), STRANGERS + pools.len() as u64)?;
                 }
                 pools.push(Pool {
                     realm: realm as u16,
@@ -125,6 +135,7 @@ impl Ports {
         Ok(Self {
             pools,
             ways: Vec::new(),
+            expected: Vec::new(),
             origins: Vec::new(),
             free: Vec::new(),
             in_use: 0,
@@ -146,9 +157,32 @@ impl Ports {
         }
     }
 
-    /// The shared socket of a pool.
-    pub(crate) fn shared_fd(&self, pool: usize) -> Option<RawFd> {
-        self.pools.get(pool)?.shared.as_ref().map(Shared::fd)
+    /// The shared socket of a pool, and its strangers'.
+    pub(crate) fn shared_fds(&self, pool: usize) -> Option<(RawFd, RawFd)> {
+        let shared = self.pools.get(pool)?.shared.as_ref()?;
+        Some((shared.expected_fd(), shared.strangers_fd()))
+    }
+
+    /// Its call has not been heard there yet, or has several branches.
+    #[inline]
+    pub(crate) fn expects_more_than_one(&self, socket: SocketId) -> bool {
+        matches!(self.expected.get(socket as usize), Some([_, Some(_)]))
+    }
+
+    /// Tells the kernel whom an open port expects, if it is news.
+    pub(crate) fn expect(&mut self, socket: SocketId, expected: Expected) {
+        let Some(known) = self.expected.get_mut(socket as usize) else { return };
+        if *known == expected {
+            return;
+        }
+        let Some(Some(Way::Shared { pool, port })) = self.ways.get(socket as usize) else { return };
+        let Some(shared) = self.pools.get(*pool).and_then(|pool| pool.shared.as_ref()) else { return };
+        match shared.expect(*port, expected) {
+            Ok(()) => *known = expected,
+            Err(error) => {
+                tracing::error!(%error, port, "what strangers send to a media port stands before its call");
+            }
+        }
     }
 
     /// The port of a pool that a packet of its shared socket was sent to.
@@ -184,6 +218,7 @@ impl Ports {
         self.free.pop().unwrap_or_else(|| {
             let place = self.ways.len() as SocketId;
             self.ways.extend([None, None]);
+            self.expected.extend([Expected::default(); 2]);
             self.origins.push((0, 0));
             place
         })
@@ -206,6 +241,7 @@ impl Ports {
             }
         };
         self.ways[place as usize] = Some(way);
+        self.expected[place as usize] = Expected::default();
         Ok(())
     }
 
@@ -237,42 +273,60 @@ pub(crate) fn bind(address: SocketAddr, traffic_class: u8) -> io::Result<UdpSock
     Ok(socket.into())
 }
 
+/// Which pairs are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Choice {
+    Fresh,
+    /// The longest first.
+    Resting,
+}
+
+impl Pool {
+    /// Pairs that have rested are fresh again.
+    fn wake(&mut self, now: Instant) {
+        while self.resting.front().is_some_and(|resting| resting.0 + QUARANTINE <= now) {
+            self.free.extend(self.resting.pop_front().map(|resting| resting.1));
+        }
+    }
+
+    fn next(&mut self, choice: Choice) -> Option<u16> {
+        match choice {
+            Choice::Fresh => self.free.pop_front(),
+            Choice::Resting => self.resting.pop_front().map(|resting| resting.1),
+        }
+    }
+
+    fn len(&self, choice: Choice) -> usize {
+        match choice {
+            Choice::Fresh => self.free.len(),
+            Choice::Resting => self.resting.len(),
+        }
+    }
+}
+
 impl Ports {
     /// A pair of a realm and family, at any address but `other_than`.
     fn open_pair(&mut self, realm: u16, is_ipv6: bool, other_than: Option<IpAddr>) -> Option<PortPair> {
         let now = Instant::now();
+        let suits = |pool: &Pool| {
+            pool.realm == realm
+                && pool.address.bind.is_ipv6() == is_ipv6
+                && Some(pool.address.advertised) != other_than
+        };
+        let mut pools: Vec<usize> =
+            (0..self.pools.len()).filter(|index| suits(&self.pools[*index])).collect();
+        for index in &pools {
+            self.pools[*index].wake(now);
+        }
         let place = self.place();
-        for index in 0..self.pools.len() {
-            let pool = &mut self.pools[index];
-            if pool.realm != realm || pool.address.bind.is_ipv6() != is_ipv6 {
-                continue;
+        for choice in [Choice::Fresh, Choice::Resting] {
+            if choice == Choice::Resting {
+                pools.sort_by_key(|index| self.pools[*index].resting.front().map(|resting| resting.0));
             }
-            if Some(pool.address.advertised) == other_than {
-                continue;
-            }
-            while pool.resting.front().is_some_and(|resting| resting.0 + QUARANTINE <= now) {
-                pool.free.extend(pool.resting.pop_front().map(|resting| resting.1));
-            }
-            for _ in 0..TRIES {
-                let Some(port) = self.pools[index].free.pop_front() else { break };
-                let opened = self
-                    .open_one(index, port, place)
-                    .and_then(|()| self.open_one(index, port + 1, place + 1));
-                let pool = &mut self.pools[index];
-                if let Err(error) = opened {
-                    pool.free.push_back(port);
-                    let address = SocketAddr::new(pool.address.bind, port);
-                    self.close_one(place);
-                    if error.kind() != io::ErrorKind::AddrInUse {
-                        tracing::error!(%error, %address, "a media port can't be opened: check the realm's media addresses and the limit on open files");
-                        break;
-                    }
-                    continue;
+            for index in &pools {
+                if let Some(pair) = self.open_of((*index, choice), place) {
+                    return Some(pair);
                 }
-                self.origins[place as usize / 2] = (index, port);
-                self.in_use += 1;
-                let address = SocketAddr::new(pool.address.advertised, port);
-                return Some(PortPair { rtp: place, rtcp: place + 1, address });
             }
         }
         self.free.push(place);
@@ -288,6 +342,41 @@ impl Ports {
         }
         None
     }
+
+    /// A pair of a pool, if it has one of that choice.
+    fn open_of(&mut self, (index, choice): (usize, Choice), place: SocketId) -> Option<PortPair> {
+        // Those that can't be had go to the end of the fresh ones: each is tried once.
+        for _ in 0..self.pools[index].len(choice).min(TRIES) {
+            let port = self.pools[index].next(choice)?;
+            let opened =
+                self.open_one(index, port, place).and_then(|()| self.open_one(index, port + 1, place + 1));
+            let pool = &mut self.pools[index];
+            let Err(error) = opened else {
+                let address = SocketAddr::new(pool.address.advertised, port);
+                self.origins[place as usize / 2] = (index, port);
+                self.in_use += 1;
+                return Some(PortPair { rtp: place, rtcp: place + 1, address });
+            };
+            pool.free.push_back(port);
+            let address = SocketAddr::new(pool.address.bind, port);
+            self.close_one(place);
+            if error.kind() != io::ErrorKind::AddrInUse {
+                tracing::error!(%error, %address, "a media port can't be opened: check the realm's media addresses and the limit on open files");
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Closes a pair; its pool and its even port.
+    fn close_pair(&mut self, pair: PortPair) -> Option<(&mut Pool, u16)> {
+        self.close_one(pair.rtp);
+        self.close_one(pair.rtcp);
+        self.free.push(pair.rtp);
+        self.in_use -= 1;
+        let (pool, port) = *self.origins.get(pair.rtp as usize / 2)?;
+        Some((self.pools.get_mut(pool)?, port))
+    }
 }
 
 impl Source for Ports {
@@ -300,14 +389,14 @@ impl Source for Ports {
     }
 
     fn close(&mut self, pair: PortPair) {
-        self.close_one(pair.rtp);
-        self.close_one(pair.rtcp);
-        self.free.push(pair.rtp);
-        self.in_use -= 1;
-        if let Some((pool, port)) = self.origins.get(pair.rtp as usize / 2).copied()
-            && let Some(pool) = self.pools.get_mut(pool)
-        {
+        if let Some((pool, port)) = self.close_pair(pair) {
             pool.resting.push_back((Instant::now(), port));
+        }
+    }
+
+    fn close_unheard(&mut self, pair: PortPair) {
+        if let Some((pool, port)) = self.close_pair(pair) {
+            pool.free.push_back(port);
         }
     }
 }

@@ -188,7 +188,7 @@ fn steer(realms: &[RealmMedia], workers: usize) -> Result<Steering, Unavailable>
     let (mut ports, mut sockets) = (0, 0);
     for realm in realms {
         ports += realm.addresses.len() * realm.ports.len();
-        sockets += realm.addresses.len() * workers;
+        sockets += realm.addresses.len() * workers * 2;
     }
     Steering::attach(ports as u32, sockets as u32)
 }

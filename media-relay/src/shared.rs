@@ -1,4 +1,4 @@
-//! The two sockets of an address whose ports are steered.
+//! The sockets of an address whose ports are steered: for whom calls expect, for strangers, and one to send by.
 
 #![allow(unsafe_code, reason = "two socket options that no library names")]
 
@@ -8,22 +8,28 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
+use media_core::Expected;
 use media_core::worker::SocketId;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::exit::Exit;
-use crate::steering::{Steering, Unavailable};
+use crate::steering::{Steering, Targets, Unavailable};
 
 /// For the packets of all calls while the worker is elsewhere: about 8,000 of speech, 100 ms of 1,600 calls.
 const RECEIVE_BUFFER: i32 = 8 * 1024 * 1024;
+
+/// Of strangers, who are many or none: what is read at a time, ten times. What a call's party sends before it is known there waits among
+/// them.
+const STRANGERS_BUFFER: i32 = 512 * 1024;
 
 /// What comes to any open port of an address, and what goes from there.
 #[derive(Debug)]
 pub(crate) struct Shared {
     address: IpAddr,
-    socket: UdpSocket,
-    /// Its number in the steering.
-    number: u32,
+    expected: UdpSocket,
+    strangers: UdpSocket,
+    /// Their numbers in the steering.
+    targets: Targets,
     steering: Arc<Steering>,
     /// By port.
     sockets: Box<[Option<SocketId>]>,
@@ -36,34 +42,34 @@ impl Shared {
         traffic_class: u8,
         steering: Arc<Steering>,
     ) -> Result<Self, Unavailable> {
-        let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
-        let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
-        if address.is_ipv6() {
-            socket.set_only_v6(true)?;
-        }
-        // Beyond what the system allows to everybody; steering needs the right to that anyway (NET_ADMIN).
-        set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER)?;
-        match address {
-            IpAddr::V4(_) => set_option(&socket, libc::SOL_IP, libc::IP_RECVORIGDSTADDR, 1)?,
-            IpAddr::V6(_) => set_option(&socket, libc::SOL_IPV6, libc::IPV6_RECVORIGDSTADDR, 1)?,
-        }
-        // Any port: only bound sockets can be steered to.
-        socket.bind(&SocketAddr::new(address, 0).into())?;
-        let socket = UdpSocket::from(socket);
-        let number = steering.register(&socket)?;
+        let expected = target(address, RECEIVE_BUFFER)?;
+        let strangers = target(address, STRANGERS_BUFFER)?;
+        let targets =
+            Targets { expected: steering.register(&expected)?, strangers: steering.register(&strangers)? };
         let sockets = vec![None; usize::from(u16::MAX) + 1].into_boxed_slice();
-        Ok(Self { address, socket, number, steering, sockets, exit: Exit::open(address, traffic_class)? })
+        let exit = Exit::open(address, traffic_class)?;
+        Ok(Self { address, expected, strangers, targets, steering, sockets, exit })
     }
 
-    pub(crate) fn fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+    /// Of the socket for whom calls expect.
+    pub(crate) fn expected_fd(&self) -> RawFd {
+        self.expected.as_raw_fd()
+    }
+
+    pub(crate) fn strangers_fd(&self) -> RawFd {
+        self.strangers.as_raw_fd()
     }
 
     /// What comes to `port` from now on is for `socket`.
     pub(crate) fn open_port(&mut self, port: u16, socket: SocketId) -> Result<(), Unavailable> {
-        self.steering.open(SocketAddr::new(self.address, port), self.number)?;
+        self.steering.open(SocketAddr::new(self.address, port), self.targets)?;
         self.sockets[usize::from(port)] = Some(socket);
         Ok(())
+    }
+
+    /// Who is expected at an open port.
+    pub(crate) fn expect(&self, port: u16, expected: Expected) -> Result<(), Unavailable> {
+        self.steering.expect(SocketAddr::new(self.address, port), expected)
     }
 
     /// Ends that; says how many packets of a flood were dropped there.
@@ -77,6 +83,24 @@ impl Shared {
     pub(crate) fn socket_at(&self, port: u16) -> Option<SocketId> {
         self.sockets[usize::from(port)]
     }
+}
+
+/// A socket to be steered to.
+fn target(address: IpAddr, receive_buffer: i32) -> io::Result<UdpSocket> {
+    let domain = if address.is_ipv4() { Domain::IPV4 } else { Domain::IPV6 };
+    let socket = Socket::new(domain, Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Beyond what the system allows to everybody; steering needs the right to that anyway (NET_ADMIN).
+    set_option(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, receive_buffer)?;
+    match address {
+        IpAddr::V4(_) => set_option(&socket, libc::SOL_IP, libc::IP_RECVORIGDSTADDR, 1)?,
+        IpAddr::V6(_) => set_option(&socket, libc::SOL_IPV6, libc::IPV6_RECVORIGDSTADDR, 1)?,
+    }
+    // Any port: only bound sockets can be steered to.
+    socket.bind(&SocketAddr::new(address, 0).into())?;
+    Ok(socket.into())
 }
 
 fn set_option(socket: &Socket, level: i32, name: i32, value: i32) -> io::Result<()> {

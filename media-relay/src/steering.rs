@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use aya::maps::{HashMap, MapData, MapError, SockMap};
 use aya::programs::{ProgramError, SkLookup};
 use aya::{Ebpf, EbpfError, EbpfLoader};
+use media_core::Expected;
 
 use crate::ports::RealmMedia;
 use crate::reserve::reserve;
@@ -22,7 +23,9 @@ const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!("OUT
 const OBJECT: Option<&[u8]> = None;
 
 /// In the program's window of 100 ms: 10,000 packets a second at one port, ten times a call's with high-definition video.
-const WINDOW_LIMIT: u32 = 1000;
+const EXPECTED_LIMIT: u32 = 1000;
+/// The same of strangers: ten calls' speech, so that a call is found within its first packets.
+const STRANGERS_LIMIT: u32 = 100;
 
 /// Why every media port gets a socket of its own.
 #[derive(Debug, thiserror::Error)]
@@ -59,29 +62,58 @@ struct Key {
     port: u32,
 }
 
+/// As `struct source`; zeros are nobody, the port 0 is any of the host's.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Default)]
+struct Source {
+    address: [u8; 16],
+    port: u32,
+}
+
 /// As `struct entry`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct Entry {
-    socket: u32,
-    window_packets: u32,
     window_start: u64,
     dropped: u64,
+    window_expected: u32,
+    window_strangers: u32,
+    socket: u32,
+    strangers: u32,
+    expected: [Source; 2],
 }
 
 // SAFETY: plain numbers without padding, for which every pattern of bits is valid.
 unsafe impl aya::Pod for Key {}
-// SAFETY: as above.
+// SAFETY: as above; `Source` has four-byte parts and no padding.
 unsafe impl aya::Pod for Entry {}
+
+fn mapped(address: IpAddr) -> [u8; 16] {
+    match address {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    }
+    .octets()
+}
 
 impl Key {
     fn new(at: SocketAddr) -> Self {
-        let address = match at.ip() {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        Self { address: address.octets(), port: at.port().into() }
+        Self { address: mapped(at.ip()), port: at.port().into() }
     }
+}
+
+impl Source {
+    fn new(source: Option<SocketAddr>) -> Self {
+        source.map_or_else(Self::default, |at| Self { address: mapped(at.ip()), port: at.port().into() })
+    }
+}
+
+/// Where the packets of a port go: sockets by their number.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Targets {
+    /// For whom the port expects.
+    pub(crate) expected: u32,
+    pub(crate) strangers: u32,
 }
 
 /// Whether ports can be steered here: it is tried, and undone.
@@ -92,7 +124,7 @@ pub fn steering_works(realms: &[RealmMedia]) -> Result<(), Unavailable> {
     let ranges: Vec<_> = realms.iter().map(|realm| realm.ports.clone()).collect();
     reserve(&ranges).map_err(Unavailable::Reserve)?;
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    Shared::open(local, 0, Arc::new(Steering::attach(1, 1)?)).map(drop)
+    Shared::open(local, 0, Arc::new(Steering::attach(1, 2)?)).map(drop)
 }
 
 /// The attached program, shared by all workers. Dropping it detaches it.
@@ -120,7 +152,8 @@ impl Steering {
     pub(crate) fn attach(ports: u32, sockets: u32) -> Result<Self, Unavailable> {
         let object = OBJECT.ok_or(Unavailable::NotBuilt)?;
         let mut program = EbpfLoader::new()
-            .override_global("WINDOW_LIMIT", &WINDOW_LIMIT, true)
+            .override_global("EXPECTED_LIMIT", &EXPECTED_LIMIT, true)
+            .override_global("STRANGERS_LIMIT", &STRANGERS_LIMIT, true)
             .map_max_entries("PORTS", ports.max(1))
             .map_max_entries("SOCKETS", sockets.max(1))
             .load(object)?;
@@ -146,11 +179,28 @@ impl Steering {
         Ok(number)
     }
 
-    /// From now on the socket gets what comes to `at`.
-    pub(crate) fn open(&self, at: SocketAddr, socket: u32) -> Result<(), Unavailable> {
-        let entry = Entry { socket, window_packets: 0, window_start: 0, dropped: 0 };
+    /// From now on these sockets get what comes to `at`.
+    pub(crate) fn open(&self, at: SocketAddr, targets: Targets) -> Result<(), Unavailable> {
+        let entry = Entry {
+            window_start: 0,
+            dropped: 0,
+            window_expected: 0,
+            window_strangers: 0,
+            socket: targets.expected,
+            strangers: targets.strangers,
+            expected: Default::default(),
+        };
         let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
         Ok(ports.insert(Key::new(at), entry, 0)?)
+    }
+
+    /// Who is expected at an open port.
+    pub(crate) fn expect(&self, at: SocketAddr, expected: Expected) -> Result<(), Unavailable> {
+        let key = Key::new(at);
+        let mut ports = self.ports.lock().unwrap_or_else(PoisonError::into_inner);
+        // What the program counts between these two calls is not counted: a few packets of a flood.
+        let entry = ports.get(&key, 0)?;
+        Ok(ports.insert(key, Entry { expected: expected.map(Source::new), ..entry }, 0)?)
     }
 
     /// Ends that; says how many packets of a flood were dropped there.

@@ -13,7 +13,7 @@ use vitals::Pulse;
 use crate::batch::{BATCH, Batch};
 use crate::counters::{Snapshot, WorkerCounters};
 use crate::poll::{self, Waker};
-use crate::ports::{Ports, SHARED, WAKE};
+use crate::ports::{Ports, SHARED, STRANGERS, WAKE};
 use crate::relay::Event;
 
 /// From so many packets in a [`WINDOW`] on, waking for each of them would cost more than forwarding it: 20,000 a second.
@@ -96,11 +96,16 @@ impl Thread {
             for token in &ready {
                 if *token == WAKE {
                     is_woken = true;
+                } else if *token >= STRANGERS {
+                    // Their turn comes last.
                 } else if *token >= SHARED {
                     self.drain_shared((*token - SHARED) as usize, &mut batch, &mut numbers, now);
                 } else {
                     self.drain(*token as u32, limit, &mut batch, &mut numbers, now);
                 }
+            }
+            for token in ready.iter().filter(|token| **token >= STRANGERS && **token != WAKE) {
+                self.drain_strangers((*token - STRANGERS) as usize, &mut batch, &mut numbers, now);
             }
             self.transmit(&mut numbers);
             self.ports.flush(&mut numbers);
@@ -131,6 +136,9 @@ impl Thread {
                 Command::Recall(known) => self.worker.recall(known),
                 Command::Do { session, number, action } => {
                     let reply = self.worker.handle(session, *action, now, &mut self.ports);
+                    for socket in self.worker.sockets(session) {
+                        self.ports.expect(socket, self.worker.expected(socket));
+                    }
                     // What led to a reply comes before it: the last count of a call closes its record.
                     self.tell_events();
                     if let Some(reply) = reply {
@@ -172,16 +180,19 @@ impl Thread {
 
     /// Of a socket that the ports of an address share.
     fn drain_shared(&mut self, pool: usize, batch: &mut Batch, numbers: &mut Snapshot, now: Duration) {
-        let Some(fd) = self.ports.shared_fd(pool) else { return };
+        let Some((fd, _)) = self.ports.shared_fds(pool) else { return };
         for _ in 0..TURNS {
             let count = batch.receive(fd, BATCH);
             numbers.received += count as u64;
             for index in 0..count {
                 let Some((source, packet)) = batch.get(index) else { continue };
-                let port = batch.destination(index).map(|destination| destination.port());
-                // A call that has ended since the packet came has no port any more.
-                match port.and_then(|port| self.ports.steered(pool, port)) {
-                    Some(socket) => self.forward(socket, source, packet, numbers, now),
+                match self.steered(pool, batch, index) {
+                    Some(socket) => {
+                        self.forward(socket, source, packet, numbers, now);
+                        if self.ports.expects_more_than_one(socket) {
+                            self.ports.expect(socket, self.worker.expected(socket));
+                        }
+                    }
                     None => self.worker.dropped += 1,
                 }
             }
@@ -189,6 +200,30 @@ impl Thread {
                 break;
             }
         }
+    }
+
+    /// What came to the ports of an address from whom they do not expect: one batch a turn, after everything else. A party whose NAT
+    /// has moved it is among them, and expected as soon as it has been heard.
+    fn drain_strangers(&mut self, pool: usize, batch: &mut Batch, numbers: &mut Snapshot, now: Duration) {
+        let Some((_, fd)) = self.ports.shared_fds(pool) else { return };
+        let count = batch.receive(fd, BATCH);
+        numbers.received += count as u64;
+        for index in 0..count {
+            let Some((source, packet)) = batch.get(index) else { continue };
+            match self.steered(pool, batch, index) {
+                Some(socket) => {
+                    self.forward(socket, source, packet, numbers, now);
+                    self.ports.expect(socket, self.worker.expected(socket));
+                }
+                None => self.worker.dropped += 1,
+            }
+        }
+    }
+
+    /// The socket that a packet of a shared one is for: none if its call has ended since it came.
+    #[inline]
+    fn steered(&self, pool: usize, batch: &Batch, index: usize) -> Option<u32> {
+        self.ports.steered(pool, batch.destination(index)?.port())
     }
 
     #[inline]

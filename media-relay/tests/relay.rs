@@ -282,18 +282,108 @@ fn after_three_seconds_far_beyond_its_maximum_a_relay_loses_nothing_at_ten_thous
     });
 }
 
+impl World {
+    fn delete(&self, session: u64) {
+        self.relay.handle(session, 3, Action::Delete);
+        assert!(matches!(self.reply(), Reply::Deleted { .. }));
+    }
+}
+
+/// The sequence numbers of what has come to a socket after a moment.
+fn heard(socket: &UdpSocket) -> Vec<u16> {
+    std::thread::sleep(Duration::from_millis(100));
+    let mut buffer = [0; 256];
+    let packets = std::iter::from_fn(|| socket.recv(&mut buffer).ok().map(|_| [buffer[2], buffer[3]]));
+    packets.map(u16::from_be_bytes).collect()
+}
+
+/// A packet each way.
+fn talk(call: &Call) {
+    call.caller.send_to(&rtp(1), call.relay).unwrap();
+    call.answerer.set_nonblocking(false).unwrap();
+    call.answerer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let (_, back) = call.answerer.recv_from(&mut [0; 256]).unwrap();
+    call.answerer.send_to(&rtp(1), back).unwrap();
+    assert_eq!(heard(&call.caller), [1]);
+}
+
 #[test]
-fn an_exhausted_range_refuses_and_a_pair_rests_after_its_call() {
-    each_way("127.0.0.1", 42_200, 42_203, |world| {
-        let call = world.call(1).unwrap();
-        assert_eq!(call.relay.port() % 2, 0);
-        assert_eq!(world.call(2).err(), Some(Refusal::NoPorts));
-        world.relay.handle(1, 3, Action::Delete);
-        assert!(matches!(world.reply(), Reply::Deleted { .. }));
-        assert_eq!(
-            world.call(3).err(),
-            Some(Refusal::NoPorts),
-            "late packets of the old call must reach nobody"
-        );
+fn no_call_is_refused_while_a_pair_rests_and_the_one_that_rested_longest_is_taken() {
+    // Six pairs, two a call.
+    each_way("127.0.0.1", 42_200, 42_211, |world| {
+        let calls = [1, 2, 3].map(|session| world.call(session).unwrap());
+        assert!(calls.iter().all(|call| call.relay.port() % 2 == 0));
+        assert_eq!(world.call(4).err(), Some(Refusal::NoPorts), "all are in use");
+        talk(&calls[0]);
+        talk(&calls[1]);
+        for session in [2, 1, 3] {
+            world.delete(session);
+        }
+        let of = |call: &Call| (call.relay.port() - 42_200) / 4;
+        assert_eq!(of(&world.call(5).unwrap()), 2, "nobody was heard there: it need not rest");
+        assert_eq!(of(&world.call(6).unwrap()), 1, "it has rested longest");
+        assert_eq!(of(&world.call(7).unwrap()), 0);
+        assert_eq!(world.call(8).err(), Some(Refusal::NoPorts));
     });
+}
+
+#[test]
+fn who_goes_on_sending_after_its_call_is_heard_in_none_after_it_at_its_port() {
+    each_way("127.0.0.1", 42_210, 42_213, |world| {
+        let old = world.call(1).unwrap();
+        for sequence in 1..4 {
+            old.caller.send_to(&rtp(sequence), old.relay).unwrap();
+        }
+        assert_eq!(heard(&old.answerer), [1, 2, 3]);
+        world.delete(1);
+        let mut sequence = 3;
+        for session in 2..6 {
+            // The parties are behind the same host.
+            let new = world.call(session).unwrap();
+            for _ in 0..5 {
+                sequence += 1;
+                old.caller.send_to(&rtp(sequence), old.relay).unwrap();
+            }
+            for end in [&new.answerer, &new.caller] {
+                assert_eq!(heard(end), [0; 0], "it is over");
+            }
+            new.caller.send_to(&rtp(77), new.relay).unwrap();
+            assert_eq!(heard(&new.answerer), [77]);
+            world.delete(session);
+        }
+    });
+}
+
+/// A second.
+const STRANGERS: u64 = 20_000;
+
+#[test]
+fn strangers_at_a_port_in_use_cost_its_call_nothing() {
+    for (local, other) in [("127.0.0.1", "127.0.0.2"), ("::1", "::1")] {
+        // Where ports are not steered this is true as long as the worker reads as fast as they send.
+        World::new(local, 42_220, 42_239, true).into_iter().for_each(|world| {
+            let calls = [world.call(1).unwrap()];
+            let (call, is_over) = (&calls[0], AtomicBool::new(false));
+            let stranger = UdpSocket::bind((other.parse::<IpAddr>().unwrap(), 0)).unwrap();
+            let (received, strangers) = std::thread::scope(|scope| {
+                let flood = scope.spawn(|| {
+                    let (start, mut sent) = (Instant::now(), 0);
+                    while !is_over.load(Ordering::Relaxed) {
+                        let due = start.elapsed().as_micros() as u64 * STRANGERS / 1_000_000;
+                        while sent < due {
+                            let _ = stranger.send_to(&rtp(9), call.relay);
+                            sent += 1;
+                        }
+                        std::thread::sleep(Duration::from_micros(500));
+                    }
+                    sent
+                });
+                let received = at_a_thousand_a_second(&calls, 3000);
+                is_over.store(true, Ordering::Relaxed);
+                (received, flood.join().unwrap())
+            });
+            assert_eq!(received, 3000, "beside {strangers} of a stranger's");
+            assert!(strangers > STRANGERS, "{strangers} are no flood");
+        });
+    }
 }

@@ -23,10 +23,15 @@ impl Worker {
         now: Duration,
         mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
     ) {
-        let Some((id, role)) = self.owner(socket, source) else {
+        let Some((id, role, was_used)) = self.owner(socket, source) else {
             self.dropped += 1;
             return;
         };
+        if was_used && !stun::is_stun(packet) && self.streams.is_left_over((socket, id), source, packet, now)
+        {
+            self.dropped += 1;
+            return;
+        }
         let is_rtcp_port = role.is_rtcp();
         let Some(stream) = self.streams.get_mut(id) else { return };
         // RFC 7983 §7, before RTP is assumed. UDPTL has no first byte of its own, but no magic cookie either.
@@ -102,10 +107,10 @@ impl Worker {
         }
     }
 
-    /// The stream that a packet is for. Branches of one party share their ports (RFC 3261 §16.7: one INVITE, several answers), and
+    /// The stream that a packet is for, and whether calls before used its port. Branches of one party share their ports (RFC 3261 §16.7: one INVITE, several answers), and
     /// are told apart by where their packets come from.
     #[inline]
-    fn owner(&self, socket: SocketId, source: SocketAddr) -> Option<(StreamId, Role)> {
+    fn owner(&self, socket: SocketId, source: SocketAddr) -> Option<(StreamId, Role, bool)> {
         let socket = self.streams.socket(socket)?;
         let id = match socket.streams.as_slice() {
             [] => return None,
@@ -121,7 +126,7 @@ impl Worker {
                 // Of a source not known yet: the branch that answered last.
                 .unwrap_or(several[several.len() - 1]),
         };
-        Some((id, socket.role))
+        Some((id, socket.role, socket.leftovers.is_some()))
     }
 
     fn control(

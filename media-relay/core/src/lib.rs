@@ -3,11 +3,13 @@
 //! A [`Worker`] owns sessions. It is told what signalling agreed ([`session::Request`]) and what arrived on which
 //! socket ([`Worker::packet`]); it says where each packet goes. Sockets come from the shell by way of [`worker::Ports`].
 
+mod expected;
 mod forward;
 pub mod handoff;
 mod held;
 mod ice;
 pub mod latch;
+mod leftover;
 mod legs;
 mod moving;
 mod negotiation;
@@ -22,4 +24,5 @@ mod stream;
 pub mod stun;
 pub mod worker;
 
+pub use expected::Expected;
 pub use worker::Worker;

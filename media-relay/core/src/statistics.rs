@@ -115,6 +115,13 @@ impl Reception {
         (self.lost_before, self.received) = (self.lost(), 0);
     }
 
+    /// The timestamp that a stream has reached which was heard in real time; `None` before its first packet.
+    pub fn timestamp_at(&self, clock_rate: u32, at: Duration) -> Option<u32> {
+        let arrival = (at.as_micros() as i64).wrapping_mul(i64::from(clock_rate)) / 1_000_000;
+        // Modulo 2^32, as timestamps are.
+        (self.transit != 0).then(|| arrival.wrapping_sub(self.transit) as u32)
+    }
+
     /// The source and number heard last, whatever came between.
     pub fn last(&self) -> Option<(u32, u16)> {
         (self.packets > 0).then_some((self.ssrc, self.highest as u16))

@@ -1,5 +1,6 @@
 //! Streams: one m-line as one endpoint has it, and the table that finds them by socket.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::held::Held;
 use crate::latch::Latch;
+use crate::leftover::{Leftovers, Place, Sender};
 use crate::path::Tally;
 use crate::sdp::Media;
 use crate::session::{DirectStatistics, Endpoint, StreamStatistics};
@@ -118,6 +120,24 @@ impl Stream {
         }
     }
 
+    /// Whether anything came to its ports.
+    fn was_heard(&self) -> bool {
+        self.reception.packets > 0 || self.strangers > 0 || self.rtcp.heard().is_some()
+    }
+
+    /// Whom its ports are not to hear in a later call: who sent RTP, and who sent RTCP.
+    fn leftovers(&self) -> [Option<Sender>; 2] {
+        let rate = self.format(self.reception.payload_type).map_or(8000, |format| format.rate);
+        let place = |at| {
+            let (ssrc, sequence) = self.reception.last().filter(|_| self.carried != Carried::Other)?;
+            Some(Place { ssrc, sequence, timestamp: self.reception.timestamp_at(rate, at), rate })
+        };
+        [&self.rtp, &self.rtcp].map(|latch| {
+            let (source, at) = latch.heard()?;
+            Some(Sender { source, rtp: place(at), at })
+        })
+    }
+
     /// Whether what the far party sends ends here.
     pub(crate) fn set_released(&mut self, is_released: bool) {
         self.is_released = is_released;
@@ -173,6 +193,10 @@ impl Role {
 pub(crate) struct Socket {
     pub(crate) streams: SmallVec<[StreamId; 2]>,
     pub(crate) role: Role,
+    /// Of calls before; nothing at a port that was never used.
+    pub(crate) leftovers: Option<Box<Leftovers>>,
+    /// Something came to it in this call.
+    was_heard: bool,
 }
 
 /// The streams of one worker.
@@ -181,6 +205,8 @@ pub(crate) struct Streams {
     places: Vec<Option<Stream>>,
     free: Vec<StreamId>,
     sockets: Vec<Socket>,
+    /// Of ports that are closed, by pair; at most as many as there are ports.
+    leftovers: BTreeMap<SocketAddr, [Option<Box<Leftovers>>; 2]>,
 }
 
 impl Streams {
@@ -213,28 +239,73 @@ impl Streams {
     }
 
     fn listen(&mut self, id: StreamId, ports: PortPair, roles: [Role; 2]) {
-        for (socket, role) in [ports.rtp, ports.rtcp].into_iter().zip(roles) {
-            let socket = socket as usize;
-            if self.sockets.len() <= socket {
-                self.sockets.resize(socket + 1, Socket::default());
+        let mut leftovers = self.leftovers.remove(&ports.address).unwrap_or_default().into_iter();
+        for (number, role) in [ports.rtp, ports.rtcp].into_iter().zip(roles) {
+            let number = number as usize;
+            if self.sockets.len() <= number {
+                self.sockets.resize(number + 1, Socket::default());
             }
-            if !self.sockets[socket].streams.contains(&id) {
-                self.sockets[socket].streams.push(id);
+            let left = leftovers.next().flatten();
+            let Some(socket) = self.sockets.get_mut(number) else { continue };
+            if socket.streams.is_empty() {
+                // The same number may be another port now.
+                (socket.leftovers, socket.was_heard) = (left, false);
             }
-            self.sockets[socket].role = role;
+            if !socket.streams.contains(&id) {
+                socket.streams.push(id);
+            }
+            socket.role = role;
         }
     }
 
-    /// True if nobody hears these ports any more.
-    fn leave(&mut self, id: StreamId, ports: PortPair) -> bool {
-        let mut is_last = true;
-        for socket in [ports.rtp, ports.rtcp] {
-            if let Some(socket) = self.sockets.get_mut(socket as usize) {
-                socket.streams.retain(|other| *other != id);
-                is_last &= socket.streams.is_empty();
+    /// Hears these ports no more; with the last stream that did they are given back.
+    fn leave(
+        &mut self,
+        id: StreamId,
+        pair: PortPair,
+        (was_heard, senders): (bool, [Option<Sender>; 2]),
+        ports: &mut dyn Ports,
+    ) {
+        let (mut is_last, mut heard) = (true, false);
+        for (number, sender) in [pair.rtp, pair.rtcp].into_iter().zip(senders) {
+            let Some(socket) = self.sockets.get_mut(number as usize) else { continue };
+            socket.streams.retain(|other| *other != id);
+            socket.was_heard |= was_heard;
+            if let Some(sender) = sender {
+                socket.leftovers.get_or_insert_default().remember(sender);
             }
+            is_last &= socket.streams.is_empty();
+            heard |= socket.was_heard;
         }
-        is_last
+        if !is_last {
+            return;
+        }
+        let left =
+            [pair.rtp, pair.rtcp].map(|number| self.sockets.get_mut(number as usize)?.leftovers.take());
+        if left.iter().any(Option::is_some) {
+            self.leftovers.insert(pair.address, left);
+        }
+        if heard { ports.close(pair) } else { ports.close_unheard(pair) }
+    }
+
+    /// Whether a packet for a stream comes from a call that used its port before ([`leftover`](crate::leftover)).
+    pub(crate) fn is_left_over(
+        &mut self,
+        (socket, id): (SocketId, StreamId),
+        source: SocketAddr,
+        packet: &[u8],
+        now: Duration,
+    ) -> bool {
+        let Some(stream) = self.places.get_mut(id as usize).and_then(Option::as_mut) else { return false };
+        let Some(socket) = self.sockets.get_mut(socket as usize) else { return false };
+        let latch = if socket.role.is_rtcp() { &stream.rtcp } else { &stream.rtp };
+        if latch.owns(source) || latch.signalled() == Some(source) {
+            return false;
+        }
+        let left = socket.leftovers.as_mut();
+        let is_so = left.is_some_and(|left| left.continues(source, packet, stream.carried, now));
+        stream.strangers += u64::from(is_so);
+        is_so
     }
 
     /// Opens ports for a stream at another address of its realm; false if there is none.
@@ -260,10 +331,10 @@ impl Streams {
     }
 
     pub(crate) fn close_spare(&mut self, id: StreamId, ports: &mut dyn Ports) {
-        let Some(spare) = self.get_mut(id).and_then(|stream| stream.spare.take()) else { return };
-        if self.leave(id, spare) {
-            ports.close(spare);
-        }
+        let Some(stream) = self.get_mut(id) else { return };
+        let Some(spare) = stream.spare.take() else { return };
+        let heard = (stream.was_heard(), stream.leftovers());
+        self.leave(id, spare, heard, ports);
     }
 
     pub(crate) fn has_spare(&self, id: StreamId) -> bool {
@@ -275,9 +346,7 @@ impl Streams {
         let stream = self.places.get_mut(id as usize)?.take()?;
         self.free.push(id);
         for pair in [Some(stream.ports), stream.spare].into_iter().flatten() {
-            if self.leave(id, pair) {
-                ports.close(pair);
-            }
+            self.leave(id, pair, (stream.was_heard(), stream.leftovers()), ports);
         }
         Some(stream)
     }

@@ -35,8 +35,12 @@ pub struct PortPair {
 pub trait Ports {
     /// A free pair in a realm; `None` if there is none.
     fn open(&mut self, realm: u16, is_ipv6: bool) -> Option<PortPair>;
-    /// Gives it back; it rests before it is used again.
+    /// Gives it back; it rests before it is used again, unless no other is left.
     fn close(&mut self, pair: PortPair);
+    /// Gives back one to which nothing came: nothing late can come, and it need not rest.
+    fn close_unheard(&mut self, pair: PortPair) {
+        self.close(pair);
+    }
     /// A free pair of the same realm and family at another address than this; `None` if the realm has no other.
     fn open_elsewhere(&mut self, realm: u16, than: IpAddr) -> Option<PortPair>;
 }
