@@ -26,6 +26,10 @@ use crate::metrics::Metrics;
 use crate::metrics::sources::Sources;
 use crate::planes::{self, Outside};
 use crate::ship::{ShipCounters, Shipper};
+use crate::store::bindings::Bindings;
+use crate::store::names::Names;
+use crate::store::outcomes::Outcomes;
+use crate::store::refusal::{Aside, StoreCounters};
 use crate::{store, watchdog};
 
 /// Seconds between two summaries of what was only counted.
@@ -102,19 +106,42 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let rest = media.sessions.release.as_ref().map_or(Duration::ZERO, |policy| policy.settings.remember);
     let workers = relay.clone();
     let recall = move |pairs| workers.recall(pairs);
+    let stored = Arc::new(StoreCounters::default());
+    let aside = || Aside::new(settings.file.node.data.join("refused-rows.jsonl"));
+    let outcome = Outcomes { pool: pool.clone(), rest, counters: stored.clone(), aside: aside() };
     let part = |name: &str| vitals.part(name).rounds(ROUND);
     let remembering =
-        part("outcomes").task(store::outcomes::follow(pool.clone(), rest, outcomes, recall, stopped.clone()));
+        part("outcomes").task(store::outcomes::follow(outcome, outcomes, recall, stopped.clone()));
     let remembering = tokio::spawn(remembering);
     let shipping = tokio::spawn(part("shipper").task(shipper.run(stopped)));
     tokio::spawn(part("call policy").task(store::call_policy::follow(pool.clone(), calls)));
-    let binding = tokio::spawn(part("bindings").task(store::bindings::write(pool.clone(), node, changes)));
+    let keeper = Bindings {
+        pool: pool.clone(),
+        node,
+        names: Names::new(&settings.plane.engine),
+        counters: stored.clone(),
+        aside: aside(),
+    };
+    let (restored, mut restoring) = tokio::sync::oneshot::channel();
+    let binding = tokio::spawn(part("bindings").task(keeper.run(changes, restored)));
     {
         let (tell, ready, pool, settings) = (tell.clone(), is_ready.clone(), pool.clone(), settings.clone());
         tokio::spawn(part("snapshot").task(async move {
             // Bindings come before the calls to them.
-            let records = store::bindings::restore(&pool, node).await;
-            tracing::info!(bindings = records.len(), "bindings restored");
+            let records = loop {
+                vitals::round();
+                if let Ok(records) = tokio::time::timeout(ROUND / 4, &mut restoring).await {
+                    break records.unwrap_or_default();
+                }
+            };
+            // Connections end with their process: over them nobody can be called until he is back.
+            let (connected, datagrams): (Vec<_>, Vec<_>) =
+                records.iter().partition(|record| record.flow.connection.is_some());
+            tracing::info!(
+                bindings = datagrams.len(),
+                over_connections = connected.len(),
+                "bindings restored"
+            );
             tell(Command::Load(records));
             store::snapshot::follow(pool, settings, |snapshot| {
                 tell(Command::Policy(Arc::new(snapshot)));
@@ -157,6 +184,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         relay: relay.clone(),
         journal: journal.clone(),
         ship: counters,
+        store: stored,
         is_ready: is_ready.clone(),
         vitals: vitals.clone(),
         http_restarts: restarts.clone(),

@@ -15,11 +15,17 @@ use std::time::Duration;
 use cluster::Cluster;
 use media_core::path::memory::{Known, Memory, Outcome, Pair, Record};
 use sbc::store::outcomes::{self, Resting};
+use sbc::store::refusal::Aside;
 use sqlx::PgPool;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 const HOUR: Duration = Duration::from_secs(3_600);
+
+fn store(pool: &PgPool) -> outcomes::Outcomes {
+    let aside = Aside::new(std::env::temp_dir().join("refused-outcomes.jsonl"));
+    outcomes::Outcomes { pool: pool.clone(), rest: HOUR, counters: Arc::default(), aside }
+}
 
 /// One SBC, as far as it matters.
 struct Node {
@@ -36,7 +42,7 @@ impl Node {
         let (tell, told) = mpsc::unbounded_channel();
         let (stop, stopped) = watch::channel(false);
         let recall = move |pairs| drop(tell.send(pairs));
-        let task = tokio::spawn(outcomes::follow(pool.clone(), HOUR, receiver, recall, stopped));
+        let task = tokio::spawn(outcomes::follow(store(pool), receiver, recall, stopped));
         Self { memory: Memory::default(), outcomes, told, stop, task }
     }
 

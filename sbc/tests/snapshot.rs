@@ -1,4 +1,4 @@
-//! Subscribers, trunks, routes and bindings in a real PostgreSQL.
+//! Subscribers, trunks and routes in a real PostgreSQL.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -16,10 +16,9 @@ use std::time::Duration;
 use cluster::Cluster;
 use sbc::config::Settings;
 use sbc::policy::Snapshot;
-use sbc::store::{bindings, snapshot};
-use sip_engine::io::{Flow, ListenerId, RealmId, Transport};
+use sbc::store::snapshot;
+use sip_engine::io::RealmId;
 use sip_engine::question::Policy;
-use sip_engine::registrar::{BindingChange, BindingRecord};
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
@@ -46,32 +45,6 @@ async fn next(receiver: &mut mpsc::UnboundedReceiver<Snapshot>, within: Duration
 
 async fn run(pool: &PgPool, text: &'static str) {
     sqlx::raw_sql(text).execute(pool).await.unwrap();
-}
-
-fn record(user: &str, seconds: u64) -> Box<BindingRecord> {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    let listener = ListenerId(0);
-    Box::new(BindingRecord {
-        aor: format!("{user}@example.net").into(),
-        uri: format!("sip:{user}@192.0.2.1"),
-        realm: RealmId(0),
-        flow: Flow {
-            listener,
-            transport: Transport::Udp,
-            remote: "192.0.2.1:5060".parse().unwrap(),
-            connection: None,
-        },
-        path: Vec::new(),
-        q: 1000,
-        expires: now + Duration::from_secs(seconds),
-        call_id: "c".into(),
-        cseq: 1,
-        instance: None,
-        user_agent: "a\0phone".into(),
-        behind_nat: false,
-        token: None,
-        upstream_expires: Duration::ZERO,
-    })
 }
 
 #[tokio::test]
@@ -138,30 +111,4 @@ async fn a_trunk_or_route_of_an_unknown_realm_is_left_out_and_the_rest_holds() {
     assert_eq!(snapshot.trunks.keys().collect::<Vec<_>>(), ["good"]);
     assert_eq!(snapshot.routes.iter().map(|route| route.prefix.as_str()).collect::<Vec<_>>(), ["+"]);
     assert_eq!(snapshot.source(RealmId(0), "198.51.100.7".parse().unwrap()).as_deref(), Some("good"));
-}
-
-#[tokio::test]
-async fn bindings_are_written_in_their_latest_state_and_read_until_they_expire() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
-    let (changes, receiver) = mpsc::unbounded_channel();
-    // Away at first: the changes wait, and only the latest of each binding is written.
-    cluster.stop();
-    let writing = tokio::spawn(bindings::write(pool.clone(), 1, receiver));
-    changes.send(BindingChange::Put(record("alice", 60))).unwrap();
-    changes.send(BindingChange::Put(record("alice", 600))).unwrap();
-    changes.send(BindingChange::Put(record("bob", 600))).unwrap();
-    changes.send(BindingChange::Put(record("carol", 0))).unwrap();
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    cluster.start_again();
-    changes
-        .send(BindingChange::Delete { aor: "bob@example.net".into(), uri: "sip:bob@192.0.2.1".into() })
-        .unwrap();
-    tokio::time::sleep(Duration::from_secs(6)).await;
-    drop(changes);
-    writing.await.unwrap();
-    let records = bindings::read(&pool, 1).await.unwrap();
-    assert_eq!(records.iter().map(|record| &*record.aor).collect::<Vec<_>>(), ["alice@example.net"]);
-    assert!(records[0].expires > record("alice", 500).expires);
-    assert!(bindings::read(&pool, 2).await.unwrap().is_empty(), "another node's are its own");
 }

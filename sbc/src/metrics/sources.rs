@@ -11,6 +11,7 @@ use vitals::Vitals;
 
 use crate::journal::Journal;
 use crate::ship::ShipCounters;
+use crate::store::refusal::StoreCounters;
 
 /// Everything that is read.
 pub struct Sources {
@@ -22,6 +23,8 @@ pub struct Sources {
     pub journal: Arc<Journal>,
     /// What goes from it to the database.
     pub ship: Arc<ShipCounters>,
+    /// Of what else is written to the database.
+    pub store: Arc<StoreCounters>,
     /// Whether policy was read.
     pub is_ready: Arc<AtomicBool>,
     /// The parts of the process.
@@ -155,10 +158,10 @@ impl Collector for Sources {
             ),
             ("sbc_store_shipped_events_total", "Call events written to the database", COUNTER, &ship.shipped),
             (
-                "sbc_store_failures_total",
-                "Batches that the database did not take at once",
+                "sbc_store_refused_rows_total",
+                "Rows of bindings and outcomes that the database refused for good (refused-rows.jsonl)",
                 COUNTER,
-                &ship.failed,
+                &self.store.refused,
             ),
             (
                 "sbc_store_rejected_events_total",
@@ -170,6 +173,14 @@ impl Collector for Sources {
         for (name, help, kind, number) in numbers {
             families.push(family(name, help, kind, vec![(Vec::new(), number.load(Ordering::Relaxed))]));
         }
+        let failures =
+            ship.failed.load(Ordering::Relaxed).saturating_add(self.store.failures.load(Ordering::Relaxed));
+        families.push(family(
+            "sbc_store_failures_total",
+            "Batches that the database did not take at once, or whose rows it refused",
+            COUNTER,
+            vec![(Vec::new(), failures)],
+        ));
         let ready = u64::from(self.is_ready.load(Ordering::Relaxed));
         families.push(family(
             "sbc_store_ready",

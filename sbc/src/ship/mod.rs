@@ -3,6 +3,7 @@
 mod record;
 
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,7 +13,8 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 
 use crate::journal::{Journal, Position};
-use crate::store::bounded;
+use crate::store::refusal::{WriteRows, sift};
+use crate::store::{bounded, explain};
 pub use record::cause;
 
 const BATCH: usize = 500;
@@ -87,7 +89,15 @@ impl Shipper {
                     self.counters.backlog.store(backlog, Ordering::Relaxed);
                     if complained.is_none_or(|at| at.elapsed() > COMPLAIN) {
                         complained = Some(Instant::now());
-                        tracing::warn!(%error, bytes = backlog, "call records wait in the journal for the database; none is lost: check database.url, the server, and `sbc migrate`");
+                        let error = match &error {
+                            ShipError::Database(error) => explain(&self.pool, error).await,
+                            ShipError::Journal(_) => error.to_string(),
+                        };
+                        tracing::warn!(
+                            error,
+                            bytes = backlog,
+                            "call records wait in the journal for the database; none is lost: check database.url, the server, and `sbc migrate`"
+                        );
                     }
                     if *stop.borrow() {
                         return;
@@ -108,9 +118,16 @@ impl Shipper {
     async fn step(&self, from: Position) -> Result<(usize, Position), ShipError> {
         let (events, next) = self.read(from).await?;
         if !events.is_empty() {
-            match bounded(record::write(&self.pool, self.node, &events)).await {
-                Err(error) if is_refused_for_good(&error) => self.one_by_one(&events).await?,
-                result => result?,
+            // One event that the database will never take must not hold up the others.
+            let refused = sift(&events, self).await.or_again()?;
+            if !refused.is_empty() {
+                self.counters.failed.fetch_add(1, Ordering::Relaxed);
+            }
+            for (place, error) in refused {
+                let Some(event) = events.get(place) else { continue };
+                self.counters.rejected.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(%error, call = %uuid::Uuid::from_u128(event.call), "the database refuses an event of a call; it is kept in rejected.jsonl beside the journal: please report it");
+                self.keep_aside(event);
             }
         }
         if next != from {
@@ -125,34 +142,26 @@ impl Shipper {
         blocking(move || journal.read(from, BATCH)).await
     }
 
-    /// One event that the database will never take must not hold up the others.
-    async fn one_by_one(&self, events: &[CallEvent]) -> Result<(), ShipError> {
-        for event in events {
-            vitals::round();
-            match bounded(record::write(&self.pool, self.node, std::slice::from_ref(event))).await {
-                Err(error) if is_refused_for_good(&error) => {
-                    self.counters.rejected.fetch_add(1, Ordering::Relaxed);
-                    tracing::error!(%error, call = %uuid::Uuid::from_u128(event.call), "the database refuses an event of a call; it is kept in rejected.jsonl beside the journal: please report it");
-                    self.keep_aside(event)?;
-                }
-                result => result?,
-            }
-        }
-        Ok(())
-    }
-
-    fn keep_aside(&self, event: &CallEvent) -> std::io::Result<()> {
-        let mut line = serde_json::to_vec(event)?;
-        line.push(b'\n');
+    /// A disk that takes nothing does not stop those that follow: the log has told of it.
+    fn keep_aside(&self, event: &CallEvent) {
         let path = self.journal.directory().join("rejected.jsonl");
-        std::fs::OpenOptions::new().create(true).append(true).open(path)?.write_all(&line)
+        let append = || {
+            let mut line = serde_json::to_vec(event)?;
+            line.push(b'\n');
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
+            file.write_all(&line)
+        };
+        if let Err(error) = append() {
+            tracing::error!(%error, ?event, "{} can't be written: this line alone keeps the event", path.display());
+        }
     }
 }
 
-/// Classes 22 and 23 of PostgreSQL's error codes: the data are wrong, and stay so however often they are sent.
-fn is_refused_for_good(error: &sqlx::Error) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
-    code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"))
+impl WriteRows<CallEvent> for Shipper {
+    async fn write(&self, events: &[CallEvent]) -> Result<(), sqlx::Error> {
+        vitals::round();
+        bounded(record::write(&self.pool, self.node, events)).await
+    }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -7,7 +7,7 @@ use media_core::path::Constraint;
 use sqlx::postgres::{PgListener, PgPool};
 
 use super::snapshot::changed;
-use super::{bounded, cure};
+use super::{bounded, cure, explain};
 use crate::calls::Calls;
 
 const CHANNEL: &str = "sbc_call_policy";
@@ -23,7 +23,12 @@ pub async fn follow(pool: PgPool, calls: Arc<Calls>) {
             Ok(()) => complained = None,
             Err(error) if complained.is_none_or(|at| at.elapsed() > COMPLAIN) => {
                 complained = Some(Instant::now());
-                tracing::error!(%error, "the policy of single calls can't be read; what was read before stays in force: {}", cure(&error));
+                let why = explain(&pool, &error).await;
+                tracing::error!(
+                    error = why,
+                    "the policy of single calls can't be read; what was read before stays in force: {}",
+                    cure(&error)
+                );
             }
             Err(_) => {}
         }

@@ -2,11 +2,14 @@
 
 pub mod bindings;
 pub mod call_policy;
+pub mod names;
 pub mod outcomes;
+pub mod refusal;
 pub mod snapshot;
 
 use std::time::Duration;
 
+use sqlx::ConnectOptions;
 use sqlx::migrate::{Migrate, Migrator};
 use sqlx::postgres::{PgPool, PgPoolOptions};
 
@@ -48,6 +51,21 @@ pub async fn missing_migrations(pool: &PgPool) -> Result<usize, sqlx::Error> {
         .await
         .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
     Ok(known.filter(|migration| !applied.iter().any(|applied| applied.version == migration.version)).count())
+}
+
+/// An error of the database in words that name its cause. A pool that found no connection in time does not say why; one more
+/// attempt without it does.
+pub async fn explain(pool: &PgPool, error: &sqlx::Error) -> String {
+    if !matches!(error, sqlx::Error::PoolTimedOut) {
+        return error.to_string();
+    }
+    let options = pool.connect_options();
+    let attempt = tokio::time::timeout(Duration::from_secs(2), options.connect());
+    match attempt.await {
+        Ok(Err(cause)) => cause.to_string(),
+        Ok(Ok(_)) => "all connections of the pool were busy, or the server was slow".to_owned(),
+        Err(_) => "the server does not answer".to_owned(),
+    }
 }
 
 /// What to do about an error of the database, for its log line.

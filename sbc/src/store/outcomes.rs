@@ -2,6 +2,8 @@
 //! the others, and the next process too.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use media_core::path::memory::{FAILURES, MOST, Outcome, Pair};
@@ -10,7 +12,8 @@ use sqlx::types::ipnet::IpNet;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
-use super::{bounded, cure};
+use super::refusal::{Aside, StoreCounters, WriteRows, sift};
+use super::{bounded, cure, explain};
 
 /// How often outcomes are written, and those of other nodes and operators' changes looked for.
 const LOOK: Duration = Duration::from_secs(2);
@@ -24,7 +27,7 @@ const COMPLAIN: Duration = Duration::from_secs(60);
 pub type Resting = (Pair, u32, Duration);
 
 /// Outcomes of one pair that wait to be written.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Tally {
     worked: i64,
     failed: i64,
@@ -46,11 +49,22 @@ struct Row {
     rests_until: f64,
 }
 
+/// Where outcomes are written and read.
+pub struct Outcomes {
+    /// The database.
+    pub pool: PgPool,
+    /// How long a pair that failed twice rests.
+    pub rest: Duration,
+    /// For metrics.
+    pub counters: Arc<StoreCounters>,
+    /// Where rows go that the database refuses.
+    pub aside: Aside,
+}
+
 /// Writes outcomes and reads what is known, until `stop` says true. `recall` gets all of it at start and whenever it has changed.
 /// While the database is away outcomes wait, of as many pairs as are remembered, and what was read before stays in force.
 pub async fn follow(
-    pool: PgPool,
-    rest: Duration,
+    mut store: Outcomes,
     mut outcomes: UnboundedReceiver<Outcome>,
     recall: impl Fn(Vec<Resting>),
     mut stop: watch::Receiver<bool>,
@@ -66,7 +80,7 @@ pub async fn follow(
         }
         let must_prune = pruned.is_none_or(|at| at.elapsed() >= PRUNE);
         vitals::round();
-        match bounded(look(&pool, rest, &mut waiting, must_prune)).await {
+        match bounded(store.look(&mut waiting, must_prune)).await {
             Ok(rows) => {
                 complained = None;
                 if must_prune {
@@ -78,11 +92,19 @@ pub async fn follow(
                     known = rows;
                 }
             }
-            Err(error) if complained.is_none_or(|at| at.elapsed() > COMPLAIN) => {
-                complained = Some(Instant::now());
-                tracing::warn!(%error, waiting = waiting.len(), "outcomes of release wait for the database; a restart now would forget them: {}", cure(&error));
+            Err(error) => {
+                store.counters.failures.fetch_add(1, Ordering::Relaxed);
+                if complained.is_none_or(|at| at.elapsed() > COMPLAIN) {
+                    complained = Some(Instant::now());
+                    let why = explain(&store.pool, &error).await;
+                    tracing::warn!(
+                        error = why,
+                        waiting = waiting.len(),
+                        "outcomes of release wait for the database; a restart now would forget them: {}",
+                        cure(&error)
+                    );
+                }
             }
-            Err(_) => {}
         }
         if is_last {
             return;
@@ -100,12 +122,12 @@ fn count(waiting: &mut Waiting, outcome: Outcome) {
     }
     let tally = waiting.entry(outcome.pair).or_default();
     if outcome.has_worked {
-        tally.worked += 1;
+        tally.worked = tally.worked.saturating_add(1);
         tally.failed_in_row = 0;
         tally.worked_at = Some(now());
     } else {
-        tally.failed += 1;
-        tally.failed_in_row += 1;
+        tally.failed = tally.failed.saturating_add(1);
+        tally.failed_in_row = tally.failed_in_row.saturating_add(1);
         tally.failed_at = Some(now());
     }
 }
@@ -120,21 +142,33 @@ fn resting(row: &Row, now: f64) -> Resting {
     (row.pair.clone(), row.failed_in_row.unsigned_abs(), rest)
 }
 
-/// What waits comes first, so that what is read has it.
-async fn look(
-    pool: &PgPool,
-    rest: Duration,
-    waiting: &mut Waiting,
-    must_prune: bool,
-) -> Result<Vec<Row>, sqlx::Error> {
-    if !waiting.is_empty() {
-        write(pool, rest, waiting).await?;
-        waiting.clear();
+impl Outcomes {
+    /// What waits comes first, so that what is read has it.
+    async fn look(&mut self, waiting: &mut Waiting, must_prune: bool) -> Result<Vec<Row>, sqlx::Error> {
+        if !waiting.is_empty() {
+            let rows: Vec<(Pair, Tally)> =
+                waiting.iter().map(|(pair, tally)| (pair.clone(), tally.clone())).collect();
+            // Counts are added, so that each must be written once: what an attempt that failed wrote of them is written no more.
+            let sifted = sift(&rows, &*self).await;
+            for (pair, _) in sifted.taken.into_iter().filter_map(|range| rows.get(range)).flatten() {
+                waiting.remove(pair);
+            }
+            for (place, error) in sifted.refused {
+                self.counters.failures.fetch_add(1, Ordering::Relaxed);
+                if let Some(row) = rows.get(place) {
+                    self.aside.keep("release_outcome", row, &error, &self.counters);
+                    waiting.remove(&row.0);
+                }
+            }
+            if let Some(error) = sifted.left {
+                return Err(error);
+            }
+        }
+        if must_prune {
+            prune(&self.pool).await?;
+        }
+        read(&self.pool).await
     }
-    if must_prune {
-        prune(pool).await?;
-    }
-    read(pool).await
 }
 
 /// Models and networks come and go: without this the table grows for ever.
@@ -170,21 +204,22 @@ async fn read(pool: &PgPool) -> Result<Vec<Row>, sqlx::Error> {
     Ok(row.collect())
 }
 
-/// One statement, however many pairs there are.
-async fn write(pool: &PgPool, rest: Duration, waiting: &Waiting) -> Result<(), sqlx::Error> {
-    let models = |end: usize| -> Vec<String> {
-        waiting.keys().map(|pair| pair.ends()[end].product.to_string()).collect()
-    };
-    let networks =
-        |end: usize| -> Vec<IpNet> { waiting.keys().map(|pair| pair.ends()[end].network).collect() };
-    let nats =
-        |end: usize| -> Vec<bool> { waiting.keys().map(|pair| pair.ends()[end].is_translated).collect() };
-    let worked: Vec<i64> = waiting.values().map(|tally| tally.worked).collect();
-    let failed: Vec<i64> = waiting.values().map(|tally| tally.failed).collect();
-    let failed_in_row: Vec<i32> = waiting.values().map(|tally| tally.failed_in_row).collect();
-    let worked_at: Vec<Option<f64>> = waiting.values().map(|tally| tally.worked_at).collect();
-    let failed_at: Vec<Option<f64>> = waiting.values().map(|tally| tally.failed_at).collect();
-    sqlx::query!(
+impl WriteRows<(Pair, Tally)> for Outcomes {
+    /// One statement, however many pairs there are.
+    async fn write(&self, rows: &[(Pair, Tally)]) -> Result<(), sqlx::Error> {
+        let [one, other] = [0, 1].map(|end: usize| {
+            let ends = rows.iter().filter_map(|(pair, _)| pair.ends().get(end));
+            let models: Vec<String> = ends.clone().map(|end| end.product.to_string()).collect();
+            let networks: Vec<IpNet> = ends.clone().map(|end| end.network).collect();
+            (models, networks, ends.map(|end| end.is_translated).collect::<Vec<bool>>())
+        });
+        let tallies = rows.iter().map(|(_, tally)| tally);
+        let worked: Vec<i64> = tallies.clone().map(|tally| tally.worked).collect();
+        let failed: Vec<i64> = tallies.clone().map(|tally| tally.failed).collect();
+        let failed_in_row: Vec<i32> = tallies.clone().map(|tally| tally.failed_in_row).collect();
+        let worked_at: Vec<Option<f64>> = tallies.clone().map(|tally| tally.worked_at).collect();
+        let failed_at: Vec<Option<f64>> = tallies.map(|tally| tally.failed_at).collect();
+        sqlx::query!(
         "INSERT INTO release_outcome AS old (one_model, one_network, one_nat, other_model, other_network, other_nat,
             worked, failed, failed_in_row, worked_at, failed_at, rests_until)
          SELECT one_model, one_network, one_nat, other_model, other_network, other_nat, worked, failed, failed_in_row,
@@ -197,30 +232,31 @@ async fn write(pool: &PgPool, rest: Duration, waiting: &Waiting) -> Result<(), s
          ON CONFLICT (one_model, one_network, one_nat, other_model, other_network, other_nat) DO UPDATE SET
             worked = old.worked + EXCLUDED.worked,
             failed = old.failed + EXCLUDED.failed,
-            failed_in_row = EXCLUDED.failed_in_row
-                + CASE WHEN EXCLUDED.worked > 0 THEN 0 ELSE old.failed_in_row END,
+            failed_in_row = least(2147483647, EXCLUDED.failed_in_row::bigint
+                + CASE WHEN EXCLUDED.worked > 0 THEN 0 ELSE old.failed_in_row END)::integer,
             worked_at = coalesce(EXCLUDED.worked_at, old.worked_at),
             failed_at = coalesce(EXCLUDED.failed_at, old.failed_at),
             rests_until = CASE
                 WHEN EXCLUDED.worked > 0 THEN EXCLUDED.rests_until
-                WHEN old.failed_in_row + EXCLUDED.failed_in_row >= $12::integer
+                WHEN old.failed_in_row::bigint + EXCLUDED.failed_in_row >= $12::integer
                     THEN EXCLUDED.failed_at + make_interval(secs => $13::float8)
             END",
-        &models(0),
-        &networks(0) as _,
-        &nats(0),
-        &models(1),
-        &networks(1) as _,
-        &nats(1),
+        &one.0,
+        &one.1 as _,
+        &one.2,
+        &other.0,
+        &other.1 as _,
+        &other.2,
         &worked,
         &failed,
         &failed_in_row,
         &worked_at as _,
         &failed_at as _,
         FAILURES as i32,
-        rest.as_secs_f64()
+        self.rest.as_secs_f64()
     )
-    .execute(pool)
+    .execute(&self.pool)
     .await?;
-    Ok(())
+        Ok(())
+    }
 }

@@ -9,7 +9,7 @@ use sip_engine::question::{TrunkCredentials, TrunkTarget};
 use sqlx::postgres::{PgListener, PgPool};
 use sqlx::{PgTransaction, types::ipnet::IpNet};
 
-use super::{bounded, cure};
+use super::{bounded, cure, explain};
 use crate::config::Settings;
 use crate::policy::{Route, Snapshot, secrets};
 
@@ -171,7 +171,12 @@ pub async fn follow(pool: PgPool, settings: Arc<Settings>, mut swap: impl FnMut(
             && complained.is_none_or(|at| at.elapsed() > COMPLAIN)
         {
             complained = Some(Instant::now());
-            tracing::error!(%error, "subscribers, trunks and routes can't be read; those read before stay in force: {}", cure(&error));
+            let why = explain(&pool, &error).await;
+            tracing::error!(
+                error = why,
+                "subscribers, trunks and routes can't be read; those read before stay in force: {}",
+                cure(&error)
+            );
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }

@@ -1,6 +1,7 @@
 //! Bindings: who is registered where (RFC 3261 §10), how long, and over which flow.
 
 mod agenda;
+mod bounds;
 mod register;
 
 use std::net::SocketAddr;

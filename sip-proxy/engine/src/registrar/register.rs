@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sip_wire::{Address, Message, Name, unquote};
 
-use super::{Binding, BindingChange, BindingRecord, Registrar, Registration, aor_of, is_same};
+use super::{Binding, BindingChange, BindingRecord, Registrar, Registration, aor_of, bounds, is_same};
 use crate::config::{Expiry, RegistrarMode};
 use crate::core::Core;
 use crate::digest::Verdict;
@@ -27,6 +27,11 @@ impl Registrar {
             core.reject(server, request, 400, |response| response);
             return Registration::Done;
         };
+        if let Some(excess) = bounds::excess(request, &aor) {
+            let warning = format!("399 sbc \"{excess}\"");
+            core.reject(server, request, 400, |response| response.header(Name::Warning, warning.as_bytes()));
+            return Registration::Done;
+        }
         match &realm.registrar {
             RegistrarMode::None => {
                 core.reject(server, request, 405, |response| response);
@@ -222,8 +227,13 @@ impl Registrar {
                 q: (q.clamp(0.0, 1.0) * 1000.0) as u16,
                 instance: contact.parameter(b"+sip.instance").and_then(|value| text(&unquote(value))),
                 path,
-                user_agent: String::from_utf8_lossy(request.value(Name::UserAgent).unwrap_or_default())
-                    .into_owned(),
+                user_agent: String::from_utf8_lossy(
+                    request
+                        .value(Name::UserAgent)
+                        .map(|agent| agent.get(..bounds::USER_AGENT).unwrap_or(agent))
+                        .unwrap_or_default(),
+                )
+                .into_owned(),
                 behind_nat,
                 token: None,
                 upstream_expires: Duration::ZERO,

@@ -56,3 +56,30 @@ fn a_phone_behind_nat_hears_a_keepalive_every_interval_until_its_binding_expires
     assert!((160..=180).contains(&after), "{after}");
     assert_eq!(line.engine.sizes().2, 0);
 }
+
+#[test]
+fn a_registration_that_asks_us_to_keep_more_than_its_share_is_refused_with_the_reason() {
+    let mut line = Line::new(config(), Snapshot::default());
+    let phone = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
+    let mut status = |contact: &str, more: &str| {
+        line.sent.clear();
+        let request = format!(
+            "REGISTER sip:{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.5;branch=z9hG4bK{}\r\nFrom: <sip:alice@{DOMAIN}>;tag=t\r\n\
+             To: <sip:alice@{DOMAIN}>\r\nCall-ID: c\r\nCSeq: 1 REGISTER\r\nMax-Forwards: 70\r\nContact: {contact}\r\n{more}\
+             Content-Length: 0\r\n\r\n",
+            contact.len() + 10 * more.len()
+        );
+        line.hear(phone, request.into());
+        let answer = line.sent.iter().find_map(|(_, message)| Some((message.status()?, message.clone())));
+        let (status, message) = answer.unwrap();
+        (status, message.value(sip_wire::Name::Warning).is_some())
+    };
+    let uri = |octets: usize| format!("<sip:{}@10.0.0.5>", "a".repeat(octets));
+    assert_eq!(status(&uri(1_000), ""), (401, false));
+    assert_eq!(status(&uri(1_100), ""), (400, true));
+    assert_eq!(status(&uri(3_000), ""), (400, true));
+    assert_eq!(status(&format!("<sip:a@10.0.0.5>;+sip.instance=\"{}\"", "b".repeat(1_100)), ""), (400, true));
+    assert_eq!(status(&format!("<sip:a@10.0.0.5>{}", ";p".repeat(41)), ""), (400, true));
+    assert_eq!(status(&["<sip:a@10.0.0.5>"; 21].join(", "), ""), (400, true));
+    assert_eq!(status("<sip:a@10.0.0.5>", &format!("Path: <sip:{}@p>\r\n", "c".repeat(2_100))), (400, true));
+}
