@@ -132,14 +132,16 @@ fn steering(settings: &Settings, findings: &mut Findings) -> bool {
 fn open_files(settings: &Settings, is_steered: bool, findings: &mut Findings) {
     let pairs: u64 = settings.relay.realms.iter().map(|realm| pairs(&realm.ports)).sum();
     let calls = (settings.plane.engine.limits.calls as u64).min(pairs);
+    let limits = &settings.file.limits;
+    let connections = limits.connections.saturating_add(limits.connections_unproven) as u64;
     // A call has four media ports: without steering a file each.
-    let wanted = 1000 + if is_steered { 0 } else { 4 * calls };
+    let wanted = 1000 + connections + if is_steered { 0 } else { 4 * calls };
     // `serve` raises the soft limit by itself.
     if let Some(allowed) = getrlimit(Resource::Nofile).maximum
         && allowed < wanted
     {
         findings.serious(format!(
-            "open files: {allowed} allowed, {wanted} needed for {calls} calls; set LimitNOFILE={wanted} or `ulimit -Hn {wanted}`"
+            "open files: {allowed} allowed, {wanted} needed for {calls} calls and {connections} connections; set LimitNOFILE={wanted} or `ulimit -Hn {wanted}`"
         ));
     }
 }

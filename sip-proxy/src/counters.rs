@@ -61,10 +61,12 @@ pub struct ShardCounters {
     pub inbox_full: Count,
     /// Whether the shard is behind and refuses what is new (gauge, 0 or 1).
     pub is_behind: Count,
-    /// Open connections (gauge).
+    /// Open connections, those at the door too (gauge).
     pub connections: Count,
-    /// Connections refused because there are too many, in all or of one source.
+    /// Connections refused because there are too many, and all others have proven who they are.
     pub connections_refused: Count,
+    /// Connections of strangers closed for newcomers, because there were too many or one source had too many.
+    pub connections_evicted: Count,
     /// Connections closed because their peer did not take what was sent.
     pub connections_stalled: Count,
     /// Connections closed because their peer said nothing, or did not end what it began, for too long.

@@ -20,6 +20,13 @@ pub struct FilterSettings {
     pub rate: Option<Rate>,
 }
 
+impl FilterSettings {
+    /// Whether the address lists shut a source out.
+    pub(crate) fn denies(&self, source: IpAddr) -> bool {
+        self.deny.contains(source) || (!self.allow.is_empty() && !self.allow.contains(source))
+    }
+}
+
 /// What becomes of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -48,12 +55,15 @@ impl Filter {
     /// Judges one message by its source address. `now` is monotonic; `is_trunk` is asked only about a source that sends
     /// too much.
     pub fn judge(&mut self, source: IpAddr, now: Duration, is_trunk: impl FnOnce() -> bool) -> Verdict {
-        let FilterSettings { allow, deny, unlimited, .. } = &self.settings;
-        if deny.contains(source) || (!allow.is_empty() && !allow.contains(source)) {
+        if self.settings.denies(source) {
             return Verdict::Denied;
         }
         let has_token = self.buckets.as_mut().is_none_or(|buckets| buckets.take(source, now));
-        if has_token || unlimited.contains(source) || is_trunk() { Verdict::Pass } else { Verdict::Limited }
+        if has_token || self.settings.unlimited.contains(source) || is_trunk() {
+            Verdict::Pass
+        } else {
+            Verdict::Limited
+        }
     }
 }
 

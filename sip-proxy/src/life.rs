@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use sip_engine::Engine;
 use sip_engine::io::ListenerId;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
@@ -15,7 +15,7 @@ use crate::counters::ShardCounters;
 use crate::link::{Letter, ShardHandle};
 use crate::plane::{Host, PlaneSettings};
 use crate::shard::Shard;
-use crate::stream::{self, Listening};
+use crate::stream::Dial;
 use crate::udp::{self, Endpoint};
 
 /// Letters taken from the inbox before their outputs are carried out.
@@ -33,8 +33,11 @@ pub(crate) struct Part {
     pub(crate) index: usize,
     pub(crate) settings: PlaneSettings,
     pub(crate) clock: Clock,
-    pub(crate) sockets: Sockets,
+    /// Of datagram listeners, by their number.
+    pub(crate) sockets: Vec<(usize, std::net::UdpSocket)>,
     pub(crate) links: Vec<ShardHandle>,
+    /// The way to the door.
+    pub(crate) dials: mpsc::UnboundedSender<Dial>,
     pub(crate) inbox: mpsc::Receiver<Letter>,
     pub(crate) counters: Arc<ShardCounters>,
     pub(crate) engine: Engine,
@@ -59,7 +62,7 @@ impl Part {
     }
 
     async fn live(self) {
-        let Part { index, settings, clock, sockets, links, mut inbox, counters, engine, host } = self;
+        let Part { index, settings, clock, sockets, links, dials, mut inbox, counters, engine, host } = self;
         let rearm = Rc::new(Notify::new());
         let addresses: Vec<_> = settings.engine.listeners.iter().map(|listener| listener.address).collect();
         let vitals = settings.vitals.clone();
@@ -67,9 +70,9 @@ impl Part {
             let address = addresses.get(listener).map(|address| format!(" {address}")).unwrap_or_default();
             vitals.part(format!("signalling {index}: {what}{address}"))
         };
-        let shard = Shard::new(index, settings, clock, links, counters, engine, host, rearm.clone());
+        let shard = Shard::new(index, settings, clock, links, dials, counters, engine, host, rearm.clone());
 
-        for (listener, socket) in sockets.datagram {
+        for (listener, socket) in sockets {
             match UdpSocket::from_std(socket) {
                 Ok(socket) => {
                     let socket = Rc::new(socket);
@@ -79,17 +82,6 @@ impl Part {
                 }
                 // Its phones would hear nothing.
                 Err(error) => return tracing::error!(%error, "a datagram listener can't be polled"),
-            }
-        }
-        for (listener, socket) in sockets.stream {
-            match TcpListener::from_std(socket) {
-                Ok(socket) => {
-                    let listening = Listening { socket, listener: listener_id(listener) };
-                    let accepting = stream::accept(listening, shard.clone());
-                    tokio::task::spawn_local(part("tcp", listener).task(accepting));
-                }
-                // Its phones could not connect.
-                Err(error) => return tracing::error!(%error, "a stream listener can't be polled"),
             }
         }
         let timer = vitals.part(format!("signalling {index}: timer"));

@@ -8,6 +8,7 @@ use sip_wire::Message;
 use tokio::sync::mpsc;
 
 use crate::counters::ShardCounters;
+use crate::stream::Accepted;
 
 /// Letters that may wait in a shard's inbox.
 const INBOX: usize = 16_384;
@@ -36,6 +37,10 @@ pub(crate) enum Letter {
     Input(Box<Input>),
     Transmit(Box<Transmission>),
     Close(ConnectionId),
+    /// Somebody got through the door.
+    Accepted(Box<Accepted>),
+    /// To the owner of a connection: its peer has shown who it is.
+    Proven(ConnectionId),
     /// To the home of a dialog that `message`, of the home `back`, would replace.
     Join {
         back: usize,
@@ -60,8 +65,8 @@ impl Letter {
                 Input::Command(_) => INBOX,
                 _ => INBOX - RESERVED,
             },
-            Letter::Join { .. } | Letter::Joined { .. } => MESSAGES,
-            Letter::Transmit(_) | Letter::Close(_) => INBOX - RESERVED,
+            Letter::Join { .. } | Letter::Joined { .. } | Letter::Accepted(_) => MESSAGES,
+            Letter::Transmit(_) | Letter::Close(_) | Letter::Proven(_) => INBOX - RESERVED,
             Letter::Stop => INBOX,
         }
     }

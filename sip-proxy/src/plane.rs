@@ -19,8 +19,9 @@ use crate::filter::FilterSettings;
 use crate::life::{Part, Sockets};
 use crate::link::Letter;
 pub use crate::link::ShardHandle;
+use crate::stream::{self, Door};
 use crate::tls::TlsIdentity;
-use crate::{stream, udp};
+use crate::udp;
 
 /// What carries out everything but sends: policy, media, journal, store.
 ///
@@ -51,18 +52,28 @@ pub struct PlaneSettings {
     pub shards: usize,
     /// Receive buffer of each datagram socket, bytes.
     pub receive_buffer: usize,
-    /// Connections of one shard.
+    /// Connections that peers opened, of the node.
     pub connections: usize,
-    /// Of these, connections with one address: one host can't take all.
+    /// Of these, connections of peers that have not shown who they are; as many more may be at the door, in a TLS handshake
+    /// or silent. The rest is for registered phones and trunks.
+    pub connections_unproven: usize,
+    /// Of the latter, connections of one source (an IPv4 address, an IPv6 /64).
     pub connections_per_source: usize,
+    /// Connections that we open, of the node.
+    pub connections_dialled: usize,
+    /// TLS handshakes of peers that begin in a second, of the node; others wait.
+    pub handshakes_per_second: usize,
     /// A connection that says nothing for so long is closed.
     pub idle: Duration,
+    /// So is one whose peer has not shown in so long who it is.
+    pub unproven: Duration,
     /// Where shards and their readers say that they live.
     pub vitals: Vitals,
 }
 
 impl PlaneSettings {
-    /// One shard, 4 MiB of receive buffer, 10,000 connections, 1,000 with one address, closed after an hour of silence.
+    /// One shard, 4 MiB of receive buffer; 10,000 connections, of which 2,000 may be strangers', 1,000 of one source, for a
+    /// minute; 10,000 of our own; 1,000 handshakes a second. Closed after an hour of silence.
     pub fn new(engine: Arc<Config>, listeners: Vec<ListenerSettings>) -> Self {
         Self {
             engine,
@@ -70,9 +81,25 @@ impl PlaneSettings {
             shards: 1,
             receive_buffer: 4 << 20,
             connections: 10_000,
+            connections_unproven: 2_000,
             connections_per_source: 1_000,
+            connections_dialled: 10_000,
+            handshakes_per_second: 1_000,
             idle: Duration::from_secs(3600),
             vitals: Vitals::default(),
+            unproven: Duration::from_secs(60),
+        }
+    }
+
+    /// What one of so many shards has of it.
+    fn share(&self, shards: usize) -> Self {
+        let part = |whole: usize| whole.div_ceil(shards).max(1);
+        Self {
+            connections: part(self.connections),
+            connections_unproven: part(self.connections_unproven),
+            connections_dialled: part(self.connections_dialled),
+            handshakes_per_second: part(self.handshakes_per_second),
+            ..self.clone()
         }
     }
 }
@@ -127,12 +154,23 @@ impl SipPlane {
         let counters: Vec<_> = (0..count).map(|_| Arc::new(ShardCounters::default())).collect();
         let (shards, inboxes): (Vec<_>, Vec<_>) = counters.iter().cloned().map(ShardHandle::new).unzip();
         let mut plane = Self { shards, counters, threads: Vec::with_capacity(count) };
+        let share = settings.share(count);
         for (index, (inbox, sockets)) in inboxes.into_iter().zip(sockets).enumerate() {
+            let (dials, dialling) = tokio::sync::mpsc::unbounded_channel();
+            let door = Door {
+                index,
+                settings: share.clone(),
+                sockets: sockets.stream,
+                shard: plane.shards[index].clone(),
+                counters: plane.counters[index].clone(),
+                dials: dialling,
+            };
             let part = Part {
                 index,
-                settings: settings.clone(),
+                settings: share.clone(),
                 clock,
-                sockets,
+                sockets: sockets.datagram,
+                dials,
                 links: plane.shards.clone(),
                 inbox,
                 counters: plane.counters[index].clone(),
@@ -142,6 +180,11 @@ impl SipPlane {
             let thread = std::thread::Builder::new()
                 .name(format!("sip-{index}"))
                 .spawn(move || part.run())
+                .map_err(StartError::Thread)?;
+            plane.threads.push(thread);
+            let thread = std::thread::Builder::new()
+                .name(format!("sip-door-{index}"))
+                .spawn(move || door.run())
                 .map_err(StartError::Thread)?;
             plane.threads.push(thread);
         }

@@ -19,7 +19,7 @@ use sip_engine::registrar::BindingChange;
 use sip_engine::slot::{Slot, replaced_slot, slot_of};
 use sip_engine::time::Now;
 use sip_wire::Message;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, mpsc};
 
 use crate::clock::Clock;
 use crate::counters::ShardCounters;
@@ -27,7 +27,7 @@ use crate::filter::Filter;
 use crate::link::{Letter, ShardHandle, Transmission, owner};
 use crate::overload::Overload;
 use crate::plane::{Host, PlaneSettings, shard_of, share_of};
-use crate::stream::{Connections, Outgoing};
+use crate::stream::{Connections, Dial, Outgoing};
 use crate::udp::{self, Datagram, Endpoint, Flushed};
 
 /// Outputs and the inputs that answer them at once are worked off in turns; this many turns without an end would be a
@@ -50,6 +50,8 @@ pub(crate) struct Shard {
     engine: Engine,
     host: Box<dyn Host + Send>,
     links: Vec<ShardHandle>,
+    /// To the door: TLS connections to be opened.
+    pub(crate) dials: mpsc::UnboundedSender<Dial>,
     endpoints: Vec<Option<Endpoint>>,
     overload: Overload,
     armed: Option<Duration>,
@@ -64,6 +66,7 @@ impl Shard {
         settings: PlaneSettings,
         clock: Clock,
         links: Vec<ShardHandle>,
+        dials: mpsc::UnboundedSender<Dial>,
         counters: Arc<ShardCounters>,
         engine: Engine,
         host: Box<dyn Host + Send>,
@@ -82,12 +85,13 @@ impl Shard {
                 clock,
                 now: clock.now(),
                 counters,
-                connections: Connections::new(index, me.clone()),
+                connections: Connections::new(index, &settings, me.clone()),
                 filters,
                 policy: None,
                 engine,
                 host,
                 links,
+                dials,
                 endpoints: (0..listeners).map(|_| None).collect(),
                 overload: Overload::new(listeners),
                 armed: None,
@@ -140,6 +144,8 @@ impl Shard {
             }
             Letter::Transmit(transmission) => self.transmit(*transmission),
             Letter::Close(connection) => self.connections.close(connection),
+            Letter::Accepted(accepted) => self.accepted(*accepted),
+            Letter::Proven(connection) => self.connections.proven(connection),
             Letter::Stop => return false,
         }
         true
@@ -268,6 +274,14 @@ impl Shard {
                     home => {
                         if let Some(link) = self.links.get(home) {
                             link.send(Letter::Close(connection));
+                        }
+                    }
+                },
+                Output::Proven(connection) => match owner(connection) {
+                    home if home == self.index => self.connections.proven(connection),
+                    home => {
+                        if let Some(link) = self.links.get(home) {
+                            link.send(Letter::Proven(connection));
                         }
                     }
                 },

@@ -35,6 +35,11 @@ pub(super) fn whole(file: &File) -> Result<(), Mistake> {
         ("calls", file.limits.calls),
         ("transactions", file.limits.transactions),
         ("bindings_per_aor", file.limits.bindings_per_aor),
+        ("connections", file.limits.connections),
+        ("connections_unproven", file.limits.connections_unproven),
+        ("connections_per_source", file.limits.connections_per_source),
+        ("connections_dialled", file.limits.connections_dialled),
+        ("handshakes_per_second", file.limits.handshakes_per_second),
     ] {
         if value == 0 {
             return Err((
@@ -42,6 +47,10 @@ pub(super) fn whole(file: &File) -> Result<(), Mistake> {
                 format!("limits.{name} is 0: nothing would be served; write 1 or more, or leave it out"),
             ));
         }
+    }
+    if file.limits.connections_unproven > file.limits.connections {
+        let what = "limits.connections_unproven is above limits.connections: strangers could take all places; write less";
+        return Err((0, what.to_owned()));
     }
     if let Some(discovery) = &file.discovery {
         let ([one, other], [port, other_port]) = (discovery.addresses, discovery.ports);

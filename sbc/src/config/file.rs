@@ -157,6 +157,17 @@ pub struct LimitsFile {
     pub transactions: usize,
     /// Bindings of one address of record.
     pub bindings_per_aor: usize,
+    /// SIP connections (TCP, TLS) that peers opened.
+    pub connections: usize,
+    /// Of these, connections of peers that have not registered, authenticated or come from a trunk's address; each is closed
+    /// after a minute. The rest is for those who have.
+    pub connections_unproven: usize,
+    /// Of the latter, connections of one source: an IPv4 address or an IPv6 /64.
+    pub connections_per_source: usize,
+    /// SIP connections that we open, to trunks for the most part.
+    pub connections_dialled: usize,
+    /// TLS handshakes of peers that begin in a second; others wait for their turn.
+    pub handshakes_per_second: usize,
 }
 
 impl Default for LimitsFile {
@@ -166,6 +177,11 @@ impl Default for LimitsFile {
             calls: limits.calls,
             transactions: limits.transactions,
             bindings_per_aor: limits.bindings_per_aor,
+            connections: 10_000,
+            connections_unproven: 2_000,
+            connections_per_source: 1_000,
+            connections_dialled: 10_000,
+            handshakes_per_second: 1_000,
         }
     }
 }

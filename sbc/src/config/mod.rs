@@ -185,6 +185,11 @@ impl Settings {
         plane.shards = file.signalling.shards;
         let vitals = Vitals::default();
         plane.vitals = vitals.clone();
+        plane.connections = file.limits.connections;
+        plane.connections_unproven = file.limits.connections_unproven;
+        plane.connections_per_source = file.limits.connections_per_source;
+        plane.connections_dialled = file.limits.connections_dialled;
+        plane.handshakes_per_second = file.limits.handshakes_per_second;
         let inactivity =
             (file.media.inactivity_seconds > 0).then(|| Duration::from_secs(file.media.inactivity_seconds));
         let relay = RelaySettings {

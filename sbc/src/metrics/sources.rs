@@ -38,7 +38,7 @@ type MediaNumber = (&'static str, &'static str, MetricType, fn(&Snapshot) -> u64
 
 use MetricType::{COUNTER, GAUGE};
 
-const SIGNALLING: [ShardNumber; 19] = [
+const SIGNALLING: [ShardNumber; 20] = [
     ("sbc_calls", "Calls now, ringing ones included", GAUGE, |shard| &shard.calls),
     ("sbc_transactions", "SIP transactions now", GAUGE, |shard| &shard.transactions),
     ("sbc_bindings", "Registered contacts now", GAUGE, |shard| &shard.bindings),
@@ -72,6 +72,12 @@ const SIGNALLING: [ShardNumber; 19] = [
         "SIP connections refused because there are too many",
         COUNTER,
         |shard| &shard.connections_refused,
+    ),
+    (
+        "sbc_sip_connections_evicted_total",
+        "SIP connections of strangers closed for newcomers",
+        COUNTER,
+        |shard| &shard.connections_evicted,
     ),
     (
         "sbc_sip_connections_stalled_total",

@@ -131,6 +131,11 @@ impl Core {
         self.policy.as_ref()?.peer(realm, flow.remote.ip().to_canonical(), names)
     }
 
+    /// Who sent a request over this flow has shown who it is.
+    pub(crate) fn proven(&mut self, flow: &Flow) {
+        self.out.extend(flow.connection.map(Output::Proven));
+    }
+
     pub(crate) fn notice(
         &mut self,
         kind: &'static str,

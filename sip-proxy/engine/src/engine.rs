@@ -380,6 +380,7 @@ impl Engine {
                 }
             },
             Admission::Admitted(admitted) => {
+                self.core.proven(&flow);
                 let purpose = if method == Method::INVITE {
                     Purpose::Session
                 } else if method == Method::SUBSCRIBE {
@@ -430,6 +431,7 @@ impl Engine {
 
     fn on_dialog_request(&mut self, server: ServerId, flow: Flow, request: Message) {
         if let Some(place) = self.place_of(&request) {
+            self.core.proven(&flow);
             self.with_call(place.call, |call, core, _| {
                 call.on_dialog_request(place.pair, place.side, server, flow, request, core)
             });

@@ -193,6 +193,9 @@ pub enum Output {
     Replicate(Replica),
     /// Close a connection (its peer breaks the protocol, or its flow failed).
     Close(ConnectionId),
+    /// The peer of a connection has shown who it is: by digest, registration, address, certificate, or by the ids of a
+    /// dialog. Until then the shell owes it little.
+    Proven(ConnectionId),
     /// Something worth counting, and a log line where it was not counted a moment ago.
     Notice(Notice),
 }

@@ -10,13 +10,14 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use sip_engine::io::{ConnectionId, Flow};
+use sip_engine::io::Flow;
 use sip_wire::{Framed, StreamFramer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::HANDSHAKE;
-use super::connections::Entered;
+use super::connections::{Entered, Standing};
+use crate::plane::PlaneSettings;
 use crate::shard::Shard;
 
 /// A peer that takes nothing for so long is dead.
@@ -46,14 +47,26 @@ pub(crate) enum Origin {
 }
 
 /// Reads and writes until either side ends it.
-pub(super) async fn converse<S>(stream: S, mut entered: Entered, origin: Origin, shard: &Rc<RefCell<Shard>>)
-where
+pub(super) async fn converse<S>(
+    stream: S,
+    mut entered: Entered,
+    origin: Origin,
+    since: Instant,
+    shard: &Rc<RefCell<Shard>>,
+) where
     S: AsyncRead + AsyncWrite,
 {
     let (reader, writer) = tokio::io::split(stream);
     let connection = entered.connection;
     {
-        let mut reading = pin!(read(reader, entered.flow, connection, origin, shard));
+        let patience = Patience {
+            since,
+            has_spoken: origin == Origin::Dialled,
+            is_proven: entered.standing.clone(),
+            heard: Instant::now(),
+            begun: None,
+        };
+        let mut reading = pin!(read(reader, entered.flow, patience, shard));
         let mut writing = pin!(write(writer, &mut entered, shard));
         tokio::select! {
             biased;
@@ -70,7 +83,7 @@ where
 
 /// Writes what is queued until the connection is off the table, or its peer takes no more.
 async fn write<W: AsyncWrite>(mut writer: WriteHalf<W>, entered: &mut Entered, shard: &Rc<RefCell<Shard>>) {
-    let Entered { waiting, writing: batch, queued, .. } = entered;
+    let Entered { waiting, writing: batch, standing, .. } = entered;
     while waiting.recv_many(batch, BATCH).await > 0 {
         let length = batch.iter().map(|outgoing| outgoing.message.len()).sum::<usize>();
         let written = timeout(WRITE, async {
@@ -89,36 +102,55 @@ async fn write<W: AsyncWrite>(mut writer: WriteHalf<W>, entered: &mut Entered, s
             Ok(Err(_)) => return,
             Err(_) => return shard.borrow().counters.connections_stalled.up(),
         }
-        queued.remove(length);
+        standing.remove(length);
     }
     let _ = timeout(WRITE, writer.shutdown()).await;
 }
 
-/// Reads messages until the peer ends the stream, breaks it, or is silent for too long.
+/// How long a connection's peer may go on without what is expected of it.
+struct Patience {
+    /// When the connection was opened.
+    since: Instant,
+    /// Strangers must say something soon; keepalives alone are not it.
+    has_spoken: bool,
+    /// Whether the peer has shown who it is.
+    is_proven: Rc<Standing>,
+    /// When anything came last.
+    heard: Instant,
+    /// Since when the message lasts that has begun and not ended.
+    begun: Option<Instant>,
+}
+
+impl Patience {
+    /// When it ends.
+    fn end(&self, settings: &PlaneSettings) -> Instant {
+        let Self { since, heard, .. } = *self;
+        let silence = if self.has_spoken { heard + settings.idle } else { since + HANDSHAKE };
+        // What a stranger says, however often, keeps no connection open.
+        let stranger = (!self.is_proven.is_proven()).then(|| since + settings.unproven);
+        let message = self.begun.map(|begun| begun + MESSAGE);
+        [stranger, message].into_iter().flatten().fold(silence, Instant::min)
+    }
+}
+
+/// Reads messages until the peer ends the stream, breaks it, is silent for too long, or has not said who it is in time.
 async fn read<R: AsyncRead>(
     mut reader: ReadHalf<R>,
     flow: Flow,
-    connection: ConnectionId,
-    origin: Origin,
+    mut patience: Patience,
     shard: &Rc<RefCell<Shard>>,
 ) {
     let mut framer = StreamFramer::default();
-    let idle = shard.borrow().settings.idle;
-    // Strangers must say something soon; keepalives alone are not it.
-    let mut has_spoken = origin == Origin::Dialled;
-    let opened = Instant::now();
-    let mut begun = None;
     loop {
-        let deadline = match begun {
-            _ if !has_spoken => opened + HANDSHAKE,
-            Some(begun) => begun + MESSAGE,
-            None => Instant::now() + idle,
-        };
-        match timeout_at(deadline, fill(&mut reader, &mut framer)).await {
+        let end = patience.end(&shard.borrow().settings);
+        match timeout_at(end, fill(&mut reader, &mut framer)).await {
             Ok(Ok(length)) if length > 0 => {}
             Ok(_) => return,
+            // It may have been proven by a shard that is its message's home, or by a registrar's answer.
+            Err(_) if patience.end(&shard.borrow().settings) > end => continue,
             Err(_) => return shard.borrow().counters.connections_idle.up(),
         }
+        patience.heard = Instant::now();
         let mut shard = shard.borrow_mut();
         shard.tick();
         loop {
@@ -128,15 +160,17 @@ async fn read<R: AsyncRead>(
             };
             match framed {
                 Ok(Some(Framed::Message(message))) => {
-                    has_spoken = true;
-                    begun = None;
+                    patience.has_spoken = true;
+                    patience.begun = None;
                     if shard.admits(flow.listener, flow.remote) {
                         shard.message(flow, message);
                     }
                 }
                 Ok(Some(Framed::Ping)) => {
                     shard.counters.keepalives.up();
-                    shard.connections.pong(connection);
+                    if let Some(connection) = flow.connection {
+                        shard.connections.pong(connection);
+                    }
                 }
                 Ok(Some(Framed::Pong)) => shard.counters.keepalives.up(),
                 Ok(None) => break,
@@ -144,7 +178,7 @@ async fn read<R: AsyncRead>(
                     // Answered if it can be. Where its end is in doubt nothing behind it can be read, so the connection
                     // closes (RFC 3261 §18.3); other mistakes cost one request, not a trunk's connection.
                     let is_lost = refused.cause.breaks_framing();
-                    begun = None;
+                    patience.begun = None;
                     if shard.admits(flow.listener, flow.remote) {
                         shard.refused(flow, refused);
                     }
@@ -155,7 +189,7 @@ async fn read<R: AsyncRead>(
             }
         }
         shard.settle();
-        begun = if framer.is_empty() { None } else { begun.or_else(|| Some(Instant::now())) };
+        patience.begun = if framer.is_empty() { None } else { patience.begun.or(Some(patience.heard)) };
     }
 }
 

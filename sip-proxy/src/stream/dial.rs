@@ -10,22 +10,17 @@ use std::time::Duration;
 use rustls::pki_types::ServerName;
 use sip_engine::io::{Flow, Transport};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio::time::timeout;
-use tokio_rustls::client::TlsStream;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 
 use super::connections::Entered;
 use super::converse::{Origin, converse};
-use super::{HANDSHAKE, tune};
+use super::{Arrived, Dial, arrived, tune};
 use crate::shard::Shard;
 use crate::tls::{TlsIdentity, peer_names};
 
 /// For the TCP handshake: below the time-out of any transaction.
 const CONNECT: Duration = Duration::from_secs(4);
-
-enum Opened {
-    Clear(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
 
 /// Opens a connection and speaks over it until its end. What waits for it fails if it can't be opened.
 pub(super) async fn dial(entered: Entered, name: Option<Arc<str>>, shard: Rc<RefCell<Shard>>) {
@@ -37,15 +32,16 @@ pub(super) async fn dial(entered: Entered, name: Option<Arc<str>>, shard: Rc<Ref
         (local, shard.settings.listeners.get(index).and_then(|settings| settings.tls.clone()))
     };
     let opened = match local {
-        Some(local) => open(flow, SocketAddr::new(local, 0), name, tls).await,
+        Some(local) => open(flow, SocketAddr::new(local, 0), name, tls, &shard).await,
         None => Err(io::ErrorKind::AddrNotAvailable.into()),
     };
+    let since = Instant::now();
     match opened {
-        Ok(Opened::Clear(stream)) => converse(stream, entered, Origin::Dialled, &shard).await,
-        Ok(Opened::Tls(stream)) => {
+        Ok(Arrived::Clear(stream)) => converse(stream, entered, Origin::Dialled, since, &shard).await,
+        Ok(Arrived::Tls(stream)) => {
             let names = peer_names(stream.get_ref().1.peer_certificates());
             shard.borrow_mut().identified(entered.connection, names);
-            converse(*stream, entered, Origin::Dialled, &shard).await;
+            converse(*stream, entered, Origin::Dialled, since, &shard).await;
         }
         Err(error) => {
             tracing::debug!(%error, remote = %flow.remote, "connection failed");
@@ -57,17 +53,23 @@ pub(super) async fn dial(entered: Entered, name: Option<Arc<str>>, shard: Rc<Ref
     }
 }
 
+/// A TCP connection from one of our addresses.
+pub(super) async fn connect(local: SocketAddr, remote: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.bind(local)?;
+    let stream = timeout(CONNECT, socket.connect(remote)).await??;
+    tune(&stream);
+    Ok(stream)
+}
+
 async fn open(
     flow: Flow,
     local: SocketAddr,
     name: Option<Arc<str>>,
     tls: Option<Arc<TlsIdentity>>,
-) -> io::Result<Opened> {
-    let socket = if flow.remote.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    socket.bind(local)?;
-    let stream = timeout(CONNECT, socket.connect(flow.remote)).await??;
-    tune(&stream);
-    let Some(tls) = tls else { return Ok(Opened::Clear(stream)) };
+    shard: &Rc<RefCell<Shard>>,
+) -> io::Result<Arrived> {
+    let Some(tls) = tls else { return connect(local, flow.remote).await.map(Arrived::Clear) };
     // RFC 5922 §7.2: the certificate must bear the name that was looked up, or the address if that was all.
     let name = match name {
         Some(name) => {
@@ -76,6 +78,10 @@ async fn open(
         }
         None => ServerName::IpAddress(flow.remote.ip().into()),
     };
-    let stream = timeout(HANDSHAKE, tls.connector().connect(name, stream)).await??;
-    Ok(Opened::Tls(Box::new(stream)))
+    // Handshakes are made at the door: the shard's thread has calls to serve.
+    let (done, opened) = oneshot::channel();
+    let dial = Dial { local, remote: flow.remote, name, tls, done };
+    let gone = || io::Error::from(io::ErrorKind::NotConnected);
+    shard.borrow().dials.send(dial).map_err(|_| gone())?;
+    arrived(opened.await.map_err(|_| gone())??)
 }

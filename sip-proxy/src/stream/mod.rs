@@ -2,21 +2,26 @@
 
 mod connections;
 mod converse;
+mod crowd;
 mod dial;
+mod door;
+mod socket;
 
-use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
-use sip_engine::io::{Flow, ListenerId, Transport};
-use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use sip_engine::io::{Flow, Transport};
+use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
 
+use connections::Proof;
 pub(crate) use connections::{Connections, Outgoing};
 use converse::{Origin, converse};
+pub(crate) use door::{Accepted, Dial, Door, Opened};
+use socket::Socket;
 
 use crate::shard::Shard;
 use crate::tls::peer_names;
@@ -25,15 +30,9 @@ use crate::tls::peer_names;
 /// hold.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// A bound stream listener.
-pub(crate) struct Listening {
-    pub(crate) socket: TcpListener,
-    pub(crate) listener: ListenerId,
-}
-
 /// Each shard has a listener of its own on the same address; the kernel spreads connections over them.
 pub(crate) fn bind(address: SocketAddr, is_shared: bool) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
@@ -45,52 +44,54 @@ pub(crate) fn bind(address: SocketAddr, is_shared: bool) -> io::Result<std::net:
     Ok(socket.into())
 }
 
-/// Takes connections until the shard ends.
-pub(crate) async fn accept(listening: Listening, shard: Rc<RefCell<Shard>>) {
-    let Listening { socket, listener } = listening;
-    loop {
-        let (stream, remote) = match socket.accept().await {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, mostly: what is open goes on, and a moment later there may be room.
-                tracing::warn!(%error, "a connection can't be accepted; raise the limit on open files");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-                continue;
-            }
+impl Shard {
+    /// Somebody got through the door.
+    pub(crate) fn accepted(&mut self, accepted: Accepted) {
+        let Accepted { listener, remote, opened, since } = accepted;
+        let (transport, names) = match &opened {
+            Opened::Clear(_) => (Transport::Tcp, Arc::default()),
+            Opened::Tls(stream) => (Transport::Tls, peer_names(stream.get_ref().1.peer_certificates())),
         };
-        let mut borrowed = shard.borrow_mut();
-        borrowed.tick();
-        if !borrowed.admits(listener, remote) {
-            continue;
-        }
-        let tls = borrowed
-            .settings
-            .listeners
-            .get(usize::from(listener.0))
-            .and_then(|settings| settings.tls.clone());
-        let transport = if tls.is_some() { Transport::Tls } else { Transport::Tcp };
+        let Some(shard) = self.connections.shard() else { return };
         let flow = Flow { listener, transport, remote, connection: None };
-        let Some(entered) = borrowed.enter(flow, Origin::Accepted, None) else { continue };
-        drop(borrowed);
-        let shard = shard.clone();
+        let proof = if self.is_trunk(&flow, &names) { Proof::Given } else { Proof::Wanted };
+        let Some(entered) = self.enter(flow, Origin::Accepted, proof, None) else { return };
+        self.identified(entered.connection, names);
         tokio::task::spawn_local(vitals::belonging(async move {
-            tune(&stream);
-            match tls {
-                None => converse(stream, entered, Origin::Accepted, &shard).await,
-                Some(tls) => match timeout(HANDSHAKE, tls.acceptor().accept(stream)).await {
-                    Ok(Ok(stream)) => {
-                        let names = peer_names(stream.get_ref().1.peer_certificates());
-                        shard.borrow_mut().identified(entered.connection, names);
-                        converse(stream, entered, Origin::Accepted, &shard).await;
-                    }
-                    Ok(Err(_)) | Err(_) => {
-                        shard.borrow().counters.handshakes_failed.up();
-                        entered.leave(&shard);
-                    }
-                },
+            match arrived(opened) {
+                Ok(Arrived::Clear(stream)) => {
+                    converse(stream, entered, Origin::Accepted, since, &shard).await
+                }
+                Ok(Arrived::Tls(stream)) => converse(*stream, entered, Origin::Accepted, since, &shard).await,
+                Err(_) => entered.leave(&shard),
             }
         }));
     }
+
+    /// Whether a peer is a trunk of the listener's realm: by its address, or by the names in its certificate.
+    fn is_trunk(&self, flow: &Flow, names: &[Arc<str>]) -> bool {
+        let realm = self.settings.engine.realm_of(flow.listener);
+        let ip = flow.remote.ip().to_canonical();
+        realm
+            .zip(self.policy.as_ref())
+            .is_some_and(|(realm, policy)| policy.peer(realm.id, ip, names).is_some())
+    }
+}
+
+/// A stream that this thread's reactor knows.
+enum Arrived {
+    Clear(TcpStream),
+    Tls(Box<TlsStream<Socket>>),
+}
+
+fn arrived(opened: Opened) -> io::Result<Arrived> {
+    Ok(match opened {
+        Opened::Clear(stream) => Arrived::Clear(TcpStream::from_std(stream)?),
+        Opened::Tls(mut stream) => {
+            stream.get_mut().0.arrive()?;
+            Arrived::Tls(stream)
+        }
+    })
 }
 
 /// No Nagle delay on requests; dead peers are noticed within minutes even if they said nothing.

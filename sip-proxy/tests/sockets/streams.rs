@@ -168,28 +168,159 @@ fn a_silent_connection_is_closed_after_the_idle_time() {
     assert_eq!(place.node.count(|shard| &shard.connections_idle), 1);
 }
 
+/// Whether the other side has ended a connection, or does so now.
+fn is_closed(connection: &mut Stream<std::net::TcpStream>) -> bool {
+    let mut octet = [0];
+    connection.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let end = connection.stream.read(&mut octet);
+    connection.stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    match end {
+        Ok(length) => length == 0,
+        Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut),
+    }
+}
+
 #[test]
-fn connections_are_limited_by_source_and_in_all() {
+fn of_strangers_who_holds_most_gives_its_oldest_connection_to_the_newcomer() {
     let place = place(|mut setup| {
         setup.adjust = |settings| {
             settings.connections_per_source = 3;
-            settings.connections = 5;
+            settings.connections_unproven = 5;
         };
         setup
     });
-    let one = address();
-    let held: Vec<_> = (0..3).map(|_| Stream::connect(one, place.access)).collect();
-    let mut refused = tcp(one, place.access);
-    assert_eq!(refused.read(&mut [0; 16]).unwrap_or(0), 0);
-    let other = address();
-    let mut more: Vec<_> = (0..2).map(|_| Stream::connect(other, place.access)).collect();
-    assert_eq!(options(&mut more[1], place.access), 200);
-    let mut refused = tcp(address(), place.access);
-    assert_eq!(refused.read(&mut [0; 16]).unwrap_or(0), 0);
-    assert_eq!(place.node.count(|shard| &shard.connections_refused), 2);
+    let open = |from| {
+        let mut connection = Stream::connect(from, place.access);
+        assert_eq!(options(&mut connection, place.access), 200);
+        connection
+    };
+    let (greedy, modest) = (address(), address());
+    let mut held: Vec<_> = (0..4).map(|_| open(greedy)).collect();
+    assert!(is_closed(&mut held[0]), "one source has its share");
+    let mut first = [open(modest), open(modest)];
+    let mut newcomer = open(address());
+    assert!(is_closed(&mut held[1]), "three of one source, two of the other");
+    assert!(!held.iter_mut().skip(2).chain(&mut first).any(is_closed));
+    assert_eq!(options(&mut newcomer, place.access), 200);
+    assert_eq!(place.node.count(|shard| &shard.connections_evicted), 2);
+    assert_eq!(place.node.count(|shard| &shard.connections), 5);
+}
+
+#[test]
+fn who_has_registered_and_trunks_keep_their_connections_however_many_strangers_come() {
+    let from = address();
+    let place = place(|mut setup| {
+        setup.policy.aors = vec!["bob@example.net".into()];
+        setup.policy.sources = vec![from];
+        setup.adjust = |settings| {
+            settings.connections_unproven = 3;
+            settings.connections = 6;
+            settings.unproven = Duration::from_secs(1);
+        };
+        setup
+    });
+    let mut trunk = Stream::connect(from, place.access);
+    assert_eq!(options(&mut trunk, place.access), 200);
+    let mut bob = Stream::connect(address(), place.access);
+    register(&mut bob, "bob");
+    let begun = Instant::now();
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        let mut stranger = Stream::connect(address(), place.access);
+        assert_eq!(options(&mut stranger, place.access), 200);
+        strangers.push(stranger);
+    }
+    // Nor is there room for strangers only: a call still goes to the trunk, by a connection of our own.
+    bob.send(bob.request("INVITE", "sip:+4930123@example.net", SDP));
+    let mut far = Stream::accepted(place.trunk.accept().unwrap().0);
+    assert!(far.expect().starts_with("INVITE "));
+    std::thread::sleep(Duration::from_millis(1500).saturating_sub(begun.elapsed()));
+    assert!(strangers.iter_mut().all(is_closed), "a second is all that a stranger gets");
+    assert!(![&mut trunk, &mut bob].into_iter().any(|known| {
+        known.stream.set_nonblocking(true).unwrap();
+        let end = known.stream.peek(&mut [0]);
+        known.stream.set_nonblocking(false).unwrap();
+        matches!(end, Ok(0))
+    }));
+    assert_eq!(options(&mut trunk, place.access), 200);
+    assert_eq!(place.node.count(|shard| &shard.connections), 3);
+}
+
+#[test]
+fn what_a_stranger_goes_on_saying_keeps_no_connection_open() {
+    let place = place(|mut setup| {
+        setup.adjust = |settings| settings.unproven = Duration::from_millis(800);
+        setup
+    });
+    let mut chatty = Stream::connect(address(), place.access);
+    let begun = Instant::now();
+    let ask = chatty.request("OPTIONS", &format!("sip:{}", place.access), "");
+    while chatty.stream.write_all(ask.as_bytes()).is_ok() && begun.elapsed() < PATIENCE {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(place.node.count(|shard| &shard.connections_idle), 1);
+}
+
+#[test]
+fn connections_that_are_all_proven_leave_no_room_for_one_more() {
+    let from = address();
+    let place = place(|mut setup| {
+        setup.policy.sources = vec![from];
+        setup.adjust = |settings| {
+            settings.connections = 2;
+            settings.connections_unproven = 1;
+        };
+        setup
+    });
+    // One after the other: at the door there is room for one.
+    let held = [(); 2].map(|()| {
+        let mut trunk = Stream::connect(from, place.access);
+        assert_eq!(options(&mut trunk, place.access), 200);
+        trunk
+    });
+    let mut refused = Stream::connect(address(), place.access);
+    refused.send("\r\n\r\n");
+    assert!(is_closed(&mut refused));
+    assert_eq!(place.node.count(|shard| &shard.connections_refused), 1);
     drop(held);
-    place.node.until("room again", PATIENCE, |node| node.count(|shard| &shard.connections) == 2);
-    assert_eq!(options(&mut Stream::connect(one, place.access), place.access), 200);
+    place.node.until("room again", PATIENCE, |node| node.count(|shard| &shard.connections) == 0);
+    assert_eq!(options(&mut Stream::connect(address(), place.access), place.access), 200);
+}
+
+#[test]
+fn who_knocks_and_says_nothing_does_not_shut_the_door() {
+    let place = place(|mut setup| {
+        setup.adjust = |settings| settings.connections_unproven = 50;
+        setup
+    });
+    // Each of them comes again when it is sent away.
+    let (stop, sbc) = (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), place.access);
+    let idlers: Vec<_> = (0..4)
+        .map(|_| {
+            let (from, stop) = (address(), stop.clone());
+            std::thread::spawn(move || {
+                let mut held = std::collections::VecDeque::new();
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    held.push_back(tcp(from, sbc));
+                    if held.len() > 40 {
+                        held.pop_front();
+                    }
+                }
+            })
+        })
+        .collect();
+    place
+        .node
+        .until("they are sent away", PATIENCE, |node| node.count(|shard| &shard.connections_evicted) > 200);
+    for _ in 0..10 {
+        let mut phone = Stream::connect(address(), place.access);
+        std::thread::sleep(Duration::from_millis(20));
+        assert_eq!(options(&mut phone, place.access), 200);
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    idlers.into_iter().for_each(|idler| idler.join().unwrap());
+    assert_eq!(place.node.count(|shard| &shard.connections_refused), 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;
@@ -250,6 +250,35 @@ fn a_new_certificate_is_shown_without_a_restart_and_a_broken_one_is_not() {
     std::fs::write(place.authority.file("sbc.pem"), "broken").unwrap();
     place.identity.reload_if_changed().unwrap_err();
     shown("new.example.net").unwrap();
+}
+
+#[test]
+fn handshakes_beyond_their_budget_wait_and_delay_nobody_who_is_connected() {
+    let place = place(Clients::Unasked, |mut setup| {
+        setup.adjust = |settings| settings.handshakes_per_second = 20;
+        setup
+    });
+    let mut standing = place.authority.connect(address(), place.access, "sbc.example.net", None);
+    options(&mut standing, place.access).unwrap();
+    let begun = Instant::now();
+    let (authority, access) = (&place.authority, place.access);
+    std::thread::scope(|scope| {
+        let shaking: Vec<_> = (0..10)
+            .map(|_| {
+                scope.spawn(move || {
+                    let mut phone = authority.connect(address(), access, "sbc.example.net", None);
+                    options(&mut phone, access).unwrap();
+                })
+            })
+            .collect();
+        let asked = Instant::now();
+        options(&mut standing, access).unwrap();
+        assert!(asked.elapsed() < Duration::from_millis(100), "{:?}", asked.elapsed());
+        shaking.into_iter().for_each(|phone| phone.join().unwrap());
+    });
+    // Of ten, four may begin at once, and twenty in a second.
+    assert!(begun.elapsed() > Duration::from_millis(200), "{:?}", begun.elapsed());
+    assert_eq!(place.node.count(|shard| &shard.handshakes_failed), 0);
 }
 
 #[test]

@@ -61,6 +61,7 @@ impl Registrar {
                         return Registration::Done;
                     }
                 }
+                core.proven(&flow);
                 if core.keep(server, self.share_of(&flow, Share::Users), request) {
                     self.register(server, flow, request, aor, &realm.id, *expiry, core);
                 }
@@ -360,6 +361,7 @@ impl Registrar {
             binding.upstream_expires = core.now.monotonic + granted;
             binding.record.upstream_expires = core.now.wall + granted;
             self.keep(binding, core);
+            core.proven(&flow);
         }
         self.answer(server, request, &aor, core);
     }
