@@ -2,6 +2,7 @@
 //!
 //! Nothing here leaves the namespaces a [`Lab`] makes, and everything a lab started ends when it is dropped.
 
+pub mod agent;
 pub mod baresip;
 pub mod capture;
 pub mod crossing;
@@ -26,6 +27,7 @@ pub mod stage;
 pub mod talk;
 pub mod tone;
 mod upnp;
+pub mod voice;
 
 pub use network::{Lab, Network};
 pub use process::Process;
