@@ -8,6 +8,8 @@ pub struct WorkerCounters {
     received: AtomicU64,
     sent: AtomicU64,
     dropped: AtomicU64,
+    keepalives: AtomicU64,
+    strangers_learnt: AtomicU64,
     send_failed: AtomicU64,
     sessions: AtomicU64,
     ports_in_use: AtomicU64,
@@ -22,6 +24,10 @@ pub struct Snapshot {
     pub sent: u64,
     /// Packets that belonged to nobody.
     pub dropped: u64,
+    /// What only holds a NAT's mapping open, consumed.
+    pub keepalives: u64,
+    /// How often a stranger was believed to be a party.
+    pub strangers_learnt: u64,
     /// Packets the kernel refused to send.
     pub send_failed: u64,
     /// Sessions now.
@@ -35,6 +41,8 @@ impl WorkerCounters {
         self.received.store(now.received, Ordering::Relaxed);
         self.sent.store(now.sent, Ordering::Relaxed);
         self.dropped.store(now.dropped, Ordering::Relaxed);
+        self.keepalives.store(now.keepalives, Ordering::Relaxed);
+        self.strangers_learnt.store(now.strangers_learnt, Ordering::Relaxed);
         self.send_failed.store(now.send_failed, Ordering::Relaxed);
         self.sessions.store(now.sessions, Ordering::Relaxed);
         self.ports_in_use.store(now.ports_in_use, Ordering::Relaxed);
@@ -46,6 +54,8 @@ impl WorkerCounters {
             received: self.received.load(Ordering::Relaxed),
             sent: self.sent.load(Ordering::Relaxed),
             dropped: self.dropped.load(Ordering::Relaxed),
+            keepalives: self.keepalives.load(Ordering::Relaxed),
+            strangers_learnt: self.strangers_learnt.load(Ordering::Relaxed),
             send_failed: self.send_failed.load(Ordering::Relaxed),
             sessions: self.sessions.load(Ordering::Relaxed),
             ports_in_use: self.ports_in_use.load(Ordering::Relaxed),

@@ -120,6 +120,8 @@ impl Thread {
             }
             self.tell_events();
             numbers.dropped = self.worker.dropped + self.ports.flooded;
+            numbers.keepalives = self.worker.keepalives;
+            numbers.strangers_learnt = self.worker.strangers_learnt;
             numbers.sessions = self.worker.len() as u64;
             numbers.ports_in_use = self.ports.in_use;
             self.counters.store(&numbers);

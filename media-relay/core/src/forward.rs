@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::kind::Kind;
+use crate::latch::Verdict;
 use crate::legs::Session;
 use crate::rtcp::{self, Report};
 use crate::rtp::{self, Header};
@@ -44,29 +46,38 @@ impl Worker {
             }
             return;
         }
-        if stream.carried != Carried::Other && (is_rtcp_port || rtp::is_rtcp(packet)) {
-            self.control(id, is_rtcp_port, source, packet, now, send);
-            return;
+        if stream.carried != Carried::Other {
+            if rtp::is_rtcp(packet) {
+                self.control(id, is_rtcp_port, source, packet, now, send);
+                return;
+            }
+            if is_rtcp_port {
+                self.beside_media(id, role, source, packet, now, send);
+                return;
+            }
         }
         if is_rtcp_port {
             self.dropped += 1;
             return;
         }
         let header = if stream.carried == Carried::Other { None } else { Header::read(packet) };
-        let latest =
-            header.as_ref().and_then(|header| stream.reception.latest().map(|latest| (header, latest)));
-        let before = stream.rtp.destination();
-        if !stream.rtp.accepts(source, latest, now) {
-            stream.strangers += 1;
-            self.dropped += 1;
+        if header.is_none() && stream.carried != Carried::Other {
+            self.beside_media(id, role, source, packet, now, send);
             return;
+        }
+        if !stream.rtp.knows(source, now) {
+            match stream.meets(source, packet, header.as_ref(), now) {
+                Verdict::Learnt => self.strangers_learnt += u64::from(stream.rtp.is_strange(source)),
+                Verdict::Passes => {}
+                Verdict::Stranger => {
+                    stream.strangers += 1;
+                    self.dropped += 1;
+                    return;
+                }
+            }
         }
         match &header {
             Some(header) => {
-                // A NAT that rebinds moves RTCP too.
-                if before != Some(source) && stream.reception.latest().is_some() {
-                    stream.rtcp.reopen(now);
-                }
                 let (rate, is_event) = stream
                     .format(Some(header.payload_type))
                     .map_or((8000, false), |format| (format.rate, format.is_event));
@@ -112,21 +123,71 @@ impl Worker {
     #[inline]
     fn owner(&self, socket: SocketId, source: SocketAddr) -> Option<(StreamId, Role, bool)> {
         let socket = self.streams.socket(socket)?;
+        let latch = |id: StreamId| {
+            let stream = self.streams.get(id)?;
+            Some(if socket.role.is_rtcp() { &stream.rtcp } else { &stream.rtp })
+        };
         let id = match socket.streams.as_slice() {
             [] => return None,
             [only] => *only,
             several => several
                 .iter()
                 .copied()
-                .find(|id| {
-                    self.streams.get(*id).is_some_and(|stream| {
-                        if socket.role.is_rtcp() { stream.rtcp.owns(source) } else { stream.rtp.owns(source) }
-                    })
+                .find(|id| latch(*id).is_some_and(|latch| latch.owns(source)))
+                // Of a source not known yet: the last branch to answer whose host it is, or just the last.
+                .or_else(|| {
+                    several
+                        .iter()
+                        .rev()
+                        .copied()
+                        .find(|id| latch(*id).is_some_and(|latch| latch.is_near(source)))
                 })
-                // Of a source not known yet: the branch that answered last.
-                .unwrap_or(several[several.len() - 1]),
+                .or(several.last().copied())?,
         };
         Some((id, socket.role, socket.leftovers.is_some()))
+    }
+
+    /// Neither RTP nor RTCP nor STUN, where RTP was agreed on. A handshake goes where what it protects will go: to the port of RTCP
+    /// too, while that has one of its own (RFC 5764 §4.1).
+    #[cold]
+    fn beside_media(
+        &mut self,
+        id: StreamId,
+        role: Role,
+        source: SocketAddr,
+        packet: &[u8],
+        now: Duration,
+        mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) {
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        let kind = Kind::of(packet);
+        if kind == Kind::Foreign || !stream.takes(role, source, now) {
+            stream.strangers += 1;
+            self.dropped += 1;
+            return;
+        }
+        if !role.is_rtcp() {
+            stream.send_held(now, &mut send);
+        }
+        if kind == Kind::Keepalive {
+            self.keepalives += 1;
+            return;
+        }
+        let Some(stream) = self.streams.get(id) else { return };
+        for consumer in stream.consumers.clone() {
+            let Some(consumer) = self.streams.get_mut(consumer).filter(|consumer| !consumer.is_parked) else {
+                continue;
+            };
+            let (out, destination) = if role.is_rtcp() {
+                (consumer.ports.rtcp, consumer.rtcp.destination())
+            } else {
+                consumer.hold(packet, now);
+                (consumer.ports.rtp, consumer.rtp.destination())
+            };
+            if let Some(destination) = destination {
+                send(out, destination, packet);
+            }
+        }
     }
 
     fn control(
@@ -139,10 +200,10 @@ impl Worker {
         mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
     ) {
         let Some(stream) = self.streams.get_mut(id) else { return };
-        // On the RTP port it was not agreed on (RFC 5761 §5.1.1), or no RTCP at all.
-        let is_expected = rtp::is_rtcp(packet) && (is_rtcp_port || stream.may_mux);
+        // On the RTP port it was not agreed on (RFC 5761 §5.1.1).
+        let is_expected = is_rtcp_port || stream.may_mux;
         let latch = if is_rtcp_port { &mut stream.rtcp } else { &mut stream.rtp };
-        if !is_expected || !latch.accepts(source, None, now) {
+        if !is_expected || !latch.takes(source, now) {
             stream.strangers += u64::from(is_expected);
             self.dropped += 1;
             return;

@@ -9,6 +9,8 @@ use crate::worker::SocketId;
 
 /// Older than this it would only make the endpoint's jitter buffer begin too late: one packet time of the slowest usual codecs.
 const FRESH: Duration = Duration::from_millis(60);
+/// A handshake is repeated after a second (RFC 6347 §4.2.4.1); until then this one serves.
+const FRESH_HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// A packet that may not have arrived.
 #[derive(Debug)]
@@ -40,7 +42,9 @@ impl Stream {
             return;
         }
         let (Some(held), Some(destination)) = (self.held.take(), self.rtp.destination()) else { return };
-        if !self.is_parked && held.to != Some(destination) && now <= held.at + FRESH {
+        let is_media = held.packet.first().is_some_and(|first| first >> 6 == 2);
+        let fresh = if is_media { FRESH } else { FRESH_HANDSHAKE };
+        if !self.is_parked && held.to != Some(destination) && now <= held.at + fresh {
             send(self.ports.rtp, destination, &held.packet);
         }
     }

@@ -8,6 +8,7 @@ mod forward;
 pub mod handoff;
 mod held;
 mod ice;
+mod kind;
 pub mod latch;
 mod leftover;
 mod legs;

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::handoff::{Side, ufrag_in};
 use crate::ice::Spoken;
-use crate::latch::Latch;
+use crate::latch::{Latch, Manner};
 use crate::legs::{Exchange, INITIAL, Leg, Session};
 use crate::sdp::{Description, Direction, Media, Place};
 use crate::session::{Described, Endpoint, Party, Refusal, StreamSummary, is_ipv6};
@@ -203,6 +203,8 @@ impl Worker {
         opened: &mut SmallVec<[StreamId; 2]>,
         ports: &mut dyn Ports,
     ) -> Result<(), Refusal> {
+        let realm = self.sessions.get(&id).and_then(|session| Some(session.leg(endpoint)?.party.realm));
+        let manner = self.manner(realm.ok_or(Refusal::Unknown)?);
         let leg = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(endpoint));
         let leg = leg.ok_or(Refusal::Unknown)?;
         if leg.streams.len() < media.len() {
@@ -214,8 +216,7 @@ impl Worker {
             }
             let pair =
                 ports.open(leg.party.realm, is_ipv6(leg.party.signalling.ip())).ok_or(Refusal::NoPorts)?;
-            let follows = self.settings.follows_rebinding;
-            let stream = self.streams.insert(new_stream(id, endpoint, index, pair, &leg.party, follows));
+            let stream = self.streams.insert(new_stream(id, endpoint, index, pair, &leg.party, manner));
             *place = Some(stream);
             opened.push(stream);
         }
@@ -224,12 +225,13 @@ impl Worker {
 
     /// A further branch of a party has the ports that the party's INVITE named, and everything else for itself.
     pub(crate) fn ensure_branch(&mut self, id: u64, endpoint: Endpoint) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get(&id) else { return };
         if session.leg(endpoint).is_some() {
             return;
         }
         let first = session.legs.iter().find(|(known, _)| known.party == endpoint.party);
         let Some((_, first)) = first else { return };
+        let manner = self.manner(first.party.realm);
         let mut leg = Leg {
             party: first.party.clone(),
             streams: SmallVec::new(),
@@ -244,14 +246,15 @@ impl Worker {
         };
         for (index, place) in first.streams.iter().enumerate() {
             let pair = place.and_then(|stream| self.streams.get(stream)).map(|stream| stream.ports);
-            let follows = self.settings.follows_rebinding;
             leg.streams.push(
                 pair.map(|pair| {
-                    self.streams.insert(new_stream(id, endpoint, index, pair, &leg.party, follows))
+                    self.streams.insert(new_stream(id, endpoint, index, pair, &leg.party, manner))
                 }),
             );
         }
-        session.legs.push((endpoint, leg));
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.legs.push((endpoint, leg));
+        }
     }
 
     /// Takes the addresses and codecs of a description; `only_first` leaves what is agreed alone.
@@ -287,6 +290,7 @@ impl Worker {
                 // We offered it to the answerer exactly if the offerer had.
                 stream.is_muxed = media.rtcp_mux && offer.1.iter().any(|offered| offered.rtcp_mux);
                 stream.is_agreed = true;
+                stream.far_formats = other.codecs.iter().map(|codec| codec.0).collect();
                 stream.is_refused = media.port == 0 || other.port == 0;
             }
         }
@@ -418,15 +422,15 @@ fn new_stream(
     index: usize,
     ports: PortPair,
     party: &Party,
-    follows: bool,
+    manner: Manner,
 ) -> Stream {
     Stream {
         session,
         endpoint,
         index: index as u16,
         ports,
-        rtp: Latch::new(party.signalling.ip(), follows),
-        rtcp: Latch::new(party.signalling.ip(), follows),
+        rtp: Latch::new(party.signalling.ip(), manner),
+        rtcp: Latch::new(party.signalling.ip(), manner),
         consumers: SmallVec::new(),
         carried: Carried::Clear,
         is_muxed: false,
@@ -436,6 +440,7 @@ fn new_stream(
         is_refused: false,
         kind: Box::default(),
         formats: Box::default(),
+        far_formats: SmallVec::new(),
         reception: Reception::default(),
         strangers: 0,
         held: None,

@@ -32,6 +32,21 @@ impl Header {
     }
 }
 
+/// Whether an RTP packet has room for the sources and the extension that its header announces (RFC 3550 §5.1; padding may be
+/// encrypted). One that has not passes, but teaches nobody where its sender is.
+pub fn is_sound(packet: &[u8]) -> bool {
+    let Some(first) = packet.first() else { return false };
+    let mut need = 12_usize.saturating_add(usize::from(first & 0x0f).saturating_mul(4));
+    if first & 0x10 != 0 {
+        let Some([_, _, high, low]) = packet.get(need..).and_then(|rest| rest.first_chunk::<4>()) else {
+            return false;
+        };
+        let words = usize::from(u16::from_be_bytes([*high, *low]));
+        need = need.saturating_add(4).saturating_add(words.saturating_mul(4));
+    }
+    first >> 6 == 2 && need <= packet.len()
+}
+
 /// Whether a packet of a shared port is RTCP (RFC 5761 §4).
 pub fn is_rtcp(packet: &[u8]) -> bool {
     packet.len() >= 8 && packet[0] >> 6 == 2 && (192..=223).contains(&packet[1])

@@ -7,9 +7,10 @@ use std::time::Duration;
 use smallvec::SmallVec;
 
 use crate::held::Held;
-use crate::latch::Latch;
+use crate::latch::{Evidence, Latch, Verdict};
 use crate::leftover::{Leftovers, Place, Sender};
 use crate::path::Tally;
+use crate::rtp::{self, Header};
 use crate::sdp::Media;
 use crate::session::{DirectStatistics, Endpoint, StreamStatistics};
 use crate::statistics::Reception;
@@ -67,6 +68,8 @@ pub(crate) struct Stream {
     /// The kind of media, empty until a description of its own has come.
     pub(crate) kind: Box<str>,
     pub(crate) formats: Box<[Format]>,
+    /// Payload types that the description on the other side names.
+    pub(crate) far_formats: SmallVec<[u8; 8]>,
     pub(crate) reception: Reception,
     pub(crate) strangers: u64,
     pub(crate) held: Option<Box<Held>>,
@@ -136,6 +139,48 @@ impl Stream {
             let (source, at) = latch.heard()?;
             Some(Sender { source, rtp: place(at), at })
         })
+    }
+
+    /// Whether something else than RTP comes from its endpoint; it teaches where that is.
+    #[cold]
+    pub(crate) fn takes(&mut self, role: Role, source: SocketAddr, now: Duration) -> bool {
+        if role.is_rtcp() {
+            return self.rtcp.takes(source, now);
+        }
+        let before = self.rtp.destination();
+        let is_taken = self.rtp.takes(source, now);
+        if is_taken && before != Some(source) && self.rtp.destination() == Some(source) {
+            self.rtcp.follow(source.ip(), now);
+        }
+        is_taken
+    }
+
+    /// Whether an RTP packet of a source not known yet is its endpoint's; `None`: no RTP, where another protocol was agreed on.
+    #[cold]
+    pub(crate) fn meets(
+        &mut self,
+        source: SocketAddr,
+        packet: &[u8],
+        header: Option<&Header>,
+        now: Duration,
+    ) -> Verdict {
+        let latest = self.reception.latest();
+        let evidence = match header {
+            Some(header) if rtp::is_sound(packet) => {
+                let number = header.payload_type;
+                let is_agreed = self.format(Some(number)).is_some() || self.far_formats.contains(&number);
+                Evidence::Media { header, latest, is_agreed }
+            }
+            Some(_) => return Verdict::Stranger,
+            None => Evidence::Other,
+        };
+        let before = self.rtp.destination();
+        let verdict = self.rtp.judge(source, evidence, now);
+        // A NAT that rebinds, or a party that moves, moves its RTCP too.
+        if verdict == Verdict::Learnt && before != Some(source) {
+            self.rtcp.follow(source.ip(), now);
+        }
+        verdict
     }
 
     /// Whether what the far party sends ends here.

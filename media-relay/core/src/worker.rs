@@ -9,6 +9,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 use crate::handoff::{HandoffSettings, LEAST_INACTIVITY};
+use crate::latch::{Latching, Manner};
 use crate::legs::Session;
 use crate::path::memory::{Known, Memory, Outcome};
 use crate::policy::ReleasePolicy;
@@ -52,6 +53,8 @@ pub struct Settings {
     pub inactivity: Option<Duration>,
     /// Whether a NAT that rebinds is followed without signalling.
     pub follows_rebinding: bool,
+    /// Who teaches where a party is, by realm.
+    pub latching: Vec<Latching>,
     /// What may leave the relay; `None` nothing.
     pub release: Option<Arc<ReleasePolicy>>,
     /// CRUSH; `None`: nobody is told of it.
@@ -67,6 +70,7 @@ impl Default for Settings {
         Self {
             inactivity: Some(Duration::from_secs(300)),
             follows_rebinding: true,
+            latching: Vec::new(),
             release: None,
             handoff: None,
             addresses: Arc::default(),
@@ -91,6 +95,10 @@ pub struct Worker {
     next_check: Duration,
     /// Strangers' packets of all streams, and packets that no stream owned.
     pub dropped: u64,
+    /// What only holds a NAT's mapping open, and plain STUN of those who are known: consumed.
+    pub keepalives: u64,
+    /// How often a stranger was learnt.
+    pub strangers_learnt: u64,
 }
 
 impl Worker {
@@ -107,7 +115,15 @@ impl Worker {
             looks: BinaryHeap::new(),
             next_check: Duration::ZERO,
             dropped: 0,
+            keepalives: 0,
+            strangers_learnt: 0,
         }
+    }
+
+    /// How the latches of a realm learn.
+    pub(crate) fn manner(&self, realm: u16) -> Manner {
+        let latching = self.settings.latching.get(usize::from(realm)).copied().unwrap_or_default();
+        Manner { latching, follows_rebinding: self.settings.follows_rebinding }
     }
 
     /// Sessions.

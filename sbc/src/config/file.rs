@@ -216,6 +216,11 @@ pub struct RealmFile {
     /// not the program's own.
     #[serde(default)]
     pub local_peers: bool,
+    /// Who teaches where the media of its parties is, beside the address that their description names and who has proven
+    /// himself: `strict` nobody, `host` the host of that address and that of the signalling, `any` others too where the description
+    /// cannot be right.
+    #[serde(default)]
+    pub latching: LatchingKind,
     /// Who must show what.
     pub authentication: AuthenticationKind,
     /// `md5`, `sha-256`, or both, preferred first; many phones fail on anything but `md5` alone.
@@ -330,6 +335,19 @@ pub enum RegistrarKind {
     Local,
     /// The core's.
     Forward,
+}
+
+/// `latching`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LatchingKind {
+    /// Nobody.
+    Strict,
+    /// Their hosts.
+    #[default]
+    Host,
+    /// Strangers too.
+    Any,
 }
 
 /// `authentication`

@@ -29,7 +29,7 @@ use vitals::Vitals;
 
 pub use file::{
     AuthenticationKind, Database, DigestKind, DiscoveryFile, File, Http, IdentityKind, KeepaliveKind,
-    LimitsFile, Media, Node, RealmFile, RegistrarKind, Signalling,
+    LatchingKind, LimitsFile, Media, Node, RealmFile, RegistrarKind, Signalling,
 };
 pub use release::{IceKind, PairFile, ReleaseFile, ReleaseKind};
 use text::{read_listener, read_media_address, read_network, read_range, read_target};
@@ -200,6 +200,7 @@ impl Settings {
                 follows_rebinding: file.media.follow_rebinding,
                 release: Some(Arc::new(release)),
                 addresses,
+                latching: file.realm.iter().map(|entry| entry.get_ref().latching.into()).collect(),
                 ..MediaSettings::default()
             },
             cname: "anchor".to_owned(),

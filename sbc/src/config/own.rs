@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use martian::{Own, Realm, Rules};
+use media_core::latch::Latching;
 use media_relay::RealmMedia;
 use sip_engine::config::Listener;
 
-use super::file::File;
+use super::file::{File, LatchingKind};
 
 /// Listeners and media ranges are bound here or advertised; realms are in the order of the file.
 pub(super) fn rules(file: &File, listeners: &[Listener], media: &[RealmMedia]) -> Rules {
@@ -41,11 +42,22 @@ pub(super) fn rules(file: &File, listeners: &[Listener], media: &[RealmMedia]) -
     Rules::new(own, realms.collect())
 }
 
+impl From<LatchingKind> for Latching {
+    fn from(kind: LatchingKind) -> Self {
+        match kind {
+            LatchingKind::Strict => Latching::Strict,
+            LatchingKind::Host => Latching::Host,
+            LatchingKind::Any => Latching::Any,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use martian::Unfit;
+    use media_core::latch::Latching;
 
     use crate::config::Settings;
 

@@ -96,7 +96,7 @@ const SIGNALLING: [ShardNumber; 20] = [
     }),
 ];
 
-const MEDIA: [MediaNumber; 6] = [
+const MEDIA: [MediaNumber; 8] = [
     ("sbc_media_sessions", "Media sessions now", GAUGE, |worker| worker.sessions),
     ("sbc_media_port_pairs", "Pairs of media ports in use", GAUGE, |worker| worker.ports_in_use),
     ("sbc_media_received_total", "Media packets received", COUNTER, |worker| worker.received),
@@ -106,6 +106,18 @@ const MEDIA: [MediaNumber; 6] = [
         "Media packets that belonged to nobody or came from strangers",
         COUNTER,
         |worker| worker.dropped,
+    ),
+    (
+        "sbc_media_keepalives_total",
+        "Packets on media ports that only hold a NAT open, consumed",
+        COUNTER,
+        |worker| worker.keepalives,
+    ),
+    (
+        "sbc_media_strangers_learnt_total",
+        "How often a stranger was believed to be a party, where a realm's latching is `any`",
+        COUNTER,
+        |worker| worker.strangers_learnt,
     ),
     ("sbc_media_send_failed_total", "Media packets that the kernel refused to send", COUNTER, |worker| {
         worker.send_failed

@@ -23,15 +23,28 @@ impl Worker {
         source: SocketAddr,
         packet: &[u8],
         now: Duration,
-        send: impl FnMut(SocketId, SocketAddr, &[u8]),
+        mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
     ) {
-        let message = Incoming::read(packet).filter(|_| role == Role::Rtp);
+        let message = Incoming::read(packet);
         let is_taken = message.is_some_and(|message| match (message.method(), message.class()) {
-            (Method::Binding, Class::Request) => self.binding(socket, id, source, &message, now, send),
-            (Method::Binding, _) => false,
-            (Method::Handoff, _) => self.pass_handoff(id, source, packet, now, send),
+            (Method::Binding, Class::Request) if message.username().is_none() => {
+                self.plain_binding((socket, id), role, source, &message, now, &mut send)
+            }
+            (Method::Binding, Class::Request) if role == Role::Rtp => {
+                self.binding(socket, source, &message, now, &mut send)
+            }
+            (Method::Handoff, _) if role == Role::Rtp => {
+                self.pass_handoff(id, source, packet, now, &mut send)
+            }
+            _ => false,
         });
-        if !is_taken {
+        // A phone keeps its mapping open so, or checks what we took out of its description: that is no stranger's.
+        let is_near = self.streams.get(id).is_some_and(|stream| {
+            if role.is_rtcp() { stream.rtcp.is_near(source) } else { stream.rtp.is_near(source) }
+        });
+        if !is_taken && is_near {
+            self.keepalives += 1;
+        } else if !is_taken {
             if let Some(stream) = self.streams.get_mut(id) {
                 stream.strangers += 1;
             }
@@ -39,23 +52,42 @@ impl Worker {
         }
     }
 
-    fn binding(
+    /// A request without credentials. An endpoint of CRUSH learns its NAT by it, from wherever it asks; others who are known by their host
+    /// hold their mapping open, or look for the way here (linphone, where DTLS makes it wait for the far end's first word):
+    /// they are found.
+    fn plain_binding(
         &mut self,
-        socket: SocketId,
-        id: StreamId,
+        (socket, id): (SocketId, StreamId),
+        role: Role,
         source: SocketAddr,
         message: &Incoming<'_>,
         now: Duration,
-        mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
+        send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) -> bool {
+        let takes_part = role == Role::Rtp && self.takes_part(id);
+        let Some(stream) = self.streams.get_mut(id) else { return false };
+        if !takes_part {
+            let is_taken = stream.takes(role, source, now);
+            self.keepalives += u64::from(is_taken);
+            return is_taken;
+        }
+        let answer = Outgoing::new(Method::Binding, Class::Success, message.transaction());
+        send(socket, source, &answer.mapped_address(source).plain());
+        true
+    }
+
+    fn binding(
+        &mut self,
+        socket: SocketId,
+        source: SocketAddr,
+        message: &Incoming<'_>,
+        now: Duration,
+        send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
     ) -> bool {
         let answer = |class| Outgoing::new(Method::Binding, class, message.transaction());
         let username = message.username();
         let Some((ours, theirs)) = username.as_deref().and_then(|name| name.split_once(':')) else {
-            let takes_part = self.takes_part(id);
-            if takes_part && username.is_none() {
-                send(socket, source, &answer(Class::Success).mapped_address(source).plain());
-            }
-            return takes_part && username.is_none();
+            return false;
         };
         let Some(id) = self.claimed(socket, theirs) else { return false };
         let Some(secret) = self.settings.handoff.as_ref().map(|settings| settings.secret) else {
@@ -85,7 +117,7 @@ impl Worker {
             line.sequence = sequence;
             let report = message.value(PATH).and_then(|value| Report::read(&value));
             if known != Some(source) {
-                stream.rtcp.reopen(now);
+                stream.rtcp.follow(source.ip(), now);
             }
             stream.rtp.prove(source, now);
             let (session, endpoint, index) = (stream.session, stream.endpoint, stream.index);
@@ -108,7 +140,7 @@ impl Worker {
         source: SocketAddr,
         packet: &[u8],
         now: Duration,
-        mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
+        send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
     ) -> bool {
         let Some(stream) = self.streams.get(id) else { return false };
         if !self.takes_part(id) || stream.rtp.heard().map(|heard| heard.0) != Some(source) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use crush::description::{Candidate, CandidateKind, Fragment, Policy};
 
-use crate::path::place::Networks;
+use crate::path::place::{Networks, is_local};
 use crate::session::Endpoint;
 use crate::worker::Worker;
 
@@ -145,15 +145,4 @@ impl Sieve {
 fn put(out: &mut String, line: &str) {
     out.push_str(line);
     out.push_str("\r\n");
-}
-
-/// Of a network that others have as well (RFC 1918, 6598, 3927, 4193, 4291).
-fn is_local(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => {
-            let [first, second, ..] = address.octets();
-            address.is_private() || address.is_link_local() || (first == 100 && second & 0xc0 == 64)
-        }
-        IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local(),
-    }
 }

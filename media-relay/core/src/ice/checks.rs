@@ -47,12 +47,17 @@ impl Worker {
             send(socket, source, &reply);
         }
         agent.poll(now, &mut self.transmits);
+        let before = stream.rtp.destination();
         let latch = if role.is_rtcp() { &mut stream.rtcp } else { &mut stream.rtp };
         match nominated {
             Some((_, remote)) => latch.prove(remote, now),
             // A check comes from where media will.
             None if !latch.is_learnt() => latch.prove(source, now),
             None => {}
+        }
+        // Without a check of its own, RTCP comes from the same host.
+        if let Some((place, _)) = stream.rtp.heard().filter(|(place, _)| before != Some(*place)) {
+            stream.rtcp.follow(place.ip(), now);
         }
         let session = stream.session;
         self.schedule_checks(session);

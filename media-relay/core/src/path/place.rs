@@ -136,6 +136,17 @@ fn are_routable(one: IpAddr, other: IpAddr, networks: &Networks) -> bool {
     })
 }
 
+/// Of a network that others have as well (RFC 1918, 6598, 3927, 4193, 4291): from elsewhere it reaches nobody, or somebody else.
+pub(crate) fn is_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => {
+            let [first, second, ..] = address.octets();
+            address.is_private() || address.is_link_local() || (first == 100 && second & 0xc0 == 64)
+        }
+        IpAddr::V6(address) => address.is_unique_local() || address.is_unicast_link_local(),
+    }
+}
+
 /// Addresses of local networks (RFC 1918, 4193), which loop back to nobody.
 fn is_private(address: IpAddr) -> bool {
     match address {

@@ -7,7 +7,7 @@ use super::Introduction;
 use crate::moving::seen::{place_of, sight_of};
 use crate::path::proof::Reception;
 use crate::rtcp::Report;
-use crate::stream::{StreamId, Streams};
+use crate::stream::{Role, StreamId, Streams};
 use crate::worker::{SocketId, Worker};
 
 impl Worker {
@@ -55,8 +55,8 @@ impl Worker {
         let Some(introduction) = introduction.filter(|introduction| introduction.passes()) else {
             return false;
         };
-        let latch = if is_rtcp { &mut stream.rtcp } else { &mut stream.rtp };
-        if !latch.accepts(source, None, now) {
+        let role = if is_rtcp { Role::Rtcp } else { Role::Rtp };
+        if !stream.takes(role, source, now) {
             return false;
         }
         if !is_rtcp && !introduction.machine.may_check_relay(now) {
