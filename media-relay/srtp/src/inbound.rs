@@ -33,13 +33,13 @@ impl<const PATHS: usize> Inbound<PATHS> {
         let header = Header::read(packet)?;
         let mut source = self.sources.find(header.ssrc)?;
         let index = source.index(header.sequence)?;
-        if !source.windows[path].is_new(index) {
+        if !source.is_new(path, index) {
             return Err(Error::Replayed);
         }
         if !self.rtp.is_authentic(packet, Some((index >> 16) as u32), tag) {
             return Err(Error::NotAuthentic);
         }
-        self.rtp.cipher(header.ssrc, index, &mut packet[header.length..]);
+        self.rtp.cipher(header.ssrc, index, packet.get_mut(header.length..).ok_or(Error::Malformed)?);
         source.advance(path, index);
         self.sources.keep(source);
         Ok(length)
@@ -47,11 +47,11 @@ impl<const PATHS: usize> Inbound<PATHS> {
 
     /// Decrypts an SRTCP packet; returns the length of the RTCP packet. Reports come by one path only.
     pub fn unprotect_rtcp(&mut self, packet: &mut [u8]) -> Result<usize, Error> {
-        let length = packet.len().checked_sub(4 + LONGEST_TAG).ok_or(Error::Malformed)?;
-        let (packet, tag) = packet.split_at_mut(length + 4);
-        let sender = rtcp_sender(&packet[..length])?;
-        let Some(trailer) = packet.last_chunk() else { return Err(Error::Malformed) };
-        let trailer = u32::from_be_bytes(*trailer);
+        let end = packet.len().checked_sub(LONGEST_TAG).ok_or(Error::Malformed)?;
+        let (packet, tag) = packet.split_at_mut(end);
+        let (report, trailer) = packet.split_last_chunk_mut().ok_or(Error::Malformed)?;
+        let sender = rtcp_sender(report)?;
+        let (length, trailer) = (report.len(), u32::from_be_bytes(*trailer));
         let (is_encrypted, index) = (trailer >> 31 == 1, u64::from(trailer & !(1 << 31)));
         let mut source = self.sources.find(sender)?;
         if !source.reports.is_new(index) {
@@ -61,7 +61,7 @@ impl<const PATHS: usize> Inbound<PATHS> {
             return Err(Error::NotAuthentic);
         }
         if is_encrypted {
-            self.rtcp.cipher(sender, index, &mut packet[RTCP_CLEAR..length]);
+            self.rtcp.cipher(sender, index, packet.get_mut(RTCP_CLEAR..length).ok_or(Error::Malformed)?);
         }
         source.reports.mark(index);
         self.sources.keep(source);

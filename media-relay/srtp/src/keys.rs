@@ -92,16 +92,17 @@ impl Session {
         let master = Aes128::new_from_slice(key).unwrap_or_else(|_| unreachable!("16 octets are a key"));
         let derive = |label: u8, octets: &mut [u8]| {
             let mut block = [0; 16];
-            block[..SALT].copy_from_slice(salt);
+            mix(&mut block, salt);
+            // §4.3.1: the label stands before the 48 bits of an index that is 0.
             block[7] ^= label;
             apply_keystream(&master, block, octets);
         };
         let mut key = Zeroizing::new([0; KEY]);
         derive(first_label, &mut *key);
         let mut authentication = Zeroizing::new([0; AUTHENTICATION_KEY]);
-        derive(first_label + 1, &mut *authentication);
+        derive(first_label.saturating_add(1), &mut *authentication);
         let mut salt = Zeroizing::new([0; SALT]);
-        derive(first_label + 2, &mut *salt);
+        derive(first_label.saturating_add(2), &mut *salt);
         Self {
             cipher: Aes128::new(&(*key).into()),
             salt,
@@ -113,10 +114,11 @@ impl Session {
     /// Encrypts or decrypts (RFC 3711 §4.1.1).
     pub(crate) fn cipher(&self, ssrc: u32, index: u64, octets: &mut [u8]) {
         let mut block = [0; 16];
-        block[..SALT].copy_from_slice(&*self.salt);
-        let mix = |part: &mut [u8], with: &[u8]| part.iter_mut().zip(with).for_each(|(a, b)| *a ^= b);
-        mix(&mut block[4..8], &ssrc.to_be_bytes());
-        mix(&mut block[8..14], &index.to_be_bytes()[2..]);
+        mix(&mut block, &*self.salt);
+        // Behind four octets, the SSRC and the lowest 48 bits of the index.
+        let index = index.to_be_bytes();
+        mix(block.iter_mut().skip(4), &ssrc.to_be_bytes());
+        mix(block.iter_mut().skip(8), index.iter().skip(2));
         apply_keystream(&self.cipher, block, octets);
     }
 
@@ -128,13 +130,17 @@ impl Session {
             mac.update(&counter.to_be_bytes());
         }
         let whole = mac.finalize().into_bytes();
-        std::array::from_fn(|place| whole[place])
+        whole.first_chunk().copied().unwrap_or_default()
     }
 
     /// Whether `tag` is what [`Session::tag`] says, in a time that does not tell where they differ.
     pub(crate) fn is_authentic(&self, packet: &[u8], counter: Option<u32>, tag: &[u8]) -> bool {
-        self.tag(packet, counter)[..tag.len()].ct_eq(tag).into()
+        self.tag(packet, counter).get(..tag.len()).is_some_and(|whole| whole.ct_eq(tag).into())
     }
+}
+
+fn mix<'a>(octets: impl IntoIterator<Item = &'a mut u8>, with: impl IntoIterator<Item = &'a u8>) {
+    octets.into_iter().zip(with).for_each(|(octet, with)| *octet ^= with);
 }
 
 fn apply_keystream(cipher: &Aes128, first_block: [u8; 16], octets: &mut [u8]) {

@@ -8,6 +8,9 @@
 //!   sdes::Crypto ── a=crypto ──► Master ──┬─► Outbound: protect_rtp, protect_rtcp
 //!                                         └─► Inbound:  unprotect_rtp, unprotect_rtcp
 //! ```
+
+// What strangers send is read here: no index and no sum of theirs may end the program.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 #![forbid(unsafe_code)]
 
 mod inbound;

@@ -27,7 +27,7 @@ impl Window {
         if let Some(age) = self.highest.checked_sub(index) {
             self.seen |= 1 << age.min(127);
         } else {
-            let ahead = u32::try_from(index - self.highest).unwrap_or(u32::MAX);
+            let ahead = u32::try_from(index.abs_diff(self.highest)).unwrap_or(u32::MAX);
             self.seen = self.seen.checked_shl(ahead).unwrap_or(0) | 1;
             self.highest = index;
         }
@@ -40,7 +40,7 @@ pub(crate) struct Source<const PATHS: usize> {
     ssrc: u32,
     /// The highest index of an authentic packet, whatever its path.
     highest: Option<u64>,
-    pub(crate) windows: [Window; PATHS],
+    windows: [Window; PATHS],
     pub(crate) reports: Window,
     /// Index of the next report to be sent.
     pub(crate) next_report: u32,
@@ -65,10 +65,17 @@ impl<const PATHS: usize> Source<PATHS> {
         if index <= LAST { Ok(index) } else { Err(Error::KeyExhausted) }
     }
 
+    /// Whether no packet with this index has come by a path; by one that there is not, none is.
+    pub(crate) fn is_new(&self, path: usize, index: u64) -> bool {
+        self.windows.get(path).is_some_and(|window| window.is_new(index))
+    }
+
     /// A packet is authentic.
     pub(crate) fn advance(&mut self, path: usize, index: u64) {
         self.highest = self.highest.max(Some(index));
-        self.windows[path].mark(index);
+        if let Some(window) = self.windows.get_mut(path) {
+            window.mark(index);
+        }
     }
 }
 
