@@ -14,7 +14,11 @@
 //! From bytes to decisions: [`stun`] and [`description`] are formats; `gather`, `find` and `sync` know what the network is
 //! like; `handoff` and [`playout`] move and play media; [`agent`] brings them together.
 
+// What strangers send is read here: no index and no sum of theirs may end the program.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 pub mod agent;
+mod count;
 pub mod description;
 mod find;
 mod gather;

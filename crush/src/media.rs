@@ -59,7 +59,7 @@ impl RtpHeader {
 
 /// Whether a packet on an RTP port is RTCP (RFC 5761 §4).
 pub fn is_rtcp(packet: &[u8]) -> bool {
-    packet.len() >= 8 && packet[0] >> 6 == 2 && (192..=223).contains(&packet[1])
+    matches!(packet, [first, 192..=223, _, _, _, _, _, _, ..] if first >> 6 == 2)
 }
 
 /// Sequence numbers as one growing count (RFC 3550 appendix A.1).
@@ -73,8 +73,8 @@ impl Unwrapped {
     pub(crate) fn extend(&mut self, sequence: u16) -> i64 {
         let extended = match self.newest {
             // Room below, so that packets that come before the first one stay positive.
-            None => i64::from(sequence) + (1 << 16),
-            Some(newest) => newest + i64::from(sequence.wrapping_sub(newest as u16) as i16),
+            None => i64::from(sequence).saturating_add(1 << 16),
+            Some(newest) => newest.saturating_add(i64::from(sequence.wrapping_sub(newest as u16) as i16)),
         };
         self.newest = Some(self.newest.map_or(extended, |newest| newest.max(extended)));
         extended
@@ -91,8 +91,8 @@ impl UnwrappedTime {
     /// The extended timestamp nearest to the newest so far.
     pub(crate) fn extend(&mut self, timestamp: u32) -> i64 {
         let extended = match self.newest {
-            None => i64::from(timestamp) + (1 << 32),
-            Some(newest) => newest + i64::from(timestamp.wrapping_sub(newest as u32) as i32),
+            None => i64::from(timestamp).saturating_add(1 << 32),
+            Some(newest) => newest.saturating_add(i64::from(timestamp.wrapping_sub(newest as u32) as i32)),
         };
         self.newest = Some(self.newest.map_or(extended, |newest| newest.max(extended)));
         extended

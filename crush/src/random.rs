@@ -22,12 +22,13 @@ impl Random {
     /// Uniform in `0..bound`; `bound` must not be 0.
     pub(crate) fn below(&mut self, bound: u32) -> u32 {
         // Lemire's multiplication; the bias of at most 2^-32 does not matter to ports and timers.
-        ((u64::from(self.0.next_u32()) * u64::from(bound)) >> 32) as u32
+        (u64::from(self.0.next_u32()).saturating_mul(u64::from(bound)) >> 32) as u32
     }
 
     /// Text of `length` characters of 6 random bits each.
     pub(crate) fn token(&mut self, length: usize) -> String {
-        (0..length).map(|_| char::from(ICE_CHARS[self.below(64) as usize])).collect()
+        let mut letter = || ICE_CHARS.get(self.below(64) as usize).copied().map(char::from);
+        (0..length).filter_map(|_| letter()).collect()
     }
 
     /// A STUN transaction id (96 bits).
@@ -38,7 +39,7 @@ impl Random {
     /// Fisher and Yates.
     pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
         for last in (1..items.len()).rev() {
-            items.swap(last, self.below(last as u32 + 1) as usize);
+            items.swap(last, self.below((last as u32).saturating_add(1)) as usize);
         }
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::generation::Credentials;
 use super::{Agent, SocketId};
+use crate::count::Count;
 use crate::description::reflexive_priority;
 use crate::find::Answer;
 use crate::stun::{
@@ -36,7 +37,7 @@ impl Agent {
         let ours = self.generation.ours.key.clone();
         let named = message.username().is_some_and(|username| self.generation.is_for_us(&username));
         if !named || !message.authentic(&ours) {
-            self.refused.unauthentic += 1;
+            self.refused.unauthentic.up();
             return;
         }
         let transaction = message.transaction();
@@ -92,11 +93,11 @@ impl Agent {
         let transaction = message.transaction();
         let link_waits = self.link.as_ref().is_some_and(|link| link.is_outstanding(transaction));
         if !link_waits && !self.generation.finder.is_outstanding(transaction) {
-            self.refused.unexpected += 1;
+            self.refused.unexpected.up();
             return;
         }
         if !self.generation.theirs.as_ref().is_some_and(|theirs| message.authentic(&theirs.key)) {
-            self.refused.unauthentic += 1;
+            self.refused.unauthentic.up();
             return;
         }
         if message.class() == Class::Error {
@@ -110,6 +111,8 @@ impl Agent {
             Some(link) if link_waits => link.is(socket, from) && link.answered(transaction, now),
             _ => self.generation.finder.answered(transaction, socket, from, now) == Answer::Taken,
         };
-        self.refused.unexpected += u64::from(!taken);
+        if !taken {
+            self.refused.unexpected.up();
+        }
     }
 }

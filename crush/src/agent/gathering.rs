@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::generation::{Credentials, Generation, Measure};
 use super::{Agent, Event, Output, SocketId, Wanted};
+use crate::count::Count;
 use crate::description::{Candidate, CandidateKind, DISCOVERED, Fragment, HOST, MAPPING, Policy, priority};
 use crate::find::Finding;
 use crate::gather::Discovery;
@@ -56,7 +57,7 @@ impl Agent {
         if self.link.is_some() || wanted.is_none() {
             return self.outputs.push_back(Output::CloseSocket(socket));
         }
-        self.spent.sockets += 1;
+        self.spent.sockets.up();
         self.generation.extra.push(socket);
         match wanted {
             Some(Wanted::Filtering) => {
@@ -79,7 +80,7 @@ impl Agent {
             return;
         }
         let local = self.streams.first().map(|stream| stream.setup.local);
-        let foundation = (self.generation.candidates.len() + 1).to_string();
+        let foundation = self.generation.candidates.len().saturating_add(1).to_string();
         self.generation.candidates.push(Candidate {
             foundation,
             priority: priority(preference, u16::MAX),
@@ -220,8 +221,9 @@ impl Agent {
             return;
         }
         // Without it there is no other round: it is repeated as long as the spray may last.
-        measure.next = now + MEASURE_RTO * (1 << measure.sent.min(MEASURE_DOUBLINGS));
-        measure.sent += 1;
+        let wait = MEASURE_RTO.saturating_mul(1 << measure.sent.min(MEASURE_DOUBLINGS));
+        measure.next = now.saturating_add(wait);
+        measure.sent.up();
         let (socket, transaction) = (measure.socket, measure.transaction);
         let bytes = Outgoing::new(Method::Binding, Class::Request, transaction).plain();
         self.transmit(socket, server, bytes);
@@ -279,7 +281,7 @@ impl Agent {
             return;
         }
         let complete = self.generation.discovery.as_ref().is_none_or(Discovery::knows_mapping);
-        let at = if complete { now } else { now + TRICKLE_WAIT };
+        let at = if complete { now } else { now.saturating_add(TRICKLE_WAIT) };
         let known = self.generation.trickle_at;
         self.generation.trickle_at = Some(known.map_or(at, |known| known.min(at)));
     }
@@ -318,7 +320,7 @@ impl Agent {
     /// What the peer said.
     pub(super) fn trickled(&mut self, fragment: &str, now: Duration) {
         let Some(fragment) = Fragment::read(fragment) else {
-            self.refused.malformed += 1;
+            self.refused.malformed.up();
             return;
         };
         // Whatever policy says here: what it forbids does not pass the SBC, and that may have told the peer first.
@@ -359,8 +361,7 @@ impl Agent {
         for socket in std::mem::take(&mut self.generation.extra) {
             self.outputs.push_back(Output::CloseSocket(socket));
         }
-        self.spent.probes += self.generation.finder.probes();
-        self.spent.flows += self.generation.finder.pace.made();
+        self.spent = self.effort();
         let setups: Vec<_> = self.streams.iter().map(|stream| stream.setup).collect();
         let temper = self.generation.finder.pace.temper();
         let finder = Self::finder(&self.config, self.controlling, &setups, temper, &mut self.random, now);
@@ -370,10 +371,11 @@ impl Agent {
 
     /// The local address changed (docs/crush.md §9).
     pub(super) fn network_changed(&mut self, sockets: &[(SocketId, SocketAddr)], now: Duration) {
-        for (place, (socket, local)) in sockets.iter().enumerate().take(self.streams.len()) {
-            self.streams[place].setup.socket = *socket;
-            self.streams[place].setup.local = *local;
-            self.warmth[place].begin(now);
+        for ((stream, warmth), (socket, local)) in self.streams.iter_mut().zip(&mut self.warmth).zip(sockets)
+        {
+            stream.setup.socket = *socket;
+            stream.setup.local = *local;
+            warmth.begin(now);
         }
         self.mapped = None;
         self.hosts.clear();
@@ -392,7 +394,7 @@ impl Agent {
         }
         if self.generation.finder.is_spraying()
             && self.generation.finder.pace.temper() != crate::description::Temper::Stealth
-            && self.relay_heard.is_some_and(|heard| now >= heard + STRUCK)
+            && self.relay_heard.is_some_and(|heard| now >= heard.saturating_add(STRUCK))
         {
             self.relay_heard = None;
             self.generation.finder.pace.slow_down(now);

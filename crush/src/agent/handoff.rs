@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::io::Direction;
 use super::switching::MOST_COPIES;
 use super::{Agent, Event, SocketId, StreamId};
+use crate::count::Count;
 use crate::description::Policy;
 use crate::handoff::{Outstanding, Purpose, Retry};
 use crate::media::{Kind, Path};
@@ -33,7 +34,7 @@ impl Agent {
         let relayed =
             self.streams.iter().any(|stream| stream.setup.socket == socket && stream.relay == Some(from));
         if !direct && !relayed {
-            self.refused.stray += 1;
+            self.refused.stray.up();
             return;
         }
         match message.class() {
@@ -42,7 +43,7 @@ impl Agent {
         }
         let named = message.username().is_some_and(|username| self.generation.is_for_us(&username));
         if !named || !message.authentic(&self.generation.ours.key) || self.generation.theirs.is_none() {
-            self.refused.unauthentic += 1;
+            self.refused.unauthentic.up();
             return;
         }
         let path = if direct { Path::Direct } else { Path::Relay };
@@ -52,7 +53,7 @@ impl Agent {
         let transaction = message.transaction();
         let response = match &self.generation.last_response {
             Some((known, response)) if *known == transaction => {
-                self.refused.replayed += 1;
+                self.refused.replayed.up();
                 response.clone()
             }
             _ => {
@@ -78,7 +79,7 @@ impl Agent {
     fn obey(&mut self, path: Path, message: &Incoming<'_>, now: Duration) -> Result<Vec<Switch>, u16> {
         let request = Request::read(message).ok_or(MALFORMED)?;
         if request.sequence <= self.generation.highest {
-            self.refused.replayed += 1;
+            self.refused.replayed.up();
             return Err(STALE);
         }
         if request.moves.iter().any(|one| usize::from(one.stream) >= self.streams.len()) {
@@ -96,7 +97,7 @@ impl Agent {
                     return Err(TOO_EARLY);
                 }
                 self.generation.highest = request.sequence;
-                let until = now + time.min(MOST_COPIES);
+                let until = now.saturating_add(time.min(MOST_COPIES));
                 self.streams.iter_mut().filter(|stream| stream.is_audio()).for_each(|stream| {
                     stream.outgoing.copy_until(until);
                 });
@@ -112,19 +113,20 @@ impl Agent {
                     return Err(FORBIDDEN);
                 }
                 self.generation.highest = request.sequence;
-                Ok(moves.iter().map(|one| self.order(one, now)).collect())
+                Ok(moves.iter().filter_map(|one| self.order(one, now)).collect())
             }
         }
     }
 
-    fn order(&mut self, one: &Move, now: Duration) -> Switch {
-        let sending = &mut self.streams[usize::from(one.stream)];
+    /// `None` where there is no such stream.
+    fn order(&mut self, one: &Move, now: Duration) -> Option<Switch> {
+        let sending = self.streams.get_mut(usize::from(one.stream))?;
         let at = sending.outgoing.order(one, now);
         let ssrc = sending.outgoing.ssrc();
         if sending.outgoing.is_direct() {
             self.handed_off_sending(StreamId(one.stream), at, now);
         }
-        Switch { stream: one.stream, at, ssrc }
+        Some(Switch { stream: one.stream, at, ssrc })
     }
 
     /// Whether a stream is there (a refused m-line has no place at the relay), and policy lets it leave.
@@ -157,7 +159,7 @@ impl Agent {
 
     fn indication(&mut self, path: Path, message: &Incoming<'_>, now: Duration) {
         let Some((sequence, indication)) = Indication::read(message) else {
-            self.refused.malformed += 1;
+            self.refused.malformed.up();
             return;
         };
         let window = match path {
@@ -165,7 +167,7 @@ impl Agent {
             Path::Direct => &mut self.generation.direct_window,
         };
         if !window.take(sequence) {
-            self.refused.replayed += 1;
+            self.refused.replayed.up();
             return;
         }
         if let Indication::Test { number, clock } = indication {
@@ -182,11 +184,11 @@ impl Agent {
     fn handoff_response(&mut self, message: &Incoming<'_>, now: Duration) {
         let transaction = message.transaction();
         let Some(request) = self.request.take_if(|request| request.transaction == transaction) else {
-            self.refused.unexpected += 1;
+            self.refused.unexpected.up();
             return;
         };
         if !message.authentic(&request.key) {
-            self.refused.unauthentic += 1;
+            self.refused.unauthentic.up();
             self.request = Some(request);
             return;
         }
@@ -205,14 +207,14 @@ impl Agent {
     /// The peer sends directly from now on, or when its condition comes true.
     fn moved(&mut self, moves: &[Move], switches: &[Switch], now: Duration) {
         for one in moves {
-            let place = usize::from(one.stream);
+            let Some(stream) = self.streams.get_mut(usize::from(one.stream)) else { continue };
             let switch = switches.iter().find(|switch| switch.stream == one.stream);
             if let Some(switch) = switch.filter(|switch| switch.ssrc != 0)
-                && self.streams[place].ssrc.is_none()
+                && stream.ssrc.is_none()
             {
-                self.streams[place].ssrc = Some(switch.ssrc);
+                stream.ssrc = Some(switch.ssrc);
             }
-            self.streams[place].direct_since = Some(now);
+            stream.direct_since = Some(now);
             self.left.get_or_insert(now);
             let at = switch.and_then(|switch| switch.at);
             let stream = StreamId(one.stream);
@@ -230,8 +232,10 @@ impl Agent {
     /// Orders whose limit has come while nothing was sent.
     pub(super) fn let_elapse(&mut self, now: Duration) {
         for place in 0..self.streams.len() {
-            if self.streams[place].outgoing.elapse(now) {
-                let at = self.streams[place].outgoing.following();
+            if let Some(stream) = self.streams.get_mut(place)
+                && stream.outgoing.elapse(now)
+            {
+                let at = stream.outgoing.following();
                 self.handed_off_sending(StreamId(place as u8), at, now);
             }
         }
@@ -249,12 +253,12 @@ impl Agent {
         let Some(theirs) = self.generation.theirs.clone() else {
             return;
         };
-        self.generation.requests += 1;
+        self.generation.requests.up();
         let sequence = self.generation.requests;
         let purpose = match target {
             Target::Path(Path::Direct) => Purpose::Handoff(moves.clone()),
             Target::Path(Path::Relay) => Purpose::Return,
-            Target::Both(time) => Purpose::Compare(now + time),
+            Target::Both(time) => Purpose::Compare(now.saturating_add(time)),
         };
         let transaction = self.random.transaction();
         let bytes = Request { sequence, target, reason, moves, figures }.write(

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::io::SocketId;
+use crate::count::Count;
 use crate::handoff::Liveness;
 use crate::random::Random;
 
@@ -52,7 +53,7 @@ impl Link {
             round_trip,
             live: Liveness::new(now),
             consent: now,
-            consent_next: now + Duration::from_secs(1),
+            consent_next: now.saturating_add(Duration::from_secs(1)),
             trial: now,
             outstanding: Vec::new(),
             sent: now,
@@ -80,19 +81,20 @@ impl Link {
     /// When the next keepalive is due.
     pub(super) fn keepalive_at(&self) -> Duration {
         match (self.media_sent, FIRST_KEEPALIVES.get(self.keepalives)) {
-            (Some(media), Some(after)) => media + *after,
-            _ => self.sent + KEEPALIVE,
+            (Some(media), Some(after)) => media.saturating_add(*after),
+            _ => self.sent.saturating_add(KEEPALIVE),
         }
     }
 
     pub(super) fn kept_alive(&mut self, now: Duration) {
         self.sent = now;
-        self.keepalives += 1;
+        self.keepalives.up();
     }
 
     /// When the next check is due: for consent, or because the peer is silent for too long. `receiving`: we depend on it.
     pub(super) fn check_at(&self, receiving: bool) -> Duration {
-        let asks = self.live.overdue_at().filter(|_| receiving).map(|at| at.max(self.asked + ASK));
+        let asks =
+            self.live.overdue_at().filter(|_| receiving).map(|at| at.max(self.asked.saturating_add(ASK)));
         asks.map_or(self.consent_next, |at| at.min(self.consent_next))
     }
 
@@ -101,8 +103,8 @@ impl Link {
         self.asked = now;
         if now >= self.consent_next {
             // RFC 7675 §5.1: 5 s, randomised by a fifth; each second while the path is on trial.
-            let wait = if frequent { 1000 } else { 4000 + u64::from(random.below(2000)) };
-            self.consent_next = now + Duration::from_millis(wait);
+            let wait = if frequent { 1000 } else { random.below(2000).saturating_add(4000) };
+            self.consent_next = now.saturating_add(Duration::from_millis(wait.into()));
         }
         if self.outstanding.len() == OUTSTANDING {
             self.outstanding.remove(0);
@@ -135,16 +137,16 @@ impl Link {
 
     /// When a path on trial counts as dead.
     pub(super) fn dead_at(&self) -> Duration {
-        self.consent.max(self.trial) + DEAD
+        self.consent.max(self.trial).saturating_add(DEAD)
     }
 
     pub(super) fn consent_expires(&self) -> Duration {
-        self.consent + CONSENT_EXPIRY
+        self.consent.saturating_add(CONSENT_EXPIRY)
     }
 
     pub(super) fn tested(&mut self, now: Duration) -> u32 {
-        self.test_next = now + TEST;
-        self.tests += 1;
+        self.test_next = now.saturating_add(TEST);
+        self.tests.up();
         self.tests
     }
 }

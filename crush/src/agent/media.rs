@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use super::{Agent, Event, Marks, Output, StreamId};
+use crate::count::Count;
 use crate::media::{Path, RtpHeader};
 
 impl Agent {
     pub(super) fn send_media(&mut self, stream: StreamId, packet: &[u8], marks: Marks, now: Duration) {
         let place = usize::from(stream.0);
         let Some(header) = RtpHeader::read(packet) else {
-            self.refused.malformed += 1;
+            self.refused.malformed.up();
             return;
         };
         let Some(sending) = self.streams.get_mut(place) else {
@@ -28,7 +29,9 @@ impl Agent {
             && let Some(relay) = sending.relay
         {
             let socket = sending.setup.socket;
-            self.warmth[place].sent(now);
+            if let Some(warmth) = self.warmth.get_mut(place) {
+                warmth.sent(now);
+            }
             self.transmit(socket, relay, packet.to_vec());
         }
         if paths.direct
@@ -45,7 +48,7 @@ impl Agent {
 
     pub(super) fn media_by_relay(&mut self, place: usize, packet: &[u8], now: Duration) {
         let Some(header) = RtpHeader::read(packet) else {
-            self.refused.malformed += 1;
+            self.refused.malformed.up();
             return;
         };
         self.relay_heard = Some(now);
@@ -54,16 +57,18 @@ impl Agent {
             let after = now.saturating_sub(self.on_relay_since.unwrap_or(now));
             self.event(Event::Relayed { after, round_trip: self.relay_round_trip });
         }
-        let taken = self.streams[place].arrived(Path::Relay, header, packet, now);
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        let taken = stream.arrived(Path::Relay, header, packet, now);
+        let is_back = taken.back && stream.direct_since.is_some();
         self.deliver(place, packet, Path::Relay, taken.first);
-        if taken.back && self.streams[place].direct_since.is_some() {
+        if is_back {
             self.came_by_relay(now);
         }
     }
 
     pub(super) fn media_by_direct(&mut self, packet: &[u8], now: Duration) {
         let Some(header) = RtpHeader::read(packet) else {
-            self.refused.malformed += 1;
+            self.refused.malformed.up();
             return;
         };
         let known = self.streams.iter().position(|stream| stream.owns(&header));
@@ -75,18 +80,19 @@ impl Agent {
             typed.next().map(|(place, _)| place).filter(|_| typed.next().is_none())
         };
         let Some(place) = known.or_else(only).or_else(typed) else {
-            self.refused.stray += 1;
+            self.refused.stray.up();
             return;
         };
         if let Some(link) = &mut self.link {
             link.live.media(now);
         }
-        let taken = self.streams[place].arrived(Path::Direct, header, packet, now);
+        let Some(stream) = self.streams.get_mut(place) else { return };
+        let taken = stream.arrived(Path::Direct, header, packet, now);
         self.deliver(place, packet, Path::Direct, taken.first);
     }
 
     fn deliver(&mut self, place: usize, packet: &[u8], path: Path, first: bool) {
-        if first && self.streams[place].playout.is_none() {
+        if first && self.streams.get(place).is_some_and(|stream| stream.playout.is_none()) {
             let stream = StreamId(place as u8);
             self.outputs.push_back(Output::Media { stream, packet: packet.to_vec(), path });
         }

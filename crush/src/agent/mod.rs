@@ -27,6 +27,7 @@ pub use io::{
     Config, Direction, Effort, Event, Input, Marks, Output, Part, Refused, SocketId, StreamId, StreamSetup,
 };
 
+use crate::count::Count;
 use crate::description::{Policy, Support, Temper};
 use crate::find::Finder;
 use crate::handoff::Outstanding;
@@ -242,7 +243,7 @@ impl Agent {
             return self.media(socket, from, bytes, now);
         }
         let Some(message) = stun::Incoming::read(bytes) else {
-            self.refused.malformed += 1;
+            self.refused.malformed.up();
             return;
         };
         match (message.method(), message.class()) {
@@ -267,7 +268,7 @@ impl Agent {
                 Path::Direct
             }
             None => {
-                self.refused.stray += 1;
+                self.refused.stray.up();
                 return;
             }
         };
@@ -333,8 +334,8 @@ impl Agent {
     /// What the search has cost so far.
     pub fn effort(&self) -> Effort {
         Effort {
-            probes: self.spent.probes + self.generation.finder.probes(),
-            flows: self.spent.flows + self.generation.finder.pace.made(),
+            probes: self.spent.probes.saturating_add(self.generation.finder.probes()),
+            flows: self.spent.flows.saturating_add(self.generation.finder.pace.made()),
             sockets: self.spent.sockets,
         }
     }

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Agent;
+use crate::count::Count;
 use crate::stun::handoff::{PATH, Reason, SEQUENCE};
 use crate::stun::{Class, Incoming, Method, Outgoing, Report, Sending};
 
@@ -39,7 +40,7 @@ impl Warmth {
     pub(super) fn sent(&mut self, now: Duration) {
         self.sent = now;
         if self.transaction.is_none() && self.tries > 0 {
-            self.next = now + KEEPALIVE;
+            self.next = now.saturating_add(KEEPALIVE);
         }
     }
 }
@@ -50,31 +51,33 @@ impl Agent {
             return;
         };
         for place in 0..self.streams.len() {
-            let Some(relay) = self.streams[place].relay else {
+            let (stream, warmth) = (self.streams.get_mut(place), self.warmth.get_mut(place));
+            let Some((stream, warmth)) = stream.zip(warmth) else { return };
+            let Some(relay) = stream.relay else {
                 continue;
             };
-            let sending = self.streams[place].outgoing.sending(now);
-            if sending != self.warmth[place].told {
+            let socket = stream.setup.socket;
+            let sending = stream.outgoing.sending(now);
+            if sending != warmth.told {
                 // News: a request of its own.
-                self.warmth[place].told = sending;
-                self.warmth[place].begin(now);
+                warmth.told = sending;
+                warmth.begin(now);
             }
-            if now < self.warmth[place].next {
+            if now < warmth.next {
                 continue;
             }
-            let transaction = match self.warmth[place].transaction {
-                Some(open) if self.warmth[place].tries < TRIES => open,
+            let transaction = match warmth.transaction {
+                Some(open) if warmth.tries < TRIES => open,
                 _ => {
-                    self.warmth[place].tries = 0;
-                    self.warmth[place].sequence += 1;
-                    self.warmth[place].asked = now;
+                    warmth.tries = 0;
+                    warmth.sequence.up();
+                    warmth.asked = now;
                     self.random.transaction()
                 }
             };
-            let warmth = &mut self.warmth[place];
             warmth.transaction = Some(transaction);
-            warmth.tries += 1;
-            warmth.next = now + if warmth.tries == TRIES { KEEPALIVE } else { RETRY };
+            warmth.tries.up();
+            warmth.next = now.saturating_add(if warmth.tries == TRIES { KEEPALIVE } else { RETRY });
             let reason = match sending {
                 Sending::Relay => self.returned,
                 Sending::Direct => Reason::Synchronised,
@@ -85,7 +88,7 @@ impl Agent {
                 .with(SEQUENCE, &warmth.sequence.to_be_bytes())
                 .with(PATH, &Report { sending, reason }.write())
                 .sealed(&sbc.key);
-            self.transmit(self.streams[place].setup.socket, relay, bytes);
+            self.transmit(socket, relay, bytes);
         }
     }
 
@@ -98,19 +101,20 @@ impl Agent {
     /// Whether a response is the relay's.
     pub(super) fn relay_answered(&mut self, message: &Incoming<'_>, now: Duration) -> bool {
         let transaction = Some(message.transaction());
-        let Some(place) = self.warmth.iter().position(|warmth| warmth.transaction == transaction) else {
+        let mut asked = self.warmth.iter_mut().enumerate();
+        let Some((place, warmth)) = asked.find(|(_, warmth)| warmth.transaction == transaction) else {
             return false;
         };
         if !self.sbc.as_ref().is_some_and(|sbc| message.authentic(&sbc.key)) {
-            self.refused.unauthentic += 1;
+            self.refused.unauthentic.up();
             return true;
         }
         // An answer to a repeated request may be to any of them.
-        if self.warmth[place].tries == 1 {
-            self.relay_round_trip = Some(now.saturating_sub(self.warmth[place].asked));
+        if warmth.tries == 1 {
+            self.relay_round_trip = Some(now.saturating_sub(warmth.asked));
         }
-        self.warmth[place].transaction = None;
-        self.warmth[place].next = now + KEEPALIVE;
+        warmth.transaction = None;
+        warmth.next = now.saturating_add(KEEPALIVE);
         if place == 0
             && let Some(mapped) = message.mapped_address()
         {
@@ -121,11 +125,12 @@ impl Agent {
 
     /// Sends to the peer through the relay, on the first stream that has one.
     pub(super) fn by_relay(&mut self, bytes: Vec<u8>, now: Duration) {
-        if let Some(place) = self.streams.iter().position(|stream| stream.relay.is_some())
-            && let Some(relay) = self.streams[place].relay
+        let mut relayed = self.streams.iter().zip(&mut self.warmth);
+        if let Some((warmth, socket, relay)) =
+            relayed.find_map(|(stream, warmth)| Some((warmth, stream.setup.socket, stream.relay?)))
         {
-            self.warmth[place].sent(now);
-            self.transmit(self.streams[place].setup.socket, relay, bytes);
+            warmth.sent(now);
+            self.transmit(socket, relay, bytes);
         }
     }
 }

@@ -12,7 +12,7 @@ impl Agent {
     /// Each stream for itself, as its keys are its own and policy may keep another on the relay; once each time it becomes so.
     pub(super) fn show_secured(&mut self) {
         for place in 0..self.streams.len() {
-            let stream = &mut self.streams[place];
+            let Some(stream) = self.streams.get_mut(place) else { return };
             let is_direct = stream.outgoing.is_direct() && stream.direct_since.is_some();
             let was_secured = std::mem::replace(&mut stream.is_secured, is_direct && stream.is_keyed);
             if stream.is_secured && !was_secured {

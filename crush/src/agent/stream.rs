@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::io::StreamSetup;
+use crate::count::Count;
 use crate::handoff::Outgoing;
 use crate::media::{Kind, Path, RtpHeader, Unwrapped, UnwrappedTime};
 use crate::playout::Playout;
@@ -121,18 +122,18 @@ impl Stream {
         self.comparison.arrived(path, number, transit, now);
         let newest = self.newest.is_none_or(|newest| number > newest);
         let back = path == Path::Relay && newest && self.direct_alone >= ALONE;
-        self.direct_alone = if path == Path::Relay { 0 } else { self.direct_alone + 1 };
+        self.direct_alone = if path == Path::Relay { 0 } else { self.direct_alone.saturating_add(1) };
         self.newest = self.newest.max(Some(number));
         let first = !self.recent.contains(&number);
         if first {
             self.recent.push_back(number);
-            let oldest = self.newest.unwrap_or(number) - RECENT;
+            let oldest = self.newest.unwrap_or(number).saturating_sub(RECENT);
             while self.recent.pop_front_if(|number| *number < oldest).is_some() {}
         }
         if self.playout.is_some() {
-            self.since_aim += 1;
+            self.since_aim.up();
             if self.since_aim >= 5
-                || self.comparison.relay.received() + self.comparison.direct.received() < 10
+                || self.comparison.relay.received().saturating_add(self.comparison.direct.received()) < 10
             {
                 self.since_aim = 0;
                 self.aim(now);
@@ -151,7 +152,7 @@ impl Stream {
             let margin = if meter.received() < 10 { FIRST } else { MARGIN };
             meter.percentile(SHARE).map(|transit| transit + margin)
         };
-        let settled = self.direct_since.is_some_and(|since| now >= since + SETTLED);
+        let settled = self.direct_since.is_some_and(|since| now >= since.saturating_add(SETTLED));
         let target = match (enough(relay), enough(direct)) {
             (_, Some(direct)) if settled => Some(direct),
             // A path so slow that it will not be taken does not slow the call down.
@@ -183,13 +184,13 @@ impl Stream {
     /// It went out on the direct path alone.
     pub(super) fn remember(&mut self, packet: &[u8], now: Duration) {
         self.history.push_back((now, packet.to_vec()));
-        while self.history.pop_front_if(|(at, _)| *at + RESENT < now).is_some() {}
+        while self.history.pop_front_if(|(at, _)| at.saturating_add(RESENT) < now).is_some() {}
     }
 
     /// What may have been lost with the path.
     pub(super) fn resend(&mut self, now: Duration) -> impl Iterator<Item = Vec<u8>> + use<> {
         let history = std::mem::take(&mut self.history);
-        history.into_iter().filter(move |(at, _)| *at + RESENT >= now).map(|(_, packet)| packet)
+        history.into_iter().filter(move |(at, _)| at.saturating_add(RESENT) >= now).map(|(_, packet)| packet)
     }
 
     /// Media of the peer comes by the relay again.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Agent, Event, Output, SocketId};
+use crate::count::Count;
 use crate::description::Policy;
 use crate::media::Path;
 use crate::stun::handoff::{Figures, Indication, Move, Reason, Target};
@@ -69,7 +70,7 @@ impl Agent {
         self.generation.measure = None;
         self.link = Some(Link::new(socket, remote, round_trip, now));
         self.tests = Default::default();
-        let until = now + MOST_COPIES;
+        let until = now.saturating_add(MOST_COPIES);
         for stream in self.streams.iter_mut().filter(|stream| stream.is_audio()) {
             stream.outgoing.copy_until(until);
             stream.comparison.restart(Path::Relay);
@@ -118,28 +119,30 @@ impl Agent {
                     self.restart_comparison(Path::Relay);
                     // If nothing comes of it: again later.
                     let not_before = now;
-                    self.incoming = Incoming::Relay { not_before, copies_until: now + LATER_COPIES };
+                    self.incoming =
+                        Incoming::Relay { not_before, copies_until: now.saturating_add(LATER_COPIES) };
                     self.retry(now);
                 }
             }
             Incoming::Asked => {}
             Incoming::Direct { since, compare_at, comparing_until, worse } => {
-                if now >= since + FORGIVEN {
+                if now >= since.saturating_add(FORGIVEN) {
                     self.hold_off = FIRST_HOLD_OFF;
                 }
                 match comparing_until {
                     None if now >= compare_at && self.request.is_none() => {
                         self.ask(Target::Both(COMPARISON), Reason::Comparison, Vec::new(), None, now);
                         self.restart_comparison(Path::Direct);
-                        let until = Some(now + COMPARISON + Duration::from_millis(300));
+                        let end = now.saturating_add(COMPARISON);
+                        let until = Some(end.saturating_add(Duration::from_millis(300)));
                         // The request may be repeated, and the copies come so much later.
-                        self.copies_expected_until = now + COMPARISON + Duration::from_secs(4);
+                        self.copies_expected_until = end.saturating_add(Duration::from_secs(4));
                         self.incoming = Incoming::Direct { since, compare_at, comparing_until: until, worse };
                         self.retry(now);
                     }
                     Some(until) if now >= until => {
-                        let worse = if self.relay_is_better() { worse + 1 } else { 0 };
-                        let compare_at = now + COMPARISONS;
+                        let worse = if self.relay_is_better() { worse.saturating_add(1) } else { 0 };
+                        let compare_at = now.saturating_add(COMPARISONS);
                         self.incoming = Incoming::Direct { since, compare_at, comparing_until: None, worse };
                         if worse >= 2 {
                             self.return_all(Reason::Quality, true, now);
@@ -196,7 +199,7 @@ impl Agent {
 
     /// The peer agreed to send directly.
     pub(super) fn now_direct(&mut self, now: Duration) {
-        let (since, compare_at) = (now, now + COMPARISONS);
+        let (since, compare_at) = (now, now.saturating_add(COMPARISONS));
         self.incoming = Incoming::Direct { since, compare_at, comparing_until: None, worse: 0 };
         self.show_direct(now);
     }
@@ -204,7 +207,7 @@ impl Agent {
     /// The peer refused, or did not answer.
     pub(super) fn handoff_failed(&mut self, now: Duration) {
         if !matches!(self.incoming, Incoming::Direct { .. }) {
-            let not_before = now + self.hold_off;
+            let not_before = now.saturating_add(self.hold_off);
             self.incoming = Incoming::Relay { not_before, copies_until: now };
         }
     }
@@ -212,7 +215,7 @@ impl Agent {
     /// Checks pass, and HANDOFF does not: the ends may have settled for different pairs, which only a new search mends.
     pub(super) fn handoff_unanswered(&mut self, now: Duration) {
         self.handoff_failed(now);
-        self.unanswered += 1;
+        self.unanswered.up();
         if self.unanswered == MOST_UNANSWERED {
             self.unanswered = 0;
             self.restart(now);
@@ -250,26 +253,25 @@ impl Agent {
         let sending = self.streams.iter().any(|stream| stream.outgoing.is_direct());
         let linked = self.link.is_some();
         let mut again = Vec::new();
-        for (place, stream) in self.streams.iter_mut().enumerate() {
+        for stream in &mut self.streams {
             if stream.outgoing.is_direct() && reason != Reason::Policy && reason != Reason::Quality {
-                again.extend(stream.resend(now).map(|packet| (place, packet)));
+                let way = stream.relay.map(|relay| (stream.setup.socket, relay));
+                again.extend(stream.resend(now).filter_map(|packet| Some((way?, packet))));
             }
             stream.outgoing.return_to_relay();
             stream.back_on_relay();
         }
-        for (place, packet) in again {
-            if let Some(relay) = self.streams[place].relay {
-                self.transmit(self.streams[place].setup.socket, relay, packet);
-            }
+        for ((socket, relay), packet) in again {
+            self.transmit(socket, relay, packet);
         }
-        self.incoming = Incoming::Relay { not_before: now + self.hold_off, copies_until: now };
+        self.incoming = Incoming::Relay { not_before: now.saturating_add(self.hold_off), copies_until: now };
         self.request = None;
         if tell && (linked || receiving || sending) {
             self.ask(Target::Path(Path::Relay), reason, Vec::new(), None, now);
         }
         if receiving || sending {
             self.returned = reason;
-            self.hold_off = (self.hold_off * 2).min(LONGEST_HOLD_OFF);
+            self.hold_off = self.hold_off.saturating_mul(2).min(LONGEST_HOLD_OFF);
             let lasted = now.saturating_sub(self.left.take().unwrap_or(now));
             let gap = self.link.as_ref().map(|link| now.saturating_sub(link.live.heard()));
             self.event(Event::Returned { reason, lasted, gap });
@@ -355,7 +357,7 @@ impl Agent {
     /// Where there is no audio, test packets go on both paths.
     fn send_tests(&mut self, now: Duration) {
         let copying = self.streams.iter().any(|stream| stream.outgoing.copies(now));
-        let quiet = |at: &Duration| now < *at + Duration::from_millis(30);
+        let quiet = |at: &Duration| now < at.saturating_add(Duration::from_millis(30));
         let talking = self.streams.iter().filter_map(|stream| stream.audio_sent.as_ref()).any(quiet);
         let Some(link) = &mut self.link else {
             return;
@@ -380,7 +382,7 @@ impl Agent {
         let Some(theirs) = self.generation.theirs.clone() else {
             return Vec::new();
         };
-        self.generation.indications += 1;
+        self.generation.indications.up();
         let transaction = self.random.transaction();
         let sender = &self.generation.ours.ufrag;
         indication.write(self.generation.indications, transaction, &theirs.ufrag, sender, &theirs.key)
@@ -398,7 +400,8 @@ impl Agent {
         let missing = receiving.then(|| link.live.missing_at(link.round_trip));
         let copies = self.streams.iter().map(|stream| stream.outgoing.copy_end()).max();
         let talked = self.streams.iter().filter_map(|stream| stream.audio_sent).max();
-        let quiet_at = talked.map_or(Duration::ZERO, |talked| talked + Duration::from_millis(30));
+        let quiet_at =
+            talked.map_or(Duration::ZERO, |talked| talked.saturating_add(Duration::from_millis(30)));
         let tests = Some(link.test_next.max(quiet_at)).filter(|at| copies.is_some_and(|end| *at < end));
         let dead = matches!(self.incoming, Incoming::Relay { .. }).then(|| link.dead_at());
         let always = [link.consent_expires(), link.check_at(receiving), link.keepalive_at()];

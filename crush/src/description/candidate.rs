@@ -49,7 +49,10 @@ impl Candidate {
         if address.port() == 0 || address.ip().is_unspecified() || address.ip().is_multicast() {
             return None;
         }
-        let named = |name: &str| rest.chunks_exact(2).find(|pair| pair[0] == name).map(|pair| pair[1]);
+        let named = |name: &str| {
+            let mut pairs = rest.as_chunks().0.iter();
+            pairs.find_map(|[known, value]| (*known == name).then_some(*value))
+        };
         let related = named("raddr")
             .zip(named("rport"))
             .and_then(|(ip, port)| Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?)));

@@ -75,15 +75,18 @@ impl Checklist {
     }
 
     /// The pair of a packet that arrived; a new one is peer-reflexive.
-    pub(crate) fn reflexive(&mut self, socket: SocketId, local: IpAddr, remote: SocketAddr) -> &mut Pair {
+    pub(crate) fn reflexive(
+        &mut self,
+        socket: SocketId,
+        local: IpAddr,
+        remote: SocketAddr,
+    ) -> Option<&mut Pair> {
         if self.get(socket, remote).is_none() {
             let class = classify(local, remote.ip(), CandidateKind::PeerReflexive, false);
             let priority = crate::description::reflexive_priority();
             self.insert(socket, remote, class, pair_priority(priority, priority));
         }
-        // Found or inserted above.
-        let place = self.pairs.iter().position(|pair| pair.socket == socket && pair.remote == remote);
-        &mut self.pairs[place.unwrap_or(0)]
+        self.get_mut(socket, remote)
     }
 
     /// A triggered check (RFC 8445 §7.3.1.4).
@@ -144,8 +147,8 @@ impl Checklist {
                 State::Succeeded => return,
                 State::Waiting | State::Failed => 0,
             };
-            let wait = hold.unwrap_or_else(|| (RTO * (1 << before.min(3))).min(LONGEST_RTO));
-            pair.state = State::InProgress { sent: before.saturating_add(1), next: now + wait };
+            let wait = hold.unwrap_or_else(|| RTO.saturating_mul(1 << before.min(3)).min(LONGEST_RTO));
+            pair.state = State::InProgress { sent: before.saturating_add(1), next: now.saturating_add(wait) };
         }
     }
 

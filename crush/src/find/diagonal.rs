@@ -1,7 +1,8 @@
 //! Two NATs that both count up: one side opens holes in counting order, the other looks for the one number by which
 //! both predictions are off together (docs/crush.md §5.2, "fan and scan").
 
-use super::sweep::port;
+use super::sweep::{fresh, port};
+use crate::count::Count;
 use crate::random::Random;
 
 /// Holes of a fan, and probes of a scan.
@@ -30,7 +31,7 @@ impl Fan {
         if self.sent == HOLES {
             return None;
         }
-        self.sent += 1;
+        self.sent.up();
         Some(port(self.last, self.step, self.sent))
     }
 }
@@ -59,18 +60,13 @@ impl Scan {
             return None;
         }
         if self.pending.is_empty() {
-            let place = self.window % OFFSETS.len();
-            let seen = place.checked_sub(1).map(|before| OFFSETS[before].clone());
-            self.pending = OFFSETS[place]
-                .clone()
-                .filter(|s| seen.as_ref().is_none_or(|seen| !seen.contains(s)))
-                .collect();
+            self.pending = fresh(&OFFSETS, self.window);
             random.shuffle(&mut self.pending);
-            self.window += 1;
+            self.window.up();
         }
-        let offset = self.expected + self.pending.pop()?;
-        self.sent += 1;
-        Some(port(self.last, self.step, self.sent + offset))
+        let offset = self.expected.saturating_add(self.pending.pop()?);
+        self.sent.up();
+        Some(port(self.last, self.step, self.sent.saturating_add(offset)))
     }
 }
 

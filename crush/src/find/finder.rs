@@ -17,6 +17,7 @@ use super::reopen::Reopen;
 use super::shots::Shots;
 use super::sweep::Sweep;
 use crate::agent::SocketId;
+use crate::count::Count;
 use crate::description::{Candidate, CandidateKind, NatBehaviour, PortPattern};
 use crate::random::Random;
 
@@ -226,7 +227,7 @@ impl Finder {
         self.nats = Some((mine, theirs));
         let since = *self.nats_since.get_or_insert(now);
         if self.part.is_none() {
-            self.spray_starts = since + self.pace.tempo().head_start;
+            self.spray_starts = since.saturating_add(self.pace.tempo().head_start);
         }
     }
 
@@ -292,7 +293,7 @@ impl Finder {
         self.flows.insert((socket, from));
         let local = self.local_of(socket);
         let controlling = self.controlling;
-        let pair = self.list.reflexive(socket, local, from);
+        let Some(pair) = self.list.reflexive(socket, local, from) else { return };
         pair.asked = true;
         pair.nominated |= nominates && !controlling;
         let answered = pair.answered;
@@ -321,7 +322,7 @@ impl Finder {
         let local = self.local_of(socket);
         // An answer to an earlier check must not end the repetition of the nominating one.
         let open = self.nominating == Some((socket, from)) && !request.nominate;
-        let pair = self.list.reflexive(socket, local, from);
+        let Some(pair) = self.list.reflexive(socket, local, from) else { return Answer::Unknown };
         pair.answered = true;
         if !open {
             pair.state = State::Succeeded;
@@ -370,7 +371,10 @@ impl Finder {
             let chosen = (best.socket, best.remote);
             // One nomination stands until its check has failed (RFC 8445 §8.1.1): a spray may open several pairs at once, and the
             // peer has settled for the first that was nominated.
-            if self.controlling && self.nominating.is_none() && (!pending || now >= since + NOMINATION_WAIT) {
+            if self.controlling
+                && self.nominating.is_none()
+                && (!pending || now >= since.saturating_add(NOMINATION_WAIT))
+            {
                 self.nominating = Some(chosen);
                 self.list.trigger(chosen.0, chosen.1);
             }
@@ -397,7 +401,7 @@ impl Finder {
             if send.nominate && self.list.get(socket, to).is_some_and(|pair| pair.state == State::Succeeded) {
                 // A nominating check must be repeated until it is answered.
                 if let Some(pair) = self.list.get_mut(socket, to) {
-                    pair.state = State::InProgress { sent: 1, next: now + HOLD };
+                    pair.state = State::InProgress { sent: 1, next: now.saturating_add(HOLD) };
                 }
             }
             return Some(send);
@@ -423,7 +427,9 @@ impl Finder {
     }
 
     fn purge(&mut self, now: Duration) {
-        while let Some((_, transaction)) = self.order.pop_front_if(|(at, _)| *at + ANSWERS <= now) {
+        while let Some((_, transaction)) =
+            self.order.pop_front_if(|(at, _)| at.saturating_add(ANSWERS) <= now)
+        {
             self.outstanding.remove(&transaction);
         }
     }
@@ -438,7 +444,7 @@ impl Finder {
         let nominate = self.controlling && self.nominating == Some((socket, to));
         self.outstanding.insert(transaction, Outstanding { socket, to, at: now, nominate });
         self.order.push_back((now, transaction));
-        self.probes += 1;
+        self.probes.up();
         if self.target().is_some_and(|target| target.ip() == to.ip()) && self.reopen.sent(socket) {
             self.findings.push_back(Finding::Opened(socket));
         }
@@ -456,7 +462,7 @@ impl Finder {
             None => {
                 let part = Part::of(&mine, &theirs, self.controlling);
                 self.part = Some(part);
-                self.spray_ends = Some(now + self.pace.tempo().spray);
+                self.spray_ends = Some(now.saturating_add(self.pace.tempo().spray));
                 self.findings.push_back(Finding::Part(part));
                 self.reopen = Reopen::new(part, self.pace.tempo().spray, now);
                 part
@@ -485,9 +491,10 @@ impl Finder {
             Part::Fan => Some(Spray::Fan(Fan::new(theirs.last, step(&theirs)))),
             Part::Scan => {
                 // The peer has checked our candidates, as we have checked its.
-                let expected = (self.pace.made() - self.flows_at_measure) as i32 + self.remotes.len() as i32;
+                let made = self.pace.made().saturating_sub(self.flows_at_measure);
+                let expected = (made as i32).saturating_add(self.remotes.len() as i32);
                 let lag = Duration::from_secs_f64(f64::from(LAG) / self.pace.tempo().flows);
-                self.spray_starts = now + lag + Duration::from_millis(100);
+                self.spray_starts = now.saturating_add(lag).saturating_add(Duration::from_millis(100));
                 Some(Spray::Scan(Scan::new(theirs.last, step(&theirs), expected)))
             }
             Part::Sockets => {
@@ -534,7 +541,7 @@ impl Finder {
             }
         };
         let Some(port) = port else {
-            self.round_ends = Some(now + ROUND_GRACE);
+            self.round_ends = Some(now.saturating_add(ROUND_GRACE));
             return None;
         };
         let to = SocketAddr::new(target.ip(), port);
@@ -566,7 +573,7 @@ impl Finder {
                 .then(|| self.leave().max(self.spray_starts))
         });
         let nomination = (self.controlling && self.nominating.is_none())
-            .then(|| self.works_since.map(|since| since + NOMINATION_WAIT))
+            .then(|| self.works_since.map(|since| since.saturating_add(NOMINATION_WAIT)))
             .flatten();
         let waits = self.part.is_none() && self.nats.is_some() && !self.gave_up && self.list.best().is_none();
         let starts = waits.then_some(self.spray_starts);

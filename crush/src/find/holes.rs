@@ -26,7 +26,7 @@ impl Holes {
         if self.queue.len() == self.most {
             self.queue.pop_front();
         }
-        self.queue.push_back((now + REFRESH, socket, to));
+        self.queue.push_back((now.saturating_add(REFRESH), socket, to));
     }
 
     /// One that is due; the caller says [`Holes::punched`] again.

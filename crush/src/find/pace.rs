@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::count::Count;
 use crate::description::Temper;
 
 /// The figures of a temper.
@@ -78,7 +79,8 @@ impl Bucket {
             return self.filled;
         }
         // A microsecond more, so that rounding never asks for the same moment again.
-        self.filled + Duration::from_secs_f64((1.0 - self.tokens) / self.rate) + Duration::from_micros(1)
+        let wait = Duration::try_from_secs_f64((1.0 - self.tokens) / self.rate).unwrap_or(Duration::MAX);
+        self.filled.saturating_add(wait).saturating_add(Duration::from_micros(1))
     }
 }
 
@@ -139,7 +141,7 @@ impl Pace {
         *self = Self::new(temper, self.limit, now);
         self.made = made;
         self.flows.tokens = 0.0;
-        self.paused_until = now + Duration::from_secs(3);
+        self.paused_until = now.saturating_add(Duration::from_secs(3));
     }
 
     /// Leave for one packet, which begins a new flow or not.
@@ -148,7 +150,9 @@ impl Pace {
             return self.packets.take(now);
         }
         let leave = now >= self.paused_until && self.flows.take(now);
-        self.made += u64::from(leave);
+        if leave {
+            self.made.up();
+        }
         leave
     }
 

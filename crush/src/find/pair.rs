@@ -64,7 +64,7 @@ impl Pair {
 
 /// RFC 8445 §6.1.2.3 with G = max and D = min, which both sides agree on without roles.
 pub(crate) fn pair_priority(one: u32, other: u32) -> u64 {
-    (u64::from(one.min(other)) << 32) + 2 * u64::from(one.max(other))
+    (u64::from(one.min(other)) << 32).saturating_add(u64::from(one.max(other)) << 1)
 }
 
 /// Whether both lie in one /24 or /64.

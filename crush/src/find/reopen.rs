@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::plan::Part;
 use crate::agent::SocketId;
+use crate::count::Count;
 
 /// So many are opened.
 const MOST: u8 = 4;
@@ -28,10 +29,11 @@ pub(crate) struct Reopen {
 impl Reopen {
     /// The part of an endpoint begins, with so much time for a spray.
     pub(crate) fn new(part: Part, spray: Duration, now: Duration) -> Self {
+        let quarter = spray.checked_div(4).unwrap_or(spray);
         let (next, interval, probes) = match part {
             Part::Reopen => (Some(now), INTERVAL, 1),
             // A sweep has its time to meet the peer's flow first.
-            Part::Sweep => (Some(now + spray / 4), spray / 4, SWEPT),
+            Part::Sweep => (Some(now.saturating_add(quarter)), quarter, SWEPT),
             _ => return Self::default(),
         };
         Self { next, interval, opened: 0, probes, fresh: None }
@@ -42,8 +44,8 @@ impl Reopen {
         if self.next.is_none_or(|at| now < at) {
             return false;
         }
-        self.opened += 1;
-        self.next = Some(now + self.interval).filter(|_| self.opened < MOST);
+        self.opened.up();
+        self.next = Some(now.saturating_add(self.interval)).filter(|_| self.opened < MOST);
         true
     }
 
@@ -54,7 +56,7 @@ impl Reopen {
     /// A socket has sent to the peer's address; true once that is enough for the peer to know of it.
     pub(crate) fn sent(&mut self, socket: SocketId) -> bool {
         let Some((_, left)) = self.fresh.as_mut().filter(|fresh| fresh.0 == socket) else { return false };
-        *left -= 1;
+        *left = left.saturating_sub(1);
         *left == 0 && self.fresh.take().is_some()
     }
 

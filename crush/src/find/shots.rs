@@ -1,6 +1,7 @@
 //! Random ports without repetition: one half of the birthday method (docs/crush.md §5.2, "shots").
 
-use super::sweep::{LOWEST, PORTS};
+use super::sweep::LOWEST;
+use crate::count::Count;
 use crate::random::Random;
 
 /// Draws each port of 1024–65535 once, then begins again.
@@ -21,16 +22,18 @@ impl Shots {
             self.drawn = 0;
         }
         // Fisher and Yates, one step a draw.
-        let chosen = self.drawn + random.below(PORTS - self.drawn as u32) as usize;
-        self.ports.swap(self.drawn, chosen);
-        self.drawn += 1;
-        self.ports[self.drawn - 1]
+        let left = self.ports.get_mut(self.drawn..).unwrap_or_default();
+        let chosen = random.below(left.len() as u32) as usize;
+        left.swap(0, chosen);
+        self.drawn.up();
+        left.first().copied().unwrap_or(LOWEST)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::find::sweep::PORTS;
 
     #[test]
     fn the_documented_share_is_hit_by_the_documented_number_of_shots() {

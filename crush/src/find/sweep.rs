@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 
+use crate::count::Count;
 use crate::random::Random;
 
 /// Multiples of the step, window by window.
@@ -14,8 +15,19 @@ pub(super) const PORTS: u32 = 65_536 - LOWEST as u32;
 
 /// `last + step·k`, wrapped into 1024–65535.
 pub(super) fn port(last: u16, step: i16, k: i32) -> u16 {
-    let offset = i64::from(last) - i64::from(LOWEST) + i64::from(step) * i64::from(k);
-    LOWEST + offset.rem_euclid(i64::from(PORTS)) as u16
+    // Of 16 and 32 bits: neither overflows.
+    let away = i64::from(step).saturating_mul(i64::from(k));
+    let offset = i64::from(last).saturating_sub(i64::from(LOWEST)).saturating_add(away);
+    LOWEST.saturating_add(offset.rem_euclid(i64::from(PORTS)) as u16)
+}
+
+/// What the window with this number holds; after the last comes the first. Each number once a pass: what the window before
+/// held is left out, except at the start of a pass.
+pub(super) fn fresh(windows: &[RangeInclusive<i32>], number: usize) -> Vec<i32> {
+    let place = number.checked_rem(windows.len()).unwrap_or(0);
+    let seen = place.checked_sub(1).and_then(|before| windows.get(before));
+    let window = windows.get(place).cloned().into_iter().flatten();
+    window.filter(|k| seen.is_none_or(|seen| !seen.contains(k))).collect()
 }
 
 /// One endpoint's sweep; it never ends by itself.
@@ -39,15 +51,9 @@ impl Sweep {
             if let Some(k) = self.pending.pop() {
                 return port(self.last, self.step, k);
             }
-            // Each port once a pass: what the window before held is left out, except at the start of a pass.
-            let place = self.window % WINDOWS.len();
-            let seen = place.checked_sub(1).map(|before| WINDOWS[before].clone());
-            self.pending = WINDOWS[place]
-                .clone()
-                .filter(|k| seen.as_ref().is_none_or(|seen| !seen.contains(k)))
-                .collect();
+            self.pending = fresh(&WINDOWS, self.window);
             random.shuffle(&mut self.pending);
-            self.window += 1;
+            self.window.up();
         }
     }
 }

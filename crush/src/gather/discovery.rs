@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::pattern::{different, pattern};
 use crate::agent::SocketId;
+use crate::count::Count;
 use crate::description::{NatBehaviour, NatKind};
 use crate::random::Random;
 use crate::stun::{CHANGE_ADDRESS, CHANGE_PORT, Incoming};
@@ -101,8 +102,10 @@ impl Discovery {
         }
         let all = self.mapping.iter_mut().chain(&mut self.filtering);
         for question in all.filter(|question| question.ask.transaction == transaction) {
-            question.next = now + RTO * (1 << question.sent);
-            question.sent += 1;
+            question.next = now.saturating_add(
+                RTO.saturating_mul(1_u32.checked_shl(question.sent.into()).unwrap_or(u32::MAX)),
+            );
+            question.sent.up();
         }
     }
 
@@ -134,7 +137,7 @@ impl Discovery {
             let port_other = SocketAddr::new(self.server.ip(), other.port());
             // A millisecond apart, so that they are made in this order.
             for (place, to) in [address_other, other, port_other].into_iter().enumerate() {
-                let at = now + Duration::from_millis(place as u64);
+                let at = now.saturating_add(Duration::from_millis(place as u64));
                 self.mapping.push(question_at(self.socket, to, random, at));
             }
         }
@@ -154,8 +157,8 @@ impl Discovery {
     pub(crate) fn is_over(&self, now: Duration) -> bool {
         let mapping_over = self.mapping.iter().all(|question| question.over);
         let filtering_over = self.filtering.iter().all(|question| question.over)
-            || self.probe_since.is_some_and(|since| now >= since + FILTER_WAIT)
-            || (self.filtering.is_empty() && now >= self.started + FILTER_WAIT);
+            || self.probe_since.is_some_and(|since| now >= since.saturating_add(FILTER_WAIT))
+            || (self.filtering.is_empty() && now >= self.started.saturating_add(FILTER_WAIT));
         mapping_over && filtering_over
     }
 
@@ -171,8 +174,8 @@ impl Discovery {
         let mapping = if first == self.local || seen.iter().all(|mapped| *mapped == first) {
             NatKind::EndpointIndependent
         } else {
-            match &self.mapping[1..] {
-                [address, both, ..] if address.mapped.is_some() && address.mapped == both.mapped => {
+            match &*self.mapping {
+                [_, address, both, ..] if address.mapped.is_some() && address.mapped == both.mapped => {
                     NatKind::AddressDependent
                 }
                 _ => NatKind::AddressAndPortDependent,
@@ -197,7 +200,7 @@ impl Discovery {
     pub(crate) fn timeout(&self) -> Option<Duration> {
         // The end of the wait for filtering matters when nothing else is open.
         let wait = self.mapping.iter().all(|question| question.over);
-        let wait = wait.then(|| self.probe_since.unwrap_or(self.started) + FILTER_WAIT);
+        let wait = wait.then(|| self.probe_since.unwrap_or(self.started).saturating_add(FILTER_WAIT));
         self.open().map(|question| question.next).chain(wait).min()
     }
 }

@@ -25,7 +25,8 @@ pub(super) fn pattern(local: u16, mapped: &[u16]) -> PortPattern {
     if mapped.iter().all(|port| *port == local) {
         return PortPattern::Preserving;
     }
-    let steps: Vec<i16> = different.windows(2).map(|pair| pair[1].wrapping_sub(pair[0]) as i16).collect();
+    let steps: Vec<i16> =
+        different.array_windows().map(|[one, next]| next.wrapping_sub(*one) as i16).collect();
     let one_sign = steps.iter().all(|step| *step > 0) || steps.iter().all(|step| *step < 0);
     let near = steps.iter().all(|step| step.unsigned_abs() <= NEAR.unsigned_abs());
     match steps.into_iter().min_by_key(|step| step.unsigned_abs()) {

@@ -40,9 +40,9 @@ impl Liveness {
             let interval = now.saturating_sub(last);
             if interval < SILENCE {
                 // Slow, so that a burst does not make it impatient.
-                self.media_interval = (self.media_interval * 15 + interval) / 16;
+                self.media_interval = slowly(self.media_interval, interval);
                 let deviation = interval.abs_diff(self.media_interval);
-                self.jitter = (self.jitter * 15 + deviation) / 16;
+                self.jitter = slowly(self.jitter, deviation);
             }
         }
         self.last_media = Some(now);
@@ -70,15 +70,25 @@ impl Liveness {
 
     /// From when on packets are missing. `round_trip`: in silence a check must have had time to come back.
     pub(crate) fn missing_at(&self, round_trip: Duration) -> Duration {
-        let patience = PATIENCE.max(self.jitter * 3);
-        let patience = if self.silent { patience.max(round_trip + ASKING) } else { patience };
-        self.last + self.interval + patience
+        let patience = PATIENCE.max(self.jitter.saturating_mul(3));
+        let patience = if self.silent { patience.max(round_trip.saturating_add(ASKING)) } else { patience };
+        self.expected().saturating_add(patience)
     }
 
     /// From when on a check should ask, in silence.
     pub(crate) fn overdue_at(&self) -> Option<Duration> {
-        self.silent.then(|| self.last + self.interval + OVERDUE.max(self.jitter.min(OVERDUE * 4)))
+        let late = OVERDUE.max(self.jitter.min(OVERDUE.saturating_mul(4)));
+        self.silent.then(|| self.expected().saturating_add(late))
     }
+
+    fn expected(&self) -> Duration {
+        self.last.saturating_add(self.interval)
+    }
+}
+
+/// A sixteenth of the way.
+fn slowly(from: Duration, to: Duration) -> Duration {
+    from.saturating_mul(15).saturating_add(to).checked_div(16).unwrap_or(to)
 }
 
 #[cfg(test)]

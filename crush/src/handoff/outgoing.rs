@@ -81,7 +81,7 @@ impl Outgoing {
             self.copy = Duration::ZERO;
             self.route = Route::Direct;
         } else {
-            self.route = Route::Armed(*order, now + order.limit);
+            self.route = Route::Armed(*order, now.saturating_add(order.limit));
         }
         at
     }
@@ -117,7 +117,7 @@ impl Outgoing {
         self.copy = Duration::ZERO;
         self.route = match order.mode {
             Mode::Hard => Route::Direct,
-            Mode::Soft(overlap) => Route::Overlap(now + overlap),
+            Mode::Soft(overlap) => Route::Overlap(now.saturating_add(overlap)),
         };
     }
 

@@ -12,12 +12,12 @@ impl Window {
     /// Whether this number is new; it is taken then.
     pub(crate) fn take(&mut self, number: u32) -> bool {
         if number > self.newest {
-            let shift = number - self.newest;
+            let shift = number.abs_diff(self.newest);
             self.taken = if shift < 64 { self.taken << shift | 1 } else { 1 };
             self.newest = number;
             return true;
         }
-        let age = self.newest - number;
+        let age = self.newest.abs_diff(number);
         let bit = 1u64.checked_shl(age).unwrap_or(0);
         let fresh = bit != 0 && self.taken & bit == 0 && number != 0;
         self.taken |= bit;

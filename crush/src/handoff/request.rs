@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::count::Count;
 use crate::stun::Key;
 use crate::stun::handoff::Move;
 
@@ -54,7 +55,7 @@ impl Outstanding {
     fn schedule(&self) -> (Duration, u32) {
         match self.purpose {
             Purpose::Return => (Duration::from_millis(50), 10),
-            _ => (Duration::from_millis(100) * (1 << self.sent.min(5)), 6),
+            _ => (Duration::from_millis(100).saturating_mul(1 << self.sent.min(5)), 6),
         }
     }
 
@@ -66,8 +67,8 @@ impl Outstanding {
         if self.sent == most {
             return Retry::Failed;
         }
-        self.sent += 1;
-        self.next = now + wait;
+        self.sent.up();
+        self.next = now.saturating_add(wait);
         Retry::Send
     }
 

@@ -1,6 +1,7 @@
 //! The one jitter buffer, fed by both paths. Frames leave at the pace of the sound card; the delay that this means is moved
 //! towards a target in lulls, or by time-scaling.
 
+use crate::count::Count;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
@@ -158,7 +159,7 @@ impl Playout {
     pub(crate) fn put(&mut self, number: i64, timestamp: i64, packet: &[u8], now: Duration) {
         self.last_arrival = milliseconds(now);
         if self.waiting.contains_key(&number) || self.played == Some(number) {
-            self.duplicates += 1;
+            self.duplicates.up();
             return;
         }
         if let Some(next) = self.next {
@@ -170,10 +171,10 @@ impl Playout {
             } else if ahead < 0.0 && !self.is_hardly_late(number, ahead) {
                 // Played already, or given up.
                 if self.skipped.contains(&number) || self.played.is_none_or(|played| number > played) {
-                    self.late += 1;
-                    self.late_in_row += 1;
+                    self.late.up();
+                    self.late_in_row.up();
                 } else {
-                    self.duplicates += 1;
+                    self.duplicates.up();
                 }
                 return;
             }
@@ -226,19 +227,22 @@ impl Playout {
                 })
             }
             // The one after the last is there, only later: the sender was silent.
-            Some((number, timestamp)) if self.played.is_some_and(|played| number == played + 1) => {
-                let gap = (timestamp - next).min(i64::from(self.frame)) as u32;
+            Some((number, timestamp))
+                if self.played.is_some_and(|played| number == played.saturating_add(1)) =>
+            {
+                let gap = timestamp.saturating_sub(next).min(i64::from(self.frame)) as u32;
                 self.lull(gap, deviation, now)
             }
             None if at - self.last_arrival > LULL => self.lull(self.frame, deviation, now),
             _ => {
-                self.missing += 1;
+                self.missing.up();
                 // What is concealed can last longer: else a delay that is too short would stay so for ever. A single loss is
                 // no reason for that.
                 let most = f64::from(self.frame) * if self.late_in_row > 1 { 1.0 } else { SCALING };
                 let change = (deviation * self.rate).clamp(0.0, most) as i32;
                 self.note(now, Cause::Lull, change);
-                self.next = Some(next + i64::from(self.frame) - i64::from(change));
+                self.next =
+                    Some(next.saturating_add(i64::from(self.frame)).saturating_sub(i64::from(change)));
                 Step::Missing { play: self.frame }
             }
         }
@@ -246,10 +250,10 @@ impl Playout {
 
     fn frame(&mut self, number: i64, first: Waiting, deviation: f64, now: Duration) -> Step {
         let samples = match self.waiting.first_key_value() {
-            Some((following, waiting)) if *following == number + 1 => {
-                let distance = waiting.timestamp - first.timestamp;
+            Some((following, waiting)) if *following == number.saturating_add(1) => {
+                let distance = waiting.timestamp.saturating_sub(first.timestamp);
                 // Silence suppression makes the distance longer than the packet.
-                if (1..=i64::from(self.frame) * 3 / 2).contains(&distance) {
+                if (1..=i64::from(self.frame).saturating_mul(3) / 2).contains(&distance) {
                     distance as u32
                 } else {
                     self.frame
@@ -262,8 +266,10 @@ impl Playout {
         let change = (deviation * self.rate).clamp(-most, most) as i32;
         let play = samples.saturating_add_signed(change);
         self.note(now, Cause::TimeScaling, change);
-        self.next = Some(first.timestamp + i64::from(samples));
-        let given_up = self.played.map_or(number, |played| (played + 1).max(number - SKIPPED as i64));
+        self.next = Some(first.timestamp.saturating_add(i64::from(samples)));
+        let given_up = self
+            .played
+            .map_or(number, |played| played.saturating_add(1).max(number.saturating_sub(SKIPPED as i64)));
         self.skipped.extend(given_up..number);
         let excess = self.skipped.len().saturating_sub(SKIPPED);
         self.skipped.drain(..excess);
@@ -274,7 +280,7 @@ impl Playout {
     fn lull(&mut self, samples: u32, deviation: f64, now: Duration) -> Step {
         let change = (deviation * self.rate).clamp(-f64::from(samples), f64::from(self.frame)) as i32;
         self.note(now, Cause::Lull, change);
-        self.next = self.next.map(|next| next + i64::from(samples));
+        self.next = self.next.map(|next| next.saturating_add(i64::from(samples)));
         // Never nothing: the caller would ask again at once for ever.
         let play = samples.saturating_add_signed(change).max(1);
         Step::Lull { play }

@@ -11,27 +11,28 @@ pub fn scale(samples: &[i16], length: usize) -> Vec<i16> {
         return samples.to_vec();
     }
     let change = length.abs_diff(samples.len());
-    let Some(last) = samples.len().checked_sub(OVERLAP + change).filter(|last| *last >= change) else {
+    let Some(last) = samples.len().checked_sub(OVERLAP.saturating_add(change)).filter(|last| *last >= change)
+    else {
         let mut cut = samples.to_vec();
         cut.resize(length, samples.last().copied().unwrap_or(0));
         return cut;
     };
     // At a splice, `from` fades out and `to` fades in.
     let longer = length > samples.len();
-    let unlike = |at: &usize| {
-        let (from, to) = if longer { (*at, *at - change) } else { (*at, *at + change) };
-        let difference = |i: usize| f64::from(samples[from + i]) - f64::from(samples[to + i]);
-        (0..OVERLAP).map(|i| difference(i).powi(2)).sum::<f64>()
-    };
+    let beside = |at: usize| if longer { at.saturating_sub(change) } else { at.saturating_add(change) };
+    // What is behind the end is never asked for: a splice and its neighbour lie inside.
+    let from = |at: usize| samples.get(at..).unwrap_or_default();
+    let pairs = |at: usize| from(at).iter().zip(from(beside(at))).take(OVERLAP);
+    let unlike =
+        |at: &usize| pairs(*at).map(|(one, to)| (f64::from(*one) - f64::from(*to)).powi(2)).sum::<f64>();
     let places = change..=last;
     let at = places.min_by(|one, other| unlike(one).total_cmp(&unlike(other))).unwrap_or(change);
-    let to = if longer { at - change } else { at + change };
-    let mut scaled = samples[..at].to_vec();
-    scaled.extend((0..OVERLAP).map(|i| {
+    let mut scaled = samples.get(..at).unwrap_or_default().to_vec();
+    scaled.extend(pairs(at).enumerate().map(|(i, (one, to))| {
         let share = (i as f64 + 0.5) / OVERLAP as f64;
-        (f64::from(samples[at + i]) * (1.0 - share) + f64::from(samples[to + i]) * share).round() as i16
+        (f64::from(*one) * (1.0 - share) + f64::from(*to) * share).round() as i16
     }));
-    scaled.extend(&samples[to + OVERLAP..]);
+    scaled.extend(from(beside(at).saturating_add(OVERLAP)));
     scaled
 }
 

@@ -64,7 +64,7 @@ const REASONS: [Reason; 8] = [
 
 impl Reason {
     pub(super) fn number(self) -> u8 {
-        REASONS.iter().position(|reason| *reason == self).map_or(0, |place| place as u8 + 1)
+        REASONS.iter().position(|reason| *reason == self).map_or(0, |place| (place as u8).saturating_add(1))
     }
 
     pub(super) fn numbered(number: u8) -> Option<Self> {
@@ -174,12 +174,8 @@ fn milliseconds(duration: Duration) -> [u8; 2] {
     (duration.as_millis().min(u128::from(u16::MAX)) as u16).to_be_bytes()
 }
 
-fn duration(bytes: &[u8], at: usize) -> Duration {
-    Duration::from_millis(u64::from(u16::from_be_bytes([bytes[at], bytes[at + 1]])))
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+fn duration(bytes: [u8; 2]) -> Duration {
+    Duration::from_millis(u64::from(u16::from_be_bytes(bytes)))
 }
 
 impl Move {
@@ -209,17 +205,18 @@ impl Move {
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; 16] = bytes.try_into().ok()?;
-        let value = word(bytes, 8);
+        let [stream, kind, condition, mode, a, b, c, d, e, f, g, h, i, j, k, l]: [u8; 16] =
+            bytes.try_into().ok()?;
+        let value = u32::from_be_bytes([e, f, g, h]);
         Some(Self {
-            stream: bytes[0],
-            kind: match bytes[1] {
+            stream,
+            kind: match kind {
                 1 => Kind::Audio,
                 2 => Kind::Video,
                 _ => return None,
             },
-            ssrc: word(bytes, 4),
-            condition: match bytes[2] {
+            ssrc: u32::from_be_bytes([a, b, c, d]),
+            condition: match condition {
                 0 => Condition::Now,
                 1 => Condition::Sequence(u16::try_from(value).ok()?),
                 2 => Condition::Timestamp(value),
@@ -227,12 +224,12 @@ impl Move {
                 4 => Condition::Lull,
                 _ => return None,
             },
-            mode: match bytes[3] {
+            mode: match mode {
                 0 => Mode::Hard,
-                1 => Mode::Soft(duration(bytes, 14)),
+                1 => Mode::Soft(duration([k, l])),
                 _ => return None,
             },
-            limit: duration(bytes, 12),
+            limit: duration([i, j]),
         })
     }
 }
@@ -252,15 +249,15 @@ impl Figures {
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let bytes: &[u8; 16] = bytes.try_into().ok()?;
-        let half = |at: usize| f64::from(u16::from_be_bytes([bytes[at], bytes[at + 1]]));
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]: [u8; 16] = bytes.try_into().ok()?;
+        let half = |bytes| f64::from(u16::from_be_bytes(bytes));
         Some(Self {
-            differential_ms: f64::from(word(bytes, 0) as i32) / 10.0,
-            relay_jitter_ms: half(4) / 10.0,
-            direct_jitter_ms: half(6) / 10.0,
-            relay_loss: half(8) / f64::from(u16::MAX),
-            direct_loss: half(10) / f64::from(u16::MAX),
-            compared: word(bytes, 12),
+            differential_ms: f64::from(i32::from_be_bytes([a, b, c, d])) / 10.0,
+            relay_jitter_ms: half([e, f]) / 10.0,
+            direct_jitter_ms: half([g, h]) / 10.0,
+            relay_loss: half([i, j]) / f64::from(u16::MAX),
+            direct_loss: half([k, l]) / f64::from(u16::MAX),
+            compared: u32::from_be_bytes([m, n, o, p]),
         })
     }
 }
@@ -289,16 +286,16 @@ impl Request {
 
     /// `None` if an attribute is missing or malformed.
     pub fn read(message: &Incoming<'_>) -> Option<Self> {
-        let path: [u8; 4] = message.value(PATH)?.try_into().ok()?;
+        let [path, reason, high, low]: [u8; 4] = message.value(PATH)?.try_into().ok()?;
         Some(Self {
             sequence: message.word(SEQUENCE)?,
-            target: match path[0] {
+            target: match path {
                 0 => Target::Path(Path::Relay),
                 1 => Target::Path(Path::Direct),
-                2 => Target::Both(duration(&path, 2)),
+                2 => Target::Both(duration([high, low])),
                 _ => return None,
             },
-            reason: Reason::numbered(path[1])?,
+            reason: Reason::numbered(reason)?,
             moves: message
                 .values(STREAM)
                 .take(STREAMS)
@@ -334,9 +331,9 @@ pub fn read_switches(message: &Incoming<'_>) -> Vec<Switch> {
         .values(SWITCH)
         .take(STREAMS)
         .filter_map(|value| {
-            let bytes: [u8; 8] = value.try_into().ok()?;
-            let at = u16::from_be_bytes([bytes[2], bytes[3]]);
-            Some(Switch { stream: bytes[0], at: (bytes[1] == 1).then_some(at), ssrc: word(&bytes, 4) })
+            let [stream, is_told, high, low, a, b, c, d]: [u8; 8] = value.try_into().ok()?;
+            let at = (is_told == 1).then_some(u16::from_be_bytes([high, low]));
+            Some(Switch { stream, at, ssrc: u32::from_be_bytes([a, b, c, d]) })
         })
         .collect()
 }
@@ -365,8 +362,9 @@ impl Indication {
         Some(match message.value(TEST) {
             None => (sequence, Self::Keepalive),
             Some(value) => {
-                let bytes: [u8; 8] = value.try_into().ok()?;
-                (sequence, Self::Test { number: word(&bytes, 0), clock: word(&bytes, 4) })
+                let [a, b, c, d, e, f, g, h]: [u8; 8] = value.try_into().ok()?;
+                let (number, clock) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
+                (sequence, Self::Test { number, clock })
             }
         })
     }

@@ -29,7 +29,7 @@ const HANDOFF: u16 = 0x0C5;
 
 /// Whether a packet on a media port is STUN rather than media (RFC 7983 §7).
 pub fn is_stun(packet: &[u8]) -> bool {
-    packet.len() >= 20 && packet[0] < 4 && packet[4..8] == [0x21, 0x12, 0xA4, 0x42]
+    packet.len() >= 20 && matches!(packet, [0..4, _, _, _, 0x21, 0x12, 0xA4, 0x42, ..])
 }
 
 /// A short-term password, ready for use (RFC 8489 §9.1).

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::Meter;
+use crate::count::Count;
 use crate::media::Path;
 use crate::stun::handoff::Figures;
 
@@ -37,14 +38,14 @@ impl Comparison {
                 }
                 self.first.push_back((number, path, now));
             }
-            Some(place) if self.first[place].1 != path => {
+            Some(place) if self.first.get(place).is_some_and(|first| first.1 != path) => {
                 let Some((_, _, arrival)) = self.first.remove(place) else { return };
                 let later = now.saturating_sub(arrival).as_secs_f64() * 1000.0;
                 self.differences.push_back(if path == Path::Direct { later } else { -later });
                 if self.differences.len() > DIFFERENCES {
                     self.differences.pop_front();
                 }
-                self.compared += 1;
+                self.compared.up();
                 self.since.get_or_insert(now);
             }
             Some(_) => {}

@@ -1,5 +1,6 @@
 //! Loss, jitter and transit of one path.
 
+use crate::count::Count;
 use std::collections::VecDeque;
 
 /// Packets over which loss is counted.
@@ -28,13 +29,13 @@ impl Meter {
             self.jitter += ((transit - last).abs() - self.jitter) / 16.0;
         }
         self.newest = self.newest.max(Some(number));
-        self.received += 1;
+        self.received.up();
         self.numbers.push_back(number);
         self.transits.push_back(transit);
         if self.transits.len() > TRANSITS {
             self.transits.pop_front();
         }
-        let oldest = self.newest.unwrap_or(number) - LOSS_WINDOW;
+        let oldest = self.newest.unwrap_or(number).saturating_sub(LOSS_WINDOW);
         self.numbers.retain(|number| *number > oldest);
     }
 
@@ -48,7 +49,7 @@ impl Meter {
         let (Some(newest), Some(oldest)) = (self.newest, self.numbers.iter().min()) else {
             return 0.0;
         };
-        1.0 - self.numbers.len() as f64 / (newest - oldest + 1) as f64
+        1.0 - self.numbers.len() as f64 / newest.saturating_sub(*oldest).saturating_add(1) as f64
     }
 
     /// Milliseconds.
@@ -60,8 +61,8 @@ impl Meter {
     pub(crate) fn percentile(&self, share: f64) -> Option<f64> {
         let mut sorted: Vec<f64> = self.transits.iter().copied().collect();
         sorted.sort_by(f64::total_cmp);
-        let place = ((sorted.len() as f64 * share).ceil() as usize).max(1);
-        sorted.get(place - 1).copied()
+        let place = ((sorted.len() as f64 * share).ceil() as usize).saturating_sub(1);
+        sorted.get(place).copied()
     }
 
     /// Forgets everything: the path was not in use.
