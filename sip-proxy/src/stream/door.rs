@@ -107,9 +107,9 @@ impl Door {
             turns: Semaphore::new(0),
             waiting: RefCell::new(Waiting::new(&settings)),
         });
-        for (index, socket) in sockets {
-            let listener = settings.listeners.get(index).cloned().unwrap_or_default();
-            let Ok(id) = u16::try_from(index).map(ListenerId) else { continue };
+        for (place, socket) in sockets {
+            let listener = settings.listeners.get(place).cloned().unwrap_or_default();
+            let Ok(id) = u16::try_from(place).map(ListenerId) else { continue };
             match TcpListener::from_std(socket) {
                 Ok(socket) => {
                     let address =
