@@ -266,7 +266,7 @@ impl Core {
         let Ok(mut dialog) = crate::dialog::Dialog::uac(response, response, flow) else { return };
         let Some(listener) = self.config.listener(flow.listener) else { return };
         let ack = dialog.ack_for(dialog.local_cseq, &mut self.ids, listener).finish();
-        let flow = crate::call::next_hop_flow(&dialog, self).unwrap_or(flow);
+        let flow = crate::hop::next_hop(&dialog, self).unwrap_or(flow);
         self.transactions.acknowledge(client, flow, ack, &mut self.out);
         if !with_bye {
             return;

@@ -13,6 +13,7 @@ pub mod dialog;
 pub mod digest;
 mod engine;
 pub mod event;
+mod hop;
 pub mod ids;
 pub mod io;
 pub mod media;

@@ -264,7 +264,7 @@ impl Call {
             found.ends[TARGET].open_invite = Some(client);
             found.ends[TARGET].dialog.confirm(&response);
             found.ends[CALLER].dialog.confirmed = true;
-            let next = super::refresh::next_hop_flow(&found.ends[TARGET].dialog, core);
+            let next = crate::hop::next_hop(&found.ends[TARGET].dialog, core);
             found.ends[TARGET].dialog.flow = next.unwrap_or(flow);
         }
         if self.purpose == Purpose::Subscription {

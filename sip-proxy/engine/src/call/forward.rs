@@ -5,7 +5,7 @@ use sip_wire::{Message, Method, Name, multipart};
 
 use super::body::with_body;
 use super::media::Wait;
-use super::pair::{CALLER, Exchange, flow_of};
+use super::pair::{CALLER, Exchange};
 use super::renegotiate::Wish;
 use super::transfer::translate_refer_to;
 use super::trickle::{FRAGMENT, is_trickle};
@@ -139,7 +139,7 @@ impl Call {
             core.reject(server, &request, fault.status(), |response| response);
             return;
         }
-        end.dialog.flow = flow_of(&end.dialog.flow, flow);
+        end.dialog.flow = crate::hop::heard_over(&end.dialog.flow, flow);
         if is_target_refresh(method) {
             end.dialog.refresh_target(&request);
         }

@@ -45,8 +45,6 @@ use crate::slot::{Slot, slot_of};
 use crate::timer::TimerId;
 use crate::transaction::ServerId;
 
-pub(crate) use refresh::next_hop_flow;
-
 use branch::Branch;
 use forward::Forward;
 use media::Wait;

@@ -11,6 +11,7 @@ use super::media::user_agent_of;
 use super::renegotiate::Allowance;
 use crate::core::{Core, DialogPlace, dialog_key};
 use crate::dialog::Dialog;
+use crate::hop;
 use crate::io::{Flow, RealmId};
 use crate::media::{Endpoint, ExchangeId, Summary};
 use crate::passing::Privacy;
@@ -199,7 +200,7 @@ impl Call {
         }
         let sent = self.branches.get(usize::from(branch))?;
         let mut dialog = Dialog::uac(sent.request.as_ref()?, response, flow).ok()?;
-        dialog.flow = super::next_hop_flow(&dialog, core).unwrap_or(flow);
+        dialog.flow = hop::next_hop(&dialog, core).unwrap_or(flow);
         let (party, realm) = (sent.party, sent.realm);
         self.make_pair(branch, dialog, realm, party, Some(response), core)
     }
@@ -392,7 +393,7 @@ impl Call {
             self.stop_repeating(id, side, core);
         }
         let Some(pair) = self.pair_mut(id) else { return };
-        pair.ends[side].dialog.flow = flow_of(&pair.ends[side].dialog.flow, flow);
+        pair.ends[side].dialog.flow = hop::heard_over(&pair.ends[side].dialog.flow, flow);
         pair.ends[side].is_acknowledged = true;
         if !is_awaited || pair.owed_ack != Some(1 - side) {
             return;
@@ -476,12 +477,6 @@ impl Call {
         }
         core.send_request(flow, None, bye.finish(), crate::core::Owner::Nobody);
     }
-}
-
-/// Where a dialog's requests go after a message came from `seen`: the connection may be a new one, the datagram source
-/// too (a NAT rebinds); what came over another listener changes nothing.
-pub(super) fn flow_of(known: &Flow, seen: Flow) -> Flow {
-    if seen.listener == known.listener || seen.transport == known.transport { seen } else { *known }
 }
 
 /// The description in a message, without the rest of it.

@@ -1,27 +1,13 @@
-//! Session timers (RFC 4028), one per leg, and where a dialog's requests go.
+//! Session timers (RFC 4028), one per leg.
 
 use std::time::Duration;
 
-use sip_wire::{Method, Uri};
+use sip_wire::Method;
 
 use super::forward::{Forward, Origin};
 use super::{Call, CallTimer};
 use crate::core::Core;
-use crate::dialog::Dialog;
 use crate::event::{EndCause, Side};
-use crate::io::Flow;
-
-/// Where a dialog's requests go if not back over its flow: towards trunks, and where a proxy recorded itself, to the
-/// literal address of the next hop. Phones may be behind NAT: their flow is the only way.
-pub(crate) fn next_hop_flow(dialog: &Dialog, core: &Core) -> Option<Flow> {
-    let realm = core.realm_of(&dialog.flow)?;
-    if !realm.is_trunk_side || dialog.flow.transport.is_reliable() {
-        return None;
-    }
-    let uri = Uri::parse(dialog.next_hop()).ok()?;
-    let remote = std::net::SocketAddr::new(uri.host().address()?, uri.port().unwrap_or(5060));
-    (remote.is_ipv4() == dialog.flow.remote.is_ipv4()).then_some(Flow { remote, ..dialog.flow })
-}
 
 /// When a refresh that could not be made, or was refused, is tried again.
 const AGAIN: Duration = Duration::from_secs(10);
