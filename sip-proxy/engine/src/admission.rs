@@ -49,6 +49,11 @@ pub(crate) fn admit(
         core.reject(server, request, 482, |response| response);
         return Admission::Refused;
     }
+    if let Some(unfit) = crate::hop::unfit(request, &flow, core) {
+        core.notice("unfit_address", Some(flow.remote), format!("Contact or Record-Route names {unfit}"));
+        core.reject(server, request, 488, |response| response);
+        return Admission::Refused;
+    }
     if !accepts_description(request) {
         core.reject(server, request, 406, |response| response.header(Name::Accept, b"application/sdp"));
         return Admission::Refused;

@@ -4,19 +4,21 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name};
 
 use crate::call::{CallKey, CallTimer};
 use crate::config::{Config, Listener, Realm};
+use crate::dialog::Dialog;
 use crate::event::{CallEvent, CallEventKind};
+use crate::hop;
 use crate::ids::Ids;
 use crate::io::{ConnectionId, Flow, ListenerId, Notice, Output, RealmId, Transport};
 use crate::question::{Policy, QuestionId, Resolve};
 use crate::time::Now;
 use crate::timer::{TimerId, TimerQueue};
-use crate::transaction::{self, ClientId, ServerId, Share, Transactions};
+use crate::transaction::{self, ClientId, Hop, ServerId, Share, Transactions};
 use crate::trunks::Trunks;
 
 /// The methods that we say we understand: those of every phone, and what is relayed anyway.
@@ -74,6 +76,9 @@ pub(crate) struct Peer {
     pub(crate) realm: RealmId,
     pub(crate) flow: Flow,
     pub(crate) uri: Bytes,
+    /// The proxies before it, as Route values.
+    pub(crate) path: Vec<Bytes>,
+    pub(crate) aor: Option<Arc<str>>,
 }
 
 /// Transfers that are remembered until their INVITE comes; the oldest go first.
@@ -92,6 +97,8 @@ pub(crate) struct Core {
     pub(crate) dialogs: AHashMap<DialogKey, DialogPlace>,
     /// Early dialogs may speak (NOTIFY) before we know their tag: Call-ID and our tag, to branch.
     pub(crate) half_dialogs: AHashMap<DialogKey, (CallKey, u16)>,
+    /// Connections that dialogs are or were reached by: when one of them closes, calls are looked at.
+    pub(crate) streams: AHashSet<ConnectionId>,
     pub(crate) resolving: AHashMap<QuestionId, Asker>,
     pub(crate) trunks: Trunks,
     pub(crate) next_question: u64,
@@ -103,6 +110,13 @@ pub(crate) struct Core {
     pub(crate) draining: bool,
     /// The shell is behind with its work.
     pub(crate) is_behind: bool,
+}
+
+impl Dialog {
+    /// What finds it.
+    pub(crate) fn key(&self) -> DialogKey {
+        dialog_key(&self.call_id, &self.local_tag, &self.remote_tag)
+    }
 }
 
 /// See [`DialogKey`].
@@ -156,12 +170,12 @@ impl Core {
 
     pub(crate) fn send_request(
         &mut self,
-        flow: Flow,
+        to: impl Into<Hop>,
         name: Option<Arc<str>>,
         request: Bytes,
         owner: Owner,
     ) -> ClientId {
-        self.transactions.request(flow, name, request, owner, self.now, &mut self.out)
+        self.transactions.request(to, name, request, owner, self.now, &mut self.out)
     }
 
     pub(crate) fn respond(&mut self, server: ServerId, status: u16, response: Bytes) {
@@ -248,6 +262,11 @@ impl Core {
         }
     }
 
+    /// A dialog is reached over this flow.
+    pub(crate) fn note_stream(&mut self, flow: &Flow) {
+        self.streams.extend(flow.connection);
+    }
+
     pub(crate) fn remember_transfer(&mut self, token: Box<[u8]>, peer: Arc<Peer>) {
         if self.transfer_order.len() == TRANSFERS
             && let Some(oldest) = self.transfer_order.pop_front()
@@ -263,32 +282,78 @@ impl Core {
     /// the INVITE would tell of the dialog its response repeats.
     pub(crate) fn take_down(&mut self, client: ClientId, response: &Message, with_bye: bool) {
         let Some(flow) = self.transactions.client_flow(client) else { return };
-        let Ok(mut dialog) = crate::dialog::Dialog::uac(response, response, flow) else { return };
-        let Some(listener) = self.config.listener(flow.listener) else { return };
-        let ack = dialog.ack_for(dialog.local_cseq, &mut self.ids, listener).finish();
-        let flow = crate::hop::next_hop(&dialog, self).unwrap_or(flow);
-        self.transactions.acknowledge(client, flow, ack, &mut self.out);
-        if !with_bye {
-            return;
-        }
-        // The early dialog may have carried requests that are forgotten: numbers may skip (RFC 3261 §12.2.2).
-        dialog.local_cseq += 1000;
-        if let Some(bye) = self.dialog_request(&mut dialog, Method::BYE) {
-            self.send_request(flow, None, bye.finish(), Owner::Nobody);
+        let Ok(mut dialog) = Dialog::uac(response, response, flow) else { return };
+        let Some((flow, ack)) = self.dialog_ack(&dialog, dialog.local_cseq) else { return };
+        self.transactions.acknowledge(client, flow, ack.finish(), &mut self.out);
+        if with_bye {
+            self.say_bye(&mut dialog);
         }
     }
 
-    /// A request in a dialog, sent where the dialog's peer is.
+    /// A 2xx to an INVITE that no transaction knows: of a dialog that lives, which wants its ACK again; or of one that
+    /// died with the process before us, which gets its ACK and BYE. The latter holds nothing that only we could have
+    /// written, so it must name us and come from a trunk or a phone that is known, and what it gets goes to where it
+    /// came from, whatever its Contact says. Returns whether it was one of these.
+    pub(crate) fn ends_stray(&mut self, flow: Flow, response: &Message, is_known: bool) -> bool {
+        let is_success = response.status().is_some_and(|status| (200..300).contains(&status));
+        if !is_success || !response.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE) {
+            return false;
+        }
+        let Ok(mut dialog) = Dialog::uac(response, response, flow) else { return false };
+        let Some(listener) = self.config.listener(flow.listener) else { return false };
+        let invite_cseq = dialog.local_cseq;
+        if self.dialogs.contains_key(&dialog.key()) {
+            let ack = dialog.ack_for(invite_cseq, &mut self.ids, listener).finish();
+            self.transactions.send_stateless(flow, ack, &mut self.out);
+            return true;
+        }
+        let is_ours =
+            crate::slot::Slot::minted(&dialog.call_id).is_some_and(|(node, _)| node == self.config.node);
+        let is_here = response.via().is_ok_and(|via| {
+            via.host.address() == Some(listener.advertised.ip())
+                && via.port.unwrap_or(5060) == listener.advertised.port()
+        });
+        if !is_ours || !is_here || !is_known {
+            return false;
+        }
+        let ack = dialog.ack_for(invite_cseq, &mut self.ids, listener).finish();
+        dialog.local_cseq = dialog.local_cseq.saturating_add(1000);
+        let bye = dialog.request(Method::BYE, &mut self.ids, listener).finish();
+        // Without a transaction: who does not hear it says 200 again.
+        for message in [ack, bye] {
+            self.transactions.send_stateless(flow, message, &mut self.out);
+        }
+        self.notice("stray_ended", Some(flow.remote), "a call that was answered after a restart was ended");
+        true
+    }
+
+    fn say_bye(&mut self, dialog: &mut Dialog) {
+        // The early dialog may have carried requests that are forgotten: numbers may skip (RFC 3261 §12.2.2).
+        dialog.local_cseq = dialog.local_cseq.saturating_add(1000);
+        if let Some((hop, bye)) = self.dialog_request(dialog, Method::BYE) {
+            self.send_request(hop, None, bye.finish(), Owner::Nobody);
+        }
+    }
+
+    /// The ACK of a 2xx in a dialog, and the way that it goes.
+    pub(crate) fn dialog_ack(&mut self, dialog: &Dialog, invite_cseq: u32) -> Option<(Flow, Builder)> {
+        let flow = hop::next_hop(dialog, self).flow;
+        let listener = self.config.listener(flow.listener)?;
+        Some((flow, dialog.ack_for(invite_cseq, &mut self.ids, listener)))
+    }
+
+    /// A request in a dialog, and the way that it goes.
     pub(crate) fn dialog_request(
         &mut self,
-        dialog: &mut crate::dialog::Dialog,
+        dialog: &mut Dialog,
         method: Method<'_>,
-    ) -> Option<Builder> {
-        let listener = self.config.listener(dialog.flow.listener)?;
+    ) -> Option<(Hop, Builder)> {
+        let hop = hop::next_hop(dialog, self);
+        let listener = self.config.listener(hop.flow.listener)?;
         let mut request = dialog.request(method, &mut self.ids, listener);
         if let Some(product) = &self.config.product {
             request = request.header(Name::UserAgent, product.as_bytes());
         }
-        Some(request)
+        Some((hop, request))
     }
 }

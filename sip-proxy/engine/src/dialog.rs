@@ -6,7 +6,7 @@ use sip_wire::{Builder, Message, Method, Name};
 use crate::config::Listener;
 use crate::ids::Ids;
 use crate::io::Flow;
-use crate::transaction;
+use crate::transaction::{self, Large};
 
 /// What one end of a dialog knows of it. Text is kept as its author wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +33,11 @@ pub struct Dialog {
     pub secure: bool,
     /// Whether a 2xx has confirmed it.
     pub confirmed: bool,
-    /// Where its requests came from or went to last.
+    /// Over which its peer has last shown who it is; where requests go is for the whole of it to say, not for the flow
+    /// alone.
     pub flow: Flow,
+    /// Whether its peer was resolved without a transport, so that large requests may go over a stream.
+    pub large: Large,
 }
 
 /// What tells dialogs apart, seen from one end.
@@ -54,9 +57,6 @@ pub enum DialogFault {
     /// From, To, Call-ID or CSeq can't be read.
     #[error("a header that a dialog needs is missing or broken")]
     Malformed,
-    /// No Contact where one must be.
-    #[error("there is no Contact")]
-    NoContact,
     /// The CSeq number is lower than the latest (RFC 3261 §12.2.2).
     #[error("the CSeq number is out of order")]
     OutOfOrder,
@@ -69,7 +69,7 @@ impl DialogFault {
     /// The response that a request with this fault deserves.
     pub fn status(self) -> u16 {
         match self {
-            DialogFault::Malformed | DialogFault::NoContact => 400,
+            DialogFault::Malformed => 400,
             DialogFault::OutOfOrder => 500,
             DialogFault::Merged => 482,
         }
@@ -117,7 +117,8 @@ impl DialogId {
 }
 
 impl Dialog {
-    /// The dialog that our answer with `local_tag` makes of a received request (RFC 3261 §12.1.1).
+    /// The dialog that our answer with `local_tag` makes of a received request (RFC 3261 §12.1.1). Whoever gives no
+    /// Contact (RFC 2543 §6.13 left it out) is where its request came from.
     pub fn uas(request: &Message, local_tag: &str, flow: Flow) -> Result<Self, DialogFault> {
         let from = request.value(Name::From).ok_or(DialogFault::Malformed)?;
         let to = request.value(Name::To).ok_or(DialogFault::Malformed)?;
@@ -132,36 +133,37 @@ impl Dialog {
             local_cseq: 0,
             remote_cseq: Some(request.cseq().map_err(|_| DialogFault::Malformed)?.number),
             routes: request.values(Name::RecordRoute).map(Into::into).collect(),
-            target: contact_of(request)?,
+            target: contact_of(request).unwrap_or_else(|| source_of(from, &flow)),
             secure: is_sips(request.request_uri().unwrap_or_default()),
             confirmed: false,
             flow,
+            large: Large::AsDatagram,
         })
     }
 
-    /// The dialog that a response with a To tag makes of our request (RFC 3261 §12.1.2). linphone's 180 has a tag and no
-    /// Contact: until one comes, what is sent in the early dialog goes where the request went.
+    /// The dialog that a response makes of our request (RFC 3261 §12.1.2); without a To tag the tag is null. linphone's 180
+    /// has a tag and no Contact, gateways answer 200 without: until a Contact comes that can be read, what is sent in
+    /// the dialog goes where the request went, for who has taken a call must be told of its end.
     pub fn uac(request: &Message, response: &Message, flow: Flow) -> Result<Self, DialogFault> {
         let status = response.status().ok_or(DialogFault::Malformed)?;
+        let remote = response.value(Name::To).ok_or(DialogFault::Malformed)?;
         let from = request.from().map_err(|_| DialogFault::Malformed)?;
         Ok(Self {
             call_id: request.call_id().map_err(|_| DialogFault::Malformed)?.into(),
             local_tag: from.tag().unwrap_or_default().into(),
             remote_tag: response.to().map_err(|_| DialogFault::Malformed)?.tag().unwrap_or_default().into(),
             local: request.value(Name::From).ok_or(DialogFault::Malformed)?.into(),
-            remote: response.value(Name::To).ok_or(DialogFault::Malformed)?.into(),
+            remote: remote.into(),
             local_cseq: request.cseq().map_err(|_| DialogFault::Malformed)?.number,
             remote_cseq: None,
             routes: reversed_record_routes(response),
-            target: match contact_of(response) {
-                Err(DialogFault::NoContact) if status < 200 => {
-                    request.request_uri().unwrap_or_default().into()
-                }
-                contact => contact?,
-            },
+            target: contact_of(response)
+                .or_else(|| request.request_uri().map(Into::into))
+                .unwrap_or_else(|| source_of(remote, &flow)),
             secure: is_sips(request.request_uri().unwrap_or_default()),
             confirmed: (200..300).contains(&status),
             flow,
+            large: Large::AsDatagram,
         })
     }
 
@@ -171,6 +173,14 @@ impl Dialog {
             call_id: self.call_id.clone(),
             local_tag: self.local_tag.clone(),
             remote_tag: self.remote_tag.clone(),
+        }
+    }
+
+    /// The peer whose provisional responses had no To tag has one now (RFC 3261 §12.1.2: until then it was null).
+    pub fn take_tag(&mut self, response: &Message) {
+        if let (Ok(to), Some(value)) = (response.to(), response.value(Name::To)) {
+            self.remote_tag = to.tag().unwrap_or_default().into();
+            self.remote = value.into();
         }
     }
 
@@ -186,7 +196,7 @@ impl Dialog {
     /// A target refresh (RFC 3261 §12.2): the Contact of an INVITE, UPDATE, SUBSCRIBE, NOTIFY or REFER, or of the 2xx to
     /// one. No Contact, no change.
     pub fn refresh_target(&mut self, message: &Message) {
-        if let Ok(target) = contact_of(message) {
+        if let Some(target) = contact_of(message) {
             self.target = target;
         }
     }
@@ -269,10 +279,22 @@ pub fn acknowledges(prack: &Message, rseq: u32, cseq: u32) -> bool {
         && words.next().is_none()
 }
 
-fn contact_of(message: &Message) -> Result<Box<[u8]>, DialogFault> {
-    let contact =
-        message.contacts().next().ok_or(DialogFault::NoContact)?.map_err(|_| DialogFault::Malformed)?;
-    Ok(contact.uri.as_bytes().into())
+fn contact_of(message: &Message) -> Option<Box<[u8]>> {
+    Some(message.contacts().next()?.ok()?.uri.as_bytes().into())
+}
+
+/// The user of a From or To at the address that its messages come from.
+fn source_of(value: &[u8], flow: &Flow) -> Box<[u8]> {
+    let address = sip_wire::Address::parse(value);
+    let user = address.as_ref().map(|address| address.uri.user()).unwrap_or_default();
+    let at: &[u8] = if user.is_empty() { b"" } else { b"@" };
+    let transport = match flow.transport {
+        crate::io::Transport::Udp => "",
+        crate::io::Transport::Tcp => ";transport=tcp",
+        crate::io::Transport::Tls => ";transport=tls",
+    };
+    let remote = std::net::SocketAddr::new(flow.remote.ip().to_canonical(), flow.remote.port());
+    [b"sip:", user, at, format!("{remote}{transport}").as_bytes()].concat().into()
 }
 
 fn reversed_record_routes(response: &Message) -> Vec<Box<[u8]>> {

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::AHashMap;
+use ahash::{AHashMap, AHashSet};
 use sip_wire::{Message, Method, Name};
 
 use crate::admission::{self, Admission};
@@ -56,6 +56,7 @@ impl Engine {
             out: VecDeque::new(),
             dialogs: AHashMap::new(),
             half_dialogs: AHashMap::new(),
+            streams: AHashSet::new(),
             resolving: AHashMap::new(),
             trunks: Default::default(),
             next_question: 0,
@@ -101,6 +102,12 @@ impl Engine {
                     self.on_event(event);
                 }
                 self.registrar.connection_closed(connection, &mut self.core);
+                self.follow_moves();
+                if self.core.streams.remove(&connection) {
+                    for key in self.call_keys() {
+                        self.with_call(key, |call, core, _| call.connection_closed(connection, core));
+                    }
+                }
             }
             Input::Resolved { question, addresses } => match self.core.resolving.remove(&question) {
                 Some(Asker::Branch(key, branch)) => self.with_call(key, |call, core, registrar| {
@@ -131,9 +138,7 @@ impl Engine {
     fn follow_moves(&mut self) {
         for (from, to) in self.registrar.take_moves() {
             for key in self.call_keys() {
-                if let Some(call) = self.calls.get_mut(key.index, key.generation) {
-                    call.follow_move(from, to);
-                }
+                self.with_call(key, |call, core, _| call.follow_move(from, to, core));
             }
         }
     }
@@ -269,10 +274,10 @@ impl Engine {
                     self.with_call(key, |call, core, _| call.on_cancelled(invite, &cancel, core));
                 }
             }
-            Event::Ack { flow, message } => {
+            Event::Ack { message, .. } => {
                 if let Some(place) = self.place_of(&message) {
                     self.with_call(place.call, |call, core, _| {
-                        call.on_ack(place.pair, place.side, flow, &message, core)
+                        call.on_ack(place.pair, place.side, &message, core)
                     });
                 }
             }
@@ -302,6 +307,7 @@ impl Engine {
             // What answers a keepalive is awaited by nobody.
             Event::Stray { message, .. }
                 if message.cseq().is_ok_and(|cseq| cseq.method == Method::OPTIONS) => {}
+            Event::Stray { flow, message } if self.ends_stray(flow, &message) => {}
             Event::Stray { flow, message } => {
                 let line: Vec<u8> = message.start_line().iter().copied().take(60).collect();
                 let line = String::from_utf8_lossy(&line);
@@ -313,6 +319,11 @@ impl Engine {
             }
             Event::NoAck { .. } => {}
         }
+    }
+
+    fn ends_stray(&mut self, flow: Flow, message: &Message) -> bool {
+        let is_known = self.core.peer_of(&flow).is_some() || self.registrar.by_flow(&flow, None).is_some();
+        self.core.ends_stray(flow, message, is_known)
     }
 
     fn on_no_response(&mut self, owner: Owner, status: u16) {
@@ -333,7 +344,10 @@ impl Engine {
     fn place_of(&self, message: &Message) -> Option<DialogPlace> {
         let local = message.to().ok()?.tag()?;
         let remote = message.from().ok()?.tag().unwrap_or_default();
-        self.core.dialogs.get(&dialog_key(message.call_id().ok()?, local, remote)).cloned()
+        let call_id = message.call_id().ok()?;
+        // Who answered without a tag may ask with one: its tag was null (RFC 3261 §12.1.2).
+        let named = self.core.dialogs.get(&dialog_key(call_id, local, remote));
+        named.or_else(|| self.core.dialogs.get(&dialog_key(call_id, local, b""))).cloned()
     }
 
     fn on_request(&mut self, server: ServerId, flow: Flow, request: Message) {
@@ -432,17 +446,20 @@ impl Engine {
     fn on_dialog_request(&mut self, server: ServerId, flow: Flow, request: Message) {
         if let Some(place) = self.place_of(&request) {
             self.core.proven(&flow);
-            self.with_call(place.call, |call, core, _| {
-                call.on_dialog_request(place.pair, place.side, server, flow, request, core)
+            self.with_call(place.call, |call, core, registrar| {
+                let at = (place.pair, place.side);
+                call.on_dialog_request(at, (server, flow), request, core, registrar)
             });
             return;
         }
         if request.method() == Some(Method::NOTIFY)
             && let Some((key, branch)) = self.half_dialog(&request)
         {
-            self.with_call(key, |call, core, _| match call.on_early_notify(branch, flow, &request, core) {
-                Some(pair) => call.on_dialog_request(pair, 1, server, flow, request, core),
-                None => core.reject(server, &request, 481, |response| response),
+            self.with_call(key, |call, core, registrar| {
+                match call.on_early_notify(branch, flow, &request, core) {
+                    Some(pair) => call.on_dialog_request((pair, 1), (server, flow), request, core, registrar),
+                    None => core.reject(server, &request, 481, |response| response),
+                }
             });
             return;
         }

@@ -1,27 +1,144 @@
-//! Where a dialog's requests go: the one place that joins remote target, route set and flow.
+//! Where a dialog's requests go: the one rule that joins remote target, route set and flow.
+//!
+//! - Towards **trunks** it is RFC 3261's: the first route, or the remote target, at the address, port and transport that it
+//!   names (§12.2.1.1, RFC 3263 §4.1). Every target refresh changes it (§12.2.2), whoever sent it and from wherever: a
+//!   carrier sends from other addresses than it listens on.
+//! - Towards **phones** it is the flow: behind a NAT nothing else leads to them. Their Contact or the proxy that recorded
+//!   itself counts where its host is the flow's own source, for then no NAT stands between, unless it says `ob`
+//!   (RFC 5626 §4.3). A stream is used as long as it stands.
+//! - The **flow** of a dialog changes only when its peer has shown that it is there: see [`Call::hear`]. Right ids from
+//!   elsewhere are answered where they came from, and move nothing.
+//! - An address that may not be sent to is never followed, whoever names it.
+//!
+//! [`Call::hear`]: crate::call::Call
 
 use std::net::SocketAddr;
 
-use sip_wire::Uri;
+use martian::Unfit;
+use sip_wire::{Message, Name, Scheme, Uri};
 
+use crate::config::Realm;
 use crate::core::Core;
 use crate::dialog::Dialog;
-use crate::io::Flow;
+use crate::io::{Flow, Transport};
+use crate::transaction::{Hop, Large};
 
-/// Where a dialog's requests go if not back over its flow: towards trunks, and where a proxy recorded itself, to the
-/// literal address of the next hop. Phones may be behind NAT: their flow is the only way.
-pub(crate) fn next_hop(dialog: &Dialog, core: &Core) -> Option<Flow> {
-    let realm = core.realm_of(&dialog.flow)?;
-    if !realm.is_trunk_side || dialog.flow.transport.is_reliable() {
-        return None;
+/// The next hop of a dialog's requests.
+pub(crate) fn next_hop(dialog: &Dialog, core: &Core) -> Hop {
+    let over_flow = Hop::from(dialog.flow);
+    let Some(realm) = core.realm_of(&dialog.flow) else { return over_flow };
+    let Ok(uri) = Uri::parse(dialog.next_hop()) else { return over_flow };
+    let is_followed = realm.is_trunk_side || is_at_source(&uri, &dialog.flow);
+    match named_by(&uri, &dialog.flow, realm, core).filter(|_| is_followed) {
+        Some(flow) => {
+            let is_free = realm.is_trunk_side && transport_named(&uri).is_none();
+            Hop { flow, large: if is_free { dialog.large } else { Large::AsDatagram } }
+        }
+        None => over_flow,
     }
-    let uri = Uri::parse(dialog.next_hop()).ok()?;
-    let remote = SocketAddr::new(uri.host().address()?, uri.port().unwrap_or(5060));
-    (remote.is_ipv4() == dialog.flow.remote.is_ipv4()).then_some(Flow { remote, ..dialog.flow })
 }
 
-/// Where a dialog's requests go after a message came from `seen`: the connection may be a new one, the datagram source
-/// too (a NAT rebinds); what came over another listener changes nothing.
-pub(crate) fn heard_over(known: &Flow, seen: Flow) -> Flow {
-    if seen.listener == known.listener || seen.transport == known.transport { seen } else { *known }
+/// Where a phone can be reached that has lost its connection: at its Contact, if no NAT stands before it.
+pub(crate) fn without_connection(target: &[u8], flow: &Flow, core: &Core) -> Option<Flow> {
+    let uri = Uri::parse(target).ok()?;
+    let lost = Flow { connection: None, ..*flow };
+    let way = is_at_source(&uri, &lost).then(|| named_by(&uri, &lost, core.realm_of(flow)?, core))?;
+    way.map(|way| Flow { connection: None, ..way })
+}
+
+/// Whether a phone's URI names the host that its messages come from.
+fn is_at_source(uri: &Uri<'_>, flow: &Flow) -> bool {
+    let source = flow.remote.ip().to_canonical();
+    flow.connection.is_none()
+        && uri.parameters().get(b"ob").is_none()
+        && uri.host().address().is_some_and(|address| address.to_canonical() == source)
+}
+
+/// The way to what a URI names; `None` where it is no literal address, or one that nobody is sent to.
+fn named_by(uri: &Uri<'_>, flow: &Flow, realm: &Realm, core: &Core) -> Option<Flow> {
+    if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips) {
+        return None;
+    }
+    let maddr = uri.parameters().get(b"maddr").flatten();
+    let address = match maddr {
+        Some(maddr) => {
+            let text = std::str::from_utf8(maddr).ok()?;
+            text.trim_start_matches('[').trim_end_matches(']').parse().ok()?
+        }
+        None => uri.host().address()?,
+    };
+    let listener_for = |transport| core.config.listener_for(realm.id, transport, address);
+    let transport = match transport_named(uri) {
+        Some(named) => named,
+        // Nothing named leaves TLS for less (RFC 3261 §26.2.2), and a phone stays with what it speaks.
+        None if flow.transport == Transport::Tls || !realm.is_trunk_side => flow.transport,
+        // RFC 3263 §4.1: a literal address without a transport means UDP.
+        None => listener_for(Transport::Udp).map_or(flow.transport, |_| Transport::Udp),
+    };
+    let port = uri.port().unwrap_or(if transport == Transport::Tls { 5061 } else { 5060 });
+    let remote = SocketAddr::new(address, port);
+    let is_here = transport == flow.transport && address.to_canonical() == flow.remote.ip().to_canonical();
+    // A certificate is checked against the name that was dialled, and an address has none: who came by TLS stays there.
+    if is_here && (port == flow.remote.port() || (transport == Transport::Tls && flow.connection.is_some())) {
+        return Some(*flow);
+    }
+    core.config.addresses.judge(realm.id.0, remote).ok()?;
+    let is_own_family = address.is_ipv4() == flow.remote.is_ipv4();
+    let listener =
+        if transport == flow.transport && is_own_family { flow.listener } else { listener_for(transport)? };
+    Some(Flow { listener, transport, remote, connection: None })
+}
+
+/// Why a request from a trunk cannot be followed to where it says that its author is: a Contact or Record-Route that names
+/// what nobody is sent to. Of phones nothing is followed that is not their source.
+pub(crate) fn unfit(request: &Message, flow: &Flow, core: &Core) -> Option<Unfit> {
+    let realm = core.realm_of(flow).filter(|realm| realm.is_trunk_side)?;
+    let contact = request.contacts().next().and_then(Result::ok).map(|contact| contact.uri);
+    let route = request.addresses(Name::RecordRoute).next().and_then(Result::ok).map(|route| route.uri);
+    route.into_iter().chain(contact).find_map(|uri| {
+        let remote = SocketAddr::new(uri.host().address()?, uri.port().unwrap_or(5060));
+        let is_source = remote.ip().to_canonical() == flow.remote.ip().to_canonical();
+        core.config.addresses.judge(realm.id.0, remote).err().filter(|_| !is_source)
+    })
+}
+
+/// The transport that a URI names.
+fn transport_named(uri: &Uri<'_>) -> Option<Transport> {
+    if uri.scheme() == Scheme::Sips {
+        return Some(Transport::Tls);
+    }
+    match uri.parameters().get(b"transport").flatten()? {
+        name if name.eq_ignore_ascii_case(b"udp") => Some(Transport::Udp),
+        name if name.eq_ignore_ascii_case(b"tcp") => Some(Transport::Tcp),
+        name if name.eq_ignore_ascii_case(b"tls") => Some(Transport::Tls),
+        _ => None,
+    }
+}
+
+impl Dialog {
+    /// Whether a message over `seen` came from the very address that the dialog's requests go to.
+    pub(crate) fn is_from_target(&self, seen: &Flow) -> bool {
+        let target = Uri::parse(self.next_hop()).ok();
+        let address =
+            target.as_ref().and_then(|uri| Some((uri.host().address()?, uri.port().unwrap_or(5060))));
+        address.is_some_and(|(ip, port)| {
+            let remote = seen.remote;
+            seen.transport == Transport::Udp
+                && self.flow.transport == Transport::Udp
+                && remote.ip().to_canonical() == ip.to_canonical()
+                && self.flow.remote.ip().to_canonical() == ip.to_canonical()
+                && remote.port() == port
+        })
+    }
+}
+
+/// Whether a message over `seen` came the way that `known` names.
+pub(crate) fn is_same_way(known: &Flow, seen: &Flow) -> bool {
+    match (known.connection, seen.connection) {
+        (Some(known), Some(seen)) => known == seen,
+        (None, None) => known.transport == seen.transport && known.remote == seen.remote,
+        // Where a stream is opened to, messages come over it.
+        (None, Some(_)) => known.transport == seen.transport && known.remote == seen.remote,
+        (Some(_), None) => false,
+    }
 }

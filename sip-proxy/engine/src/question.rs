@@ -148,6 +148,8 @@ pub struct Contact {
     pub path: Vec<Bytes>,
     /// q value in thousandths.
     pub q: u16,
+    /// Whose contact it is; `None` for an end of a call that an INVITE replaces and that is no subscriber's.
+    pub aor: Option<Arc<str>>,
 }
 
 /// Names a question.

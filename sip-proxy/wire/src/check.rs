@@ -61,23 +61,35 @@ pub fn check_request(request: &Message) -> Result<(), Cause> {
         contact.map_err(bad)?;
         contacts += 1;
     }
-    // RFC 3261 §8.1.1.8: exactly one in what makes a dialog; it is where the dialog's requests go.
+    // RFC 3261 §8.1.1.8: exactly one in what makes a dialog; it is where the dialog's requests go. Without one (RFC 2543,
+    // door phones) they go to where the request came from.
     let makes_dialog = [Method::INVITE, Method::SUBSCRIBE, Method::REFER].contains(&method);
     match contacts {
-        0 if method == Method::INVITE => Err(bad(Malformed::Missing)),
         2.. if makes_dialog => Err(bad(Malformed::Twice)),
         _ => Ok(()),
     }
 }
 
 /// Judges a response to a request of ours: it is dropped if it fails. Ours had one Via, so the response has one
-/// (RFC 3261 §8.1.3.3).
+/// (RFC 3261 §8.1.3.3). A 2xx to an INVITE must only say whose it is: whatever else is wrong with it, its author is in a
+/// call and waits for the ACK (RFC 3261 §13.2.2.4).
 pub fn check_response(response: &Message) -> Result<(), Cause> {
-    check_common(response)?;
+    let takes_call = response.status().is_some_and(|status| (200..300).contains(&status))
+        && response.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE);
+    match check_common(response) {
+        Err(Cause::Malformed(Malformed::Twice)) if takes_call && is_of_one(response) => {}
+        checked => checked?,
+    }
     match response.values(Name::Via).nth(1) {
         Some(_) => Err(Cause::Malformed(Malformed::Twice)),
         None => Ok(()),
     }
+}
+
+/// Whether a message names one transaction and one dialog.
+fn is_of_one(message: &Message) -> bool {
+    let counts = [Name::From, Name::To, Name::CallId, Name::CSeq].map(|name| message.count(name));
+    counts == [1; 4] && message.count(Name::ContentLength) <= 1
 }
 
 /// What requests and responses have in common: Via, From, To, Call-ID and CSeq, and what comes once.

@@ -18,7 +18,7 @@ use crate::question::{ResolvedAddress, TrunkTarget};
 use crate::registrar::Registrar;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
-use crate::transaction::{self, ClientId, ServerId};
+use crate::transaction::{self, ClientId, Hop, Large, ServerId};
 
 /// How far a branch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub(super) struct Branch {
     pub(super) server_name: Option<Arc<str>>,
     pub(super) alternatives: VecDeque<ResolvedAddress>,
     pub(super) trunk: Option<Arc<TrunkTarget>>,
+    /// The subscriber whose contact it is.
+    pub(super) aor: Option<Arc<str>>,
     pub(super) state: State,
     pub(super) client: Option<ClientId>,
     /// Attempts that a failover left behind; a 2xx of theirs must be taken down.
@@ -75,6 +77,7 @@ impl Branch {
             server_name: None,
             alternatives: VecDeque::new(),
             trunk: None,
+            aor: None,
             state: State::Resolving,
             client: None,
             abandoned: Vec::new(),
@@ -148,7 +151,16 @@ impl Call {
         let branch = &mut self.branches[usize::from(index)];
         let Some(flow) = branch.flow else { return };
         branch.request = Message::parse(request.clone()).ok();
-        let client = core.send_request(flow, branch.server_name.clone(), request, Owner::Branch(key, index));
+        let large = match &branch.trunk {
+            Some(trunk) if trunk.transport.is_none() => Large::OverStream,
+            _ => Large::AsDatagram,
+        };
+        let client = core.send_request(
+            Hop { flow, large },
+            branch.server_name.clone(),
+            request,
+            Owner::Branch(key, index),
+        );
         branch.client = Some(client);
         branch.state = State::Trying;
         core.half_dialogs
@@ -209,7 +221,7 @@ impl Call {
             self.times.alerting = Some(core.now.monotonic);
         }
         let Some(pair) = self.pair_of_response(index, &response, flow, core) else {
-            // No To tag: no dialog, and nothing but its status passes, with a tag of ours (RFC 3261 §8.2.6.2).
+            // What makes no dialog: nothing but its status passes, with a tag of ours (RFC 3261 §8.2.6.2).
             let status = response.status().unwrap_or(180);
             let secrets = &self.secrets[TARGET];
             let reason = response.reason().filter(|reason| !secrets.are_in(reason));
@@ -264,9 +276,8 @@ impl Call {
             found.ends[TARGET].open_invite = Some(client);
             found.ends[TARGET].dialog.confirm(&response);
             found.ends[CALLER].dialog.confirmed = true;
-            let next = crate::hop::next_hop(&found.ends[TARGET].dialog, core);
-            found.ends[TARGET].dialog.flow = next.unwrap_or(flow);
         }
+        self.publish(pair, core);
         if self.purpose == Purpose::Subscription {
             self.accept_subscription(pair, &response, core);
             return;

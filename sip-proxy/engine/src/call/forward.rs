@@ -4,6 +4,7 @@ use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
 use super::body::with_body;
+use super::heard::Heard;
 use super::media::Wait;
 use super::pair::{CALLER, Exchange};
 use super::renegotiate::Wish;
@@ -15,7 +16,8 @@ use crate::event::{EndCause, Side};
 use crate::io::Flow;
 use crate::media::{Described, Refusal};
 use crate::passing::{copy_headers, passing_options};
-use crate::transaction::{ClientId, ServerId};
+use crate::registrar::Registrar;
+use crate::transaction::{ClientId, Hop, ServerId};
 
 /// A request on its way from one end to the other.
 #[derive(Debug)]
@@ -115,35 +117,39 @@ impl Call {
     /// A request inside one of this call's dialogs.
     pub(crate) fn on_dialog_request(
         &mut self,
-        id: u32,
-        side: usize,
-        server: ServerId,
-        flow: Flow,
+        (id, side): (u32, usize),
+        (server, flow): (ServerId, Flow),
         request: Message,
         core: &mut Core,
+        registrar: &mut Registrar,
     ) {
         let Some(method) = request.method() else { return };
-        let Some(pair) = self
-            .pairs
-            .iter_mut()
-            .find(|pair| pair.id == id)
-            .filter(|_| matches!(self.ended, super::Ended::No))
-        else {
+        if self.pair(id).is_none() || self.is_over() {
             let is_farewell = method == Method::BYE && self.is_left_by(id, side, core);
             let status = if is_farewell { 200 } else { 481 };
             core.reject(server, &request, status, |response| response);
             return;
-        };
-        let end = &mut pair.ends[side];
+        }
+        let heard = self.hear((id, side), (server, flow), &request, core, registrar);
+        if heard == Heard::Challenged {
+            return;
+        }
+        if is_target_refresh(method)
+            && let Some(unfit) = crate::hop::unfit(&request, &flow, core)
+        {
+            core.notice("unfit_address", Some(flow.remote), format!("Contact or Record-Route names {unfit}"));
+            core.reject(server, &request, 488, |response| response);
+            return;
+        }
+        let Some(end) = self.pair_mut(id).and_then(|pair| pair.ends.get_mut(side)) else { return };
         if let Err(fault) = end.dialog.accepts(&request) {
             core.reject(server, &request, fault.status(), |response| response);
             return;
         }
-        end.dialog.flow = crate::hop::heard_over(&end.dialog.flow, flow);
-        if is_target_refresh(method) {
-            end.dialog.refresh_target(&request);
-        }
         end.learn(&request);
+        if is_target_refresh(method) && heard == Heard::Peer {
+            self.refresh_target(id, side, &request, core);
+        }
         self.secrets[side].add_message(&request, flow.remote);
         if method == Method::BYE {
             self.on_bye(id, side, server, &request, core);
@@ -294,15 +300,16 @@ impl Call {
 
     pub(super) fn send_forward(&mut self, number: u32, core: &mut Core) {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
-        let Some(request) = self.build_forward(position, core) else { return };
-        let forward = &self.forwards[position];
-        let Some(pair) = self.pair(forward.pair) else { return };
-        let flow = pair.flow(1 - forward.from);
-        let client = core.send_request(flow, None, request, Owner::Forward(self.key, number));
+        let Some((hop, request)) = self.build_forward(position, core) else {
+            // It cannot be said to the other end.
+            self.on_forward_failure(number, 400, None, core);
+            return;
+        };
+        let client = core.send_request(hop, None, request, Owner::Forward(self.key, number));
         self.forwards[position].client = Some(client);
     }
 
-    fn build_forward(&mut self, position: usize, core: &mut Core) -> Option<Bytes> {
+    fn build_forward(&mut self, position: usize, core: &mut Core) -> Option<(Hop, Bytes)> {
         let config = core.config.clone();
         let (id, from) = (self.forwards[position].pair, self.forwards[position].from);
         let to = 1 - from;
@@ -317,13 +324,12 @@ impl Call {
             (config.realm(pair.ends[from].realm)?, config.realm(pair.ends[to].realm)?);
         let flow = pair.flow(from);
         let end = &mut pair.ends[to];
-        let listener = end.dialog.flow.listener;
-        let mut out = core.dialog_request(&mut end.dialog, method)?;
+        let (hop, mut out) = core.dialog_request(&mut end.dialog, method)?;
         if forward.sent_invite {
             end.invite_cseq = end.dialog.local_cseq;
         }
         if is_target_refresh(method) {
-            out = out.header(Name::Contact, &core.contact(listener));
+            out = out.header(Name::Contact, &core.contact(hop.flow.listener));
         }
         let mut supported = passing_options(&request, Name::Supported);
         if timer.is_some() {
@@ -362,7 +368,17 @@ impl Call {
             None => with_body(out, &request, sdp.as_ref(), &self.secrets[from]),
         };
         core.count_hidden(flow, dropped + bodies);
-        Some(out.finish())
+        Some((hop, out.finish()))
+    }
+
+    /// An end names where it is from now on (RFC 3261 §12.2).
+    pub(super) fn refresh_target(&mut self, id: u32, side: usize, message: &Message, core: &mut Core) {
+        let Some(end) = self.pair_mut(id).and_then(|pair| pair.ends.get_mut(side)) else { return };
+        let before = end.dialog.target.clone();
+        end.dialog.refresh_target(message);
+        if end.dialog.target != before {
+            self.publish(id, core);
+        }
     }
 
     /// CANCEL of a re-INVITE.

@@ -94,8 +94,9 @@ impl Call {
                                 realm: peer.realm,
                                 flow: peer.flow,
                                 uri: peer.uri.clone(),
-                                path: Vec::new(),
+                                path: peer.path.clone(),
                                 q: 1000,
+                                aor: peer.aor.clone(),
                             }],
                             None => registrar.by_token(token).into_iter().collect(),
                         },
@@ -129,6 +130,7 @@ impl Call {
         let mut branch = Branch::new(self.branches.len() as u16 + 1, contact.realm, contact.uri);
         branch.routes = contact.path;
         branch.flow = Some(contact.flow);
+        branch.aor = contact.aor;
         let index = self.branches.len() as u16;
         self.branches.push(branch);
         self.prepare(index, core);

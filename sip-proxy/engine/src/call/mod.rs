@@ -13,6 +13,7 @@ mod branch;
 mod end;
 mod forward;
 mod glare;
+mod heard;
 mod hunt;
 mod liveness;
 mod media;

@@ -53,8 +53,8 @@ impl Call {
         let method = forward.request.method().unwrap_or(Method::INFO);
         let is_offering = forward.sent_invite || method == Method::UPDATE;
         if is_target_refresh(method) {
+            self.refresh_target(id, to, &response, core);
             let Some(pair) = self.pairs.iter_mut().find(|pair| pair.id == id) else { return };
-            pair.ends[to].dialog.refresh_target(&response);
             if is_offering && response.count(Name::SessionExpires) > 0 {
                 pair.ends[to].session.agreed = Agreement::of_answer(&response);
             }

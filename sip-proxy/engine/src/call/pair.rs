@@ -9,15 +9,16 @@ use super::Call;
 use super::forward::{Forward, Origin};
 use super::media::user_agent_of;
 use super::renegotiate::Allowance;
-use crate::core::{Core, DialogPlace, dialog_key};
+use crate::core::{Core, DialogPlace};
 use crate::dialog::Dialog;
 use crate::hop;
-use crate::io::{Flow, RealmId};
+use crate::io::{ConnectionId, Flow, RealmId};
 use crate::media::{Endpoint, ExchangeId, Summary};
 use crate::passing::Privacy;
+use crate::question::TrunkTarget;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
-use crate::transaction::{ClientId, ServerId};
+use crate::transaction::{ClientId, Large, ServerId};
 
 /// The end that faces the caller.
 pub(super) const CALLER: usize = 0;
@@ -29,6 +30,8 @@ pub(super) const TARGET: usize = 1;
 pub(super) struct End {
     pub(super) dialog: Dialog,
     pub(super) realm: RealmId,
+    /// Whose end it is, where it is a subscriber's.
+    pub(super) aor: Option<Arc<str>>,
     pub(super) endpoint: Endpoint,
     /// Its Allow names UPDATE.
     pub(super) has_update: bool,
@@ -144,6 +147,7 @@ impl End {
         Self {
             dialog,
             realm,
+            aor: None,
             endpoint,
             has_update: false,
             has_timer: false,
@@ -189,18 +193,27 @@ impl Call {
         flow: Flow,
         core: &mut Core,
     ) -> Option<u32> {
-        let tag = response.to().ok()?.tag()?.to_vec();
-        if let Some(pair) = self
-            .pairs
-            .iter_mut()
-            .find(|pair| pair.branch == branch && *pair.ends[TARGET].dialog.remote_tag == tag)
-        {
-            pair.ends[TARGET].learn(response);
-            return Some(pair.id);
+        // Without a tag the tag is null (RFC 3261 §12.1.2), and a target that finds one later is still the same.
+        let tag = response.to().ok()?.tag().unwrap_or_default().to_vec();
+        let of_branch = |pair: &&mut Pair| pair.branch == branch;
+        let known = self.pairs.iter_mut().filter(of_branch).find(|pair| {
+            let dialog = &pair.ends[TARGET].dialog;
+            *dialog.remote_tag == tag || (dialog.remote_tag.is_empty() && !dialog.confirmed)
+        });
+        if let Some(pair) = known {
+            let id = pair.id;
+            let end = &mut pair.ends[TARGET];
+            end.learn(response);
+            if *end.dialog.remote_tag != tag {
+                core.dialogs.remove(&end.dialog.key());
+                end.dialog.take_tag(response);
+                self.secrets[TARGET].add(&tag);
+                self.publish(id, core);
+            }
+            return Some(id);
         }
         let sent = self.branches.get(usize::from(branch))?;
-        let mut dialog = Dialog::uac(sent.request.as_ref()?, response, flow).ok()?;
-        dialog.flow = hop::next_hop(&dialog, core).unwrap_or(flow);
+        let dialog = Dialog::uac(sent.request.as_ref()?, response, flow).ok()?;
         let (party, realm) = (sent.party, sent.realm);
         self.make_pair(branch, dialog, realm, party, Some(response), core)
     }
@@ -224,6 +237,17 @@ impl Call {
             End::new(target, realm, Endpoint { party, branch: forks }),
         ];
         ends[CALLER].learn(&self.upstream.request);
+        if let crate::question::Caller::Subscriber { aor } = &self.upstream.caller {
+            ends[CALLER].aor = Some(aor.clone());
+        }
+        if let crate::question::Caller::Trunk { name } = &self.upstream.caller {
+            ends[CALLER].dialog.large = large_to(core.policy.as_ref().and_then(|policy| policy.trunk(name)));
+        }
+        if let Some(branch) = self.branches.get(usize::from(branch)) {
+            ends[TARGET].aor = branch.aor.clone();
+            ends[TARGET].dialog.large =
+                branch.trunk.clone().map_or(Large::AsDatagram, |trunk| large_to(Some(trunk)));
+        }
         // The INVITE is kept anyway.
         let request = &self.upstream.request;
         ends[CALLER].said =
@@ -238,12 +262,7 @@ impl Call {
         self.next_pair += 1;
         for (side, end) in ends.iter().enumerate() {
             let dialog = &end.dialog;
-            let peer = (self.purpose == super::Purpose::Session)
-                .then(|| Arc::new(super::transfer::peer_of(&ends[1 - side])));
-            core.dialogs.insert(
-                dialog_key(&dialog.call_id, &dialog.local_tag, &dialog.remote_tag),
-                DialogPlace { call: self.key, pair: id, side, peer },
-            );
+            core.note_stream(&dialog.flow);
             self.secrets[side].add(&dialog.remote_tag);
             self.secrets[side].add(&dialog.call_id);
             self.secrets[side].add(&dialog.local_tag);
@@ -260,13 +279,59 @@ impl Call {
             owed_ack: None,
             farewell: None,
         });
+        self.publish(id, core);
         Some(id)
     }
 
+    /// Writes down where the dialogs of a pair are found, and how an INVITE that replaces one of them reaches the other
+    /// end: after each change of a tag, a target or a flow.
+    pub(super) fn publish(&self, id: u32, core: &mut Core) {
+        let Some(pair) = self.pair(id) else { return };
+        for (side, end) in pair.ends.iter().enumerate() {
+            let other = pair.ends.get(1 - side).filter(|_| self.purpose == super::Purpose::Session);
+            let peer = other.map(|other| Arc::new(super::transfer::peer_of(other, core)));
+            let place = DialogPlace { call: self.key, pair: id, side, peer };
+            core.dialogs.insert(end.dialog.key(), place);
+        }
+    }
+
     /// Whoever was reached by one flow is reached by another.
-    pub(crate) fn follow_move(&mut self, from: Flow, to: Flow) {
-        let ends = self.pairs.iter_mut().flat_map(|pair| &mut pair.ends);
-        ends.filter(|end| end.dialog.flow == from).for_each(|end| end.dialog.flow = to);
+    pub(crate) fn follow_move(&mut self, from: Flow, to: Flow, core: &mut Core) {
+        let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.end.dialog);
+        leaving.filter(|dialog| dialog.flow == from).for_each(|dialog| dialog.flow = to);
+        let mut moved = Vec::new();
+        for pair in &mut self.pairs {
+            for end in pair.ends.iter_mut().filter(|end| end.dialog.flow == from) {
+                end.dialog.flow = to;
+                moved.push(pair.id);
+            }
+        }
+        if !moved.is_empty() {
+            core.note_stream(&to);
+        }
+        moved.into_iter().for_each(|id| self.publish(id, core));
+    }
+
+    /// A connection is gone. Trunks are called back where they listen; a phone is, if no NAT stands before it, and else
+    /// comes back by itself.
+    pub(crate) fn connection_closed(&mut self, connection: ConnectionId, core: &mut Core) {
+        let mut moved = Vec::new();
+        for pair in &mut self.pairs {
+            let ends = pair.ends.iter_mut();
+            for end in ends.filter(|end| end.dialog.flow.connection == Some(connection)) {
+                let flow = end.dialog.flow;
+                let is_trunk = core.realm_of(&flow).is_some_and(|realm| realm.is_trunk_side);
+                let way = match is_trunk {
+                    true => Some(Flow { connection: None, ..flow }),
+                    false => hop::without_connection(&end.dialog.target, &flow, core),
+                };
+                if let Some(way) = way {
+                    end.dialog.flow = way;
+                    moved.push(pair.id);
+                }
+            }
+        }
+        moved.into_iter().for_each(|id| self.publish(id, core));
     }
 
     /// Forgets a pair: its dialogs, timers and requests.
@@ -284,11 +349,7 @@ impl Call {
                 self.leaving.push(Leaving { pair: id, side, end: Box::new(end), reason });
                 continue;
             }
-            core.dialogs.remove(&dialog_key(
-                &end.dialog.call_id,
-                &end.dialog.local_tag,
-                &end.dialog.remote_tag,
-            ));
+            core.dialogs.remove(&end.dialog.key());
             for timer in end.repeat.map(|repeat| repeat.timer).into_iter().chain(end.session.timer) {
                 core.timers.cancel(timer);
             }
@@ -375,7 +436,7 @@ impl Call {
     }
 
     /// An ACK to a 2xx.
-    pub(crate) fn on_ack(&mut self, id: u32, side: usize, flow: Flow, ack: &Message, core: &mut Core) {
+    pub(crate) fn on_ack(&mut self, id: u32, side: usize, ack: &Message, core: &mut Core) {
         // One that was late, or came twice, is of the INVITE before.
         let cseq = cseq_of(ack);
         let is_of = |repeat: &Repeat| repeat.status >= 200 && repeat.cseq == cseq;
@@ -393,7 +454,6 @@ impl Call {
             self.stop_repeating(id, side, core);
         }
         let Some(pair) = self.pair_mut(id) else { return };
-        pair.ends[side].dialog.flow = hop::heard_over(&pair.ends[side].dialog.flow, flow);
         pair.ends[side].is_acknowledged = true;
         if !is_awaited || pair.owed_ack != Some(1 - side) {
             return;
@@ -421,15 +481,13 @@ impl Call {
     pub(super) fn acknowledge(&mut self, id: u32, side: usize, sdp: Option<Bytes>, core: &mut Core) {
         let Some(pair) = self.pairs.iter_mut().find(|pair| pair.id == id) else { return };
         let end = &mut pair.ends[side];
-        let Some(listener) = core.config.listener(end.dialog.flow.listener) else { return };
-        let mut ack = end.dialog.ack_for(end.invite_cseq, &mut core.ids, listener);
+        let Some((flow, mut ack)) = core.dialog_ack(&end.dialog, end.invite_cseq) else { return };
         if let Some(sdp) = sdp {
             end.description = Some(sdp.clone());
             ack = ack.body(b"application/sdp", sdp);
         }
         let ack = ack.finish();
         end.is_acknowledged = true;
-        let flow = end.dialog.flow;
         match end.open_invite.take() {
             Some(client) => core.transactions.acknowledge(client, flow, ack, &mut core.out),
             None => core.transactions.send_stateless(flow, ack, &mut core.out),
@@ -448,7 +506,7 @@ impl Call {
             core.timers.cancel(repeat.timer);
         }
         let dialog = &mut leaving.end.dialog;
-        core.dialogs.remove(&dialog_key(&dialog.call_id, &dialog.local_tag, &dialog.remote_tag));
+        core.dialogs.remove(&dialog.key());
         self.send_bye(&mut leaving.end, leaving.reason.as_deref(), 1 - side, core);
     }
 
@@ -464,18 +522,25 @@ impl Call {
             core.timers.cancel(repeat.timer);
         }
         let dialog = &leaving.end.dialog;
-        core.dialogs.remove(&dialog_key(&dialog.call_id, &dialog.local_tag, &dialog.remote_tag));
+        core.dialogs.remove(&dialog.key());
         true
     }
 
     /// BYE to one end; what the other side says of the reason passes if it is clean.
     pub(super) fn send_bye(&self, end: &mut End, reason: Option<&[u8]>, from: usize, core: &mut Core) {
-        let flow = end.dialog.flow;
-        let Some(mut bye) = core.dialog_request(&mut end.dialog, Method::BYE) else { return };
+        let Some((hop, mut bye)) = core.dialog_request(&mut end.dialog, Method::BYE) else { return };
         if let Some(reason) = reason.filter(|reason| !self.secrets[from].are_in(reason)) {
             bye = bye.header(Name::Reason, reason);
         }
-        core.send_request(flow, None, bye.finish(), crate::core::Owner::Nobody);
+        core.send_request(hop, None, bye.finish(), crate::core::Owner::Nobody);
+    }
+}
+
+/// What becomes of large requests to a trunk: RFC 3261 §18.1.1 is for what was resolved without a transport.
+fn large_to(trunk: Option<Arc<TrunkTarget>>) -> Large {
+    match trunk {
+        Some(trunk) if trunk.transport.is_none() => Large::OverStream,
+        _ => Large::AsDatagram,
     }
 }
 

@@ -59,10 +59,13 @@ impl Call {
             .header(Name::From, sent.value(Name::From)?)
             .header(Name::To, &to)
             .header(Name::CallId, sent.call_id().ok()?)
-            .header(Name::CSeq, sent.value(Name::CSeq)?)
-            .header(Name::Contact, notify.value(Name::Contact)?)
-            .finish();
-        let dialog = crate::dialog::Dialog::uac(sent, &Message::parse(as_response).ok()?, flow).ok()?;
+            .header(Name::CSeq, sent.value(Name::CSeq)?);
+        let as_response = match notify.value(Name::Contact) {
+            Some(contact) => as_response.header(Name::Contact, contact),
+            None => as_response,
+        };
+        let as_response = Message::parse(as_response.finish()).ok()?;
+        let dialog = crate::dialog::Dialog::uac(sent, &as_response, flow).ok()?;
         self.make_pair(index, dialog, realm, party, None, core)
     }
 }

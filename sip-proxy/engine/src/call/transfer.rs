@@ -69,14 +69,16 @@ pub(super) fn translate_refer_to(
 }
 
 /// How the target of a pair is reached by an INVITE that replaces its dialog.
-pub(super) fn peer_of(end: &super::pair::End) -> crate::core::Peer {
+pub(super) fn peer_of(end: &super::pair::End, core: &Core) -> crate::core::Peer {
     let dialog = &end.dialog;
     let replaces =
         [&*dialog.call_id, b";to-tag=", &dialog.remote_tag, b";from-tag=", &dialog.local_tag].concat();
     crate::core::Peer {
         replaces: replaces.into(),
         realm: end.realm,
-        flow: dialog.flow,
+        flow: crate::hop::next_hop(dialog, core).flow,
         uri: Bytes::copy_from_slice(&dialog.target),
+        path: dialog.routes.iter().map(|route| Bytes::copy_from_slice(route)).collect(),
+        aor: end.aor.clone(),
     }
 }

@@ -352,6 +352,7 @@ fn contact_of(record: &BindingRecord) -> Contact {
         uri: Bytes::copy_from_slice(record.uri.as_bytes()),
         path: record.path.iter().map(|path| Bytes::copy_from_slice(path.as_bytes())).collect(),
         q: record.q,
+        aor: Some(record.aor.clone()),
     }
 }
 

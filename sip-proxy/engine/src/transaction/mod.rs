@@ -19,6 +19,7 @@ pub(crate) use response::stateless_tag;
 pub use response::{reason_of, response_to};
 pub use table::Transactions;
 
+use serde::{Deserialize, Serialize};
 use sip_wire::Message;
 
 use crate::io::Flow;
@@ -58,6 +59,31 @@ impl std::fmt::Display for Share {
             Share::Known => "trunks and registered users",
             Share::Dialogs => "dialogs",
         })
+    }
+}
+
+/// What becomes of a request that is too large for a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Large {
+    /// It goes as a datagram, in fragments if need be: where a phone has registered from, or what was named with its
+    /// transport, is reached in that way or not at all (RFC 5626 §5.3). Whoever answers there by TCP is somebody else.
+    AsDatagram,
+    /// It goes over TCP, as a datagram if that fails (RFC 3261 §18.1.1): what was resolved without a transport.
+    OverStream,
+}
+
+/// Where a request goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hop {
+    /// The way.
+    pub flow: Flow,
+    /// And what may be made of it.
+    pub large: Large,
+}
+
+impl From<Flow> for Hop {
+    fn from(flow: Flow) -> Self {
+        Self { flow, large: Large::AsDatagram }
     }
 }
 

@@ -150,6 +150,8 @@ pub(crate) struct Line {
     pub(crate) sent: Vec<(SocketAddr, Message)>,
     /// What the engine wanted counted.
     pub(crate) notices: Vec<Notice>,
+    /// The ways that these took.
+    pub(crate) ways: Vec<Flow>,
     /// Addresses that nothing reaches, but that are heard.
     pub(crate) deaf: Vec<SocketAddr>,
     /// How a phone takes a change of its session; one that is not here takes it.
@@ -183,6 +185,7 @@ impl Line {
             records: Vec::new(),
             sent: Vec::new(),
             notices: Vec::new(),
+            ways: Vec::new(),
             deaf: Vec::new(),
             temper: BTreeMap::new(),
             heard: Vec::new(),
@@ -325,6 +328,21 @@ impl Line {
     }
 
     pub(crate) fn answer_by_hand_tagged(&mut self, from: SocketAddr, status: u16, tag: &str, headers: &str) {
+        self.answer_by_hand_in_full(from, status, tag, headers, b"");
+    }
+
+    pub(crate) fn answer_by_hand_with(&mut self, from: SocketAddr, status: u16, headers: &str, body: &[u8]) {
+        self.answer_by_hand_in_full(from, status, ";tag=by-hand", headers, body);
+    }
+
+    pub(crate) fn answer_by_hand_in_full(
+        &mut self,
+        from: SocketAddr,
+        status: u16,
+        tag: &str,
+        headers: &str,
+        body: &[u8],
+    ) {
         let invite = self
             .sent
             .iter()
@@ -335,8 +353,11 @@ impl Line {
         };
         let same = [Name::Via, Name::From, Name::CallId, Name::CSeq].map(header).join("\r\n");
         let to = header(Name::To);
-        let answer =
-            format!("SIP/2.0 {status} By Hand\r\n{same}\r\n{to}{tag}\r\n{headers}Content-Length: 0\r\n\r\n");
+        let answer = format!(
+            "SIP/2.0 {status} By Hand\r\n{same}\r\n{to}{tag}\r\n{headers}Content-Length: {}\r\n\r\n{}",
+            body.len(),
+            String::from_utf8_lossy(body)
+        );
         self.hear_at(CORE, from, answer.into());
     }
 
@@ -369,6 +390,7 @@ impl Line {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Send { flow, message, .. } => {
+                    self.ways.push(flow);
                     self.sent
                         .push((flow.remote, Message::parse(message.clone()).expect("a readable message")));
                     self.under_way.push_back((sbc(flow.listener), flow.remote, message));

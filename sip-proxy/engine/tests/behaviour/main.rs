@@ -10,5 +10,6 @@ mod redirection;
 mod renegotiation;
 mod sessions;
 mod strangers;
+mod targets;
 mod telephones;
 mod trunks;

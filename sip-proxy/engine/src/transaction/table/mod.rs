@@ -13,7 +13,7 @@ use super::invite_server::InviteServer;
 use super::machine::{Alarm, Clock, Handle, Port, Step};
 use super::non_invite_client::NonInviteClient;
 use super::non_invite_server::NonInviteServer;
-use super::{ClientId, Event, ServerId, address, key, response};
+use super::{ClientId, Event, Hop, Large, ServerId, address, key, response};
 use crate::config::{Config, Listener, TimerValues};
 use crate::io::{ConnectionId, Flow, ListenerId, Notice, Output, Ticket, Transport};
 use crate::slots::Slots;
@@ -188,18 +188,19 @@ impl<O: Copy> Transactions<O> {
     /// Starts a client transaction. `request` is complete; its top Via carries the branch (see
     /// [`via`](super::via)). An ACK has no transaction: see [`send_stateless`](Self::send_stateless).
     ///
-    /// A datagram greater than the listener's limit goes over TCP if the realm has a TCP listener, with a Via that says
-    /// so; if that fails, as a datagram after all (RFC 3261 §18.1.1).
+    /// Where the hop allows it, a datagram greater than the listener's limit goes over TCP if the realm has a TCP
+    /// listener, with a Via that says so; if that fails, as a datagram after all (RFC 3261 §18.1.1).
     pub fn request(
         &mut self,
-        to: Flow,
+        to: impl Into<Hop>,
         server_name: Option<Arc<str>>,
         request: Bytes,
         owner: O,
         now: Now,
         out: &mut VecDeque<Output>,
     ) -> ClientId {
-        match self.over_stream(&to, &request) {
+        let Hop { flow: to, large } = to.into();
+        match self.over_stream(&to, &request).filter(|_| large == Large::OverStream) {
             Some((flow, enlarged)) => {
                 self.start_client(flow, server_name, enlarged, Some(owner), Some((to, request)), now, out)
             }
