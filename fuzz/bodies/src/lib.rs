@@ -5,6 +5,7 @@
 #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used, reason = "a finding is a panic")]
 
 mod agent;
+mod body;
 mod crush;
 mod rtcp;
 mod sdp;
@@ -13,6 +14,7 @@ mod srtp;
 mod stun;
 
 pub use agent::{agent, paths_after};
+pub use body::body;
 pub use crush::crush;
 pub use rtcp::rtcp;
 pub use sdp::sdp;

@@ -123,6 +123,11 @@ fn sip_corpora_hold() {
 }
 
 #[test]
+fn body_corpora_hold() {
+    replay(fuzz_bodies::body, &["fuzz/seeds/body", "fuzz/regressions/body"]);
+}
+
+#[test]
 fn sdp_corpora_hold() {
     replay(fuzz_bodies::sdp, &["fuzz/seeds/sdp", "fuzz/regressions/sdp"]);
 }

@@ -91,6 +91,18 @@ fn realm(entry: &Spanned<RealmFile>) -> Result<(), Mistake> {
     if realm.digest.is_empty() {
         return mistake("`digest` is empty: write [\"md5\"], or leave it out".to_owned());
     }
+    for header in &realm.pass_headers {
+        let name = header.get_ref();
+        let text = name.strip_suffix('*').unwrap_or(name);
+        if text.is_empty()
+            || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.!%_+`'~".contains(&byte))
+        {
+            let what = format!(
+                "pass_headers: `{name}` is no header's name: write one like `P-Charge-Info`, or `P-*` for all that begin so"
+            );
+            return Err((header.span().start, what));
+        }
+    }
     if (1..90).contains(&realm.session_seconds) {
         return mistake(format!(
             "session_seconds is {}: RFC 4028 allows no less than 90; 0 means none",

@@ -235,6 +235,16 @@ pub struct RealmFile {
     /// Peers, not phones.
     #[serde(default)]
     pub trunks: bool,
+    /// Headers that pass from its users beside those that always do, though it is not trusted: `P-Charge-Info`, `P-*`.
+    #[serde(default)]
+    pub pass_headers: Vec<Spanned<String>>,
+    /// What becomes of the display names of its users: `pass`, `strip`, or `replace` by the user part.
+    #[serde(default)]
+    pub display_names: DisplayNamesKind,
+    /// What its users may have each other's phones do, though it is not trusted: `notify` (restart, read another
+    /// configuration), `refer` (call somebody).
+    #[serde(default)]
+    pub allow_commands: Vec<CommandKind>,
     /// Passes unknown Require options.
     #[serde(default)]
     pub pass_unknown_require: bool,
@@ -375,6 +385,29 @@ pub enum IdentityKind {
     Correct,
     /// Left.
     Pass,
+}
+
+/// `display_names`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DisplayNamesKind {
+    /// They pass.
+    #[default]
+    Pass,
+    /// They do not.
+    Strip,
+    /// By the user part.
+    Replace,
+}
+
+/// `allow_commands`
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CommandKind {
+    /// NOTIFY outside a subscription.
+    Notify,
+    /// REFER outside a dialog.
+    Refer,
 }
 
 /// `keepalive`

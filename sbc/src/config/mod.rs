@@ -15,8 +15,8 @@ use std::time::Duration;
 use media_core::worker::Settings as MediaSettings;
 use media_relay::{RealmMedia, RelaySettings};
 use sip_engine::config::{
-    Authentication, Config, Expiry, IdentityPolicy, Keepalive, Limits, Realm, RegistrarMode, SessionTimer,
-    TimerValues,
+    Authentication, Config, DisplayNames, Expiry, IdentityPolicy, Keepalive, Limits, Passing, Realm,
+    RegistrarMode, SessionTimer, TimerValues,
 };
 use sip_engine::digest::Algorithm;
 use sip_engine::io::{RealmId, Transport};
@@ -28,8 +28,8 @@ use sip_proxy::{ListenerSettings, PlaneSettings};
 use vitals::Vitals;
 
 pub use file::{
-    AuthenticationKind, Database, DigestKind, DiscoveryFile, File, Http, IdentityKind, KeepaliveKind,
-    LatchingKind, LimitsFile, Media, Node, RealmFile, RegistrarKind, Signalling,
+    AuthenticationKind, CommandKind, Database, DigestKind, DiscoveryFile, DisplayNamesKind, File, Http,
+    IdentityKind, KeepaliveKind, LatchingKind, LimitsFile, Media, Node, RealmFile, RegistrarKind, Signalling,
 };
 pub use release::{IceKind, PairFile, ReleaseFile, ReleaseKind};
 use text::{read_listener, read_media_address, read_network, read_range, read_target};
@@ -313,5 +313,15 @@ fn read_realm(
             minimum: Duration::from_secs(90),
         }),
         is_trunk_side: realm.trunks,
+        passing: Passing {
+            headers: realm.pass_headers.iter().map(|name| name.get_ref().as_str().into()).collect(),
+            display_names: match realm.display_names {
+                DisplayNamesKind::Pass => DisplayNames::Pass,
+                DisplayNamesKind::Strip => DisplayNames::Strip,
+                DisplayNamesKind::Replace => DisplayNames::Replace,
+            },
+            notify: realm.allow_commands.contains(&CommandKind::Notify),
+            refer: realm.allow_commands.contains(&CommandKind::Refer),
+        },
     })
 }

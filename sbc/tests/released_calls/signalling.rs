@@ -55,6 +55,7 @@ pub(crate) fn config() -> Config {
             pass_unknown_require: false,
             session_timer: None,
             is_trunk_side: false,
+            passing: Default::default(),
         }],
         listeners: vec![listener(sbc())],
         timers: TimerValues::default(),

@@ -55,6 +55,7 @@ pub(crate) fn config() -> Config {
         pass_unknown_require: false,
         session_timer: None,
         is_trunk_side,
+        passing: Default::default(),
     };
     let listener = |realm: u16| Listener {
         realm: RealmId(realm),

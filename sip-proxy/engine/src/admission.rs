@@ -3,10 +3,11 @@
 use sip_wire::{Message, Method, Name, Uri};
 
 use crate::call::Admitted;
-use crate::config::{Authentication, IdentityPolicy};
+use crate::config::{Authentication, IdentityPolicy, Realm};
 use crate::core::{ALLOW, Core};
 use crate::digest::Verdict;
 use crate::io::Flow;
+use crate::passing::is_anonymous;
 use crate::question::Caller;
 use crate::refusal::accepts_description;
 use crate::registrar::{Registrar, aor_of};
@@ -129,10 +130,8 @@ pub(crate) fn admit(
     }
     let mut identity = None;
     if let Caller::Subscriber { aor } = &caller {
-        let from = request.from().ok();
         let claimed = claimed_by(request);
-        let is_anonymous =
-            from.as_ref().is_some_and(|from| from.uri.host().as_bytes().ends_with(b".invalid"));
+        let is_anonymous = request.from().is_ok_and(|from| is_anonymous(&from.uri, &realm));
         if claimed.as_deref() != Some(aor) && !is_anonymous {
             match realm.identity {
                 IdentityPolicy::Refuse => {
@@ -149,6 +148,15 @@ pub(crate) fn admit(
             }
         }
     }
+    if let Some(what) = commands(method, &realm) {
+        core.notice(
+            "command_refused",
+            Some(flow.remote),
+            format!("{what}: 403; allow_commands of realm {} lets it pass, if it should", realm.name),
+        );
+        core.reject(server, request, 403, |response| response);
+        return Admission::Refused;
+    }
     Admission::Admitted(Box::new(Admitted {
         server,
         flow,
@@ -157,6 +165,18 @@ pub(crate) fn admit(
         caller,
         identity,
     }))
+}
+
+/// What a request outside a dialog would have a phone do whether its user likes it or not: restart, read another
+/// configuration, call somebody. Users do that to each other only where the realm's operator lets them.
+fn commands(method: Method<'_>, realm: &Realm) -> Option<&'static str> {
+    if realm.trusted {
+        return None;
+    }
+    if method == Method::NOTIFY && !realm.passing.notify {
+        return Some("NOTIFY outside a subscription");
+    }
+    (method == Method::REFER && !realm.passing.refer).then_some("REFER outside a dialog")
 }
 
 /// The AOR that From names.

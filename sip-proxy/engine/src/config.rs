@@ -53,6 +53,18 @@ impl Config {
         u16::try_from(found).ok().map(ListenerId)
     }
 
+    /// The host that messages to a realm, over this listener, name us and all that is behind us by.
+    pub(crate) fn host_of(&self, realm: RealmId, listener: ListenerId) -> String {
+        if let Some(domain) = self.realm(realm).and_then(|realm| realm.domains.first()) {
+            return domain.to_string();
+        }
+        match self.listener(listener).map(|listener| listener.advertised.ip()) {
+            Some(IpAddr::V6(address)) => format!("[{address}]"),
+            Some(IpAddr::V4(address)) => address.to_string(),
+            None => "anonymous.invalid".to_owned(),
+        }
+    }
+
     /// Whether `host:port` is one of our own listeners (RFC 3261 §16.4: a Route or Request-URI that names us).
     pub fn is_own_address(&self, address: SocketAddr) -> bool {
         self.listeners.iter().any(|listener| listener.address == address || listener.advertised == address)
@@ -87,6 +99,45 @@ pub struct Realm {
     pub session_timer: Option<SessionTimer>,
     /// Peers, not phones: glare gets a plain 491 with the RFC's timers.
     pub is_trunk_side: bool,
+    /// What of its messages passes, beside what always does.
+    pub passing: Passing,
+}
+
+/// What of a realm's messages passes to others, beside what always does.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Passing {
+    /// Headers that pass though the realm is not trusted: names in any case, `X-*` stands for all that begin so.
+    pub headers: Vec<Arc<str>>,
+    /// What becomes of display names.
+    pub display_names: DisplayNames,
+    /// NOTIFY outside a subscription, which reboots or reconfigures phones, from a realm that is not trusted.
+    pub notify: bool,
+    /// REFER outside a dialog, which makes a phone call somebody, from a realm that is not trusted.
+    pub refer: bool,
+}
+
+impl Passing {
+    /// Whether the operator has named this header.
+    pub(crate) fn allows(&self, name: &[u8]) -> bool {
+        self.headers.iter().any(|pattern| match pattern.strip_suffix('*') {
+            Some(start) => {
+                name.get(..start.len()).is_some_and(|name| name.eq_ignore_ascii_case(start.as_bytes()))
+            }
+            None => name.eq_ignore_ascii_case(pattern.as_bytes()),
+        })
+    }
+}
+
+/// What becomes of the display names that a realm's users give themselves.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum DisplayNames {
+    /// They pass.
+    #[default]
+    Pass,
+    /// They do not.
+    Strip,
+    /// The user part of the address stands in their place.
+    Replace,
 }
 
 /// RFC 4028 values.
@@ -234,6 +285,30 @@ impl Default for Limits {
             bindings_per_aor: 10,
             branches: 12,
             retry_after: Duration::from_secs(5),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A realm of phones with one domain.
+    pub(crate) fn realm(domain: &str) -> Realm {
+        Realm {
+            id: RealmId(0),
+            name: "realm".into(),
+            domains: vec![domain.into()],
+            registrar: RegistrarMode::None,
+            authentication: Authentication::Digest,
+            digest: vec![Algorithm::Md5],
+            identity: IdentityPolicy::Correct,
+            trusted: false,
+            keepalive: None,
+            pass_unknown_require: false,
+            session_timer: None,
+            is_trunk_side: false,
+            passing: Passing::default(),
         }
     }
 }

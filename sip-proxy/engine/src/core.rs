@@ -159,13 +159,14 @@ impl Core {
         self.out.push_back(Output::Notice(Notice { kind, remote, detail: detail.into() }));
     }
 
-    /// Headers and bodies of a message over `flow` that named their own side, and did not pass.
-    pub(crate) fn count_hidden(&mut self, flow: Flow, dropped: u32) {
-        if dropped > 0 {
-            let detail =
-                format!("{dropped} headers or bodies dropped that named their own side to the other");
-            self.notice("topology_hidden", Some(flow.remote), detail);
-        }
+    /// A body of a message over `flow` that is not passed: told, and the status that a request with it deserves.
+    pub(crate) fn body_refused(&mut self, flow: Flow, fault: sip_wire::BodyFault) -> u16 {
+        self.notice(
+            "body_refused",
+            Some(flow.remote),
+            format!("{fault}: it is answered with {}", fault.status()),
+        );
+        fault.status()
     }
 
     pub(crate) fn send_request(

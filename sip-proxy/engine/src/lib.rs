@@ -28,6 +28,7 @@ mod slots;
 pub mod time;
 pub mod timer;
 pub mod transaction;
+mod translation;
 mod trunks;
 pub mod ua;
 

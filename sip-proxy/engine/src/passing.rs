@@ -1,62 +1,37 @@
-//! Which headers pass from one side to the other: all that we don't understand, unless topology hiding forbids it.
+//! Which headers pass from one side to the other, and as what.
+//!
+//! From a trusted realm all that we don't understand passes, in order. From others passes what stands in [`is_open`] and
+//! what the realm's operator has added: what is not understood could carry an identity or a command. From either what
+//! names its own side is rewritten ([`Translation`]), never dropped for that.
 
-use std::net::SocketAddr;
+use std::borrow::Cow;
 
-use memchr::memmem;
-use sip_wire::{Builder, Message, Name, Uri};
+use sip_wire::{Builder, Line, Message, Name, Uri, Values};
 
-use crate::config::Realm;
-
-/// Texts of one side that the other must never see.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Secrets(Vec<Box<[u8]>>);
-
-impl Secrets {
-    /// Adds a text; very short ones would hit by chance.
-    pub(crate) fn add(&mut self, text: &[u8]) {
-        if text.len() >= 6 && !self.0.iter().any(|known| **known == *text) {
-            self.0.push(text.into());
-        }
-    }
-
-    /// Adds what a message of that side shows of it.
-    pub(crate) fn add_message(&mut self, message: &Message, source: SocketAddr) {
-        self.add(source.ip().to_canonical().to_string().as_bytes());
-        self.add(message.call_id().unwrap_or_default());
-        for address in [message.from(), message.to()].into_iter().flatten() {
-            self.add(address.tag().unwrap_or_default());
-        }
-        // Of a redirection with hundreds of them the first will do: each is searched for in all that follows.
-        for contact in message.contacts().flatten().take(CONTACTS) {
-            if contact.uri.host().address().is_some() {
-                self.add(contact.uri.host().as_bytes());
-            }
-        }
-        if let Ok(via) = message.via() {
-            self.add(via.host.as_bytes());
-        }
-    }
-
-    pub(crate) fn are_in(&self, text: &[u8]) -> bool {
-        self.0.iter().any(|secret| memmem::find(text, secret).is_some())
-    }
-}
-
-/// Contacts of one message that are kept as secrets.
-const CONTACTS: usize = 8;
+use crate::config::{DisplayNames, Realm};
+use crate::core::Core;
+use crate::translation::{Translation, event_for};
 
 /// What to do with one header line.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
-    Pass,
     Drop,
-    /// Passes if nothing of the other side is in it.
-    PassIfClean,
-    /// Passes with its hosts replaced (RFC 5806, RFC 7044, RFC 3892).
-    Rewrite,
+    /// Passes, with what names its own side rewritten.
+    Pass,
+    /// Passes with the hosts of its addresses replaced (RFC 5806, RFC 7044, RFC 3892).
+    Addresses,
+    /// The same, of an untrusted author only what names himself.
+    Author,
+    /// Passes as the tokens that it is made of.
+    Tokens,
+    /// Event (RFC 6665 §8.2.1), which may name a dialog.
+    Event,
+    /// Subscription-State (RFC 6665 §8.2.3).
+    State,
 }
 
-fn fate(name: Name, from: &Realm, to: &Realm) -> Fate {
-    match name {
+fn fate(line: &Line<'_>, from: &Realm, to: &Realm) -> Fate {
+    match line.name {
         // Ours per leg, or hop by hop.
         Name::Via
         | Name::Route
@@ -97,83 +72,177 @@ fn fate(name: Name, from: &Realm, to: &Realm) -> Fate {
         {
             Fate::Drop
         }
-        Name::Diversion | Name::HistoryInfo | Name::ReferredBy => Fate::Rewrite,
-        Name::Allow
-        | Name::Accept
-        | Name::Expires
-        | Name::Event
-        | Name::SubscriptionState
-        | Name::MimeVersion
-        | Name::ContentDisposition
-        | Name::ContentEncoding
-        | Name::ContentLanguage
-        | Name::AllowEvents => Fate::Pass,
-        _ => Fate::PassIfClean,
+        Name::Event => Fate::Event,
+        Name::SubscriptionState => Fate::State,
+        Name::ReferredBy => Fate::Addresses,
+        Name::Diversion | Name::HistoryInfo if from.trusted || from.passing.allows(line.text) => {
+            Fate::Addresses
+        }
+        Name::Diversion | Name::HistoryInfo => Fate::Author,
+        _ if from.trusted => Fate::Pass,
+        Name::Allow | Name::AllowEvents | Name::ContentLanguage | Name::Unsupported => Fate::Tokens,
+        // RFC 3261 §20.26, RFC 4412: precedence is the network's to give.
+        Name::Priority
+            if line.value.eq_ignore_ascii_case(b"emergency") && !from.passing.allows(line.text) =>
+        {
+            Fate::Drop
+        }
+        _ if is_open(line) || from.passing.allows(line.text) => Fate::Pass,
+        _ => Fate::Drop,
     }
 }
 
-/// Copies what passes. Returns how many lines were dropped because they named the other side.
+/// Headers that pass from anybody: they say what a message is or can, and neither who its author is nor what it does to
+/// the phone that reads it. Others (P-Charge-Info, Resource-Priority, Alert-Info, Call-Info, Answer-Mode, ...) pass where
+/// the realm's `pass_headers` names them.
+fn is_open(line: &Line<'_>) -> bool {
+    const OTHERS: [&str; 10] = [
+        "User-to-User",
+        "Session-ID",
+        "Geolocation",
+        "Geolocation-Routing",
+        "Geolocation-Error",
+        "Info-Package",
+        "Recv-Info",
+        "Content-ID",
+        "Suppress-If-Match",
+        "Target-Dialog",
+    ];
+    match line.name {
+        Name::Accept
+        | Name::AcceptContact
+        | Name::AcceptEncoding
+        | Name::AcceptLanguage
+        | Name::ContentDisposition
+        | Name::ContentEncoding
+        | Name::Date
+        | Name::Expires
+        | Name::InReplyTo
+        | Name::MimeVersion
+        | Name::MinExpires
+        | Name::Priority
+        | Name::Reason
+        | Name::ReferSub
+        | Name::RejectContact
+        | Name::RequestDisposition
+        | Name::RetryAfter
+        | Name::SipEtag
+        | Name::SipIfMatch
+        | Name::Subject
+        | Name::Warning => true,
+        Name::Other => {
+            let starts_with_x = line.text.get(..2).is_some_and(|start| start.eq_ignore_ascii_case(b"X-"));
+            starts_with_x || OTHERS.iter().any(|open| line.text.eq_ignore_ascii_case(open.as_bytes()))
+        }
+        _ => false,
+    }
+}
+
+/// Copies what passes.
 pub(crate) fn copy_headers(
     mut out: Builder,
     message: &Message,
-    from: &Realm,
-    to: &Realm,
-    secrets: &Secrets,
-) -> (Builder, u32) {
-    let mut dropped = 0;
+    names: &Translation<'_>,
+    core: &Core,
+) -> Builder {
     let privacy = Privacy::of(message);
-    for line in message.lines() {
-        match fate(line.name, from, to) {
-            Fate::Drop => {}
-            _ if privacy.hides(line.name) => {}
-            Fate::Rewrite => {
-                let host = to.domains.first().map_or("anonymous.invalid", |domain| &**domain);
-                for value in message_values(message, line.index) {
-                    let value = with_host(value, from, host);
-                    if secrets.are_in(&value) {
-                        dropped += 1;
-                    } else {
-                        out = out.header(line.name, &value);
+    for line in message.lines().filter(|line| !privacy.hides(line.name)) {
+        let name = if line.name == Name::Other { line.text } else { line.name.as_str().as_bytes() };
+        let fate = fate(&line, names.from, names.to);
+        let value = match fate {
+            Fate::Drop => continue,
+            Fate::Pass => names.apply(line.value),
+            Fate::Tokens => Cow::Owned(tokens(line.value)),
+            Fate::State => Cow::Owned(names.apply(&repaired_state(line.value)).into_owned()),
+            Fate::Event => match event_for(line.value, core) {
+                Some(event) => Cow::Owned(event),
+                None => names.apply(line.value),
+            },
+            Fate::Addresses | Fate::Author => {
+                for value in Values::of_list(line.value) {
+                    let value = with_host(value, names.from, &names.host);
+                    if !value.is_empty() && (fate == Fate::Addresses || is_of_author(&value, names)) {
+                        out = out.header(line.name, &names.apply(&value));
                     }
                 }
+                continue;
             }
-            Fate::PassIfClean if secrets.are_in(line.value) => dropped += 1,
-            Fate::PassIfClean
-                if hidden_domains(from, to).any(|domain| memmem::find(line.value, domain).is_some()) =>
-            {
-                dropped += 1;
-            }
-            Fate::Pass | Fate::PassIfClean => {
-                out = out.other(
-                    if line.name == Name::Other { line.text } else { line.name.as_str().as_bytes() },
-                    line.value,
-                )
-            }
+        };
+        // What was nothing but broken is nothing.
+        if !value.is_empty() || line.value.is_empty() {
+            out = out.other(name, &value);
         }
     }
-    (out, dropped)
+    out
 }
 
-/// Domains of `from` that are addresses of ours on that side: the other must not see them.
-fn hidden_domains<'a>(from: &'a Realm, to: &'a Realm) -> impl Iterator<Item = &'a [u8]> {
-    from.domains
-        .iter()
-        .filter(|domain| {
-            domain.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok()
-                && !to.domains.contains(domain)
-        })
-        .map(|domain| domain.as_bytes())
+/// Whether an address, written for the other side, names the user that has proven who he is.
+fn is_of_author(value: &[u8], names: &Translation<'_>) -> bool {
+    let Ok(address) = sip_wire::Address::parse(value) else { return false };
+    let Some((user, domain)) = names.author.as_deref().and_then(|author| author.rsplit_once('@')) else {
+        return false;
+    };
+    let host = String::from_utf8_lossy(address.uri.host().as_bytes()).to_ascii_lowercase();
+    (host == domain.to_ascii_lowercase() || host == names.host) && user_of(&address.uri) == user
 }
+
+fn is_token(text: &[u8]) -> bool {
+    text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(byte))
+}
+
+/// A list of tokens, without what is none.
+fn tokens(value: &[u8]) -> Vec<u8> {
+    Values::of_list(value).filter(|token| is_token(token)).collect::<Vec<_>>().join(&b", "[..])
+}
+
+/// A Subscription-State that its reader can read: linphone says `terminated;reason=reason=noresource`, for which others
+/// drop the NOTIFY and keep a subscription, and with it a call, for ever. Parameters that are broken are left out.
+fn repaired_state(value: &[u8]) -> Vec<u8> {
+    let mut fields = value.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let mut out = fields.next().unwrap_or_default().to_vec();
+    for field in fields {
+        let name = field.split(|byte| *byte == b'=').next().unwrap_or_default();
+        let last = field.rsplit(|byte| *byte == b'=').next().unwrap_or_default();
+        let equals = field.iter().filter(|byte| **byte == b'=').count();
+        if name.is_empty() || (equals > 0 && last.is_empty()) {
+            continue;
+        }
+        out.push(b';');
+        if equals < 2 || field.contains(&b'"') {
+            out.extend_from_slice(field);
+        } else {
+            out.extend_from_slice(&[name, b"=", last].concat());
+        }
+    }
+    out
+}
+
+/// Whether a From says that its author does not tell who he is (RFC 3323 §4.1.1.3): the user `anonymous`, at a host that
+/// is nobody's or his own side's. Any other name at such a host is a claim like any other.
+pub(crate) fn is_anonymous(uri: &Uri<'_>, realm: &Realm) -> bool {
+    let host = String::from_utf8_lossy(uri.host().as_bytes()).to_ascii_lowercase();
+    if uri.user().is_empty() {
+        return host == "anonymous.invalid";
+    }
+    uri.user().eq_ignore_ascii_case(b"anonymous")
+        && (host == "invalid"
+            || host.ends_with(".invalid")
+            || uri.host().address().is_some()
+            || realm.domains.iter().any(|domain| **domain == *host))
+}
+
+/// The From of somebody who does not tell who he is (RFC 3323 §4.1.1.3), but for its tag.
+pub(crate) const ANONYMOUS: &[u8] = b"\"Anonymous\" <sip:anonymous@anonymous.invalid>";
 
 /// Options that concern the two ends; the others (outbound, path, gruu, timer, sec-agree ...) end at each leg.
 pub(crate) fn passing_options(message: &Message, name: Name) -> Vec<u8> {
     let mut out = Vec::new();
     for option in message.values(name) {
-        let is_ours =
-            [b"timer".as_slice(), b"path", b"outbound", b"gruu", b"ice", b"sec-agree", b"eventlist"]
-                .iter()
-                .any(|ours| option.eq_ignore_ascii_case(ours));
-        if !is_ours {
+        // RFC 3959: an early session would be a second description, which nobody relays.
+        let is_ours = ["timer", "path", "outbound", "gruu", "ice", "sec-agree", "eventlist", "early-session"]
+            .iter()
+            .any(|ours| option.eq_ignore_ascii_case(ours.as_bytes()));
+        if !is_ours && is_token(option) {
             if !out.is_empty() {
                 out.extend_from_slice(b", ");
             }
@@ -183,31 +252,56 @@ pub(crate) fn passing_options(message: &Message, name: Name) -> Vec<u8> {
     out
 }
 
-/// A From or To value for the other side: the display name and user of `value`, the host of the side that reads it.
-/// `sip:user@host` of a domain both sides know stays.
-pub(crate) fn translate_address(value: &[u8], host: &str, user: Option<&str>, tag: Option<&str>) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len() + 40);
+/// A From or To value for the other side: the display name and user of `value`, the host of the side that reads it, and
+/// whether it is a telephone number (RFC 3261 §19.1.1). With another `user` none of them is its author's own.
+pub(crate) fn translate_address(
+    value: &[u8],
+    host: &str,
+    user: Option<&str>,
+    names: DisplayNames,
+) -> Vec<u8> {
+    let mut out = Vec::with_capacity(value.len().saturating_add(40));
     let address = sip_wire::Address::parse(value);
-    if let Ok(address) = &address
-        && !address.display.is_empty()
-    {
-        out.extend_from_slice(address.display);
-        out.push(b' ');
+    let own_user = address.as_ref().map(|address| address.uri.user()).unwrap_or_default();
+    let shown = user.map_or(own_user, str::as_bytes);
+    let display = address.as_ref().map(|address| address.display).unwrap_or_default();
+    match names {
+        DisplayNames::Pass if user.is_none() && !display.is_empty() => {
+            out.extend_from_slice(display);
+            out.push(b' ');
+        }
+        DisplayNames::Replace if !shown.is_empty() => {
+            out.push(b'"');
+            out.extend(Uri::unescape(shown).iter().filter(|byte| !matches!(byte, b'"' | b'\\')));
+            out.extend_from_slice(b"\" ");
+        }
+        _ => {}
     }
     out.extend_from_slice(b"<sip:");
-    let own_user = address.as_ref().map(|address| address.uri.user()).unwrap_or_default();
-    let user = user.map_or(own_user, str::as_bytes);
-    if !user.is_empty() {
-        out.extend_from_slice(user);
+    if !shown.is_empty() {
+        out.extend_from_slice(shown);
         out.push(b'@');
     }
     out.extend_from_slice(host.as_bytes());
-    out.push(b'>');
-    if let Some(tag) = tag {
-        out.extend_from_slice(b";tag=");
-        out.extend_from_slice(tag.as_bytes());
+    if user.is_none() && address.is_ok_and(|address| is_telephone(&address.uri)) {
+        out.extend_from_slice(b";user=phone");
     }
+    out.push(b'>');
     out
+}
+
+/// Whether a URI says that its user is a telephone number.
+pub(crate) fn is_telephone(uri: &Uri<'_>) -> bool {
+    uri.scheme() == sip_wire::Scheme::Tel
+        || uri.parameters().get(b"user").flatten().is_some_and(|kind| kind.eq_ignore_ascii_case(b"phone"))
+}
+
+/// What a number says beside itself (RFC 4694, RFC 3966), as it stands in the user part: `;npdi;rn=+4930`.
+pub(crate) fn number_parameters(uri: &Uri<'_>) -> String {
+    let text = if uri.scheme() == sip_wire::Scheme::Tel { uri.as_bytes() } else { uri.user() };
+    let start = memchr::memchr(b';', text).unwrap_or(text.len());
+    let text = text.get(start..).unwrap_or_default().split(|byte| *byte == b'?').next().unwrap_or_default();
+    String::from_utf8_lossy(text).replace('@', "%40")
 }
 
 /// The user part of a URI, unescaped; of a `tel:` URI the number without its visual separators.
@@ -284,14 +378,6 @@ impl Privacy {
     pub(crate) fn left(self, to: &Realm) -> Option<&'static [u8]> {
         (self.id && to.trusted).then_some(b"id".as_slice())
     }
-}
-
-fn message_values(message: &Message, index: usize) -> Vec<&[u8]> {
-    message
-        .lines()
-        .find(|line| line.index == index)
-        .map(|line| sip_wire::Values::of_list(line.value).collect())
-        .unwrap_or_default()
 }
 
 /// An address with its host, if that is one of its side's own, replaced by `host`; all else stays as written.

@@ -2,7 +2,9 @@
 //! pass through us. Requests are answered without a transaction, the same way each time they come; ACKs and responses
 //! are dropped. All are counted.
 
-use sip_wire::{Cause, Message, Method, Name, Refused, check_request, check_response};
+use sip_wire::{
+    Body, BodyFault, Cause, MediaType, Message, Method, Name, Refused, check_request, check_response,
+};
 
 use crate::config::Realm;
 use crate::core::{ALLOW, Core};
@@ -70,8 +72,15 @@ impl Core {
             self.reject(server, request, 420, |response| response.header(Name::Unsupported, &unknown));
             return true;
         }
-        if hides_description(request) {
-            self.reject(server, request, 415, |response| response.header(Name::AcceptEncoding, b"identity"));
+        // What cannot be looked into could hold a description that nobody relays, or show who its author is: it is
+        // refused, never passed (RFC 3261 §8.2.3).
+        if let Err(fault) = Body::of(request) {
+            let status = self.body_refused(*flow, fault);
+            self.reject(server, request, status, |response| match fault {
+                BodyFault::Encoded => response.header(Name::AcceptEncoding, b"identity"),
+                BodyFault::Describes => response.header(Name::Accept, readable(request)),
+                _ => response,
+            });
             return true;
         }
         false
@@ -92,15 +101,10 @@ fn unknown_options(request: &Message, realm: &Realm) -> Option<Vec<u8>> {
     (!unknown.is_empty()).then(|| unknown.join(&b", "[..]))
 }
 
-/// A session description that cannot be read cannot be anchored, and would show its author's addresses to the other
-/// side (RFC 3261 §8.2.3).
-fn hides_description(request: &Message) -> bool {
-    let may_describe = request.value(Name::ContentType).is_some_and(|kind| {
-        kind.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/"))
-            || request.has_content_type("application/sdp")
-    });
-    may_describe
-        && request.values(Name::ContentEncoding).any(|encoding| !encoding.eq_ignore_ascii_case(b"identity"))
+/// The bodies that we can look into, as Accept names them.
+fn readable(request: &Message) -> &'static [u8] {
+    let may_describe = [Method::INVITE, Method::UPDATE, Method::PRACK].map(Some).contains(&request.method());
+    if may_describe { b"application/sdp, multipart/mixed" } else { b"text/plain, multipart/mixed" }
 }
 
 /// Whether an INVITE can be answered with a session description (RFC 3261 §20.1: without Accept it can).
@@ -108,11 +112,8 @@ pub(crate) fn accepts_description(request: &Message) -> bool {
     if request.method() != Some(Method::INVITE) || request.count(Name::Accept) == 0 {
         return true;
     }
-    request.values(Name::Accept).any(|range| {
-        let kind = range.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-        [b"application/sdp".as_slice(), b"application/*", b"*/*"]
-            .iter()
-            .any(|known| kind.eq_ignore_ascii_case(known))
-            || kind.get(..10).is_some_and(|kind| kind.eq_ignore_ascii_case(b"multipart/"))
+    request.values(Name::Accept).filter_map(MediaType::parse).any(|range| {
+        ["application/sdp", "application/*", "*/*"].iter().any(|known| range.is(known))
+            || range.kind() == b"multipart"
     })
 }

@@ -64,6 +64,7 @@ pub(crate) fn realm(id: RealmId, authentication: Authentication) -> Realm {
         pass_unknown_require: false,
         session_timer: None,
         is_trunk_side: id == CORE,
+        passing: Default::default(),
     }
 }
 

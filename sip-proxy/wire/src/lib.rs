@@ -6,10 +6,13 @@
 //! answer to it needs.
 
 mod address;
+mod body;
 mod builder;
 mod check;
 mod edit;
+mod entity;
 mod head;
+mod media_type;
 mod message;
 mod method;
 pub mod multipart;
@@ -22,9 +25,11 @@ mod uri;
 mod via;
 
 pub use address::{Address, Addresses};
+pub use body::{Body, BodyFault, describes};
 pub use builder::Builder;
 pub use check::{check_request, check_response};
 pub use edit::Edit;
+pub use media_type::MediaType;
 pub use message::{CSeq, Line, Lines, Message};
 pub use method::Method;
 pub use name::Name;

@@ -1,11 +1,11 @@
 //! The message: one buffer, a start line, a table of lines, a body.
 
 use bytes::Bytes;
-use memchr::memchr;
 use smallvec::SmallVec;
 
 use crate::address::{Address, Addresses};
 use crate::edit::Edit;
+use crate::media_type::MediaType;
 use crate::method::Method;
 use crate::name::Name;
 use crate::read::{Place, Start, read};
@@ -235,12 +235,9 @@ impl Message {
         self.bytes.slice(self.body.0 as usize..self.body.1 as usize)
     }
 
-    /// Content-Type without its parameters is `kind`, for example `application/sdp`.
-    pub fn has_content_type(&self, kind: &str) -> bool {
-        self.value(Name::ContentType).is_some_and(|value| {
-            let end = memchr(b';', value).unwrap_or(value.len());
-            trim(&value[..end]).eq_ignore_ascii_case(kind.as_bytes())
-        })
+    /// What its body is; `None` without a Content-Type, or with one that cannot be read.
+    pub fn media_type(&self) -> Option<MediaType> {
+        MediaType::parse(self.value(Name::ContentType)?)
     }
 
     /// Starts changing it.

@@ -127,13 +127,13 @@ impl Call {
     ) -> Option<Bytes> {
         let status = response.status()?;
         let config = core.config.clone();
+        let mut names = self.pair_names(&config, id, TARGET)?;
         let upstream = &self.upstream;
         let pair = self.pairs.iter_mut().find(|pair| pair.id == id)?;
-        let (from_realm, to_realm) = (config.realm(pair.ends[TARGET].realm)?, config.realm(upstream.realm)?);
+        let to_realm = config.realm(upstream.realm)?;
         let tag = String::from_utf8_lossy(&pair.ends[CALLER].dialog.local_tag).into_owned();
-        let reason =
-            response.reason().filter(|reason| !reason.is_empty() && !self.secrets[TARGET].are_in(reason));
-        let mut out = transaction::response_to(&upstream.request, status, reason, Some(&tag));
+        let reason = response.reason().filter(|reason| !reason.is_empty()).map(|reason| names.apply(reason));
+        let mut out = transaction::response_to(&upstream.request, status, reason.as_deref(), Some(&tag));
         for record_route in upstream.request.values(Name::RecordRoute) {
             out = out.header(Name::RecordRoute, record_route);
         }
@@ -165,7 +165,7 @@ impl Call {
         if let Some(product) = &config.product {
             out = out.header(Name::Server, product.as_bytes());
         }
-        let (out, dropped) = copy_headers(out, response, from_realm, to_realm, &self.secrets[TARGET]);
+        let out = copy_headers(out, response, &names, core);
         let flow = pair.flow(TARGET);
         if let Some(sdp) = &sdp {
             pair.ends[CALLER].description = Some(sdp.clone());
@@ -176,13 +176,14 @@ impl Call {
         } else {
             None
         };
-        if let Some(sdp) = agreed {
-            core.count_hidden(flow, dropped);
-            return Some(out.body(b"application/sdp", sdp).finish());
+        let sdp = sdp.or(agreed);
+        match with_body(out, response, sdp.as_ref(), &mut names, core) {
+            Ok(out) => Some(out.finish()),
+            Err(fault) => {
+                core.body_refused(flow, fault);
+                None
+            }
         }
-        let (out, bodies) = with_body(out, response, sdp.as_ref(), &self.secrets[TARGET]);
-        core.count_hidden(flow, dropped + bodies);
-        Some(out.finish())
     }
 
     /// The 2xx of a pair has its description: it goes to the caller, and the call is answered.
@@ -191,7 +192,11 @@ impl Call {
             self.fail_upstream(488, None, EndCause::MediaRefused, core);
             return;
         }
-        let Some(answer) = self.build_response(id, response, sdp, core) else { return };
+        let Some(answer) = self.build_response(id, response, sdp, core) else {
+            // What the target says cannot be passed: it has its ACK and a BYE, and the caller a failure.
+            self.fail_upstream(502, None, EndCause::MediaRefused, core);
+            return;
+        };
         let server = self.upstream.server;
         self.answered = true;
         self.times.answered = Some(core.now.monotonic);

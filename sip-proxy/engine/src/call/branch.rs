@@ -103,7 +103,7 @@ impl Call {
     pub(super) fn prepare(&mut self, index: u16, core: &mut Core) {
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         let Some(flow) = branch.flow else { return };
-        self.secrets[TARGET].add(flow.remote.ip().to_canonical().to_string().as_bytes());
+        self.secrets[TARGET].add_address(flow.remote.ip());
         let description =
             multipart::session_description(&self.upstream.request).filter(|_| self.is_session());
         let branch = &mut self.branches[usize::from(index)];
@@ -135,13 +135,17 @@ impl Call {
 
     /// Sends (again, with a new branch parameter) the initial request.
     fn send_branch(&mut self, index: u16, core: &mut Core) {
-        let Some(request) = self.build(index, None, core) else {
-            if let Some(branch) = self.branches.get_mut(usize::from(index)) {
-                branch.state = State::Done;
+        match self.build(index, None, core) {
+            Ok(request) => self.launch(index, request, core),
+            Err(status) => {
+                if let Some(branch) = self.branches.get_mut(usize::from(index)) {
+                    branch.state = State::Done;
+                }
+                if self.best.as_ref().is_none_or(|(best, _)| is_better(status, *best)) {
+                    self.best = Some((status, None));
+                }
             }
-            return;
-        };
-        self.launch(index, request, core);
+        }
     }
 
     fn launch(&mut self, index: u16, request: Bytes, core: &mut Core) {
@@ -223,10 +227,12 @@ impl Call {
         let Some(pair) = self.pair_of_response(index, &response, flow, core) else {
             // What makes no dialog: nothing but its status passes, with a tag of ours (RFC 3261 §8.2.6.2).
             let status = response.status().unwrap_or(180);
-            let secrets = &self.secrets[TARGET];
-            let reason = response.reason().filter(|reason| !secrets.are_in(reason));
-            let tag = &*self.branches[usize::from(index)].tag.get_or_insert_with(|| core.ids.tag());
-            let answer = transaction::response_to(&self.upstream.request, status, reason, Some(tag));
+            let tag = self.branches[usize::from(index)].tag.get_or_insert_with(|| core.ids.tag()).clone();
+            let config = core.config.clone();
+            let Some(names) = self.branch_names(&config, index, TARGET) else { return };
+            let reason = response.reason().map(|reason| names.apply(reason));
+            let answer =
+                transaction::response_to(&self.upstream.request, status, reason.as_deref(), Some(&tag));
             let contact = core.contact(self.upstream.flow.listener);
             core.respond(self.upstream.server, status, answer.header(Name::Contact, &contact).finish());
             return;
@@ -403,11 +409,11 @@ impl Call {
         );
         let Some(answer) = answer else { return false };
         match self.build(index, Some(answer), core) {
-            Some(request) => {
+            Ok(request) => {
                 self.launch(index, request, core);
                 true
             }
-            None => false,
+            Err(_) => false,
         }
     }
 
@@ -428,11 +434,11 @@ impl Call {
         };
         branch.least_interval = Some(least);
         match self.build(index, None, core) {
-            Some(request) => {
+            Ok(request) => {
                 self.launch(index, request, core);
                 true
             }
-            None => false,
+            Err(_) => false,
         }
     }
 

@@ -90,17 +90,15 @@ impl Call {
         let status =
             if matches!(status, 401 | 407) && !is_register && message.is_some() { 403 } else { status };
         let tag = core.ids.tag();
-        let secrets = &self.secrets[TARGET];
+        let last = u16::try_from(self.branches.len()).unwrap_or_default().saturating_sub(1);
+        let mut names = self.branch_names(&config, last, TARGET);
         let reason = message
+            .filter(|message| message.status() == Some(status))
             .and_then(Message::reason)
-            .filter(|reason| message.and_then(Message::status) == Some(status) && !secrets.are_in(reason));
-        let mut out = transaction::response_to(&self.upstream.request, status, reason, Some(&tag));
-        let realms = self
-            .branches
-            .last()
-            .and_then(|branch| config.realm(branch.realm))
-            .zip(config.realm(self.upstream.realm));
-        if let (Some(message), Some((from, to))) = (message, realms) {
+            .zip(names.as_ref())
+            .map(|(reason, names)| names.apply(reason));
+        let mut out = transaction::response_to(&self.upstream.request, status, reason.as_deref(), Some(&tag));
+        if let (Some(message), Some(names)) = (message, &mut names) {
             if is_register {
                 for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
                     for value in message.values(name) {
@@ -108,13 +106,20 @@ impl Call {
                     }
                 }
             }
-            out = crate::passing::copy_headers(out, message, from, to, secrets).0;
-            if message.body().is_empty() || secrets.are_in(message.body()) {
-                return out.finish();
-            }
-            if let Some(content_type) = message.value(Name::ContentType).filter(|_| !self.is_session()) {
-                out = out.body(content_type, message.body_bytes());
-            }
+            // A description in it is an example (RFC 3261 §21.4.26) or a list of abilities (§11.2), and shows where its
+            // author is.
+            out = match super::body::body_for(message, None, names, core) {
+                Ok(body) => super::body::add(crate::passing::copy_headers(out, message, names, core), body),
+                // Not 200 for what does not arrive.
+                Err(fault) if (200..300).contains(&status) => {
+                    core.body_refused(self.upstream.flow, fault);
+                    transaction::response_to(&self.upstream.request, 502, None, Some(&tag))
+                }
+                Err(fault) => {
+                    core.body_refused(self.upstream.flow, fault);
+                    crate::passing::copy_headers(out, message, names, core)
+                }
+            };
         } else if status == 503 {
             out = out.header(Name::RetryAfter, config.limits.retry_after.as_secs().to_string().as_bytes());
         }
@@ -147,7 +152,9 @@ impl Call {
             self.finish(EndCause::Cancelled, side_of(side), 487, vec![upstream, answer], core);
             return;
         }
-        let reason = bye.value(Name::Reason).map(<[u8]>::to_vec);
+        let config = core.config.clone();
+        let names = self.pair_names(&config, id, side);
+        let reason = super::translate::reason_of(bye, names.as_ref());
         self.say_bye(id, 1 - side, reason.as_deref(), core);
         self.finish(EndCause::Bye, side_of(side), 200, vec![answer], core);
     }
@@ -164,7 +171,7 @@ impl Call {
             return;
         }
         let mut pair = self.pairs.swap_remove(position);
-        self.send_bye(&mut pair.ends[side], reason, 1 - side, core);
+        self.send_bye(&mut pair.ends[side], reason, core);
         self.pairs.push(pair);
     }
 

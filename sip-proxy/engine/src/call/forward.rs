@@ -300,16 +300,21 @@ impl Call {
 
     pub(super) fn send_forward(&mut self, number: u32, core: &mut Core) {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
-        let Some((hop, request)) = self.build_forward(position, core) else {
-            // It cannot be said to the other end.
-            self.on_forward_failure(number, 400, None, core);
-            return;
+        let (hop, request) = match self.build_forward(position, core) {
+            Ok(built) => built,
+            // It cannot be said to the other end, and is answered all the same.
+            Err(status) => return self.on_forward_failure(number, status, None, core),
         };
         let client = core.send_request(hop, None, request, Owner::Forward(self.key, number));
         self.forwards[position].client = Some(client);
     }
 
-    fn build_forward(&mut self, position: usize, core: &mut Core) -> Option<(Hop, Bytes)> {
+    /// The request for the other end, or the status that its author's deserves if it cannot pass.
+    fn build_forward(&mut self, position: usize, core: &mut Core) -> Result<(Hop, Bytes), u16> {
+        self.write_forward(position, core).unwrap_or(Err(400))
+    }
+
+    fn write_forward(&mut self, position: usize, core: &mut Core) -> Option<Result<(Hop, Bytes), u16>> {
         let config = core.config.clone();
         let (id, from) = (self.forwards[position].pair, self.forwards[position].from);
         let to = 1 - from;
@@ -319,6 +324,7 @@ impl Call {
         let timer = self.session_headers(id, to, method, core);
         let request = forward.request.clone();
         let sdp = forward.description.clone();
+        let mut names = self.pair_names(&config, id, from)?;
         let pair = self.pairs.iter_mut().find(|pair| pair.id == id)?;
         let (from_realm, to_realm) =
             (config.realm(pair.ends[from].realm)?, config.realm(pair.ends[to].realm)?);
@@ -362,13 +368,13 @@ impl Call {
             out =
                 out.header(Name::ReferTo, &translate_refer_to(refer_to, &host, self.slot, from_realm, core)?);
         }
-        let (out, dropped) = copy_headers(out, &request, from_realm, to_realm, &self.secrets[from]);
-        let (out, bodies) = match self.forwards[position].fragment.clone() {
-            Some(fragment) => (out.body(FRAGMENT, fragment), 0),
-            None => with_body(out, &request, sdp.as_ref(), &self.secrets[from]),
+        let out = copy_headers(out, &request, &names, core);
+        let out = match self.forwards[position].fragment.clone() {
+            Some(fragment) => Ok(out.body(FRAGMENT.as_bytes(), fragment)),
+            None => with_body(out, &request, sdp.as_ref(), &mut names, core),
         };
-        core.count_hidden(flow, dropped + bodies);
-        Some((hop, out.finish()))
+        let out = out.map(sip_wire::Builder::finish).map_err(|fault| core.body_refused(flow, fault));
+        Some(out.map(|request| (hop, request)))
     }
 
     /// An end names where it is from now on (RFC 3261 §12.2).

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use sip_wire::{Message, Name, Uri};
+use sip_wire::{Message, Uri};
 
 use super::branch::{Branch, State};
 use super::{Call, CallTimer, Purpose};
 use crate::core::{Asker, Core};
 use crate::event::{EndCause, Side};
 use crate::io::Flow;
-use crate::passing::user_of;
+use crate::passing::{is_telephone, number_parameters, user_of};
 use crate::question::{
     Caller, Contact, Resolve, ResolvedAddress, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget,
 };
@@ -144,7 +144,10 @@ impl Call {
                 without_headers(self.upstream.request.request_uri().unwrap_or_default())
             }
             _ if user.is_empty() => format!("sip:{}{port}", target.host).into_bytes(),
-            _ => format!("sip:{}@{}{port}", escape_user(user), target.host).into_bytes(),
+            _ => {
+                let (parameters, kind) = self.number_as_dialled();
+                format!("sip:{}{parameters}@{}{port}{kind}", escape_user(user), target.host).into_bytes()
+            }
         };
         let mut branch = Branch::new(index + 1, target.realm, uri.into());
         let resolve = Resolve {
@@ -159,6 +162,15 @@ impl Call {
             Some(address) => self.on_resolved_branch(index, vec![address], core),
             None => core.resolve(Asker::Branch(self.key, index), resolve),
         }
+    }
+
+    /// What the dialled URI says of its number beside the digits (RFC 4694: it has been ported, and where to), and
+    /// that it is one (RFC 3261 §19.1.1): there are carriers that refuse calls without.
+    fn number_as_dialled(&self) -> (String, &'static str) {
+        let Ok(uri) = Uri::parse(self.upstream.request.request_uri().unwrap_or_default()) else {
+            return Default::default();
+        };
+        (number_parameters(&uri), if is_telephone(&uri) { ";user=phone" } else { "" })
     }
 
     /// DNS has answered.
@@ -273,7 +285,9 @@ impl Call {
         cancel: &Message,
         core: &mut Core,
     ) {
-        let reason = cancel.value(Name::Reason).map(<[u8]>::to_vec);
+        let config = core.config.clone();
+        let names = self.branch_names(&config, 0, super::pair::CALLER);
+        let reason = super::translate::reason_of(cancel, names.as_ref());
         if server != self.upstream.server {
             self.cancel_forward(server, reason.as_deref(), core);
             return;

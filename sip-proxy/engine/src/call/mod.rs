@@ -24,6 +24,7 @@ mod renegotiate;
 mod request;
 mod subscription;
 mod transfer;
+mod translate;
 mod trickle;
 
 pub(crate) use transfer::read_replaces;
@@ -39,12 +40,12 @@ use crate::core::{Core, TimerKey};
 use crate::event::{CallEnded, EndCause, Side};
 use crate::io::{Flow, RealmId};
 use crate::media::{ExchangeId, SessionId};
-use crate::passing::Secrets;
 use crate::question::{Caller, RouteStep};
 use crate::registrar::Registrar;
 use crate::slot::{Slot, slot_of};
 use crate::timer::TimerId;
 use crate::transaction::ServerId;
+use crate::translation::Secrets;
 
 use branch::Branch;
 use forward::Forward;

@@ -242,11 +242,11 @@ impl Call {
     ) -> Option<Bytes> {
         let config = core.config.clone();
         let (from, to) = (forward.from, 1 - forward.from);
+        let mut names = self.pair_names(&config, forward.pair, to)?;
         let pair = self.pairs.iter_mut().find(|pair| pair.id == forward.pair)?;
-        let (near, far) = (config.realm(pair.ends[from].realm)?, config.realm(pair.ends[to].realm)?);
-        let reason =
-            response.reason().filter(|reason| !reason.is_empty() && !self.secrets[to].are_in(reason));
-        let mut out = transaction::response_to(&forward.request, response.status()?, reason, None);
+        let near = config.realm(pair.ends[from].realm)?;
+        let reason = response.reason().filter(|reason| !reason.is_empty()).map(|reason| names.apply(reason));
+        let mut out = transaction::response_to(&forward.request, response.status()?, reason.as_deref(), None);
         let method = forward.request.method()?;
         if is_target_refresh(method) {
             out = out.header(Name::Contact, &core.contact(pair.flow(from).listener));
@@ -272,10 +272,14 @@ impl Call {
             pair.ends[from].description = Some(sdp.clone());
         }
         let flow = pair.flow(to);
-        let (out, dropped) = copy_headers(out, response, far, near, &self.secrets[to]);
-        let (out, bodies) = with_body(out, response, sdp.as_ref(), &self.secrets[to]);
-        core.count_hidden(flow, dropped + bodies);
-        Some(out.finish())
+        let out = copy_headers(out, response, &names, core);
+        match with_body(out, response, sdp.as_ref(), &mut names, core) {
+            Ok(out) => Some(out.finish()),
+            Err(fault) => {
+                core.body_refused(flow, fault);
+                None
+            }
+        }
     }
 
     /// An UPDATE that refreshes only its sender's leg.

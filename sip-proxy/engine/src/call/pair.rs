@@ -507,7 +507,7 @@ impl Call {
         }
         let dialog = &mut leaving.end.dialog;
         core.dialogs.remove(&dialog.key());
-        self.send_bye(&mut leaving.end, leaving.reason.as_deref(), 1 - side, core);
+        self.send_bye(&mut leaving.end, leaving.reason.as_deref(), core);
     }
 
     /// An end that was to have our BYE says it first.
@@ -526,10 +526,10 @@ impl Call {
         true
     }
 
-    /// BYE to one end; what the other side says of the reason passes if it is clean.
-    pub(super) fn send_bye(&self, end: &mut End, reason: Option<&[u8]>, from: usize, core: &mut Core) {
+    /// BYE to one end, with what the other side says of the reason.
+    pub(super) fn send_bye(&self, end: &mut End, reason: Option<&[u8]>, core: &mut Core) {
         let Some((hop, mut bye)) = core.dialog_request(&mut end.dialog, Method::BYE) else { return };
-        if let Some(reason) = reason.filter(|reason| !self.secrets[from].are_in(reason)) {
+        for reason in sip_wire::Values::of_list(reason.unwrap_or_default()) {
             bye = bye.header(Name::Reason, reason);
         }
         core.send_request(hop, None, bye.finish(), crate::core::Owner::Nobody);

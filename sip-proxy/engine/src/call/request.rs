@@ -8,18 +8,29 @@ use super::pair::CALLER;
 use super::transfer::replaces_of;
 use super::{Call, Purpose};
 use crate::core::Core;
-use crate::passing::{Privacy, copy_headers, passing_options, translate_address};
+use crate::passing::{
+    ANONYMOUS, Privacy, copy_headers, is_anonymous, is_telephone, passing_options, translate_address,
+};
 use crate::question::Caller;
 use crate::transaction;
 
 impl Call {
-    /// The request for a branch, as its side may see it.
+    /// The request for a branch, as its side may see it, or the status that the caller's deserves if it cannot pass.
     pub(super) fn build(
         &mut self,
         index: u16,
         authorization: Option<(Name, String)>,
         core: &mut Core,
-    ) -> Option<Bytes> {
+    ) -> Result<Bytes, u16> {
+        self.build_request(index, authorization, core).unwrap_or(Err(500))
+    }
+
+    fn build_request(
+        &mut self,
+        index: u16,
+        authorization: Option<(Name, String)>,
+        core: &mut Core,
+    ) -> Option<Result<Bytes, u16>> {
         let upstream = &self.upstream;
         let request = &upstream.request;
         let method = request.method()?;
@@ -33,10 +44,7 @@ impl Call {
             branch.from_tag = core.ids.tag();
         }
         branch.cseq += 1;
-        let domain = to_realm
-            .domains
-            .first()
-            .map_or_else(|| host_of(listener.advertised), |domain| domain.to_string());
+        let domain = config.host_of(branch.realm, flow.listener);
         let is_register = matches!(self.purpose, Purpose::Register { .. });
         let (from, to) = if is_register {
             // AORs are the registrar's own; only the tags are ours.
@@ -45,32 +53,32 @@ impl Call {
             from.extend_from_slice(format!(";tag={}", branch.from_tag).as_bytes());
             (from, bare(Name::To))
         } else {
-            let from_host =
-                if from_realm.domains.first() == to_realm.domains.first() { domain.clone() } else { domain };
-            let from = translate_address(
-                request.value(Name::From)?,
-                &from_host,
-                upstream.identity.as_deref(),
-                Some(&branch.from_tag),
-            );
-            let from = if Privacy::of(request).user {
-                format!("\"Anonymous\" <sip:anonymous@anonymous.invalid>;tag={}", branch.from_tag)
-                    .into_bytes()
+            let from = request.from().ok()?;
+            let from = if Privacy::of(request).user || is_anonymous(&from.uri, from_realm) {
+                ANONYMOUS.to_vec()
             } else {
-                from
+                translate_address(
+                    request.value(Name::From)?,
+                    &domain,
+                    upstream.identity.as_deref(),
+                    from_realm.passing.display_names,
+                )
             };
+            let from = [&*from, b";tag=", branch.from_tag.as_bytes()].concat();
             let target = sip_wire::Uri::parse(&branch.uri).ok()?;
             let to_user = String::from_utf8_lossy(target.user()).into_owned();
             let to_host = if branch.trunk.is_some() {
                 String::from_utf8_lossy(target.host().as_bytes()).into_owned()
             } else {
-                from_host
+                domain
             };
             let dialled = sip_wire::Uri::parse(request.request_uri()?)
                 .map(|uri| String::from_utf8_lossy(uri.user()).into_owned())
                 .unwrap_or_default();
             let to_user = if branch.trunk.is_some() || dialled.is_empty() { to_user } else { dialled };
-            (from, translate_address(b"<sip:x@x>", &to_host, Some(&to_user), None))
+            let parameter = if branch.trunk.is_some() && is_telephone(&target) { ";user=phone" } else { "" };
+            let at = if to_user.is_empty() { "" } else { "@" };
+            (from, format!("<sip:{to_user}{at}{to_host}{parameter}>").into_bytes())
         };
         let hops = request.number(Name::MaxForwards).and_then(Result::ok).unwrap_or(70).saturating_sub(1);
         let mark = crate::admission::loop_mark(request.request_uri()?);
@@ -116,10 +124,9 @@ impl Call {
         if to_realm.trusted {
             out = assert_identity(out, &upstream.caller, request, from_realm, upstream.identity.as_deref());
         }
-        if let Some(refer_to) =
-            request.value(Name::ReferTo).filter(|value| !self.secrets[CALLER].are_in(value))
-        {
-            out = out.header(Name::ReferTo, refer_to);
+        let mut names = self.branch_names(&config, index, CALLER)?;
+        if let Some(refer_to) = request.value(Name::ReferTo) {
+            out = out.header(Name::ReferTo, &names.apply(refer_to));
         }
         if let Some(replaces) = replaces_of(request, core) {
             out = out.header(Name::Replaces, &replaces);
@@ -134,18 +141,10 @@ impl Call {
         if let Some((name, value)) = authorization {
             out = out.header(name, value.as_bytes());
         }
-        let (out, dropped) = copy_headers(out, request, from_realm, to_realm, &self.secrets[CALLER]);
+        let out = copy_headers(out, request, &names, core);
         let branch = self.branches.get(usize::from(index))?;
-        let (out, bodies) = with_body(out, request, branch.offer.as_ref(), &self.secrets[CALLER]);
-        core.count_hidden(upstream.flow, dropped + bodies);
-        Some(out.finish())
-    }
-}
-
-fn host_of(address: std::net::SocketAddr) -> String {
-    match address.ip() {
-        std::net::IpAddr::V4(ip) => ip.to_string(),
-        std::net::IpAddr::V6(ip) => format!("[{ip}]"),
+        let out = with_body(out, request, branch.offer.as_ref(), &mut names, core);
+        Some(out.map(Builder::finish).map_err(|fault| core.body_refused(upstream.flow, fault)))
     }
 }
 

@@ -2,7 +2,7 @@
 //! end is shown. Without anything to show, the INFO ends here.
 
 use bytes::Bytes;
-use sip_wire::{Message, Method, Name};
+use sip_wire::{Message, Method};
 
 use super::Call;
 use super::media::Wait;
@@ -10,15 +10,12 @@ use crate::core::Core;
 use crate::media::MediaAction;
 
 /// RFC 8840 §10.
-pub(super) const FRAGMENT: &[u8] = b"application/trickle-ice-sdpfrag";
+pub(super) const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
 
 /// Whether a request is one, whatever its Info-Package says.
 pub(super) fn is_trickle(request: &Message) -> bool {
-    let is_fragment = |value: &[u8]| {
-        let kind = value.split(|byte| *byte == b';').next().unwrap_or_default();
-        kind.trim_ascii().eq_ignore_ascii_case(FRAGMENT)
-    };
-    request.method() == Some(Method::INFO) && request.value(Name::ContentType).is_some_and(is_fragment)
+    let is_fragment = || request.media_type().is_some_and(|kind| kind.is(FRAGMENT));
+    request.method() == Some(Method::INFO) && is_fragment()
 }
 
 impl Call {

@@ -40,7 +40,7 @@ pub(super) fn cancel_of(invite: &Bytes, reason: Option<&[u8]>) -> Option<Bytes> 
     let invite = Message::parse(invite.clone()).ok()?;
     let to = invite.value(Name::To)?;
     let mut cancel = follower(&invite, Method::CANCEL, to)?;
-    if let Some(reason) = reason {
+    for reason in sip_wire::Values::of_list(reason.unwrap_or_default()) {
         cancel = cancel.header(Name::Reason, reason);
     }
     Some(cancel.finish())

@@ -1,6 +1,6 @@
 //! Who a caller is, and who learns it (RFC 3323, RFC 3325).
 
-use sip_engine::config::IdentityPolicy;
+use sip_engine::config::{IdentityPolicy, Realm};
 use sip_engine::ua::{Abilities, Ending, Invite};
 use sip_wire::{Message, Name};
 
@@ -9,8 +9,13 @@ use crate::line::{ACCESS, CORE, DOMAIN, Line, SDP, Snapshot, address, config, tr
 const TRUNK: &str = "203.0.113.1:5060";
 
 fn line(policy: IdentityPolicy) -> (Line, std::net::SocketAddr) {
+    line_with(policy, |_| {})
+}
+
+fn line_with(policy: IdentityPolicy, change: impl FnOnce(&mut Realm)) -> (Line, std::net::SocketAddr) {
     let mut config = config();
     config.realms[0].identity = policy;
+    change(&mut config.realms[0]);
     let mut line = Line::new(config, Snapshot { trunks: vec![trunk("carrier", "203.0.113.1", None)] });
     let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
     line.register(alice);
@@ -86,7 +91,9 @@ fn a_from_that_claims_another_is_refused_or_corrected() {
 
 #[test]
 fn who_a_call_was_diverted_from_passes_without_its_network() {
-    let (mut line, alice) = line(IdentityPolicy::Refuse);
+    let (mut line, alice) = line_with(IdentityPolicy::Refuse, |realm| {
+        realm.passing.headers = vec!["diversion".into(), "History-*".into()];
+    });
     let headers = [
         ("Diversion", "\"Bob\" <sip:bob@10.0.0.5>;reason=unconditional;counter=1"),
         ("History-Info", "<sip:bob@10.0.0.5:5060?Reason=SIP%3Bcause%3D302>;index=1"),

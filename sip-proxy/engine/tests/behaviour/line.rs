@@ -53,6 +53,7 @@ pub(crate) fn config() -> Config {
         pass_unknown_require: false,
         session_timer: None,
         is_trunk_side: false,
+        passing: Default::default(),
     };
     let hour = Duration::from_secs(3600);
     let expiry = Expiry { minimum: Duration::from_secs(30), default: hour, maximum: hour, nat: hour };

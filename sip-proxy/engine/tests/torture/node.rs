@@ -66,6 +66,7 @@ fn realm(id: u16, registrar: RegistrarMode) -> Realm {
         pass_unknown_require: false,
         session_timer: None,
         is_trunk_side: id == 1,
+        passing: Default::default(),
     }
 }
 
