@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod http;
 pub mod journal;
 pub mod manager;
+pub mod memory;
 pub mod metrics;
 pub mod planes;
 pub mod policy;

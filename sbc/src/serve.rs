@@ -22,6 +22,7 @@ use crate::http::life::Life;
 use crate::http::{Pages, router};
 use crate::journal::Journal;
 use crate::manager::Manager;
+use crate::memory::Memory;
 use crate::metrics::Metrics;
 use crate::metrics::sources::Sources;
 use crate::planes::{self, Outside};
@@ -30,7 +31,7 @@ use crate::store::bindings::Bindings;
 use crate::store::names::Names;
 use crate::store::outcomes::Outcomes;
 use crate::store::refusal::{Aside, StoreCounters};
-use crate::{store, watchdog};
+use crate::{memory, store, watchdog};
 
 /// Seconds between two summaries of what was only counted.
 const SUMMARY: u64 = 10;
@@ -80,7 +81,10 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let calls = Arc::new(Calls::new(relay.clone()));
     let (bindings, changes) = tokio::sync::mpsc::unbounded_channel();
     let runtime = tokio::runtime::Handle::current();
-    let mut plane = SipPlane::start(settings.plane.clone(), clock, seed, |index, handles| Outside {
+    let memory = Arc::new(Memory::default());
+    let mut signalling = settings.plane.clone();
+    signalling.is_short_of_memory = memory.is_short.clone();
+    let mut plane = SipPlane::start(signalling, clock, seed, |index, handles| Outside {
         journal: journal.clone(),
         relay: relay.clone(),
         calls: calls.clone(),
@@ -150,6 +154,8 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
             .await;
         }));
     }
+    let allowed = settings.file.limits.memory_mib.saturating_mul(1 << 20);
+    tokio::spawn(part("memory").task(memory::follow(memory.clone(), allowed)));
     let (beating, summing) = (journal.clone(), metrics.clone());
     tokio::spawn(part("heartbeat").task(async move {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
@@ -188,6 +194,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         is_ready: is_ready.clone(),
         vitals: vitals.clone(),
         http_restarts: restarts.clone(),
+        memory,
     })?;
     let pages = Pages {
         metrics: metrics.clone(),

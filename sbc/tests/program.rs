@@ -123,6 +123,21 @@ fn a_port_or_directory_that_is_in_use_stops_the_start_and_says_which() {
 }
 
 #[test]
+fn short_of_memory_what_is_new_is_refused_and_the_page_says_how_much_there_is() {
+    let Some(cluster) = Cluster::start() else { return };
+    let mut program = Program::new(&cluster.url);
+    program.configure("memory_mib = 1");
+    assert!(program.run("migrate").status.success());
+    cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
+    program.serve();
+    assert!(within(SOON, || program.log().contains("memory is short")), "{}", program.log());
+    assert!(within(SOON, || program.status("/readyz") == Some(200)), "{}", program.log());
+    assert_eq!(Phone::new(program.sip).register("secret"), 503);
+    let (_, metrics) = program.get("/metrics").unwrap();
+    assert!(metrics.contains("\nsbc_memory_limit_bytes 1048576\n"), "{metrics}");
+}
+
+#[test]
 fn a_signal_ends_an_idle_sbc_at_once_and_cleanly() {
     let Some(cluster) = Cluster::start() else { return };
     let mut program = Program::new(&cluster.url);

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ pub struct PlaneSettings {
     pub unproven: Duration,
     /// Where shards and their readers say that they live.
     pub vitals: Vitals,
+    /// Memory is short: what is new is refused.
+    pub is_short_of_memory: Arc<AtomicBool>,
 }
 
 impl PlaneSettings {
@@ -87,6 +90,7 @@ impl PlaneSettings {
             handshakes_per_second: 1_000,
             idle: Duration::from_secs(3600),
             vitals: Vitals::default(),
+            is_short_of_memory: Arc::default(),
             unproven: Duration::from_secs(60),
         }
     }

@@ -7,6 +7,7 @@ use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -318,7 +319,8 @@ impl Shard {
     /// Tells the engine when the shard falls behind, and when it has caught up.
     fn judge(&mut self) {
         let letters = self.links.get(self.index).map_or(0, ShardHandle::waiting);
-        let is_behind = self.overload.is_behind(letters, self.now.monotonic);
+        let is_behind = self.overload.is_behind(letters, self.now.monotonic)
+            || self.settings.is_short_of_memory.load(Ordering::Relaxed);
         if is_behind != (self.counters.is_behind.get() == 1) {
             self.counters.is_behind.set(u64::from(is_behind));
             self.engine.refuse_new(is_behind);

@@ -168,6 +168,9 @@ pub struct LimitsFile {
     pub connections_dialled: usize,
     /// TLS handshakes of peers that begin in a second; others wait for their turn.
     pub handshakes_per_second: usize,
+    /// Memory that the program may use, MiB, where the unit allows more or says nothing; 0: as the unit says. Near it what is new
+    /// is refused.
+    pub memory_mib: u64,
 }
 
 impl Default for LimitsFile {
@@ -182,6 +185,7 @@ impl Default for LimitsFile {
             connections_per_source: 1_000,
             connections_dialled: 10_000,
             handshakes_per_second: 1_000,
+            memory_mib: 0,
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use crate::memory::Memory;
 use media_relay::{Relay, Snapshot};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -31,6 +32,8 @@ pub struct Sources {
     pub vitals: Vitals,
     /// How often what serves the pages was replaced.
     pub http_restarts: Arc<AtomicU64>,
+    /// The memory in use.
+    pub memory: Arc<Memory>,
 }
 
 type ShardNumber = (&'static str, &'static str, MetricType, fn(&ShardCounters) -> &Count);
@@ -213,6 +216,14 @@ impl Collector for Sources {
             GAUGE,
             silences.map(|(part, silence)| (vec![("part", part.to_string())], silence.as_secs())).collect(),
         ));
+        let (used, limit) = (&self.memory.used, &self.memory.limit);
+        let memory = [
+            ("sbc_memory_bytes", "Memory in use that can't be reclaimed; 0 without a limit", used),
+            ("sbc_memory_limit_bytes", "Memory that the program may use; 0: no limit is known", limit),
+        ];
+        for (name, help, number) in memory {
+            families.push(family(name, help, GAUGE, vec![(Vec::new(), number.load(Ordering::Relaxed))]));
+        }
         families.push(family(
             "sbc_http_restarts_total",
             "How often what serves the pages ended or hung and was replaced",

@@ -367,7 +367,7 @@ impl Engine {
             self.core.notice(
                 "overloaded",
                 Some(flow.remote),
-                "503: the signalling thread is behind; more shards or another node would help",
+                "503: the signalling thread is behind, or memory is short (the log says it); more shards or another node would help",
             );
             self.core.refuse_for_now(server, &request);
             return;
