@@ -290,11 +290,6 @@ pub enum MediaEvent {
         /// In which session.
         session: SessionId,
     },
-    /// The session is lost (its worker died).
-    Lost {
-        /// Which.
-        session: SessionId,
-    },
     /// It wants its legs to agree on something else: re-INVITEs of ours, all at once. Answered per leg by
     /// [`MediaAction::Renegotiated`]; if one of the legs is not free, none is asked and all are superseded.
     Renegotiate {
@@ -322,7 +317,6 @@ impl MediaEvent {
         match self {
             MediaEvent::Inactive { session }
             | MediaEvent::Unheard { session }
-            | MediaEvent::Lost { session }
             | MediaEvent::Renegotiate { session, .. }
             | MediaEvent::Path { session, .. } => *session,
         }

@@ -267,7 +267,6 @@ impl Call {
         match event {
             MediaEvent::Inactive { .. } => self.hang_up(EndCause::MediaTimeout, Side::Sbc, core),
             MediaEvent::Unheard { .. } => self.ask_whether_alive(core),
-            MediaEvent::Lost { .. } => self.hang_up(EndCause::Internal, Side::Sbc, core),
             MediaEvent::Renegotiate { wish, legs, deadline, .. } => {
                 self.renegotiate(wish, legs, deadline, core)
             }
