@@ -13,6 +13,7 @@ mod ports;
 mod relay;
 mod reserve;
 mod shared;
+mod sieve;
 mod steering;
 mod thread;
 

@@ -23,6 +23,7 @@ use crate::batch;
 use crate::counters::Snapshot;
 use crate::poll::Poll;
 use crate::shared::Shared;
+use crate::sieve::{Flood, sieve};
 use crate::steering::{Steering, Unavailable};
 
 /// A pair rests so long after its call, unless it is needed.
@@ -80,6 +81,8 @@ pub(crate) struct Ports {
     ways: Vec<Option<Way>>,
     /// Whom each expects, as the kernel was told.
     expected: Vec<Expected>,
+    /// What strangers do at those that have a socket of their own.
+    floods: Vec<Flood>,
     /// Pool and port of each pair, at half its number.
     origins: Vec<(usize, u16)>,
     /// Pairs of places in `ways`.
@@ -136,6 +139,7 @@ impl Ports {
             pools,
             ways: Vec::new(),
             expected: Vec::new(),
+            floods: Vec::new(),
             origins: Vec::new(),
             free: Vec::new(),
             in_use: 0,
@@ -175,14 +179,50 @@ impl Ports {
         if *known == expected {
             return;
         }
-        let Some(Some(Way::Shared { pool, port })) = self.ways.get(socket as usize) else { return };
-        let Some(shared) = self.pools.get(*pool).and_then(|pool| pool.shared.as_ref()) else { return };
-        match shared.expect(*port, expected) {
+        let told = match self.ways.get(socket as usize) {
+            Some(Some(Way::Shared { pool, port })) => {
+                let shared = self.pools.get(*pool).and_then(|pool| pool.shared.as_ref());
+                shared.map_or(Ok(()), |shared| shared.expect(*port, expected)).map_err(io::Error::other)
+            }
+            Some(Some(Way::Own(own)))
+                if self.floods.get(socket as usize).is_some_and(|flood| flood.is_sieved) =>
+            {
+                sieve(own, expected)
+            }
+            _ => Ok(()),
+        };
+        match told {
             Ok(()) => *known = expected,
             Err(error) => {
-                tracing::error!(%error, port, "what strangers send to a media port stands before its call");
+                tracing::error!(%error, "what strangers send to a media port stands before its call");
             }
         }
+    }
+
+    /// Strangers have sent so many packets to a port that has a socket of its own.
+    pub(crate) fn suffer(&mut self, socket: SocketId, strangers: u64, now: Duration) {
+        let place = socket as usize;
+        let (Some(flood), Some(Some(Way::Own(own)))) = (self.floods.get_mut(place), self.ways.get(place))
+        else {
+            return;
+        };
+        if !flood.rises(strangers, now) {
+            return;
+        }
+        flood.is_sieved = true;
+        match sieve(own, self.expected.get(place).copied().unwrap_or_default()) {
+            Ok(()) => {
+                tracing::warn!("a media port is flooded; of what its call does not expect, few packets pass")
+            }
+            Err(error) => {
+                tracing::error!(%error, "a media port is flooded, and that can't be kept from its call")
+            }
+        }
+    }
+
+    /// Few strangers' packets pass to it.
+    pub(crate) fn is_sieved(&self, socket: SocketId) -> bool {
+        self.floods.get(socket as usize).is_some_and(|flood| flood.is_sieved)
     }
 
     /// The port of a pool that a packet of its shared socket was sent to.
@@ -219,6 +259,7 @@ impl Ports {
             let place = self.ways.len() as SocketId;
             self.ways.extend([None, None]);
             self.expected.extend([Expected::default(); 2]);
+            self.floods.extend([Flood::default(); 2]);
             self.origins.push((0, 0));
             place
         })
@@ -242,6 +283,7 @@ impl Ports {
         };
         self.ways[place as usize] = Some(way);
         self.expected[place as usize] = Expected::default();
+        self.floods[place as usize] = Flood::default();
         Ok(())
     }
 

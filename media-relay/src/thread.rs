@@ -172,11 +172,17 @@ impl Thread {
         let Some(fd) = self.ports.fd(socket) else { return };
         // One batch per turn, level-triggered: a flood on one port does not starve the others.
         let count = batch.receive(fd, limit);
+        let before = self.worker.dropped;
         numbers.received += count as u64;
         for index in 0..count {
             if let Some((source, packet)) = batch.get(index) {
                 self.forward(socket, source, packet, numbers, now);
             }
+        }
+        let strangers = self.worker.dropped - before;
+        if strangers > 0 || self.ports.is_sieved(socket) {
+            self.ports.expect(socket, self.worker.expected(socket));
+            self.ports.suffer(socket, strangers, now);
         }
     }
 

@@ -361,7 +361,7 @@ const STRANGERS: u64 = 20_000;
 fn strangers_at_a_port_in_use_cost_its_call_nothing() {
     for (local, other) in [("127.0.0.1", "127.0.0.2"), ("::1", "::1")] {
         // Where ports are not steered this is true as long as the worker reads as fast as they send.
-        World::new(local, 42_220, 42_239, true).into_iter().for_each(|world| {
+        each_way(local, 42_220, 42_239, |world| {
             let calls = [world.call(1).unwrap()];
             let (call, is_over) = (&calls[0], AtomicBool::new(false));
             let stranger = UdpSocket::bind((other.parse::<IpAddr>().unwrap(), 0)).unwrap();
