@@ -15,7 +15,7 @@ use vitals::Vitals;
 use crate::counters::WorkerCounters;
 use crate::poll::{Poll, Waker};
 use crate::ports::{Ports, RealmMedia, WAKE};
-use crate::reserve::reserve;
+use crate::reserve::Reservation;
 use crate::steering::{Steering, Unavailable};
 use crate::thread::{Command, Thread};
 
@@ -75,7 +75,7 @@ struct Handle {
 #[derive(Debug)]
 pub struct Relay {
     workers: Vec<Handle>,
-    threads: Vec<JoinHandle<()>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     is_steered: bool,
     /// Where the workers' time begins.
     origin: Instant,
@@ -91,7 +91,8 @@ impl Relay {
         let origin = Instant::now();
         let count = settings.workers.max(1);
         let (is_steered, ports) = all_ports(settings, count)?;
-        let mut relay = Self { workers: Vec::new(), threads: Vec::new(), is_steered, origin };
+        let mut relay = Self { workers: Vec::new(), threads: Mutex::default(), is_steered, origin };
+        let mut threads = Vec::new();
         for (index, (ports, waker)) in ports.into_iter().enumerate() {
             let (commands, receiver) = channel();
             let counters = Arc::new(WorkerCounters::default());
@@ -105,13 +106,14 @@ impl Relay {
                 tell: tell.clone(),
             };
             let part = settings.vitals.part(format!("media {index}"));
-            relay.threads.push(
+            threads.push(
                 std::thread::Builder::new()
                     .name(format!("media-{index}"))
                     .spawn(move || part.run(|pulse| thread.run(pulse)))?,
             );
             relay.workers.push(Handle { commands: Mutex::new(commands), waker, counters });
         }
+        relay.threads = Mutex::new(threads);
         Ok(relay)
     }
 
@@ -184,27 +186,36 @@ fn all_ports(settings: &RelaySettings, workers: usize) -> io::Result<(bool, Vec<
 
 fn steer(realms: &[RealmMedia], workers: usize) -> Result<Steering, Unavailable> {
     let ranges: Vec<_> = realms.iter().map(|realm| realm.ports.clone()).collect();
-    reserve(&ranges).map_err(Unavailable::Reserve)?;
+    let reservation = Reservation::make(&ranges).map_err(Unavailable::Reserve)?;
     let (mut ports, mut sockets) = (0, 0);
     for realm in realms {
         ports += realm.addresses.len() * realm.ports.len();
         sockets += realm.addresses.len() * workers * 2;
     }
-    Steering::attach(ports as u32, sockets as u32)
+    Steering::attach(ports as u32, sockets as u32, Some(reservation))
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
+impl Relay {
+    /// Ends all sessions, and gives back what was taken from the system: ports, sockets, the program in the kernel, reservations. For
+    /// who shares a relay with others that may hold it until the process ends.
+    pub fn stop(&self) {
         for worker in &self.workers {
             if let Ok(commands) = worker.commands.lock() {
                 let _ = commands.send(Command::Stop);
             }
             worker.waker.wake();
         }
-        for thread in self.threads.drain(..) {
+        let Ok(mut threads) = self.threads.lock() else { return };
+        for thread in threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a media worker panicked while it stopped");
             }
         }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -14,7 +14,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use media_core::Expected;
 
 use crate::ports::RealmMedia;
-use crate::reserve::reserve;
+use crate::reserve::Reservation;
 use crate::shared::Shared;
 
 #[cfg(steering)]
@@ -122,9 +122,9 @@ pub(crate) struct Targets {
 /// Says what is missing.
 pub fn steering_works(realms: &[RealmMedia]) -> Result<(), Unavailable> {
     let ranges: Vec<_> = realms.iter().map(|realm| realm.ports.clone()).collect();
-    reserve(&ranges).map_err(Unavailable::Reserve)?;
+    let _reservation = Reservation::make(&ranges).map_err(Unavailable::Reserve)?;
     let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    Shared::open(local, 0, Arc::new(Steering::attach(1, 2)?)).map(drop)
+    Shared::open(local, 0, Arc::new(Steering::attach(1, 2, None)?)).map(drop)
 }
 
 /// The attached program, shared by all workers. Dropping it detaches it.
@@ -134,6 +134,8 @@ pub(crate) struct Steering {
     ports: Mutex<HashMap<MapData, Key, Entry>>,
     sockets: Mutex<Sockets>,
     _program: Ebpf,
+    /// As long as ports are steered.
+    _reservation: Option<Reservation>,
 }
 
 struct Sockets {
@@ -149,7 +151,11 @@ impl std::fmt::Debug for Sockets {
 
 impl Steering {
     /// Attaches to the network namespace of this thread, with room for so many ports and sockets.
-    pub(crate) fn attach(ports: u32, sockets: u32) -> Result<Self, Unavailable> {
+    pub(crate) fn attach(
+        ports: u32,
+        sockets: u32,
+        reservation: Option<Reservation>,
+    ) -> Result<Self, Unavailable> {
         let object = OBJECT.ok_or(Unavailable::NotBuilt)?;
         let mut program = EbpfLoader::new()
             .override_global("EXPECTED_LIMIT", &EXPECTED_LIMIT, true)
@@ -167,6 +173,7 @@ impl Steering {
             ports: Mutex::new(port_table),
             sockets: Mutex::new(Sockets { map, next: 0 }),
             _program: program,
+            _reservation: reservation,
         })
     }
 
