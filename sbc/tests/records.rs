@@ -44,7 +44,13 @@ fn started(from: &str) -> CallEventKind {
 
 fn answered() -> CallEventKind {
     let destination = "192.0.2.2:5060".parse().unwrap();
-    CallEventKind::Answered { realm: "core".into(), trunk: None, destination }
+    CallEventKind::Answered {
+        realm: "core".into(),
+        trunk: None,
+        destination,
+        reached: "sip:bob@example.net".into(),
+        uri: "sip:bob@192.0.2.9:5062".into(),
+    }
 }
 
 fn ended(cause: EndCause, codec: &str) -> CallEventKind {

@@ -27,7 +27,13 @@ fn started() -> CallEventKind {
 
 fn answered() -> CallEventKind {
     let destination = "192.0.2.2:5060".parse().unwrap();
-    CallEventKind::Answered { realm: "core".into(), trunk: Some("carrier".into()), destination }
+    CallEventKind::Answered {
+        realm: "core".into(),
+        trunk: Some("carrier".into()),
+        destination,
+        reached: "sip:bob@example.net".into(),
+        uri: "sip:bob@192.0.2.9:5062".into(),
+    }
 }
 
 fn ended(cause: EndCause, seconds: u64) -> CallEventKind {

@@ -93,13 +93,16 @@ async fn write_answered(
 ) -> Result<(), sqlx::Error> {
     let (mut calls, mut times, mut realms) = (Vec::new(), Vec::new(), Vec::new());
     let (mut trunks, mut destinations) = (Vec::new(), Vec::new());
+    let (mut who, mut uris) = (Vec::new(), Vec::new());
     for event in events {
-        if let CallEventKind::Answered { realm, trunk, destination } = &event.what {
+        if let CallEventKind::Answered { realm, trunk, destination, reached, uri } = &event.what {
             calls.push(id(event));
             times.push(at(event));
             realms.push(realm.to_string());
             trunks.push(trunk.as_deref());
             destinations.push(destination.to_string());
+            who.push(printable(reached));
+            uris.push(printable(uri));
         }
     }
     if calls.is_empty() {
@@ -107,14 +110,17 @@ async fn write_answered(
     }
     sqlx::query!(
         "UPDATE call SET answered_at = to_timestamp(at), answered_realm = answered.realm, trunk = answered.trunk,
-            destination = answered.destination
-         FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::text[], $5::text[]) AS answered (id, at, realm, trunk, destination)
+            destination = answered.destination, reached = answered.reached, reached_uri = answered.uri
+         FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+            AS answered (id, at, realm, trunk, destination, reached, uri)
          WHERE call.id = answered.id AND answered_at IS NULL",
         &calls,
         &times,
         &realms,
         &trunks as &[Option<&str>],
-        &destinations
+        &destinations,
+        &who,
+        &uris
     )
     .execute(&mut **transaction)
     .await?;
@@ -215,9 +221,13 @@ fn milliseconds(time: Duration) -> i64 {
 fn describe(what: &CallEventKind) -> (String, Value) {
     let (kind, detail) = match what {
         CallEventKind::Started(_) => ("started", json!({})),
-        CallEventKind::Answered { realm, trunk, destination } => {
-            ("answered", json!({"realm": realm, "trunk": trunk, "destination": destination}))
-        }
+        CallEventKind::Answered { realm, trunk, destination, reached, uri } => (
+            "answered",
+            json!({
+                "realm": realm, "trunk": trunk, "destination": destination,
+                "reached": printable(reached), "uri": printable(uri),
+            }),
+        ),
         CallEventKind::Changed(change) => ("changed", json!(change)),
         CallEventKind::Path(entry) => ("path", path(entry)),
         CallEventKind::Ended(ended) => {
@@ -264,6 +274,7 @@ pub fn cause(cause: EndCause) -> &'static str {
         EndCause::MediaRefused => "media_refused",
         EndCause::Failed => "failed",
         EndCause::Refused => "refused",
+        EndCause::NotRegistered => "not_registered",
         EndCause::Unreachable => "unreachable",
         EndCause::NoAck => "no_ack",
         EndCause::SessionExpired => "session_expired",

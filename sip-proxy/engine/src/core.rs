@@ -79,6 +79,8 @@ pub(crate) struct Peer {
     /// The proxies before it, as Route values.
     pub(crate) path: Vec<Bytes>,
     pub(crate) aor: Option<Arc<str>>,
+    /// Who it is, in records: its AOR, or what a trunk was dialled.
+    pub(crate) who: Arc<str>,
 }
 
 /// Transfers that are remembered until their INVITE comes; the oldest go first.

@@ -37,6 +37,13 @@ pub enum CallEventKind {
         trunk: Option<Arc<str>>,
         /// The address that answered.
         destination: SocketAddr,
+        /// Who that is: an AOR, or the number and host that the trunk was sent. After a transfer, a forwarding or a redirection it is
+        /// not who was dialled.
+        #[serde(default)]
+        reached: Arc<str>,
+        /// The Request-URI that it got: of a phone its Contact.
+        #[serde(default)]
+        uri: Arc<str>,
     },
     /// Hold, resume, transfer, refresh: for the timeline.
     Changed(CallChange),
@@ -138,6 +145,8 @@ pub enum EndCause {
     Failed,
     /// Policy or authentication refused it.
     Refused,
+    /// The address is a subscriber's, and no phone has registered for it.
+    NotRegistered,
     /// No target could be reached.
     Unreachable,
     /// No ACK came for the 2xx.

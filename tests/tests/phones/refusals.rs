@@ -56,7 +56,7 @@ fn calls_that_fail(transports: [&'static str; 2], [access, core]: [Kind; 2]) {
     ended(&stage, "busy|callee|486");
     hang_up(&mut callee, &mut caller);
 
-    for (user, how) in [("nobody", "not_found|sbc|404"), ("c3", "no_answer|sbc|480")] {
+    for (user, how) in [("nobody", "not_found|sbc|404"), ("c3", "not_registered|sbc|480")] {
         caller.dial(user).unwrap();
         caller.wait(Event::Ended).unwrap();
         ended(&stage, how);

@@ -204,7 +204,7 @@ impl Call {
             core.timers.cancel(timer);
         }
         self.stop_repeating(id, CALLER, core);
-        let (realm, destination, trunk) = match self.pair(id) {
+        let (realm, destination, trunk, (reached, uri)) = match self.pair(id) {
             Some(pair) => {
                 let realm =
                     core.realm(pair.ends[TARGET].realm).map(|realm| realm.name.clone()).unwrap_or_default();
@@ -213,11 +213,11 @@ impl Call {
                     .get(usize::from(pair.branch))
                     .and_then(|branch| branch.trunk.as_ref())
                     .map(|trunk| trunk.name.clone());
-                (realm, pair.flow(TARGET).remote, trunk)
+                (realm, pair.flow(TARGET).remote, trunk, self.reached(pair.branch))
             }
             None => return,
         };
-        self.record(CallEventKind::Answered { realm, trunk, destination }, core);
+        self.record(CallEventKind::Answered { realm, trunk, destination, reached, uri }, core);
         let status = response.status().unwrap_or(200);
         core.respond(server, status, answer.clone());
         let cseq = cseq_of(&self.upstream.request);

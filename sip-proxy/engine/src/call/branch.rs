@@ -42,6 +42,9 @@ pub(super) struct Branch {
     pub(super) party: u16,
     pub(super) realm: RealmId,
     pub(super) uri: Bytes,
+    /// Who that is, in records: an AOR, or the number and the host of a trunk; nothing else would tell it after a transfer or a
+    /// redirection, when the dialled URI is a token or somebody else.
+    pub(super) who: Arc<str>,
     pub(super) routes: Vec<Bytes>,
     pub(super) flow: Option<Flow>,
     pub(super) server_name: Option<Arc<str>>,
@@ -67,11 +70,12 @@ pub(super) struct Branch {
 }
 
 impl Branch {
-    pub(super) fn new(party: u16, realm: RealmId, uri: Bytes) -> Self {
+    pub(super) fn new(party: u16, realm: RealmId, uri: Bytes, who: Arc<str>) -> Self {
         Self {
             party,
             realm,
             uri,
+            who,
             routes: Vec::new(),
             flow: None,
             server_name: None,

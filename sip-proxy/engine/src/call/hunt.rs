@@ -88,6 +88,7 @@ impl Call {
         while let Some(step) = self.steps.pop_front() {
             match step {
                 RouteStep::Aor { aor } => {
+                    let mut who = aor.clone();
                     let contacts = match aor.strip_prefix('\0') {
                         Some(token) => match core.transfers.get(token.as_bytes()) {
                             Some(peer) => vec![Contact {
@@ -102,9 +103,13 @@ impl Call {
                         },
                         None => registrar.bindings(&aor),
                     };
+                    if let Some(token) = aor.strip_prefix('\0') {
+                        let of_transfer = core.transfers.get(token.as_bytes()).map(|peer| peer.who.clone());
+                        who = of_transfer.or_else(|| registrar.aor_of_token(token)).unwrap_or_default();
+                    }
                     let limit = core.config.limits.branches;
                     for contact in contacts.into_iter().take(limit) {
-                        self.try_contact(contact, core);
+                        self.try_contact(contact, who.clone(), core);
                     }
                 }
                 RouteStep::Trunk { target, user } => self.try_trunk(target, &user, core),
@@ -114,20 +119,22 @@ impl Call {
             }
         }
         if self.branches.iter().all(Branch::is_done) && !self.answered && !self.is_over() {
+            // Nobody was asked: the address is known, and no phone has registered for it.
+            let is_unregistered = self.branches.is_empty() && self.best.is_none();
             let (status, message) = self.best.take().unwrap_or((480, None));
-            let cause = cause_of(status);
+            let cause = if is_unregistered { EndCause::NotRegistered } else { cause_of(status) };
             self.fail_upstream(status, message, cause, core);
         }
     }
 
-    fn try_contact(&mut self, contact: Contact, core: &mut Core) {
+    fn try_contact(&mut self, contact: Contact, who: Arc<str>, core: &mut Core) {
         // A phone that calls its own AOR does not ring itself.
         if contact.flow == self.upstream.flow
             && self.upstream.request.contacts().flatten().any(|own| own.uri.as_bytes() == contact.uri)
         {
             return;
         }
-        let mut branch = Branch::new(self.branches.len() as u16 + 1, contact.realm, contact.uri);
+        let mut branch = Branch::new(self.branches.len() as u16 + 1, contact.realm, contact.uri, who);
         branch.routes = contact.path;
         branch.flow = Some(contact.flow);
         branch.aor = contact.aor;
@@ -149,7 +156,8 @@ impl Call {
                 format!("sip:{}{parameters}@{}{port}{kind}", escape_user(user), target.host).into_bytes()
             }
         };
-        let mut branch = Branch::new(index + 1, target.realm, uri.into());
+        let who = String::from_utf8_lossy(&uri).into();
+        let mut branch = Branch::new(index + 1, target.realm, uri.into(), who);
         let resolve = Resolve {
             host: target.host.clone(),
             port: target.port,
@@ -303,6 +311,22 @@ impl Call {
         if self.ringing.is_none() && self.is_session() {
             self.ringing = Some(self.schedule(core.config.timers.ringing, CallTimer::Ringing, core));
         }
+    }
+
+    /// Who a branch goes to, and the URI that it asks for there.
+    pub(super) fn reached(&self, branch: u16) -> (Arc<str>, Arc<str>) {
+        let Some(branch) = self.branches.get(usize::from(branch)) else { return Default::default() };
+        (branch.who.clone(), String::from_utf8_lossy(&branch.uri).into())
+    }
+
+    /// Who calls: proven, or else as it says itself.
+    pub(super) fn caller_in_records(&self) -> Arc<str> {
+        let name = self.caller_name();
+        if !name.is_empty() {
+            return name;
+        }
+        let from = self.upstream.request.from();
+        String::from_utf8_lossy(from.map(|from| from.uri.as_bytes()).unwrap_or_default()).into()
     }
 
     pub(super) fn caller_name(&self) -> Arc<str> {

@@ -287,9 +287,12 @@ impl Call {
     /// end: after each change of a tag, a target or a flow.
     pub(super) fn publish(&self, id: u32, core: &mut Core) {
         let Some(pair) = self.pair(id) else { return };
+        let who = [self.caller_in_records(), self.reached(pair.branch).0];
         for (side, end) in pair.ends.iter().enumerate() {
-            let other = pair.ends.get(1 - side).filter(|_| self.purpose == super::Purpose::Session);
-            let peer = other.map(|other| Arc::new(super::transfer::peer_of(other, core)));
+            let other = pair.ends.get(1 - side).zip(who.get(1 - side));
+            let other = other.filter(|_| self.purpose == super::Purpose::Session);
+            let peer = other
+                .map(|(other, who)| Arc::new(super::transfer::peer_of(other, who.clone(), core)));
             let place = DialogPlace { call: self.key, pair: id, side, peer };
             core.dialogs.insert(end.dialog.key(), place);
         }

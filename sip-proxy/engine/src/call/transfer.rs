@@ -1,5 +1,7 @@
 //! Transfers: dialogs of one side named to the other, which knows them by other names (RFC 3515, RFC 3891).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sip_wire::{Address, Message, Name, Uri};
 
@@ -68,8 +70,8 @@ pub(super) fn translate_refer_to(
     Some(format!("<sip:{user}@{host}>").into_bytes())
 }
 
-/// How the target of a pair is reached by an INVITE that replaces its dialog.
-pub(super) fn peer_of(end: &super::pair::End, core: &Core) -> crate::core::Peer {
+/// How the target of a pair is reached by an INVITE that replaces its dialog, and who it is.
+pub(super) fn peer_of(end: &super::pair::End, who: Arc<str>, core: &Core) -> crate::core::Peer {
     let dialog = &end.dialog;
     let replaces =
         [&*dialog.call_id, b";to-tag=", &dialog.remote_tag, b";from-tag=", &dialog.local_tag].concat();
@@ -80,5 +82,6 @@ pub(super) fn peer_of(end: &super::pair::End, core: &Core) -> crate::core::Peer 
         uri: Bytes::copy_from_slice(&dialog.target),
         path: dialog.routes.iter().map(|route| Bytes::copy_from_slice(route)).collect(),
         aor: end.aor.clone(),
+        who,
     }
 }

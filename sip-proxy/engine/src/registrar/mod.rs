@@ -184,6 +184,11 @@ impl Registrar {
         Some(contact_of(&binding.record))
     }
 
+    /// Whose Contact the core's registrar knows by a token.
+    pub(crate) fn aor_of_token(&self, token: &str) -> Option<Arc<str>> {
+        self.tokens.get(token).map(|aor| Arc::from(&**aor))
+    }
+
     /// Who is registered over a flow: whom the request claims to be from, if that is one of them.
     pub(crate) fn by_flow(&self, flow: &Flow, claimed: Option<&str>) -> Option<Arc<str>> {
         let aors = self.flows.get(&flow_key(flow))?;

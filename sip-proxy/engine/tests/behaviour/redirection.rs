@@ -1,5 +1,6 @@
 //! Targets that send elsewhere, loops, and what a transfer is told by.
 
+use sip_engine::event::{CallEventKind, EndCause};
 use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Method, Name};
 
@@ -28,6 +29,42 @@ fn a_redirection_to_one_of_ours_is_followed_and_one_to_a_stranger_is_not() {
     assert!(
         shown.into_iter().all(|(_, message)| !message.as_bytes().windows(9).any(|text| text == b"elsewhere"))
     );
+}
+
+/// Who answered, and by which URI, as the records tell.
+fn reached(line: &Line) -> Vec<(String, String)> {
+    let answers = line.records.iter().filter_map(|record| match &record.what {
+        CallEventKind::Answered { reached, uri, .. } => Some((reached.to_string(), uri.to_string())),
+        _ => None,
+    });
+    answers.collect()
+}
+
+#[test]
+fn the_record_names_who_answered_and_not_who_sent_the_call_on() {
+    let (mut line, alice, gateway) = with_trunk();
+    let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
+    line.register(bob);
+    line.call(alice, "4930", &[]);
+    line.answer_by_hand(gateway, 302, &format!("Contact: <sip:bob@{DOMAIN}>\r\n"));
+    line.accept(bob);
+    let [(who, uri)] = &*reached(&line) else { panic!("{:?}", reached(&line)) };
+    assert_eq!(who, &format!("bob@{DOMAIN}"));
+    assert!(uri.starts_with("sip:bob@10.0.0.6"), "{uri}");
+    // A trunk is named by the number that it was sent.
+    let (mut line, alice, _) = with_trunk();
+    let carrier = line.add("4930", "198.51.100.9:5060", CORE, Abilities::default());
+    line.call(alice, "4930", &[]);
+    line.accept(carrier);
+    let [(who, uri)] = &*reached(&line) else { panic!("{:?}", reached(&line)) };
+    assert_eq!((who.as_str(), who), ("sip:4930@198.51.100.9", uri));
+}
+
+#[test]
+fn a_subscriber_without_a_phone_did_not_ring() {
+    let (mut line, alice, _) = with_trunk();
+    line.call(alice, "bob", &[]);
+    assert_eq!(line.cause(), Some(EndCause::NotRegistered));
 }
 
 #[test]
