@@ -1,5 +1,6 @@
-//! `/metrics`, `/healthz`, `/readyz`.
+//! `/`, `/metrics`, `/healthz`, `/readyz`.
 
+mod door;
 pub mod life;
 
 use std::fmt::Write;
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::IntoResponse;
+use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use vitals::Vitals;
 
@@ -31,10 +32,24 @@ pub struct Pages {
 /// The routes.
 pub fn router(pages: Pages) -> Router {
     Router::new()
+        .route("/", get(front))
         .route("/metrics", get(metrics))
         .route("/healthz", get(health))
         .route("/readyz", get(ready))
         .with_state(pages)
+}
+
+/// What this is, and where the rest is.
+async fn front() -> Html<&'static str> {
+    Html(concat!(
+        "<!doctype html>\n<title>crush-sbc</title>\n<h1>crush-sbc ",
+        env!("CARGO_PKG_VERSION"),
+        "</h1>\n<p>A session border controller. This is where it tells how it is; it has no console.</p>\n<ul>\n",
+        "<li><a href=\"/metrics\">/metrics</a>: its numbers, as Prometheus reads them</li>\n",
+        "<li><a href=\"/healthz\">/healthz</a>: whether all its parts live</li>\n",
+        "<li><a href=\"/readyz\">/readyz</a>: whether it takes calls</li>\n",
+        "</ul>\n<p>Call records: <code>sbc records</code> on its machine, or the table <code>call</code> of its database.</p>\n",
+    ))
 }
 
 async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {

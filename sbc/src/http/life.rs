@@ -87,10 +87,9 @@ impl Life {
         std::thread::Builder::new().name("http".to_owned()).spawn(move || {
             let _alive = alive;
             runtime.block_on(part.task(async {
-                let served =
-                    async { axum::serve(tokio::net::TcpListener::from_std(listener)?, router).await };
-                if let Err(error) = served.await {
-                    tracing::error!(%error, "the pages");
+                match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => super::door::serve(listener, router).await,
+                    Err(error) => tracing::error!(%error, "the pages"),
                 }
             }));
         })?;
