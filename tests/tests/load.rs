@@ -57,6 +57,15 @@ impl Size {
         Size { rate: 100, seconds: seconds.unwrap_or(60) }
     }
 
+    /// What one realm with its 5,000 default pairs could not do while each of them rested for 30 s.
+    fn of_short_calls() -> Size {
+        let value = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
+        Size {
+            rate: value("SBC_PORTS_RATE").unwrap_or(500),
+            seconds: value("SBC_LOAD_SECONDS").unwrap_or(60),
+        }
+    }
+
     fn calls(self) -> u32 {
         self.rate * self.seconds
     }
@@ -64,6 +73,19 @@ impl Size {
     fn lasts(self) -> Duration {
         Duration::from_secs(self.seconds.into())
     }
+}
+
+/// What its calls are.
+struct Kind<'a> {
+    realms: &'a str,
+    /// Where their callees are: the caller's network or the other.
+    callees: Network,
+    packets: u32,
+    talk: Duration,
+}
+
+impl Kind<'_> {
+    const ACROSS: Kind<'static> = Kind { realms: "", callees: Network::Core, packets: PACKETS, talk: TALK };
 }
 
 /// Two loads at once would measure each other. (Under nextest each test has a process, and its configuration sees to it.)
@@ -74,6 +96,7 @@ struct Run {
     lab: Lab,
     sbc: Sbc,
     size: Size,
+    packets: u32,
     caller: Sipp,
     answerer: Sipp,
     talkers: [Talker; 2],
@@ -84,11 +107,18 @@ struct Run {
 impl Run {
     /// `more` stands before the realms in the SBC's configuration.
     fn start(name: &str, size: Size, more: &str, environment: &[(&str, &str)]) -> Run {
+        let realms = more.to_owned() + &sbc::load();
+        Run::start_kind(name, size, &Kind { realms: &realms, ..Kind::ACROSS }, environment)
+    }
+
+    fn start_kind(name: &str, size: Size, kind: &Kind<'_>, environment: &[(&str, &str)]) -> Run {
+        let Kind { realms, callees, packets, talk } = *kind;
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut lab = Lab::new(name).unwrap();
         let addresses =
-            [lab.host("uac", Network::Access, 11).unwrap(), lab.host("uas", Network::Core, 12).unwrap()];
-        let sbc = Sbc::start_with(&lab, &(more.to_owned() + &sbc::load()), TRUNK, environment).unwrap();
+            [lab.host("uac", Network::Access, 11).unwrap(), lab.host("uas", callees, 12).unwrap()];
+        let trunk = TRUNK.replace("core", callees.name()).replace("203.0.113.12", &addresses[1]);
+        let sbc = Sbc::start_with(&lab, realms, &trunk, environment).unwrap();
         let logs =
             ["uac", "uas"].map(|host| lab.folder().join(format!("{host}-calls.log")).display().to_string());
         let more = |log: &str| ["-trace_logs", "-log_file", log].map(str::to_owned).to_vec();
@@ -97,9 +127,9 @@ impl Run {
         let answerer = Sipp::start(&lab, "uas", "uas", &load).unwrap();
         let talkers = [("uac", 0), ("uas", 1)].map(|(host, side)| {
             let program = env!("CARGO_BIN_EXE_talker");
-            Talker::start(&lab, host, program, &logs[side], &addresses[side], MEDIA_PORT, PACKETS).unwrap()
+            Talker::start(&lab, host, program, &logs[side], &addresses[side], MEDIA_PORT, packets).unwrap()
         });
-        let talk = TALK.as_millis().to_string();
+        let talk = talk.as_millis().to_string();
         // A message that is lost with the SBC must not hold its call for ever.
         let more = [
             more(&logs[0]),
@@ -114,12 +144,35 @@ impl Run {
             more: more.concat(),
         };
         let caller = Sipp::start(&lab, "uac", "uac", &load).unwrap();
-        Run { lab, sbc, size, caller, answerer, talkers, began: Instant::now(), _alone: alone }
+        Run { lab, sbc, size, packets, caller, answerer, talkers, began: Instant::now(), _alone: alone }
     }
 
     /// Sleeps until this share of the load has been offered.
     fn until(&self, share: f64) {
         sleep((self.size.lasts().mul_f64(share)).saturating_sub(self.began.elapsed()));
+    }
+
+    /// Waits for the last call, and demands that none failed and that all were heard, both ways.
+    fn finish_with_every_call_heard(self) {
+        let Run { lab, sbc, size, packets, mut caller, answerer, talkers, _alone, .. } = self;
+        let calls = u64::from(size.calls());
+        caller.ended(size.lasts() + SOON * 3).unwrap();
+        let reports = talkers.map(|talker| talker.finish(SOON * 3).unwrap());
+        eprintln!("{calls} calls, callers {:?}; talkers {reports:?}", caller.counts().unwrap());
+        let metrics = ["sbc_media_packets_dropped_total", "sbc_media_send_failed_total"];
+        eprintln!("{metrics:?}: {:?}", metrics.map(|metric| sbc.metric(&lab, metric)));
+        assert_eq!(caller.counts().unwrap(), Outcome { successful: calls, failed: 0 }, "{}", sbc.output());
+        assert_eq!(answerer.unexpected().unwrap(), 0);
+        for report in reports {
+            assert_eq!((report.foreign, report.twice), (0, 0), "of other calls, or doubled");
+            let sent = calls * u64::from(packets);
+            assert_eq!(report.sent, sent);
+            assert!((sent - report.received) * 1000 <= sent, "more than 0.1 % lost: {report:?}");
+        }
+        let refused = "SELECT count(*) FROM call WHERE cause IS DISTINCT FROM 'bye'";
+        sbc.eventually_sql("SELECT count(*) FROM call WHERE cause IS NOT NULL", &calls.to_string(), SOON * 6)
+            .unwrap();
+        assert_eq!(sbc.sql(refused).unwrap(), "0");
     }
 
     /// Waits for the last call, and demands what a load without mishap shows.
@@ -226,6 +279,16 @@ fn plain(name: &str, size: Size) {
     Run::start(name, size, "", &[]).finish_without_a_loss();
 }
 
+/// Calls of a second inside one realm, two pairs of its ports each.
+fn short_calls_inside_one_realm(name: &str, size: Size, more: &str) {
+    let address = Network::Access.address(1);
+    let realms = format!(
+        "[[realm]]\nname = \"access\"\nauthentication = \"open\"\ntrunks = true\nlisten = [\"udp:{address}:5060\"]\nmedia = [\"{address}\"]\n{more}"
+    );
+    let kind = Kind { realms: &realms, callees: Network::Access, packets: 45, talk: Duration::from_secs(1) };
+    Run::start_kind(name, size, &kind, &[]).finish_with_every_call_heard();
+}
+
 fn over_two_threads_each(name: &str, size: Size) {
     let more = "[signalling]\nshards = 2\n\n[media]\nworkers = 2\n\n";
     Run::start(name, size, more, &[]).finish_without_a_loss();
@@ -330,6 +393,13 @@ fn calls_spread_over_two_signalling_and_two_media_threads_are_as_exact() {
 }
 
 #[test]
+fn short_calls_use_the_same_few_ports_again_and_again_and_none_is_refused() {
+    skip_unless_possible!();
+    // Fifty pairs; thirty calls at a time would need sixty if any had to rest.
+    short_calls_inside_one_realm("ports", Size { rate: 15, seconds: 10 }, "media_ports = \"20000-20099\"\n");
+}
+
+#[test]
 fn a_load_is_recorded_exactly_though_the_database_is_away_meanwhile() {
     skip_unless_possible!();
     without_database("load-database", Size::SHORT, Duration::from_secs(5));
@@ -351,6 +421,12 @@ fn a_stepped_wall_clock_bends_no_duration() {
 #[ignore = "a minute of 30,000 packets a second: make test-load, and for hours make soak"]
 fn full_load() {
     plain("full-load", Size::full());
+}
+
+#[test]
+#[ignore = "a minute of 500 calls and 45,000 packets a second: make test-ports"]
+fn full_run_of_short_calls_inside_one_realm() {
+    short_calls_inside_one_realm("full-ports", Size::of_short_calls(), "");
 }
 
 #[test]
