@@ -23,9 +23,13 @@ install: ## install what run and test need from Debian or Ubuntu (root), or say 
 	@tests/lab/install.sh
 
 .PHONY: run
-run: ## build, start a private PostgreSQL and the SBC, say what to do next (LISTEN=address, SIP_PORT, HTTP_PORT)
+run: ## build, start a private PostgreSQL and the SBC, say what to do next (LISTEN=address, SIP_PORT, HTTP_PORT, HTTP_LISTEN)
 	@tests/lab/install.sh run
-	@LISTEN='$(LISTEN)' SIP_PORT='$(SIP_PORT)' HTTP_PORT='$(HTTP_PORT)' deploy/dev/run.sh
+	@LISTEN='$(LISTEN)' SIP_PORT='$(SIP_PORT)' HTTP_PORT='$(HTTP_PORT)' HTTP_LISTEN='$(HTTP_LISTEN)' deploy/dev/run.sh
+
+.PHONY: records
+records: ## the latest calls of `make run` (CALL=id: what happened in one)
+	@if [[ -x var/run/records ]]; then var/run/records $(CALL); else echo 'no calls yet: make run'; fi
 
 .PHONY: test
 test: ## all tests, with short versions of the long ones
@@ -51,6 +55,12 @@ test-load: ## SIPp at 100 calls/s for 60 s, with the database stopped, with kill
 	@tests/lab/install.sh test
 	@$(CARGO) build --release -p sbc
 	@SBC_PROGRAM="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/sbc" $(LONG_TESTS) -E 'binary(load)'
+
+.PHONY: test-ports
+test-ports: ## 500 one-second calls a second inside one realm with its default ports, RTP both ways, for 60 s
+	@tests/lab/install.sh test
+	@$(CARGO) build --release -p sbc
+	@SBC_PROGRAM="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/sbc" $(LONG_TESTS) --cargo-profile release -E 'binary(load) & test(short_calls_inside_one_realm)'
 
 .PHONY: soak
 soak: ## load for an hour (SOAK_SECONDS)

@@ -1,20 +1,25 @@
 #!/usr/bin/env bash
 # `make run`: the SBC with a private database and a small demo, in the foreground. LISTEN=address serves other machines;
-# SIP_PORT and HTTP_PORT move it aside where 5060 or 8080 are taken.
+# SIP_PORT and HTTP_PORT move it aside where 5060 or 8080 are taken. The pages stay on loopback unless HTTP_LISTEN says otherwise.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 listen=${LISTEN:-127.0.0.1}
 sip_port=${SIP_PORT:-5060}
 http_port=${HTTP_PORT:-8080}
+http_listen=${HTTP_LISTEN:-127.0.0.1}
+exposed=false
+[[ -n ${HTTP_LISTEN:-} ]] && exposed=true
 var=$PWD/var/run
 mkdir -p "$var"
 # The database under var/run is that of one SBC: a second run would stop it under the first.
 exec 9>"$var/lock"
 flock -n 9 || { echo "'make run' is running in this checkout already: stop it, or run from another clone" >&2; exit 1; }
 
-echo 'building (release) ...'
-cargo build --release --quiet -p sbc
-program=${CARGO_TARGET_DIR:-target}/release/sbc
+target=${CARGO_TARGET_DIR:-target}
+program=$target/release/sbc
+[[ -x $program ]] || echo 'building; the first time takes some minutes ...'
+# cargo shows how far it is; its bar needs a terminal, so without one each crate gets a line.
+cargo build --release -p sbc
 [[ -x $program ]] || { echo "no program at $program: does the crate sbc have a binary?" >&2; exit 1; }
 
 sbc_pid=
@@ -39,17 +44,22 @@ fi
 DATABASE_URL=$(deploy/dev/postgres.sh start "$var" 9>&-)
 export DATABASE_URL
 fill() {
-    sed -e "s|@LISTEN@|$listen|g" -e "s|@SIP@|$sip_port|g" -e "s|@TLS@|$((sip_port + 1))|g" -e "s|@HTTP@|$http_port|g" -e "s|@VAR@|$var|g" "$1"
+    sed -e "s|@LISTEN@|$listen|g" -e "s|@HTTPLISTEN@|$http_listen|g" -e "s|@EXPOSED@|$exposed|g" -e "s|@RECORDS@|$var/records|g" -e "s|@SIP@|$sip_port|g" -e "s|@TLS@|$((sip_port + 1))|g" -e "s|@HTTP@|$http_port|g" -e "s|@VAR@|$var|g" "$1"
 }
 fill deploy/dev/sbc.toml.in >"$var/sbc.toml"
 "$program" migrate --config "$var/sbc.toml"
+# A command that reads the records needs no environment of its own.
+printf '#!/bin/sh\nDATABASE_URL="%s" exec "%s" records --config "%s" "$@"\n' \
+    "$DATABASE_URL" "$(realpath "$program")" "$var/sbc.toml" >"$var/records"
+printf '#!/bin/sh\nexec psql "%s" "$@"\n' "$DATABASE_URL" >"$var/psql"
+chmod 755 "$var/records" "$var/psql"
 # The seed is idempotent: a second run continues with the same data.
 psql -q -v ON_ERROR_STOP=1 "$DATABASE_URL" -v listen="$listen" -f deploy/dev/seed.sql
 
 # In the background so that a signal reaches the trap at once.
 "$program" serve --config "$var/sbc.toml" 9>&- &
 sbc_pid=$!
-until curl -sf -o /dev/null "http://$listen:$http_port/readyz"; do
+until curl -sf -o /dev/null "http://$http_listen:$http_port/readyz"; do
     if ! kill -0 "$sbc_pid" 2>/dev/null; then
         wait "$sbc_pid" || true
         sbc_pid=

@@ -37,7 +37,9 @@ impl Findings {
 /// Looks at the machine with a configuration in hand. Changes nothing that stays.
 pub fn examine(settings: &Settings) -> Vec<Finding> {
     let mut findings = Findings::default();
+    pages(settings, &mut findings);
     ranges(settings, &mut findings);
+    chosen_ports(settings, &mut findings);
     second_addresses(settings, &mut findings);
     let is_steered = steering(settings, &mut findings);
     open_files(settings, is_steered, &mut findings);
@@ -64,10 +66,44 @@ pub async fn examine_database(settings: &Settings) -> Vec<Finding> {
             Ok(missing) => {
                 findings.serious(format!("database: {missing} migrations are missing; run `sbc migrate`"))
             }
-            Err(error) => findings.serious(format!("database: {error}; {}", store::cure(&error))),
+            Err(error) => {
+                findings.serious(format!("database: {}", store::complaint(&pool, &error).await));
+            }
         },
     }
     findings.0
+}
+
+fn pages(settings: &Settings, findings: &mut Findings) {
+    let http = &settings.file.http;
+    if !http.listen.ip().is_loopback() && !http.exposed {
+        findings.serious(format!(
+            "http.listen {}: other machines can read the metrics and health of this node, and nothing asks who they are; listen on 127.0.0.1, or say `exposed = true` in [http] and let a firewall choose",
+            http.listen
+        ));
+    }
+}
+
+/// Programs that ask for any port, as every client does, get one of these: fewer than this run out while a host is busy.
+const CHOSEN_PORTS: usize = 4096;
+
+fn chosen_ports(settings: &Settings, findings: &mut Findings) {
+    let Some((low, high)) = ephemeral_ports() else { return };
+    let reserved = reserved_ports();
+    let is_kept = |port: u16| {
+        reserved.iter().any(|(from, to)| (*from..=*to).contains(&port))
+            || settings.relay.steering
+                && settings.relay.realms.iter().any(|realm| realm.ports.contains(&port))
+    };
+    let left = (low..=high).filter(|port| !is_kept(*port)).count();
+    let text = format!(
+        "{left} of the ports {low}-{high} are left for programs that ask for any port (net.ipv4.ip_local_reserved_ports, and media_ports where they are steered); choose media_ports outside of them, or widen net.ipv4.ip_local_port_range"
+    );
+    match left {
+        0..1024 => findings.serious(text),
+        1024..CHOSEN_PORTS => findings.note(text),
+        _ => {}
+    }
 }
 
 /// Audio calls that a range of ports holds: each takes an even and an odd port in its realm.

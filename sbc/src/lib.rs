@@ -2,6 +2,7 @@
 //!
 //! All that touches PostgreSQL or HTTP is here, and here alone signalling and media meet ([`planes`]).
 
+pub mod activity;
 pub mod calls;
 pub mod config;
 pub mod discovery;
@@ -13,6 +14,7 @@ pub mod memory;
 pub mod metrics;
 pub mod planes;
 pub mod policy;
+pub mod records;
 pub mod serve;
 pub mod ship;
 pub mod store;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sbc::config::Settings;
-use sbc::{doctor, serve, store};
+use sbc::{doctor, records, serve, store};
 
 /// A session border controller.
 #[derive(Debug, Parser)]
@@ -30,9 +30,20 @@ enum Command {
     Migrate,
     /// Say what on this machine would hurt.
     Doctor,
+    /// Show the latest calls, or what happened in one.
+    Records {
+        /// The id of a call.
+        call: Option<uuid::Uuid>,
+        /// How many.
+        #[arg(short = 'n', long, default_value_t = 10)]
+        count: u32,
+    },
     /// Say which version this is.
     Version,
 }
+
+/// What is logged unless SBC_LOG says otherwise. rustls warns of each TLS client that was given an address for a name, as most phones are.
+const LOG: &str = "info,rustls=error";
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -56,7 +67,7 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match arguments.command {
         Command::Serve => {
             let filter =
-                tracing_subscriber::EnvFilter::try_from_env("SBC_LOG").unwrap_or_else(|_| "info".into());
+                tracing_subscriber::EnvFilter::try_from_env("SBC_LOG").unwrap_or_else(|_| LOG.into());
             let is_coloured = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             let builder = tracing_subscriber::fmt()
                 .with_env_filter(filter)
@@ -89,12 +100,32 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
         Command::Migrate => {
             runtime.block_on(async {
                 let pool = store::pool(&settings.database_url()?, 2)?;
+                if let Err(error) = pool.acquire().await {
+                    return Err(format!("the database: {}", store::complaint(&pool, &error).await));
+                }
                 store::MIGRATIONS
                     .run(&pool)
                     .await
-                    .map_err(|error| format!("{error}; is the server up and may the user create tables?"))
+                    .map_err(|error| format!("{error}; may the user of database.url create tables?"))
             })?;
             println!("the schema is up to date");
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Records { call, count } => {
+            let text = runtime.block_on(async {
+                let pool = store::pool(&settings.database_url()?, 2)?;
+                let read = match call {
+                    Some(id) => records::one(&pool, id).await,
+                    None => records::latest(&pool, count).await,
+                };
+                match read {
+                    Ok(text) => Ok(text),
+                    Err(error) => {
+                        Err(format!("the records can't be read: {}", store::complaint(&pool, &error).await))
+                    }
+                }
+            })?;
+            print!("{text}");
             Ok(ExitCode::SUCCESS)
         }
         Command::Doctor => {

@@ -14,6 +14,7 @@ use sip_proxy::dns::Resolver;
 use sip_proxy::{Host, ShardHandle};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::activity::Activity;
 use crate::calls::Calls;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -34,6 +35,8 @@ pub struct Outside {
     pub bindings: UnboundedSender<BindingChange>,
     /// Counters.
     pub metrics: Arc<Metrics>,
+    /// Log lines of calls and registrations.
+    pub activity: Arc<Activity>,
     /// DNS; `None` where the machine has none configured.
     pub resolver: Option<Resolver>,
     /// Where lookups run.
@@ -47,6 +50,7 @@ impl Host for Outside {
         match output {
             Output::Record(event) => {
                 self.metrics.call(&event);
+                self.activity.call(&event);
                 self.calls.follow(&event);
                 self.journal.append(&event);
             }
@@ -56,6 +60,7 @@ impl Host for Outside {
             }
             Output::Binding(change) => {
                 self.metrics.binding(&change);
+                self.activity.binding(&change);
                 let _ = self.bindings.send(change);
             }
             Output::Resolve { question, resolve } => {

@@ -15,6 +15,7 @@ use sip_proxy::dns::Resolver;
 use sip_proxy::{ShardHandle, SipPlane};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::activity::Activity;
 use crate::calls::Calls;
 use crate::config::{DiscoveryFile, Settings};
 use crate::discovery::{Discovery, Places};
@@ -45,6 +46,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let node = settings.file.node.id;
     let clock = Clock::start();
     let metrics = Arc::new(Metrics::new()?);
+    let activity = Arc::new(Activity::default());
     let directory = settings.file.node.data.join("journal");
     let journal = Journal::open_in(&directory, &vitals)?;
     let pool = store::pool(&settings.database_url()?, settings.file.database.connections)?;
@@ -90,6 +92,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         calls: calls.clone(),
         bindings: bindings.clone(),
         metrics: metrics.clone(),
+        activity: activity.clone(),
         resolver: resolver.clone(),
         runtime: runtime.clone(),
         shard: handles[index].clone(),
@@ -122,7 +125,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let keeper = Bindings {
         pool: pool.clone(),
         node,
-        names: Names::new(&settings.plane.engine),
+        names: Names::new(plane.config()),
         counters: stored.clone(),
         aside: aside(),
     };
@@ -156,7 +159,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     }
     let allowed = settings.file.limits.memory_mib.saturating_mul(1 << 20);
     tokio::spawn(part("memory").task(memory::follow(memory.clone(), allowed)));
-    let (beating, summing) = (journal.clone(), metrics.clone());
+    let (beating, summing, telling) = (journal.clone(), metrics.clone(), activity.clone());
     tokio::spawn(part("heartbeat").task(async move {
         let mut ticks = tokio::time::interval(Duration::from_secs(1));
         for second in 1_u64.. {
@@ -171,6 +174,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
             vitals::round();
             if second % SUMMARY == 0 {
                 summing.summarise();
+                telling.summarise();
             }
         }
     }));
@@ -209,9 +213,12 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
             path.display()
         )
     })?;
+    let http = listener.local_addr()?;
     Life { listener, router: router(pages), vitals: vitals.clone(), restarts }.begin()?;
-    for listener in &settings.plane.engine.listeners {
-        tracing::info!(transport = listener.transport.via_token(), address = %listener.address, "listening");
+    for listener in &plane.config().listeners {
+        let realm = plane.config().realms.get(usize::from(listener.realm.0)).map(|realm| &*realm.name);
+        let transport = listener.transport.via_token();
+        tracing::info!(realm, transport, address = %listener.address, "listening");
     }
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -222,7 +229,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     // From here on nothing may fail that is not a death: until now an error ends the process with its own words.
     let silence = Duration::from_secs(settings.file.node.silence_seconds);
     watchdog::begin(&vitals, silence, journal.clone(), Manager::from_environment())?;
-    tracing::info!(http = %settings.file.http.listen, "ready");
+    tracing::info!(%http, "ready");
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -258,6 +265,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     vitals.retire();
     plane.stop();
     drop(plane);
+    relay.stop();
     journal.close();
     // What is written reaches the database now if it can, and else after the next start.
     let _ = stop.send(true);

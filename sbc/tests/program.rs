@@ -107,12 +107,16 @@ fn a_database_that_is_away_at_the_start_delays_service_and_does_not_deny_it() {
 #[test]
 fn a_port_or_directory_that_is_in_use_stops_the_start_and_says_which() {
     let Some(cluster) = Cluster::start() else { return };
-    let program = Program::new(&cluster.url);
-    let other = UdpSocket::bind(program.sip).unwrap();
+    let mut program = Program::new(&cluster.url);
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    program.sip = other.local_addr().unwrap();
+    program.configure("");
     let said = text(&program.run("serve").stderr);
     assert!(said.contains(&program.sip.to_string()) && said.contains("another program"), "{said}");
     drop(other);
-    let other = TcpListener::bind(program.http).unwrap();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    program.http = other.local_addr().unwrap();
+    program.configure("");
     let said = text(&program.run("serve").stderr);
     assert!(said.contains("http.listen") && said.contains("choose a free address"), "{said}");
     drop(other);
@@ -147,4 +151,90 @@ fn a_signal_ends_an_idle_sbc_at_once_and_cleanly() {
     assert!(within(Duration::from_secs(3), || program.has_ended()), "{}", program.log());
     assert!(program.child.as_mut().unwrap().wait().unwrap().success());
     assert!(program.log().contains("stopped"), "{}", program.log());
+}
+
+#[test]
+fn why_the_database_cannot_be_reached_is_said() {
+    let Some(cluster) = Cluster::start() else { return };
+    let socket = cluster.url.split_once("host=").unwrap().1.to_owned();
+    cluster.psql("CREATE ROLE other PASSWORD 'right'");
+    for (url, cause) in [
+        (format!("postgres://other@localhost/sbc?host={socket}"), "not permitted to log in"),
+        (
+            format!("postgres://sbc@localhost/none?host={socket}"),
+            "create the database that database.url names",
+        ),
+        ("postgres://sbc@localhost/sbc?host=/nowhere".to_owned(), "is the server up"),
+        ("postgres://sbc@127.0.0.1:1/sbc".to_owned(), "nothing listens there"),
+        ("postgres://sbc@no.such.host.invalid/sbc".to_owned(), "check the host"),
+    ] {
+        let program = Program::new(&url);
+        let (doctor, migrate) = (program.run("doctor"), program.run("migrate"));
+        for said in [text(&doctor.stdout), text(&migrate.stderr)] {
+            assert!(said.contains(cause) && !said.contains("pool timed out"), "{url}: {said}");
+        }
+    }
+}
+
+#[test]
+fn the_front_page_and_the_log_lead_on_and_the_records_of_calls_are_shown() {
+    let Some(cluster) = Cluster::start() else { return };
+    let mut program = Program::new(&cluster.url);
+    assert!(program.run("migrate").status.success());
+    cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
+    program.serve();
+    assert!(within(SOON, || program.status("/readyz") == Some(200)), "{}", program.log());
+    let (status, page) = program.get("/").unwrap();
+    assert_eq!(status, 200);
+    for link in ["/metrics", "/healthz", "/readyz", "sbc records"] {
+        assert!(page.contains(link), "{link} is not on {page}");
+    }
+    assert!(text(&program.run("records").stdout).contains("no call yet"));
+
+    let mut phone = Phone::new(program.sip);
+    assert_eq!(phone.register("secret"), 200);
+    assert_eq!(phone.register("secret"), 200);
+    assert!(within(SOON, || program.log().contains("registered")), "{}", program.log());
+    let log = program.log();
+    let told = log.lines().filter(|line| line.contains("activity: registered")).collect::<Vec<_>>();
+    assert_eq!(told.len(), 1, "a refresh is no news: {log}");
+    assert!(told[0].contains("aor=alice@example.net"), "{told:?}");
+    assert!(log.lines().any(|line| line.contains("listening") && line.contains("realm=\"access\"")), "{log}");
+
+    cluster.psql(
+        "INSERT INTO call (id, node, started_at, realm, source, transport, caller, from_uri, request_uri, call_id, user_agent,
+            answered_at, answered_realm, destination, reached, reached_uri, ended_at, cause, ended_by, status, setup_ms, duration_ms,
+            direct_ms, relayed_ms, media)
+         VALUES ('00000000-0000-0000-0000-000000000007', 1, '2026-01-02 03:04:05', 'access', '192.0.2.1:5060', 'UDP', '', 'sip:alice@example.net',
+            'sip:sales@example.net', 'x', '', now(), 'access', '192.0.2.2:5060', 'sip:bob@example.net', 'sip:bob@192.0.2.2:5060', now(), 'bye',
+            'callee', 200, 1500, 61000, 1000, 60000,
+            '[{\"party\": 0, \"kind\": \"audio\", \"codec\": \"PCMU\", \"packets\": 3050, \"lost\": 2, \"jitter_ms\": 0.5}]');
+         INSERT INTO call_event (call, sequence, at, kind, detail) VALUES ('00000000-0000-0000-0000-000000000007', 0, now(), 'started', '{}')",
+    );
+    let records = text(&program.run("records").stdout);
+    for said in [
+        "sip:alice@example.net -> sip:sales@example.net",
+        "bye, ended by callee, status 200; answered after 1.5 s, talked 61.0 s, 1.0 s of it off the relay",
+        "reached sip:bob@example.net as sip:bob@192.0.2.2:5060, realm access",
+        "audio PCMU from the caller: 3050 packets, 2 lost",
+    ] {
+        assert!(records.contains(said), "{said} is not in {records}");
+    }
+    let one = program.command("records").arg("00000000-0000-0000-0000-000000000007").output().unwrap();
+    assert!(text(&one.stdout).contains("started"), "{one:?}");
+}
+
+#[test]
+fn pages_that_other_machines_can_read_are_warned_of_unless_that_is_meant() {
+    let program = Program::new("postgres:///nowhere");
+    let doctor = |http: &str| {
+        let file = std::fs::read_to_string(program.file()).unwrap();
+        let (head, tail) = file.split_once("[http]").unwrap();
+        let tail = tail.split_once("[limits]").unwrap().1;
+        std::fs::write(program.file(), format!("{head}[http]\n{http}\n[limits]{tail}")).unwrap();
+        text(&program.run("doctor").stdout)
+    };
+    assert!(doctor("listen = \"0.0.0.0:0\"").contains("other machines can read"));
+    assert!(!doctor("listen = \"0.0.0.0:0\"\nexposed = true").contains("other machines can read"));
+    assert!(!doctor("listen = \"127.0.0.1:0\"").contains("other machines can read"));
 }

@@ -133,6 +133,7 @@ pub enum StartError {
 
 /// The running plane. Dropping it stops the shards.
 pub struct SipPlane {
+    config: Arc<Config>,
     shards: Vec<ShardHandle>,
     counters: Vec<Arc<ShardCounters>>,
     threads: Vec<JoinHandle<()>>,
@@ -154,10 +155,12 @@ impl SipPlane {
     {
         let count = settings.shards.max(1);
         // All or none: a listener that can't be opened must not leave the threads of others behind.
-        let sockets = open_all(&settings, count)?;
+        let mut settings = settings;
+        let sockets = open_all(&mut settings, count)?;
         let counters: Vec<_> = (0..count).map(|_| Arc::new(ShardCounters::default())).collect();
         let (shards, inboxes): (Vec<_>, Vec<_>) = counters.iter().cloned().map(ShardHandle::new).unzip();
-        let mut plane = Self { shards, counters, threads: Vec::with_capacity(count) };
+        let config = settings.engine.clone();
+        let mut plane = Self { config, shards, counters, threads: Vec::with_capacity(count) };
         let share = settings.share(count);
         for (index, (inbox, sockets)) in inboxes.into_iter().zip(sockets).enumerate() {
             let (dials, dialling) = tokio::sync::mpsc::unbounded_channel();
@@ -193,6 +196,11 @@ impl SipPlane {
             plane.threads.push(thread);
         }
         Ok(plane)
+    }
+
+    /// The configuration in force: a listener that asked for any port (0) has the one that it got.
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// The ways into the shards.
@@ -242,13 +250,34 @@ pub fn shard_of(slot: Slot, shards: usize) -> usize {
     usize::from(slot.number()) % shards.max(1)
 }
 
-fn open_all(settings: &PlaneSettings, count: usize) -> Result<Vec<Sockets>, StartError> {
-    if count > 1 {
-        // Sockets that share an address would share it with another program of the same user too; one that doesn't
-        // share finds it.
-        drop(open(settings, false)?);
+fn open_all(settings: &mut PlaneSettings, count: usize) -> Result<Vec<Sockets>, StartError> {
+    let first = open(settings, false)?;
+    settings.engine = with_ports_of(&settings.engine, &first);
+    if count == 1 {
+        return Ok(vec![first]);
     }
-    (0..count).map(|_| open(settings, count > 1)).collect()
+    // Sockets that share an address would share it with another program of the same user too; the one that doesn't share has found it.
+    drop(first);
+    (0..count).map(|_| open(settings, true)).collect()
+}
+
+/// Listeners that asked for any port, with the ports that they got: what Via and Contact say.
+fn with_ports_of(config: &Arc<Config>, sockets: &Sockets) -> Arc<Config> {
+    if config.listeners.iter().all(|listener| listener.address.port() != 0) {
+        return config.clone();
+    }
+    let mut config = Config::clone(config);
+    let datagram = sockets.datagram.iter().map(|(index, socket)| (*index, socket.local_addr()));
+    let stream = sockets.stream.iter().map(|(index, socket)| (*index, socket.local_addr()));
+    for (index, address) in datagram.chain(stream) {
+        let (Ok(address), Some(listener)) = (address, config.listeners.get_mut(index)) else { continue };
+        for known in [&mut listener.address, &mut listener.advertised] {
+            if known.port() == 0 {
+                known.set_port(address.port());
+            }
+        }
+    }
+    Arc::new(config)
 }
 
 fn open(settings: &PlaneSettings, is_shared: bool) -> Result<Sockets, StartError> {

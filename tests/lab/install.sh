@@ -81,8 +81,9 @@ if [[ ! -e /etc/postgresql-common/createcluster.conf ]]; then
     mkdir -p /etc/postgresql-common
     echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
 fi
-export DEBIAN_FRONTEND=noninteractive
+# Without apt-utils debconf says for each package that it asks later; it asks nothing.
+export DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes
 apt-get update -qq
-apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}" >/dev/null
+apt-get install -y -qq --no-install-recommends -o Dpkg::Options::=--force-confold "${missing[@]}" >/dev/null 2> >(grep -v '^debconf:' >&2)
 echo "installed: ${missing[*]}"
 if [[ $purpose == test || $purpose == all ]]; then pjsip; fi

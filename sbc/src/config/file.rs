@@ -89,11 +89,14 @@ fn four() -> u32 {
 pub struct Http {
     /// Where `/metrics`, `/healthz` and `/readyz` are.
     pub listen: SocketAddr,
+    /// Other machines are meant to reach that address; without this an address that is no loopback is warned of. The pages tell names of
+    /// trunks and numbers of calls, and ask nobody who he is.
+    pub exposed: bool,
 }
 
 impl Default for Http {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)) }
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8080)), exposed: false }
     }
 }
 

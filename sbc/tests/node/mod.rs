@@ -13,7 +13,8 @@ use sip_wire::{Message, Method};
 
 pub(crate) const USER: &str = "alice";
 
-/// A configuration on free ports of loopback, and what runs with it.
+/// A configuration on loopback, and what runs with it. It asks for any ports, and keeps those that it got for later starts: its phones
+/// know them.
 pub(crate) struct Program {
     pub(crate) directory: tempfile::TempDir,
     pub(crate) sip: SocketAddr,
@@ -23,7 +24,7 @@ pub(crate) struct Program {
     pub(crate) environment: Vec<(String, PathBuf)>,
 }
 
-/// Ports that were free a moment ago; the kernel gives them out round robin, so they stay free for a while.
+/// Ports that were free a moment ago, for what can't ask for any; the kernel gives them out at random.
 pub(crate) fn free(kind: &str) -> SocketAddr {
     match kind {
         "udp" => UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap(),
@@ -31,13 +32,15 @@ pub(crate) fn free(kind: &str) -> SocketAddr {
     }
 }
 
+const ANY: SocketAddr = SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 0));
+
 impl Program {
     pub(crate) fn new(url: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let program = Self {
             directory,
-            sip: free("udp"),
-            http: free("tcp"),
+            sip: ANY,
+            http: ANY,
             url: url.to_owned(),
             child: None,
             environment: Vec::new(),
@@ -76,7 +79,25 @@ impl Program {
     pub(crate) fn serve(&mut self) {
         let log = std::fs::File::create(self.directory.path().join("log")).unwrap();
         self.child = Some(self.command("serve").stdin(Stdio::null()).stderr(log).spawn().unwrap());
-        assert!(within(SOON, || self.get("/healthz").is_some()), "{}", self.log());
+        assert!(within(SOON, || self.learn_ports() && self.get("/healthz").is_some()), "{}", self.log());
+    }
+
+    /// What the program says that it took.
+    fn learn_ports(&mut self) -> bool {
+        let log = self.log();
+        let find = |line: &str, before: &str| -> Option<SocketAddr> {
+            let rest = log.lines().rfind(|found| found.contains(line))?.split_once(before)?.1;
+            rest.split(' ').next()?.parse().ok()
+        };
+        let (sip, http) = (find("transport=\"UDP\"", "address="), find("ready", "http="));
+        let (Some(sip), Some(http)) = (sip, http) else { return false };
+        let mut text = std::fs::read_to_string(self.file()).unwrap();
+        for (asked, taken, key) in [(self.sip, sip, "udp:"), (self.http, http, "listen = \"")] {
+            text = text.replace(&format!("{key}{asked}"), &format!("{key}{taken}"));
+        }
+        std::fs::write(self.file(), text).unwrap();
+        (self.sip, self.http) = (sip, http);
+        true
     }
 
     pub(crate) fn log(&self) -> String {

@@ -291,8 +291,7 @@ impl Call {
         for (side, end) in pair.ends.iter().enumerate() {
             let other = pair.ends.get(1 - side).zip(who.get(1 - side));
             let other = other.filter(|_| self.purpose == super::Purpose::Session);
-            let peer = other
-                .map(|(other, who)| Arc::new(super::transfer::peer_of(other, who.clone(), core)));
+            let peer = other.map(|(other, who)| Arc::new(super::transfer::peer_of(other, who.clone(), core)));
             let place = DialogPlace { call: self.key, pair: id, side, peer };
             core.dialogs.insert(end.dialog.key(), place);
         }

@@ -1,0 +1,135 @@
+//! `sbc records`: the latest calls as a person reads them.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+use sqlx::postgres::{PgPool, PgRow};
+use sqlx::types::Uuid;
+use sqlx::{Error, Row};
+
+/// The latest calls, the last one at the end, some lines each.
+pub async fn latest(pool: &PgPool, count: u32) -> Result<String, Error> {
+    let rows = sqlx::query(
+        "SELECT id, to_char(started_at, 'YYYY-MM-DD HH24:MI:SS') AS at, from_uri, request_uri, realm, trunk, reached, reached_uri,
+            answered_realm, destination, cause, ended_by, status, setup_ms, duration_ms, direct_ms, media
+         FROM call ORDER BY started_at DESC LIMIT $1",
+    )
+    .bind(i64::from(count))
+    .fetch_all(pool)
+    .await?;
+    if rows.is_empty() {
+        return Ok("There is no call yet: register two phones and dial from one to the other.\n".to_owned());
+    }
+    let mut out = String::new();
+    for row in rows.iter().rev() {
+        describe(row, &mut out)?;
+        out.push('\n');
+    }
+    out.push_str("`sbc records ID` shows what happened in one of them; tables `call` and `call_event` hold all of it.\n");
+    Ok(out)
+}
+
+/// One call and its events.
+pub async fn one(pool: &PgPool, id: Uuid) -> Result<String, Error> {
+    let row = sqlx::query(
+        "SELECT id, to_char(started_at, 'YYYY-MM-DD HH24:MI:SS') AS at, from_uri, request_uri, realm, trunk, reached, reached_uri,
+            answered_realm, destination, cause, ended_by, status, setup_ms, duration_ms, direct_ms, media
+         FROM call WHERE id = $1",
+    )
+    .bind(id)
+    .fetch_optional(pool)
+    .await?;
+    let Some(row) = row else { return Ok(format!("There is no call {id}.\n")) };
+    let mut out = String::new();
+    describe(&row, &mut out)?;
+    let events = sqlx::query(
+        "SELECT to_char(at, 'HH24:MI:SS.MS') AS at, kind, detail FROM call_event WHERE call = $1 ORDER BY sequence",
+    )
+    .bind(id)
+    .fetch_all(pool)
+    .await?;
+    for event in events {
+        let (at, kind): (String, String) = (event.try_get("at")?, event.try_get("kind")?);
+        let detail: Value = event.try_get("detail")?;
+        let _ = writeln!(out, "  {at}  {kind:<9} {}", shown(&detail.to_string()));
+    }
+    Ok(out)
+}
+
+fn describe(row: &PgRow, out: &mut String) -> Result<(), Error> {
+    let text = |column: &str| -> Result<Option<String>, Error> {
+        Ok(row.try_get::<Option<String>, _>(column)?.map(|text| shown(&text)))
+    };
+    let seconds = |column: &str| -> Result<Option<f64>, Error> {
+        Ok(row.try_get::<Option<i64>, _>(column)?.map(|milliseconds| milliseconds as f64 / 1000.0))
+    };
+    let (at, from, to) = (text("at")?, text("from_uri")?, text("request_uri")?);
+    let [at, from, to] = [at, from, to].map(Option::unwrap_or_default);
+    let _ = writeln!(out, "{at}  {from} -> {to}");
+    let setup = seconds("setup_ms")?;
+    let end = match (text("cause")?, text("ended_by")?, row.try_get::<Option<i16>, _>("status")?) {
+        (Some(cause), by, status) => {
+            format!("{cause}, ended by {}, status {}", by.unwrap_or_default(), status.unwrap_or_default())
+        }
+        (None, ..) if text("destination")?.is_some() => "running".to_owned(),
+        (None, ..) => "not answered yet".to_owned(),
+    };
+    let _ = write!(out, "  {end}");
+    if let Some(setup) = setup {
+        let (talked, direct) = (seconds("duration_ms")?.unwrap_or(0.0), seconds("direct_ms")?.unwrap_or(0.0));
+        let _ = write!(
+            out,
+            "; answered after {setup:.1} s, talked {talked:.1} s, {direct:.1} s of it off the relay"
+        );
+    }
+    out.push('\n');
+    if let Some(reached) = text("reached")? {
+        let (uri, realm) =
+            (text("reached_uri")?.unwrap_or_default(), text("answered_realm")?.unwrap_or_default());
+        let trunk = text("trunk")?.map(|trunk| format!(", trunk {trunk}")).unwrap_or_default();
+        let _ = writeln!(out, "  reached {reached} as {uri}, realm {realm}{trunk}");
+    }
+    if let Some(streams) = row.try_get::<Option<Value>, _>("media")? {
+        for stream in streams.as_array().into_iter().flatten() {
+            let _ = writeln!(out, "  {}", heard(stream));
+        }
+    }
+    let _ = writeln!(out, "  call {}", row.try_get::<Uuid, _>("id")?);
+    Ok(())
+}
+
+/// What came from a party in one stream.
+fn heard(stream: &Value) -> String {
+    let text = |name: &str| shown(stream.get(name).and_then(Value::as_str).unwrap_or_default());
+    let number = |name: &str| stream.get(name).and_then(Value::as_f64);
+    let party = match number("party") {
+        Some(0.0) => "the caller",
+        _ => "the callee",
+    };
+    let [packets, lost] = ["packets", "lost"].map(|name| number(name).unwrap_or(0.0));
+    let mos = number("mos").map(|mos| format!(", MOS {mos:.1}")).unwrap_or_default();
+    let jitter = number("jitter_ms").unwrap_or(0.0);
+    let (kind, codec) = (text("kind"), text("codec"));
+    format!("{kind} {codec} from {party}: {packets} packets, {lost} lost, jitter {jitter:.1} ms{mos}")
+}
+
+/// What strangers wrote must not move the cursor of who reads it.
+fn shown(text: &str) -> String {
+    text.chars().map(|letter| if letter.is_control() { '\u{fffd}' } else { letter }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_stream_reads_as_a_sentence_and_a_strangers_text_moves_no_cursor() {
+        let stream = json!({"party": 1, "kind": "audio", "codec": "PC\u{1b}[2JMU", "packets": 250, "lost": 1, "jitter_ms": 0.25, "mos": 4.37});
+        assert_eq!(
+            heard(&stream),
+            "audio PC\u{fffd}[2JMU from the callee: 250 packets, 1 lost, jitter 0.2 ms, MOS 4.4"
+        );
+    }
+}
