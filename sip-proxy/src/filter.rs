@@ -3,9 +3,10 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use sip_engine::buckets::{Buckets, source_of};
+
 use crate::address_list::AddressList;
-use crate::buckets::Buckets;
-pub use crate::buckets::Rate;
+pub use sip_engine::buckets::Rate;
 
 /// Address lists and rates of one listener.
 #[derive(Debug, Clone, Default)]
@@ -58,7 +59,7 @@ impl Filter {
         if self.settings.denies(source) {
             return Verdict::Denied;
         }
-        let has_token = self.buckets.as_mut().is_none_or(|buckets| buckets.take(source, now));
+        let has_token = self.buckets.as_mut().is_none_or(|buckets| buckets.take(source_of(source), now));
         if has_token || self.settings.unlimited.contains(source) || is_trunk() {
             Verdict::Pass
         } else {

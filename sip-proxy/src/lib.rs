@@ -6,7 +6,6 @@
 
 pub mod address_list;
 mod batch;
-mod buckets;
 pub mod clock;
 pub mod counters;
 pub mod dns;

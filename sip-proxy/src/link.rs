@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use sip_engine::digest::Verdict;
 use sip_engine::io::{Command, ConnectionId, Flow, Input, Replica, Ticket};
 use sip_wire::Message;
 use tokio::sync::mpsc;
@@ -31,6 +32,15 @@ pub(crate) struct Transmission {
     pub(crate) sender: usize,
 }
 
+/// A message on its way to its home, which may first have to ask others about it.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) flow: Flow,
+    pub(crate) message: Message,
+    /// What the home of its nonce says.
+    pub(crate) verdict: Option<Verdict>,
+}
+
 /// What arrives in a shard's inbox.
 #[derive(Debug)]
 pub(crate) enum Letter {
@@ -41,17 +51,24 @@ pub(crate) enum Letter {
     Accepted(Box<Accepted>),
     /// To the owner of a connection: its peer has shown who it is.
     Proven(ConnectionId),
-    /// To the home of a dialog that `message`, of the home `back`, would replace.
+    /// To the home of the nonce that a message, of the home `back`, answers.
+    Judge {
+        back: usize,
+        arrival: Box<Arrival>,
+    },
+    /// And back.
+    Judged {
+        arrival: Box<Arrival>,
+    },
+    /// To the home of a dialog that a message, of the home `back`, would replace.
     Join {
         back: usize,
-        flow: Flow,
-        message: Box<Message>,
+        arrival: Box<Arrival>,
     },
     /// And back.
     Joined {
         end: Option<Box<Replica>>,
-        flow: Flow,
-        message: Box<Message>,
+        arrival: Box<Arrival>,
     },
     Stop,
 }
@@ -65,7 +82,11 @@ impl Letter {
                 Input::Command(_) => INBOX,
                 _ => INBOX - RESERVED,
             },
-            Letter::Join { .. } | Letter::Joined { .. } | Letter::Accepted(_) => MESSAGES,
+            Letter::Judge { .. }
+            | Letter::Judged { .. }
+            | Letter::Join { .. }
+            | Letter::Joined { .. }
+            | Letter::Accepted(_) => MESSAGES,
             Letter::Transmit(_) | Letter::Close(_) | Letter::Proven(_) => INBOX - RESERVED,
             Letter::Stop => INBOX,
         }

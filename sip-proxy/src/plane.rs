@@ -242,6 +242,9 @@ pub(crate) fn share_of(config: &Arc<Config>, shards: usize) -> Arc<Config> {
     let mut share = Config::clone(config);
     share.limits.calls = share.limits.calls.div_ceil(shards);
     share.limits.transactions = share.limits.transactions.div_ceil(shards);
+    // The calls of one user are spread by chance: half as many again leaves room for that.
+    let calls = share.limits.calls_per_user;
+    share.limits.calls_per_user = calls.saturating_mul(3).div_ceil(2 * shards).min(calls);
     Arc::new(share)
 }
 

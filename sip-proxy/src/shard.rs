@@ -12,8 +12,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sip_engine::Engine;
+use sip_engine::digest::home_of;
 use sip_engine::io::{
-    Command, ConnectionId, Flow, Input, ListenerId, Notice, Output, Replica, Ticket, Transport,
+    Command, ConnectionId, Flow, Input, ListenerId, Load, Notice, Output, Replica, Ticket, Transport,
 };
 use sip_engine::question::Policy;
 use sip_engine::registrar::BindingChange;
@@ -25,7 +26,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::clock::Clock;
 use crate::counters::ShardCounters;
 use crate::filter::Filter;
-use crate::link::{Letter, ShardHandle, Transmission, owner};
+use crate::link::{Arrival, Letter, ShardHandle, Transmission, owner};
 use crate::overload::Overload;
 use crate::plane::{Host, PlaneSettings, shard_of, share_of};
 use crate::stream::{Connections, Dial, Outgoing};
@@ -55,6 +56,7 @@ pub(crate) struct Shard {
     pub(crate) dials: mpsc::UnboundedSender<Dial>,
     endpoints: Vec<Option<Endpoint>>,
     overload: Overload,
+    load: Load,
     armed: Option<Duration>,
     rearm: Rc<Notify>,
     me: Weak<RefCell<Shard>>,
@@ -69,10 +71,11 @@ impl Shard {
         links: Vec<ShardHandle>,
         dials: mpsc::UnboundedSender<Dial>,
         counters: Arc<ShardCounters>,
-        engine: Engine,
+        mut engine: Engine,
         host: Box<dyn Host + Send>,
         rearm: Rc<Notify>,
     ) -> Rc<RefCell<Self>> {
+        engine.set_home(Slot::new(u16::try_from(index).unwrap_or_default()));
         let listeners = settings.engine.listeners.len();
         let filters = (0..listeners)
             .map(|listener| {
@@ -95,6 +98,7 @@ impl Shard {
                 dials,
                 endpoints: (0..listeners).map(|_| None).collect(),
                 overload: Overload::new(listeners),
+                load: Load::Fine,
                 armed: None,
                 rearm,
                 me: me.clone(),
@@ -127,21 +131,28 @@ impl Shard {
     pub(crate) fn letter(&mut self, letter: Letter) -> bool {
         match letter {
             Letter::Input(input) => match *input {
-                Input::Received { flow, message } => self.received(flow, message),
+                Input::Received { flow, message } => self.received(Arrival { flow, message, verdict: None }),
                 Input::Command(command) => self.command(command),
                 input => self.input(input),
             },
-            Letter::Join { back, flow, message } => {
-                let end = self.engine.end_for(&message);
+            Letter::Judge { back, mut arrival } => {
+                arrival.verdict = Some(self.engine.judge(&arrival.flow, &arrival.message, self.now));
                 if let Some(link) = self.links.get(back) {
-                    link.send(Letter::Joined { end: end.map(Box::new), flow, message });
+                    link.send(Letter::Judged { arrival });
                 }
             }
-            Letter::Joined { end, flow, message } => {
+            Letter::Judged { arrival } => self.received(*arrival),
+            Letter::Join { back, arrival } => {
+                let end = self.engine.end_for(&arrival.message);
+                if let Some(link) = self.links.get(back) {
+                    link.send(Letter::Joined { end: end.map(Box::new), arrival });
+                }
+            }
+            Letter::Joined { end, arrival } => {
                 if let Some(end) = end {
                     self.input(Input::Replicate(*end));
                 }
-                self.input(Input::Received { flow, message: *message });
+                self.arrived(*arrival);
             }
             Letter::Transmit(transmission) => self.transmit(*transmission),
             Letter::Close(connection) => self.connections.close(connection),
@@ -159,26 +170,41 @@ impl Shard {
         }
         let home = shard_of(slot_of(&message), self.links.len());
         if home == self.index {
-            self.received(flow, message);
+            self.received(Arrival { flow, message, verdict: None });
         } else if let Some(link) = self.links.get(home) {
             self.counters.forwarded.up();
             link.input(Input::Received { flow, message });
         }
     }
 
-    /// A message of this home. One that would replace a dialog of another home waits until that home has said what it
-    /// is.
-    fn received(&mut self, flow: Flow, message: Message) {
-        let other = match self.links.len() {
-            1 => None,
-            shards => replaced_slot(&message).map(|slot| shard_of(slot, shards)),
+    /// A message of this home. One whose credentials answer a nonce of another home waits until that home has judged
+    /// them; one that would replace a dialog of another home, until that home has said what it is.
+    fn received(&mut self, arrival: Arrival) {
+        let shards = self.links.len();
+        let elsewhere = |slot: Slot| {
+            let home = shard_of(slot, shards);
+            self.links.get(home).filter(|_| home != self.index)
         };
-        match other.filter(|other| *other != self.index).and_then(|other| self.links.get(other)) {
-            Some(link) => {
-                link.send(Letter::Join { back: self.index, flow, message: Box::new(message) });
+        if shards > 1 {
+            let judge = home_of(&arrival.message).filter(|_| arrival.verdict.is_none()).and_then(elsewhere);
+            if let Some(link) = judge {
+                link.send(Letter::Judge { back: self.index, arrival: Box::new(arrival) });
+                return;
             }
-            None => self.input(Input::Received { flow, message }),
+            if let Some(link) = replaced_slot(&arrival.message).and_then(elsewhere) {
+                link.send(Letter::Join { back: self.index, arrival: Box::new(arrival) });
+                return;
+            }
         }
+        self.arrived(arrival);
+    }
+
+    fn arrived(&mut self, arrival: Arrival) {
+        let Arrival { flow, message, verdict } = arrival;
+        self.input(match verdict {
+            Some(verdict) => Input::Judged { flow, message, verdict },
+            None => Input::Received { flow, message },
+        });
     }
 
     fn command(&mut self, command: Command) {
@@ -319,11 +345,15 @@ impl Shard {
     /// Tells the engine when the shard falls behind, and when it has caught up.
     fn judge(&mut self) {
         let letters = self.links.get(self.index).map_or(0, ShardHandle::waiting);
-        let is_behind = self.overload.is_behind(letters, self.now.monotonic)
-            || self.settings.is_short_of_memory.load(Ordering::Relaxed);
-        if is_behind != (self.counters.is_behind.get() == 1) {
-            self.counters.is_behind.set(u64::from(is_behind));
-            self.engine.refuse_new(is_behind);
+        let load = if self.settings.is_short_of_memory.load(Ordering::Relaxed) {
+            Load::FarBehind
+        } else {
+            self.overload.load(letters, self.now.monotonic)
+        };
+        if load != self.load {
+            self.load = load;
+            self.counters.is_behind.set(u64::from(load != Load::Fine));
+            self.engine.set_load(load);
         }
     }
 

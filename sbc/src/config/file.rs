@@ -174,6 +174,14 @@ pub struct LimitsFile {
     /// Memory that the program may use, MiB, where the unit allows more or says nothing; 0: as the unit says. Near it what is new
     /// is refused.
     pub memory_mib: u64,
+    /// Calls that one user may have at once, and five times as many subscriptions; 0 any number.
+    pub calls_per_user: usize,
+    /// Requests of one user a second that begin something (calls, registrations, messages); ten seconds' worth may come at
+    /// once; 0 any number.
+    pub requests_per_user: u32,
+    /// Requests a second of one source address that prove nothing (of who is registered: of its flow); four seconds' worth
+    /// may come at once; 0 any number. Trunks are not limited, nor is what shows the right password.
+    pub unproven_per_source: u32,
 }
 
 impl Default for LimitsFile {
@@ -189,6 +197,9 @@ impl Default for LimitsFile {
             connections_dialled: 10_000,
             handshakes_per_second: 1_000,
             memory_mib: 0,
+            calls_per_user: limits.calls_per_user,
+            requests_per_user: limits.requests_per_user,
+            unproven_per_source: limits.unproven_per_source,
         }
     }
 }
@@ -233,6 +244,9 @@ pub struct RealmFile {
     /// `md5`, `sha-256`, or both, preferred first; many phones fail on anything but `md5` alone.
     #[serde(default = "md5")]
     pub digest: Vec<DigestKind>,
+    /// Refuses digest answers without `qop` (RFC 2069), which some phones give and which are good once each.
+    #[serde(default)]
+    pub require_qop: bool,
     /// What becomes of a From that is somebody else's.
     #[serde(default)]
     pub identity: IdentityKind,

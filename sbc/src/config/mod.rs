@@ -169,6 +169,9 @@ impl Settings {
             calls: file.limits.calls,
             transactions: file.limits.transactions,
             bindings_per_aor: file.limits.bindings_per_aor,
+            calls_per_user: file.limits.calls_per_user,
+            requests_per_user: file.limits.requests_per_user,
+            unproven_per_source: file.limits.unproven_per_source,
             ..Limits::default()
         };
         let addresses = Arc::new(own::rules(&file, &listeners, &media));
@@ -308,6 +311,7 @@ fn read_realm(
             options: realm.keepalive == KeepaliveKind::Options,
         }),
         pass_unknown_require: realm.pass_unknown_require,
+        demands_qop: realm.require_qop,
         session_timer: (realm.session_seconds > 0).then(|| SessionTimer {
             interval: Duration::from_secs(realm.session_seconds),
             minimum: Duration::from_secs(90),

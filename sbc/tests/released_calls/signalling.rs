@@ -53,6 +53,7 @@ pub(crate) fn config() -> Config {
             trusted: false,
             keepalive: None,
             pass_unknown_require: false,
+            demands_qop: false,
             session_timer: None,
             is_trunk_side: false,
             passing: Default::default(),

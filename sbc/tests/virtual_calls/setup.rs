@@ -53,6 +53,7 @@ pub(crate) fn config() -> Config {
         trusted: is_trunk_side,
         keepalive: None,
         pass_unknown_require: false,
+        demands_qop: false,
         session_timer: None,
         is_trunk_side,
         passing: Default::default(),

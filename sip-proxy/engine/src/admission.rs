@@ -1,5 +1,7 @@
 //! Who may send a request that is in no dialog, and as whom (RFC 3261 §22, RFC 3325).
 
+use std::sync::Arc;
+
 use sip_wire::{Message, Method, Name, Uri};
 
 use crate::call::Admitted;
@@ -12,6 +14,7 @@ use crate::question::Caller;
 use crate::refusal::accepts_description;
 use crate::registrar::{Registrar, aor_of};
 use crate::slot::Slot;
+use crate::strangers::Kind;
 use crate::transaction::{ServerId, Share};
 
 /// What became of a request.
@@ -99,18 +102,8 @@ pub(crate) fn admit(
             }
         },
         Authentication::Digest => {
-            let claimed = request
-                .from()
-                .ok()
-                .map(|from| String::from_utf8_lossy(from.uri.host().as_bytes()).to_ascii_lowercase());
-            let domain = realm
-                .domains
-                .iter()
-                .find(|domain| Some(&***domain) == claimed.as_deref())
-                .or(realm.domains.first())
-                .cloned();
-            let domain = domain.unwrap_or_default();
-            match registrar.authenticate(request, Name::ProxyAuthorization, &domain, core) {
+            let (header, domain) = wanted_credentials(request, &realm);
+            match registrar.authenticate(&flow, request, header, &domain, core) {
                 Verdict::Accepted(user) => Caller::Subscriber { aor: format!("{user}@{domain}").into() },
                 verdict => {
                     registrar.challenge(server, &flow, request, 407, &domain, &verdict, core);
@@ -119,6 +112,14 @@ pub(crate) fn admit(
             }
         }
     };
+    let limits = core.config.limits;
+    if let Caller::Subscriber { aor } = &caller
+        && !core.strangers.may_have(aor, kind_of(request), &limits, core.now)
+    {
+        core.count_user_limited(aor, &flow);
+        core.refuse_for_now(server, request);
+        return Admission::Refused;
+    }
     // Whoever has come so far is served: by digest, by its flow or address, or because the realm asks for nothing.
     let share = match (&caller, registrar.by_flow(&flow, None)) {
         (Caller::Trunk { .. }, _) | (Caller::Subscriber { .. }, Some(_)) => Share::Known,
@@ -177,6 +178,35 @@ fn commands(method: Method<'_>, realm: &Realm) -> Option<&'static str> {
         return Some("NOTIFY outside a subscription");
     }
     (method == Method::REFER && !realm.passing.refer).then_some("REFER outside a dialog")
+}
+
+/// The header and the domain of the credentials that a request must show in a realm that wants them: a REGISTER those of
+/// the domain that it registers in, any other request those of its From's, if it is one of the realm's.
+pub(crate) fn wanted_credentials(request: &Message, realm: &Realm) -> (Name, Arc<str>) {
+    if request.method() == Some(Method::REGISTER) {
+        let aor = request.to().ok().and_then(|to| aor_of(&to.uri)).unwrap_or_default();
+        return (Name::Authorization, aor.rsplit('@').next().unwrap_or_default().into());
+    }
+    let claimed = request
+        .from()
+        .ok()
+        .map(|from| String::from_utf8_lossy(from.uri.host().as_bytes()).to_ascii_lowercase());
+    let domain = realm
+        .domains
+        .iter()
+        .find(|domain| Some(&***domain) == claimed.as_deref())
+        .or(realm.domains.first())
+        .cloned();
+    (Name::ProxyAuthorization, domain.unwrap_or_default())
+}
+
+/// What a request makes last.
+pub(crate) fn kind_of(request: &Message) -> Kind {
+    match request.method() {
+        Some(method) if method == Method::INVITE => Kind::Session,
+        Some(method) if method == Method::SUBSCRIBE => Kind::Subscription,
+        _ => Kind::Once,
+    }
 }
 
 /// The AOR that From names.

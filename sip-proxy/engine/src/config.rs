@@ -87,6 +87,8 @@ pub struct Realm {
     /// What challenges offer, preferred first. Many phones (libre, and with it baresip, among them) give up on a
     /// challenge that names anything but MD5, even beside it.
     pub digest: Vec<Algorithm>,
+    /// Refuse digest answers without `qop` (RFC 2069), which old phones give; they are good once each.
+    pub demands_qop: bool,
     /// What becomes of a From or Contact that claims to be somebody else.
     pub identity: IdentityPolicy,
     /// Inside the trust domain of RFC 3325: P-Asserted-Identity is believed from it, and sent to it.
@@ -273,6 +275,14 @@ pub struct Limits {
     pub bindings_per_aor: usize,
     /// Branches of one call.
     pub branches: usize,
+    /// Calls of one user at once, and five times as many subscriptions; 0 any number.
+    pub calls_per_user: usize,
+    /// Requests of one user a second that are in no dialog, REGISTER among them, and ten seconds' worth at once; 0 any
+    /// number.
+    pub requests_per_user: u32,
+    /// Requests a second that prove nothing, of one source address or, if somebody is registered over it, of one flow;
+    /// four seconds' worth at once; 0 any number.
+    pub unproven_per_source: u32,
     /// What Retry-After says.
     pub retry_after: Duration,
 }
@@ -284,6 +294,9 @@ impl Default for Limits {
             calls: 20_000,
             bindings_per_aor: 10,
             branches: 12,
+            calls_per_user: 100,
+            requests_per_user: 30,
+            unproven_per_source: 500,
             retry_after: Duration::from_secs(5),
         }
     }
@@ -306,6 +319,7 @@ pub(crate) mod tests {
             trusted: false,
             keepalive: None,
             pass_unknown_require: false,
+            demands_qop: false,
             session_timer: None,
             is_trunk_side: false,
             passing: Passing::default(),

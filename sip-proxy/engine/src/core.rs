@@ -9,13 +9,15 @@ use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name};
 
 use crate::call::{CallKey, CallTimer};
-use crate::config::{Config, Listener, Realm};
+use crate::config::{Authentication, Config, Listener, Realm};
 use crate::dialog::Dialog;
+use crate::digest::Verdict;
 use crate::event::{CallEvent, CallEventKind};
 use crate::hop;
 use crate::ids::Ids;
-use crate::io::{ConnectionId, Flow, ListenerId, Notice, Output, RealmId, Transport};
+use crate::io::{ConnectionId, Flow, ListenerId, Load, Notice, Output, RealmId, Transport};
 use crate::question::{Policy, QuestionId, Resolve};
+use crate::strangers::{Sender, Strangers};
 use crate::time::Now;
 use crate::timer::{TimerId, TimerQueue};
 use crate::transaction::{self, ClientId, Hop, ServerId, Share, Transactions};
@@ -110,8 +112,12 @@ pub(crate) struct Core {
     /// Names in the certificates of connections' peers.
     pub(crate) certificates: AHashMap<ConnectionId, Arc<[Arc<str>]>>,
     pub(crate) draining: bool,
-    /// The shell is behind with its work.
-    pub(crate) is_behind: bool,
+    pub(crate) load: Load,
+    pub(crate) strangers: Strangers,
+    /// How far the sender of the request at hand is known.
+    pub(crate) sender: Sender,
+    /// What the home of its nonce says of the request at hand.
+    pub(crate) verdict: Option<Verdict>,
 }
 
 impl Dialog {
@@ -201,6 +207,36 @@ impl Core {
         false
     }
 
+    /// Whether a request that has proven nothing may be answered; if not, it is dropped.
+    fn may_answer(&mut self, server: ServerId) -> bool {
+        let Some(flow) = self.transactions.server_flow(server) else { return false };
+        // Where nobody need prove anything, nobody is limited for not doing so.
+        let is_open = self.realm_of(&flow).is_some_and(|realm| realm.authentication == Authentication::Open);
+        if is_open || self.strangers.take(self.sender, &flow, self.now) {
+            return true;
+        }
+        self.transactions.forget_unproven(server);
+        self.count_limited(&flow);
+        false
+    }
+
+    /// A request that has proven nothing was dropped.
+    pub(crate) fn count_limited(&mut self, flow: &Flow) {
+        let limit = self.config.limits.unproven_per_source;
+        self.notice(
+            "source_limited",
+            Some(flow.remote),
+            format!("requests that prove nothing come faster than limits.unproven_per_source = {limit} allows: dropped; deny the address, or raise the limit if its phones are yours"),
+        );
+    }
+
+    /// A user wanted more than one may have.
+    pub(crate) fn count_user_limited(&mut self, aor: &str, flow: &Flow) {
+        let detail =
+            format!("503: {aor} asks for more than limits.calls_per_user or limits.requests_per_user allows");
+        self.notice("user_limited", Some(flow.remote), detail);
+    }
+
     /// 503 with Retry-After.
     pub(crate) fn refuse_for_now(&mut self, server: ServerId, request: &Message) {
         let after = self.config.limits.retry_after.as_secs().max(1).to_string();
@@ -215,7 +251,11 @@ impl Core {
         status: u16,
         add: impl FnOnce(Builder) -> Builder,
     ) {
-        let tag = self.transactions.computed_tag(server).unwrap_or_else(|| self.ids.tag());
+        let tag = match self.transactions.computed_tag(server) {
+            Some(_) if !self.may_answer(server) => return,
+            Some(tag) => tag,
+            None => self.ids.tag(),
+        };
         let mut response = transaction::response_to(request, status, None, Some(&tag));
         if let Some(product) = &self.config.product {
             response = response.header(Name::Server, product.as_bytes());

@@ -1,7 +1,9 @@
 //! Digest authentication (RFC 7616, RFC 8760): both sides.
 
+mod nonce;
+mod resource;
+
 use ahash::AHashMap;
-use hmac::{Hmac, Mac};
 use md5::Md5;
 use sha2::{Digest as _, Sha256};
 use sip_wire::{Message, Method, Name, Values, unquote};
@@ -11,7 +13,10 @@ use std::time::Duration;
 use subtle::ConstantTimeEq;
 
 use crate::ids::Ids;
+use crate::slot::Slot;
 use crate::time::Now;
+
+use nonce::{Scope, Signer};
 
 /// Hash algorithms of RFC 8760 that phones have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,61 +88,94 @@ pub enum Verdict {
     Accepted(String),
     /// None for this realm: challenge.
     Missing,
-    /// The nonce is old: challenge with `stale`.
+    /// The nonce is old, was used, or was given to another network: challenge with `stale`.
     Stale,
-    /// Wrong, replayed or of an unknown user.
-    Wrong,
+    /// They are wrong.
+    Wrong {
+        /// Whose they claim to be, as the operator may read it.
+        user: String,
+        /// In what way.
+        fault: Fault,
+    },
+    /// They are right, for another resource than the request asks for (RFC 7616 §3.4.6): 400.
+    OtherResource(String),
+    /// Too many wrong ones have come for this user from there: not judged before this time is over.
+    Delayed(Duration),
+}
+
+/// What is wrong with credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// Fields are missing, or of a kind that was not offered.
+    Unreadable,
+    /// There is no such user, or it has no password for this algorithm.
+    NoUser,
+    /// The password.
+    Password,
+    /// They are of RFC 2069, without `qop`, where the realm wants it.
+    NoQop,
+}
+
+/// What credentials are judged for.
+#[derive(Debug, Clone, Copy)]
+pub struct Realm<'a> {
+    /// The domain.
+    pub name: &'a str,
+    /// The network that the request comes from, see [`crate::buckets::network_of`].
+    pub network: u128,
+    /// Whether an answer without `qop` is refused. RFC 3261 §22.4 (7) leaves it optional to receive.
+    pub demands_qop: bool,
+}
+
+impl<'a> Realm<'a> {
+    fn scope(&self) -> Scope<'a> {
+        Scope { realm: self.name, network: self.network }
+    }
 }
 
 /// The server side. Nonces carry their time and our signature, so that none need be kept but those in use, for their
-/// `nc` (RFC 7616 §3.4: a count that does not grow is a replay).
+/// `nc` (RFC 7616 §3.4: a count that does not grow is a replay). Each has a home, which alone judges it: a count is
+/// accepted once, whichever shard it comes to.
 #[derive(Debug)]
 pub struct Authenticator {
-    key: [u8; 32],
-    lifetime: Duration,
+    signer: Signer,
     counts: AHashMap<Box<[u8]>, (u32, Duration)>,
     swept: Duration,
 }
 
+/// The count of a nonce that was answered without `qop`: that is good once.
+const USED_UP: u32 = u32::MAX;
+
 impl Authenticator {
     /// Nonces live for `lifetime`.
     pub fn new(ids: &mut Ids, lifetime: Duration) -> Self {
-        let mut key = [0; 32];
-        ids.fill(&mut key);
-        Self { key, lifetime, counts: AHashMap::new(), swept: Duration::ZERO }
+        Self { signer: Signer::new(ids, lifetime), counts: AHashMap::new(), swept: Duration::ZERO }
+    }
+
+    /// The home of the nonces that it makes.
+    pub fn set_home(&mut self, home: Slot) {
+        self.signer.home = home;
     }
 
     /// The values of the challenge headers, in the order given (RFC 8760 §2.4: preferred first).
     pub fn challenge(
         &self,
-        realm: &str,
+        realm: Realm<'_>,
         algorithms: &[Algorithm],
         is_stale: bool,
         now: Now,
         ids: &mut Ids,
     ) -> Vec<String> {
-        let nonce = self.nonce(realm, now, ids);
+        let nonce = self.signer.make(realm.scope(), now, ids);
         let stale = if is_stale { ", stale=true" } else { "" };
         let one = |algorithm: &Algorithm| {
             format!(
-                "Digest realm=\"{realm}\", nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}",
+                "Digest realm=\"{}\", nonce=\"{nonce}\", algorithm={}, qop=\"auth\"{stale}",
+                realm.name,
                 algorithm.as_str()
             )
         };
         algorithms.iter().map(one).collect()
-    }
-
-    fn nonce(&self, realm: &str, now: Now, ids: &mut Ids) -> String {
-        let time = format!("{:012x}{}", now.monotonic.as_millis(), ids.word(8));
-        let signature = self.sign(realm, time.as_bytes());
-        time + &signature
-    }
-
-    fn sign(&self, realm: &str, time: &[u8]) -> String {
-        let Ok(mac) = Hmac::<Sha256>::new_from_slice(&self.key) else { return String::new() };
-        let mac =
-            mac.chain_update(realm.as_bytes()).chain_update(b"\0").chain_update(time).finalize().into_bytes();
-        hex(&mac[..16])
     }
 
     /// Judges the credentials in `header` for `realm`. `secrets` finds a user's.
@@ -145,7 +183,7 @@ impl Authenticator {
         &mut self,
         request: &Message,
         header: Name,
-        realm: &str,
+        realm: Realm<'_>,
         now: Now,
         secrets: impl Fn(&str) -> Vec<Ha1>,
     ) -> Verdict {
@@ -153,7 +191,7 @@ impl Authenticator {
         let mut verdict = Verdict::Missing;
         for value in request.values(header) {
             let Some(given) = Fields::parse(value) else { continue };
-            if given.get(b"realm").is_none_or(|named| *named != *realm.as_bytes()) {
+            if given.get(b"realm").is_none_or(|named| *named != *realm.name.as_bytes()) {
                 continue;
             }
             verdict = self.judge_one(&given, request, realm, now, &secrets);
@@ -168,63 +206,53 @@ impl Authenticator {
         &mut self,
         given: &Fields<'_>,
         request: &Message,
-        realm: &str,
+        realm: Realm<'_>,
         now: Now,
         secrets: &impl Fn(&str) -> Vec<Ha1>,
     ) -> Verdict {
         let text = |name: &[u8]| given.get(name);
+        let named = text(b"username");
+        let username = named.as_deref().and_then(|name| user_of(name, realm.name));
+        let wrong = |fault| Verdict::Wrong { user: shown(named.as_deref().unwrap_or_default()), fault };
         let (Some(username), Some(nonce), Some(uri), Some(response)) =
-            (text(b"username"), text(b"nonce"), text(b"uri"), text(b"response"))
+            (username, text(b"nonce"), text(b"uri"), text(b"response"))
         else {
-            return Verdict::Wrong;
+            return wrong(Fault::Unreadable);
         };
         let Some(algorithm) = text(b"algorithm").map_or(Some(Algorithm::Md5), |token| Algorithm::of(&token))
         else {
-            return Verdict::Wrong;
+            return wrong(Fault::Unreadable);
         };
-        let (Some(time), Some(signature)) = (nonce.get(..20), nonce.get(20..)) else { return Verdict::Stale };
-        if !bool::from(self.sign(realm, time).as_bytes().ct_eq(signature)) {
+        if !self.signer.is_good(&nonce, realm.scope(), now) {
             return Verdict::Stale;
         }
-        let issued =
-            time.get(..12).and_then(|digits| u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        if issued.is_none_or(|issued| now.monotonic > Duration::from_millis(issued) + self.lifetime) {
-            return Verdict::Stale;
-        }
-        let Ok(username) = std::str::from_utf8(&username) else { return Verdict::Wrong };
         let Some(ha1) = secrets(username).into_iter().find(|secret| secret.algorithm == algorithm) else {
-            return Verdict::Wrong;
+            return wrong(Fault::NoUser);
         };
         let method = request.method().unwrap_or(Method::INVITE);
         let ha2 = algorithm.hash(&[method.as_bytes(), b":", &uri]);
-        let expected = match text(b"qop") {
-            None => return Verdict::Wrong,
-            Some(qop) if !qop.eq_ignore_ascii_case(b"auth") => return Verdict::Wrong,
+        let (ha1, ha2) = (ha1.value.as_bytes(), ha2.as_bytes());
+        let (expected, count) = match text(b"qop") {
+            None if realm.demands_qop => return wrong(Fault::NoQop),
+            // RFC 2069: nothing counts its uses, so that it has one.
+            None => (algorithm.hash(&[ha1, b":", &nonce, b":", ha2]), Some(USED_UP)),
+            Some(qop) if !qop.eq_ignore_ascii_case(b"auth") => return wrong(Fault::Unreadable),
             Some(qop) => {
                 let (nc, cnonce) = (text(b"nc").unwrap_or_default(), text(b"cnonce").unwrap_or_default());
-                algorithm.hash(&[
-                    ha1.value.as_bytes(),
-                    b":",
-                    &nonce,
-                    b":",
-                    &nc,
-                    b":",
-                    &cnonce,
-                    b":",
-                    &qop,
-                    b":",
-                    ha2.as_bytes(),
-                ])
+                let parts: [&[u8]; 11] = [ha1, b":", &nonce, b":", &nc, b":", &cnonce, b":", &qop, b":", ha2];
+                (algorithm.hash(&parts), count_of(&nc))
             }
         };
         if !bool::from(expected.as_bytes().ct_eq(&response.to_ascii_lowercase())) {
-            return Verdict::Wrong;
+            return wrong(Fault::Password);
         }
-        let count = text(b"nc")
-            .and_then(|nc| u32::from_str_radix(std::str::from_utf8(&nc).ok()?, 16).ok())
-            .unwrap_or(0);
-        let latest = self.counts.entry(nonce.as_ref().into()).or_insert((0, now.monotonic + self.lifetime));
-        if count <= latest.0 {
+        if !resource::is_same(&uri, request.request_uri().unwrap_or_default(), method) {
+            return Verdict::OtherResource(shown(username.as_bytes()));
+        }
+        let Some(count) = count else { return Verdict::Stale };
+        let until = now.monotonic.saturating_add(self.signer.lifetime);
+        let latest = self.counts.entry(nonce.as_ref().into()).or_insert((0, until));
+        if count <= latest.0 || (count == USED_UP && latest.0 > 0) {
             return Verdict::Stale;
         }
         latest.0 = count;
@@ -232,11 +260,48 @@ impl Authenticator {
     }
 
     fn sweep(&mut self, now: Now) {
-        if now.monotonic > self.swept + self.lifetime {
+        if now.monotonic > self.swept.saturating_add(self.signer.lifetime) {
             self.swept = now.monotonic;
             self.counts.retain(|_, entry| entry.1 > now.monotonic);
         }
     }
+}
+
+/// The user that a digest names: alone, or with the domain that it is for.
+fn user_of<'a>(named: &'a [u8], domain: &str) -> Option<&'a str> {
+    let named = std::str::from_utf8(named).ok()?;
+    match named.rsplit_once('@') {
+        Some((user, of)) if of.eq_ignore_ascii_case(domain) => Some(user),
+        _ => Some(named),
+    }
+}
+
+/// A name of a stranger's making, as an operator may read it.
+pub(crate) fn shown(name: &[u8]) -> String {
+    String::from_utf8_lossy(name).chars().take(64).flat_map(char::escape_debug).collect()
+}
+
+/// `nc`: eight hex digits; the last number is kept for answers without one.
+fn count_of(nc: &[u8]) -> Option<u32> {
+    let count = u32::from_str_radix(std::str::from_utf8(nc).ok()?, 16).ok()?;
+    (count < USED_UP).then_some(count)
+}
+
+/// The home of the nonce that a request's credentials answer, if it is one of ours.
+pub fn home_of(request: &Message) -> Option<Slot> {
+    [Name::Authorization, Name::ProxyAuthorization]
+        .into_iter()
+        .flat_map(|name| request.values(name))
+        .find_map(|value| nonce::home_of(&Fields::parse(value)?.get(b"nonce")?))
+}
+
+/// The user that a request's credentials name for a domain, if any do.
+pub(crate) fn named_user(request: &Message, header: Name, domain: &str) -> Option<String> {
+    request.values(header).find_map(|value| {
+        let given = Fields::parse(value)?;
+        given.get(b"realm").filter(|named| **named == *domain.as_bytes())?;
+        user_of(&given.get(b"username")?, domain).map(str::to_owned)
+    })
 }
 
 /// The client side: the header that answers a 401 or 407, and its name. `None` if no challenge can be answered.
@@ -325,6 +390,8 @@ mod tests {
         assert_eq!(&*ha1.value, "3d78807defe7de2157e2b0b6573a855f");
     }
 
+    const HERE: Realm<'_> = Realm { name: "example.com", network: 1, demands_qop: false };
+
     fn request(authorization: Option<&str>) -> Message {
         let line = authorization.map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default();
         Message::parse(format!("REGISTER sip:example.com SIP/2.0\r\n{line}\r\n").into()).unwrap()
@@ -342,13 +409,11 @@ mod tests {
                 vec![]
             }
         };
-        let mut judge = |message: &Message, now| {
-            authenticator.judge(message, Name::Authorization, "example.com", now, secrets)
-        };
+        let mut judge =
+            |message: &Message, now| authenticator.judge(message, Name::Authorization, HERE, now, secrets);
         assert_eq!(judge(&request(None), now), Verdict::Missing);
         let signer = Authenticator::new(&mut Ids::new([1; 32], 0), Duration::from_secs(300));
-        let values =
-            signer.challenge("example.com", &[Algorithm::Sha256, Algorithm::Md5], false, now, &mut ids);
+        let values = signer.challenge(HERE, &[Algorithm::Sha256, Algorithm::Md5], false, now, &mut ids);
         let challenge = format!(
             "SIP/2.0 401 Unauthorized\r\nWWW-Authenticate: {}\r\nWWW-Authenticate: {}\r\n\r\n",
             values[0], values[1]
@@ -358,10 +423,69 @@ mod tests {
             answer(&challenge, Method::REGISTER, b"sip:example.com", "alice", password, &mut ids).unwrap().1
         };
         let right = request(Some(&answer_with("secret")));
-        assert_eq!(judge(&request(Some(&answer_with("guess"))), now), Verdict::Wrong);
+        let guess = judge(&request(Some(&answer_with("guess"))), now);
+        assert_eq!(guess, Verdict::Wrong { user: "alice".into(), fault: Fault::Password });
         assert_eq!(judge(&right, now), Verdict::Accepted("alice".into()));
         assert_eq!(judge(&right, now), Verdict::Stale, "a replay");
         let later = Now { monotonic: Duration::from_secs(1301), ..now };
         assert_eq!(judge(&request(Some(&answer_with("secret"))), later), Verdict::Stale);
+    }
+
+    /// A node's nonce, and the answer to it in the form of RFC 2069.
+    fn old_answer(authenticator: &Authenticator, now: Now, ids: &mut Ids) -> String {
+        let challenge = authenticator.challenge(HERE, &[Algorithm::Md5], false, now, ids).remove(0);
+        let nonce =
+            String::from_utf8_lossy(&Fields::parse(challenge.as_bytes()).unwrap().get(b"nonce").unwrap())
+                .into_owned();
+        let ha1 = Ha1::of(Algorithm::Md5, "alice", "example.com", "secret");
+        let ha2 = Algorithm::Md5.hash(&[b"REGISTER:sip:example.com"]);
+        let response =
+            Algorithm::Md5.hash(&[ha1.value.as_bytes(), b":", nonce.as_bytes(), b":", ha2.as_bytes()]);
+        format!(
+            "Digest username=\"alice@example.com\", realm=\"example.com\", nonce=\"{nonce}\", uri=\"sip:example.com\", response=\"{response}\""
+        )
+    }
+
+    #[test]
+    fn an_answer_without_qop_is_good_once_where_the_realm_allows_it_and_from_where_it_was_asked_for() {
+        let mut ids = Ids::new([1; 32], 0);
+        let mut authenticator = Authenticator::new(&mut ids, Duration::from_secs(300));
+        let now = Now { monotonic: Duration::from_secs(1000), wall: Duration::ZERO };
+        let secrets = |_: &str| vec![Ha1::of(Algorithm::Md5, "alice", "example.com", "secret")];
+        let answer = request(Some(&old_answer(&authenticator, now, &mut ids)));
+        let mut judge = |realm| authenticator.judge(&answer, Name::Authorization, realm, now, secrets);
+        assert_eq!(
+            judge(Realm { demands_qop: true, ..HERE }),
+            Verdict::Wrong { user: "alice@example.com".into(), fault: Fault::NoQop }
+        );
+        assert_eq!(judge(Realm { network: 2, ..HERE }), Verdict::Stale);
+        assert_eq!(judge(HERE), Verdict::Accepted("alice".into()));
+        assert_eq!(judge(HERE), Verdict::Stale, "a replay");
+    }
+
+    #[test]
+    fn a_digest_is_good_for_the_resource_that_it_was_made_for() {
+        let mut ids = Ids::new([1; 32], 0);
+        let mut authenticator = Authenticator::new(&mut ids, Duration::from_secs(300));
+        let now = Now { monotonic: Duration::from_secs(1000), wall: Duration::ZERO };
+        let secrets = |_: &str| vec![Ha1::of(Algorithm::Md5, "alice", "example.com", "secret")];
+        let answer = old_answer(&authenticator, now, &mut ids);
+        let elsewhere = Message::parse(
+            format!("REGISTER sip:example.org SIP/2.0\r\nAuthorization: {answer}\r\n\r\n").into(),
+        )
+        .unwrap();
+        let verdict = authenticator.judge(&elsewhere, Name::Authorization, HERE, now, secrets);
+        assert_eq!(verdict, Verdict::OtherResource("alice".into()));
+    }
+
+    #[test]
+    fn a_nonce_names_its_home_and_no_other_text_does() {
+        let mut ids = Ids::new([1; 32], 0);
+        let mut authenticator = Authenticator::new(&mut ids, Duration::from_secs(300));
+        authenticator.set_home(Slot::new(0xabc));
+        let answer = old_answer(&authenticator, Now::default(), &mut ids);
+        assert_eq!(home_of(&request(Some(&answer))), Some(Slot::new(0xabc)));
+        assert_eq!(home_of(&request(Some(&answer.replace("n1", "n2")))), None);
+        assert_eq!(home_of(&request(None)), None);
     }
 }

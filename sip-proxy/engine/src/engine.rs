@@ -9,15 +9,18 @@ use sip_wire::{Message, Method, Name};
 
 use crate::admission::{self, Admission};
 use crate::call::{Call, CallKey, Purpose, read_replaces};
-use crate::config::Config;
+use crate::config::{Authentication, Config};
 use crate::core::{Asker, Core, DialogKey, DialogPlace, Owner, TimerKey, dialog_key};
+use crate::digest::Verdict;
 use crate::event::{EndCause, Side};
 use crate::ids::Ids;
-use crate::io::{Command, DialogEnd, Flow, Input, Output, Replica};
+use crate::io::{Command, DialogEnd, Flow, Input, Load, Output, Replica};
 use crate::media::SessionId;
+use crate::question::Caller;
 use crate::registrar::{Registrar, Registration};
-use crate::slot;
+use crate::slot::{self, Slot};
 use crate::slots::Slots;
+use crate::strangers::{Kind, Sender, Strangers};
 use crate::time::Now;
 use crate::timer::TimerQueue;
 use crate::transaction::{Event, ServerId, Share, Transactions};
@@ -46,6 +49,7 @@ impl Engine {
         let mut key = [0; 32];
         ids.fill(&mut key);
         transactions.await_proof(key);
+        let strangers = Strangers::new(&config.limits, &mut ids);
         let mut core = Core {
             now: Now::default(),
             ids,
@@ -64,7 +68,10 @@ impl Engine {
             transfer_order: VecDeque::new(),
             certificates: AHashMap::new(),
             draining: false,
-            is_behind: false,
+            load: Load::Fine,
+            strangers,
+            sender: Sender::Stranger,
+            verdict: None,
         };
         let registrar = Registrar::new(&mut core);
         Self {
@@ -81,13 +88,11 @@ impl Engine {
     pub fn handle(&mut self, input: Input, now: Now) {
         self.core.now = now;
         match input {
-            Input::Received { flow, message } => {
-                if !self.core.is_sound(flow, &message) {
-                    return;
-                }
-                if let Some(event) = self.core.transactions.receive(flow, message, now, &mut self.core.out) {
-                    self.on_event(event);
-                }
+            Input::Received { flow, message } => self.receive(flow, message),
+            Input::Judged { flow, message, verdict } => {
+                self.core.verdict = Some(verdict);
+                self.receive(flow, message);
+                self.core.verdict = None;
             }
             Input::Refused { flow, refused } => self.core.refuse(flow, &refused),
             Input::SendFailed { ticket } => {
@@ -133,6 +138,31 @@ impl Engine {
         self.follow_moves();
     }
 
+    fn receive(&mut self, flow: Flow, message: Message) {
+        if !self.core.is_sound(flow, &message) {
+            return;
+        }
+        let now = self.core.now;
+        if let Some(event) = self.core.transactions.receive(flow, message, now, &mut self.core.out) {
+            self.on_event(event);
+        }
+    }
+
+    /// This engine judges the answers to nonces of this home. Each engine of a node has another one, and what answers a
+    /// nonce is taken to the engine that made it ([`digest::home_of`](crate::digest::home_of)), which alone knows what
+    /// was used before.
+    pub fn set_home(&mut self, home: Slot) {
+        self.registrar.authenticator.set_home(home);
+    }
+
+    /// Judges the credentials of a request for another engine, which gets [`Input::Judged`].
+    pub fn judge(&mut self, flow: &Flow, request: &Message, now: Now) -> Verdict {
+        self.core.now = now;
+        let Some(realm) = self.core.realm_of(flow) else { return Verdict::Missing };
+        let (header, domain) = admission::wanted_credentials(request, realm);
+        self.registrar.judge(flow, request, header, &domain, &mut self.core)
+    }
+
     /// A phone that has registered by another flow is to be reached there in its calls, too (RFC 5626 §5.3): behind a NAT
     /// that has rebound, the old one leads nowhere.
     fn follow_moves(&mut self) {
@@ -153,10 +183,10 @@ impl Engine {
         Some(Replica::End(DialogEnd { token, peer }))
     }
 
-    /// Whether the shell is behind with its work: then what is new gets 503 with Retry-After at once, and only what is
-    /// in a dialog, CANCEL and ACK are served.
-    pub fn refuse_new(&mut self, refuse: bool) {
-        self.core.is_behind = refuse;
+    /// How far the shell is behind with its work: strangers are refused first. What is in a dialog, CANCEL and ACK are
+    /// always served.
+    pub fn set_load(&mut self, load: Load) {
+        self.core.load = load;
     }
 
     /// What is due at `now`.
@@ -203,6 +233,7 @@ impl Engine {
             && self.upstream.is_empty()
             && self.firsts.is_empty()
             && self.core.timers.len() <= 1
+            && self.core.strangers.is_idle()
     }
 
     fn on_command(&mut self, command: Command) {
@@ -224,6 +255,7 @@ impl Engine {
             }
             Command::Configure(config) => {
                 self.core.transactions.configure(&config);
+                self.core.strangers.configure(&config.limits);
                 self.core.config = config;
             }
             Command::Policy(policy) => {
@@ -246,6 +278,11 @@ impl Engine {
     fn with_call(&mut self, key: CallKey, step: impl FnOnce(&mut Call, &mut Core, &mut Registrar)) {
         let Some(call) = self.calls.get_mut(key.index, key.generation) else { return };
         step(call, &mut self.core, &mut self.registrar);
+        if call.is_over()
+            && let Some((aor, kind)) = call.counted.take()
+        {
+            self.core.strangers.ended(&aor, kind);
+        }
         if call.is_finished() {
             let session = call.session();
             let server = call.upstream_server();
@@ -352,6 +389,13 @@ impl Engine {
 
     fn on_request(&mut self, server: ServerId, flow: Flow, request: Message) {
         let Some(method) = request.method() else { return };
+        self.core.sender = if self.core.peer_of(&flow).is_some() {
+            Sender::Trunk
+        } else if self.registrar.by_flow(&flow, None).is_some() {
+            Sender::Registered
+        } else {
+            Sender::Stranger
+        };
         // A request is in a dialog if the dialog is known. A To tag alone proves nothing, and opens nothing.
         if request.to().is_ok_and(|to| to.tag().is_some()) {
             if !self.is_in_dialog(&request) {
@@ -363,16 +407,11 @@ impl Engine {
             }
             return;
         }
-        if self.core.is_behind {
-            self.core.notice(
-                "overloaded",
-                Some(flow.remote),
-                "503: the signalling thread is behind, or memory is short (the log says it); more shards or another node would help",
-            );
-            self.core.refuse_for_now(server, &request);
+        if method == Method::CANCEL {
+            self.core.reject(server, &request, 481, |response| response);
             return;
         }
-        if self.core.asks_too_much(server, &flow, &request) {
+        if !self.lets_in(server, &flow, &request) || self.core.asks_too_much(server, &flow, &request) {
             return;
         }
         if merge_key(&request).is_some_and(|key| self.firsts.contains_key(&key)) {
@@ -387,7 +426,7 @@ impl Engine {
                 Registration::Forward { aor, token } => {
                     let realm =
                         self.core.realm_of(&flow).map(|realm| realm.id).unwrap_or(crate::io::RealmId(0));
-                    let caller = crate::question::Caller::Anonymous;
+                    let caller = Caller::Anonymous;
                     let admitted =
                         crate::call::Admitted { server, flow, request, realm, caller, identity: None };
                     self.start(Purpose::Register { aor, token }, admitted);
@@ -407,8 +446,50 @@ impl Engine {
         }
     }
 
+    /// What a request costs before anything is known of it: nothing, where its sender is in the realm's trust already.
+    fn lets_in(&mut self, server: ServerId, flow: &Flow, request: &Message) -> bool {
+        let sender = self.core.sender;
+        let authentication = self.core.realm_of(flow).map(|realm| realm.authentication);
+        let is_trusted = match authentication {
+            Some(Authentication::KnownSource) => sender == Sender::Trunk,
+            Some(Authentication::RegisteredFlow) => sender == Sender::Registered,
+            Some(Authentication::Digest | Authentication::Open) | None => false,
+        };
+        // Whoever shows credentials is looked at: the right ones are always served.
+        let shows = request.count(Name::Authorization) > 0 || request.count(Name::ProxyAuthorization) > 0;
+        let is_refused = match (self.core.load, sender) {
+            (Load::Fine, _) | (Load::Behind, Sender::Trunk | Sender::Registered) => false,
+            (Load::Behind, Sender::Stranger) => !shows,
+            (Load::FarBehind, _) => true,
+        };
+        if is_refused {
+            self.core.notice(
+                "overloaded",
+                Some(flow.remote),
+                "503: the signalling thread is behind, or memory is short (the log says it); more shards or another node would help",
+            );
+            self.core.refuse_for_now(server, request);
+            return false;
+        }
+        let now = self.core.now;
+        if !shows
+            && authentication != Some(Authentication::Open)
+            && !self.core.strangers.may_ask(sender, flow, now)
+        {
+            self.core.count_limited(flow);
+            return false;
+        }
+        !is_trusted || self.core.keep(server, Share::Known, request)
+    }
+
     fn start(&mut self, purpose: Purpose, admitted: crate::call::Admitted) {
-        if self.calls.len() >= self.core.config.limits.calls {
+        let limit = self.core.config.limits.calls;
+        // The last quarter is not for who need not say who he is.
+        let room = match admitted.caller {
+            Caller::Anonymous => limit.saturating_sub(limit / 4),
+            Caller::Subscriber { .. } | Caller::Trunk { .. } => limit,
+        };
+        if self.calls.len() >= room {
             self.core.notice(
                 "calls_exhausted",
                 Some(admitted.flow.remote),
@@ -418,12 +499,21 @@ impl Engine {
             return;
         }
         let server = admitted.server;
+        let counted = match (&admitted.caller, admission::kind_of(&admitted.request)) {
+            (_, Kind::Once) => None,
+            (Caller::Subscriber { aor }, kind) => Some((aor.clone(), kind)),
+            _ => None,
+        };
+        if let Some((aor, kind)) = &counted {
+            self.core.strangers.began(aor, *kind);
+        }
         let core = &mut self.core;
         let (index, generation) = self
             .calls
             .insert(|index, generation| Call::new(CallKey { index, generation }, purpose, admitted, core));
         let key = CallKey { index, generation };
         if let Some(call) = self.calls.get_mut(index, generation) {
+            call.counted = counted;
             self.sessions.insert(call.session(), key);
             self.upstream.insert(server, key);
             if let Some(first) = merge_key(call.first_request()) {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sip_wire::{Message, Refused};
 
 use crate::core::Peer;
+use crate::digest::Verdict;
 use crate::event::CallEvent;
 use crate::media::{MediaEvent, MediaReply, MediaRequest};
 use crate::question::{Policy, QuestionId, Resolve, ResolvedAddress};
@@ -75,10 +76,6 @@ pub struct Flow {
 pub struct Ticket(pub u64);
 
 /// What the shell tells the engine.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "messages are the rule; a box would cost each of them an allocation"
-)]
 #[derive(Debug)]
 pub enum Input {
     /// A message that the parser accepted.
@@ -87,6 +84,15 @@ pub enum Input {
         flow: Flow,
         /// The message.
         message: Message,
+    },
+    /// A message whose credentials its nonce's home has judged, see [`Engine::judge`](crate::Engine::judge).
+    Judged {
+        /// Where from.
+        flow: Flow,
+        /// The message.
+        message: Message,
+        /// What its credentials are worth.
+        verdict: Verdict,
     },
     /// A message that the parser refused: answered where it can be.
     Refused {
@@ -143,6 +149,18 @@ pub enum Replica {
 pub struct DialogEnd {
     pub(crate) token: Box<[u8]>,
     pub(crate) peer: Arc<Peer>,
+}
+
+/// How far the shell is behind with its work.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Load {
+    /// It is not.
+    #[default]
+    Fine,
+    /// Strangers get 503 with Retry-After.
+    Behind,
+    /// Trunks and who is registered get it too. What is in a dialog is always served.
+    FarBehind,
 }
 
 /// An operator's word.

@@ -6,6 +6,7 @@
 //! [`Engine::poll_timeout`]. So whole calls run in virtual time, over simulated networks, thousands a second.
 
 mod admission;
+pub mod buckets;
 pub mod call;
 pub mod config;
 mod core;
@@ -13,6 +14,7 @@ pub mod dialog;
 pub mod digest;
 mod engine;
 pub mod event;
+mod guesses;
 mod hop;
 pub mod ids;
 pub mod io;
@@ -25,6 +27,7 @@ pub mod registrar;
 mod session_timer;
 pub mod slot;
 mod slots;
+mod strangers;
 pub mod time;
 pub mod timer;
 pub mod transaction;

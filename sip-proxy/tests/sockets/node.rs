@@ -62,6 +62,7 @@ pub(crate) fn realm(id: RealmId, authentication: Authentication) -> Realm {
         trusted: false,
         keepalive: None,
         pass_unknown_require: false,
+        demands_qop: false,
         session_timer: None,
         is_trunk_side: id == CORE,
         passing: Default::default(),

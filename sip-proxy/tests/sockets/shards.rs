@@ -3,11 +3,13 @@
 use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
+use sip_engine::config::Authentication;
+use sip_engine::digest::{Algorithm, Ha1};
 use sip_engine::io::Transport;
 use sip_proxy::counters::{Count, ShardCounters};
 
 use crate::datagrams::call;
-use crate::node::{ACCESS, CORE, Node, Setup, address};
+use crate::node::{ACCESS, CORE, Node, Setup, address, realm};
 use crate::peer::{PATIENCE, SDP, Stream, Udp, header, in_dialog, response, status};
 use crate::streams::register;
 
@@ -168,6 +170,53 @@ fn an_invite_that_replaces_a_call_of_the_other_shard_names_it_as_the_trunk_knows
         trunk.send(&response(&outgoing, 486, trunk.local, ""));
         assert!(trunk.expect().starts_with("ACK "));
         assert_eq!(status(&carol.expect()), 486);
+    }
+}
+
+/// A MESSAGE with the answer to a nonce, counted.
+fn authorised(phone: &Udp, nonce: &str, count: usize) -> String {
+    // The hash of three texts with colons between them, whatever they are.
+    let hash = |one: &str, two: &str, three: &str| Ha1::of(Algorithm::Md5, one, two, three).value.to_string();
+    let secret = hash("alice", "example.net", "secret");
+    let counted = format!("{nonce}:{count:08x}:c:auth");
+    let response = hash(&secret, &counted, &hash("MESSAGE", "sip", "bob@example.net"));
+    let credentials = format!(
+        "Proxy-Authorization: Digest username=\"alice\", realm=\"example.net\", nonce=\"{nonce}\", \
+         uri=\"sip:bob@example.net\", qop=auth, nc={count:08x}, cnonce=\"c\", response=\"{response}\"\r\n"
+    );
+    phone.request("MESSAGE", "sip:bob@example.net", "").replace("Contact:", &format!("{credentials}Contact:"))
+}
+
+#[test]
+fn a_nonce_is_good_in_both_shards_and_each_of_its_counts_once_in_all() {
+    let [access, far] = [(); 2].map(|()| SocketAddr::new(address(), 5060));
+    let mut setup = Setup::new(&far.ip().to_string(), Some(5060), Some(Transport::Udp)).listen(
+        ACCESS,
+        Transport::Udp,
+        access,
+    );
+    setup.realms = vec![realm(ACCESS, Authentication::Digest), realm(CORE, Authentication::KnownSource)];
+    setup.adjust = |settings| settings.shards = 2;
+    setup.policy.aors = vec!["alice@example.net".into(), "bob@example.net".into()];
+    let _node = setup.start();
+    let phone = Udp::new(address(), access);
+    phone.send(&phone.request("MESSAGE", "sip:bob@example.net", ""));
+    let challenge = phone.expect();
+    assert_eq!(status(&challenge), 407);
+    let nonce = challenge.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap();
+    for count in 1..=2 * MANY {
+        phone.send(&authorised(&phone, nonce, count));
+        assert_eq!(
+            status(&phone.expect()),
+            480,
+            "bob is not there, and alice need not show her password again"
+        );
+    }
+    for count in 1..=2 * MANY {
+        phone.send(&authorised(&phone, nonce, count));
+        let answer = phone.expect();
+        assert_eq!(status(&answer), 407, "used before, perhaps in the other shard");
+        assert!(answer.contains("stale=true"));
     }
 }
 

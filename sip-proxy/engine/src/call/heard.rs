@@ -58,7 +58,7 @@ impl Call {
             return Heard::Elsewhere;
         }
         let domain = aor.rsplit('@').next().unwrap_or_default();
-        let verdict = registrar.authenticate(request, Name::ProxyAuthorization, domain, core);
+        let verdict = registrar.authenticate(&flow, request, Name::ProxyAuthorization, domain, core);
         if matches!(&verdict, Verdict::Accepted(user) if *aor == *format!("{user}@{domain}")) {
             return self.adopt((id, side), flow, core);
         }

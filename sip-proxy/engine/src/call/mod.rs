@@ -43,6 +43,7 @@ use crate::media::{ExchangeId, SessionId};
 use crate::question::{Caller, RouteStep};
 use crate::registrar::Registrar;
 use crate::slot::{Slot, slot_of};
+use crate::strangers::Kind;
 use crate::timer::TimerId;
 use crate::transaction::ServerId;
 use crate::translation::Secrets;
@@ -138,6 +139,8 @@ pub(crate) struct Call {
     times: Times,
     sequence: u32,
     ended: Ended,
+    /// Whose running calls it counts among, until it is over.
+    pub(crate) counted: Option<(Arc<str>, Kind)>,
     /// Ends of a call that is over which have not had their BYE: it must wait for the ACK to our 2xx.
     leaving: Vec<Leaving>,
 }
@@ -195,6 +198,7 @@ impl Call {
             sequence: 0,
             ended: Ended::No,
             leaving: Vec::new(),
+            counted: None,
         }
     }
 
@@ -214,7 +218,7 @@ impl Call {
         self.purpose == Purpose::Session
     }
 
-    fn is_over(&self) -> bool {
+    pub(crate) fn is_over(&self) -> bool {
         !matches!(self.ended, Ended::No)
     }
 

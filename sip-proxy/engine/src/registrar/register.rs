@@ -6,10 +6,12 @@ use std::time::Duration;
 use sip_wire::{Address, Message, Name, unquote};
 
 use super::{Binding, BindingChange, BindingRecord, Registrar, Registration, aor_of, bounds, is_same};
+use crate::buckets::network_of;
 use crate::config::{Expiry, RegistrarMode};
 use crate::core::Core;
-use crate::digest::Verdict;
+use crate::digest::{self, Fault, Verdict};
 use crate::io::{Flow, Output, RealmId, Transport};
+use crate::strangers::{Kind, Sender};
 use crate::transaction::{self, ServerId, Share};
 
 impl Registrar {
@@ -39,6 +41,10 @@ impl Registrar {
             }
             RegistrarMode::Forward { phone, .. } => {
                 // Who sends it only the registrar behind us can tell.
+                if core.sender == Sender::Stranger && !core.strangers.take(core.sender, &flow, core.now) {
+                    core.count_limited(&flow);
+                    return Registration::Done;
+                }
                 if !core.keep(server, self.share_of(&flow, Share::Strangers), request) {
                     return Registration::Done;
                 }
@@ -50,7 +56,7 @@ impl Registrar {
                     core.reject(server, request, 404, |response| response);
                     return Registration::Done;
                 }
-                match self.authenticate(request, Name::Authorization, &domain, core) {
+                match self.authenticate(&flow, request, Name::Authorization, &domain, core) {
                     Verdict::Accepted(user) if *aor == format!("{user}@{domain}") => {}
                     Verdict::Accepted(_) => {
                         core.reject(server, request, 403, |response| response);
@@ -62,6 +68,12 @@ impl Registrar {
                     }
                 }
                 core.proven(&flow);
+                let limits = core.config.limits;
+                if !core.strangers.may_have(&aor, Kind::Once, &limits, core.now) {
+                    core.count_user_limited(&aor, &flow);
+                    core.refuse_for_now(server, request);
+                    return Registration::Done;
+                }
                 if core.keep(server, self.share_of(&flow, Share::Users), request) {
                     self.register(server, flow, request, aor, &realm.id, *expiry, core);
                 }
@@ -74,16 +86,53 @@ impl Registrar {
         if self.by_flow(flow, None).is_some() { Share::Known } else { unregistered }
     }
 
-    /// Judges credentials against the snapshot.
+    /// Judges credentials against the snapshot, unless the home of their nonce has done so.
     pub(crate) fn authenticate(
         &mut self,
+        flow: &Flow,
         request: &Message,
         header: Name,
         domain: &str,
-        core: &Core,
+        core: &mut Core,
     ) -> Verdict {
-        let Some(policy) = &core.policy else { return Verdict::Missing };
-        self.authenticator.judge(request, header, domain, core.now, |user| policy.credentials(domain, user))
+        match core.verdict.take() {
+            Some(verdict) => verdict,
+            None => self.judge(flow, request, header, domain, core),
+        }
+    }
+
+    /// Judges credentials. Those of a user whose password is being guessed from there are not looked at for a while, but
+    /// what comes over the user's own flow always is.
+    pub(crate) fn judge(
+        &mut self,
+        flow: &Flow,
+        request: &Message,
+        header: Name,
+        domain: &str,
+        core: &mut Core,
+    ) -> Verdict {
+        let Some(policy) = core.policy.clone() else { return Verdict::Missing };
+        let ip = flow.remote.ip();
+        let guessed = digest::named_user(request, header, domain)
+            .map(|user| format!("{user}@{domain}"))
+            .filter(|aor| self.by_flow(flow, Some(aor)).is_none_or(|known| *known != **aor));
+        let now = core.now;
+        if let Some(delay) =
+            guessed.as_deref().and_then(|user| core.strangers.guesses.delay(user, ip, now.monotonic))
+        {
+            return Verdict::Delayed(delay);
+        }
+        let realm = digest_realm(flow, domain, core);
+        let verdict =
+            self.authenticator.judge(request, header, realm, now, |user| policy.credentials(domain, user));
+        match (&verdict, guessed) {
+            (Verdict::Wrong { fault: Fault::Password, .. }, Some(user)) => {
+                core.strangers.guesses.wrong(&user, ip, now.monotonic);
+            }
+            (Verdict::Accepted(_), Some(user)) => core.strangers.guesses.right(&user, ip),
+            _ => {}
+        }
+        verdict
     }
 
     #[expect(clippy::too_many_arguments, reason = "a request, its place, and what it failed to show")]
@@ -98,21 +147,46 @@ impl Registrar {
         verdict: &Verdict,
         core: &mut Core,
     ) {
-        if *verdict == Verdict::Wrong {
-            core.notice(
-                "wrong_credentials",
-                Some(flow.remote),
-                format!("wrong user name or password for {domain}"),
-            );
+        match verdict {
+            Verdict::Wrong { user, fault } => {
+                let what = match fault {
+                    Fault::Unreadable => "credentials that can't be read, or of a kind that was not offered",
+                    Fault::NoUser => "no such user, or it has no password for this algorithm",
+                    Fault::Password => "wrong password",
+                    Fault::NoQop => "an answer without qop; allow it by require_qop = false in the realm",
+                };
+                let detail = format!("user {user} of {domain}: {what}");
+                core.notice("wrong_credentials", Some(flow.remote), detail);
+            }
+            Verdict::Delayed(wait) => {
+                let user = digest::named_user(request, header_of(status), domain).unwrap_or_default();
+                let detail = format!(
+                    "user {} of {domain}: too many wrong passwords from there; its credentials are not looked at for {} s more, and from elsewhere they are",
+                    digest::shown(user.as_bytes()),
+                    wait.as_secs().saturating_add(1)
+                );
+                core.notice("guesses_delayed", Some(flow.remote), detail);
+                // A datagram is repeated, and may then be looked at; a transaction must have its answer.
+                let is_kept = core.transactions.computed_tag(server).is_none();
+                if flow.transport.is_reliable() || is_kept {
+                    core.refuse_for_now(server, request);
+                }
+                return;
+            }
+            Verdict::OtherResource(user) => {
+                let detail = format!(
+                    "400: {user} of {domain} has signed another address than the request asks for: a proxy on the way has changed it, or somebody uses what the phone has signed"
+                );
+                core.notice("digest_for_another", Some(flow.remote), detail);
+                core.reject(server, request, 400, |response| response);
+                return;
+            }
+            Verdict::Accepted(_) | Verdict::Missing | Verdict::Stale => {}
         }
         let algorithms = core.realm_of(flow).map(|realm| realm.digest.clone()).unwrap_or_default();
-        let values = self.authenticator.challenge(
-            domain,
-            &algorithms,
-            *verdict == Verdict::Stale,
-            core.now,
-            &mut core.ids,
-        );
+        let realm = digest_realm(flow, domain, core);
+        let is_stale = *verdict == Verdict::Stale;
+        let values = self.authenticator.challenge(realm, &algorithms, is_stale, core.now, &mut core.ids);
         let header = if status == 401 { Name::WwwAuthenticate } else { Name::ProxyAuthenticate };
         core.reject(server, request, status, |response| {
             values.iter().fold(response, |response, value| response.header(header, value.as_bytes()))
@@ -365,6 +439,18 @@ impl Registrar {
         }
         self.answer(server, request, &aor, core);
     }
+}
+
+fn digest_realm<'a>(flow: &Flow, domain: &'a str, core: &Core) -> digest::Realm<'a> {
+    digest::Realm {
+        name: domain,
+        network: network_of(flow.remote.ip()),
+        demands_qop: core.realm_of(flow).is_some_and(|realm| realm.demands_qop),
+    }
+}
+
+fn header_of(status: u16) -> Name {
+    if status == 401 { Name::Authorization } else { Name::ProxyAuthorization }
 }
 
 /// Its Via or Contact names another address than the packet came from.

@@ -51,6 +51,7 @@ pub(crate) fn config() -> Config {
         trusted: false,
         keepalive: None,
         pass_unknown_require: false,
+        demands_qop: false,
         session_timer: None,
         is_trunk_side: false,
         passing: Default::default(),
@@ -96,8 +97,8 @@ impl Policy for Snapshot {
             .collect()
     }
 
-    fn source(&self, _: RealmId, _: IpAddr) -> Option<Arc<str>> {
-        Some("carrier".into())
+    fn source(&self, realm: RealmId, _: IpAddr) -> Option<Arc<str>> {
+        (realm == RealmId(1)).then(|| "carrier".into())
     }
 
     fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
@@ -159,7 +160,7 @@ pub(crate) struct Line {
     pub(crate) temper: BTreeMap<SocketAddr, Temper>,
     /// What came to the engine from where.
     pub(crate) heard: Vec<(SocketAddr, Message)>,
-    added: u8,
+    added: u32,
     /// The public addresses of phones behind a NAT.
     nats: BTreeMap<SocketAddr, SocketAddr>,
     /// What media was asked and told, in order.
@@ -239,7 +240,9 @@ impl Line {
         };
         // No two of them mint the same.
         self.added += 1;
-        self.agents.insert(own, UserAgent::new(account, [self.added; 32]));
+        let mut seed = [self.added as u8; 32];
+        seed[..4].copy_from_slice(&self.added.to_be_bytes());
+        self.agents.insert(own, UserAgent::new(account, seed));
         own
     }
 

@@ -4,10 +4,13 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use sip_engine::config::Limits;
-use sip_engine::ua::{Abilities, Event};
-use sip_wire::{Message, Name};
+use sip_engine::digest;
+use sip_engine::ids::Ids;
+use sip_engine::io::Load;
+use sip_engine::ua::{Abilities, Ending, Event};
+use sip_wire::{Message, Method, Name};
 
-use crate::line::{ACCESS, DOMAIN, Line, Snapshot, address, config};
+use crate::line::{ACCESS, DOMAIN, Line, PASSWORD, Snapshot, address, config};
 
 /// IPv4 and UDP.
 const HEADERS: usize = 28;
@@ -148,7 +151,7 @@ fn a_stranger_gets_the_same_answer_to_each_retransmission_and_its_ack_is_heard_i
 #[test]
 fn a_to_tag_passes_neither_limits_nor_overload() {
     let (mut line, _) = node();
-    line.engine.refuse_new(true);
+    line.engine.set_load(Load::Behind);
     let from = stranger(1);
     line.hear(from, with_tag("INVITE", from, 1).into());
     line.hear(from, without_tag("INVITE", from, 2).into());
@@ -187,4 +190,149 @@ fn whoever_writes_little_gets_one_challenge_of_a_kind_that_every_phone_knows() {
     assert_eq!(challenges.len(), 1);
     assert!(String::from_utf8_lossy(challenges[0]).contains("algorithm=MD5"));
     assert!(answers[0].as_bytes().len() + HEADERS <= 2 * (asked + HEADERS));
+}
+
+#[test]
+fn a_source_that_floods_is_limited_and_its_neighbours_and_registered_phones_are_not() {
+    let mut config = config();
+    config.limits = Limits { unproven_per_source: 10, ..Limits::default() };
+    let mut line = Line::new(config, Snapshot::default());
+    // The flood comes from the very address that both phones share.
+    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.5:5062")]
+        .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
+    for phone in phones {
+        line.register(phone);
+    }
+    let (flooder, neighbour) = (address("10.0.0.5:6000"), address("10.0.0.6:6000"));
+    for number in 0..1_000 {
+        line.hear(flooder, without_tag("INVITE", flooder, number).into());
+    }
+    assert!(answers_to(&line, flooder).len() <= 40);
+    assert!(
+        line.notices.iter().any(|notice| notice.kind == "source_limited" && notice.remote == Some(flooder))
+    );
+    line.hear(neighbour, without_tag("INVITE", neighbour, 1_000).into());
+    assert_eq!(answers_to(&line, neighbour).len(), 1);
+    assert!(calls(&mut line, phones));
+    // Nobody is forgotten for ever.
+    line.hear(flooder, without_tag("INVITE", flooder, 1_001).into());
+    assert_eq!(answers_to(&line, flooder).last().unwrap().status(), Some(407));
+}
+
+#[test]
+fn one_user_has_so_many_calls_and_no_more_until_one_ends() {
+    let mut config = config();
+    config.limits = Limits { calls_per_user: 2, ..Limits::default() };
+    let mut line = Line::new(config, Snapshot::default());
+    let [alice, bob, carol] =
+        [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060"), ("carol", "10.0.0.7:5060")].map(
+            |(user, at)| {
+                let phone = line.add(user, at, ACCESS, Abilities::default());
+                line.register(phone);
+                phone
+            },
+        );
+    let first = line.call(alice, "bob", &[]);
+    line.accept(bob);
+    line.call(alice, "bob", &[]);
+    line.accept(bob);
+    let third = line.call(alice, "bob", &[]);
+    assert_eq!(line.ending(alice, third), Some(Ending::Refused(503)));
+    assert!(
+        line.notices.iter().any(|notice| notice.kind == "user_limited" && notice.detail.contains("alice@"))
+    );
+    let other = line.call(carol, "bob", &[]);
+    assert_eq!(line.ending(carol, other), None, "the limit is one user's");
+    let now = line.time();
+    line.agents.get_mut(&alice).unwrap().hang_up(first, now).unwrap();
+    line.settle();
+    let fourth = line.call(alice, "bob", &[]);
+    assert_eq!(line.ending(alice, fourth), None);
+}
+
+#[test]
+fn one_user_that_calls_very_often_is_slowed_down_and_others_are_served() {
+    let mut config = config();
+    config.limits = Limits { requests_per_user: 2, ..Limits::default() };
+    let mut line = Line::new(config, Snapshot::default());
+    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060"), ("carol", "10.0.0.7:5060")]
+        .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
+    for phone in phones {
+        line.register(phone);
+    }
+    let [alice, bob, carol] = phones;
+    let refused = (0..50)
+        .filter(|_| {
+            let call = line.call(carol, "nobody", &[]);
+            line.ending(carol, call) == Some(Ending::Refused(503))
+        })
+        .count();
+    assert_eq!(refused, 50 - 19, "twenty at once, of which the registration was one");
+    assert!(calls(&mut line, [alice, bob]));
+}
+
+/// A phone by hand: its REGISTER, with or without an answer to the last challenge that it got.
+fn register(line: &mut Line, from: SocketAddr, number: u32, password: Option<&str>) -> Option<u16> {
+    let challenge = answers_to(line, from)
+        .into_iter()
+        .rfind(|answer| answer.status() == Some(401))
+        .cloned()
+        .filter(|_| password.is_some());
+    let credentials = challenge.zip(password).and_then(|(challenge, password)| {
+        let mut ids = Ids::new([number as u8; 32], 9);
+        digest::answer(&challenge, Method::REGISTER, REGISTRAR.as_bytes(), "alice", password, &mut ids)
+    });
+    let credentials =
+        credentials.map(|(name, value)| format!("{}: {value}\r\n", name.as_str())).unwrap_or_default();
+    let headers = format!("{credentials}To: <sip:alice@{DOMAIN}>\r\n");
+    let before = answers_to(line, from).len();
+    let request = request("REGISTER", from, number, &headers)
+        .replace(&format!("REGISTER sip:bob@{DOMAIN}"), &format!("REGISTER {REGISTRAR}"))
+        .replace("sip:mallory", "sip:alice");
+    line.hear(from, request.into());
+    answers_to(line, from).get(before).and_then(|answer| answer.status())
+}
+
+const REGISTRAR: &str = "sip:example.net";
+
+#[test]
+fn guesses_at_a_password_wait_and_the_user_is_served_from_everywhere_else() {
+    let (mut line, _) = node();
+    let (guesser, elsewhere) = (address("203.0.113.66:5060"), address("198.51.100.77:5060"));
+    let mut number = 0;
+    let mut next = |line: &mut Line, from, password| {
+        number += 1;
+        register(line, from, number, password)
+    };
+    next(&mut line, guesser, None);
+    let answered = (0..30).filter(|_| next(&mut line, guesser, Some("guess")).is_some()).count();
+    assert!((3..15).contains(&answered), "{answered} guesses in no time");
+    assert_eq!(next(&mut line, guesser, Some(PASSWORD)), None, "not even the right one, yet");
+    let named =
+        |kind| line.notices.iter().any(|notice| notice.kind == kind && notice.detail.contains("alice"));
+    assert!(named("wrong_credentials") && named("guesses_delayed"));
+    assert_eq!(next(&mut line, elsewhere, None), Some(401));
+    assert_eq!(next(&mut line, elsewhere, Some(PASSWORD)), Some(200));
+    line.pass(Duration::from_secs(20));
+    assert_eq!(next(&mut line, guesser, Some(PASSWORD)), Some(200), "nobody is locked out");
+}
+
+/// Ten thousand phones behind ten addresses come back at once after a restart, and repeat what is not answered.
+#[test]
+fn ten_thousand_phones_behind_ten_addresses_register_within_a_minute_of_a_restart() {
+    let mut line = Line::new(config(), Snapshot::default());
+    let phones: Vec<_> = (0..10_000_u32)
+        .map(|number| {
+            let at = format!("203.0.113.{}:{}", number % 10, 10_000 + number);
+            line.add(&format!("user{number}"), &at, ACCESS, Abilities::default())
+        })
+        .collect();
+    let now = line.time();
+    for phone in &phones {
+        line.agents.get_mut(phone).unwrap().register(Duration::from_secs(3600), now);
+    }
+    line.settle();
+    line.pass(Duration::from_secs(60));
+    assert_eq!(line.engine.sizes().2, phones.len());
+    assert!(line.notices.iter().all(|notice| notice.kind != "user_limited"));
 }

@@ -64,6 +64,7 @@ fn realm(id: u16, registrar: RegistrarMode) -> Realm {
         trusted: false,
         keepalive: None,
         pass_unknown_require: false,
+        demands_qop: false,
         session_timer: None,
         is_trunk_side: id == 1,
         passing: Default::default(),

@@ -22,7 +22,7 @@ use crate::time::Now;
 use crate::transaction::invite_server::InviteServer;
 use crate::transaction::machine::{Clock, Handle, Port};
 use crate::transaction::non_invite_server::NonInviteServer;
-use crate::transaction::{Event, ServerId, Share, address, response};
+use crate::transaction::{Event, ServerId, Share, address, key};
 
 use super::ticket::ticket;
 
@@ -131,8 +131,12 @@ impl<O: Copy> Transactions<O> {
         } else {
             address::reply_port(&message, &flow)
         };
-        if message.method() == Some(Method::CANCEL) {
-            return self.receive_unproven_cancel(key, flow, reply_port, message, now, out);
+        // A CANCEL has a transaction if its INVITE has one (RFC 3261 §9.2).
+        if message.method() == Some(Method::CANCEL)
+            && key::of_cancelled(&message).is_some_and(|key| self.server_keys.contains_key(&*key))
+        {
+            let server = self.start_server(key.into(), flow, reply_port, false, now, out);
+            return self.receive_cancel(server, message, now, out);
         }
         let (index, generation) = self.servers.insert(|_, _| Server {
             key: key.into(),
@@ -143,30 +147,6 @@ impl<O: Copy> Transactions<O> {
             request: Some(Box::new(message.clone())),
         });
         Some(Event::Request { server: ServerId { index, generation }, flow, message })
-    }
-
-    /// A CANCEL has a transaction if its INVITE has one; 481 without otherwise (RFC 3261 §9.2).
-    fn receive_unproven_cancel(
-        &mut self,
-        key: Box<[u8]>,
-        flow: Flow,
-        reply_port: u16,
-        cancel: Message,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> Option<Event<O>> {
-        let is_known =
-            super::key::of_cancelled(&cancel).is_some_and(|key| self.server_keys.contains_key(&*key));
-        if is_known {
-            let server = self.start_server(key.into(), flow, reply_port, false, now, out);
-            return self.receive_cancel(server, cancel, now, out);
-        }
-        let tag = self.tag_of(&key, &cancel);
-        let answer = response::response_to(&cancel, 481, None, tag.as_deref()).finish();
-        let mut to = flow;
-        to.remote.set_port(reply_port);
-        self.send_to_stranger(to, cancel.as_bytes().len(), answer, out);
-        None
     }
 
     pub(super) fn answer_unproven(
