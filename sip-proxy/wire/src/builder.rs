@@ -1,27 +1,20 @@
 //! Messages from nothing.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use memchr::memchr3;
 
 use crate::method::Method;
 use crate::name::Name;
+use crate::text::CONTROL;
 use crate::uri::FORBIDDEN;
 
-/// Puts a text where a line goes on behind it. Line ends and NUL become spaces, so that no value can add a line or end
-/// a message early; that also unfolds. A NUL in a quoted pair stays (RFC 3261 §25.1).
+/// Puts a text where a line goes on behind it. Control characters but for the tab become spaces, so that no value can add
+/// a line, end a message early or move the cursor of who reads it; that also unfolds.
 pub(crate) fn put_text(out: &mut BytesMut, text: &[u8]) {
-    let Some(first) = memchr3(b'\r', b'\n', 0, text) else { return out.put_slice(text) };
-    let (clean, rest) = text.split_at(first);
+    let first = text.iter().position(|byte| CONTROL[usize::from(*byte)]);
+    let (clean, rest) = text.split_at_checked(first.unwrap_or(text.len())).unwrap_or((text, b""));
     out.put_slice(clean);
-    let mut before = clean.last().copied();
     for byte in rest {
-        let is_breaking = match byte {
-            b'\r' | b'\n' => true,
-            0 => before != Some(b'\\'),
-            _ => false,
-        };
-        out.put_u8(if is_breaking { b' ' } else { *byte });
-        before = Some(*byte);
+        out.put_u8(if CONTROL[usize::from(*byte)] { b' ' } else { *byte });
     }
 }
 
@@ -106,5 +99,21 @@ impl Builder {
         self.out.put_slice(b"\r\n\r\n");
         self.out.put_slice(&self.body);
         self.out.freeze()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_control_character_leaves_in_a_header() {
+        let built =
+            Builder::response(200, b"O\x1bK").header(Name::Subject, b"a\x07\tb\x7f\r\n c\0d").finish();
+        assert!(
+            built.starts_with(b"SIP/2.0 200 O K\r\nSubject: a \tb   \x20c d\r\n"),
+            "{}",
+            built.escape_ascii()
+        );
     }
 }

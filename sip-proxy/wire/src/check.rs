@@ -5,7 +5,7 @@ use crate::message::Message;
 use crate::method::Method;
 use crate::name::Name;
 use crate::refused::{Cause, Malformed};
-use crate::text::Values;
+use crate::text::{Values, has_control};
 use crate::uri::{Scheme, Uri};
 use crate::via::Via;
 
@@ -37,6 +37,11 @@ fn comes_once(name: Name) -> bool {
 pub fn check_request(request: &Message) -> Result<(), Cause> {
     let bad = Cause::Malformed;
     check_common(request)?;
+    // A terminal or a display would obey them. In responses, whose authors cannot be told, they become spaces when they
+    // are passed on.
+    if request.lines().any(|line| has_control(line.value)) {
+        return Err(bad(Malformed::Control));
+    }
     let Some(method) = request.method() else { return Err(bad(Malformed::StartLine)) };
     if request.cseq().map_err(bad)?.method != method {
         let is_unknown = !Method::KNOWN.contains(&method);

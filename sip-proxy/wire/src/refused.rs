@@ -24,6 +24,12 @@ pub enum Malformed {
     /// A line ends otherwise than in CRLF, or holds NUL.
     #[error("bare CR or LF, or NUL, in a header")]
     LineEnd,
+    /// A control character in a header, outside a quoted pair (RFC 3261 §25.1).
+    #[error("a control character in a header")]
+    Control,
+    /// A message on a stream does not say where it ends (RFC 3261 §20.14).
+    #[error("no Content-Length on a stream")]
+    NoLength,
     /// A header without a name.
     #[error("broken header name")]
     HeaderName,
@@ -116,14 +122,15 @@ impl Cause {
         }
     }
 
-    /// Whether it leaves in doubt where the message ends, so that nothing behind it on a stream can be trusted.
+    /// Whether it leaves in doubt where the message ends, so that nothing behind it on a stream can be trusted. A start
+    /// line or the name of a header that cannot be read does not: Content-Length could be, and one broken answer of a
+    /// peer costs the other calls of its connection nothing (RFC 4475 §3.1.2.19).
     pub fn breaks_framing(self) -> bool {
         match self {
             Cause::Incomplete | Cause::TooLarge | Cause::BodyTooLarge => true,
-            Cause::Malformed(part) => matches!(
-                part,
-                Malformed::StartLine | Malformed::LineEnd | Malformed::HeaderName | Malformed::ContentLength
-            ),
+            Cause::Malformed(part) => {
+                matches!(part, Malformed::LineEnd | Malformed::ContentLength | Malformed::NoLength)
+            }
             Cause::UriTooLong
             | Cause::Scheme
             | Cause::TooManyHops

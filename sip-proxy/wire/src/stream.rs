@@ -7,7 +7,7 @@ use crate::head::Head;
 use crate::message::Message;
 use crate::name::Name;
 use crate::read::{MAX_HEAD, MAX_MESSAGE, agreed_length};
-use crate::refused::{Cause, Refused};
+use crate::refused::{Cause, Malformed, Refused};
 
 /// What a stream holds.
 #[expect(
@@ -87,8 +87,8 @@ impl StreamFramer {
     }
 
     /// The length of the message that the buffer starts with; `None` before the end of its head. RFC 3261 §20.14:
-    /// over a stream Content-Length is mandatory. Its absence is read as no body: what follows is then either the next
-    /// message or refused.
+    /// over a stream Content-Length is mandatory. Without it nobody knows whether what follows is a body or the next
+    /// message.
     fn measure(&mut self) -> Result<Option<usize>, Cause> {
         let found = memmem::find(&self.buffer[self.searched..], b"\r\n\r\n").map(|at| self.searched + at);
         if found.unwrap_or(self.buffer.len()) > MAX_HEAD {
@@ -104,7 +104,8 @@ impl StreamFramer {
                 length = Some(agreed_length(length, value)?);
             }
         }
-        let total = end + 4 + length.unwrap_or(0) as usize;
+        let length = length.ok_or(Cause::Malformed(Malformed::NoLength))?;
+        let total = end + 4 + length as usize;
         if total > MAX_MESSAGE {
             return Err(Cause::BodyTooLarge);
         }
@@ -148,6 +149,31 @@ mod tests {
             assert_eq!(messages, 3, "cut every {cut}");
             assert!(framer.is_empty());
         }
+    }
+
+    #[test]
+    fn a_message_that_cannot_be_read_costs_itself_and_not_the_stream() {
+        for broken in [
+            "SIP/2.0 4294967301 Big\r\nVia: SIP/2.0/TCP h\r\nContent-Length: 2\r\n\r\nxy",
+            "OPTIONS sip:a@b SIP/2.0 \r\nContent-Length: 0\r\n\r\n",
+            "OPTIONS sip:a@b SIP/2.0\r\nno name\r\nl: 3\r\n\r\nxyz",
+        ] {
+            let mut framer = StreamFramer::default();
+            framer.push(broken.as_bytes());
+            framer.push(OPTIONS.as_bytes());
+            assert!(!framer.next().unwrap_err().cause.breaks_framing(), "{broken}");
+            assert!(matches!(framer.next(), Ok(Some(Framed::Message(_)))), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_message_that_does_not_say_where_it_ends_is_refused() {
+        let mut framer = StreamFramer::default();
+        framer.push(
+            b"MESSAGE sip:a@b SIP/2.0\r\nContent-Type: text/plain\r\n\r\nOPTIONS sip:a@b SIP/2.0\r\n\r\n",
+        );
+        let refused = framer.next().unwrap_err();
+        assert_eq!((refused.cause.status(), refused.cause.breaks_framing()), (400, true));
     }
 
     #[test]

@@ -25,6 +25,35 @@ pub(crate) fn trim(mut text: &[u8]) -> &[u8] {
     text
 }
 
+/// Control characters but for the tab: none belongs into a header (RFC 3261 §25.1).
+pub(crate) static CONTROL: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = (byte < 0x20 && byte != 0x09) || byte == 0x7f;
+        byte += 1;
+    }
+    table
+};
+
+/// Whether a value has a control character other than those of its folds and of quoted pairs in a quoted string.
+pub(crate) fn has_control(value: &[u8]) -> bool {
+    let is_control = |byte: &u8| CONTROL[usize::from(*byte)] && !matches!(byte, b'\r' | b'\n');
+    if !value.iter().any(is_control) {
+        return false;
+    }
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    value.iter().any(|byte| {
+        let was_escaped = std::mem::take(&mut is_escaped);
+        match byte {
+            b'"' if !was_escaped => is_quoted = !is_quoted,
+            b'\\' if is_quoted && !was_escaped => is_escaped = true,
+            _ => return is_control(byte) && !was_escaped,
+        }
+        false
+    })
+}
+
 /// Characters of a token (RFC 3261 §25.1).
 pub(crate) static TOKEN: [bool; 256] = {
     let mut table = [false; 256];

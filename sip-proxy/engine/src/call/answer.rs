@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sip_wire::{Message, Name, multipart};
 
-use super::body::with_body;
+use super::body::{add, body_for};
 use super::media::Wait;
 use super::pair::{CALLER, Exchange, Reliable, TARGET, cseq_of};
 use super::{Call, Purpose};
@@ -177,11 +177,12 @@ impl Call {
             None
         };
         let sdp = sdp.or(agreed);
-        match with_body(out, response, sdp.as_ref(), &mut names, core) {
-            Ok(out) => Some(out.finish()),
+        match body_for(response, sdp.as_ref(), &mut names, core) {
+            Ok(body) => Some(add(out, body).finish()),
             Err(fault) => {
                 core.body_refused(flow, fault);
-                None
+                // It costs early media, and not the call.
+                (status < 200).then(|| out.finish())
             }
         }
     }
@@ -189,7 +190,14 @@ impl Call {
     /// The 2xx of a pair has its description: it goes to the caller, and the call is answered.
     pub(super) fn answer_call(&mut self, id: u32, response: &Message, sdp: Option<Bytes>, core: &mut Core) {
         if sdp.is_none() && self.lacks_answer(id) {
-            self.fail_upstream(488, None, EndCause::MediaRefused, core);
+            let status = match sip_wire::Body::of(response) {
+                Ok(_) => 488,
+                Err(fault) => {
+                    core.body_refused(self.upstream.flow, fault);
+                    502
+                }
+            };
+            self.fail_upstream(status, None, EndCause::MediaRefused, core);
             return;
         }
         let Some(answer) = self.build_response(id, response, sdp, core) else {

@@ -215,9 +215,17 @@ impl Call {
             self.after_forward(id, core);
             return;
         }
-        if let (Some(server), Some(answer)) =
-            (forward.server(), self.build_forward_response(&forward, response, sdp, core))
-        {
+        let answer = self.build_forward_response(&forward, response, sdp, core);
+        if let (Some(server), None) = (forward.server(), &answer) {
+            // What came with the 2xx cannot be passed: it is no 2xx for who asked (RFC 3261 §21.5.3), and if an offer may
+            // have been in it, nobody can answer that.
+            core.reject(server, &forward.request, 502, |response| response);
+            if is_invite {
+                self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
+                return;
+            }
+        }
+        if let (Some(server), Some(answer)) = (forward.server(), answer) {
             let status = response.status().unwrap_or(200);
             core.respond(server, status, answer.clone());
             if is_invite {

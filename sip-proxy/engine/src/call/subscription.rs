@@ -5,12 +5,15 @@ use sip_wire::{Message, Method, Name};
 use super::forward::Forward;
 use super::{Call, CallTimer};
 use crate::core::Core;
+use crate::event::EndCause;
 use crate::io::Flow;
 
 impl Call {
     /// A SUBSCRIBE was accepted (RFC 6665 §4.1).
     pub(super) fn accept_subscription(&mut self, id: u32, response: &Message, core: &mut Core) {
-        let Some(answer) = self.build_response(id, response, None, core) else { return };
+        let Some(answer) = self.build_response(id, response, None, core) else {
+            return self.fail_upstream(502, None, EndCause::Failed, core);
+        };
         self.answered = true;
         core.respond(self.upstream.server, response.status().unwrap_or(200), answer);
         self.extend_subscription(response, core);

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod bindings;
+mod bodies;
+mod by_hand;
 mod identity;
 mod line;
 mod liveness;

@@ -68,15 +68,20 @@ fn each_datagram_gets_what_the_table_says() {
 fn over_a_stream_only_what_breaks_the_framing_closes_the_connection() {
     // What ends before its body waits for the rest, which a time-out of the connection ends.
     const WAITS: [&str; 1] = ["rfc4475/clerr"];
-    const CLOSES: [&str; 7] = ["ncl", "mcl01", "lwsruri", "lwsstart", "trws", "bigcode", "test"];
+    // A start line that cannot be read costs the one message: where it ends is known.
+    const CLOSES: [&str; 2] = ["ncl", "mcl01"];
+    const UNBOUNDED: [&str; 1] = ["inv2543"];
     for case in CASES {
         let Some(doings) = stream(&text(case)) else {
             assert!(WAITS.contains(&case.file), "{}", case.file);
             continue;
         };
         let name = case.file.split('/').next_back().unwrap_or_default();
-        assert_eq!(doings.outcome(), case.outcome, "{}", case.file);
-        assert_eq!(doings.closed, CLOSES.contains(&name), "{}", case.file);
+        // Old peers leave Content-Length out, which they may over UDP only (RFC 3261 §20.14).
+        let lengthless = UNBOUNDED.contains(&name);
+        let outcome = if lengthless { Outcome::Answered(400) } else { case.outcome };
+        assert_eq!(doings.outcome(), outcome, "{}", case.file);
+        assert_eq!(doings.closed, lengthless || CLOSES.contains(&name), "{}", case.file);
     }
 }
 
