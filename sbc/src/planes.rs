@@ -208,6 +208,7 @@ fn refusal(refusal: relay::Refusal) -> media::Refusal {
     match refusal {
         relay::Refusal::Malformed => media::Refusal::Malformed,
         relay::Refusal::NotAcceptable => media::Refusal::NotAcceptable,
+        relay::Refusal::Unfit(unfit) => media::Refusal::Unfit(unfit),
         relay::Refusal::NoPorts => media::Refusal::NoPorts,
         relay::Refusal::Unknown => media::Refusal::Unknown,
     }

@@ -51,6 +51,8 @@ pub(crate) struct Leg {
     pub(crate) agreed: Option<Bytes>,
     /// Its part in CRUSH.
     pub(crate) handoff: Side,
+    /// Its last description was one of ours that came back (`ours.rs`).
+    pub(crate) is_joined: bool,
     /// Ours towards it, if it speaks ICE or may.
     pub(crate) ice: Option<Box<Agent>>,
 }
@@ -62,6 +64,8 @@ pub(crate) struct Session {
     pub(crate) legs: SmallVec<[(Endpoint, Leg); 2]>,
     pub(crate) exchanges: SmallVec<[Exchange; 1]>,
     pub(crate) selected: Option<Endpoint>,
+    /// When ports that an early answer left unused are given back.
+    pub(crate) closing: Option<Duration>,
     /// Of streams that are gone.
     pub(crate) past: Vec<StreamStatistics>,
     pub(crate) heard: Duration,

@@ -14,6 +14,7 @@ mod leftover;
 mod legs;
 mod moving;
 mod negotiation;
+pub mod ours;
 pub mod path;
 pub mod policy;
 pub mod rtcp;

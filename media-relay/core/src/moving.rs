@@ -227,6 +227,10 @@ impl Worker {
         now: Duration,
         ports: &mut dyn Ports,
     ) {
+        let outcome = match outcome {
+            Outcome::Accepted(sdp) if self.is_astray(id, endpoint, &sdp) => Outcome::Refused(488),
+            outcome => outcome,
+        };
         if self.told_policy(id, wish, endpoint, &outcome, now) {
             return;
         }

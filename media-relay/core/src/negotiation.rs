@@ -1,5 +1,6 @@
 //! Offers and answers (RFC 3264, 6337): ports are opened, addresses learnt, streams joined, descriptions written.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,11 +10,16 @@ use crate::handoff::{Side, ufrag_in};
 use crate::ice::Spoken;
 use crate::latch::{Latch, Manner};
 use crate::legs::{Exchange, INITIAL, Leg, Session};
+use crate::path::place::is_local;
 use crate::sdp::{Description, Direction, Media, Place};
 use crate::session::{Described, Endpoint, Party, Refusal, StreamSummary, is_ipv6};
 use crate::statistics::Reception;
 use crate::stream::{Carried, Stream, StreamId};
 use crate::worker::{PortPair, Ports, Worker};
+
+/// Pairs of ports of one party; what it offers beyond that is refused with port 0. Audio, main and second video, a floor and a chat leave
+/// room, and nobody takes the ports of others with one INVITE.
+const MOST_STREAMS: usize = 8;
 
 impl Worker {
     #[expect(clippy::too_many_arguments, reason = "an offer has two ends")]
@@ -27,10 +33,19 @@ impl Worker {
         now: Duration,
         ports: &mut dyn Ports,
     ) -> Result<Described, Refusal> {
-        let ufrag = ufrag_in(&sdp);
-        let ice = Spoken::read(&sdp);
-        let description = Description::parse(sdp).map_err(|_| Refusal::Malformed)?;
-        if !description.media.iter().any(|media| media.port == 0 || media.is_datagram()) {
+        let mut description = self.read(id, (from.0, from.1.realm), sdp)?;
+        // A passive end behind a NAT would wait for a hello that cannot reach it, before it has sent anything itself: where only the
+        // offerer is behind one, it begins.
+        let answerer_is_hidden = to.1.contact.is_some_and(|contact| is_hidden(contact, &to.1));
+        for media in &mut description.media {
+            let is_hidden = media.rtp.is_some_and(|rtp| is_hidden(rtp.ip(), &from.1));
+            media.begins = media.is_secure && !media.has_ice && is_hidden && !answerer_is_hidden;
+        }
+        let ufrag = ufrag_in(description.text());
+        let ice = self.spoken(&description, from.1.realm);
+        // None at all is legal (RFC 3264 §5): media may come later.
+        let is_served = |media: &Media| media.port == 0 || media.is_datagram();
+        if !description.media.is_empty() && !description.media.iter().any(is_served) {
             return Err(Refusal::NotAcceptable);
         }
         let is_new = !self.sessions.contains_key(&id);
@@ -50,6 +65,9 @@ impl Worker {
             return Err(refusal);
         }
         // A first description counts at once, so that early media finds its way; a later one when it is answered.
+        if let Some(leg) = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(from.0)) {
+            leg.is_joined = description.is_joined;
+        }
         self.apply(id, from.0, &description.media, true, now);
         self.expect_early(id, from.0, to.0, now);
         self.write_support(id, to.0, from.0, ufrag.is_some());
@@ -80,9 +98,9 @@ impl Worker {
         now: Duration,
         ports: &mut dyn Ports,
     ) -> Result<Described, Refusal> {
-        let answered_ufrag = ufrag_in(&sdp);
-        let ice = Spoken::read(&sdp);
-        let description = Description::parse(sdp).map_err(|_| Refusal::Malformed)?;
+        let mut description = self.read(id, (from, from_party.realm), sdp)?;
+        let answered_ufrag = ufrag_in(description.text());
+        let ice = self.spoken(&description, from_party.realm);
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
         let position = session
             .exchanges
@@ -91,12 +109,19 @@ impl Worker {
             .ok_or(Refusal::Unknown)?;
         let offered_ufrag = session.exchanges[position].ufrag.clone();
         let offered = &session.exchanges[position].media;
+        description = description.fit_to(offered).map_err(|_| Refusal::Malformed)?;
+        for (offered, answered) in offered.iter().zip(&mut description.media) {
+            // Who holds by the unspecified address answers as if nothing had been held already.
+            if answered.is_parked && !offered.direction.receives() {
+                answered.direction = Direction::Inactive;
+            }
+        }
         // RFC 3264 §6: as many m-lines, in the same order, of the same kinds.
         let fits = offered.len() == description.media.len()
             && offered
                 .iter()
                 .zip(&description.media)
-                .all(|(offered, answered)| offered.kind == answered.kind);
+                .all(|(offered, answered)| offered.kind.eq_ignore_ascii_case(&answered.kind));
         if !fits {
             return Err(Refusal::NotAcceptable);
         }
@@ -109,7 +134,7 @@ impl Worker {
         let offered = if is_last { session.exchanges.remove(position).media } else { offered.clone() };
         self.ensure_branch(id, from);
         if let Some(leg) = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(from)) {
-            leg.party = from_party;
+            (leg.party, leg.is_joined) = (from_party, description.is_joined);
         }
         self.apply(id, to, &offered, false, now);
         self.apply(id, from, &description.media, false, now);
@@ -210,13 +235,16 @@ impl Worker {
         if leg.streams.len() < media.len() {
             leg.streams.resize(media.len(), None);
         }
+        let mut served = leg.streams.iter().flatten().count();
         for (index, (place, media)) in leg.streams.iter_mut().zip(media).enumerate() {
-            if place.is_some() || media.port == 0 || !media.is_datagram() {
+            if place.is_some() || media.port == 0 || !media.is_datagram() || served >= MOST_STREAMS {
                 continue;
             }
+            served = served.saturating_add(1);
             let pair =
                 ports.open(leg.party.realm, is_ipv6(leg.party.signalling.ip())).ok_or(Refusal::NoPorts)?;
-            let stream = self.streams.insert(new_stream(id, endpoint, index, pair, &leg.party, manner));
+            let facing = (leg.origin, leg.party.signalling.ip());
+            let stream = self.streams.insert(new_stream((id, endpoint, index), pair, facing, manner));
             *place = Some(stream);
             opened.push(stream);
         }
@@ -242,14 +270,14 @@ impl Worker {
             offered: first.offered.clone(),
             agreed: None,
             handoff: first.handoff.of_branch(),
+            is_joined: false,
             ice: first.ice.as_ref().map(|agent| Box::new(agent.of_branch())),
         };
+        let facing = (leg.origin, leg.party.signalling.ip());
         for (index, place) in first.streams.iter().enumerate() {
             let pair = place.and_then(|stream| self.streams.get(stream)).map(|stream| stream.ports);
             leg.streams.push(
-                pair.map(|pair| {
-                    self.streams.insert(new_stream(id, endpoint, index, pair, &leg.party, manner))
-                }),
+                pair.map(|pair| self.streams.insert(new_stream((id, endpoint, index), pair, facing, manner))),
             );
         }
         if let Some(session) = self.sessions.get_mut(&id) {
@@ -410,6 +438,7 @@ impl Session {
             offered: None,
             agreed: None,
             handoff: Side::default(),
+            is_joined: false,
             ice: None,
         };
         self.legs.push((endpoint, leg));
@@ -417,11 +446,9 @@ impl Session {
 }
 
 fn new_stream(
-    session: u64,
-    endpoint: Endpoint,
-    index: usize,
+    (session, endpoint, index): (u64, Endpoint, usize),
     ports: PortPair,
-    party: &Party,
+    (origin, signalling): (u64, IpAddr),
     manner: Manner,
 ) -> Stream {
     Stream {
@@ -429,8 +456,9 @@ fn new_stream(
         endpoint,
         index: index as u16,
         ports,
-        rtp: Latch::new(party.signalling.ip(), manner),
-        rtcp: Latch::new(party.signalling.ip(), manner),
+        origin,
+        rtp: Latch::new(signalling, manner),
+        rtcp: Latch::new(signalling, manner),
         consumers: SmallVec::new(),
         carried: Carried::Clear,
         is_muxed: false,
@@ -451,6 +479,11 @@ fn new_stream(
         taken: None,
         direct: None,
     }
+}
+
+/// Whether an address that a party names lies behind a NAT, as seen from us.
+fn is_hidden(address: IpAddr, party: &Party) -> bool {
+    is_local(address) && address != party.signalling.ip().to_canonical()
 }
 
 fn summarise(media: &[Media]) -> Vec<StreamSummary> {

@@ -1,13 +1,24 @@
-//! Session descriptions (RFC 8866), edited line by line: what needs no change stays byte for byte.
+//! Session descriptions (RFC 8866), edited line by line: what needs no change stays byte for byte, and what is only ugly is put
+//! right first (`sdp/clean.rs`). What must not reach the other side is in `sdp/hiding.rs`.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+mod clean;
+mod hiding;
+mod read;
+
+use std::net::{IpAddr, SocketAddr};
 
 use bytes::{BufMut, Bytes, BytesMut};
-use memchr::{memchr, memmem};
+use memchr::memmem;
+
+pub(crate) use clean::clean;
+use hiding::{is_per_leg, names_a_host, names_an_address};
+use read::{Section, Session, direction_of, read_connection, read_m_line};
 
 /// Greatest description and number of m-lines that are read.
 const MAX_LENGTH: usize = 32_768;
-const MAX_STREAMS: usize = 32;
+const MAX_STREAMS: usize = 128;
+/// The port that is named where none is known yet (RFC 8840 §4.1.1, RFC 863).
+pub(crate) const DISCARD: u16 = 9;
 
 /// Why a description cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +46,19 @@ pub enum Direction {
 }
 
 impl Direction {
+    /// The same for who receives nothing.
+    fn deaf(self) -> Self {
+        match self {
+            Self::SendRecv | Self::SendOnly => Self::SendOnly,
+            Self::RecvOnly | Self::Inactive => Self::Inactive,
+        }
+    }
+
+    /// Whether its author takes anything.
+    pub(crate) fn receives(self) -> bool {
+        matches!(self, Self::SendRecv | Self::RecvOnly)
+    }
+
     fn line(self) -> &'static [u8] {
         match self {
             Self::SendRecv => b"a=sendrecv",
@@ -54,18 +78,26 @@ pub struct Media {
     pub port: u16,
     /// `RTP/AVP`, `RTP/SAVPF`, `udptl`, `TCP/MSRP`, ...
     pub profile: String,
-    /// Where RTP goes; `None` where the address is a name or unspecified (an old way of holding).
+    /// Where RTP goes, as its author says; `None` where the address is a name or unspecified.
     pub rtp: Option<SocketAddr>,
     /// Where RTCP goes: `a=rtcp` (RFC 3605) or the next port.
     pub rtcp: Option<SocketAddr>,
-    /// Direction, the session's if it has none of its own.
+    /// Direction, the session's if it has none of its own. Of who holds by the unspecified address what that means (RFC 3264
+    /// §8.4): he receives nothing.
     pub direction: Direction,
     /// Payload type, encoding name, clock rate, in order of preference.
     pub codecs: Vec<(u8, String, u32)>,
     /// Its author can take RTCP on the port of RTP (RFC 5761 §5.1.1).
     pub rtcp_mux: bool,
-    /// The unspecified address: an old way of holding (RFC 3264 §8.4). Nothing must be sent there.
+    /// The unspecified address without ICE: an old way of holding (RFC 3264 §8.4). With ICE it means that no address is known yet (RFC
+    /// 8840 §4.1.1), which is no hold. Nothing is sent there in either case.
     pub is_parked: bool,
+    /// It speaks ICE: where its media is will be shown by checks.
+    pub has_ice: bool,
+    /// The first format of its m-line, as it stands there.
+    pub format: String,
+    /// What our offer says of who begins the handshake of DTLS, where its author leaves it open (RFC 5763 §5): he does.
+    pub begins: bool,
     /// Media keys are agreed here, in SDES or DTLS: what the packets hold is not for us.
     pub is_secure: bool,
 }
@@ -107,7 +139,7 @@ impl Place {
 impl Media {
     /// Whether RTP and RTCP run here, rather than another protocol over UDP.
     pub fn is_rtp(&self) -> bool {
-        self.profile.contains("RTP/")
+        self.profile.to_ascii_uppercase().contains("RTP/")
     }
 
     /// Whether datagrams carry it at all.
@@ -125,104 +157,96 @@ pub struct Description {
     lines: Vec<(usize, usize)>,
     /// Its m-lines.
     pub media: Vec<Media>,
+    /// It is one of ours that came back (`ours.rs`).
+    pub(crate) is_joined: bool,
 }
 
 impl Description {
-    /// Reads it. Lines end in CRLF or LF; unknown lines are kept.
+    /// Reads it as everybody does: see `sdp/clean.rs`. Unknown lines are kept.
     pub fn parse(bytes: Bytes) -> Result<Self, Fault> {
         if bytes.len() > MAX_LENGTH {
             return Err(Fault::TooLarge);
         }
+        let bytes = clean(bytes)?;
         let mut lines = Vec::with_capacity(32);
-        let mut at = 0;
-        while at < bytes.len() {
-            let end = memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |found| at + found);
-            let text_end = if end > at && bytes[end - 1] == b'\r' { end - 1 } else { end };
-            if text_end > at {
-                let line = &bytes[at..text_end];
-                if line.len() < 2 || line[1] != b'=' || !line[0].is_ascii_lowercase() {
-                    return Err(Fault::Malformed);
-                }
-                lines.push((at, text_end));
-            }
-            at = end + 1;
+        let mut at = 0_usize;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            lines.push((at, at.saturating_add(line.len()).saturating_sub(2)));
+            at = at.saturating_add(line.len());
         }
-        let first = lines.first().map(|line| &bytes[line.0..line.1]);
+        let first = lines.first().and_then(|line| bytes.get(line.0..line.1));
         if first != Some(b"v=0") {
             return Err(Fault::Malformed);
         }
-        let mut description = Self { bytes, lines, media: Vec::new() };
+        let mut description = Self { bytes, lines, media: Vec::new(), is_joined: false };
         description.media = description.read_media()?;
         Ok(description)
     }
 
+    /// The text that was read, clean.
+    pub fn text(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Number of the session, as o= says it.
+    pub fn origin(&self) -> Option<u64> {
+        let line =
+            (0..self.lines.len()).map(|index| self.line(index)).find(|line| line.starts_with(b"o="))?;
+        let mut words = std::str::from_utf8(line).ok()?.split_ascii_whitespace().rev();
+        // A name in front may hold blanks.
+        words.nth(4)?.parse().ok()
+    }
+
+    /// Makes an answer fit its offer: m-lines that it leaves out are refused (RFC 3264 §6 wants them; conference servers leave
+    /// them out), and refused ones that nobody offered go.
+    pub fn fit_to(self, offered: &[Media]) -> Result<Self, Fault> {
+        let answered = self.media.len();
+        let extra = self.media.get(offered.len()..).unwrap_or_default();
+        let is_joined = self.is_joined;
+        if answered == offered.len() || extra.iter().any(|media| media.port != 0) {
+            return Ok(self);
+        }
+        let mut text = BytesMut::with_capacity(self.bytes.len().saturating_add(64));
+        let mut seen = 0_usize;
+        for index in 0..self.lines.len() {
+            let line = self.line(index);
+            seen = seen.saturating_add(usize::from(line.starts_with(b"m=")));
+            if seen <= offered.len() {
+                put(&mut text, line);
+            }
+        }
+        for media in offered.get(answered..).unwrap_or_default() {
+            put(&mut text, format!("m={} 0 {} {}", media.kind, media.profile, media.format).as_bytes());
+        }
+        Ok(Self { is_joined, ..Self::parse(text.freeze())? })
+    }
+
     fn line(&self, index: usize) -> &[u8] {
-        self.lines.get(index).map_or(b"", |line| &self.bytes[line.0..line.1])
+        self.lines.get(index).and_then(|line| self.bytes.get(line.0..line.1)).unwrap_or_default()
     }
 
     fn read_media(&self) -> Result<Vec<Media>, Fault> {
-        let mut media: Vec<Media> = Vec::new();
-        let mut session_address = None;
-        let mut session_direction = Direction::SendRecv;
-        let mut has_fingerprint = false;
-        let mut rtcp: Vec<Option<(u16, Option<IpAddr>)>> = Vec::new();
-        let mut addresses: Vec<Option<Option<IpAddr>>> = Vec::new();
+        let mut sections: Vec<Section> = Vec::new();
+        let mut session = Session::default();
         for index in 0..self.lines.len() {
             let line = self.line(index);
-            match line[0] {
-                b'm' => {
-                    if media.len() == MAX_STREAMS {
-                        return Err(Fault::TooLarge);
-                    }
-                    media.push(read_m_line(&line[2..], session_direction)?);
-                    rtcp.push(None);
-                    addresses.push(None);
-                }
-                b'c' => {
-                    let address = read_connection(&line[2..])?;
-                    match addresses.last_mut() {
-                        Some(own) => *own = Some(address),
-                        None => session_address = address,
-                    }
-                }
-                b'a' => {
-                    if let Some(direction) = direction_of(&line[2..]) {
-                        match media.last_mut() {
-                            Some(media) => media.direction = direction,
-                            None => session_direction = direction,
-                        }
-                    } else if line.starts_with(b"a=fingerprint:") && media.is_empty() {
-                        has_fingerprint = true;
-                    } else if let (Some(media), Some(rest)) =
-                        (media.last_mut(), line[2..].strip_prefix(b"rtpmap:"))
-                    {
-                        read_rtpmap(rest, media);
-                    } else if let (Some(media), b"rtcp-mux") = (media.last_mut(), &line[2..]) {
-                        media.rtcp_mux = true;
-                    } else if let (Some(media), true) = (media.last_mut(), is_key(&line[2..])) {
-                        media.is_secure = true;
-                    } else if let (Some(own), Some(rest)) =
-                        (rtcp.last_mut(), line[2..].strip_prefix(b"rtcp:"))
-                    {
-                        *own = read_rtcp(rest);
-                    }
-                }
+            let Some((kind, value)) =
+                line.split_first().zip(line.get(2..)).map(|((kind, _), value)| (*kind, value))
+            else {
+                continue;
+            };
+            let is_full = sections.len() == MAX_STREAMS;
+            match (kind, sections.last_mut()) {
+                (b'm', _) if is_full => return Err(Fault::TooLarge),
+                (b'm', _) => sections.push(Section::new(read_m_line(value, session.direction)?)),
+                (b'c', Some(section)) => section.address = Some(read_connection(value)?),
+                (b'c', None) => session.address = read_connection(value)?,
+                (b'a', Some(section)) => section.attribute(value),
+                (b'a', None) => session.attribute(value),
                 _ => {}
             }
         }
-        for ((media, rtcp), address) in media.iter_mut().zip(rtcp).zip(addresses) {
-            let address = address.unwrap_or(session_address);
-            if media.port == 0 {
-                continue;
-            }
-            media.is_secure |= has_fingerprint || media.profile.contains("SAVP");
-            media.is_parked = address.is_some_and(|address| address.is_unspecified());
-            let address = address.filter(|address| !address.is_unspecified());
-            media.rtp = address.map(|address| SocketAddr::new(address, media.port));
-            let (port, own) = rtcp.unwrap_or((media.port.wrapping_add(1), None));
-            media.rtcp = own.or(address).map(|address| SocketAddr::new(address, port));
-        }
-        Ok(media)
+        Ok(sections.into_iter().map(|section| section.finish(&session)).collect())
     }
 
     /// Texts that must not reach the other side: the addresses in o= and c= lines and in `a=rtcp`.
@@ -230,7 +254,7 @@ impl Description {
         let mut found = Vec::new();
         for index in 0..self.lines.len() {
             let line = self.line(index);
-            if matches!(line[0], b'o' | b'c') || line.starts_with(b"a=rtcp:") {
+            if matches!(line, [b'o' | b'c', ..]) || line.starts_with(b"a=rtcp:") {
                 let word = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
                 let word = word.split(|byte| *byte == b'/').next().unwrap_or_default();
                 if names_a_host(word) && !found.contains(&word) {
@@ -246,29 +270,40 @@ impl Description {
     pub fn rewrite(&self, origin: &str, places: &[Option<Place>], cname: &str) -> Bytes {
         let mut out = BytesMut::with_capacity(self.bytes.len() + 128);
         let secrets = self.addresses();
+        let is_secret = |line: &[u8]| {
+            names_an_address(line) || secrets.iter().any(|secret| memmem::find(line, secret).is_some())
+        };
         let session = places.iter().flatten().next().copied();
+        let mut begins = self.media.iter().any(|media| media.begins);
         let mut current: Option<Place> = None;
         let mut stream = 0;
         let mut wrote_connection = false;
         let mut owes_mux = false;
         for index in 0..self.lines.len() {
             let line = self.line(index);
-            match line[0] {
+            let (Some(kind), Some(value)) = (line.first(), line.get(2..)) else { continue };
+            match kind {
                 b'o' => put(&mut out, format!("o={origin}").as_bytes()),
                 b'm' => {
                     if let Some(place) = current {
                         place.put_own(owes_mux, &mut out);
                     }
                     current = places.get(stream).copied().flatten();
+                    // Of who holds by an unspecified address the address does not pass, so its meaning does.
+                    let media = self.media.get(stream);
+                    if let (Some(place), Some(media)) = (&mut current, media) {
+                        place.direction = place.direction.or(media.is_parked.then_some(media.direction));
+                    }
+                    begins = media.is_some_and(|media| media.begins);
                     owes_mux = current.is_some_and(|place| place.rtcp_mux);
-                    put(&mut out, &with_port(line, current.map_or(0, |place| place.rtp.port())));
+                    put(&mut out, &with_port(value, current.map_or(0, |place| place.rtp.port())));
                     stream += 1;
                     let needs_own = !wrote_connection
                         || current.map(|place| place.rtp.ip()) != session.map(|place| place.rtp.ip());
                     let has_own = (index + 1..self.lines.len())
                         .map(|next| self.line(next))
-                        .take_while(|next| next[0] != b'm')
-                        .any(|next| next[0] == b'c');
+                        .take_while(|next| !next.starts_with(b"m="))
+                        .any(|next| next.starts_with(b"c="));
                     // i= stands before c=; none of the peers cares for their order.
                     if needs_own
                         && !has_own
@@ -286,20 +321,25 @@ impl Description {
                     }
                 }
                 // Answered on our own account, where it stood if it stood there.
-                b'a' if line == MUX => {
+                b'a' if value.eq_ignore_ascii_case(b"rtcp-mux") => {
                     if std::mem::take(&mut owes_mux) {
                         put(&mut out, MUX);
                     }
                 }
-                b'a' if is_per_leg(&line[2..]) => {}
+                b'a' if is_per_leg(value) => {}
+                b'a' if begins && value.eq_ignore_ascii_case(b"setup:actpass") => {
+                    put(&mut out, b"a=setup:active");
+                }
                 // The session's stays for the m-lines that we say nothing of.
                 b'a' if current.is_some_and(|place| place.direction.is_some())
-                    && direction_of(&line[2..]).is_some() => {}
+                    && direction_of(value).is_some() => {}
                 b'a' if line.starts_with(b"a=ssrc:") && memmem::find(line, b" cname:").is_some() => {
-                    let end = memmem::find(line, b" cname:").unwrap_or(line.len());
-                    put(&mut out, &[&line[..end], b" cname:", cname.as_bytes()].concat());
+                    let end = memmem::find(line, b" cname:").and_then(|end| line.get(..end)).unwrap_or(line);
+                    put(&mut out, &[end, b" cname:", cname.as_bytes()].concat());
                 }
-                _ if secrets.iter().any(|secret| memmem::find(line, secret).is_some()) => {}
+                // A description must have a name (RFC 8866 §5.3).
+                b's' if is_secret(line) => put(&mut out, b"s=-"),
+                _ if is_secret(line) => {}
                 _ => put(&mut out, line),
             }
         }
@@ -320,47 +360,7 @@ impl Description {
     }
 }
 
-/// An address, or a name with a domain: a word that means its author wherever it stands. (`o=- 1 1 IN IP4 101` must not
-/// cost the line `a=rtpmap:101`.)
-fn names_a_host(word: &[u8]) -> bool {
-    let is_name = memchr(b'.', word).is_some()
-        && word.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'));
-    let address = std::str::from_utf8(word).ok().and_then(|word| word.parse::<IpAddr>().ok());
-    address.map_or(is_name && word.len() >= 4, |address| !address.is_unspecified())
-}
-
-/// Removed or answered per leg, never passed: what lets the ends find each other past the relay.
-fn is_per_leg(attribute: &[u8]) -> bool {
-    let name = attribute.split(|byte| *byte == b':').next().unwrap_or_default();
-    let names: [&[u8]; 12] = [
-        b"candidate",
-        b"remote-candidates",
-        b"end-of-candidates",
-        b"ice-ufrag",
-        b"ice-pwd",
-        b"ice-options",
-        b"ice-lite",
-        b"ice-mismatch",
-        b"ice-pacing",
-        b"rtcp-mux",
-        b"rtcp-mux-only",
-        b"rtcp",
-    ];
-    names.contains(&name)
-        || name == b"crush"
-        || name == b"bundle-only"
-        || attribute.starts_with(b"group:BUNDLE")
-        || name == b"alt"
-        // Names the author's product, as User-Agent does (RFC 4566 §6).
-        || name == b"tool"
-}
-
 const MUX: &[u8] = b"a=rtcp-mux";
-
-/// SDES (RFC 4568) or DTLS (RFC 8122).
-fn is_key(attribute: &[u8]) -> bool {
-    attribute.starts_with(b"crypto:") || attribute.starts_with(b"fingerprint:")
-}
 
 fn put(out: &mut BytesMut, line: &[u8]) {
     out.put_slice(line);
@@ -374,102 +374,13 @@ fn connection(address: IpAddr) -> String {
     }
 }
 
-/// An m-line with another port in the place of its second word, which [`read_m_line`] has found there.
-fn with_port(line: &[u8], port: u16) -> Vec<u8> {
-    let mut words = line.split(|byte| *byte == b' ').filter(|word| !word.is_empty());
-    let (kind, old) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let at = memmem::find(&line[kind.len()..], old).map_or(line.len(), |at| kind.len() + at);
-    [&line[..at], port.to_string().as_bytes(), line.get(at + old.len()..).unwrap_or_default()].concat()
-}
-
-fn read_m_line(text: &[u8], direction: Direction) -> Result<Media, Fault> {
-    let text = std::str::from_utf8(text).map_err(|_| Fault::Malformed)?;
-    let mut words = text.split(' ').filter(|word| !word.is_empty());
-    let (Some(kind), Some(port), Some(profile)) = (words.next(), words.next(), words.next()) else {
-        return Err(Fault::Malformed);
-    };
-    if text.starts_with(' ') {
-        return Err(Fault::Malformed);
-    }
-    // Several ports (`49170/2`) are layered coding, which nobody sends.
-    let port = port.split('/').next().unwrap_or_default().parse().map_err(|_| Fault::Malformed)?;
-    let codecs = words.filter_map(|word| word.parse().ok()).map(static_codec).collect();
-    Ok(Media {
-        kind: kind.to_owned(),
-        port,
-        profile: profile.to_owned(),
-        rtp: None,
-        rtcp: None,
-        direction,
-        codecs,
-        rtcp_mux: false,
-        is_parked: false,
-        is_secure: false,
-    })
-}
-
-/// RFC 3551 §6.
-fn static_codec(number: u8) -> (u8, String, u32) {
-    let (name, rate) = match number {
-        0 => ("PCMU", 8000),
-        3 => ("GSM", 8000),
-        4 => ("G723", 8000),
-        8 => ("PCMA", 8000),
-        9 => ("G722", 8000),
-        13 => ("CN", 8000),
-        18 => ("G729", 8000),
-        26 => ("JPEG", 90_000),
-        31 => ("H261", 90_000),
-        34 => ("H263", 90_000),
-        _ => ("", 8000),
-    };
-    (number, name.to_owned(), rate)
-}
-
-fn read_rtpmap(text: &[u8], media: &mut Media) {
-    let Ok(text) = std::str::from_utf8(text) else { return };
-    let Some((number, encoding)) = text.split_once(' ') else { return };
-    let mut parts = encoding.trim().split('/');
-    let (Ok(number), Some(name)) = (number.trim().parse::<u8>(), parts.next()) else { return };
-    let rate = parts.next().and_then(|rate| rate.parse().ok()).unwrap_or(8000);
-    if let Some(codec) = media.codecs.iter_mut().find(|codec| codec.0 == number) {
-        *codec = (number, name.to_owned(), rate);
-    }
-}
-
-/// `IN IP4 address[/ttl]`; a name is no address.
-fn read_connection(text: &[u8]) -> Result<Option<IpAddr>, Fault> {
-    let text = std::str::from_utf8(text).map_err(|_| Fault::Malformed)?;
-    let mut words = text.split(' ').filter(|word| !word.is_empty());
-    let (Some(network), Some(kind), Some(address)) = (words.next(), words.next(), words.next()) else {
-        return Err(Fault::Malformed);
-    };
-    if network != "IN" {
-        return Ok(None);
-    }
-    let address = address.split('/').next().unwrap_or_default();
-    Ok(match kind {
-        "IP4" => address.parse::<Ipv4Addr>().ok().filter(|address| !address.is_multicast()).map(IpAddr::V4),
-        "IP6" => address.parse::<Ipv6Addr>().ok().filter(|address| !address.is_multicast()).map(IpAddr::V6),
-        _ => return Err(Fault::Malformed),
-    })
-}
-
-fn read_rtcp(text: &[u8]) -> Option<(u16, Option<IpAddr>)> {
-    let text = std::str::from_utf8(text).ok()?;
-    let mut words = text.split(' ').filter(|word| !word.is_empty());
-    let port = words.next()?.parse().ok()?;
-    Some((port, words.nth(2).and_then(|address| address.parse().ok())))
-}
-
-fn direction_of(attribute: &[u8]) -> Option<Direction> {
-    match attribute {
-        b"sendrecv" => Some(Direction::SendRecv),
-        b"sendonly" => Some(Direction::SendOnly),
-        b"recvonly" => Some(Direction::RecvOnly),
-        b"inactive" => Some(Direction::Inactive),
-        _ => None,
-    }
+/// An m-line with another port as its second word; words that name an address go.
+fn with_port(value: &[u8], port: u16) -> Vec<u8> {
+    let port = port.to_string();
+    let words = value.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let words = words.enumerate().map(|(place, word)| if place == 1 { port.as_bytes() } else { word });
+    let words: Vec<&[u8]> = words.filter(|word| !names_an_address(word)).collect();
+    [b"m=", words.join(&b' ').as_slice()].concat()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use martian::Unfit;
 
 use crate::path::Constraint;
 use crate::path::timeline::Entry;
@@ -205,6 +206,8 @@ pub enum Refusal {
     Malformed,
     /// Nothing of it can be relayed, or the answer breaks RFC 3264.
     NotAcceptable,
+    /// It points where nothing is sent.
+    Unfit(Unfit),
     /// No port is free.
     NoPorts,
     /// Session, exchange or endpoint are unknown.

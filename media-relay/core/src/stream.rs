@@ -9,6 +9,7 @@ use smallvec::SmallVec;
 use crate::held::Held;
 use crate::latch::{Evidence, Latch, Verdict};
 use crate::leftover::{Leftovers, Place, Sender};
+use crate::ours::OpenPorts;
 use crate::path::Tally;
 use crate::rtp::{self, Header};
 use crate::sdp::Media;
@@ -48,6 +49,8 @@ pub(crate) struct Stream {
     pub(crate) endpoint: Endpoint,
     pub(crate) index: u16,
     pub(crate) ports: PortPair,
+    /// The number in the o= line of descriptions that name these ports.
+    pub(crate) origin: u64,
     pub(crate) rtp: Latch,
     pub(crate) rtcp: Latch,
     /// The streams that this one's packets go out of.
@@ -252,9 +255,16 @@ pub(crate) struct Streams {
     sockets: Vec<Socket>,
     /// Of ports that are closed, by pair; at most as many as there are ports.
     leftovers: BTreeMap<SocketAddr, [Option<Box<Leftovers>>; 2]>,
+    /// Those of all workers.
+    pub(crate) open: OpenPorts,
 }
 
 impl Streams {
+    /// None; `open` is told of their ports.
+    pub(crate) fn new(open: OpenPorts) -> Self {
+        Self { open, ..Self::default() }
+    }
+
     pub(crate) fn get(&self, id: StreamId) -> Option<&Stream> {
         self.places.get(id as usize)?.as_ref()
     }
@@ -269,6 +279,7 @@ impl Streams {
 
     pub(crate) fn insert(&mut self, stream: Stream) -> StreamId {
         let ports = stream.ports;
+        self.open.opened(ports.address, stream.origin);
         let id = match self.free.pop() {
             Some(id) => {
                 self.places[id as usize] = Some(stream);
@@ -325,6 +336,7 @@ impl Streams {
         if !is_last {
             return;
         }
+        self.open.closed(pair.address);
         let left =
             [pair.rtp, pair.rtcp].map(|number| self.sockets.get_mut(number as usize)?.leftovers.take());
         if left.iter().any(Option::is_some) {

@@ -11,6 +11,7 @@ use ahash::AHashMap;
 use crate::handoff::{HandoffSettings, LEAST_INACTIVITY};
 use crate::latch::{Latching, Manner};
 use crate::legs::Session;
+use crate::ours::OpenPorts;
 use crate::path::memory::{Known, Memory, Outcome};
 use crate::policy::ReleasePolicy;
 use crate::session::{Action, Endpoint, Event, Reply, StreamStatistics};
@@ -59,6 +60,8 @@ pub struct Settings {
     pub release: Option<Arc<ReleasePolicy>>,
     /// CRUSH; `None`: nobody is told of it.
     pub handoff: Option<Arc<HandoffSettings>>,
+    /// The open ports of all workers: they share this.
+    pub open_ports: OpenPorts,
     /// Where descriptions and candidates may say that packets are to go, by realm.
     pub addresses: Arc<martian::Rules>,
     /// What ICE credentials are made from: random, and known to nobody else.
@@ -73,11 +76,15 @@ impl Default for Settings {
             latching: Vec::new(),
             release: None,
             handoff: None,
+            open_ports: OpenPorts::default(),
             addresses: Arc::default(),
             secret: [0; 32],
         }
     }
 }
+
+/// After a branch was chosen its last answer has come, if it has one.
+const LAST_ANSWER: Duration = Duration::from_secs(5);
 
 /// The sessions of one thread.
 #[derive(Debug)]
@@ -106,7 +113,7 @@ impl Worker {
     pub fn new(settings: Settings, cname: String) -> Self {
         Self {
             sessions: AHashMap::new(),
-            streams: Streams::default(),
+            streams: Streams::new(settings.open_ports.clone()),
             settings,
             cname,
             events: VecDeque::new(),
@@ -206,7 +213,10 @@ impl Worker {
         self.drop_legs(id, |leg| leg.party != 0 && leg != winner, now, ports);
         let caller = Endpoint { party: 0, branch: 0 };
         self.connect_agreed(id, winner, caller);
-        self.close_refused(id, ports);
+        // What an early answer refused the last one may take (RFC 3261 §13.2.1), which comes after this, if it comes.
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.closing = Some(now + LAST_ANSWER);
+        }
         self.agreed(id, now);
     }
 
@@ -313,6 +323,13 @@ impl Worker {
             return;
         }
         self.next_check = now + Duration::from_secs(1);
+        let closing = self
+            .sessions
+            .iter_mut()
+            .filter_map(|(id, session)| session.closing.take_if(|closing| *closing <= now).map(|_| *id));
+        for id in closing.collect::<Vec<u64>>() {
+            self.close_refused(id, ports);
+        }
         let Some(limit) = self.settings.inactivity else { return };
         for (id, session) in &mut self.sessions {
             if session.moving.as_ref().is_some_and(|moving| moving.is_unheard()) {

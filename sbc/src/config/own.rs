@@ -57,7 +57,6 @@ mod tests {
     use std::path::Path;
 
     use martian::Unfit;
-    use media_core::latch::Latching;
 
     use crate::config::Settings;
 

@@ -212,6 +212,8 @@ pub enum Refusal {
     Malformed,
     /// No codec, transport or address family in common; or the answer breaks RFC 3264: 488.
     NotAcceptable,
+    /// It points where nothing is sent: 488, with a Warning that says so.
+    Unfit(martian::Unfit),
     /// No port is free: 503.
     NoPorts,
     /// The session or endpoint is unknown (already deleted): 500.
@@ -221,11 +223,17 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// What a Warning says of it to its author (RFC 3261 §20.43: 399 is text for a person).
+    pub(crate) fn warning(self) -> Option<String> {
+        let Refusal::Unfit(unfit) = self else { return None };
+        Some(format!("399 sbc \"the session description names {unfit}\""))
+    }
+
     /// The SIP response that an offer refused so deserves.
     pub fn status(self) -> u16 {
         match self {
             Refusal::Malformed => 400,
-            Refusal::NotAcceptable => 488,
+            Refusal::NotAcceptable | Refusal::Unfit(_) => 488,
             Refusal::NoPorts | Refusal::Unavailable => 503,
             Refusal::Unknown => 500,
         }

@@ -2,12 +2,15 @@
 //! the endpoint's, and what the relay has seen of it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use crush::description::{Candidate, CandidateKind, Fragment, Policy};
+use martian::Rules;
 
 use crate::path::place::{Networks, is_local};
+use crate::sdp::clean;
 use crate::session::Endpoint;
 use crate::worker::Worker;
 
@@ -34,7 +37,8 @@ impl Worker {
         if !do_both || fragment.len() > MAX_LENGTH {
             return None;
         }
-        let text = std::str::from_utf8(fragment).ok()?;
+        let fragment = clean(fragment.clone()).ok()?;
+        let text = std::str::from_utf8(&fragment).ok()?;
         Fragment::read(text)?;
         if !self.may_trickle(id, from, to) {
             self.kept_fragment(id, from);
@@ -53,6 +57,8 @@ impl Worker {
             own,
             is_one_realm: near.party.realm == far.party.realm,
             networks: release.map(|release| release.networks(near.party.realm, far.party.realm)),
+            addresses: self.settings.addresses.clone(),
+            realm: near.party.realm,
         };
         let filtered = sieve.filter(text);
         self.trickled(id, from, now);
@@ -83,17 +89,21 @@ struct Sieve {
     own: Vec<IpAddr>,
     /// Both parties are in one realm.
     is_one_realm: bool,
-    networks: Option<std::sync::Arc<Networks>>,
+    networks: Option<Arc<Networks>>,
+    /// Where nothing is sent, of whatever its realm names.
+    addresses: Arc<Rules>,
+    realm: u16,
 }
 
 impl Sieve {
-    fn shows(&self, address: IpAddr) -> bool {
-        let address = address.to_canonical();
-        if self.own.contains(&address) || address.is_loopback() {
+    fn shows(&self, place: SocketAddr) -> bool {
+        let address = place.ip().to_canonical();
+        let is_unfit = self.addresses.judge(self.realm, place).is_err();
+        if is_unfit || self.own.contains(&address) || address.is_loopback() {
             return false;
         }
         if is_local(address) {
-            let is_routable = |networks: &std::sync::Arc<Networks>| {
+            let is_routable = |networks: &Arc<Networks>| {
                 let mut groups = networks.routable.iter();
                 groups.any(|group| group.iter().any(|prefix| prefix.contains(&address)))
             };
@@ -127,8 +137,8 @@ impl Sieve {
                 put(&mut out, &candidate);
             }
             if let Some(mut candidate) = Candidate::read(line) {
-                if self.shows(candidate.address.ip()) {
-                    candidate.related = candidate.related.filter(|related| self.shows(related.ip()));
+                if self.shows(candidate.address) {
+                    candidate.related = candidate.related.filter(|related| self.shows(*related));
                     put(&mut out, &candidate.to_string());
                 }
             } else if PASSING.iter().any(|passing| line.starts_with(passing)) {

@@ -78,6 +78,13 @@ impl Spoken {
         Self(lines.collect())
     }
 
+    /// Drops candidates whose address is not to be known.
+    pub(crate) fn keep(&mut self, is_fit: impl Fn(SocketAddr) -> bool) {
+        for line in self.0.iter_mut().flatten() {
+            line.candidates.retain(|candidate| place_of(candidate).is_none_or(&is_fit));
+        }
+    }
+
     pub(crate) fn line(&self, index: usize) -> Option<&Line> {
         self.0.get(index)?.as_ref()
     }

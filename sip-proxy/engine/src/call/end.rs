@@ -120,6 +120,9 @@ impl Call {
                     crate::passing::copy_headers(out, message, names, core)
                 }
             };
+        } else if status == 488 {
+            let warning = self.refused.and_then(crate::media::Refusal::warning);
+            out = warning.into_iter().fold(out, |out, warning| out.header(Name::Warning, warning.as_bytes()));
         } else if status == 503 {
             out = out.header(Name::RetryAfter, config.limits.retry_after.as_secs().to_string().as_bytes());
         }

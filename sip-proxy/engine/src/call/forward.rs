@@ -287,7 +287,11 @@ impl Call {
             Err(refusal) => {
                 let forward = self.forwards.remove(position);
                 if let Some(server) = forward.server() {
-                    core.reject(server, &forward.request, refusal.status(), |response| response);
+                    core.reject(server, &forward.request, refusal.status(), |response| {
+                        refusal.warning().into_iter().fold(response, |response, warning| {
+                            response.header(Name::Warning, warning.as_bytes())
+                        })
+                    });
                 }
                 if matches!(forward.origin, Origin::Restore) {
                     self.hang_up(EndCause::MediaRefused, Side::Sbc, core);

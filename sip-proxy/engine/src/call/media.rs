@@ -179,10 +179,20 @@ impl Call {
         if self.is_over() {
             return;
         }
+        if let Err(Refusal::Unfit(unfit)) = result {
+            core.notice(
+                "unfit_address",
+                Some(self.upstream.flow.remote),
+                format!("a session description in a call from here names {unfit}, and is refused; see `local_peers` for phones on this machine"),
+            );
+        }
         match wait {
             Wait::Branch(index) => match result {
                 Ok(described) => self.on_branch_offer(index, described.sdp, core),
-                Err(refusal) => self.on_branch_failure(index, refusal.status(), None, core, registrar),
+                Err(refusal) => {
+                    self.refused = Some(refusal);
+                    self.on_branch_failure(index, refusal.status(), None, core, registrar);
+                }
             },
             Wait::Response(pair, response) => self.on_response_description(pair, *response, result, core),
             Wait::Forward(forward) => self.on_forward_description(forward, result, core),

@@ -134,6 +134,8 @@ pub(crate) struct Call {
     next_media: u32,
     next_exchange: u32,
     has_media: bool,
+    /// Why media could not offer to a target what the caller has offered.
+    refused: Option<crate::media::Refusal>,
     best: Option<(u16, Option<Message>)>,
     ringing: Option<TimerId>,
     times: Times,
@@ -192,6 +194,7 @@ impl Call {
             next_media: 0,
             next_exchange: 1,
             has_media: false,
+            refused: None,
             best: None,
             ringing: None,
             times: Times { started: core.now.monotonic, ..Times::default() },
