@@ -116,6 +116,10 @@ release-load: ## what the relay does for 1,000 calls (LOAD_CALLS) before and aft
 	@SBC_PROGRAM="$${CARGO_TARGET_DIR:-$(CURDIR)/target}/release/sbc" LOAD_OUT='$(CURDIR)/bench/release-load.json' \
 		$(LONG_TESTS) --cargo-profile release -E 'binary(release) & test(the_relays_load)'
 
+.PHONY: hostile-calls
+hostile-calls: ## 10,000 virtual calls (HOSTILE_CALLS) with hostile strangers on the wire: none silent, no packet astray
+	@HOSTILE_CALLS=$${HOSTILE_CALLS:-10000} $(CARGO) test --quiet -p media-core --test edge strangers_send
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZ_SECONDS (60)
 	@deploy/dev/fuzz.sh $(FUZZ_SECONDS)

@@ -7,6 +7,7 @@
 mod agent;
 mod body;
 mod crush;
+mod latch;
 mod rtcp;
 mod sdp;
 mod sip;
@@ -16,6 +17,7 @@ mod stun;
 pub use agent::{agent, paths_after};
 pub use body::body;
 pub use crush::crush;
+pub use latch::latch;
 pub use rtcp::rtcp;
 pub use sdp::sdp;
 pub use sip::sip;

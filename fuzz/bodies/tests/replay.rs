@@ -143,6 +143,11 @@ fn rtcp_corpora_hold() {
 }
 
 #[test]
+fn latch_corpora_hold() {
+    replay(fuzz_bodies::latch, &["fuzz/seeds/latch", "fuzz/regressions/latch"]);
+}
+
+#[test]
 fn srtp_corpora_hold() {
     replay(fuzz_bodies::srtp, &["fuzz/seeds/srtp", "fuzz/regressions/srtp"]);
 }

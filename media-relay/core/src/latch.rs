@@ -183,6 +183,10 @@ impl Latch {
     /// The stream's RTP is learnt at another place than before: its RTCP comes from that host.
     pub fn follow(&mut self, host: IpAddr, now: Duration) {
         self.beside = Some(host);
+        // A stranger who was believed beside the old place goes with it.
+        if !self.is_proven && self.learnt.is_some_and(|learnt| self.is_strange(learnt)) {
+            self.learnt = None;
+        }
         self.doubt(now);
     }
 
