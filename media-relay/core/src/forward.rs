@@ -25,17 +25,12 @@ impl Worker {
         now: Duration,
         mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
     ) {
-        let Some((id, role, was_used)) = self.owner(socket, source) else {
+        let Some((id, role)) = self.owner(socket, source) else {
             self.dropped += 1;
             return;
         };
-        if was_used && !stun::is_stun(packet) && self.streams.is_left_over((socket, id), source, packet, now)
-        {
-            self.dropped += 1;
-            return;
-        }
         let is_rtcp_port = role.is_rtcp();
-        let Some(stream) = self.streams.get_mut(id) else { return };
+        let Some(mut stream) = self.streams.get_mut(id) else { return };
         // RFC 7983 §7, before RTP is assumed. UDPTL has no first byte of its own, but no magic cookie either.
         if stun::is_stun(packet) {
             if !self.takes_check((socket, id), role, source, packet, now, &mut send) {
@@ -48,6 +43,10 @@ impl Worker {
         }
         if stream.carried != Carried::Other {
             if rtp::is_rtcp(packet) {
+                if self.streams.is_left_over((socket, id), source, packet, now) {
+                    self.dropped += 1;
+                    return;
+                }
                 self.control(id, is_rtcp_port, source, packet, now, send);
                 return;
             }
@@ -66,6 +65,14 @@ impl Worker {
             return;
         }
         if !stream.rtp.knows(source, now) {
+            if self.streams.is_left_over((socket, id), source, packet, now) {
+                self.dropped += 1;
+                return;
+            }
+            stream = match self.streams.get_mut(id) {
+                Some(stream) => stream,
+                None => return,
+            };
             match stream.meets(source, packet, header.as_ref(), now) {
                 Verdict::Learnt => self.strangers_learnt += u64::from(stream.rtp.is_strange(source)),
                 Verdict::Passes => {}
@@ -118,10 +125,10 @@ impl Worker {
         }
     }
 
-    /// The stream that a packet is for, and whether calls before used its port. Branches of one party share their ports (RFC 3261 §16.7: one INVITE, several answers), and
+    /// The stream that a packet is for. Branches of one party share their ports (RFC 3261 §16.7: one INVITE, several answers), and
     /// are told apart by where their packets come from.
     #[inline]
-    fn owner(&self, socket: SocketId, source: SocketAddr) -> Option<(StreamId, Role, bool)> {
+    fn owner(&self, socket: SocketId, source: SocketAddr) -> Option<(StreamId, Role)> {
         let socket = self.streams.socket(socket)?;
         let latch = |id: StreamId| {
             let stream = self.streams.get(id)?;
@@ -144,7 +151,7 @@ impl Worker {
                 })
                 .or(several.last().copied())?,
         };
-        Some((id, socket.role, socket.leftovers.is_some()))
+        Some((id, socket.role))
     }
 
     /// Neither RTP nor RTCP nor STUN, where RTP was agreed on. A handshake goes where what it protects will go: to the port of RTCP

@@ -353,14 +353,14 @@ impl Streams {
         packet: &[u8],
         now: Duration,
     ) -> bool {
-        let Some(stream) = self.places.get_mut(id as usize).and_then(Option::as_mut) else { return false };
         let Some(socket) = self.sockets.get_mut(socket as usize) else { return false };
+        let Some(left) = socket.leftovers.as_mut() else { return false };
+        let Some(stream) = self.places.get_mut(id as usize).and_then(Option::as_mut) else { return false };
         let latch = if socket.role.is_rtcp() { &stream.rtcp } else { &stream.rtp };
         if latch.owns(source) || latch.signalled() == Some(source) {
             return false;
         }
-        let left = socket.leftovers.as_mut();
-        let is_so = left.is_some_and(|left| left.continues(source, packet, stream.carried, now));
+        let is_so = left.continues(source, packet, stream.carried, now);
         stream.strangers += u64::from(is_so);
         is_so
     }
