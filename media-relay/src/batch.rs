@@ -5,6 +5,7 @@
     reason = "recvmmsg and sendto with addresses that need no conversion by the standard library"
 )]
 
+use std::io;
 use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::RawFd;
@@ -110,8 +111,8 @@ fn read_destination(header: &libc::msghdr) -> Option<SocketAddr> {
     }
 }
 
-/// Sends one datagram; false if the kernel refused it.
-pub(crate) fn send(fd: RawFd, to: SocketAddr, datagram: &[u8]) -> bool {
+/// Sends one datagram, if the kernel takes it.
+pub(crate) fn send(fd: RawFd, to: SocketAddr, datagram: &[u8]) -> io::Result<()> {
     // SAFETY: zeros are a valid address of no family.
     let mut storage = unsafe { mem::zeroed() };
     let length = address::write(&mut storage, to, to.port());
@@ -126,5 +127,5 @@ pub(crate) fn send(fd: RawFd, to: SocketAddr, datagram: &[u8]) -> bool {
             length,
         )
     };
-    sent >= 0
+    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

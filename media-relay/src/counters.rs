@@ -1,5 +1,6 @@
 //! What a worker counts, for the metrics endpoint.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One per worker, written by it alone, once per batch.
@@ -11,6 +12,7 @@ pub struct WorkerCounters {
     keepalives: AtomicU64,
     strangers_learnt: AtomicU64,
     send_failed: AtomicU64,
+    unreachable: AtomicU64,
     sessions: AtomicU64,
     ports_in_use: AtomicU64,
 }
@@ -30,10 +32,25 @@ pub struct Snapshot {
     pub strangers_learnt: u64,
     /// Packets the kernel refused to send.
     pub send_failed: u64,
+    /// Packets to addresses that no route leads to.
+    pub unreachable: u64,
     /// Sessions now.
     pub sessions: u64,
     /// Pairs of ports in use now.
     pub ports_in_use: u64,
+}
+
+impl Snapshot {
+    /// The kernel did not take a packet. What a phone behind a NAT names as its address, before it is heard, is often one that no route
+    /// leads to: nothing is wrong with that, and it is counted apart.
+    pub(crate) fn missed(&mut self, error: &io::Error) {
+        match error.raw_os_error() {
+            Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => {
+                self.unreachable = self.unreachable.saturating_add(1)
+            }
+            _ => self.send_failed = self.send_failed.saturating_add(1),
+        }
+    }
 }
 
 impl WorkerCounters {
@@ -44,6 +61,7 @@ impl WorkerCounters {
         self.keepalives.store(now.keepalives, Ordering::Relaxed);
         self.strangers_learnt.store(now.strangers_learnt, Ordering::Relaxed);
         self.send_failed.store(now.send_failed, Ordering::Relaxed);
+        self.unreachable.store(now.unreachable, Ordering::Relaxed);
         self.sessions.store(now.sessions, Ordering::Relaxed);
         self.ports_in_use.store(now.ports_in_use, Ordering::Relaxed);
     }
@@ -57,6 +75,7 @@ impl WorkerCounters {
             keepalives: self.keepalives.load(Ordering::Relaxed),
             strangers_learnt: self.strangers_learnt.load(Ordering::Relaxed),
             send_failed: self.send_failed.load(Ordering::Relaxed),
+            unreachable: self.unreachable.load(Ordering::Relaxed),
             sessions: self.sessions.load(Ordering::Relaxed),
             ports_in_use: self.ports_in_use.load(Ordering::Relaxed),
         }

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::address;
 use crate::batch::{BATCH, LARGEST};
+use crate::counters::Snapshot;
 use crate::header::{self, LARGEST_HEADER};
 use crate::ports;
 
@@ -19,13 +20,6 @@ const RAW: i32 = libc::IPPROTO_RAW;
 const ROOM: usize = LARGEST + LARGEST_HEADER;
 /// For what a slow interface has not taken yet.
 const SEND_BUFFER: usize = 4 * 1024 * 1024;
-
-/// How many packets the kernel took, and how many it did not.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Sent {
-    pub(crate) taken: u64,
-    pub(crate) refused: u64,
-}
 
 /// Packets of one address that wait to leave together.
 pub(crate) struct Exit {
@@ -39,7 +33,6 @@ pub(crate) struct Exit {
     /// From port and to whom each goes, for the ones that must be cut.
     ends: [(u16, SocketAddr); BATCH],
     waiting: usize,
-    sent: Sent,
 }
 
 impl std::fmt::Debug for Exit {
@@ -76,7 +69,6 @@ impl Exit {
             messages,
             ends: [nobody; BATCH],
             waiting: 0,
-            sent: Sent::default(),
         };
         for index in 0..BATCH {
             exit.vectors[index].iov_base = exit.packets[index].as_mut_ptr().cast();
@@ -90,15 +82,15 @@ impl Exit {
 
     /// Sends a datagram from `port`, at the latest with the next [`flush`](Self::flush).
     #[inline]
-    pub(crate) fn send(&mut self, port: u16, to: SocketAddr, datagram: &[u8]) {
+    pub(crate) fn send(&mut self, port: u16, to: SocketAddr, datagram: &[u8], numbers: &mut Snapshot) {
         if self.waiting == BATCH {
-            self.send_waiting();
+            self.flush(numbers);
         }
         let index = self.waiting;
         let from = SocketAddr::new(self.address, port);
         let room = &mut self.packets[index];
         let Some(length) = header::write(room, self.traffic_class, from, to, datagram) else {
-            self.sent.refused += 1;
+            numbers.send_failed += 1;
             return;
         };
         self.vectors[index].iov_len = length;
@@ -108,13 +100,8 @@ impl Exit {
         self.waiting += 1;
     }
 
-    /// What has become of the packets since the last time.
-    pub(crate) fn flush(&mut self) -> Sent {
-        self.send_waiting();
-        mem::take(&mut self.sent)
-    }
-
-    fn send_waiting(&mut self) {
+    /// Sends what waits, and counts what has become of it.
+    pub(crate) fn flush(&mut self, numbers: &mut Snapshot) {
         let mut next = 0;
         while next < self.waiting {
             let rest = &mut self.messages[next..self.waiting];
@@ -128,17 +115,23 @@ impl Exit {
                 )
             };
             if let Ok(count @ 1..) = usize::try_from(count) {
-                self.sent.taken += count as u64;
+                numbers.sent += count as u64;
                 next += count;
                 continue;
             }
             // An error is the first packet's.
-            let is_too_long = io::Error::last_os_error().raw_os_error() == Some(libc::EMSGSIZE);
-            if is_too_long && self.send_cut(next).is_ok() {
-                self.sent.taken += 1;
-            } else {
-                self.sent.refused += 1;
+            let mut error = io::Error::last_os_error();
+            if error.raw_os_error() == Some(libc::EMSGSIZE) {
+                match self.send_cut(next) {
+                    Ok(()) => {
+                        numbers.sent += 1;
+                        next += 1;
+                        continue;
+                    }
+                    Err(other) => error = other,
+                }
             }
+            numbers.missed(&error);
             next += 1;
         }
         self.waiting = 0;

@@ -237,10 +237,13 @@ impl Ports {
         match self.ways.get(socket as usize) {
             Some(Some(Way::Shared { pool, port })) => {
                 if let Some(shared) = self.pools.get_mut(*pool).and_then(|pool| pool.shared.as_mut()) {
-                    shared.exit.send(*port, to, packet);
+                    shared.exit.send(*port, to, packet, numbers);
                 }
             }
-            Some(Some(Way::Own(own))) if batch::send(own.as_raw_fd(), to, packet) => numbers.sent += 1,
+            Some(Some(Way::Own(own))) => match batch::send(own.as_raw_fd(), to, packet) {
+                Ok(()) => numbers.sent += 1,
+                Err(error) => numbers.missed(&error),
+            },
             _ => numbers.send_failed += 1,
         }
     }
@@ -248,9 +251,7 @@ impl Ports {
     /// Sends what waits.
     pub(crate) fn flush(&mut self, numbers: &mut Snapshot) {
         for shared in self.pools.iter_mut().filter_map(|pool| pool.shared.as_mut()) {
-            let sent = shared.exit.flush();
-            numbers.sent += sent.taken;
-            numbers.send_failed += sent.refused;
+            shared.exit.flush(numbers);
         }
     }
 

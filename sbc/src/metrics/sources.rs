@@ -99,7 +99,7 @@ const SIGNALLING: [ShardNumber; 20] = [
     }),
 ];
 
-const MEDIA: [MediaNumber; 8] = [
+const MEDIA: [MediaNumber; 9] = [
     ("sbc_media_sessions", "Media sessions now", GAUGE, |worker| worker.sessions),
     ("sbc_media_port_pairs", "Pairs of media ports in use", GAUGE, |worker| worker.ports_in_use),
     ("sbc_media_received_total", "Media packets received", COUNTER, |worker| worker.received),
@@ -125,6 +125,12 @@ const MEDIA: [MediaNumber; 8] = [
     ("sbc_media_send_failed_total", "Media packets that the kernel refused to send", COUNTER, |worker| {
         worker.send_failed
     }),
+    (
+        "sbc_media_unreachable_total",
+        "Media packets to addresses that no route leads to, as phones behind NATs name them before they are heard",
+        COUNTER,
+        |worker| worker.unreachable,
+    ),
 ];
 
 impl Collector for Sources {
