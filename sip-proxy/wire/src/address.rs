@@ -3,7 +3,7 @@
 use memchr::memchr;
 
 use crate::refused::Malformed;
-use crate::text::{Parameters, Values, after_quoted, trim};
+use crate::text::{Parameters, Values, after_quoted, around, cut, find_from, trim};
 use crate::uri::Uri;
 
 /// One such value.
@@ -22,30 +22,31 @@ impl<'a> Address<'a> {
         let value = trim(value);
         let after_display =
             if value.first() == Some(&b'"') { after_quoted(value, 0).ok_or(Malformed::Address)? } else { 0 };
-        let Some(open) = memchr(b'<', &value[after_display..]).map(|at| at + after_display) else {
+        let Some(open) = find_from(value, after_display, b'<') else {
             if after_display > 0 {
                 return Err(Malformed::Address);
             }
             let end = memchr(b';', value).unwrap_or(value.len());
-            let text = trim(&value[..end]);
+            let (text, parameters) = value.split_at_checked(end).unwrap_or((value, b""));
+            let text = trim(text);
             if memchr(b'?', text).is_some() || memchr(b',', text).is_some() {
                 return Err(Malformed::Address);
             }
-            return Ok(Self { display: b"", uri: Uri::parse(text)?, parameters: &value[end..] });
+            return Ok(Self { display: b"", uri: Uri::parse(text)?, parameters });
         };
-        let close = open + memchr(b'>', &value[open..]).ok_or(Malformed::Address)?;
-        let display = trim(&value[..open]);
-        if !display.is_empty()
-            && display[0] != b'"'
+        let (display, enclosed) = around(value, open);
+        let (uri, after) = cut(enclosed, b'>').ok_or(Malformed::Address)?;
+        let display = trim(display);
+        if display.first().is_some_and(|first| *first != b'"')
             && display.iter().any(|byte| matches!(byte, b',' | b';' | b'"' | b':'))
         {
             return Err(Malformed::Address);
         }
-        let after = trim(&value[close + 1..]);
-        if !after.is_empty() && after[0] != b';' {
+        let after = trim(after);
+        if after.first().is_some_and(|first| *first != b';') {
             return Err(Malformed::Address);
         }
-        Ok(Self { display, uri: Uri::parse(&value[open + 1..close])?, parameters: after })
+        Ok(Self { display, uri: Uri::parse(uri)?, parameters: after })
     }
 
     /// Header parameters.

@@ -10,18 +10,18 @@ use crate::uri::FORBIDDEN;
 /// Puts a text where a line goes on behind it. Control characters but for the tab become spaces, so that no value can add
 /// a line, end a message early or move the cursor of who reads it; that also unfolds.
 pub(crate) fn put_text(out: &mut BytesMut, text: &[u8]) {
-    let first = text.iter().position(|byte| CONTROL[usize::from(*byte)]);
+    let first = text.iter().position(|byte| CONTROL.has(*byte));
     let (clean, rest) = text.split_at_checked(first.unwrap_or(text.len())).unwrap_or((text, b""));
     out.put_slice(clean);
     for byte in rest {
-        out.put_u8(if CONTROL[usize::from(*byte)] { b' ' } else { *byte });
+        out.put_u8(if CONTROL.has(*byte) { b' ' } else { *byte });
     }
 }
 
 /// Puts a Request-URI. What no URI may hold is escaped, so that it ends neither the URI nor the line.
 pub(crate) fn put_uri(out: &mut BytesMut, uri: &[u8]) {
     for byte in uri {
-        if !FORBIDDEN[usize::from(*byte)] {
+        if !FORBIDDEN.has(*byte) {
             out.put_u8(*byte);
         } else {
             out.put_slice(format!("%{byte:02X}").as_bytes());

@@ -61,10 +61,10 @@ pub fn check_request(request: &Message) -> Result<(), Cause> {
         return Err(bad(broken));
     }
     let is_star = request.value(Name::Contact) == Some(b"*") && method == Method::REGISTER;
-    let mut contacts = 0;
+    let mut contacts = 0_usize;
     for contact in request.contacts().filter(|_| !is_star) {
         contact.map_err(bad)?;
-        contacts += 1;
+        contacts = contacts.saturating_add(1);
     }
     // RFC 3261 §8.1.1.8: exactly one in what makes a dialog; it is where the dialog's requests go. Without one (RFC 2543,
     // door phones) they go to where the request came from.

@@ -39,7 +39,8 @@ impl<'a> Edit<'a> {
     /// Another Request-URI.
     pub fn request_uri(&mut self, uri: &[u8]) -> &mut Self {
         if let Some(method) = self.message.method() {
-            let mut line = BytesMut::with_capacity(method.as_bytes().len() + uri.len() + 16);
+            let mut line =
+                BytesMut::with_capacity(method.as_bytes().len().saturating_add(uri.len()).saturating_add(16));
             line.put_slice(method.as_bytes());
             line.put_u8(b' ');
             put_uri(&mut line, uri);
@@ -112,20 +113,21 @@ impl<'a> Edit<'a> {
             return message.as_bytes().clone();
         }
         self.patches.sort_by_key(|patch| patch.0);
-        let mut out =
-            BytesMut::with_capacity(message.as_bytes().len() + self.last.len() + self.first.len() + 256);
+        let more = self.last.len().saturating_add(self.first.len()).saturating_add(256);
+        let mut out = BytesMut::with_capacity(message.as_bytes().len().saturating_add(more));
         out.put_slice(self.start_line.as_deref().unwrap_or_else(|| message.start_line()));
         out.put_slice(b"\r\n");
         out.put_slice(&self.first);
         let mut copied = 0;
         for (position, (index, patch)) in self.patches.iter().enumerate() {
-            let is_overruled = self.patches.get(position + 1).is_some_and(|next| next.0 == *index);
+            let is_overruled =
+                self.patches.get(position.saturating_add(1)).is_some_and(|next| next.0 == *index);
             let Some(line) = message.line(*index).filter(|_| !is_overruled) else { continue };
             out.put_slice(message.raw_lines(copied, *index));
             if let Patch::Replace(value) = patch {
                 put_line(&mut out, line.text, value);
             }
-            copied = index + 1;
+            copied = index.saturating_add(1);
         }
         out.put_slice(message.raw_lines(copied, message.line_count()));
         out.put_slice(&self.last);

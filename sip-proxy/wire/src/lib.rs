@@ -5,6 +5,9 @@
 //! lines verbatim, and written from nothing by a [`Builder`]. What cannot be read is [`Refused`], with all that an
 //! answer to it needs.
 
+// What strangers send is read here: no index and no sum of theirs may end the program.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 mod address;
 mod body;
 mod builder;

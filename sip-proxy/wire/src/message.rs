@@ -10,7 +10,7 @@ use crate::method::Method;
 use crate::name::Name;
 use crate::read::{Place, Start, read};
 use crate::refused::{Malformed, Refused};
-use crate::text::{Values, is_space, is_token, number, trim};
+use crate::text::{Values, around, is_space, is_token, number, trim};
 use crate::via::Via;
 
 /// A SIP message as it was received.
@@ -122,14 +122,15 @@ impl Message {
         Some(Line {
             index,
             name: place.name,
-            text: self.slice((place.start, place.start + u32::from(place.name_length))),
+            text: self.slice((place.start, place.start.saturating_add(u32::from(place.name_length)))),
             value: self.slice((place.value, place.end)),
         })
     }
 
     /// The bytes of the lines from `first` up to but without `end`, with their CRLFs, for copying.
     pub(crate) fn raw_lines(&self, first: usize, end: usize) -> &[u8] {
-        let start_of = |index: usize| self.lines.get(index).map_or(self.body.0 - 2, |place| place.start);
+        let start_of =
+            |index: usize| self.lines.get(index).map_or(self.body.0.saturating_sub(2), |place| place.start);
         self.slice((start_of(first), start_of(end)))
     }
 
@@ -191,8 +192,9 @@ impl Message {
     pub fn cseq(&self) -> Result<CSeq<'_>, Malformed> {
         let value = self.value(Name::CSeq).ok_or(Malformed::Missing)?;
         let gap = value.iter().position(|byte| is_space(*byte)).ok_or(Malformed::CSeq)?;
-        let method = trim(&value[gap..]);
-        let number = number(&value[..gap]).filter(|number| *number < 1 << 31).ok_or(Malformed::CSeq)?;
+        let (digits, method) = around(value, gap);
+        let method = trim(method);
+        let number = number(digits).filter(|number| *number < 1 << 31).ok_or(Malformed::CSeq)?;
         if !is_token(method) {
             return Err(Malformed::CSeq);
         }
@@ -207,7 +209,7 @@ impl Message {
             .iter()
             .position(|byte| is_space(*byte) || matches!(byte, b';' | b'('))
             .unwrap_or(value.len());
-        Some(number(&value[..end]).ok_or(Malformed::Number))
+        Some(value.get(..end).and_then(number).ok_or(Malformed::Number))
     }
 
     /// The addresses of a header (Contact, Route, Record-Route, P-Asserted-Identity, ...).
@@ -258,7 +260,7 @@ impl<'a> Iterator for Lines<'a> {
 
     fn next(&mut self) -> Option<Line<'a>> {
         let line = self.message.line(self.next)?;
-        self.next += 1;
+        self.next = self.next.saturating_add(1);
         Some(line)
     }
 }
@@ -269,7 +271,7 @@ fn without_leading_line_ends(bytes: Bytes) -> Bytes {
     while let Some(after) = rest.strip_prefix(b"\r\n") {
         rest = after;
     }
-    if rest.len() == bytes.len() { bytes } else { bytes.slice(bytes.len() - rest.len()..) }
+    if rest.len() == bytes.len() { bytes } else { bytes.slice_ref(rest) }
 }
 
 fn is_list(name: Name) -> bool {

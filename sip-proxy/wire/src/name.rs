@@ -39,6 +39,7 @@ names! {
 const SIZE: usize = 512;
 
 /// Open addressing, filled by the compiler: an index into `NAMES`, 0 where nothing is.
+#[expect(clippy::indexing_slicing, reason = "run by the compiler")]
 static TABLE: [u8; SIZE] = {
     let mut table = [0u8; SIZE];
     let mut index = 1;
@@ -54,11 +55,13 @@ static TABLE: [u8; SIZE] = {
     table
 };
 
-/// Of a text that is not empty; the same in any case.
+/// The same in any case.
 const fn hash(text: &[u8]) -> usize {
-    let first = (text[0] | 0x20) as u32;
-    let last = (text[text.len() - 1] | 0x20) as u32;
-    let middle = (text[text.len() / 2] | 0x20) as u32;
+    let (_, from_middle) = text.split_at(text.len() / 2);
+    let (Some(first), Some(middle), Some(last)) = (text.first(), from_middle.first(), text.last()) else {
+        return 0;
+    };
+    let (first, middle, last) = ((*first | 0x20) as u32, (*middle | 0x20) as u32, (*last | 0x20) as u32);
     let sum = (text.len() as u32)
         .wrapping_mul(37)
         .wrapping_add(first.wrapping_mul(5))
@@ -78,16 +81,15 @@ impl Name {
         }
         let mut place = hash(text);
         loop {
-            let index = usize::from(TABLE[place]);
-            if index == 0 {
-                return Name::Other;
+            let index = TABLE.get(place).copied().map_or(0, usize::from);
+            let (Some(known), Some(name)) = (TEXTS.get(index), NAMES.get(index)) else { return Name::Other };
+            let known = known.as_bytes();
+            // The text of what has no entry is empty. Nearly everybody writes names as the RFCs do, and equal bytes are
+            // found faster than equal letters.
+            if index == 0 || known == text || known.eq_ignore_ascii_case(text) {
+                return *name;
             }
-            // Nearly everybody writes them as the RFCs do, and equal bytes are found faster than equal letters.
-            let known = TEXTS[index].as_bytes();
-            if known == text || known.eq_ignore_ascii_case(text) {
-                return NAMES[index];
-            }
-            place = (place + 1) % SIZE;
+            place = place.wrapping_add(1) % SIZE;
         }
     }
 
@@ -118,7 +120,7 @@ impl Name {
 
     /// How it is written; empty for [`Name::Other`].
     pub fn as_str(self) -> &'static str {
-        TEXTS[self as usize]
+        TEXTS.get(self as usize).copied().unwrap_or_default()
     }
 }
 

@@ -1,11 +1,11 @@
 //! Reading a message: the one pass over what arrived, which finds its lines, names them and settles its framing.
 
-use memchr::{memchr, memchr3};
+use memchr::memchr3;
 use smallvec::SmallVec;
 
 use crate::name::Name;
 use crate::refused::{Cause, Malformed};
-use crate::text::{TOKEN, is_space, is_token, number};
+use crate::text::{TOKEN, cut, from, is_space, is_token, number};
 use crate::uri::Uri;
 
 /// The greatest message accepted: what a UDP datagram can hold.
@@ -50,35 +50,36 @@ pub(crate) struct Table {
 /// Reads one message from the start of `bytes`.
 pub(crate) fn read(bytes: &[u8]) -> Result<Table, Cause> {
     let line_end = end_of_line(bytes, 0)?;
-    let start = read_start_line(&bytes[..line_end])?;
+    let start = read_start_line(bytes.get(..line_end).unwrap_or_default())?;
     let mut table = Table { start, lines: SmallVec::new(), start_line_end: line_end as u32, body: (0, 0) };
     let mut content_length = None;
-    let mut at = line_end + 2;
+    let mut at = line_end.saturating_add(2);
     loop {
         if at > MAX_HEAD || table.lines.len() > MAX_LINES {
             return Err(Cause::TooLarge);
         }
-        if bytes[at..].starts_with(b"\r\n") {
+        if from(bytes, at).starts_with(b"\r\n") {
             break;
         }
         let (place, next) = read_line(bytes, at)?;
         if place.name == Name::ContentLength {
-            let value = &bytes[place.value as usize..place.end as usize];
+            let value = bytes.get(place.value as usize..place.end as usize).unwrap_or_default();
             content_length = Some(agreed_length(content_length, value)?);
         }
         table.lines.push(place);
         at = next;
     }
-    at += 2;
-    let rest = bytes.len() - at;
+    at = at.saturating_add(2);
+    let rest = bytes.len().saturating_sub(at);
     let length = content_length.map_or(rest, |length| length as usize);
-    if at + length > MAX_MESSAGE {
+    let end = at.saturating_add(length);
+    if end > MAX_MESSAGE {
         return Err(Cause::BodyTooLarge);
     }
     if length > rest {
         return Err(Cause::Incomplete);
     }
-    table.body = (at as u32, (at + length) as u32);
+    table.body = (at as u32, end as u32);
     Ok(table)
 }
 
@@ -91,54 +92,52 @@ pub(crate) fn agreed_length(so_far: Option<u32>, value: &[u8]) -> Result<u32, Ca
 
 /// One line, folds included, and where the next one starts.
 fn read_line(bytes: &[u8], start: usize) -> Result<(Place, usize), Cause> {
-    let mut name_end = start;
-    while name_end < bytes.len() && TOKEN[usize::from(bytes[name_end])] {
-        name_end += 1;
-    }
-    let mut colon = name_end;
-    while matches!(bytes.get(colon), Some(b' ' | b'\t')) {
-        colon += 1;
-    }
+    let line = from(bytes, start);
+    let name_length = line.iter().take_while(|byte| TOKEN.has(**byte)).count();
+    let name_end = start.saturating_add(name_length);
+    let gap = from(line, name_length).iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let colon = name_end.saturating_add(gap);
     match bytes.get(colon) {
         None => return Err(Cause::Incomplete),
-        Some(b':') if name_end > start => {}
+        Some(b':') if name_length > 0 => {}
         Some(_) => return Err(Cause::Malformed(Malformed::HeaderName)),
     }
-    let mut end = end_of_line(bytes, colon + 1)?;
-    while matches!(bytes.get(end + 2), Some(b' ' | b'\t')) {
-        end = end_of_line(bytes, end + 2)?;
+    let value = colon.saturating_add(1);
+    let mut end = end_of_line(bytes, value)?;
+    let mut next = end.saturating_add(2);
+    while matches!(bytes.get(next), Some(b' ' | b'\t')) {
+        end = end_of_line(bytes, next)?;
+        next = end.saturating_add(2);
     }
-    let next = end + 2;
-    let mut value = colon + 1;
-    while value < end && is_space(bytes[value]) {
-        value += 1;
-    }
-    while end > value && is_space(bytes[end - 1]) {
-        end -= 1;
-    }
+    let text = bytes.get(value..end).unwrap_or_default();
+    let before = text.iter().take_while(|byte| is_space(**byte)).count();
+    let text = from(text, before);
+    let behind = text.iter().rev().take_while(|byte| is_space(**byte)).count();
     let place = Place {
         start: start as u32,
-        value: value as u32,
-        end: end as u32,
-        name_length: u16::try_from(name_end - start).map_err(|_| Cause::TooLarge)?,
-        name: Name::of(&bytes[start..name_end]),
+        value: value.saturating_add(before) as u32,
+        end: end.saturating_sub(behind) as u32,
+        name_length: u16::try_from(name_length).map_err(|_| Cause::TooLarge)?,
+        name: Name::of(line.get(..name_length).unwrap_or_default()),
     };
     Ok((place, next))
 }
 
 /// The position of the CRLF at or after `from`. A bare CR or LF is refused, because the next hop may take it for one;
 /// so is NUL, which some take for the end, but for the one of a quoted pair (RFC 3261 §25.1).
-fn end_of_line(bytes: &[u8], from: usize) -> Result<usize, Cause> {
-    let mut at = from;
+fn end_of_line(bytes: &[u8], start: usize) -> Result<usize, Cause> {
+    let mut at = start;
     loop {
-        let Some(found) = memchr3(b'\r', b'\n', 0, bytes.get(at..).unwrap_or_default()) else {
+        let Some(found) = memchr3(b'\r', b'\n', 0, from(bytes, at)) else {
             return Err(Cause::Incomplete);
         };
-        let found = at + found;
-        match (bytes[found], bytes.get(found + 1)) {
-            (b'\r', Some(b'\n')) => return Ok(found),
-            (b'\r', None) => return Err(Cause::Incomplete),
-            (0, _) if found > from && bytes[found - 1] == b'\\' => at = found + 1,
+        let found = found.saturating_add(at);
+        match from(bytes, found) {
+            [b'\r', b'\n', ..] => return Ok(found),
+            [b'\r'] => return Err(Cause::Incomplete),
+            [0, ..] if bytes.get(start..found).is_some_and(|before| before.ends_with(b"\\")) => {
+                at = found.saturating_add(1);
+            }
             _ => return Err(Cause::Malformed(Malformed::LineEnd)),
         }
     }
@@ -146,31 +145,38 @@ fn end_of_line(bytes: &[u8], from: usize) -> Result<usize, Cause> {
 
 fn read_start_line(line: &[u8]) -> Result<Start, Cause> {
     const BROKEN: Cause = Cause::Malformed(Malformed::StartLine);
-    if line.len() >= 4 && line[..4].eq_ignore_ascii_case(b"SIP/") {
+    let number_of = |version| split_ignoring_case(version, b"SIP/");
+    if number_of(line).is_some() {
         return read_status_line(line).ok_or(BROKEN);
     }
-    let method = memchr(b' ', line).ok_or(BROKEN)?;
-    if !is_token(&line[..method]) {
+    let (method, rest) = cut(line, b' ').ok_or(BROKEN)?;
+    if !is_token(method) {
         return Err(BROKEN);
     }
-    let uri = method + 1;
-    let uri_end = uri + memchr(b' ', &line[uri..]).ok_or(BROKEN)?;
-    let version = &line[uri_end + 1..];
+    let (uri, version) = cut(rest, b' ').ok_or(BROKEN)?;
     if !version.eq_ignore_ascii_case(VERSION) {
-        let is_version = version.len() >= 7
-            && version[..4].eq_ignore_ascii_case(b"SIP/")
-            && version[4..].iter().all(|byte| byte.is_ascii_digit() || *byte == b'.');
+        let is_version = number_of(version).is_some_and(|number| {
+            number.len() >= 3 && number.iter().all(|byte| byte.is_ascii_digit() || *byte == b'.')
+        });
         return Err(if is_version { Cause::Version } else { BROKEN });
     }
-    if uri_end - uri > MAX_URI {
+    if uri.len() > MAX_URI {
         return Err(Cause::UriTooLong);
     }
     // RFC 3261 §19.1.1: a Request-URI has no headers. Phones that are referred send them all the same (baresip puts the
     // Replaces of a Refer-To there), so they are borne, and nothing acts on them.
-    if Uri::parse(&line[uri..uri_end]).is_err() {
+    if Uri::parse(uri).is_err() {
         return Err(Cause::Malformed(Malformed::RequestUri));
     }
-    Ok(Start::Request { method: method as u32, uri: (uri as u32, uri_end as u32) })
+    let uri_start = method.len().saturating_add(1);
+    let uri_end = uri_start.saturating_add(uri.len());
+    Ok(Start::Request { method: method.len() as u32, uri: (uri_start as u32, uri_end as u32) })
+}
+
+/// What is behind a beginning, in whatever case that stands.
+fn split_ignoring_case<'a>(text: &'a [u8], start: &[u8]) -> Option<&'a [u8]> {
+    let (known, rest) = text.split_at_checked(start.len())?;
+    known.eq_ignore_ascii_case(start).then_some(rest)
 }
 
 /// `SIP/2.0 200 OK`; the space before an empty reason phrase must be there (RFC 4475 §3.1.1.13).
@@ -181,5 +187,7 @@ fn read_status_line(line: &[u8]) -> Option<Start> {
         return None;
     }
     let status = number(code).filter(|status| (100..700).contains(status))?;
-    Some(Start::Response { status: status as u16, reason: (VERSION.len() as u32 + 5, line.len() as u32) })
+    // Behind the space that was looked for.
+    let start = line.len().saturating_sub(reason.len()).saturating_add(1);
+    Some(Start::Response { status: status as u16, reason: (start as u32, line.len() as u32) })
 }

@@ -195,7 +195,7 @@ impl Refused {
                 Name::CSeq => 3,
                 _ => continue,
             };
-            if std::mem::replace(&mut seen[place], true) {
+            if seen.get_mut(place).is_none_or(|seen| std::mem::replace(seen, true)) {
                 continue;
             }
             if name == Name::To && !has_tag(value) {

@@ -8,6 +8,7 @@ use crate::message::Message;
 use crate::name::Name;
 use crate::read::{MAX_HEAD, MAX_MESSAGE, agreed_length};
 use crate::refused::{Cause, Malformed, Refused};
+use crate::text::from;
 
 /// What a stream holds.
 #[expect(
@@ -90,7 +91,8 @@ impl StreamFramer {
     /// over a stream Content-Length is mandatory. Without it nobody knows whether what follows is a body or the next
     /// message.
     fn measure(&mut self) -> Result<Option<usize>, Cause> {
-        let found = memmem::find(&self.buffer[self.searched..], b"\r\n\r\n").map(|at| self.searched + at);
+        let found = memmem::find(from(&self.buffer, self.searched), b"\r\n\r\n");
+        let found = found.map(|at| at.saturating_add(self.searched));
         if found.unwrap_or(self.buffer.len()) > MAX_HEAD {
             return Err(Cause::TooLarge);
         }
@@ -99,13 +101,13 @@ impl StreamFramer {
             return Ok(None);
         };
         let mut length = None;
-        for (name, value) in Head::of(&self.buffer[..end]).lines() {
+        for (name, value) in Head::of(self.buffer.get(..end).unwrap_or_default()).lines() {
             if name == Name::ContentLength {
                 length = Some(agreed_length(length, value)?);
             }
         }
         let length = length.ok_or(Cause::Malformed(Malformed::NoLength))?;
-        let total = end + 4 + length as usize;
+        let total = end.saturating_add(4).saturating_add(length as usize);
         if total > MAX_MESSAGE {
             return Err(Cause::BodyTooLarge);
         }

@@ -26,19 +26,20 @@ pub(crate) fn trim(mut text: &[u8]) -> &[u8] {
 }
 
 /// Control characters but for the tab: none belongs into a header (RFC 3261 §25.1).
-pub(crate) static CONTROL: [bool; 256] = {
+#[expect(clippy::indexing_slicing, reason = "run by the compiler")]
+pub(crate) static CONTROL: Class = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
         table[byte] = (byte < 0x20 && byte != 0x09) || byte == 0x7f;
         byte += 1;
     }
-    table
+    Class::of(table)
 };
 
 /// Whether a value has a control character other than those of its folds and of quoted pairs in a quoted string.
 pub(crate) fn has_control(value: &[u8]) -> bool {
-    let is_control = |byte: &u8| CONTROL[usize::from(*byte)] && !matches!(byte, b'\r' | b'\n');
+    let is_control = |byte: &u8| CONTROL.has(*byte) && !matches!(byte, b'\r' | b'\n');
     if !value.iter().any(is_control) {
         return false;
     }
@@ -54,8 +55,24 @@ pub(crate) fn has_control(value: &[u8]) -> bool {
     })
 }
 
+/// A set of octets, looked up in a table.
+pub(crate) struct Class([bool; 256]);
+
+impl Class {
+    /// From a table that says of each octet whether it belongs.
+    pub(crate) const fn of(belongs: [bool; 256]) -> Self {
+        Self(belongs)
+    }
+
+    pub(crate) fn has(&self, octet: u8) -> bool {
+        // An octet is no more than 255: the compiler knows it, and looks up without a test.
+        self.0.get(usize::from(octet)).copied().unwrap_or_default()
+    }
+}
+
 /// Characters of a token (RFC 3261 §25.1).
-pub(crate) static TOKEN: [bool; 256] = {
+#[expect(clippy::indexing_slicing, reason = "run by the compiler")]
+pub(crate) static TOKEN: Class = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -64,21 +81,42 @@ pub(crate) static TOKEN: [bool; 256] = {
             || matches!(character, b'-' | b'.' | b'!' | b'%' | b'*' | b'_' | b'+' | b'`' | b'\'' | b'~');
         byte += 1;
     }
-    table
+    Class::of(table)
 };
 
 pub(crate) fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| TOKEN[usize::from(*byte)])
+    !text.is_empty() && text.iter().all(|byte| TOKEN.has(*byte))
+}
+
+/// What is before and what is behind the octet at a place; behind the end there is nothing.
+pub(crate) fn around(text: &[u8], place: usize) -> (&[u8], &[u8]) {
+    let (before, rest) = text.split_at_checked(place).unwrap_or((text, b""));
+    (before, rest.get(1..).unwrap_or_default())
+}
+
+/// What is before and what is behind the first of an octet.
+pub(crate) fn cut(text: &[u8], octet: u8) -> Option<(&[u8], &[u8])> {
+    memchr(octet, text).map(|place| around(text, place))
+}
+
+/// From a place on; nothing behind the end.
+pub(crate) fn from(text: &[u8], place: usize) -> &[u8] {
+    text.get(place..).unwrap_or_default()
+}
+
+/// The next of an octet at or behind a place.
+pub(crate) fn find_from(text: &[u8], place: usize, octet: u8) -> Option<usize> {
+    memchr(octet, from(text, place)).map(|found| found.saturating_add(place))
 }
 
 /// The position after a quoted string that starts at `open`; `None` if it does not end.
 pub(crate) fn after_quoted(text: &[u8], open: usize) -> Option<usize> {
-    let mut at = open + 1;
+    let mut at = open.saturating_add(1);
     loop {
         match *text.get(at)? {
-            b'\\' => at += 2,
-            b'"' => return Some(at + 1),
-            _ => at += 1,
+            b'\\' => at = at.saturating_add(2),
+            b'"' => return Some(at.saturating_add(1)),
+            _ => at = at.saturating_add(1),
         }
     }
 }
@@ -89,11 +127,11 @@ pub(crate) fn find_outside(text: &[u8], stop: u8) -> Option<usize> {
     memchr(stop, text)?;
     let mut at = 0;
     while at < text.len() {
-        let found = at + memchr3(b'"', b'<', stop, &text[at..])?;
-        match text[found] {
+        let found = memchr3(b'"', b'<', stop, from(text, at))?.saturating_add(at);
+        match *text.get(found)? {
             byte if byte == stop => return Some(found),
             b'"' => at = after_quoted(text, found)?,
-            _ => at = found + 1 + memchr(b'>', &text[found + 1..])? + 1,
+            _ => at = find_from(text, found, b'>')?.saturating_add(1),
         }
     }
     None
@@ -124,7 +162,7 @@ impl<'a> Iterator for Values<'a> {
         while !self.rest.is_empty() {
             let comma = if self.is_list { find_outside(self.rest, b',') } else { None };
             let (value, rest) = match comma {
-                Some(comma) => (&self.rest[..comma], &self.rest[comma + 1..]),
+                Some(comma) => around(self.rest, comma),
                 None => (self.rest, &b""[..]),
             };
             self.rest = rest;
@@ -161,7 +199,7 @@ impl<'a> Iterator for Parameters<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         while !self.rest.is_empty() {
             let (part, rest) = match find_outside(self.rest, b';') {
-                Some(end) => (&self.rest[..end], &self.rest[end + 1..]),
+                Some(end) => around(self.rest, end),
                 None => (self.rest, &b""[..]),
             };
             self.rest = rest;
@@ -169,8 +207,8 @@ impl<'a> Iterator for Parameters<'a> {
             if part.is_empty() {
                 continue;
             }
-            return Some(match memchr(b'=', part) {
-                Some(equals) => (trim(&part[..equals]), Some(trim(&part[equals + 1..]))),
+            return Some(match cut(part, b'=') {
+                Some((name, value)) => (trim(name), Some(trim(value))),
                 None => (part, None),
             });
         }
@@ -181,7 +219,7 @@ impl<'a> Iterator for Parameters<'a> {
 /// The value of a parameter of a header value without angle brackets (`Event`, `Session-Expires`, `Content-Type`).
 pub fn parameter<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let start = find_outside(value, b';')?;
-    Parameters::new(&value[start..]).get(name).flatten()
+    Parameters::new(from(value, start)).get(name).flatten()
 }
 
 /// A decimal number, digits only, in the range of its header.
@@ -194,7 +232,7 @@ pub fn number(text: &[u8]) -> Option<u32> {
         if !byte.is_ascii_digit() {
             return None;
         }
-        value = value * 10 + u64::from(byte - b'0');
+        value = value.saturating_mul(10).saturating_add(u64::from(byte.saturating_sub(b'0')));
     }
     u32::try_from(value).ok()
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use memchr::{memchr, memrchr};
 
 use crate::refused::Malformed;
-use crate::text::{Parameters, number};
+use crate::text::{Class, Parameters, around, cut, number};
 
 /// The scheme of a URI.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -77,18 +77,20 @@ pub struct Uri<'a> {
 }
 
 /// What ends a URI wherever one stands: white space, controls, and the delimiters round it (RFC 3986 §2).
-pub(crate) static FORBIDDEN: [bool; 256] = {
+#[expect(clippy::indexing_slicing, reason = "run by the compiler")]
+pub(crate) static FORBIDDEN: Class = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
         table[byte] = byte <= 0x20 || byte == 0x7f || matches!(byte as u8, b'<' | b'>' | b'"');
         byte += 1;
     }
-    table
+    Class::of(table)
 };
 
 /// Letters, digits and what separates them; the underscore is none of RFC 3261's but many a name's.
-static HOST_NAME: [bool; 256] = {
+#[expect(clippy::indexing_slicing, reason = "run by the compiler")]
+static HOST_NAME: Class = {
     let mut table = [false; 256];
     let mut byte = 0;
     while byte < 256 {
@@ -96,16 +98,15 @@ static HOST_NAME: [bool; 256] = {
         table[byte] = character.is_ascii_alphanumeric() || matches!(character, b'-' | b'.' | b'_');
         byte += 1;
     }
-    table
+    Class::of(table)
 };
 
 impl<'a> Uri<'a> {
     /// Splits it.
     pub fn parse(text: &'a [u8]) -> Result<Self, Malformed> {
-        let colon = memchr(b':', text).ok_or(Malformed::Uri)?;
-        let scheme = Scheme::of(&text[..colon]).ok_or(Malformed::Uri)?;
-        let rest = &text[colon + 1..];
-        if rest.iter().any(|byte| FORBIDDEN[usize::from(*byte)]) {
+        let (scheme, rest) = cut(text, b':').ok_or(Malformed::Uri)?;
+        let scheme = Scheme::of(scheme).ok_or(Malformed::Uri)?;
+        if rest.iter().any(|byte| FORBIDDEN.has(*byte)) {
             return Err(Malformed::Uri);
         }
         if !matches!(scheme, Scheme::Sip | Scheme::Sips) {
@@ -118,16 +119,14 @@ impl<'a> Uri<'a> {
         }
         // The user part may hold `;` and `?`, so the last `@` before the headers counts; headers must escape theirs.
         let (user, rest) = match memrchr(b'@', rest) {
-            Some(at) => (&rest[..at], &rest[at + 1..]),
+            Some(at) => around(rest, at),
             None => (&b""[..], rest),
         };
-        let (rest, headers) = match memchr(b'?', rest) {
-            Some(mark) => (&rest[..mark], &rest[mark + 1..]),
-            None => (rest, &b""[..]),
-        };
+        let (rest, headers) = cut(rest, b'?').unwrap_or((rest, b""));
         let end = memchr(b';', rest).unwrap_or(rest.len());
-        let (host, port) = split_host(&rest[..end])?;
-        Ok(Self { text, scheme, user, host, port, parameters: &rest[end..], headers })
+        let (host, parameters) = rest.split_at_checked(end).unwrap_or((rest, b""));
+        let (host, port) = split_host(host)?;
+        Ok(Self { text, scheme, user, host, port, parameters, headers })
     }
 
     /// As written.
@@ -142,8 +141,8 @@ impl<'a> Uri<'a> {
 
     /// Before the `@`, as written, without a password; a number or service name for `tel:` and `urn:`.
     pub fn user(&self) -> &'a [u8] {
-        match memchr(b':', self.user) {
-            Some(colon) if matches!(self.scheme, Scheme::Sip | Scheme::Sips) => &self.user[..colon],
+        match cut(self.user, b':') {
+            Some((user, _)) if matches!(self.scheme, Scheme::Sip | Scheme::Sips) => user,
             _ => self.user,
         }
     }
@@ -171,10 +170,8 @@ impl<'a> Uri<'a> {
     /// The value of a header after `?`, unescaped.
     pub fn header(&self, name: &[u8]) -> Option<Vec<u8>> {
         self.headers.split(|byte| *byte == b'&').find_map(|header| {
-            let equals = memchr(b'=', header)?;
-            header[..equals]
-                .eq_ignore_ascii_case(name)
-                .then(|| Uri::unescape(&header[equals + 1..]).into_owned())
+            let (known, value) = cut(header, b'=')?;
+            known.eq_ignore_ascii_case(name).then(|| Uri::unescape(value).into_owned())
         })
     }
 
@@ -183,27 +180,31 @@ impl<'a> Uri<'a> {
         if memchr(b'%', text).is_none() {
             return Cow::Borrowed(text);
         }
-        let digit = |byte: Option<&u8>| byte.and_then(|byte| char::from(*byte).to_digit(16));
+        let digit = |byte: u8| char::from(byte).to_digit(16);
         let mut out = Vec::with_capacity(text.len());
-        let mut at = 0;
-        while let Some(byte) = text.get(at) {
-            match (byte, digit(text.get(at + 1)), digit(text.get(at + 2))) {
-                (b'%', Some(high), Some(low)) => {
-                    out.push((high * 16 + low) as u8);
-                    at += 3;
+        let mut rest = text;
+        while let [byte, after @ ..] = rest {
+            let escaped = match rest {
+                [b'%', high, low, after @ ..] => digit(*high).zip(digit(*low)).zip(Some(after)),
+                _ => None,
+            };
+            rest = match escaped {
+                Some(((high, low), after)) => {
+                    out.push((high << 4 | low) as u8);
+                    after
                 }
-                _ => {
+                None => {
                     out.push(*byte);
-                    at += 1;
+                    after
                 }
-            }
+            };
         }
         Cow::Owned(out)
     }
 
     /// All but unreserved characters (RFC 3261 §25.1) as `%hh`.
     pub fn escape(text: &[u8]) -> String {
-        let mut out = String::with_capacity(text.len() + 8);
+        let mut out = String::with_capacity(text.len().saturating_add(8));
         for byte in text {
             if byte.is_ascii_alphanumeric() || b"-_.!~*'()".contains(byte) {
                 out.push(char::from(*byte));
@@ -218,17 +219,17 @@ impl<'a> Uri<'a> {
 /// `host[:port]`, the host not empty (RFC 3261 §25.1).
 pub(crate) fn split_host(text: &[u8]) -> Result<(Host<'_>, Option<u16>), Malformed> {
     let end = if text.first() == Some(&b'[') {
-        memchr(b']', text).ok_or(Malformed::Uri)? + 1
+        memchr(b']', text).ok_or(Malformed::Uri)?.saturating_add(1)
     } else {
         memchr(b':', text).unwrap_or(text.len())
     };
-    let (host, port) = text.split_at(end);
+    let (host, port) = text.split_at_checked(end).unwrap_or((text, b""));
     let is_host = match host {
         [b'[', inner @ .., b']'] => {
             !inner.is_empty()
                 && inner.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.' | b'%'))
         }
-        _ => !host.is_empty() && host.iter().all(|byte| HOST_NAME[usize::from(*byte)]),
+        _ => !host.is_empty() && host.iter().all(|byte| HOST_NAME.has(*byte)),
     };
     if !is_host {
         return Err(Malformed::Uri);

@@ -3,7 +3,7 @@
 use memchr::memchr;
 
 use crate::refused::Malformed;
-use crate::text::{Parameters, is_space, is_token, trim};
+use crate::text::{Parameters, around, is_space, is_token, trim};
 use crate::uri::{Host, split_host};
 
 /// A Via value.
@@ -23,7 +23,7 @@ impl<'a> Via<'a> {
     /// token, so that a request of another version still gets its 505.
     pub fn parse(value: &'a [u8]) -> Result<Self, Malformed> {
         let end = memchr(b';', value).unwrap_or(value.len());
-        let (head, parameters) = value.split_at(end);
+        let (head, parameters) = value.split_at_checked(end).unwrap_or((value, b""));
         let mut parts = head.splitn(3, |byte| *byte == b'/');
         let protocol = trim(parts.next().unwrap_or_default());
         let version = trim(parts.next().unwrap_or_default());
@@ -32,8 +32,8 @@ impl<'a> Via<'a> {
             return Err(Malformed::Via);
         }
         let gap = rest.iter().position(|byte| is_space(*byte)).ok_or(Malformed::Via)?;
-        let transport = &rest[..gap];
-        let sent_by = trim(&rest[gap..]);
+        let (transport, sent_by) = around(rest, gap);
+        let sent_by = trim(sent_by);
         if !is_token(transport) {
             return Err(Malformed::Via);
         }
@@ -42,9 +42,9 @@ impl<'a> Via<'a> {
             Ok(split) => split,
             Err(_) => {
                 let colon = sent_by.iter().rposition(|byte| *byte == b':').ok_or(Malformed::Via)?;
-                let (host, none) = split_host(trim(&sent_by[..colon])).map_err(|_| Malformed::Via)?;
-                let port = crate::text::number(trim(&sent_by[colon + 1..]))
-                    .and_then(|port| u16::try_from(port).ok());
+                let (host, port) = around(sent_by, colon);
+                let (host, none) = split_host(trim(host)).map_err(|_| Malformed::Via)?;
+                let port = crate::text::number(trim(port)).and_then(|port| u16::try_from(port).ok());
                 if none.is_some() || port.is_none() {
                     return Err(Malformed::Via);
                 }
