@@ -65,6 +65,20 @@ impl Config {
         }
     }
 
+    /// The host, with its port and transport, by which who is in a realm reaches us: its domain, or this listener.
+    pub(crate) fn reached_at(&self, realm: &Realm, listener: ListenerId) -> String {
+        if let Some(domain) = realm.domains.first() {
+            return domain.to_string();
+        }
+        let Some(listener) = self.listener(listener) else { return String::new() };
+        let transport = match listener.transport {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+        };
+        format!("{}{transport}", listener.advertised)
+    }
+
     /// Whether `host:port` is one of our own listeners (RFC 3261 §16.4: a Route or Request-URI that names us).
     pub fn is_own_address(&self, address: SocketAddr) -> bool {
         self.listeners.iter().any(|listener| listener.address == address || listener.advertised == address)

@@ -71,7 +71,7 @@ pub(crate) struct DialogPlace {
 }
 
 /// An end that an INVITE with Replaces may be sent to (RFC 3891).
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Peer {
     /// The Replaces value that this end understands.
     pub(crate) replaces: Bytes,

@@ -93,6 +93,13 @@ pub enum CallChange {
     },
     /// The agreed media changed (codec, streams).
     Media,
+    /// A target sent the call elsewhere (3xx): from here on it is a call of that party.
+    Diverted {
+        /// AOR or trunk of who did.
+        by: Arc<str>,
+        /// The user or number that it named.
+        to: Arc<str>,
+    },
     /// A party was replaced (attended transfer).
     Transferred {
         /// The party that left.

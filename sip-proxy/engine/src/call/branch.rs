@@ -9,6 +9,7 @@ use sip_wire::{Message, Method, Name, multipart};
 use super::hunt::{cause_of, is_better, may_fail_over};
 use super::media::Wait;
 use super::pair::{CALLER, TARGET};
+use super::redirect::Diverted;
 use super::{Call, CallTimer, Purpose};
 use crate::core::{Core, Owner, dialog_key};
 use crate::event::{EndCause, Side};
@@ -52,6 +53,8 @@ pub(super) struct Branch {
     pub(super) trunk: Option<Arc<TrunkTarget>>,
     /// The subscriber whose contact it is.
     pub(super) aor: Option<Arc<str>>,
+    /// Who sent the call here.
+    pub(super) diverted: Option<Arc<Diverted>>,
     pub(super) state: State,
     pub(super) client: Option<ClientId>,
     /// Attempts that a failover left behind; a 2xx of theirs must be taken down.
@@ -82,6 +85,7 @@ impl Branch {
             alternatives: VecDeque::new(),
             trunk: None,
             aor: None,
+            diverted: None,
             state: State::Resolving,
             client: None,
             abandoned: Vec::new(),
@@ -358,7 +362,7 @@ impl Call {
             );
         }
         if (300..400).contains(&status)
-            && response.as_ref().is_some_and(|response| self.redirect(response, core, registrar))
+            && response.as_ref().is_some_and(|response| self.redirect(index, response, core, registrar))
         {
             if self.branches.iter().all(Branch::is_done) {
                 self.next_step(core, registrar);

@@ -85,6 +85,8 @@ impl Call {
         let config = core.config.clone();
         // RFC 3261 §16.7 step 6: a 503 of one target says nothing about us.
         let status = if status == 503 && message.is_some() { 500 } else { status };
+        // A redirection that leads nowhere is no more than a target that is not there.
+        let status = if (300..400).contains(&status) { 480 } else { status };
         // The caller shall not answer challenges that were meant for us, but for the registrar's behind us.
         let is_register = matches!(self.purpose, super::Purpose::Register { .. });
         let status =

@@ -172,6 +172,7 @@ impl Call {
                 return;
             }
         }
+        let request = if method == Method::NOTIFY { Self::with_sound_state(request) } else { request };
         self.forward(id, side, server, request, core);
     }
 
@@ -367,8 +368,7 @@ impl Call {
             out = out.header(Name::RAck, format!("{theirs} {invite} INVITE").as_bytes());
         }
         if let Some(refer_to) = request.value(Name::ReferTo) {
-            let host =
-                to_realm.domains.first().map_or_else(|| "localhost".to_owned(), |domain| domain.to_string());
+            let host = config.reached_at(to_realm, hop.flow.listener);
             out =
                 out.header(Name::ReferTo, &translate_refer_to(refer_to, &host, self.slot, from_realm, core)?);
         }

@@ -1,19 +1,17 @@
 //! Finding a target: routes, contacts, addresses, in order and in parallel (RFC 3261 §16.6, RFC 3263).
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use sip_wire::{Message, Uri};
 
 use super::branch::{Branch, State};
+use super::redirect::{Diverted, Step};
 use super::{Call, CallTimer, Purpose};
 use crate::core::{Asker, Core};
 use crate::event::{EndCause, Side};
 use crate::io::Flow;
-use crate::passing::{is_telephone, number_parameters, user_of};
-use crate::question::{
-    Caller, Contact, Resolve, ResolvedAddress, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget,
-};
+use crate::passing::{is_telephone, number_parameters};
+use crate::question::{Caller, Contact, Resolve, ResolvedAddress, RouteRefusal, RouteStep, TrunkTarget};
 use crate::registrar::Registrar;
 
 impl Call {
@@ -30,16 +28,24 @@ impl Call {
             match target {
                 Some(target) => {
                     let user = String::new().into();
-                    self.steps.push_back(RouteStep::Trunk { target, user });
+                    self.steps.push_back(RouteStep::Trunk { target, user }.into());
                     self.next_step(core, registrar);
                 }
                 None => self.fail_upstream(404, None, EndCause::NotFound, core),
             }
             return;
         }
-        let uri = self.upstream.request.request_uri().unwrap_or_default().to_vec();
-        match self.route(&uri, core, registrar) {
-            Ok(steps) => self.steps = steps,
+        // A dialog that is not ours cannot be replaced, and a plain new call is not what was asked for (RFC 3891 §3).
+        if self.is_session()
+            && self.upstream.request.count(Name::Replaces) > 0
+            && super::transfer::replaces_of(&self.upstream.request, core).is_none()
+        {
+            self.fail_upstream(481, None, EndCause::NotFound, core);
+            return;
+        }
+        let uri = self.upstream.request.request_uri().unwrap_or_default();
+        match self.route_as(&self.upstream.caller, self.upstream.realm, uri, core, registrar) {
+            Ok(steps) => self.steps = steps.into_iter().map(Into::into).collect(),
             Err(refusal) => {
                 let (status, cause) = match refusal {
                     RouteRefusal::NotFound => (404, EndCause::NotFound),
@@ -53,40 +59,10 @@ impl Call {
         self.next_step(core, registrar);
     }
 
-    fn route(
-        &self,
-        uri: &[u8],
-        core: &Core,
-        registrar: &Registrar,
-    ) -> Result<VecDeque<RouteStep>, RouteRefusal> {
-        let uri = Uri::parse(uri).map_err(|_| RouteRefusal::NotFound)?;
-        let user = user_of(&uri);
-        let host = String::from_utf8_lossy(uri.host().as_bytes()).to_ascii_lowercase();
-        // What the core sends to a Contact of ours is for the phone behind it.
-        if registrar.by_token(&user).is_some() || core.transfers.contains_key(user.as_bytes()) {
-            return Ok(VecDeque::from([RouteStep::Aor { aor: format!("\0{user}").into() }]));
-        }
-        let policy = core.policy.as_ref().ok_or(RouteRefusal::Unavailable)?;
-        let question = RouteQuestion {
-            realm: self.upstream.realm,
-            caller: &self.upstream.caller,
-            user: &user,
-            host: &host,
-        };
-        let mut steps = policy.route(&question)?;
-        // Trunks that are down are the last resort: a ping may be wrong.
-        let is_down = |step: &RouteStep| match step {
-            RouteStep::Trunk { target, .. } => !core.trunks.is_up(&target.name, core.now.monotonic),
-            RouteStep::Aor { .. } => false,
-        };
-        steps.sort_by_key(is_down);
-        Ok(steps.into())
-    }
-
     /// The next step of the way; when there is none, the best failure goes to the caller.
     pub(super) fn next_step(&mut self, core: &mut Core, registrar: &mut Registrar) {
-        while let Some(step) = self.steps.pop_front() {
-            match step {
+        while let Some(Step { way, diverted }) = self.steps.pop_front() {
+            match way {
                 RouteStep::Aor { aor } => {
                     let mut who = aor.clone();
                     let contacts = match aor.strip_prefix('\0') {
@@ -108,11 +84,16 @@ impl Call {
                         who = of_transfer.or_else(|| registrar.aor_of_token(token)).unwrap_or_default();
                     }
                     let limit = core.config.limits.branches;
+                    let is_transfer = aor.strip_prefix('\0').is_some();
                     for contact in contacts.into_iter().take(limit) {
-                        self.try_contact(contact, who.clone(), core);
+                        // A phone that calls its own AOR does not ring itself. An end that a transfer joins may well be
+                        // where the call comes from: both are calls of one trunk.
+                        if is_transfer || !self.is_from(&contact) {
+                            self.try_contact(contact, who.clone(), diverted.clone(), core);
+                        }
                     }
                 }
-                RouteStep::Trunk { target, user } => self.try_trunk(target, &user, core),
+                RouteStep::Trunk { target, user } => self.try_trunk(target, &user, diverted, core),
             }
             if self.branches.iter().any(|branch| !branch.is_done()) {
                 return;
@@ -127,23 +108,30 @@ impl Call {
         }
     }
 
-    fn try_contact(&mut self, contact: Contact, who: Arc<str>, core: &mut Core) {
-        // A phone that calls its own AOR does not ring itself.
-        if contact.flow == self.upstream.flow
+    /// Whether a contact is the caller's own.
+    fn is_from(&self, contact: &Contact) -> bool {
+        contact.flow == self.upstream.flow
             && self.upstream.request.contacts().flatten().any(|own| own.uri.as_bytes() == contact.uri)
-        {
-            return;
-        }
+    }
+
+    fn try_contact(&mut self, contact: Contact, who: Arc<str>, diverted: Option<Arc<Diverted>>, core: &mut Core) {
         let mut branch = Branch::new(self.branches.len() as u16 + 1, contact.realm, contact.uri, who);
         branch.routes = contact.path;
         branch.flow = Some(contact.flow);
         branch.aor = contact.aor;
+        branch.diverted = diverted;
         let index = self.branches.len() as u16;
         self.branches.push(branch);
         self.prepare(index, core);
     }
 
-    fn try_trunk(&mut self, target: Arc<TrunkTarget>, user: &str, core: &mut Core) {
+    fn try_trunk(
+        &mut self,
+        target: Arc<TrunkTarget>,
+        user: &str,
+        diverted: Option<Arc<Diverted>>,
+        core: &mut Core,
+    ) {
         let index = self.branches.len() as u16;
         let port = target.port.map(|port| format!(":{port}")).unwrap_or_default();
         let uri = match &self.purpose {
@@ -165,6 +153,7 @@ impl Call {
             secure: false,
         };
         branch.trunk = Some(target);
+        branch.diverted = diverted;
         self.branches.push(branch);
         match resolve.literal() {
             Some(address) => self.on_resolved_branch(index, vec![address], core),
@@ -252,30 +241,6 @@ impl Call {
         if self.branches.iter().all(Branch::is_done) {
             self.next_step(core, registrar);
         }
-    }
-
-    /// 3xx: contacts in domains of ours are routed again, as the caller's wish; others are not dialled for strangers.
-    pub(super) fn redirect(
-        &mut self,
-        response: &Message,
-        core: &mut Core,
-        registrar: &mut Registrar,
-    ) -> bool {
-        let uris: Vec<_> =
-            response.contacts().flatten().map(|contact| contact.uri.as_bytes().to_vec()).collect();
-        let mut found = false;
-        for uri in uris {
-            if self.branches.len() >= core.config.limits.branches {
-                break;
-            }
-            if let Ok(steps) = self.route(&uri, core, registrar) {
-                for step in steps.into_iter().rev() {
-                    self.steps.push_front(step);
-                    found = true;
-                }
-            }
-        }
-        found
     }
 
     pub(super) fn on_ringing_too_long(&mut self, core: &mut Core) {

@@ -19,6 +19,7 @@ mod liveness;
 mod media;
 mod outcome;
 mod pair;
+mod redirect;
 mod refresh;
 mod renegotiate;
 mod request;
@@ -40,7 +41,7 @@ use crate::core::{Core, TimerKey};
 use crate::event::{CallEnded, EndCause, Side};
 use crate::io::{Flow, RealmId};
 use crate::media::{ExchangeId, SessionId};
-use crate::question::{Caller, RouteStep};
+use crate::question::Caller;
 use crate::registrar::Registrar;
 use crate::slot::{Slot, slot_of};
 use crate::strangers::Kind;
@@ -52,6 +53,7 @@ use branch::Branch;
 use forward::Forward;
 use media::Wait;
 use pair::{Leaving, Pair};
+use redirect::Step;
 
 /// Names a call inside its engine; stale once the call is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,7 +126,9 @@ pub(crate) struct Call {
     answered: bool,
     /// The pair whose 2xx was taken; the media plane may still be thinking about it.
     winner: Option<u32>,
-    steps: VecDeque<RouteStep>,
+    steps: VecDeque<Step>,
+    /// Users that the call was sent to by redirections, and the one that was dialled.
+    seen: Vec<String>,
     branches: Vec<Branch>,
     pairs: Vec<Pair>,
     next_pair: u32,
@@ -185,6 +189,7 @@ impl Call {
             answered: false,
             winner: None,
             steps: VecDeque::new(),
+            seen: Vec::new(),
             branches: Vec::new(),
             pairs: Vec::new(),
             next_pair: 0,

@@ -5,6 +5,7 @@ use sip_wire::{Builder, Message, Method, Name};
 
 use super::body::with_body;
 use super::pair::CALLER;
+use super::redirect::Diverted;
 use super::transfer::replaces_of;
 use super::{Call, Purpose};
 use crate::core::Core;
@@ -45,6 +46,7 @@ impl Call {
         }
         branch.cseq += 1;
         let domain = config.host_of(branch.realm, flow.listener);
+        let diverted_host = domain.clone();
         let is_register = matches!(self.purpose, Purpose::Register { .. });
         let (from, to) = if is_register {
             // AORs are the registrar's own; only the tags are ours.
@@ -122,7 +124,14 @@ impl Call {
             out = out.header(Name::Privacy, privacy);
         }
         if to_realm.trusted {
-            out = assert_identity(out, &upstream.caller, request, from_realm, upstream.identity.as_deref());
+            let caller = branch.diverted.as_ref().map_or(&upstream.caller, |diverted| &diverted.by);
+            let identity = upstream.identity.as_deref().filter(|_| branch.diverted.is_none());
+            out = assert_identity(out, caller, request, from_realm, identity);
+        }
+        for diverted in Diverted::all(branch.diverted.as_ref()) {
+            let user = sip_wire::Uri::escape(diverted.user.as_bytes());
+            let value = format!("<sip:{user}@{diverted_host}>;reason=unconditional;counter=1");
+            out = out.header(Name::Diversion, value.as_bytes());
         }
         let mut names = self.branch_names(&config, index, CALLER)?;
         if let Some(refer_to) = request.value(Name::ReferTo) {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sip_wire::{Address, Message, Name, Uri};
 
-use crate::core::{Core, dialog_key};
+use crate::core::{Core, Peer, dialog_key};
 use crate::io::{DialogEnd, Output, Replica};
 
 /// The Replaces (RFC 3891) of a request for the other side. A phone that does not know the header (baresip) follows a
@@ -21,10 +21,18 @@ pub(super) fn replaces_of(request: &Message, core: &Core) -> Option<Vec<u8>> {
 /// A Replaces value as the other side knows the dialog that it names; `None` if we don't know it.
 fn translate_replaces(value: &[u8], core: &Core) -> Option<Vec<u8>> {
     let (call_id, to_tag, from_tag) = read_replaces(value)?;
-    if let Some(peer) = core.transfers.get(call_id) {
-        return Some(peer.replaces.to_vec());
+    let peer = core.transfers.get(call_id).cloned();
+    let peer = peer.or_else(|| core.dialog_peer(&dialog_key(call_id, to_tag, from_tag)))?;
+    Some(only_early(&peer.replaces, value))
+}
+
+/// A pickup that must not take a call that has been answered meanwhile says so (RFC 3891 §3), to the end as well.
+fn only_early(replaces: &[u8], asked: &[u8]) -> Vec<u8> {
+    let has = |value: &[u8]| sip_wire::Parameters::new(value).get(b"early-only").is_some();
+    if has(asked) && !has(replaces) {
+        return [replaces, b";early-only"].concat();
     }
-    Some(core.dialog_peer(&dialog_key(call_id, to_tag, from_tag))?.replaces.to_vec())
+    replaces.to_vec()
 }
 
 /// Call-ID, to-tag and from-tag of a Replaces value.
@@ -50,10 +58,13 @@ pub(super) fn translate_refer_to(
     let uri = address.uri;
     if let Some(replaces) = uri.header(b"Replaces") {
         let (call_id, to_tag, from_tag) = read_replaces(&replaces)?;
-        if let Some(peer) = core.dialog_peer(&dialog_key(call_id, to_tag, from_tag)) {
+        let known = core.dialog_peer(&dialog_key(call_id, to_tag, from_tag));
+        if let Some(peer) = known {
             let token = core.ids.call_id(slot);
-            let header = Uri::escape(format!("{token};to-tag=x;from-tag=x").as_bytes());
-            let out = format!("<sip:{token}@{host}?Replaces={header}>").into_bytes();
+            let named = only_early(format!("{token};to-tag=x;from-tag=x").as_bytes(), &replaces);
+            let out = format!("<sip:{token}@{host}?Replaces={}>", Uri::escape(&named)).into_bytes();
+            let peer =
+                Arc::new(Peer { replaces: only_early(&peer.replaces, &replaces).into(), ..(*peer).clone() });
             let token: Box<[u8]> = token.into_bytes().into();
             let end = DialogEnd { token: token.clone(), peer: peer.clone() };
             core.out.push_back(Output::Replicate(Replica::End(end)));
@@ -65,6 +76,10 @@ pub(super) fn translate_refer_to(
     let is_ours = from.domains.iter().any(|domain| **domain == *named) || uri.host().address().is_some();
     if !is_ours {
         return Some(value.to_vec());
+    }
+    // At a host of ours, and of a dialog that is not: nobody can follow it (RFC 3891 §3).
+    if uri.header(b"Replaces").is_some() {
+        return None;
     }
     let user = String::from_utf8_lossy(uri.user()).into_owned();
     Some(format!("<sip:{user}@{host}>").into_bytes())

@@ -1,0 +1,201 @@
+//! Targets that send a call elsewhere (RFC 3261 §8.1.3.4): a redirection is the redirecting party's own call.
+//!
+//! It leads where that party might have dialled, is limited as its call and recorded as such, and the next target is told
+//! who sent it (RFC 5806). Contacts are tried by q, and no target twice. A host that is none of ours is never sent to: of a
+//! phone its contact counts for nothing; a trunk, which speaks of numbers in its own network, has the number routed. What
+//! leads nowhere is a failure for the caller: a 3xx without a Contact would be of no use, and with one it would tell of
+//! the other side.
+
+use std::sync::Arc;
+
+use sip_wire::{Address, Message, Scheme, Uri};
+
+use super::Call;
+use crate::config::Config;
+use crate::core::Core;
+use crate::event::{CallChange, CallEventKind};
+use crate::io::RealmId;
+use crate::passing::user_of;
+use crate::question::{Caller, RouteQuestion, RouteRefusal, RouteStep};
+use crate::registrar::Registrar;
+
+/// One way to try, and who sent the call there.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) way: RouteStep,
+    pub(super) diverted: Option<Arc<Diverted>>,
+}
+
+impl From<RouteStep> for Step {
+    fn from(way: RouteStep) -> Self {
+        Self { way, diverted: None }
+    }
+}
+
+/// Who sent a call elsewhere.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Diverted {
+    /// As far as it was proven.
+    pub(super) by: Caller,
+    /// Its realm.
+    realm: RealmId,
+    /// The user part that it was dialled by.
+    pub(super) user: String,
+    /// Who had sent the call to it.
+    pub(super) before: Option<Arc<Diverted>>,
+}
+
+/// How often one call may be sent on.
+const DIVERSIONS: usize = 5;
+
+impl Diverted {
+    /// From the last that sent the call on to the first.
+    pub(super) fn all(last: Option<&Arc<Self>>) -> impl Iterator<Item = &Self> {
+        std::iter::successors(last.map(|last| &**last), |one| one.before.as_deref())
+    }
+}
+
+impl Call {
+    /// 3xx of a branch. Returns whether it leads anywhere.
+    pub(super) fn redirect(
+        &mut self,
+        index: u16,
+        response: &Message,
+        core: &mut Core,
+        registrar: &mut Registrar,
+    ) -> bool {
+        let Some(branch) = self.branches.get(usize::from(index)) else { return false };
+        let by = match (&branch.trunk, &branch.aor) {
+            (Some(trunk), _) => Caller::Trunk { name: trunk.name.clone() },
+            (None, Some(aor)) => Caller::Subscriber { aor: aor.clone() },
+            (None, None) => return false,
+        };
+        let user = match &by {
+            Caller::Subscriber { aor } => aor.rsplit_once('@').map_or("", |(user, _)| user).to_owned(),
+            _ => Uri::parse(&branch.uri).map(|uri| user_of(&uri)).unwrap_or_default(),
+        };
+        let (realm, before) = (branch.realm, branch.diverted.clone());
+        if Diverted::all(before.as_ref()).count() >= DIVERSIONS {
+            return false;
+        }
+        let diverted = Arc::new(Diverted { by, realm, user, before });
+        let mut found = Vec::new();
+        for uri in by_preference(response) {
+            if self.branches.len() + found.len() >= core.config.limits.branches {
+                break;
+            }
+            found.extend(self.way_to(&uri, &diverted, core, registrar));
+        }
+        let leads_on = !found.is_empty();
+        for step in found.into_iter().rev() {
+            self.steps.push_front(step);
+        }
+        leads_on
+    }
+
+    /// The ways to what a redirecting party names, if it might dial it, and nobody has been sent there yet.
+    fn way_to(
+        &mut self,
+        uri: &[u8],
+        diverted: &Arc<Diverted>,
+        core: &mut Core,
+        registrar: &Registrar,
+    ) -> Vec<Step> {
+        let Ok(target) = Uri::parse(uri) else { return Vec::new() };
+        let is_trunk = matches!(diverted.by, Caller::Trunk { .. });
+        let (user, host) = (user_of(&target), host_of(&target));
+        if user.is_empty() || !is_dialled_at(&target, &host, is_trunk, &core.config) {
+            return Vec::new();
+        }
+        if self.seen.is_empty() {
+            let first = self.upstream.request.request_uri().and_then(|uri| Uri::parse(uri).ok());
+            self.seen.extend(first.map(|uri| user_of(&uri)));
+        }
+        if self.seen.contains(&user) {
+            return Vec::new();
+        }
+        let ask = |caller: &Caller| self.route_as(caller, diverted.realm, uri, core, registrar);
+        let ways = ask(&diverted.by).or_else(|refusal| match is_trunk {
+            // A trunk is not called back by itself, but may name numbers that it serves.
+            true => ask(&Caller::Anonymous),
+            false => Err(refusal),
+        });
+        let ways = ways.unwrap_or_default();
+        if ways.is_empty() {
+            return Vec::new();
+        }
+        self.seen.push(user.clone());
+        let by = match &diverted.by {
+            Caller::Subscriber { aor } => aor.clone(),
+            Caller::Trunk { name } => name.clone(),
+            Caller::Anonymous => "".into(),
+        };
+        if self.is_session() {
+            self.record(CallEventKind::Changed(CallChange::Diverted { by, to: user.into() }), core);
+        }
+        ways.into_iter().map(|way| Step { way, diverted: Some(diverted.clone()) }).collect()
+    }
+
+    /// Where policy sends what a party of a realm dials.
+    pub(super) fn route_as(
+        &self,
+        caller: &Caller,
+        realm: RealmId,
+        uri: &[u8],
+        core: &Core,
+        registrar: &Registrar,
+    ) -> Result<Vec<RouteStep>, RouteRefusal> {
+        let uri = Uri::parse(uri).map_err(|_| RouteRefusal::NotFound)?;
+        let user = user_of(&uri);
+        // What the core sends to a Contact of ours is for the phone behind it.
+        if registrar.by_token(&user).is_some() || core.transfers.contains_key(user.as_bytes()) {
+            return Ok(vec![RouteStep::Aor { aor: format!("\0{user}").into() }]);
+        }
+        let policy = core.policy.as_ref().ok_or(RouteRefusal::Unavailable)?;
+        let host = host_of(&uri);
+        let mut steps = policy.route(&RouteQuestion { realm, caller, user: &user, host: &host })?;
+        // Trunks that are down are the last resort: a ping may be wrong.
+        let is_down = |step: &RouteStep| match step {
+            RouteStep::Trunk { target, .. } => !core.trunks.is_up(&target.name, core.now.monotonic),
+            RouteStep::Aor { .. } => false,
+        };
+        steps.sort_by_key(is_down);
+        Ok(steps)
+    }
+}
+
+fn host_of(uri: &Uri<'_>) -> String {
+    String::from_utf8_lossy(uri.host().as_bytes()).to_ascii_lowercase()
+}
+
+/// Whether a URI is one that its author could dial here: at a host of ours, or a number at none.
+fn is_dialled_at(uri: &Uri<'_>, host: &str, by_trunk: bool, config: &Config) -> bool {
+    match uri.scheme() {
+        Scheme::Tel => true,
+        Scheme::Sip | Scheme::Sips => match uri.host().address() {
+            Some(address) => {
+                let port = uri.port().unwrap_or(5060);
+                by_trunk || config.is_own_address(std::net::SocketAddr::new(address, port))
+            }
+            None => config.realms.iter().any(|realm| realm.domains.iter().any(|domain| **domain == *host)),
+        },
+        Scheme::Urn | Scheme::Other => false,
+    }
+}
+
+/// The contacts of a redirection, best first; of equals the first (RFC 3261 §8.1.3.4, §20.10).
+fn by_preference(response: &Message) -> Vec<Vec<u8>> {
+    let mut contacts: Vec<(u16, Vec<u8>)> = response
+        .contacts()
+        .flatten()
+        .map(|contact| (quality(&contact), contact.uri.as_bytes().to_vec()))
+        .collect();
+    contacts.sort_by_key(|(quality, _)| std::cmp::Reverse(*quality));
+    contacts.into_iter().map(|(_, uri)| uri).collect()
+}
+
+/// q in thousandths.
+fn quality(contact: &Address<'_>) -> u16 {
+    let q = contact.parameter(b"q").and_then(|q| std::str::from_utf8(q).ok()?.parse::<f32>().ok());
+    (q.unwrap_or(1.0).clamp(0.0, 1.0) * 1000.0) as u16
+}
