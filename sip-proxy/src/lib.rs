@@ -10,6 +10,7 @@ pub mod clock;
 pub mod counters;
 pub mod dns;
 pub mod filter;
+mod fragments;
 mod gate;
 mod life;
 mod link;

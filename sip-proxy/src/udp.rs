@@ -25,6 +25,7 @@ pub(crate) fn bind(address: SocketAddr, buffer: usize, is_shared: bool) -> io::R
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
+    crate::fragments::allow(&socket, address.is_ipv6())?;
     socket.set_reuse_port(is_shared)?;
     socket.set_recv_buffer_size(buffer)?;
     socket.set_nonblocking(true)?;

@@ -128,6 +128,11 @@ fn body_corpora_hold() {
 }
 
 #[test]
+fn registrar_corpora_hold() {
+    replay(fuzz_bodies::registrar, &["fuzz/seeds/registrar", "fuzz/regressions/registrar"]);
+}
+
+#[test]
 fn sdp_corpora_hold() {
     replay(fuzz_bodies::sdp, &["fuzz/seeds/sdp", "fuzz/regressions/sdp"]);
 }

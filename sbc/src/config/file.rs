@@ -272,7 +272,8 @@ pub struct RealmFile {
     /// Seconds between keepalives to UDP phones behind NAT; 0 none.
     #[serde(default = "twenty")]
     pub keepalive_seconds: u64,
-    /// `crlf` or `options`.
+    /// `options`, or `crlf` where all phones answer it (RFC 5626 §4.4.1 does not ask it of them over UDP): only what a phone
+    /// sends holds a NAT open that nothing from outside refreshes (RFC 4787 REQ-6).
     #[serde(default)]
     pub keepalive: KeepaliveKind,
     /// Whether media of its calls may leave the relay, if the other end's realm says so as well: `anchor`, `video`,
@@ -436,8 +437,8 @@ pub enum CommandKind {
 #[serde(rename_all = "lowercase")]
 pub enum KeepaliveKind {
     /// CRLF CRLF.
-    #[default]
     Crlf,
     /// OPTIONS.
+    #[default]
     Options,
 }

@@ -6,7 +6,7 @@ use sip_wire::{Message, Method, Name, Uri};
 
 use crate::call::Admitted;
 use crate::config::{Authentication, IdentityPolicy, Realm};
-use crate::core::{ALLOW, Core};
+use crate::core::Core;
 use crate::digest::Verdict;
 use crate::io::Flow;
 use crate::passing::is_anonymous;
@@ -72,13 +72,24 @@ pub(crate) fn admit(
         return Admission::Refused;
     }
     let uri = Uri::parse(request.request_uri().unwrap_or_default());
+    // A method is judged before the Request-URI is looked at (RFC 3261 §8.2.1); one that is unknown to us may be known to a
+    // phone, or to a registrar behind us, and is ours only where it asks for us.
+    let is_behind_us = matches!(realm.registrar, crate::config::RegistrarMode::Forward { .. });
+    if !Method::KNOWN.contains(&method)
+        && !is_behind_us
+        && uri.is_ok_and(|uri| uri.user().is_empty() && !uri.host().as_bytes().is_empty())
+    {
+        core.reject(server, request, 405, |response| response);
+        return Admission::Refused;
+    }
     if method == Method::OPTIONS && uri.is_ok_and(|uri| uri.user().is_empty()) {
         // A ping for ourselves (RFC 3261 §11.2).
         let contact = core.contact(flow.listener);
+        let allowed = core.allowed(Some(&flow));
         core.reject(server, request, 200, |response| {
             response
                 .header(Name::Contact, &contact)
-                .header(Name::Allow, ALLOW)
+                .header(Name::Allow, allowed)
                 .header(Name::Accept, b"application/sdp")
                 .header(Name::Supported, b"timer, replaces, path, outbound")
         });

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name};
 
 use crate::call::{CallKey, CallTimer};
-use crate::config::{Authentication, Config, Listener, Realm};
+use crate::config::{Authentication, Config, Listener, Realm, RegistrarMode};
 use crate::dialog::Dialog;
 use crate::digest::Verdict;
 use crate::event::{CallEvent, CallEventKind};
@@ -25,6 +25,10 @@ use crate::trunks::Trunks;
 
 /// The methods that we say we understand: those of every phone, and what is relayed anyway.
 pub(crate) const ALLOW: &[u8] = b"INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, PRACK, UPDATE, INFO, REFER, SUBSCRIBE, NOTIFY, MESSAGE, PUBLISH";
+
+/// The same where nobody can register.
+const ALLOW_WITHOUT_REGISTER: &[u8] =
+    b"INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REFER, SUBSCRIBE, NOTIFY, MESSAGE, PUBLISH";
 
 /// Who gets the events of a client transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,6 +247,19 @@ impl Core {
         self.reject(server, request, 503, |response| response.header(Name::RetryAfter, after.as_bytes()));
     }
 
+    /// The methods that a realm takes: REGISTER where there is a registrar (RFC 3261 §20.5).
+    pub(crate) fn allowed(&self, flow: Option<&Flow>) -> &'static [u8] {
+        let realm = flow.and_then(|flow| self.realm_of(flow));
+        let has_registrar = realm.is_none_or(|realm| !matches!(realm.registrar, RegistrarMode::None));
+        if has_registrar { ALLOW } else { ALLOW_WITHOUT_REGISTER }
+    }
+
+    /// Gives no answer at all to a request that is no INVITE: a 408 would come too late to be of use, and make its
+    /// sender take a hop for dead that is not (RFC 4320 §4.2).
+    pub(crate) fn stay_silent(&mut self, server: ServerId) {
+        self.transactions.forget(server);
+    }
+
     /// Answers a request by ourselves; without a transaction as long as its sender has proven nothing.
     pub(crate) fn reject(
         &mut self,
@@ -261,7 +278,8 @@ impl Core {
             response = response.header(Name::Server, product.as_bytes());
         }
         if status == 405 || status == 501 {
-            response = response.header(Name::Allow, ALLOW);
+            let flow = self.transactions.server_flow(server);
+            response = response.header(Name::Allow, self.allowed(flow.as_ref()));
         }
         self.respond(server, status, add(response).finish());
     }

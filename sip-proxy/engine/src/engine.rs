@@ -262,7 +262,7 @@ impl Engine {
                 self.core.trunks.follow(policy.trunks(), self.core.now.monotonic);
                 self.core.policy = Some(policy);
             }
-            Command::Load(records) => self.registrar.load(records, &self.core),
+            Command::Load(records) => self.registrar.load(records, &mut self.core),
         }
     }
 
@@ -278,10 +278,10 @@ impl Engine {
     fn with_call(&mut self, key: CallKey, step: impl FnOnce(&mut Call, &mut Core, &mut Registrar)) {
         let Some(call) = self.calls.get_mut(key.index, key.generation) else { return };
         step(call, &mut self.core, &mut self.registrar);
-        if call.is_over()
-            && let Some((aor, kind)) = call.counted.take()
-        {
-            self.core.strangers.ended(&aor, kind);
+        if call.is_over() {
+            for (aor, kind) in call.counted.drain(..) {
+                self.core.strangers.ended(&aor, kind);
+            }
         }
         if call.is_finished() {
             let session = call.session();
@@ -423,13 +423,13 @@ impl Engine {
             Admission::Refused => {}
             Admission::Register => match self.registrar.on_register(server, flow, &request, &mut self.core) {
                 Registration::Done => {}
-                Registration::Forward { aor, token } => {
+                Registration::Forward { aor, tokens } => {
                     let realm =
                         self.core.realm_of(&flow).map(|realm| realm.id).unwrap_or(crate::io::RealmId(0));
                     let caller = Caller::Anonymous;
                     let admitted =
                         crate::call::Admitted { server, flow, request, realm, caller, identity: None };
-                    self.start(Purpose::Register { aor, token }, admitted);
+                    self.start(Purpose::Register { aor, tokens }, admitted);
                 }
             },
             Admission::Admitted(admitted) => {
@@ -513,7 +513,7 @@ impl Engine {
             .insert(|index, generation| Call::new(CallKey { index, generation }, purpose, admitted, core));
         let key = CallKey { index, generation };
         if let Some(call) = self.calls.get_mut(index, generation) {
-            call.counted = counted;
+            call.counted.extend(counted);
             self.sessions.insert(call.session(), key);
             self.upstream.insert(server, key);
             if let Some(first) = merge_key(call.first_request()) {

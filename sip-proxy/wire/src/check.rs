@@ -60,7 +60,11 @@ pub fn check_request(request: &Message) -> Result<(), Cause> {
     if let Some(Err(broken)) = request.number(Name::Expires) {
         return Err(bad(broken));
     }
+    // RFC 3261 §10.3 step 6: `*` stands alone.
     let is_star = request.value(Name::Contact) == Some(b"*") && method == Method::REGISTER;
+    if is_star && request.values(Name::Contact).count() > 1 {
+        return Err(bad(Malformed::Twice));
+    }
     let mut contacts = 0_usize;
     for contact in request.contacts().filter(|_| !is_star) {
         contact.map_err(bad)?;

@@ -134,6 +134,7 @@ impl Call {
         let tag = String::from_utf8_lossy(&pair.ends[CALLER].dialog.local_tag).into_owned();
         let reason = response.reason().filter(|reason| !reason.is_empty()).map(|reason| names.apply(reason));
         let mut out = transaction::response_to(&upstream.request, status, reason.as_deref(), Some(&tag));
+        self.shown_tag = Some(tag);
         for record_route in upstream.request.values(Name::RecordRoute) {
             out = out.header(Name::RecordRoute, record_route);
         }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
-use super::hunt::{cause_of, is_better, may_fail_over};
+use super::hunt::{Found, cause_of, is_better, may_fail_over};
 use super::media::Wait;
 use super::pair::{CALLER, TARGET};
 use super::redirect::Diverted;
@@ -15,7 +15,7 @@ use crate::core::{Core, Owner, dialog_key};
 use crate::event::{EndCause, Side};
 use crate::io::{Flow, RealmId};
 use crate::media::{Endpoint, ExchangeId, MediaAction};
-use crate::question::{ResolvedAddress, TrunkTarget};
+use crate::question::{Contact, ResolvedAddress, TrunkTarget};
 use crate::registrar::Registrar;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
@@ -53,6 +53,8 @@ pub(super) struct Branch {
     pub(super) trunk: Option<Arc<TrunkTarget>>,
     /// The subscriber whose contact it is.
     pub(super) aor: Option<Arc<str>>,
+    /// The phone's other flows (RFC 5626 §7), for when this one is dead.
+    pub(super) other_flows: VecDeque<Contact>,
     /// Who sent the call here.
     pub(super) diverted: Option<Arc<Diverted>>,
     pub(super) state: State,
@@ -85,6 +87,7 @@ impl Branch {
             alternatives: VecDeque::new(),
             trunk: None,
             aor: None,
+            other_flows: VecDeque::new(),
             diverted: None,
             state: State::Resolving,
             client: None,
@@ -241,6 +244,7 @@ impl Call {
             let reason = response.reason().map(|reason| names.apply(reason));
             let answer =
                 transaction::response_to(&self.upstream.request, status, reason.as_deref(), Some(&tag));
+            self.shown_tag = Some(tag);
             let contact = core.contact(self.upstream.flow.listener);
             core.respond(self.upstream.server, status, answer.header(Name::Contact, &contact).finish());
             return;
@@ -261,10 +265,10 @@ impl Call {
         branch.state = State::Done;
         let Some(flow) = branch.flow else { return };
         match &self.purpose {
-            Purpose::Register { aor, token } => {
-                let (aor, token) = (aor.clone(), token.clone());
+            Purpose::Register { aor, tokens } => {
+                let (aor, tokens) = (aor.clone(), tokens.clone());
                 let Admit { server, flow, request } = self.upstream_copy();
-                registrar.forwarded(server, flow, &request, &response, aor, token, core);
+                registrar.forwarded(server, flow, &request, &response, aor, tokens, core);
                 self.done_once(core);
                 return;
             }
@@ -354,12 +358,27 @@ impl Call {
             self.next_address(index, core);
             return;
         }
+        // The flow is dead, or its edge says so: the phone may have another.
+        let other = self.branches.get_mut(usize::from(index)).and_then(|branch| {
+            let is_dead = matches!(status, 430) || (response.is_none() && matches!(status, 408 | 503));
+            let next = is_dead.then(|| branch.other_flows.pop_front()).flatten()?;
+            Some(Found {
+                contact: next,
+                others: std::mem::take(&mut branch.other_flows).into(),
+                who: branch.who.clone(),
+                diverted: branch.diverted.clone(),
+            })
+        });
         if self.has_media {
             let party = self.branches[usize::from(index)].party;
             self.tell_media(
                 MediaAction::Reject { exchange: ExchangeId(1), from: Endpoint { party, branch: 0 } },
                 core,
             );
+        }
+        if let Some(found) = other {
+            self.try_contact(found, core);
+            return;
         }
         if (300..400).contains(&status)
             && response.as_ref().is_some_and(|response| self.redirect(index, response, core, registrar))

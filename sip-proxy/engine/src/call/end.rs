@@ -76,6 +76,11 @@ impl Call {
         if let Some(winner) = self.winner {
             self.say_bye(winner, TARGET, None, core);
         }
+        if status == 408 && !self.is_session() {
+            core.stay_silent(self.upstream.server);
+            self.finish(cause, side, status, Vec::new(), core);
+            return;
+        }
         let response = self.final_response(status, message.as_ref(), core);
         let answer = (self.upstream.server, status, response);
         self.finish(cause, side, status, vec![answer], core);
@@ -91,7 +96,7 @@ impl Call {
         let is_register = matches!(self.purpose, super::Purpose::Register { .. });
         let status =
             if matches!(status, 401 | 407) && !is_register && message.is_some() { 403 } else { status };
-        let tag = core.ids.tag();
+        let tag = self.shown_tag.clone().unwrap_or_else(|| core.ids.tag());
         let last = u16::try_from(self.branches.len()).unwrap_or_default().saturating_sub(1);
         let mut names = self.branch_names(&config, last, TARGET);
         let reason = message

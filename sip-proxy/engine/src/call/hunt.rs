@@ -2,17 +2,27 @@
 
 use std::sync::Arc;
 
-use sip_wire::{Message, Uri};
+use sip_wire::{Message, Name, Uri};
 
 use super::branch::{Branch, State};
 use super::redirect::{Diverted, Step};
 use super::{Call, CallTimer, Purpose};
 use crate::core::{Asker, Core};
 use crate::event::{EndCause, Side};
-use crate::io::Flow;
+use crate::io::{Flow, Transport};
 use crate::passing::{is_telephone, number_parameters};
 use crate::question::{Caller, Contact, Resolve, ResolvedAddress, RouteRefusal, RouteStep, TrunkTarget};
 use crate::registrar::Registrar;
+
+/// A phone to ring.
+pub(super) struct Found {
+    pub(super) contact: Contact,
+    /// Its other flows, for when this one is dead.
+    pub(super) others: Vec<Contact>,
+    /// Who it is, for the record.
+    pub(super) who: Arc<str>,
+    pub(super) diverted: Option<Arc<Diverted>>,
+}
 
 impl Call {
     /// Looks up the way and takes its first step.
@@ -65,19 +75,20 @@ impl Call {
             match way {
                 RouteStep::Aor { aor } => {
                     let mut who = aor.clone();
-                    let contacts = match aor.strip_prefix('\0') {
+                    let alone = |contact| (contact, Vec::new());
+                    let contacts: Vec<(Contact, Vec<Contact>)> = match aor.strip_prefix('\0') {
                         Some(token) => match core.transfers.get(token.as_bytes()) {
-                            Some(peer) => vec![Contact {
+                            Some(peer) => vec![alone(Contact {
                                 realm: peer.realm,
                                 flow: peer.flow,
                                 uri: peer.uri.clone(),
                                 path: peer.path.clone(),
                                 q: 1000,
                                 aor: peer.aor.clone(),
-                            }],
-                            None => registrar.by_token(token).into_iter().collect(),
+                            })],
+                            None => registrar.by_token(token).into_iter().map(alone).collect(),
                         },
-                        None => registrar.bindings(&aor),
+                        None => registrar.phones(&aor),
                     };
                     if let Some(token) = aor.strip_prefix('\0') {
                         let of_transfer = core.transfers.get(token.as_bytes()).map(|peer| peer.who.clone());
@@ -85,11 +96,13 @@ impl Call {
                     }
                     let limit = core.config.limits.branches;
                     let is_transfer = aor.strip_prefix('\0').is_some();
-                    for contact in contacts.into_iter().take(limit) {
+                    for (contact, others) in contacts.into_iter().take(limit) {
                         // A phone that calls its own AOR does not ring itself. An end that a transfer joins may well be
                         // where the call comes from: both are calls of one trunk.
                         if is_transfer || !self.is_from(&contact) {
-                            self.try_contact(contact, who.clone(), diverted.clone(), core);
+                            let found =
+                                Found { contact, others, who: who.clone(), diverted: diverted.clone() };
+                            self.try_contact(found, core);
                         }
                     }
                 }
@@ -108,16 +121,28 @@ impl Call {
         }
     }
 
+    /// Whether the caller asked for TLS on every hop.
+    fn is_secure(&self) -> bool {
+        let uri = self.upstream.request.request_uri().and_then(|uri| Uri::parse(uri).ok());
+        uri.is_some_and(|uri| uri.scheme() == sip_wire::Scheme::Sips)
+    }
+
     /// Whether a contact is the caller's own.
     fn is_from(&self, contact: &Contact) -> bool {
         contact.flow == self.upstream.flow
             && self.upstream.request.contacts().flatten().any(|own| own.uri.as_bytes() == contact.uri)
     }
 
-    fn try_contact(&mut self, contact: Contact, who: Arc<str>, diverted: Option<Arc<Diverted>>, core: &mut Core) {
+    pub(super) fn try_contact(&mut self, found: Found, core: &mut Core) {
+        let Found { contact, others, who, diverted } = found;
+        // A sips: call is not brought by less than TLS (RFC 3261 §26.2.2).
+        if self.is_secure() && contact.flow.transport != Transport::Tls {
+            return;
+        }
         let mut branch = Branch::new(self.branches.len() as u16 + 1, contact.realm, contact.uri, who);
         branch.routes = contact.path;
         branch.flow = Some(contact.flow);
+        branch.other_flows = others.into();
         branch.aor = contact.aor;
         branch.diverted = diverted;
         let index = self.branches.len() as u16;
@@ -150,7 +175,7 @@ impl Call {
             host: target.host.clone(),
             port: target.port,
             transport: target.transport,
-            secure: false,
+            secure: self.is_secure(),
         };
         branch.trunk = Some(target);
         branch.diverted = diverted;
@@ -195,9 +220,13 @@ impl Call {
 
     /// The branch's next address, as a new attempt; the branch is done when there is none.
     pub(super) fn next_address(&mut self, index: u16, core: &mut Core) {
+        let is_secure = self.is_secure();
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         let name = branch.trunk.as_ref().map(|trunk| trunk.name.to_string()).unwrap_or_default();
         while let Some(address) = branch.alternatives.pop_front() {
+            if is_secure && address.transport != Transport::Tls {
+                continue;
+            }
             let Some(listener) =
                 core.config.listener_for(branch.realm, address.transport, address.address.ip())
             else {

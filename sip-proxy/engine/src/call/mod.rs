@@ -95,7 +95,7 @@ pub(crate) enum Purpose {
     /// Anything that makes no dialog.
     Once,
     /// REGISTER on its way to the core's registrar.
-    Register { aor: Arc<str>, token: Arc<str> },
+    Register { aor: Arc<str>, tokens: Arc<[Arc<str>]> },
 }
 
 /// The facts of a request that is admitted.
@@ -127,6 +127,8 @@ pub(crate) struct Call {
     /// The pair whose 2xx was taken; the media plane may still be thinking about it.
     winner: Option<u32>,
     steps: VecDeque<Step>,
+    /// The To tag of the latest provisional response that the caller has: a failure bears it, too (RFC 3261 §8.2.6.2).
+    shown_tag: Option<String>,
     /// Users that the call was sent to by redirections, and the one that was dialled.
     seen: Vec<String>,
     branches: Vec<Branch>,
@@ -146,7 +148,7 @@ pub(crate) struct Call {
     sequence: u32,
     ended: Ended,
     /// Whose running calls it counts among, until it is over.
-    pub(crate) counted: Option<(Arc<str>, Kind)>,
+    pub(crate) counted: Vec<(Arc<str>, Kind)>,
     /// Ends of a call that is over which have not had their BYE: it must wait for the ACK to our 2xx.
     leaving: Vec<Leaving>,
 }
@@ -189,6 +191,7 @@ impl Call {
             answered: false,
             winner: None,
             steps: VecDeque::new(),
+            shown_tag: None,
             seen: Vec::new(),
             branches: Vec::new(),
             pairs: Vec::new(),
@@ -206,7 +209,7 @@ impl Call {
             sequence: 0,
             ended: Ended::No,
             leaving: Vec::new(),
-            counted: None,
+            counted: Vec::new(),
         }
     }
 
@@ -233,7 +236,8 @@ impl Call {
     /// Whether nothing is left to do.
     pub(crate) fn is_finished(&self) -> bool {
         match self.ended {
-            Ended::Yes => self.branches.iter().all(Branch::is_done) && self.leaving.is_empty(),
+            // What a cancelled target says yet is for its transaction; a 2xx among it is taken down without the call.
+            Ended::Yes => self.leaving.is_empty(),
             _ => false,
         }
     }

@@ -360,6 +360,7 @@ impl Call {
                 .filter(|response| response.status() == Some(shown))
                 .and_then(|response| self.build_forward_response(&forward, response, None, core));
             match answer {
+                None if shown == 408 => core.stay_silent(server),
                 Some(answer) => core.respond(server, shown, answer),
                 None => core.reject(server, &forward.request, shown, |response| response),
             }

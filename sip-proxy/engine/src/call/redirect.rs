@@ -18,6 +18,7 @@ use crate::io::RealmId;
 use crate::passing::user_of;
 use crate::question::{Caller, RouteQuestion, RouteRefusal, RouteStep};
 use crate::registrar::Registrar;
+use crate::strangers::Kind;
 
 /// One way to try, and who sent the call there.
 #[derive(Debug, Clone)]
@@ -85,6 +86,16 @@ impl Call {
                 break;
             }
             found.extend(self.way_to(&uri, &diverted, core, registrar));
+        }
+        if let (Caller::Subscriber { aor }, false, true) = (&diverted.by, found.is_empty(), self.is_session())
+        {
+            let limits = core.config.limits;
+            if !core.strangers.may_have(aor, Kind::Session, &limits, core.now) {
+                core.count_user_limited(aor, &self.upstream.flow);
+                return false;
+            }
+            core.strangers.began(aor, Kind::Session);
+            self.counted.push((aor.clone(), Kind::Session));
         }
         let leads_on = !found.is_empty();
         for step in found.into_iter().rev() {

@@ -97,7 +97,7 @@ impl Call {
             .header(Name::CallId, branch.call_id.as_bytes())
             .header(Name::CSeq, &cseq);
         out = match &self.purpose {
-            Purpose::Register { token, .. } => register_contact(out, request, token, listener, from_realm),
+            Purpose::Register { tokens, .. } => register_contact(out, request, tokens, listener, from_realm),
             Purpose::Once if method != Method::OPTIONS => out,
             _ => out.header(Name::Contact, &core.contact(flow.listener)),
         };
@@ -168,36 +168,38 @@ fn strip_tag(value: &[u8]) -> &[u8] {
     }
 }
 
-/// The Contact by which the core's registrar knows the phone: ours.
+/// The Contacts by which the core's registrar knows the phone: ours, one for each of its own.
 fn register_contact(
-    out: Builder,
+    mut out: Builder,
     request: &Message,
-    token: &str,
+    tokens: &[std::sync::Arc<str>],
     listener: &crate::config::Listener,
     realm: &crate::config::Realm,
 ) -> Builder {
     if request.value(Name::Contact) == Some(b"*") {
         return out.header(Name::Contact, b"*").header(Name::Expires, b"0");
     }
-    let Some(contact) = request.contacts().next().and_then(Result::ok) else { return out };
-    let asked = contact
-        .parameter(b"expires")
-        .and_then(sip_wire::number)
-        .or_else(|| request.number(Name::Expires).and_then(Result::ok));
     let upstream = match &realm.registrar {
         crate::config::RegistrarMode::Forward { upstream, .. } => upstream.as_secs(),
         _ => 3600,
     };
-    let expires = if asked == Some(0) { 0 } else { upstream };
     let transport = match listener.transport {
         crate::io::Transport::Udp => "",
         crate::io::Transport::Tcp => ";transport=tcp",
         crate::io::Transport::Tls => ";transport=tls",
     };
-    out.header(
-        Name::Contact,
-        format!("<sip:{token}@{}{transport}>;expires={expires}", listener.advertised).as_bytes(),
-    )
+    for (contact, token) in request.contacts().flatten().zip(tokens) {
+        let asked = contact
+            .parameter(b"expires")
+            .and_then(sip_wire::number)
+            .or_else(|| request.number(Name::Expires).and_then(Result::ok));
+        let expires = if asked == Some(0) { 0 } else { upstream };
+        out = out.header(
+            Name::Contact,
+            format!("<sip:{token}@{}{transport}>;expires={expires}", listener.advertised).as_bytes(),
+        );
+    }
+    out
 }
 
 /// P-Asserted-Identity towards a trusted realm (RFC 3325 §5): what we have proven, or what a trusted realm has asserted.

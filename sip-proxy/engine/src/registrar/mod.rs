@@ -2,7 +2,9 @@
 
 mod agenda;
 mod bounds;
+mod lost;
 mod register;
+mod same;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,6 +23,8 @@ use crate::question::Contact;
 use crate::transaction;
 
 use agenda::Agenda;
+use lost::Lost;
+use same::{instance_of, is_outbound, is_same, is_same_phone};
 
 /// A binding that outlives the process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +45,7 @@ pub struct BindingRecord {
     pub expires: Duration,
     /// q value in thousandths.
     pub q: u16,
-    /// `+sip.instance`.
+    /// `+sip.instance`, and behind it `;reg-id=` and its number where the registration is one of RFC 5626's.
     pub instance: Option<String>,
     /// Path values.
     pub path: Vec<String>,
@@ -100,6 +104,7 @@ pub(crate) struct Registrar {
     count: usize,
     /// Flows that phones have left, and those that they came back by.
     moves: Vec<(Flow, Flow)>,
+    lost: Lost,
     pub(crate) authenticator: Authenticator,
 }
 
@@ -140,8 +145,8 @@ const TICK: Duration = Duration::from_secs(1);
 pub(crate) enum Registration {
     /// Answered.
     Done,
-    /// To be forwarded to the registrar of the core, with this Contact user.
-    Forward { aor: Arc<str>, token: Arc<str> },
+    /// To be forwarded to the registrar of the core, with a Contact user for each of its Contacts.
+    Forward { aor: Arc<str>, tokens: Arc<[Arc<str>]> },
 }
 
 impl Registrar {
@@ -155,6 +160,7 @@ impl Registrar {
             agenda: Agenda::new(),
             count: 0,
             moves: Vec::new(),
+            lost: Lost::new(),
             authenticator,
         }
     }
@@ -168,12 +174,26 @@ impl Registrar {
         std::mem::take(&mut self.moves)
     }
 
-    /// The contacts of an AOR, best q first.
-    pub(crate) fn bindings(&self, aor: &str) -> Vec<Contact> {
-        let mut contacts: Vec<_> =
-            self.aors.get(aor).into_iter().flatten().map(|binding| contact_of(&binding.record)).collect();
-        contacts.sort_by_key(|contact| std::cmp::Reverse(contact.q));
-        contacts
+    /// The contacts of an AOR, best q first, with the other flows of each instance, latest first: only one of them is tried
+    /// at a time (RFC 5626 §7).
+    pub(crate) fn phones(&self, aor: &str) -> Vec<(Contact, Vec<Contact>)> {
+        let mut known: Vec<_> =
+            self.aors.get(aor).into_iter().flatten().map(|binding| &binding.record).collect();
+        known.sort_by_key(|record| (std::cmp::Reverse(record.q), std::cmp::Reverse(record.expires)));
+        let mut phones: Vec<(Contact, Vec<Contact>)> = Vec::new();
+        let mut instances: Vec<(&str, usize)> = Vec::new();
+        for record in known {
+            let instance = record.instance.as_deref().map(instance_of);
+            let place = instances.iter().find(|(known, _)| Some(*known) == instance).map(|(_, place)| *place);
+            match place.and_then(|place| phones.get_mut(place)) {
+                Some((_, others)) => others.push(contact_of(record)),
+                None => {
+                    instances.extend(instance.map(|instance| (instance, phones.len())));
+                    phones.push((contact_of(record), Vec::new()));
+                }
+            }
+        }
+        phones
     }
 
     /// The contact behind a token of ours that the core's registrar has sent us.
@@ -197,10 +217,25 @@ impl Registrar {
     }
 
     /// Takes bindings from the store, at start.
-    pub(crate) fn load(&mut self, records: Vec<BindingRecord>, core: &Core) {
-        for record in records {
-            if record.expires <= core.now.wall || record.flow.connection.is_some() {
+    pub(crate) fn load(&mut self, records: Vec<BindingRecord>, core: &mut Core) {
+        let mut gone = 0;
+        for mut record in records {
+            if record.expires <= core.now.wall {
                 continue;
+            }
+            // Its connection went with the process before. Who listens is called back, who does not comes back.
+            if record.flow.connection.is_some() {
+                match way_back(&record, core) {
+                    Some(way) => record.flow = way,
+                    None => {
+                        let change =
+                            BindingChange::Delete { aor: record.aor.clone(), uri: record.uri.clone() };
+                        core.out.push_back(Output::Binding(change));
+                        self.lost.remember(record);
+                        gone += 1;
+                        continue;
+                    }
+                }
             }
             // A phone that has registered meanwhile knows better where it is.
             let known = self.aors.get(&record.aor).into_iter().flatten();
@@ -211,6 +246,12 @@ impl Registrar {
             let upstream_expires = core.now.monotonic + record.upstream_expires.saturating_sub(core.now.wall);
             let next_keepalive = Some(core.now.monotonic);
             self.put(Binding { record, expires, upstream_expires, next_keepalive, is_replica: false });
+        }
+        if gone > 0 {
+            let detail = format!(
+                "{gone} bindings were over connections that ended: their phones are reached when they register again"
+            );
+            core.notice("bindings_gone", None, detail);
         }
     }
 
@@ -237,6 +278,7 @@ impl Registrar {
         let record = &binding.record;
         let known = self.aors.get(&record.aor).into_iter().flatten();
         for known in known.map(|known| &known.record).filter(|known| is_same(known, record)) {
+            // The row of a phone is found by its Contact.
             if known.uri != record.uri {
                 let change = BindingChange::Delete { aor: known.aor.clone(), uri: known.uri.clone() };
                 core.out.push_back(Output::Binding(change));
@@ -254,6 +296,11 @@ impl Registrar {
         self.count += usize::from(!binding.is_replica);
         self.agenda.note(&aor, binding.due());
         let flow = binding.record.flow;
+        let known = self.aors.get(&aor).into_iter().flatten().map(|known| &known.record);
+        let same = known.filter(|known| is_same_phone(known, &binding.record)).map(|known| known.flow);
+        let left: Vec<Flow> =
+            same.chain(self.lost.found(&binding.record)).filter(|left| *left != flow).collect();
+        self.moves.extend(left.into_iter().map(|left| (left, flow)));
         let bindings = self.aors.entry(aor.clone()).or_default();
         let left = match bindings.iter_mut().find(|known| is_same(&known.record, &binding.record)) {
             Some(known) => {
@@ -268,7 +315,6 @@ impl Registrar {
             }
         };
         if let Some(left) = left {
-            self.moves.push((left, flow));
             // Who comes next over the flow that the phone has left is not this phone.
             self.forget_flow(&aor, &left);
         }
@@ -312,6 +358,7 @@ impl Registrar {
             self.agenda.forget(aor);
         }
         for binding in &gone {
+            self.lost.remember(binding.record.clone());
             self.count -= usize::from(!binding.is_replica);
             if let Some(token) = &binding.record.token {
                 self.tokens.remove(token);
@@ -321,11 +368,51 @@ impl Registrar {
         gone
     }
 
-    /// A connection is gone, and with it what was registered over it (RFC 5626 §5.3).
+    /// A connection is gone. What was registered over it by RFC 5626, or from behind a NAT, has gone with it (§5.3); another
+    /// phone is reached where its Contact listens (RFC 3261 §10.3). Whoever has come back already is found in its calls.
     pub(crate) fn connection_closed(&mut self, connection: ConnectionId, core: &mut Core) {
-        let gone = self.flows.get(&FlowKey::Connection(connection)).cloned().unwrap_or_default();
-        for aor in gone {
-            self.remove(&aor, |binding| binding.record.flow.connection == Some(connection), core);
+        let aors = self.flows.get(&FlowKey::Connection(connection)).cloned().unwrap_or_default();
+        for aor in aors {
+            let gone = self.take(&aor, |binding| binding.record.flow.connection == Some(connection));
+            for mut binding in gone {
+                let left = binding.record.flow;
+                let known = self.aors.get(&aor).into_iter().flatten().map(|known| &known.record);
+                let successor = known.into_iter().find(|known| is_same_phone(&binding.record, known));
+                let successor = successor.map(|known| known.flow);
+                let way = way_back(&binding.record, core);
+                match (successor, way) {
+                    (Some(now), _) => self.moves.push((left, now)),
+                    (None, Some(way)) => {
+                        binding.record.flow = way;
+                        if !binding.is_replica {
+                            let change = BindingChange::Put(Box::new(binding.record.clone()));
+                            core.out.push_back(Output::Binding(change));
+                        }
+                        self.put(binding);
+                        continue;
+                    }
+                    (None, None) => {}
+                }
+                if !binding.is_replica {
+                    let change = BindingChange::Delete { aor: aor.clone(), uri: binding.record.uri };
+                    core.out.push_back(Output::Binding(change));
+                }
+            }
+        }
+    }
+
+    /// Makes room for `new` bindings of an AOR: those that have been heard of longest ago go. A phone that takes another
+    /// port at each restart and never says goodbye would else lock itself out.
+    fn make_room(&mut self, new: &BindingRecord, count: usize, core: &mut Core) {
+        let most = core.config.limits.bindings_per_aor.saturating_sub(count);
+        while let Some(bindings) = self.aors.get(&new.aor).filter(|bindings| bindings.len() > most) {
+            // The phone's own old ones before those of others.
+            let oldest = bindings
+                .iter()
+                .min_by_key(|binding| (!is_same_phone(&binding.record, new), binding.expires))
+                .map(|binding| binding.record.uri.clone());
+            let Some(oldest) = oldest else { return };
+            self.remove(&new.aor, |binding| binding.record.uri == oldest, core);
         }
     }
 
@@ -346,6 +433,14 @@ impl Registrar {
     }
 }
 
+/// Where a phone that was registered over a connection is reached without it.
+fn way_back(record: &BindingRecord, core: &Core) -> Option<Flow> {
+    if is_outbound(record) {
+        return None;
+    }
+    crate::hop::without_connection(record.uri.as_bytes(), &record.flow, core)
+}
+
 fn flow_key(flow: &Flow) -> FlowKey {
     flow.connection.map_or(FlowKey::Datagrams(flow.remote), FlowKey::Connection)
 }
@@ -358,14 +453,6 @@ fn contact_of(record: &BindingRecord) -> Contact {
         path: record.path.iter().map(|path| Bytes::copy_from_slice(path.as_bytes())).collect(),
         q: record.q,
         aor: Some(record.aor.clone()),
-    }
-}
-
-/// One device: the same instance, or the same Contact URI (RFC 5626 §6, RFC 3261 §10.3).
-fn is_same(one: &BindingRecord, other: &BindingRecord) -> bool {
-    match (&one.instance, &other.instance) {
-        (Some(one), Some(other)) => one == other,
-        _ => one.uri == other.uri,
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sip_wire::{Address, Message, Name, unquote};
+use sip_wire::{Address, Message, Name, Uri, unquote};
 
-use super::{Binding, BindingChange, BindingRecord, Registrar, Registration, aor_of, bounds, is_same};
+use super::same::{REG_ID, are_equal, instance_of, is_same};
+use super::{Binding, BindingChange, BindingRecord, Registrar, Registration, aor_of, bounds};
 use crate::buckets::network_of;
 use crate::config::{Expiry, RegistrarMode};
 use crate::core::Core;
@@ -257,9 +258,13 @@ impl Registrar {
             .iter()
             .filter(|(binding, _)| !known.iter().any(|known| is_same(&known.record, &binding.record)))
             .count();
-        if known.len() + new > core.config.limits.bindings_per_aor {
+        let has_room = known.len().saturating_add(new) <= core.config.limits.bindings_per_aor;
+        if new > core.config.limits.bindings_per_aor {
             core.reject(server, request, 403, |response| response);
             return;
+        }
+        if let Some((first, _)) = wanted.first().filter(|_| !has_room) {
+            self.make_room(&first.record, new, core);
         }
         for (binding, lifetime) in wanted {
             if lifetime.is_zero() {
@@ -300,7 +305,7 @@ impl Registrar {
                 cseq: request.cseq().ok()?.number,
                 expires: core.now.wall + lifetime,
                 q: (q.clamp(0.0, 1.0) * 1000.0) as u16,
-                instance: contact.parameter(b"+sip.instance").and_then(|value| text(&unquote(value))),
+                instance: named_instance(request, contact),
                 path,
                 user_agent: String::from_utf8_lossy(
                     request
@@ -329,13 +334,25 @@ impl Registrar {
         for binding in bindings {
             let left = binding.expires.saturating_sub(now).as_secs();
             let mut value = format!("<{}>;expires={left}", binding.record.uri);
-            if let Some(instance) = &binding.record.instance {
-                value.push_str(&format!(";+sip.instance=\"{instance}\""));
+            if let Some(named) = &binding.record.instance {
+                let instance = instance_of(named);
+                let quoted = instance.replace('\\', "\\\\").replace('"', "\\\"");
+                value.push_str(&format!(
+                    ";+sip.instance=\"{quoted}\"{}",
+                    named.get(instance.len()..).unwrap_or_default()
+                ));
             }
             response = response.header(Name::Contact, value.as_bytes());
         }
         for path in request.values(Name::Path) {
             response = response.header(Name::Path, path);
+        }
+        // RFC 5626 §6: so a phone knows that its flows are kept apart.
+        let is_outbound = |contact: &Address<'_>| {
+            named_instance(request, contact).is_some_and(|named| named.contains(REG_ID))
+        };
+        if request.contacts().flatten().any(|contact| is_outbound(&contact)) {
+            response = response.header(Name::Require, b"outbound").header(Name::Supported, b"path, outbound");
         }
         core.respond(server, 200, response.finish());
     }
@@ -352,38 +369,55 @@ impl Registrar {
     ) -> Registration {
         let now = core.now.monotonic;
         let expires = request.number(Name::Expires).and_then(Result::ok);
-        let contact = request.contacts().next().and_then(Result::ok);
-        let asked = contact
-            .as_ref()
-            .and_then(|contact| contact.parameter(b"expires").and_then(sip_wire::number))
-            .or(expires);
-        let known = self.aors.get_mut(&aor).and_then(|bindings| {
-            let uri = contact.as_ref()?.uri.as_bytes();
-            bindings.iter_mut().find(|binding| binding.record.uri.as_bytes() == uri)
-        });
-        if let Some(binding) = known {
-            let is_same_phone = binding.record.flow == flow
-                && binding.record.call_id.as_bytes() == request.call_id().unwrap_or_default();
+        let call_id = request.call_id().unwrap_or_default();
+        let cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
+        if request.value(Name::Contact) == Some(b"*") && expires != Some(0) {
+            core.reject(server, request, 400, |response| response);
+            return Registration::Done;
+        }
+        let bindings = self.aors.get_mut(&aor).map(Vec::as_mut_slice).unwrap_or_default();
+        let mut tokens: Vec<Arc<str>> = Vec::new();
+        let mut fresh = Vec::new();
+        for contact in request.contacts().flatten() {
+            let known = bindings.iter().position(|binding| {
+                let known = Uri::parse(binding.record.uri.as_bytes());
+                known.is_ok_and(|known| are_equal(&known, &contact.uri))
+            });
+            let asked = contact.parameter(b"expires").and_then(sip_wire::number).or(expires);
+            let Some((at, binding)) = known.and_then(|at| Some((at, bindings.get(at)?))) else {
+                tokens.push(core.ids.word(16).into());
+                continue;
+            };
+            let is_same_call = binding.record.call_id.as_bytes() == call_id;
+            // RFC 3261 §10.3 step 7: what comes late changes nothing.
+            if is_same_call && binding.record.cseq >= cseq {
+                core.reject(server, request, 500, |response| response);
+                return Registration::Done;
+            }
             let is_held_open = binding.record.behind_nat && flow.transport == Transport::Udp;
             let lifetime = asked
                 .map_or(phone.default, |seconds| Duration::from_secs(u64::from(seconds)))
                 .min(if is_held_open { phone.nat } else { phone.maximum });
             // Fresh upstream for at least as long as the phone will stay away, and some more.
             let is_fresh = binding.upstream_expires > now + 2 * lifetime;
-            if is_same_phone && is_fresh && asked != Some(0) {
-                binding.expires = now + lifetime;
-                self.agenda.note(&aor, binding.expires);
-                binding.record.expires = core.now.wall + lifetime;
-                binding.record.cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
-                core.out.push_back(Output::Binding(BindingChange::Put(Box::new(binding.record.clone()))));
-                self.answer(server, request, &aor, core);
-                return Registration::Done;
+            if binding.record.flow == flow && is_same_call && is_fresh && asked != Some(0) {
+                fresh.push((at, lifetime));
             }
-            if let Some(token) = &binding.record.token {
-                return Registration::Forward { aor, token: token.clone() };
-            }
+            tokens.push(binding.record.token.clone().unwrap_or_else(|| core.ids.word(16).into()));
         }
-        Registration::Forward { aor, token: core.ids.word(16).into() }
+        if tokens.is_empty() || fresh.len() < tokens.len() {
+            return Registration::Forward { aor, tokens: tokens.into() };
+        }
+        for (at, lifetime) in fresh {
+            let Some(binding) = bindings.get_mut(at) else { continue };
+            binding.expires = now + lifetime;
+            self.agenda.note(&aor, binding.expires);
+            binding.record.expires = core.now.wall + lifetime;
+            binding.record.cseq = cseq;
+            core.out.push_back(Output::Binding(BindingChange::Put(Box::new(binding.record.clone()))));
+        }
+        self.answer(server, request, &aor, core);
+        Registration::Done
     }
 
     /// The core's registrar has accepted what was forwarded: caches the binding and answers the phone.
@@ -395,47 +429,47 @@ impl Registrar {
         request: &Message,
         response: &Message,
         aor: Arc<str>,
-        token: Arc<str>,
+        tokens: Arc<[Arc<str>]>,
         core: &mut Core,
     ) {
         let Some(realm) = core.realm_of(&flow).cloned() else { return };
         let RegistrarMode::Forward { phone, upstream, .. } = &realm.registrar else { return };
         let expires = request.number(Name::Expires).and_then(Result::ok);
-        let Some(contact) = request.contacts().next().and_then(Result::ok) else {
-            // A query, or `*`.
-            if request.value(Name::Contact) == Some(b"*") {
-                self.remove(&aor, |_| true, core);
-            }
-            self.answer(server, request, &aor, core);
-            return;
-        };
-        let asked = contact.parameter(b"expires").and_then(sip_wire::number).or(expires);
-        if asked == Some(0) {
-            let uri = contact.uri.as_bytes();
-            self.remove(&aor, |binding| binding.record.uri.as_bytes() == uri, core);
-            self.answer(server, request, &aor, core);
-            return;
+        if request.value(Name::Contact) == Some(b"*") {
+            self.remove(&aor, |_| true, core);
         }
-        let granted = response
-            .contacts()
-            .flatten()
-            .find(|contact| contact.uri.user() == token.as_bytes())
-            .and_then(|contact| contact.parameter(b"expires").and_then(sip_wire::number))
-            .or_else(|| response.number(Name::Expires).and_then(Result::ok))
-            .map_or(*upstream, |seconds| Duration::from_secs(u64::from(seconds)));
         let behind_nat = is_behind_nat(request, &flow);
-        let lifetime = asked.map_or(phone.default, |seconds| Duration::from_secs(u64::from(seconds)));
-        let lifetime = lifetime
-            .min(if behind_nat && flow.transport == Transport::Udp { phone.nat } else { phone.maximum })
-            .min(granted);
-        if let Some(mut binding) =
-            self.binding(request, &contact, &aor, realm.id, flow, lifetime, behind_nat, core)
-        {
-            binding.record.token = Some(token);
-            binding.upstream_expires = core.now.monotonic + granted;
-            binding.record.upstream_expires = core.now.wall + granted;
-            self.keep(binding, core);
-            core.proven(&flow);
+        let contacts = request.contacts().flatten().filter(|contact| contact.uri.as_bytes() != b"*");
+        for (contact, token) in contacts.zip(tokens.iter()) {
+            let asked = contact.parameter(b"expires").and_then(sip_wire::number).or(expires);
+            if asked == Some(0) {
+                let is_it = |known: &Binding| {
+                    let uri = Uri::parse(known.record.uri.as_bytes());
+                    uri.is_ok_and(|uri| are_equal(&uri, &contact.uri))
+                };
+                self.remove(&aor, is_it, core);
+                continue;
+            }
+            let granted = response
+                .contacts()
+                .flatten()
+                .find(|granted| granted.uri.user() == token.as_bytes())
+                .and_then(|granted| granted.parameter(b"expires").and_then(sip_wire::number))
+                .or_else(|| response.number(Name::Expires).and_then(Result::ok))
+                .map_or(*upstream, |seconds| Duration::from_secs(u64::from(seconds)));
+            let lifetime = asked.map_or(phone.default, |seconds| Duration::from_secs(u64::from(seconds)));
+            let lifetime = lifetime
+                .min(if behind_nat && flow.transport == Transport::Udp { phone.nat } else { phone.maximum })
+                .min(granted);
+            if let Some(mut binding) =
+                self.binding(request, &contact, &aor, realm.id, flow, lifetime, behind_nat, core)
+            {
+                binding.record.token = Some(token.clone());
+                binding.upstream_expires = core.now.monotonic + granted;
+                binding.record.upstream_expires = core.now.wall + granted;
+                self.keep(binding, core);
+                core.proven(&flow);
+            }
         }
         self.answer(server, request, &aor, core);
     }
@@ -451,6 +485,17 @@ fn digest_realm<'a>(flow: &Flow, domain: &'a str, core: &Core) -> digest::Realm<
 
 fn header_of(status: u16) -> Name {
     if status == 401 { Name::Authorization } else { Name::ProxyAuthorization }
+}
+
+/// The instance that a Contact names, with its `reg-id` where both sides speak RFC 5626 (§6).
+fn named_instance(request: &Message, contact: &Address<'_>) -> Option<String> {
+    let instance = unquote(contact.parameter(b"+sip.instance")?);
+    let mut named = String::from_utf8(instance.to_vec()).ok()?;
+    let reg_id = contact.parameter(b"reg-id").and_then(sip_wire::number);
+    if let Some(number) = reg_id.filter(|_| request.has_token(Name::Supported, "outbound")) {
+        named.push_str(&format!("{REG_ID}{number}"));
+    }
+    Some(named)
 }
 
 /// Its Via or Contact names another address than the packet came from.

@@ -335,6 +335,17 @@ impl Line {
         self.answer_by_hand_in_full(from, status, tag, headers, b"");
     }
 
+    pub(crate) fn answer_by_hand_from(
+        &mut self,
+        side: ListenerId,
+        from: SocketAddr,
+        status: u16,
+        headers: &str,
+    ) {
+        let answer = self.by_hand(from, status, ";tag=by-hand", headers, b"");
+        self.hear_at(side, from, answer);
+    }
+
     pub(crate) fn answer_by_hand_with(&mut self, from: SocketAddr, status: u16, headers: &str, body: &[u8]) {
         self.answer_by_hand_in_full(from, status, ";tag=by-hand", headers, body);
     }
@@ -347,6 +358,11 @@ impl Line {
         headers: &str,
         body: &[u8],
     ) {
+        let answer = self.by_hand(from, status, tag, headers, body);
+        self.hear_at(CORE, from, answer);
+    }
+
+    fn by_hand(&self, from: SocketAddr, status: u16, tag: &str, headers: &str, body: &[u8]) -> Bytes {
         let invite = self
             .sent
             .iter()
@@ -362,7 +378,7 @@ impl Line {
             body.len(),
             String::from_utf8_lossy(body)
         );
-        self.hear_at(CORE, from, answer.into());
+        answer.into()
     }
 
     /// Delivers until nobody has anything to say.

@@ -1,6 +1,6 @@
 //! Targets that send elsewhere, loops, and what a transfer is told by.
 
-use sip_engine::event::{CallEventKind, EndCause};
+use sip_engine::event::{CallChange, CallEventKind, EndCause};
 use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Method, Name};
 
@@ -119,4 +119,102 @@ fn a_fragment_that_names_its_own_side_passes_as_its_status_line() {
         .unwrap();
     assert_eq!(told.1.body(), b"SIP/2.0 180 Ringing\r\n");
     assert_eq!(line.ending(alice, call), None::<Ending>);
+}
+
+/// Phones of three subscribers, and a carrier that answers by hand.
+fn with_phones() -> (Line, std::net::SocketAddr, std::net::SocketAddr, std::net::SocketAddr) {
+    let (mut line, alice, gateway) = with_trunk();
+    let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
+    line.register(bob);
+    (line, alice, bob, gateway)
+}
+
+fn dialled(line: &Line, at: std::net::SocketAddr) -> Vec<String> {
+    let invites =
+        line.sent.iter().filter(|(to, message)| *to == at && message.method() == Some(Method::INVITE));
+    let mut all: Vec<_> = invites
+        .map(|(_, message)| String::from_utf8_lossy(message.request_uri().unwrap()).into_owned())
+        .collect();
+    all.dedup();
+    all
+}
+
+#[test]
+fn a_phone_that_forwards_its_calls_is_who_calls_on() {
+    let (mut line, alice, bob, gateway) = with_phones();
+    line.call(alice, "bob", &[]);
+    line.agents.remove(&bob);
+    line.answer_by_hand_from(ACCESS, bob, 302, &format!("Contact: <sip:49555@{DOMAIN};user=phone>\r\n"));
+    let invite =
+        line.sent.iter().rfind(|(to, message)| *to == gateway && message.method() == Some(Method::INVITE));
+    let invite = &invite.expect("the number is called").1;
+    assert!(invite.value(Name::Diversion).unwrap().starts_with(b"<sip:bob@"));
+    assert!(invite.value(Name::PAssertedIdentity).unwrap().starts_with(b"<sip:bob@"));
+    let told = line.records.iter().any(|record| matches!(&record.what,
+        CallEventKind::Changed(CallChange::Diverted { by, to }) if **by == *format!("bob@{DOMAIN}") && **to == *"49555"));
+    assert!(told, "{:?}", line.records);
+}
+
+#[test]
+fn a_phone_cannot_send_a_call_to_a_host_of_its_choice() {
+    let (mut line, alice, bob, gateway) = with_phones();
+    let call = line.call(alice, "bob", &[]);
+    line.agents.remove(&bob);
+    line.answer_by_hand_from(
+        ACCESS,
+        bob,
+        300,
+        "Contact: <sip:49555@198.51.100.9:5060>\r\nContact: <mailto:bob@example.net>\r\n",
+    );
+    assert!(dialled(&line, gateway).is_empty());
+    assert_eq!(line.ending(alice, call), Some(Ending::Refused(480)));
+}
+
+#[test]
+fn a_trunk_names_numbers_by_preference_and_none_of_them_twice() {
+    let (mut line, alice, _, gateway) = with_phones();
+    let call = line.call(alice, "4930", &[]);
+    let contacts = "Contact: <sip:491@203.0.113.1>;q=0.5\r\nContact: <sip:492@203.0.113.2>, <sip:493@203.0.113.3>;q=0.7\r\n";
+    line.answer_by_hand(gateway, 300, contacts);
+    line.answer_by_hand(gateway, 503, "");
+    line.answer_by_hand(gateway, 503, "");
+    let users: Vec<_> = dialled(&line, gateway)
+        .iter()
+        .map(|uri| uri.split('@').next().unwrap_or_default().to_owned())
+        .collect();
+    assert_eq!(users, ["sip:4930", "sip:492", "sip:493", "sip:491"]);
+    line.answer_by_hand(
+        gateway,
+        302,
+        &format!("Contact: <sip:493@{DOMAIN}>\r\nContact: <sip:4930@{DOMAIN}>\r\n"),
+    );
+    assert_eq!(dialled(&line, gateway).len(), 4);
+    assert!(matches!(line.ending(alice, call), Some(Ending::Refused(_))));
+}
+
+#[test]
+fn a_dialog_that_is_not_ours_is_not_replaced_by_a_new_call() {
+    let (mut line, alice, _, gateway) = with_phones();
+    let call =
+        line.call(alice, "4930", &[("Replaces", "nobody;to-tag=1;from-tag=2"), ("Require", "replaces")]);
+    assert!(dialled(&line, gateway).is_empty());
+    assert_eq!(line.ending(alice, call), Some(Ending::Refused(481)));
+}
+
+#[test]
+fn what_is_dialled_for_tls_is_not_brought_by_less() {
+    let (mut line, alice, bob, _) = with_phones();
+    let invites = |line: &Line| dialled(line, bob).len();
+    line.call(alice, "bob", &[]);
+    assert_eq!(invites(&line), 1);
+    let last =
+        line.heard.iter().rfind(|(from, message)| *from == alice && message.method() == Some(Method::INVITE));
+    let mut secure = last.unwrap().1.edit();
+    secure.request_uri(format!("sips:bob@{DOMAIN}").as_bytes());
+    let secure = String::from_utf8_lossy(&secure.finish())
+        .replace("Call-ID: ", "Call-ID: other")
+        .replace("z9hG4bK", "z9hG4bKother");
+    line.sent.clear();
+    line.hear(alice, secure.into());
+    assert_eq!(invites(&line), 0);
 }

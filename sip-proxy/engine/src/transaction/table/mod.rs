@@ -208,6 +208,11 @@ impl<O: Copy> Transactions<O> {
         }
     }
 
+    /// Forgets a request that gets no answer.
+    pub fn forget(&mut self, server: ServerId) {
+        self.remove_server(server);
+    }
+
     /// Cancels an INVITE, at once or after the first provisional response (RFC 3261 §9.1). Its final response still
     /// comes: 487, a 2xx that crossed, or [`Event::Timeout`]. `reason` is the value of a Reason header (RFC 3326).
     pub fn cancel(&mut self, client: ClientId, reason: Option<&[u8]>, now: Now, out: &mut VecDeque<Output>) {
