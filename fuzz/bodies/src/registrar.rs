@@ -58,6 +58,8 @@ fn config() -> Config {
         authentication: Authentication::KnownSource,
         digest: vec![Algorithm::Md5],
         demands_qop: false,
+        hairpin: false,
+        pickup: Default::default(),
         passing: Default::default(),
         identity: IdentityPolicy::Pass,
         trusted: false,

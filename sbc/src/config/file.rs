@@ -176,6 +176,8 @@ pub struct LimitsFile {
     pub memory_mib: u64,
     /// Calls that one user may have at once, and five times as many subscriptions; 0 any number.
     pub calls_per_user: usize,
+    /// After so long a call is ended, seconds; 0: never.
+    pub call_seconds: u64,
     /// Requests of one user a second that begin something (calls, registrations, messages); ten seconds' worth may come at
     /// once; 0 any number.
     pub requests_per_user: u32,
@@ -198,6 +200,7 @@ impl Default for LimitsFile {
             handshakes_per_second: 1_000,
             memory_mib: 0,
             calls_per_user: limits.calls_per_user,
+            call_seconds: limits.longest_call.as_secs(),
             requests_per_user: limits.requests_per_user,
             unproven_per_source: limits.unproven_per_source,
         }
@@ -244,6 +247,13 @@ pub struct RealmFile {
     /// `md5`, `sha-256`, or both, preferred first; many phones fail on anything but `md5` alone.
     #[serde(default = "md5")]
     pub digest: Vec<DigestKind>,
+    /// Calls of a trunk of this realm may go back to that same trunk.
+    #[serde(default)]
+    pub hairpin: bool,
+    /// Who, beside the parties of a call, may take it over by Replaces: `domain` (users of the same domain, and who is
+    /// subscribed to the dialogs of one of the parties), `subscribed` or `own` (nobody else).
+    #[serde(default)]
+    pub pickup: PickupKind,
     /// Refuses digest answers without `qop` (RFC 2069), which some phones give and which are good once each.
     #[serde(default)]
     pub require_qop: bool,
@@ -354,6 +364,19 @@ pub enum DigestKind {
     /// SHA-256.
     #[serde(rename = "sha-256")]
     Sha256,
+}
+
+/// `pickup`
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PickupKind {
+    /// Users of the same domain, and subscribers.
+    #[default]
+    Domain,
+    /// Subscribers to the dialogs of a party.
+    Subscribed,
+    /// The parties.
+    Own,
 }
 
 /// `registrar`

@@ -15,7 +15,7 @@ use std::time::Duration;
 use media_core::worker::Settings as MediaSettings;
 use media_relay::{RealmMedia, RelaySettings};
 use sip_engine::config::{
-    Authentication, Config, DisplayNames, Expiry, IdentityPolicy, Keepalive, Limits, Passing, Realm,
+    Authentication, Config, DisplayNames, Expiry, IdentityPolicy, Keepalive, Limits, Passing, Pickup, Realm,
     RegistrarMode, SessionTimer, TimerValues,
 };
 use sip_engine::digest::Algorithm;
@@ -29,7 +29,8 @@ use vitals::Vitals;
 
 pub use file::{
     AuthenticationKind, CommandKind, Database, DigestKind, DiscoveryFile, DisplayNamesKind, File, Http,
-    IdentityKind, KeepaliveKind, LatchingKind, LimitsFile, Media, Node, RealmFile, RegistrarKind, Signalling,
+    IdentityKind, KeepaliveKind, LatchingKind, LimitsFile, Media, Node, PickupKind, RealmFile, RegistrarKind,
+    Signalling,
 };
 pub use release::{IceKind, PairFile, ReleaseFile, ReleaseKind};
 use text::{read_listener, read_media_address, read_network, read_range, read_target};
@@ -170,6 +171,7 @@ impl Settings {
             transactions: file.limits.transactions,
             bindings_per_aor: file.limits.bindings_per_aor,
             calls_per_user: file.limits.calls_per_user,
+            longest_call: Duration::from_secs(file.limits.call_seconds),
             requests_per_user: file.limits.requests_per_user,
             unproven_per_source: file.limits.unproven_per_source,
             ..Limits::default()
@@ -237,7 +239,7 @@ fn read_realm(
     fault: &impl Fn(usize, String) -> ConfigError,
 ) -> Result<Realm, ConfigError> {
     let expiry = Expiry {
-        minimum: Duration::from_secs(30),
+        minimum: Duration::from_secs(60),
         default: Duration::from_secs(realm.max_expires_seconds.min(3600)),
         maximum: Duration::from_secs(realm.max_expires_seconds),
         nat: Duration::from_secs(realm.nat_expires_seconds),
@@ -312,6 +314,12 @@ fn read_realm(
         }),
         pass_unknown_require: realm.pass_unknown_require,
         demands_qop: realm.require_qop,
+        hairpin: realm.hairpin,
+        pickup: match realm.pickup {
+            PickupKind::Domain => Pickup::Domain,
+            PickupKind::Subscribed => Pickup::Subscribed,
+            PickupKind::Own => Pickup::Own,
+        },
         session_timer: (realm.session_seconds > 0).then(|| SessionTimer {
             interval: Duration::from_secs(realm.session_seconds),
             minimum: Duration::from_secs(90),

@@ -278,6 +278,7 @@ pub fn cause(cause: EndCause) -> &'static str {
         EndCause::Unreachable => "unreachable",
         EndCause::NoAck => "no_ack",
         EndCause::SessionExpired => "session_expired",
+        EndCause::TooLong => "too_long",
         EndCause::MediaTimeout => "media_timeout",
         EndCause::Replaced => "replaced",
         EndCause::Operator => "operator",

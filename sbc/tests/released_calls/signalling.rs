@@ -54,6 +54,8 @@ pub(crate) fn config() -> Config {
             keepalive: None,
             pass_unknown_require: false,
             demands_qop: false,
+            hairpin: false,
+            pickup: Default::default(),
             session_timer: None,
             is_trunk_side: false,
             passing: Default::default(),

@@ -123,6 +123,28 @@ pub(crate) fn admit(
             }
         }
     };
+    if crate::times::is_too_brief(request) {
+        core.refuse_brief(server, request);
+        return Admission::Refused;
+    }
+    if method == Method::INVITE && !crate::pickup::is_allowed(request, &caller, &realm, core) {
+        core.notice(
+            "replaces_refused",
+            Some(flow.remote),
+            "403: a call may be taken over by its parties, and by others as the realm's pickup says",
+        );
+        core.reject(server, request, 403, |response| response);
+        return Admission::Refused;
+    }
+    if method == Method::INVITE && core.spirals.is_endless(core.spirals.turn_of(request)) {
+        core.notice(
+            "call_spirals",
+            Some(flow.remote),
+            "482: the same call has come for the fifth time before its answer; a route leads back to where it came from",
+        );
+        core.reject(server, request, 482, |response| response);
+        return Admission::Refused;
+    }
     let limits = core.config.limits;
     if let Caller::Subscriber { aor } = &caller
         && !core.strangers.may_have(aor, kind_of(request), &limits, core.now)

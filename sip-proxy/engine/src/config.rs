@@ -101,6 +101,10 @@ pub struct Realm {
     /// What challenges offer, preferred first. Many phones (libre, and with it baresip, among them) give up on a
     /// challenge that names anything but MD5, even beside it.
     pub digest: Vec<Algorithm>,
+    /// Whether a call of a trunk of this realm may go back to that trunk.
+    pub hairpin: bool,
+    /// Who may take over whose call.
+    pub pickup: Pickup,
     /// Refuse digest answers without `qop` (RFC 2069), which old phones give; they are good once each.
     pub demands_qop: bool,
     /// What becomes of a From or Contact that claims to be somebody else.
@@ -209,6 +213,18 @@ pub enum Authentication {
     Open,
 }
 
+/// Who, beside the parties of a dialog, may replace it (RFC 3891).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Pickup {
+    /// Users of the same domain, as in a PBX, and who is subscribed to the dialogs of one of its ends.
+    #[default]
+    Domain,
+    /// Who is subscribed to the dialogs of one of its ends.
+    Subscribed,
+    /// Nobody else.
+    Own,
+}
+
 /// What becomes of a From that is not the authenticated user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdentityPolicy {
@@ -291,6 +307,8 @@ pub struct Limits {
     pub branches: usize,
     /// Calls of one user at once, and five times as many subscriptions; 0 any number.
     pub calls_per_user: usize,
+    /// After so long a call is ended; zero: never.
+    pub longest_call: Duration,
     /// Requests of one user a second that are in no dialog, REGISTER among them, and ten seconds' worth at once; 0 any
     /// number.
     pub requests_per_user: u32,
@@ -309,6 +327,7 @@ impl Default for Limits {
             bindings_per_aor: 10,
             branches: 12,
             calls_per_user: 100,
+            longest_call: Duration::from_secs(12 * 3600),
             requests_per_user: 30,
             unproven_per_source: 500,
             retry_after: Duration::from_secs(5),
@@ -334,6 +353,8 @@ pub(crate) mod tests {
             keepalive: None,
             pass_unknown_require: false,
             demands_qop: false,
+            hairpin: false,
+            pickup: Default::default(),
             session_timer: None,
             is_trunk_side: false,
             passing: Passing::default(),

@@ -16,7 +16,9 @@ use crate::event::{CallEvent, CallEventKind};
 use crate::hop;
 use crate::ids::Ids;
 use crate::io::{ConnectionId, Flow, ListenerId, Load, Notice, Output, RealmId, Transport};
+use crate::pickup::{Party, Watchers};
 use crate::question::{Policy, QuestionId, Resolve};
+use crate::spirals::Spirals;
 use crate::strangers::{Sender, Strangers};
 use crate::time::Now;
 use crate::timer::{TimerId, TimerQueue};
@@ -85,6 +87,8 @@ pub(crate) struct Peer {
     /// The proxies before it, as Route values.
     pub(crate) path: Vec<Bytes>,
     pub(crate) aor: Option<Arc<str>>,
+    /// The end at the other side, whose dialog it is that an INVITE names.
+    pub(crate) named: Party,
     /// Who it is, in records: its AOR, or what a trunk was dialled.
     pub(crate) who: Arc<str>,
 }
@@ -118,6 +122,8 @@ pub(crate) struct Core {
     pub(crate) draining: bool,
     pub(crate) load: Load,
     pub(crate) strangers: Strangers,
+    pub(crate) spirals: Spirals,
+    pub(crate) watchers: Watchers,
     /// How far the sender of the request at hand is known.
     pub(crate) sender: Sender,
     /// What the home of its nonce says of the request at hand.
@@ -239,6 +245,12 @@ impl Core {
         let detail =
             format!("503: {aor} asks for more than limits.calls_per_user or limits.requests_per_user allows");
         self.notice("user_limited", Some(flow.remote), detail);
+    }
+
+    /// 423: a subscription or publication must be asked for longer.
+    pub(crate) fn refuse_brief(&mut self, server: ServerId, request: &Message) {
+        let least = crate::times::LEAST_EXPIRES.as_secs().to_string();
+        self.reject(server, request, 423, |response| response.header(Name::MinExpires, least.as_bytes()));
     }
 
     /// 503 with Retry-After.

@@ -16,10 +16,12 @@ use crate::event::{EndCause, Side};
 use crate::ids::Ids;
 use crate::io::{Command, DialogEnd, Flow, Input, Load, Output, Replica};
 use crate::media::SessionId;
+use crate::pickup::{Watch, Watchers};
 use crate::question::Caller;
 use crate::registrar::{Registrar, Registration};
 use crate::slot::{self, Slot};
 use crate::slots::Slots;
+use crate::spirals::Spirals;
 use crate::strangers::{Kind, Sender, Strangers};
 use crate::time::Now;
 use crate::timer::TimerQueue;
@@ -50,6 +52,7 @@ impl Engine {
         ids.fill(&mut key);
         transactions.await_proof(key);
         let strangers = Strangers::new(&config.limits, &mut ids);
+        let spirals = Spirals::new([ids.number(), ids.number()]);
         let mut core = Core {
             now: Now::default(),
             ids,
@@ -70,6 +73,8 @@ impl Engine {
             draining: false,
             load: Load::Fine,
             strangers,
+            spirals,
+            watchers: Watchers::new(),
             sender: Sender::Stranger,
             verdict: None,
         };
@@ -132,6 +137,8 @@ impl Engine {
                 }
             }
             Input::Replicate(Replica::Binding(change)) => self.registrar.replicate(change, &self.core),
+            Input::Replicate(Replica::Watch(watch)) => self.core.watchers.began(watch),
+            Input::Replicate(Replica::Unwatch(watch)) => self.core.watchers.ended(&watch),
             Input::Replicate(Replica::End(end)) => self.core.remember_transfer(end.token, end.peer),
             Input::Command(command) => self.on_command(command),
         }
@@ -234,6 +241,8 @@ impl Engine {
             && self.firsts.is_empty()
             && self.core.timers.len() <= 1
             && self.core.strangers.is_idle()
+            && self.core.spirals.is_idle()
+            && self.core.watchers.is_idle()
     }
 
     fn on_command(&mut self, command: Command) {
@@ -282,6 +291,17 @@ impl Engine {
             for (aor, kind) in call.counted.drain(..) {
                 self.core.strangers.ended(&aor, kind);
             }
+        }
+        if (call.is_over() || call.is_answered())
+            && let Some(turn) = call.turn.take()
+        {
+            self.core.spirals.ended(turn);
+        }
+        if call.is_over()
+            && let Some(watch) = call.watch.take()
+        {
+            self.core.watchers.ended(&watch);
+            self.core.out.push_back(Output::Replicate(Replica::Unwatch(watch)));
         }
         if call.is_finished() {
             let session = call.session();
@@ -507,6 +527,17 @@ impl Engine {
         if let Some((aor, kind)) = &counted {
             self.core.strangers.began(aor, *kind);
         }
+        let turn = (purpose == Purpose::Session).then(|| self.core.spirals.turn_of(&admitted.request));
+        if let Some(turn) = turn {
+            self.core.spirals.began(turn);
+        }
+        let watch = (purpose == Purpose::Subscription)
+            .then(|| Watch::of(&admitted.request, &admitted.caller))
+            .flatten();
+        if let Some(watch) = &watch {
+            self.core.watchers.began(watch.clone());
+            self.core.out.push_back(Output::Replicate(Replica::Watch(watch.clone())));
+        }
         let core = &mut self.core;
         let (index, generation) = self
             .calls
@@ -514,6 +545,8 @@ impl Engine {
         let key = CallKey { index, generation };
         if let Some(call) = self.calls.get_mut(index, generation) {
             call.counted.extend(counted);
+            call.turn = turn;
+            call.watch = watch;
             self.sessions.insert(call.session(), key);
             self.upstream.insert(server, key);
             if let Some(first) = merge_key(call.first_request()) {

@@ -160,6 +160,8 @@ pub enum EndCause {
     NoAck,
     /// The session timer ran out (RFC 4028).
     SessionExpired,
+    /// It has lasted as long as a call may.
+    TooLong,
     /// No media for too long.
     MediaTimeout,
     /// Replaced by another call (attended transfer).

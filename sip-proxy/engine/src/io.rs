@@ -14,6 +14,7 @@ use crate::core::Peer;
 use crate::digest::Verdict;
 use crate::event::CallEvent;
 use crate::media::{MediaEvent, MediaReply, MediaRequest};
+use crate::pickup::Watch;
 use crate::question::{Policy, QuestionId, Resolve, ResolvedAddress};
 use crate::registrar::{BindingChange, BindingRecord};
 
@@ -142,6 +143,10 @@ pub enum Replica {
     Binding(BindingChange),
     /// An end of another home's dialog that an INVITE may replace.
     End(DialogEnd),
+    /// Somebody is told of somebody's dialogs, by a subscription of another home.
+    Watch(Watch),
+    /// And no longer.
+    Unwatch(Watch),
 }
 
 /// An end of a dialog that an INVITE may replace (RFC 3891), and the name it is known by.

@@ -9,10 +9,8 @@ use sip_wire::{Builder, Message, Method, Name};
 use crate::core::{Asker, Core, Owner};
 use crate::io::Flow;
 use crate::question::{Resolve, ResolvedAddress, TrunkTarget};
+use crate::times::LONGEST_REST;
 use crate::transaction;
-
-/// Whoever asks to be left alone for longer is asked again after this.
-const LONGEST_REST: Duration = Duration::from_secs(3600);
 
 /// What is known of the trunks of the present snapshot.
 #[derive(Debug, Default)]

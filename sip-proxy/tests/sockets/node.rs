@@ -63,6 +63,8 @@ pub(crate) fn realm(id: RealmId, authentication: Authentication) -> Realm {
         keepalive: None,
         pass_unknown_require: false,
         demands_qop: false,
+        hairpin: false,
+        pickup: Default::default(),
         session_timer: None,
         is_trunk_side: id == CORE,
         passing: Default::default(),

@@ -212,6 +212,10 @@ impl Call {
         if let Some(timer) = self.ringing.take() {
             core.timers.cancel(timer);
         }
+        let longest = core.config.limits.longest_call;
+        if !longest.is_zero() {
+            self.ringing = Some(self.schedule(longest, super::CallTimer::Longest, core));
+        }
         self.stop_repeating(id, CALLER, core);
         let (realm, destination, trunk, (reached, uri)) = match self.pair(id) {
             Some(pair) => {

@@ -451,7 +451,7 @@ impl Call {
             return false;
         }
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return false };
-        let least = response.number(Name::MinSe).and_then(Result::ok);
+        let least = crate::times::min_se_of(response);
         let may_retry = response.status() == Some(422)
             && self.purpose == Purpose::Session
             && branch.least_interval.is_none()

@@ -155,6 +155,10 @@ impl Call {
             self.on_bye(id, side, server, &request, core);
             return;
         }
+        if crate::times::is_too_brief(&request) {
+            core.refuse_brief(server, &request);
+            return;
+        }
         if method == Method::INVITE || method == Method::UPDATE {
             let realm = core.realm_of(&flow);
             if let Some(minimum) =

@@ -41,9 +41,11 @@ use crate::core::{Core, TimerKey};
 use crate::event::{CallEnded, EndCause, Side};
 use crate::io::{Flow, RealmId};
 use crate::media::{ExchangeId, SessionId};
+use crate::pickup::Watch;
 use crate::question::Caller;
 use crate::registrar::Registrar;
 use crate::slot::{Slot, slot_of};
+use crate::spirals::Turn;
 use crate::strangers::Kind;
 use crate::timer::TimerId;
 use crate::transaction::ServerId;
@@ -83,6 +85,8 @@ pub enum CallTimer {
     Renegotiation(u32),
     /// A subscription without an end.
     Expiry,
+    /// A call has lasted as long as one may.
+    Longest,
 }
 
 /// What kind of request began it.
@@ -143,12 +147,17 @@ pub(crate) struct Call {
     /// Why media could not offer to a target what the caller has offered.
     refused: Option<crate::media::Refusal>,
     best: Option<(u16, Option<Message>)>,
+    /// Until its answer how long it may ring, then how long it may last.
     ringing: Option<TimerId>,
     times: Times,
     sequence: u32,
     ended: Ended,
     /// Whose running calls it counts among, until it is over.
     pub(crate) counted: Vec<(Arc<str>, Kind)>,
+    /// What it is a turn of, until it is answered.
+    pub(crate) turn: Option<Turn>,
+    /// Whose dialogs it tells of.
+    pub(crate) watch: Option<Watch>,
     /// Ends of a call that is over which have not had their BYE: it must wait for the ACK to our 2xx.
     leaving: Vec<Leaving>,
 }
@@ -210,6 +219,8 @@ impl Call {
             ended: Ended::No,
             leaving: Vec::new(),
             counted: Vec::new(),
+            turn: None,
+            watch: None,
         }
     }
 
@@ -227,6 +238,10 @@ impl Call {
 
     fn is_session(&self) -> bool {
         self.purpose == Purpose::Session
+    }
+
+    pub(crate) fn is_answered(&self) -> bool {
+        self.answered
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -271,6 +286,16 @@ impl Call {
             CallTimer::Retry(forward) => self.on_retry(forward, core),
             CallTimer::Renegotiation(forward) => self.on_renegotiation_timeout(forward, core),
             CallTimer::Expiry => self.finish(EndCause::SessionExpired, Side::Sbc, 200, Vec::new(), core),
+            CallTimer::Longest => {
+                let after = core.config.limits.longest_call.as_secs();
+                let who = self.caller_name();
+                core.notice(
+                    "call_too_long",
+                    Some(self.upstream.flow.remote),
+                    format!("a call of {who} was ended after limits.call_seconds = {after}"),
+                );
+                self.hang_up(EndCause::TooLong, Side::Sbc, core);
+            }
         }
     }
 }

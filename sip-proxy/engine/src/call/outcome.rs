@@ -382,7 +382,7 @@ impl Call {
 
     /// The interval is ours, and so is the second try with the end's own least (RFC 4028 §7.3), once.
     pub(super) fn raise_interval(&mut self, position: usize, response: Option<&Message>) -> bool {
-        let least = response.and_then(|response| response.number(Name::MinSe)?.ok());
+        let least = response.and_then(crate::times::min_se_of);
         let (id, to) = (self.forwards[position].pair, 1 - self.forwards[position].from);
         let (Some(least), Some(pair)) = (least, self.pair_mut(id)) else { return false };
         let known = pair.ends[to].session.least.replace(std::time::Duration::from_secs(u64::from(least)));

@@ -288,10 +288,18 @@ impl Call {
     pub(super) fn publish(&self, id: u32, core: &mut Core) {
         let Some(pair) = self.pair(id) else { return };
         let who = [self.caller_in_records(), self.reached(pair.branch).0];
+        let branch = self.branches.get(usize::from(pair.branch));
+        let target = branch.and_then(|branch| {
+            branch.aor.clone().or_else(|| branch.trunk.as_ref().map(|trunk| trunk.name.clone()))
+        });
+        let names = [self.caller_name(), target.unwrap_or_else(|| "".into())];
         for (side, end) in pair.ends.iter().enumerate() {
             let other = pair.ends.get(1 - side).zip(who.get(1 - side));
             let other = other.filter(|_| self.purpose == super::Purpose::Session);
-            let peer = other.map(|(other, who)| Arc::new(super::transfer::peer_of(other, who.clone(), core)));
+            let name = names.get(side).cloned().unwrap_or_else(|| "".into());
+            let named = crate::pickup::Party { realm: end.realm, name };
+            let peer =
+                other.map(|(other, who)| Arc::new(super::transfer::peer_of(other, who.clone(), named, core)));
             let place = DialogPlace { call: self.key, pair: id, side, peer };
             core.dialogs.insert(end.dialog.key(), place);
         }

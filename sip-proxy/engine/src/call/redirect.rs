@@ -165,6 +165,15 @@ impl Call {
         let policy = core.policy.as_ref().ok_or(RouteRefusal::Unavailable)?;
         let host = host_of(&uri);
         let mut steps = policy.route(&RouteQuestion { realm, caller, user: &user, host: &host })?;
+        // A call never goes back to the trunk that it came from, unless told: it would come again.
+        if let Caller::Trunk { name } = caller
+            && !core.realm(realm).is_some_and(|realm| realm.hairpin)
+        {
+            steps.retain(|step| !matches!(step, RouteStep::Trunk { target, .. } if target.name == *name));
+            if steps.is_empty() {
+                return Err(RouteRefusal::NotFound);
+            }
+        }
         // Trunks that are down are the last resort: a ping may be wrong.
         let is_down = |step: &RouteStep| match step {
             RouteStep::Trunk { target, .. } => !core.trunks.is_up(&target.name, core.now.monotonic),

@@ -24,7 +24,8 @@ impl Call {
         if let Some(timer) = self.ringing.take() {
             core.timers.cancel(timer);
         }
-        let life = std::time::Duration::from_secs(u64::from(expires)) + 64 * core.config.timers.t1;
+        let life = std::time::Duration::from_secs(u64::from(expires)).min(crate::times::LONGEST_SUBSCRIPTION);
+        let life = life + 64 * core.config.timers.t1;
         self.ringing = Some(self.schedule(life, CallTimer::Expiry, core));
     }
 

@@ -86,7 +86,12 @@ pub(super) fn translate_refer_to(
 }
 
 /// How the target of a pair is reached by an INVITE that replaces its dialog, and who it is.
-pub(super) fn peer_of(end: &super::pair::End, who: Arc<str>, core: &Core) -> crate::core::Peer {
+pub(super) fn peer_of(
+    end: &super::pair::End,
+    who: Arc<str>,
+    named: crate::pickup::Party,
+    core: &Core,
+) -> crate::core::Peer {
     let dialog = &end.dialog;
     let replaces =
         [&*dialog.call_id, b";to-tag=", &dialog.remote_tag, b";from-tag=", &dialog.local_tag].concat();
@@ -97,6 +102,7 @@ pub(super) fn peer_of(end: &super::pair::End, who: Arc<str>, core: &Core) -> cra
         uri: Bytes::copy_from_slice(&dialog.target),
         path: dialog.routes.iter().map(|route| Bytes::copy_from_slice(route)).collect(),
         aor: end.aor.clone(),
+        named,
         who,
     }
 }

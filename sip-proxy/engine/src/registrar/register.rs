@@ -369,6 +369,16 @@ impl Registrar {
     ) -> Registration {
         let now = core.now.monotonic;
         let expires = request.number(Name::Expires).and_then(Result::ok);
+        let is_brief = |seconds: u32| seconds > 0 && Duration::from_secs(u64::from(seconds)) < phone.minimum;
+        let asks_for =
+            |contact: &Address<'_>| contact.parameter(b"expires").and_then(sip_wire::number).or(expires);
+        if request.contacts().flatten().any(|contact| asks_for(&contact).is_some_and(is_brief)) {
+            let minimum = phone.minimum.as_secs().to_string();
+            core.reject(server, request, 423, |response| {
+                response.header(Name::MinExpires, minimum.as_bytes())
+            });
+            return Registration::Done;
+        }
         let call_id = request.call_id().unwrap_or_default();
         let cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
         if request.value(Name::Contact) == Some(b"*") && expires != Some(0) {

@@ -4,6 +4,7 @@
 
 mod bindings;
 mod bodies;
+mod bounds;
 mod by_hand;
 mod identity;
 mod line;

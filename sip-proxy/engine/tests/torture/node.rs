@@ -65,6 +65,8 @@ fn realm(id: u16, registrar: RegistrarMode) -> Realm {
         keepalive: None,
         pass_unknown_require: false,
         demands_qop: false,
+        hairpin: false,
+        pickup: Default::default(),
         session_timer: None,
         is_trunk_side: id == 1,
         passing: Default::default(),
