@@ -67,8 +67,8 @@ impl Inbound {
     /// The datagram with that index of the last batch.
     pub(crate) fn get(&self, index: usize) -> Option<(SocketAddr, &[u8])> {
         let (length, address_length) = *self.lengths.get(index)?;
-        let start = index * LARGEST;
-        let datagram = self.buffer.get(start..start + length as usize)?;
+        let part = self.buffer.chunks_exact(LARGEST).nth(index)?;
+        let datagram = part.get(..length as usize)?;
         let mut storage = SockAddrStorage::zeroed();
         // SAFETY: the one wraps the other, and the kernel wrote an address of that length into it.
         let address = unsafe {
@@ -88,7 +88,7 @@ pub(crate) fn send<'a>(
     let (mut vectors, mut headers): ([libc::iovec; BATCH], [libc::mmsghdr; BATCH]) =
         unsafe { (mem::zeroed(), mem::zeroed()) };
     let mut addresses = [const { None::<SockAddr> }; BATCH];
-    let mut count = 0;
+    let mut count: libc::c_uint = 0;
     let places = vectors.iter_mut().zip(&mut headers).zip(&mut addresses);
     for (((vector, header), place), (remote, datagram)) in places.zip(datagrams) {
         let address = place.insert(SockAddr::from(remote));
@@ -97,7 +97,7 @@ pub(crate) fn send<'a>(
         header.msg_hdr.msg_namelen = address.len();
         header.msg_hdr.msg_iov = vector;
         header.msg_hdr.msg_iovlen = 1;
-        count += 1;
+        count = count.saturating_add(1);
     }
     // SAFETY: the first `count` headers point to datagrams and addresses that live over the call; the kernel only reads
     // them.

@@ -26,6 +26,7 @@ impl Clock {
 
     /// When `monotonic` will be, for a timer of the runtime.
     pub(crate) fn instant(&self, monotonic: Duration) -> Instant {
-        self.origin + monotonic
+        // Beyond what the clock can show is as good as never, and now is when to look again.
+        self.origin.checked_add(monotonic).unwrap_or_else(Instant::now)
     }
 }

@@ -4,6 +4,9 @@
 //! connection, finds the home of a message by its slot and hands it over, at most one hop; sends go back through the
 //! connection's owner. Nothing is shared between shards but counters.
 
+// Strangers' octets and times: nothing of them panics.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 pub mod address_list;
 mod batch;
 pub mod clock;

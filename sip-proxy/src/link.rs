@@ -131,7 +131,7 @@ impl ShardHandle {
 
     /// Letters that wait.
     pub(crate) fn waiting(&self) -> usize {
-        INBOX - self.inbox.capacity()
+        INBOX.saturating_sub(self.inbox.capacity())
     }
 }
 

@@ -97,7 +97,7 @@ impl PlaneSettings {
 
     /// What one of so many shards has of it.
     fn share(&self, shards: usize) -> Self {
-        let part = |whole: usize| whole.div_ceil(shards).max(1);
+        let part = |whole: usize| whole.div_ceil(shards.max(1)).max(1);
         Self {
             connections: part(self.connections),
             connections_unproven: part(self.connections_unproven),
@@ -162,14 +162,17 @@ impl SipPlane {
         let config = settings.engine.clone();
         let mut plane = Self { config, shards, counters, threads: Vec::with_capacity(count) };
         let share = settings.share(count);
-        for (index, (inbox, sockets)) in inboxes.into_iter().zip(sockets).enumerate() {
+        let parts = plane.shards.clone().into_iter().zip(plane.counters.clone());
+        for (index, ((shard, counters), (inbox, sockets))) in
+            parts.zip(inboxes.into_iter().zip(sockets)).enumerate()
+        {
             let (dials, dialling) = tokio::sync::mpsc::unbounded_channel();
             let door = Door {
                 index,
                 settings: share.clone(),
                 sockets: sockets.stream,
-                shard: plane.shards[index].clone(),
-                counters: plane.counters[index].clone(),
+                shard: shard.clone(),
+                counters: counters.clone(),
                 dials: dialling,
             };
             let part = Part {
@@ -180,7 +183,7 @@ impl SipPlane {
                 dials,
                 links: plane.shards.clone(),
                 inbox,
-                counters: plane.counters[index].clone(),
+                counters,
                 engine: Engine::new(share_of(&settings.engine, count), seed()),
                 host: Box::new(host(index, &plane.shards)),
             };
@@ -250,7 +253,7 @@ pub(crate) fn share_of(config: &Arc<Config>, shards: usize) -> Arc<Config> {
 
 /// The shard that is a slot's home.
 pub fn shard_of(slot: Slot, shards: usize) -> usize {
-    usize::from(slot.number()) % shards.max(1)
+    usize::from(slot.number()).checked_rem(shards).unwrap_or(0)
 }
 
 fn open_all(settings: &mut PlaneSettings, count: usize) -> Result<Vec<Sockets>, StartError> {

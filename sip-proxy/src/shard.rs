@@ -321,7 +321,7 @@ impl Shard {
                     }
                 }
             }
-            turns += 1;
+            turns = usize::saturating_add(turns, 1);
             if turns == TURNS {
                 tracing::error!("{TURNS} outputs from one input; the rest waits for the next");
                 break;

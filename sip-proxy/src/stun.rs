@@ -11,30 +11,32 @@ const BINDING_REQUEST: u16 = 0x0001;
 const BINDING_SUCCESS: u16 = 0x0101;
 const XOR_MAPPED_ADDRESS: u16 = 0x0020;
 const HEADER: usize = 20;
+/// Type and length of an attribute, octets.
+const ATTRIBUTE: u16 = 4;
 
 /// The answer to a datagram that is a Binding request. No SIP message begins with a byte below 4.
 pub(crate) fn answer(datagram: &[u8], source: SocketAddr) -> Option<Bytes> {
-    let header: &[u8; HEADER] = datagram.first_chunk()?;
-    let word = |at: usize| u16::from_be_bytes([header[at], header[at + 1]]);
-    let is_request = word(0) == BINDING_REQUEST
-        && usize::from(word(2)) == datagram.len() - HEADER
-        && word(2) % 4 == 0
-        && header[4..8] == COOKIE.to_be_bytes();
+    let (header, attributes) = datagram.split_first_chunk::<HEADER>()?;
+    let (&[kind_high, kind_low, length_high, length_low], key) = header.split_first_chunk()?;
+    let length = u16::from_be_bytes([length_high, length_low]);
+    let is_request = u16::from_be_bytes([kind_high, kind_low]) == BINDING_REQUEST
+        && usize::from(length) == attributes.len()
+        && length.is_multiple_of(4)
+        && key.starts_with(&COOKIE.to_be_bytes());
     if !is_request {
         return None;
     }
-    // The key that the address is hidden with: the cookie, then the transaction id (RFC 8489 §14.2).
-    let key = &header[4..];
-    let (family, address) = match source.ip().to_canonical() {
-        std::net::IpAddr::V4(ip) => (1, ip.octets().to_vec()),
-        std::net::IpAddr::V6(ip) => (2, ip.octets().to_vec()),
+    // The address is hidden with the cookie and the transaction id (RFC 8489 §14.2), which are `key`.
+    let (family, length, address) = match source.ip().to_canonical() {
+        std::net::IpAddr::V4(ip) => (1, 8, ip.octets().to_vec()),
+        std::net::IpAddr::V6(ip) => (2, 20, ip.octets().to_vec()),
     };
     let mut out = BytesMut::with_capacity(HEADER + 24);
     out.put_u16(BINDING_SUCCESS);
-    out.put_u16(8 + address.len() as u16);
+    out.put_u16(length.saturating_add(ATTRIBUTE));
     out.put_slice(key);
     out.put_u16(XOR_MAPPED_ADDRESS);
-    out.put_u16(4 + address.len() as u16);
+    out.put_u16(length);
     out.put_u16(family);
     out.put_u16(source.port() ^ (COOKIE >> 16) as u16);
     out.extend(address.iter().zip(key).map(|(byte, mask)| byte ^ mask));

@@ -51,13 +51,15 @@ impl Traffic {
             let digits = rest.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
             self.response(digits.and_then(|digits| digits.parse().ok()).unwrap_or_default());
         } else if let Some(end) = message.iter().position(|byte| *byte == b' ') {
-            self.request(&message[..end]);
+            self.request(message.get(..end).unwrap_or_default());
         }
     }
 
     fn request(&self, method: &[u8]) {
         let known = METHODS.iter().position(|known| known.as_bytes() == method);
-        self.requests[known.unwrap_or(METHODS.len())].up();
+        if let Some(count) = self.requests.get(known.unwrap_or(METHODS.len())) {
+            count.up();
+        }
     }
 
     fn response(&self, status: u16) {

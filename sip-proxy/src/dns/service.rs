@@ -20,7 +20,7 @@ pub(super) fn order(mut records: Vec<Service>, mut random: impl FnMut(u32) -> u3
         let drawn = random(total);
         let mut sum = 0;
         let chosen = same.into_iter().position(|record| {
-            sum += u32::from(record.weight);
+            sum = u32::saturating_add(sum, u32::from(record.weight));
             sum >= drawn
         });
         ordered.push(records.remove(chosen.unwrap_or(0)));
@@ -32,7 +32,7 @@ pub(super) fn order(mut records: Vec<Service>, mut random: impl FnMut(u32) -> u3
 pub(super) fn random(highest: u32) -> u32 {
     let mut seed = [0; 8];
     let _ = getrandom::fill(&mut seed);
-    (u64::from_ne_bytes(seed) % (u64::from(highest) + 1)) as u32
+    u64::from_ne_bytes(seed).checked_rem(u64::from(highest).saturating_add(1)).unwrap_or(0) as u32
 }
 
 #[cfg(test)]

@@ -15,8 +15,8 @@ use sip_wire::{Framed, StreamFramer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::HANDSHAKE;
 use super::connections::{Entered, Standing};
+use super::{HANDSHAKE, after};
 use crate::plane::PlaneSettings;
 use crate::shard::Shard;
 
@@ -125,10 +125,10 @@ impl Patience {
     /// When it ends.
     fn end(&self, settings: &PlaneSettings) -> Instant {
         let Self { since, heard, .. } = *self;
-        let silence = if self.has_spoken { heard + settings.idle } else { since + HANDSHAKE };
+        let silence = if self.has_spoken { after(heard, settings.idle) } else { after(since, HANDSHAKE) };
         // What a stranger says, however often, keeps no connection open.
-        let stranger = (!self.is_proven.is_proven()).then(|| since + settings.unproven);
-        let message = self.begun.map(|begun| begun + MESSAGE);
+        let stranger = (!self.is_proven.is_proven()).then(|| after(since, settings.unproven));
+        let message = self.begun.map(|begun| after(begun, MESSAGE));
         [stranger, message].into_iter().flatten().fold(silence, Instant::min)
     }
 }

@@ -21,7 +21,7 @@ use tokio_rustls::TlsStream;
 
 use super::crowd::Crowd;
 use super::socket::Socket;
-use super::{HANDSHAKE, tune};
+use super::{HANDSHAKE, after, tune};
 use crate::counters::ShardCounters;
 use crate::link::{Letter, ShardHandle};
 use crate::plane::PlaneSettings;
@@ -291,7 +291,7 @@ async fn accept(
 
 /// Waits for the first octet: who says nothing costs the shard nothing.
 async fn speaks(stream: TcpStream, since: Instant, counters: &ShardCounters) -> Option<Opened> {
-    match timeout_at(since + HANDSHAKE, stream.peek(&mut [0])).await {
+    match timeout_at(after(since, HANDSHAKE), stream.peek(&mut [0])).await {
         Ok(Ok(1..)) => stream.into_std().ok().map(Opened::Clear),
         Ok(_) => None,
         Err(_) => {
@@ -309,7 +309,7 @@ async fn shake_hands(stream: TcpStream, tls: &TlsIdentity, since: Instant, place
         place.turn().await;
         Opened::tls(tls.acceptor().accept(Socket::new(stream)).await?)
     };
-    match timeout_at(since + HANDSHAKE, handshake).await {
+    match timeout_at(after(since, HANDSHAKE), handshake).await {
         Ok(Ok(opened)) => Some(opened),
         Ok(Err(_)) | Err(_) => {
             place.hall.counters.handshakes_failed.up();

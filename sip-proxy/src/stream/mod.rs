@@ -15,6 +15,7 @@ use std::time::Duration;
 use sip_engine::io::{Flow, Transport};
 use socket2::{Domain, Protocol, SockRef, TcpKeepalive, Type};
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 
 use connections::Proof;
@@ -92,6 +93,11 @@ fn arrived(opened: Opened) -> io::Result<Arrived> {
             Arrived::Tls(stream)
         }
     })
+}
+
+/// A time of the runtime's clock, which shows more than any of ours.
+fn after(instant: Instant, time: Duration) -> Instant {
+    instant.checked_add(time).unwrap_or(instant)
 }
 
 /// No Nagle delay on requests; dead peers are noticed within minutes even if they said nothing.
