@@ -120,6 +120,12 @@ release-load: ## what the relay does for 1,000 calls (LOAD_CALLS) before and aft
 hostile-calls: ## 10,000 virtual calls (HOSTILE_CALLS) with hostile strangers on the wire: none silent, no packet astray
 	@HOSTILE_CALLS=$${HOSTILE_CALLS:-10000} $(CARGO) test --quiet -p media-core --test edge strangers_send
 
+.PHONY: attack
+attack: ## what strangers can take from calls: each attack alone for ATTACK_SECONDS (60), then all together; writes bench/attack.json (root)
+	@tests/lab/install.sh test
+	@$(CARGO) build --release -p sbc -p crush-tests --bins
+	@python3 bench/attack.py
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZ_SECONDS (60)
 	@deploy/dev/fuzz.sh $(FUZZ_SECONDS)

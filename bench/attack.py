@@ -38,7 +38,6 @@ ATTACKS = {
     "stun_at_discovery": ("stun", 5_000, STUN, 2.1),
     "stun_at_media": ("stun", 5_000, MEDIA, 2.1),
 }
-HELD = ("idle", "http")
 COUNTED_BY_SENDER = ("tls", "idle", "http", "account")
 ADDRESSES = 1024
 WARM, COOL = 4, 3
@@ -60,10 +59,20 @@ class Ground(Rig):
             sh("ip", "-n", self.namespace("caller"), "addr", "add", f"{ACCESS}.{host}/24", "dev", "eth0")
         sh("ip", "-n", self.namespace("answerer"), "addr", "add", f"{CORE}.13/24", "dev", "eth0")
         sh("ip", "-n", self.namespace("product"), "addr", "add", f"{ACCESS}.2/24", "dev", "access")
-        rules = ("table ip seen { counter in { } counter out { } counter asked { }\n"
-                 "chain before { type filter hook prerouting priority -300; iifname strangers meta l4proto udp counter name in; "
-                 "iifname strangers meta l4proto udp ip frag-off & 0x1fff == 0 counter name asked; }\n"
-                 "chain after { type filter hook postrouting priority 300; oifname strangers meta l4proto udp counter name out; } }")
+        rules = """table ip seen {
+            counter came { }
+            counter went { }
+            counter asked { }
+            chain before {
+                type filter hook prerouting priority -300
+                iifname "strangers" meta l4proto udp counter name came
+                iifname "strangers" meta l4proto udp ip frag-off & 0x1fff == 0 counter name asked
+            }
+            chain after {
+                type filter hook postrouting priority 300
+                oifname "strangers" meta l4proto udp counter name went
+            }
+        }"""
         self.run("product", "nft", rules)
 
     def seen(self):
@@ -176,7 +185,7 @@ def port_in_use(callers):
 
 
 def attack(ground, product, name, kinds, options):
-    """One row: the calls' fate while attackers of these kinds, each with a rate, do their worst."""
+    """One row: the calls' fate while attackers of these kinds, each with a name and a rate, do their worst."""
     product.start()
     settle(2)
     idle = product.memory()
@@ -187,26 +196,27 @@ def attack(ground, product, name, kinds, options):
     watch = Watch(product)
     watch.start()
     before, began = ground.seen(), time.monotonic()
-    attackers = [(kind, rate, ground.begin("strangers", 0, ground.programs / "attacker", kind, rate, seconds, target or media, ADDRESSES)) for kind, rate, target in kinds]
-    for _, _, process in attackers:
+    attackers = {which: ground.begin("strangers", 0, ground.programs / "attacker", ATTACKS[which][0], rate, seconds, ATTACKS[which][2] or media, ADDRESSES)
+                 for which, rate in kinds.items()}
+    for process in attackers.values():
         process.wait(seconds + 60)
     lasted = time.monotonic() - began
     during = ground.seen()
     callers.wait(seconds + 60)
     # What a stranger's request costs others later, as retransmissions do, counts too.
-    datagrams = [limit for kind, _, _, limit in ATTACKS.values() if limit and kind in [kind for kind, _, _ in kinds]]
+    datagrams = [ATTACKS[which][3] for which in kinds if ATTACKS[which][3]]
     settle(options.tail if datagrams else 1)
     after = ground.seen()
     watch.end()
     told = lines(callers)[-1]
-    done = {kind: sum(line["done"] for line in lines(process) if "done" in line) / lasted for kind, _, process in attackers}
+    done = {which: sum(line["done"] for line in lines(process) if "done" in line) / lasted for which, process in attackers.items()}
     came = (during["asked"][0] - before["asked"][0]) / lasted
-    octets = [after[way][1] - before[way][1] for way in ("in", "out")]
+    octets = [after[way][1] - before[way][1] for way in ("came", "went")]
     if options.verbose:
         print("  ", told, flush=True)
-        for _, _, process in attackers:
+        for process in attackers.values():
             print("  ", Path(process.log.name).read_text().strip(), flush=True)
-    by_sender = [kind for kind, _, _ in kinds if kind in COUNTED_BY_SENDER]
+    by_sender = [which for which in kinds if ATTACKS[which][0] in COUNTED_BY_SENDER]
     row = {
         "attack": name,
         "offered_per_s": round(done[by_sender[0]] if by_sender and len(kinds) == 1 else came, 1),
@@ -220,15 +230,16 @@ def attack(ground, product, name, kinds, options):
         "readyz_max_ms": round(watch.slowest * 1000),
     }
     if len(kinds) > 1:
-        row["each_per_s"] = {kind: round(rate, 1) for kind, rate in done.items()}
+        row["each_per_s"] = {which: round(rate, 1) for which, rate in done.items()}
     if told["why"]:
         row["why_lost"] = told["why"]
     log = Path(product.process.log.name).read_text()
+    metrics = ground.run("product", "curl", "-s", "-m", "5", "http://127.0.0.1:8080/metrics")
     product.stop()
-    (ground.folder / f"sbc-{name}.log").write_text(log)
     if options.logs:
         Path(options.logs).mkdir(parents=True, exist_ok=True)
         (Path(options.logs) / f"sbc-{name}.log").write_text(log)
+        (Path(options.logs) / f"metrics-{name}").write_text(metrics)
     limit = max(datagrams) if datagrams else None
     return row, broken(row, limit)
 
@@ -262,10 +273,9 @@ def main():
     rows, failures = [], []
     with Ground(options.programs.resolve()) as ground:
         product = Product(ground)
-        plans = {name: [(kind, max(1, rate * options.scale), target)] for name, (kind, rate, target, _) in ATTACKS.items()}
-        plans["none"] = []
-        plans["all_at_a_third"] = [(kind, max(1, rate * options.scale / 3), target) for kind, rate, target, _ in ATTACKS.values()]
-        for name in only or ["none", *ATTACKS, "all_at_a_third"]:
+        rates = {name: max(1, rate * options.scale) for name, (_, rate, _, _) in ATTACKS.items()}
+        plans = {"none": {}, **{name: {name: rate} for name, rate in rates.items()}, "all_at_a_third": {name: rate / 3 for name, rate in rates.items()}}
+        for name in only or plans:
             row, faults = attack(ground, product, name, plans[name], options)
             rows.append(row)
             failures += [f"{name}: {fault}" for fault in faults]

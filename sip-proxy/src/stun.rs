@@ -33,7 +33,7 @@ pub(crate) fn answer(datagram: &[u8], source: SocketAddr) -> Option<Bytes> {
     };
     let mut out = BytesMut::with_capacity(HEADER + 24);
     out.put_u16(BINDING_SUCCESS);
-    out.put_u16(length.saturating_add(ATTRIBUTE));
+    out.put_u16(u16::saturating_add(length, ATTRIBUTE));
     out.put_slice(key);
     out.put_u16(XOR_MAPPED_ADDRESS);
     out.put_u16(length);

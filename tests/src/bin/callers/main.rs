@@ -83,6 +83,7 @@ fn main() -> ExitCode {
     for phone in phones {
         let _ = phone.join();
     }
+    // Trunks make no more calls; those that they have made end.
     stop.store(true, Ordering::Relaxed);
     for thread in standing {
         let _ = thread.join();

@@ -99,7 +99,16 @@ impl Party {
         }
         // The phones that are called have registered by then.
         let (begun, mut made) = (Instant::now() + Duration::from_secs(1), 0_u32);
-        while !stop.load(Ordering::Relaxed) || self.legs.values().any(|leg| leg.is_ours) {
+        let mut stopped = None;
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                // Who is called waits until those who call have ended all.
+                let since = *stopped.get_or_insert_with(Instant::now);
+                let is_last = self.legs.is_empty() && since.elapsed() > self.hold + 2 * SILENCE;
+                if is_last || since.elapsed() > self.hold + 2 * PATIENCE {
+                    return;
+                }
+            }
             let elapsed = Instant::now().saturating_duration_since(begun).as_secs_f64();
             if rate > 0.0 && !stop.load(Ordering::Relaxed) && f64::from(made) < elapsed * rate {
                 made += 1;
