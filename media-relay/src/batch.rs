@@ -37,14 +37,15 @@ impl Batch {
             unsafe { (Box::new(mem::zeroed()), Box::new(mem::zeroed()), Box::new(mem::zeroed())) };
         let (buffers, controls) = (Box::new([[0; LARGEST]; BATCH]), Box::new([[0; 8]; BATCH]));
         let mut batch = Self { buffers, addresses, controls, vectors, messages, filled: 0 };
-        for index in 0..BATCH {
-            batch.vectors[index] =
-                libc::iovec { iov_base: batch.buffers[index].as_mut_ptr().cast(), iov_len: LARGEST };
-            let header = &mut batch.messages[index].msg_hdr;
-            header.msg_name = (&raw mut batch.addresses[index]).cast();
-            header.msg_iov = &raw mut batch.vectors[index];
+        let rooms = batch.buffers.iter_mut().zip(batch.addresses.iter_mut()).zip(batch.controls.iter_mut());
+        let heads = batch.vectors.iter_mut().zip(batch.messages.iter_mut());
+        for (((buffer, address), control), (vector, message)) in rooms.zip(heads) {
+            *vector = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: LARGEST };
+            let header = &mut message.msg_hdr;
+            header.msg_name = (&raw mut *address).cast();
+            header.msg_iov = &raw mut *vector;
             header.msg_iovlen = 1;
-            header.msg_control = batch.controls[index].as_mut_ptr().cast();
+            header.msg_control = control.as_mut_ptr().cast();
         }
         batch.make_room(BATCH);
         batch
@@ -78,17 +79,18 @@ impl Batch {
     /// The datagram with that index of the last batch, and whose it is; `None` if it was cut.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> Option<(SocketAddr, &[u8])> {
-        let message = &self.messages[index];
+        let message = self.messages.get(index)?;
         if message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 {
             return None;
         }
-        Some((address::read(&self.addresses[index])?, &self.buffers[index][..message.msg_len as usize]))
+        let source = address::read(self.addresses.get(index)?)?;
+        Some((source, self.buffers.get(index)?.get(..message.msg_len as usize)?))
     }
 
     /// Where it was sent to, if the socket asks for that.
     #[inline]
     pub(crate) fn destination(&self, index: usize) -> Option<SocketAddr> {
-        read_destination(&self.messages[index].msg_hdr)
+        read_destination(&self.messages.get(index)?.msg_hdr)
     }
 }
 

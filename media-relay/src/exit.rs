@@ -70,12 +70,13 @@ impl Exit {
             ends: [nobody; BATCH],
             waiting: 0,
         };
-        for index in 0..BATCH {
-            exit.vectors[index].iov_base = exit.packets[index].as_mut_ptr().cast();
-            let header = &mut exit.messages[index].msg_hdr;
-            header.msg_name = (&raw mut exit.addresses[index]).cast();
-            header.msg_iov = &raw mut exit.vectors[index];
-            header.msg_iovlen = 1;
+        let rooms = exit.packets.iter_mut().zip(exit.addresses.iter_mut());
+        let heads = exit.vectors.iter_mut().zip(exit.messages.iter_mut());
+        for ((packet, address), (vector, message)) in rooms.zip(heads) {
+            vector.iov_base = packet.as_mut_ptr().cast();
+            message.msg_hdr.msg_name = (&raw mut *address).cast();
+            message.msg_hdr.msg_iov = &raw mut *vector;
+            message.msg_hdr.msg_iovlen = 1;
         }
         Ok(exit)
     }
@@ -88,23 +89,27 @@ impl Exit {
         }
         let index = self.waiting;
         let from = SocketAddr::new(self.address, port);
-        let room = &mut self.packets[index];
-        let Some(length) = header::write(room, self.traffic_class, from, to, datagram) else {
-            numbers.send_failed += 1;
+        let rooms = (self.packets.get_mut(index), self.vectors.get_mut(index), self.messages.get_mut(index));
+        let places = (self.addresses.get_mut(index), self.ends.get_mut(index));
+        // Never otherwise: a full batch has left.
+        let ((Some(room), Some(vector), Some(message)), (Some(address), Some(end))) = (rooms, places) else {
             return;
         };
-        self.vectors[index].iov_len = length;
+        let Some(length) = header::write(room, self.traffic_class, from, to, datagram) else {
+            numbers.send_failed = numbers.send_failed.saturating_add(1);
+            return;
+        };
+        vector.iov_len = length;
         // The destination's port stands in the packet; IPv6 wants none here.
-        self.messages[index].msg_hdr.msg_namelen = address::write(&mut self.addresses[index], to, 0);
-        self.ends[index] = (port, to);
-        self.waiting += 1;
+        message.msg_hdr.msg_namelen = address::write(address, to, 0);
+        *end = (port, to);
+        self.waiting = index.saturating_add(1);
     }
 
     /// Sends what waits, and counts what has become of it.
     pub(crate) fn flush(&mut self, numbers: &mut Snapshot) {
         let mut next = 0;
-        while next < self.waiting {
-            let rest = &mut self.messages[next..self.waiting];
+        while let Some(rest) = self.messages.get_mut(next..self.waiting).filter(|rest| !rest.is_empty()) {
             // SAFETY: every pointer, set in `open`, goes to boxes that `self` owns and that live over the call.
             let count = unsafe {
                 libc::sendmmsg(
@@ -115,8 +120,8 @@ impl Exit {
                 )
             };
             if let Ok(count @ 1..) = usize::try_from(count) {
-                numbers.sent += count as u64;
-                next += count;
+                numbers.sent = numbers.sent.saturating_add(count as u64);
+                next = next.saturating_add(count);
                 continue;
             }
             // An error is the first packet's.
@@ -124,24 +129,27 @@ impl Exit {
             if error.raw_os_error() == Some(libc::EMSGSIZE) {
                 match self.send_cut(next) {
                     Ok(()) => {
-                        numbers.sent += 1;
-                        next += 1;
+                        numbers.sent = numbers.sent.saturating_add(1);
+                        next = next.saturating_add(1);
                         continue;
                     }
                     Err(other) => error = other,
                 }
             }
             numbers.missed(&error);
-            next += 1;
+            next = next.saturating_add(1);
         }
         self.waiting = 0;
     }
 
     /// A packet greater than the interface carries: an ordinary socket, bound for a moment, cuts it.
     fn send_cut(&self, index: usize) -> io::Result<()> {
-        let (port, to) = self.ends[index];
         let header = if self.address.is_ipv4() { LARGEST_HEADER - 20 } else { LARGEST_HEADER };
-        let datagram = &self.packets[index][header..self.vectors[index].iov_len];
+        let of = |index: usize| {
+            let length = self.vectors.get(index)?.iov_len;
+            Some((*self.ends.get(index)?, self.packets.get(index)?.get(header..length)?))
+        };
+        let ((port, to), datagram) = of(index).ok_or(io::ErrorKind::NotFound)?;
         ports::bind(SocketAddr::new(self.address, port), self.traffic_class)?.send_to(datagram, to)?;
         Ok(())
     }

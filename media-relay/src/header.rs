@@ -20,11 +20,11 @@ pub(crate) fn write(
     to: SocketAddr,
     payload: &[u8],
 ) -> Option<usize> {
-    let datagram = UDP + payload.len();
+    let datagram = payload.len().checked_add(UDP)?;
     let length = u16::try_from(datagram).ok()?;
     let (start, pseudo) = match (from.ip(), to.ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
-            let header = room.get_mut(..20)?;
+            let header = room.first_chunk_mut::<20>()?;
             header.fill(0);
             header[..2].copy_from_slice(&[0x45, traffic_class]);
             header[2..4].copy_from_slice(&length.checked_add(20)?.to_be_bytes());
@@ -35,7 +35,7 @@ pub(crate) fn write(
             (20, sum(&header[12..20]))
         }
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
-            let header = room.get_mut(..40)?;
+            let header = room.first_chunk_mut::<40>()?;
             header.fill(0);
             header[..2].copy_from_slice(&[0x60 | traffic_class >> 4, traffic_class << 4]);
             header[4..6].copy_from_slice(&length.to_be_bytes());
@@ -47,31 +47,32 @@ pub(crate) fn write(
         }
         _ => return None,
     };
-    let packet = room.get_mut(start..start + datagram)?;
-    packet[..2].copy_from_slice(&from.port().to_be_bytes());
-    packet[2..4].copy_from_slice(&to.port().to_be_bytes());
-    packet[4..6].copy_from_slice(&length.to_be_bytes());
-    packet[6..8].fill(0);
-    packet[UDP..].copy_from_slice(payload);
-    let checksum = !fold(pseudo + u64::from(PROTOCOL_UDP) + u64::from(length) + sum(packet));
+    let end = datagram.checked_add(start)?;
+    let (header, rest) = room.get_mut(start..end)?.split_first_chunk_mut::<UDP>()?;
+    header[..2].copy_from_slice(&from.port().to_be_bytes());
+    header[2..4].copy_from_slice(&to.port().to_be_bytes());
+    header[4..6].copy_from_slice(&length.to_be_bytes());
+    header[6..8].fill(0);
+    rest.copy_from_slice(payload);
+    let parts = [pseudo, u64::from(PROTOCOL_UDP), u64::from(length), sum(header), sum(payload)];
+    let checksum = !fold(parts.into_iter().fold(0, u64::wrapping_add));
     // RFC 768: 0 would mean that there is none.
-    packet[6..8].copy_from_slice(&if checksum == 0 { 0xffff } else { checksum }.to_be_bytes());
-    Some(start + datagram)
+    header[6..8].copy_from_slice(&if checksum == 0 { 0xffff } else { checksum }.to_be_bytes());
+    Some(end)
 }
 
 /// Of 16-bit words; an odd last byte is padded with zero (RFC 1071). In words of 32 bits: their halves come together in `fold`.
 fn sum(bytes: &[u8]) -> u64 {
-    let words = bytes.chunks_exact(4);
-    let rest = words.remainder();
+    let (words, rest) = bytes.as_chunks::<4>();
     let mut last = [0; 4];
-    last[..rest.len()].copy_from_slice(rest);
-    words.map(|word| u64::from(u32::from_be_bytes([word[0], word[1], word[2], word[3]]))).sum::<u64>()
-        + u64::from(u32::from_be_bytes(last))
+    last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+    // A packet has far fewer words than would wrap this.
+    words.iter().chain([&last]).fold(0, |sum, word| sum.wrapping_add(u64::from(u32::from_be_bytes(*word))))
 }
 
 fn fold(mut sum: u64) -> u16 {
     while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
+        sum = (sum & 0xffff).wrapping_add(sum >> 16);
     }
     sum as u16
 }

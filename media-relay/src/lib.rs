@@ -3,6 +3,9 @@
 //! A session lives on one worker. Commands reach it by a queue and an eventfd; replies and events go back by a
 //! callback. On the way of a packet there is no lock, no allocation and no log line.
 
+// It reads what strangers send: nothing of that may end a worker.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 mod address;
 mod batch;
 mod counters;

@@ -122,8 +122,9 @@ impl Ports {
                     .map(|steering| Shared::open(address.bind, traffic_class, steering.clone()))
                     .transpose()?;
                 if let Some(shared) = &shared {
-                    poll.add(shared.expected_fd(), SHARED + pools.len() as u64)?;
-                    poll.add(shared.strangers_fd(), STRANGERS + pools.len() as u64)?;
+                    let number = pools.len() as u64;
+                    poll.add(shared.expected_fd(), SHARED | number)?;
+                    poll.add(shared.strangers_fd(), STRANGERS | number)?;
                 }
                 pools.push(Pool {
                     realm: realm as u16,
@@ -241,10 +242,10 @@ impl Ports {
                 }
             }
             Some(Some(Way::Own(own))) => match batch::send(own.as_raw_fd(), to, packet) {
-                Ok(()) => numbers.sent += 1,
+                Ok(()) => numbers.sent = numbers.sent.saturating_add(1),
                 Err(error) => numbers.missed(&error),
             },
-            _ => numbers.send_failed += 1,
+            _ => numbers.send_failed = numbers.send_failed.saturating_add(1),
         }
     }
 
@@ -282,9 +283,12 @@ impl Ports {
                 Way::Own(socket)
             }
         };
-        self.ways[place as usize] = Some(way);
-        self.expected[place as usize] = Expected::default();
-        self.floods[place as usize] = Flood::default();
+        let place = place as usize;
+        let state = (self.ways.get_mut(place), self.expected.get_mut(place), self.floods.get_mut(place));
+        let (Some(known), Some(expected), Some(flood)) = state else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        (*known, *expected, *flood) = (Some(way), Expected::default(), Flood::default());
         Ok(())
     }
 
@@ -295,7 +299,7 @@ impl Ports {
         {
             let dropped = shared.close_port(port);
             if dropped > 0 {
-                self.flooded += dropped;
+                self.flooded = self.flooded.saturating_add(dropped);
                 tracing::warn!(port, dropped, "a media port was flooded; what was too much was dropped");
             }
         }
@@ -327,7 +331,7 @@ enum Choice {
 impl Pool {
     /// Pairs that have rested are fresh again.
     fn wake(&mut self, now: Instant) {
-        while self.resting.front().is_some_and(|resting| resting.0 + QUARANTINE <= now) {
+        while self.resting.front().is_some_and(|resting| now.duration_since(resting.0) >= QUARANTINE) {
             self.free.extend(self.resting.pop_front().map(|resting| resting.1));
         }
     }
@@ -356,15 +360,17 @@ impl Ports {
                 && pool.address.bind.is_ipv6() == is_ipv6
                 && Some(pool.address.advertised) != other_than
         };
-        let mut pools: Vec<usize> =
-            (0..self.pools.len()).filter(|index| suits(&self.pools[*index])).collect();
-        for index in &pools {
-            self.pools[*index].wake(now);
-        }
+        let suitable = self.pools.iter_mut().enumerate().filter(|(_, pool)| suits(pool));
+        let mut pools: Vec<usize> = suitable
+            .map(|(index, pool)| {
+                pool.wake(now);
+                index
+            })
+            .collect();
         let place = self.place();
         for choice in [Choice::Fresh, Choice::Resting] {
             if choice == Choice::Resting {
-                pools.sort_by_key(|index| self.pools[*index].resting.front().map(|resting| resting.0));
+                pools.sort_by_key(|index| self.pools.get(*index)?.resting.front().map(|resting| resting.0));
             }
             for index in &pools {
                 if let Some(pair) = self.open_of((*index, choice), place) {
@@ -374,7 +380,7 @@ impl Ports {
         }
         self.free.push(place);
         // Only what was to be served is missed.
-        if other_than.is_none() && self.noticed.is_none_or(|noticed| noticed + NOTICE <= now) {
+        if other_than.is_none() && self.noticed.is_none_or(|noticed| now.duration_since(noticed) >= NOTICE) {
             self.noticed = Some(now);
             tracing::warn!(
                 realm,
@@ -389,16 +395,16 @@ impl Ports {
     /// A pair of a pool, if it has one of that choice.
     fn open_of(&mut self, (index, choice): (usize, Choice), place: SocketId) -> Option<PortPair> {
         // Those that can't be had go to the end of the fresh ones: each is tried once.
-        for _ in 0..self.pools[index].len(choice).min(TRIES) {
-            let port = self.pools[index].next(choice)?;
-            let opened =
-                self.open_one(index, port, place).and_then(|()| self.open_one(index, port + 1, place + 1));
-            let pool = &mut self.pools[index];
+        for _ in 0..self.pools.get(index)?.len(choice).min(TRIES) {
+            let port = self.pools.get_mut(index)?.next(choice)?;
+            let (odd, beside) = (port.checked_add(1)?, place.checked_add(1)?);
+            let opened = self.open_one(index, port, place).and_then(|()| self.open_one(index, odd, beside));
+            let pool = self.pools.get_mut(index)?;
             let Err(error) = opened else {
                 let address = SocketAddr::new(pool.address.advertised, port);
-                self.origins[place as usize / 2] = (index, port);
-                self.in_use += 1;
-                return Some(PortPair { rtp: place, rtcp: place + 1, address });
+                *self.origins.get_mut(place as usize / 2)? = (index, port);
+                self.in_use = self.in_use.saturating_add(1);
+                return Some(PortPair { rtp: place, rtcp: beside, address });
             };
             pool.free.push_back(port);
             let address = SocketAddr::new(pool.address.bind, port);
@@ -416,7 +422,7 @@ impl Ports {
         self.close_one(pair.rtp);
         self.close_one(pair.rtcp);
         self.free.push(pair.rtp);
-        self.in_use -= 1;
+        self.in_use = self.in_use.saturating_sub(1);
         let (pool, port) = *self.origins.get(pair.rtp as usize / 2)?;
         Some((self.pools.get_mut(pool)?, port))
     }

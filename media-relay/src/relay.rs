@@ -119,9 +119,8 @@ impl Relay {
 
     /// Hands an action to the session's worker; its reply, if it has one, comes with the same number.
     pub fn handle(&self, session: u64, number: u32, action: Action) {
-        let Some(worker) = self.workers.get((session % self.workers.len().max(1) as u64) as usize) else {
-            return;
-        };
+        let index = session.checked_rem(self.workers.len() as u64);
+        let Some(worker) = index.and_then(|index| self.workers.get(index as usize)) else { return };
         // Held for a push only; the workers never take it.
         if let Ok(commands) = worker.commands.lock() {
             let _ = commands.send(Command::Do { session, number, action: Box::new(action) });
@@ -133,8 +132,9 @@ impl Relay {
     /// of what was told before.
     pub fn recall(&self, pairs: impl IntoIterator<Item = (Pair, u32, Duration)>) {
         let now = self.origin.elapsed();
-        let records =
-            pairs.into_iter().map(|(pair, failures, rest)| (pair, Record { failures, until: now + rest }));
+        let records = pairs
+            .into_iter()
+            .map(|(pair, failures, rest)| (pair, Record { failures, until: now.saturating_add(rest) }));
         let known: Arc<Known> = Arc::new(records.collect());
         for worker in &self.workers {
             if let Ok(commands) = worker.commands.lock() {
@@ -187,11 +187,10 @@ fn all_ports(settings: &RelaySettings, workers: usize) -> io::Result<(bool, Vec<
 fn steer(realms: &[RealmMedia], workers: usize) -> Result<Steering, Unavailable> {
     let ranges: Vec<_> = realms.iter().map(|realm| realm.ports.clone()).collect();
     let reservation = Reservation::make(&ranges).map_err(Unavailable::Reserve)?;
-    let (mut ports, mut sockets) = (0, 0);
-    for realm in realms {
-        ports += realm.addresses.len() * realm.ports.len();
-        sockets += realm.addresses.len() * workers * 2;
-    }
+    let ports: usize =
+        realms.iter().map(|realm| realm.addresses.len().saturating_mul(realm.ports.len())).sum();
+    let addresses: usize = realms.iter().map(|realm| realm.addresses.len()).sum();
+    let sockets = addresses.saturating_mul(workers).saturating_mul(2);
     Steering::attach(ports as u32, sockets as u32, Some(reservation))
 }
 

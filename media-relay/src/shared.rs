@@ -46,7 +46,7 @@ impl Shared {
         let strangers = target(address, STRANGERS_BUFFER)?;
         let targets =
             Targets { expected: steering.register(&expected)?, strangers: steering.register(&strangers)? };
-        let sockets = vec![None; usize::from(u16::MAX) + 1].into_boxed_slice();
+        let sockets = vec![None; 1 << 16].into_boxed_slice();
         let exit = Exit::open(address, traffic_class)?;
         Ok(Self { address, expected, strangers, targets, steering, sockets, exit })
     }
@@ -63,7 +63,7 @@ impl Shared {
     /// What comes to `port` from now on is for `socket`.
     pub(crate) fn open_port(&mut self, port: u16, socket: SocketId) -> Result<(), Unavailable> {
         self.steering.open(SocketAddr::new(self.address, port), self.targets)?;
-        self.sockets[usize::from(port)] = Some(socket);
+        self.set(port, Some(socket));
         Ok(())
     }
 
@@ -74,14 +74,20 @@ impl Shared {
 
     /// Ends that; says how many packets of a flood were dropped there.
     pub(crate) fn close_port(&mut self, port: u16) -> u64 {
-        self.sockets[usize::from(port)] = None;
+        self.set(port, None);
         self.steering.close(SocketAddr::new(self.address, port))
     }
 
     /// Whose packets come to `port`.
     #[inline]
     pub(crate) fn socket_at(&self, port: u16) -> Option<SocketId> {
-        self.sockets[usize::from(port)]
+        *self.sockets.get(usize::from(port))?
+    }
+
+    fn set(&mut self, port: u16, socket: Option<SocketId>) {
+        if let Some(place) = self.sockets.get_mut(usize::from(port)) {
+            *place = socket;
+        }
     }
 }
 

@@ -99,7 +99,7 @@ fn block(source: SocketAddr) -> Vec<libc::sock_filter> {
         .zip((offset..).step_by(4))
         .map(|(word, at)| {
             let word = word.iter().fold(0, |word: u32, octet| word << 8 | u32::from(*octet));
-            (LOAD_WORD, NETWORK + at, word)
+            (LOAD_WORD, NETWORK | at, word)
         })
         .collect();
     if source.port() != 0 {
@@ -107,7 +107,7 @@ fn block(source: SocketAddr) -> Vec<libc::sock_filter> {
         tests.push((LOAD_HALF, 0, source.port().into()));
     }
     // The jump leads behind the `RETURN`.
-    let behind = |index: usize| 2 * (tests.len() - index) - 1;
+    let behind = |index: usize| tests.len().saturating_sub(index).saturating_mul(2).saturating_sub(1);
     let steps = tests.iter().enumerate().flat_map(|(index, (load, at, value))| {
         [step(*load, *at, 0), step(JUMP_IF_EQUAL, *value, behind(index))]
     });

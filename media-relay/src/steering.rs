@@ -182,7 +182,7 @@ impl Steering {
         let mut sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner);
         let number = sockets.next;
         sockets.map.set(number, socket, 0)?;
-        sockets.next += 1;
+        sockets.next = number.saturating_add(1);
         Ok(number)
     }
 

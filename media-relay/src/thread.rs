@@ -41,8 +41,8 @@ struct Pace {
 impl Pace {
     /// With all packets so far, before each wait.
     fn is_busy(&mut self, received: u64, now: Duration) -> bool {
-        if now >= self.since + WINDOW {
-            self.is_busy = received - self.before >= BUSY;
+        if now >= self.since.saturating_add(WINDOW) {
+            self.is_busy = received.saturating_sub(self.before) >= BUSY;
             (self.since, self.before) = (now, received);
         }
         self.is_busy
@@ -76,10 +76,9 @@ impl Thread {
         poll::sharpen_timers();
         let mut now = self.origin.elapsed();
         while pulse.beat() {
-            let timeout = self
-                .worker
-                .poll_timeout()
-                .map_or(BEAT, |due| BEAT.min(due.saturating_sub(now) + Duration::from_millis(1)));
+            let timeout = self.worker.poll_timeout().map_or(BEAT, |due| {
+                BEAT.min(due.saturating_sub(now).saturating_add(Duration::from_millis(1)))
+            });
             if pace.is_busy(numbers.received, now) {
                 // Whatever is ready goes first: a worker that is behind never rests.
                 self.ports.poll().wait(Duration::ZERO, &mut ready);
@@ -99,13 +98,13 @@ impl Thread {
                 } else if *token >= STRANGERS {
                     // Their turn comes last.
                 } else if *token >= SHARED {
-                    self.drain_shared((*token - SHARED) as usize, &mut batch, &mut numbers, now);
+                    self.drain_shared((*token & !SHARED) as usize, &mut batch, &mut numbers, now);
                 } else {
                     self.drain(*token as u32, limit, &mut batch, &mut numbers, now);
                 }
             }
             for token in ready.iter().filter(|token| **token >= STRANGERS && **token != WAKE) {
-                self.drain_strangers((*token - STRANGERS) as usize, &mut batch, &mut numbers, now);
+                self.drain_strangers((*token & !STRANGERS) as usize, &mut batch, &mut numbers, now);
             }
             self.transmit(&mut numbers);
             self.ports.flush(&mut numbers);
@@ -119,7 +118,7 @@ impl Thread {
                 self.ports.flush(&mut numbers);
             }
             self.tell_events();
-            numbers.dropped = self.worker.dropped + self.ports.flooded;
+            numbers.dropped = self.worker.dropped.saturating_add(self.ports.flooded);
             numbers.keepalives = self.worker.keepalives;
             numbers.strangers_learnt = self.worker.strangers_learnt;
             numbers.sessions = self.worker.len() as u64;
@@ -173,13 +172,13 @@ impl Thread {
         // One batch per turn, level-triggered: a flood on one port does not starve the others.
         let count = batch.receive(fd, limit);
         let before = self.worker.dropped;
-        numbers.received += count as u64;
+        numbers.received = numbers.received.saturating_add(count as u64);
         for index in 0..count {
             if let Some((source, packet)) = batch.get(index) {
                 self.forward(socket, source, packet, numbers, now);
             }
         }
-        let strangers = self.worker.dropped - before;
+        let strangers = self.worker.dropped.saturating_sub(before);
         if strangers > 0 || self.ports.is_sieved(socket) {
             self.ports.expect(socket, self.worker.expected(socket));
             self.ports.suffer(socket, strangers, now);
@@ -191,7 +190,7 @@ impl Thread {
         let Some((fd, _)) = self.ports.shared_fds(pool) else { return };
         for _ in 0..TURNS {
             let count = batch.receive(fd, BATCH);
-            numbers.received += count as u64;
+            numbers.received = numbers.received.saturating_add(count as u64);
             for index in 0..count {
                 let Some((source, packet)) = batch.get(index) else { continue };
                 match self.steered(pool, batch, index) {
@@ -201,7 +200,7 @@ impl Thread {
                             self.ports.expect(socket, self.worker.expected(socket));
                         }
                     }
-                    None => self.worker.dropped += 1,
+                    None => self.worker.dropped = self.worker.dropped.saturating_add(1),
                 }
             }
             if count < BATCH {
@@ -215,7 +214,7 @@ impl Thread {
     fn drain_strangers(&mut self, pool: usize, batch: &mut Batch, numbers: &mut Snapshot, now: Duration) {
         let Some((_, fd)) = self.ports.shared_fds(pool) else { return };
         let count = batch.receive(fd, BATCH);
-        numbers.received += count as u64;
+        numbers.received = numbers.received.saturating_add(count as u64);
         for index in 0..count {
             let Some((source, packet)) = batch.get(index) else { continue };
             match self.steered(pool, batch, index) {
@@ -223,7 +222,7 @@ impl Thread {
                     self.forward(socket, source, packet, numbers, now);
                     self.ports.expect(socket, self.worker.expected(socket));
                 }
-                None => self.worker.dropped += 1,
+                None => self.worker.dropped = self.worker.dropped.saturating_add(1),
             }
         }
     }

@@ -38,10 +38,14 @@ impl World {
             dscp: 46,
         };
         let (tell, events) = channel();
+        let peers = martian::Realm { is_loopback: true, has_local_peers: true };
         let settings = RelaySettings {
             workers: 1,
             realms: vec![realm],
-            sessions: media_core::worker::Settings::default(),
+            sessions: media_core::worker::Settings {
+                addresses: martian::Rules::new(martian::Own::default(), vec![peers]).into(),
+                ..Default::default()
+            },
             cname: "anchor".to_owned(),
             steering,
             vitals: Default::default(),
