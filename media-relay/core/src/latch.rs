@@ -15,8 +15,8 @@
 //! **Signalling doubts what was learnt**, if it is newer: a phone that resumes signs the same address as ever, while its NAT has given
 //! it another port (RFC 3264 §8.3.1). Packets go to the old place until another source of the host is heard, and the first that is
 //! takes it; the doubt ends when the old place is still heard [`SETTLE`] later, after [`WINDOW`]. Within [`WINDOW`] of signalling a host
-//! that goes silent and speaks from another port is followed as well (gateways that begin a call elsewhere than they
-//! go on). Later only a NAT that rebinds is: the same stream, from the same host, after a silence.
+//! that goes silent and speaks from another port, in another stream, is followed as well (gateways that begin a call elsewhere than they
+//! go on), unless the realm follows no rebinding. Later only a NAT that rebinds is: the same stream, from the same host, after a silence.
 //!
 //! **What signalling has just left is not learnt again before the new address is heard**: its last packets are still on the way. They
 //! pass, for they are the party's, but nothing goes back to them. Only where it never sat at the address that it signalled (a NAT whose mapping
@@ -79,6 +79,13 @@ pub enum Evidence<'a> {
     /// RTCP, a handshake (DTLS, ZRTP), a plain STUN Binding request, a keepalive, or another protocol than RTP where that was
     /// agreed on.
     Other,
+}
+
+impl Evidence<'_> {
+    /// Whether it is RTP of the stream that was heard last.
+    fn is_same_stream(&self) -> bool {
+        matches!(self, Self::Media { header, latest: Some((ssrc, _)), .. } if header.ssrc == *ssrc)
+    }
 }
 
 /// What becomes of it.
@@ -275,7 +282,7 @@ impl Latch {
             Some(learnt) => {
                 let known = self.rank(learnt);
                 rank > known
-                    || (rank == Rank::Host && self.has_moved_on(known, now))
+                    || (rank == Rank::Host && self.has_moved_on(known, evidence, now))
                     || (rank == known && self.is_doubted && self.may_be_taught(source, evidence, now))
                     || self.continues(learnt, source, evidence, now)
             }
@@ -292,10 +299,12 @@ impl Latch {
         (self.left, self.is_doubted, self.is_proven) = ([None; 2], false, false);
     }
 
-    /// Whether the host of what was learnt may speak from another port now.
-    fn has_moved_on(&self, known: Rank, now: Duration) -> bool {
-        let is_open = now <= self.opened.saturating_add(WINDOW);
-        let is_doubted = self.is_doubted && (is_open || self.heard < self.opened.saturating_add(SETTLE));
+    /// Whether the host of what was learnt may speak from another port now. The same stream from another port is a NAT that
+    /// has rebound, however soon: see [`continues`](Self::continues).
+    fn has_moved_on(&self, known: Rank, evidence: Evidence<'_>, now: Duration) -> bool {
+        let is_recent = now <= self.opened.saturating_add(WINDOW);
+        let is_open = is_recent && self.manner.follows_rebinding && !evidence.is_same_stream();
+        let is_doubted = self.is_doubted && (is_recent || self.heard < self.opened.saturating_add(SETTLE));
         let silent = now.saturating_sub(self.heard);
         match known {
             Rank::Host => is_doubted || (is_open && silent >= PAUSE),
@@ -568,17 +577,19 @@ mod tests {
 
     #[test]
     fn a_rebinding_is_followed_only_by_the_same_stream_after_a_silence_and_where_a_setting_allows_it() {
-        for follows_rebinding in [true, false] {
+        for (follows_rebinding, last) in [(true, 2), (true, 60), (false, 2), (false, 60)] {
             let mut party = Party::new(Latching::Host, PRIVATE);
             party.latch.manner.follows_rebinding = follows_rebinding;
             assert_eq!(party.hears(NAT, SECOND), Learnt);
-            assert_eq!(party.hears(NAT, 60 * SECOND), Learnt);
+            assert_eq!(party.hears(NAT, last * SECOND), Learnt);
             let mut later = |source: &str, ssrc, after: Duration| {
                 let header = header(ssrc, 101);
                 let evidence = Evidence::Media { header: &header, latest: Some((7, 100)), is_agreed: true };
-                party.latch.judge(address(source), evidence, 60 * SECOND + after)
+                party.latch.judge(address(source), evidence, last * SECOND + after)
             };
-            assert_eq!(later(NAT_LATER, 8, SECOND), Stranger, "another stream");
+            if !follows_rebinding || last > 10 {
+                assert_eq!(later(NAT_LATER, 8, SECOND), Stranger, "another stream");
+            }
             assert_eq!(later("203.0.113.2:62000", 7, SECOND), Stranger, "another host");
             assert_eq!(later(NAT_LATER, 7, SILENCE - MILLISECOND), Stranger, "too soon");
             assert_eq!(later(NAT_LATER, 7, SILENCE), if follows_rebinding { Learnt } else { Stranger });

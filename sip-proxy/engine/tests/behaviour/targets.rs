@@ -1,7 +1,9 @@
 //! Where the requests of a dialog go: to a trunk where it says, to a phone where it was proven to be.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use martian::{Own, Rules};
 use sip_engine::config::Listener;
 use sip_engine::io::{Flow, RealmId, Transport};
 use sip_engine::ua::{Abilities, Ending};
@@ -137,6 +139,36 @@ fn a_contact_that_nobody_is_sent_to_is_refused_in_a_request_and_not_followed_in_
         let contact = format!("Contact: <sip:gw@{unfit}>\r\nContent-Type: application/sdp\r\n");
         line.answer_by_hand_with(gateway, 200, &contact, &SDP);
         assert_eq!(way_of(&line, Method::ACK).unwrap().remote, gateway, "{unfit}");
+    }
+}
+
+#[test]
+fn a_request_of_ours_that_a_proxy_sends_back_to_us_rings_and_one_that_only_names_us_does_not() {
+    for (call_id, rings) in [(None, true), (Some("somebody-elses"), false)] {
+        let mut config = config();
+        let mut own = Own::default();
+        own.listener(sbc(CORE));
+        config.addresses = Arc::new(Rules::new(own, Vec::new()));
+        let mut line = Line::new(config, Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+        let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
+        let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
+        line.register(alice);
+        line.register(bob);
+        line.call(alice, "4930", &[]);
+        let gateway = address(GATEWAY);
+        let sent = line
+            .sent
+            .iter()
+            .rfind(|(to, message)| *to == gateway && message.method() == Some(Method::INVITE));
+        let invite = &sent.expect("an INVITE").1;
+        let ours = text(invite.call_id().unwrap());
+        let uri = text(invite.request_uri().unwrap());
+        let again = text(invite.as_bytes())
+            .replacen(&uri, &format!("sip:bob@{DOMAIN}"), 1)
+            .replacen("Via:", &format!("Via: SIP/2.0/UDP {gateway};branch=z9hG4bK-back\r\nVia:"), 1)
+            .replace(&ours, call_id.unwrap_or(&ours));
+        line.hear_at(CORE, gateway, again.into());
+        assert_eq!(line.incoming(bob).is_some(), rings, "{call_id:?}");
     }
 }
 
