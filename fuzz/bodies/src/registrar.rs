@@ -151,6 +151,8 @@ impl Phone {
         let host = match self.listens {
             Some(listens) => listens.to_string(),
             None if self.transport == Transport::Udp => "10.0.0.4:5060".to_owned(),
+            // One that speaks RFC 5626 may well have an address that all reach.
+            None if self.instance.is_some() => SocketAddr::new(self.public, self.port).to_string(),
             None => format!("10.0.0.9:{}", self.port),
         };
         let uri = format!("<sip:{}@{host}{transport}>", self.user);
@@ -415,11 +417,12 @@ impl World {
             self.hear(Self::carrier(), follower(&invite, "CANCEL"));
             return;
         };
+        let contact = self.phones.get(index).map(Phone::contact).unwrap_or_default();
         let header =
             |name: Name| format!("{}: {}\r\n", name.as_str(), text(rings.value(name).unwrap_or_default()));
         let same: String = [Name::Via, Name::From, Name::CallId, Name::CSeq].map(header).concat();
         let ok = format!(
-            "SIP/2.0 200 OK\r\n{same}To: {};tag=p{number}\r\nContact: <sip:{user}@10.0.0.9:5060>\r\n\
+            "SIP/2.0 200 OK\r\n{same}To: {};tag=p{number}\r\nContact: {contact}\r\n\
              Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
             text(rings.value(Name::To).unwrap_or_default()),
             sdp.len()

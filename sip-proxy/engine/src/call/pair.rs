@@ -30,6 +30,8 @@ pub(super) const TARGET: usize = 1;
 pub(super) struct End {
     pub(super) dialog: Dialog,
     pub(super) realm: RealmId,
+    /// The flow of its connection that has closed, by which its phone is known when it comes back.
+    pub(super) left: Option<Flow>,
     /// Whose end it is, where it is a subscriber's.
     pub(super) aor: Option<Arc<str>>,
     pub(super) endpoint: Endpoint,
@@ -147,6 +149,7 @@ impl End {
         Self {
             dialog,
             realm,
+            left: None,
             aor: None,
             endpoint,
             has_update: false,
@@ -311,8 +314,10 @@ impl Call {
         leaving.filter(|dialog| dialog.flow == from).for_each(|dialog| dialog.flow = to);
         let mut moved = Vec::new();
         for pair in &mut self.pairs {
-            for end in pair.ends.iter_mut().filter(|end| end.dialog.flow == from) {
+            let is_it = |end: &&mut End| end.dialog.flow == from || end.left == Some(from);
+            for end in pair.ends.iter_mut().filter(is_it) {
                 end.dialog.flow = to;
+                end.left = None;
                 moved.push(pair.id);
             }
         }
@@ -336,6 +341,7 @@ impl Call {
                     false => hop::without_connection(&end.dialog.target, &flow, core),
                 };
                 if let Some(way) = way {
+                    end.left = Some(flow);
                     end.dialog.flow = way;
                     moved.push(pair.id);
                 }
