@@ -19,7 +19,7 @@ fn place(setup: impl FnOnce(Setup) -> Setup) -> Place {
     let (access, core, far) = (address(), address(), address());
     let (access, core) = (SocketAddr::new(access, 5060), SocketAddr::new(core, 5060));
     let far = SocketAddr::new(far, 5060);
-    let new = Setup::new(&far.ip().to_string(), Some(5060), Some(Transport::Udp))
+    let new = Setup::new(&far.ip().to_string(), Some(5060), None)
         .listen(ACCESS, Transport::Udp, access)
         .listen(CORE, Transport::Udp, core);
     let node = setup(new).start();

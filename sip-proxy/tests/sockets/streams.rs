@@ -417,6 +417,12 @@ pub(crate) fn register<S: Read + Write>(phone: &mut Stream<S>, user: &str) {
         .replace("To: <sip:example.net>", &format!("To: <sip:{user}@example.net>"))
         .replace("sip:alice@example.net", &format!("sip:{user}@example.net"))
         .replace("sip:alice@", &format!("sip:{user}@"));
+    // It is reached over this flow or not at all (RFC 5626 §4.3).
+    let contact = challenged.find("Contact: <").and_then(|at| Some(at + challenged.get(at..)?.find('>')?));
+    let challenged = match contact {
+        Some(end) => format!("{};ob{}", &challenged[..end], &challenged[end..]),
+        None => challenged,
+    };
     phone.send(&challenged);
     let challenge = phone.expect();
     assert_eq!(status(&challenge), 401, "{challenge}");
