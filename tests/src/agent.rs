@@ -165,6 +165,8 @@ impl Agent {
 
     fn read_streams(&mut self, came: &mut Vec<(Flow, Message)>) {
         while let Some(Ok((stream, remote))) = self.listener.as_ref().map(TcpListener::accept) {
+            // Otherwise an answer waits 40 ms for the acknowledgement of what was sent before it.
+            let _ = stream.set_nodelay(true);
             if let Ok(connection) = Connection::new(Stream::Clear(stream), remote) {
                 self.connections.insert(self.next, connection);
                 self.next += 1;
