@@ -84,11 +84,19 @@ impl Party {
         }
         // All that follows is in `poll`: it hangs up when all is said, and judges the leg when it has ended.
         self.until(self.hold + SILENCE + PATIENCE, "not ended", |party| party.legs.is_empty())?;
+        self.leave();
+        Ok(())
+    }
+
+    /// Takes its binding back: bindings outlive the SBC's next start, and an AOR has only so many.
+    fn leave(&mut self) {
+        if self.role == Role::Trunk {
+            return;
+        }
         let now = self.agent.now();
         self.is_registered = false;
         self.agent.ua.register(Duration::ZERO, now);
         let _ = self.until(Duration::from_secs(1), "", |party| party.is_registered);
-        Ok(())
     }
 
     /// Answers, and calls `rate` times a second where it is a trunk.
@@ -106,7 +114,7 @@ impl Party {
                 let since = *stopped.get_or_insert_with(Instant::now);
                 let is_last = self.legs.is_empty() && since.elapsed() > self.hold + 2 * SILENCE;
                 if is_last || since.elapsed() > self.hold + 2 * PATIENCE {
-                    return;
+                    return self.leave();
                 }
             }
             let elapsed = Instant::now().saturating_duration_since(begun).as_secs_f64();
