@@ -41,7 +41,23 @@ impl Calls {
             CallEventKind::Ended(_) => {
                 self.open().remove(&event.call);
             }
-            CallEventKind::Answered { .. } | CallEventKind::Changed(_) | CallEventKind::Path(_) => {}
+            CallEventKind::Answered { .. }
+            | CallEventKind::Changed(_)
+            | CallEventKind::Path(_)
+            | CallEventKind::Metered { .. } => {}
+        }
+    }
+
+    /// Policy says of these calls what it says, and of others no more. Those that are not open here are other nodes', or over.
+    pub fn say(&self, constraints: &HashMap<u128, Constraint>) {
+        for (call, constraint) in constraints {
+            self.constrain(*call, *constraint);
+        }
+        for (call, open) in self.open().iter_mut() {
+            if open.constraint.is_some() && !constraints.contains_key(call) {
+                open.constraint = None;
+                self.relay.handle(open.session.0, 0, Action::Unconstrain);
+            }
         }
     }
 

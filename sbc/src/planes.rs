@@ -5,14 +5,13 @@ use std::time::Duration;
 
 use media_core::session as relay;
 use media_relay::Relay;
+use sip_engine::event::CallEventKind;
 use sip_engine::io::{Input, Output};
 use sip_engine::media::{self, MediaAction, MediaEvent, MediaOutcome, MediaReply, SessionId};
 use sip_engine::question::{QuestionId, ResolvedAddress};
-use sip_engine::registrar::BindingChange;
 use sip_engine::time::Now;
 use sip_proxy::dns::Resolver;
-use sip_proxy::{Host, ShardHandle};
-use tokio::sync::mpsc::UnboundedSender;
+use sip_proxy::{Host, Promise, ShardHandle};
 
 use crate::activity::Activity;
 use crate::calls::Calls;
@@ -31,8 +30,8 @@ pub struct Outside {
     pub relay: Arc<Relay>,
     /// The open calls.
     pub calls: Arc<Calls>,
-    /// Bindings on their way to the store.
-    pub bindings: UnboundedSender<BindingChange>,
+    /// The journal's ticket of what was promised last.
+    pub promised: u64,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Log lines of calls and registrations.
@@ -52,7 +51,12 @@ impl Host for Outside {
                 self.metrics.call(&event);
                 self.activity.call(&event);
                 self.calls.follow(&event);
-                self.journal.append(&event);
+                let must_be_kept =
+                    matches!(event.what, CallEventKind::Ended(_) | CallEventKind::Answered { .. });
+                let ticket = self.journal.submit(event);
+                if must_be_kept {
+                    self.promised = ticket;
+                }
             }
             Output::Media(request) => {
                 let number = request.number;
@@ -61,7 +65,7 @@ impl Host for Outside {
             Output::Binding(change) => {
                 self.metrics.binding(&change);
                 self.activity.binding(&change);
-                let _ = self.bindings.send(change);
+                self.promised = self.journal.submit_binding(change);
             }
             Output::Resolve { question, resolve } => {
                 let Some(resolver) = self.resolver.clone() else {
@@ -79,6 +83,17 @@ impl Host for Outside {
             Output::Send { .. } | Output::Close(_) | Output::Proven(_) | Output::Replicate(_) => {}
         }
         None
+    }
+
+    fn promised(&mut self, promise: Promise) -> Option<u64> {
+        self.journal.await_ticket(self.promised);
+        (!self.is_kept(promise, self.promised)).then_some(self.promised)
+    }
+
+    /// Who is talked to already waits for no disk that stalls: the record of an answer may be lost with the process then, and one
+    /// of an end or a registration may not.
+    fn is_kept(&self, promise: Promise, ticket: u64) -> bool {
+        self.journal.settled() >= ticket || (promise == Promise::Answered && self.journal.is_stalled())
     }
 }
 
@@ -134,6 +149,9 @@ pub fn input(event: media_relay::Event) -> Option<(SessionId, Input)> {
                 relay::Event::Renegotiate { wish, legs } => {
                     let legs = legs.into_iter().map(|(leg, sdp)| (endpoint_of(leg), sdp)).collect();
                     MediaEvent::Renegotiate { session, wish, legs, deadline: PATIENCE }
+                }
+                relay::Event::Metered { direct, is_direct } => {
+                    MediaEvent::Metered { session, direct, is_direct }
                 }
                 relay::Event::Path { after, entry, parties } => {
                     MediaEvent::Path { session, entry: timeline::entry(after, entry, parties) }

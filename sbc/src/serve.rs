@@ -81,7 +81,6 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     })?;
     let relay = Arc::new(relay);
     let calls = Arc::new(Calls::new(relay.clone()));
-    let (bindings, changes) = tokio::sync::mpsc::unbounded_channel();
     let runtime = tokio::runtime::Handle::current();
     let memory = Arc::new(Memory::default());
     let mut signalling = settings.plane.clone();
@@ -90,15 +89,20 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         journal: journal.clone(),
         relay: relay.clone(),
         calls: calls.clone(),
-        bindings: bindings.clone(),
+        promised: 0,
         metrics: metrics.clone(),
         activity: activity.clone(),
         resolver: resolver.clone(),
         runtime: runtime.clone(),
         shard: handles[index].clone(),
     })?;
-    // The shards alone tell of bindings: their end ends the writer.
-    drop(bindings);
+    // Bindings pass the journal on their way to the store: the phone is answered when they are there. Before there is a policy
+    // nobody registers.
+    let names = Names::new(plane.config());
+    let (kept, changes) = tokio::sync::mpsc::unbounded_channel();
+    let replay = journal.keep_registrations(names.clone(), kept);
+    let waiting = plane.shards().to_vec();
+    journal.when_settled(Box::new(move || waiting.iter().for_each(ShardHandle::look_again)));
     let _ = homes.set((0..SLOTS).filter_map(|slot| plane.home_of(Slot::new(slot)).cloned()).collect());
     let tell = {
         let handles = plane.shards().to_vec();
@@ -125,12 +129,13 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let keeper = Bindings {
         pool: pool.clone(),
         node,
-        names: Names::new(plane.config()),
+        names,
+        journal: Some(journal.clone()),
         counters: stored.clone(),
         aside: aside(),
     };
     let (restored, mut restoring) = tokio::sync::oneshot::channel();
-    let binding = tokio::spawn(part("bindings").task(keeper.run(changes, restored)));
+    let binding = tokio::spawn(part("bindings").task(keeper.run(changes, replay, restored)));
     {
         let (tell, ready, pool, settings) = (tell.clone(), is_ready.clone(), pool.clone(), settings.clone());
         tokio::spawn(part("snapshot").task(async move {

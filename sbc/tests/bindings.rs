@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use cluster::Cluster;
 use sbc::config::Settings;
+use sbc::journal::{Kept, Replay};
 use sbc::store::bindings::Bindings;
 use sbc::store::names::Names;
 use sbc::store::refusal::{Aside, StoreCounters};
@@ -36,7 +37,7 @@ fn names(realms: &[&str]) -> Names {
 
 /// A node's bindings, their changes, and what becomes of refused rows.
 struct Node {
-    changes: mpsc::UnboundedSender<BindingChange>,
+    changes: mpsc::UnboundedSender<Kept>,
     restored: oneshot::Receiver<Vec<BindingRecord>>,
     running: JoinHandle<()>,
     counters: Arc<StoreCounters>,
@@ -60,17 +61,18 @@ impl Node {
         let counters = store.counters.clone();
         let (changes, receiver) = mpsc::unbounded_channel();
         let (sender, restored) = oneshot::channel();
-        let running = tokio::spawn(store.run(receiver, sender));
+        let running = tokio::spawn(store.run(receiver, Replay::default(), sender));
         Self { changes, restored, running, counters, directory }
     }
 
     fn put(&self, record: BindingRecord) {
-        self.changes.send(BindingChange::Put(Box::new(record))).unwrap();
+        self.changes.send(Kept::Change(BindingChange::Put(Box::new(record)))).unwrap();
     }
 
     fn delete(&self, user: &str) {
         let record = record(user, 0);
-        self.changes.send(BindingChange::Delete { aor: record.aor, uri: record.uri }).unwrap();
+        let change = BindingChange::Delete { aor: record.aor, uri: record.uri };
+        self.changes.send(Kept::Change(change)).unwrap();
     }
 
     async fn stop(self) -> tempfile::TempDir {

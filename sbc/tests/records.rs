@@ -184,6 +184,7 @@ async fn calls_of_a_dead_process_are_closed_in_the_database_too() {
     journal.append(&event(1, 0, started("sip:alice@example.net")));
     journal.append(&event(1, 1, answered()));
     journal.append(&event(1, 2, direct()));
+    journal.append(&event(1, 2, CallEventKind::Metered { direct: Duration::ZERO, is_direct: true }));
     ship(&pool, &journal).await;
     assert_eq!(number(&pool, "SELECT count(*) FROM call WHERE ended_at IS NULL").await, 1);
     journal.heartbeat(Duration::from_secs(1_700_000_009), Duration::from_secs(9));

@@ -15,6 +15,7 @@ pub mod dns;
 pub mod filter;
 mod fragments;
 mod gate;
+mod held;
 mod life;
 mod link;
 mod overload;
@@ -27,4 +28,4 @@ pub mod tls;
 pub mod traffic;
 mod udp;
 
-pub use plane::{Host, ListenerSettings, PlaneSettings, ShardHandle, SipPlane, StartError};
+pub use plane::{Host, ListenerSettings, PlaneSettings, Promise, ShardHandle, SipPlane, StartError};

@@ -70,6 +70,8 @@ pub(crate) enum Letter {
         end: Option<Box<Replica>>,
         arrival: Box<Arrival>,
     },
+    /// Answers that wait may perhaps leave.
+    LookAgain,
     Stop,
 }
 
@@ -87,7 +89,9 @@ impl Letter {
             | Letter::Join { .. }
             | Letter::Joined { .. }
             | Letter::Accepted(_) => MESSAGES,
-            Letter::Transmit(_) | Letter::Close(_) | Letter::Proven(_) => INBOX - RESERVED,
+            Letter::Transmit(_) | Letter::Close(_) | Letter::Proven(_) | Letter::LookAgain => {
+                INBOX - RESERVED
+            }
             Letter::Stop => INBOX,
         }
     }
@@ -118,6 +122,11 @@ impl ShardHandle {
     /// The same for an operator's word.
     pub fn command(&self, command: Command) {
         self.input(Input::Command(command));
+    }
+
+    /// What an answer waits for may be kept now: see [`Host::is_kept`](crate::Host::is_kept).
+    pub fn look_again(&self) {
+        self.send(Letter::LookAgain);
     }
 
     /// Whether the letter was taken.

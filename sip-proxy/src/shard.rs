@@ -26,6 +26,7 @@ use tokio::sync::{Notify, mpsc};
 use crate::clock::Clock;
 use crate::counters::ShardCounters;
 use crate::filter::Filter;
+use crate::held::Held;
 use crate::link::{Arrival, Letter, ShardHandle, Transmission, owner};
 use crate::overload::Overload;
 use crate::plane::{Host, PlaneSettings, shard_of, share_of};
@@ -57,6 +58,7 @@ pub(crate) struct Shard {
     endpoints: Vec<Option<Endpoint>>,
     overload: Overload,
     load: Load,
+    held: Held,
     armed: Option<Duration>,
     rearm: Rc<Notify>,
     me: Weak<RefCell<Shard>>,
@@ -99,6 +101,7 @@ impl Shard {
                 endpoints: (0..listeners).map(|_| None).collect(),
                 overload: Overload::new(listeners),
                 load: Load::Fine,
+                held: Held::default(),
                 armed: None,
                 rearm,
                 me: me.clone(),
@@ -158,7 +161,14 @@ impl Shard {
             Letter::Close(connection) => self.connections.close(connection),
             Letter::Accepted(accepted) => self.accepted(*accepted),
             Letter::Proven(connection) => self.connections.proven(connection),
-            Letter::Stop => return false,
+            // Whenever outputs were carried out it is looked.
+            Letter::LookAgain => {}
+            Letter::Stop => {
+                for transmission in self.held.take() {
+                    self.send(transmission);
+                }
+                return false;
+            }
         }
         true
     }
@@ -293,7 +303,9 @@ impl Shard {
                 Output::Send { flow, server_name, message, ticket } => {
                     let transmission =
                         Transmission { flow, server_name, message, ticket, sender: self.index };
-                    self.send(transmission);
+                    if let Some(transmission) = self.held.hold(transmission, &mut *self.host) {
+                        self.send(transmission);
+                    }
                 }
                 Output::Replicate(replica) => self.tell_others(|| Input::Replicate(replica.clone())),
                 Output::Close(connection) => match owner(connection) {
@@ -325,6 +337,11 @@ impl Shard {
             if turns == TURNS {
                 tracing::error!("{TURNS} outputs from one input; the rest waits for the next");
                 break;
+            }
+        }
+        if !self.held.is_empty() {
+            for transmission in self.held.release(&*self.host) {
+                self.send(transmission);
             }
         }
         let (calls, transactions, bindings) = self.engine.sizes();

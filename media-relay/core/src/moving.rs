@@ -183,7 +183,7 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut moving) = session.moving.take() else { return };
         moving.release.finish(now);
-        moving.tell(id, &mut self.events);
+        moving.tell(id, &mut self.events, now);
         for (line, (_, streams)) in moving.lines.iter().enumerate() {
             for (from, stream) in streams.iter().enumerate() {
                 if let Some(stream) = self.streams.get_mut(*stream) {
@@ -215,6 +215,28 @@ impl Worker {
             }
             None => self.agreed(id, now),
         }
+    }
+
+    /// What policy had to say about one session it says no more: its realms decide again.
+    pub(crate) fn unconstrain(&mut self, id: u64, now: Duration) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.constraint = None;
+        if self.constrain_handoff(id, now) {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let ends = session.moving.as_ref().map(|moving| moving.endpoints());
+        let ends = ends.or(session.introduction.as_ref().map(|introduction| introduction.ends));
+        let said = ends
+            .zip(self.settings.release.as_ref())
+            .and_then(|(ends, policy)| constraint(session, ends, policy));
+        let said = said.unwrap_or(Constraint::MustAnchor);
+        if let Some(introduction) = &mut session.introduction {
+            introduction.machine.constrain(said, now);
+        } else if let Some(moving) = &mut session.moving {
+            moving.release.constrain(said, now);
+        }
+        self.attend(id, now);
     }
 
     /// What became of a wish at one of its legs.
@@ -282,7 +304,7 @@ impl Worker {
         moving.obey(session, &mut self.streams, ports, now);
         moving.ask(id, session, &self.streams, &self.cname, &mut self.events, now);
         remember(moving.pair.as_ref(), moving.news(), &mut self.memory, span, now);
-        moving.tell(id, &mut self.events);
+        moving.tell(id, &mut self.events, now);
         moving.due = moving.next_look(now);
         self.looks.push(std::cmp::Reverse((moving.due, id)));
         session.moving = Some(moving);
@@ -367,7 +389,8 @@ impl Moving {
         self.release.timeline().entries().get(self.told..).unwrap_or_default()
     }
 
-    fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>) {
+    fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>, now: Duration) {
+        events.extend(self.release.new_reading(now).map(|reading| (id, Event::metered(reading))));
         for (after, entry) in self.news() {
             events.push_back((id, Event::Path { after: *after, entry: *entry, parties: self.endpoints() }));
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use martian::Unfit;
 
 use crate::path::Constraint;
-use crate::path::timeline::Entry;
+use crate::path::timeline::{Entry, Reading};
 
 pub use crate::sdp::Direction;
 
@@ -100,6 +100,8 @@ pub enum Action {
     },
     /// Policy wants the media of this call on the relay, or lets it go; at once, and for the rest of the call.
     Constrain(Constraint),
+    /// It says no more what it said of this session: its realms decide again.
+    Unconstrain,
     /// The call is over.
     Delete,
     /// Statistics so far.
@@ -164,6 +166,14 @@ pub enum Event {
         /// The answer.
         description: Result<Described, Refusal>,
     },
+    /// How long no RTP has been on the relay, whenever that begins or ends: the machine's own measure, whatever its states are
+    /// called.
+    Metered {
+        /// Until now.
+        direct: Duration,
+        /// Whether it goes on so.
+        is_direct: bool,
+    },
     /// One more entry of the path's timeline.
     Path {
         /// How long after the answer.
@@ -173,6 +183,12 @@ pub enum Event {
         /// Whom its parties 0 and 1 are.
         parties: [Endpoint; 2],
     },
+}
+
+impl Event {
+    pub(crate) fn metered(reading: Reading) -> Self {
+        Event::Metered { direct: reading.direct, is_direct: reading.is_direct }
+    }
 }
 
 /// A description for the other side.

@@ -192,6 +192,10 @@ impl Worker {
                 self.constrain(session, constraint, now);
                 None
             }
+            Action::Unconstrain => {
+                self.unconstrain(session, now);
+                None
+            }
             Action::Delete => {
                 self.settle(session, now);
                 let streams = self.statistics(session);

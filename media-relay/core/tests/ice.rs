@@ -254,7 +254,7 @@ impl World {
         while let Some((_, event)) = self.worker.poll_event() {
             match event {
                 Event::Path { entry, .. } => self.timeline.push(entry),
-                Event::Inactive | Event::Unheard => {}
+                Event::Inactive | Event::Unheard | Event::Metered { .. } => {}
                 Event::Answer { description, .. } => {
                     if let Ok(described) = description {
                         let asked = self.phones.iter().position(|phone| phone.controls).unwrap();

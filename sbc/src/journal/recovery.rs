@@ -1,25 +1,30 @@
 //! After a crash: the ends of the calls that have none.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind, EndCause, Side};
 
 use super::segment::{Found, Line, Reader};
 
 /// A call without its end, as far as the journal tells.
-struct Open {
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Open {
     started: Duration,
     answered: Option<Duration>,
     /// The last moment known of it, on both clocks.
     alive: (Duration, Duration),
     sequence: u32,
-    /// How long its media was off the relay, and since when it is.
+    /// How long its media had been off the relay when the media plane said so last, and when that was if it still is.
     direct: Duration,
     direct_since: Option<Duration>,
     /// Of the process that wrote last; calls of one before it no longer live.
+    #[serde(skip, default = "yes")]
     is_of_this_life: bool,
 }
 
@@ -28,7 +33,7 @@ struct Open {
 pub(super) fn ends_of_open_calls(directory: &Path, segments: &[u64]) -> io::Result<Vec<CallEvent>> {
     let mut open: BTreeMap<u128, Open> = BTreeMap::new();
     for segment in segments {
-        let mut reader = Reader::open(directory, *segment, 0)?;
+        let mut reader = Reader::new(Arc::new(File::open(super::segment::path(directory, *segment))?), 0);
         while let Some(found) = reader.next(false)? {
             match found {
                 Found::Line(Line::Opened) => {
@@ -38,7 +43,16 @@ pub(super) fn ends_of_open_calls(directory: &Path, segments: &[u64]) -> io::Resu
                     let living = open.values_mut().filter(|call| call.is_of_this_life);
                     living.for_each(|call| call.alive = (wall, monotonic));
                 }
-                Found::Line(Line::Event(event)) => follow(&mut open, &event),
+                Found::Line(Line::Event(event)) => match &event.what {
+                    CallEventKind::Started(_) => drop(open.insert(event.call, begin(&event))),
+                    CallEventKind::Ended(_) => drop(open.remove(&event.call)),
+                    _ => {
+                        if let Some(call) = open.get_mut(&event.call) {
+                            call.follow(&event);
+                        }
+                    }
+                },
+                Found::Line(Line::Open { call, state }) => drop(open.insert(call, state)),
                 // The shipper reports damage; here as much is closed as can be read.
                 Found::Torn | Found::Damaged(_) => {}
             }
@@ -47,56 +61,48 @@ pub(super) fn ends_of_open_calls(directory: &Path, segments: &[u64]) -> io::Resu
     Ok(open.into_iter().map(|(call, state)| end(call, &state)).collect())
 }
 
-fn follow(open: &mut BTreeMap<u128, Open>, event: &CallEvent) {
-    let alive = (event.wall, event.monotonic);
-    match &event.what {
-        CallEventKind::Started(_) => {
-            let started = event.monotonic;
-            let sequence = event.sequence;
-            let state = Open {
-                started,
-                answered: None,
-                alive,
-                sequence,
-                direct: Duration::ZERO,
-                direct_since: None,
-                is_of_this_life: true,
-            };
-            open.insert(event.call, state);
-        }
-        CallEventKind::Ended(_) => {
-            open.remove(&event.call);
-        }
-        what => {
-            if let Some(call) = open.get_mut(&event.call) {
-                call.sequence = event.sequence;
-                call.alive = alive;
-                match what {
-                    CallEventKind::Answered { .. } => call.answered = Some(event.monotonic),
-                    CallEventKind::Path(entry) => call.follow_path(&entry.what, event.monotonic),
-                    _ => {}
-                }
-            }
-        }
+fn yes() -> bool {
+    true
+}
+
+/// A call that begins with this event.
+pub(super) fn begin(event: &CallEvent) -> Open {
+    Open {
+        started: event.monotonic,
+        answered: None,
+        alive: (event.wall, event.monotonic),
+        sequence: event.sequence,
+        direct: Duration::ZERO,
+        direct_since: None,
+        is_of_this_life: true,
     }
 }
 
 impl Open {
-    fn follow_path(&mut self, what: &str, now: Duration) {
-        if what == "direct" {
-            self.direct_since = Some(now);
-        } else if what == "returning" {
-            self.direct += self.direct_since.take().map_or(Duration::ZERO, |since| now.saturating_sub(since));
+    /// What happened next in it. How long its media was direct is what was measured, never what the timeline's words say: media
+    /// may be direct by those with some of its streams on the relay.
+    pub(super) fn follow(&mut self, event: &CallEvent) {
+        self.sequence = event.sequence;
+        self.alive = (event.wall, event.monotonic);
+        match &event.what {
+            CallEventKind::Answered { .. } => self.answered = Some(event.monotonic),
+            CallEventKind::Metered { direct, is_direct } => {
+                self.direct = *direct;
+                self.direct_since = is_direct.then_some(event.monotonic);
+            }
+            _ => {}
         }
     }
 
     fn direct_until(&self, now: Duration) -> Duration {
-        self.direct + self.direct_since.map_or(Duration::ZERO, |since| now.saturating_sub(since))
+        let since = self.direct_since.map_or(Duration::ZERO, |since| now.saturating_sub(since));
+        self.direct.saturating_add(since)
     }
 }
 
 fn end(call: u128, state: &Open) -> CallEvent {
     let (wall, monotonic) = state.alive;
+    let talked = state.answered.map(|answered| monotonic.saturating_sub(answered)).unwrap_or_default();
     let ended = CallEnded {
         cause: EndCause::Crash,
         side: Side::Sbc,
@@ -104,10 +110,11 @@ fn end(call: u128, state: &Open) -> CallEvent {
         alerting_after: None,
         answered_after: state.answered.map(|answered| answered.saturating_sub(state.started)),
         total: monotonic.saturating_sub(state.started),
-        talked: state.answered.map(|answered| monotonic.saturating_sub(answered)).unwrap_or_default(),
-        direct: state.direct_until(monotonic),
+        talked,
+        // Measured by another clock than the rest; together they are what was talked.
+        direct: state.direct_until(monotonic).min(talked),
         media: Vec::new(),
     };
     let what = CallEventKind::Ended(Box::new(ended));
-    CallEvent { call, sequence: state.sequence + 1, wall, monotonic, what }
+    CallEvent { call, sequence: state.sequence.saturating_add(1), wall, monotonic, what }
 }

@@ -138,7 +138,7 @@ impl Metrics {
             CallEventKind::Path(entry) => {
                 self.path.with_label_values(&[&*entry.what, &*entry.why]).inc();
             }
-            CallEventKind::Changed(_) => {}
+            CallEventKind::Changed(_) | CallEventKind::Metered { .. } => {}
         }
     }
 
@@ -152,7 +152,7 @@ impl Metrics {
         }
         for stream in ended.media.iter().filter(|stream| stream.packets > 0) {
             self.jitter.observe(f64::from(stream.jitter_ms) / 1000.0);
-            self.loss.observe(stream.lost as f64 / (stream.packets + stream.lost) as f64);
+            self.loss.observe(stream.lost as f64 / stream.packets.saturating_add(stream.lost) as f64);
             if let Some(mos) = stream.mos {
                 self.mos.observe(f64::from(mos));
             }

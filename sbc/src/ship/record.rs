@@ -230,6 +230,8 @@ fn describe(what: &CallEventKind) -> (String, Value) {
         ),
         CallEventKind::Changed(change) => ("changed", json!(change)),
         CallEventKind::Path(entry) => ("path", path(entry)),
+        // The journal keeps it to itself.
+        CallEventKind::Metered { direct, .. } => ("metered", json!({"direct_ms": milliseconds(*direct)})),
         CallEventKind::Ended(ended) => {
             ("ended", json!({"cause": cause(ended.cause), "by": side(ended.side), "status": ended.status}))
         }

@@ -12,6 +12,8 @@ use sqlx::postgres::PgPool;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
+use crate::journal::{Journal, Kept, Replay, line};
+
 use super::names::Names;
 use super::refusal::{Aside, StoreCounters, WriteRows, sift};
 use super::{cure, explain};
@@ -24,6 +26,8 @@ const AGAIN: Duration = Duration::from_millis(500);
 const BATCH: usize = 500;
 /// A statement that takes longer is given up and tried again: its connection is dead.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Changes that a file of the journal holds, about.
+const CHANGES_A_FILE: usize = 8_000;
 /// Without a change it says so often that it lives.
 const IDLE: Duration = Duration::from_secs(20);
 /// How often rows are looked for whose bindings nobody ended: expired while no process ran, or left by one that was replaced.
@@ -65,6 +69,8 @@ pub struct Bindings {
     pub counters: Arc<StoreCounters>,
     /// Where rows go that the database refuses.
     pub aside: Aside,
+    /// What keeps changes until they are rows.
+    pub journal: Option<Arc<Journal>>,
 }
 
 impl Bindings {
@@ -90,15 +96,16 @@ impl Bindings {
         Ok(restored)
     }
 
-    /// Reads the rows as soon as the database lets it, hands them over, and writes changes as they come, until all senders are
-    /// gone. A database that is away at the start costs no phone its registration, and what it missed is written when it is
-    /// back, latest state only.
+    /// Reads the rows as soon as the database lets it, hands them over with what the process before had kept on disk only, and
+    /// writes changes as they come, until all senders are gone. A database that is away at the start costs no phone its
+    /// registration, and what it missed is written when it is back, latest state only.
     pub async fn run(
         mut self,
-        mut changes: UnboundedReceiver<BindingChange>,
+        mut changes: UnboundedReceiver<Kept>,
+        replay: Replay,
         restored: oneshot::Sender<Vec<BindingRecord>>,
     ) {
-        let mut waiting = Waiting::default();
+        let mut waiting = Waiting::replayed(replay);
         let mut restored = Some(restored);
         let mut complained: Option<Instant> = None;
         let mut swept: Option<Instant> = None;
@@ -151,6 +158,7 @@ impl Bindings {
                         }
                     }
                     waiting.written(batch, &refused);
+                    self.forget_what_is_written(&mut waiting).await;
                     if complained.take().is_some() {
                         tracing::info!("bindings are written again");
                     }
@@ -170,11 +178,53 @@ impl Bindings {
                     if changes.is_closed() {
                         return;
                     }
+                    self.keep_only_the_latest(&mut waiting).await;
                     tokio::time::sleep(AGAIN).await;
                 }
             }
             received.drain(..).for_each(|change| waiting.take(change));
         }
+    }
+
+    /// What is in rows needs no file any more.
+    async fn forget_what_is_written(&self, waiting: &mut Waiting) {
+        if !waiting.changes.is_empty() {
+            return;
+        }
+        let (Some(turn), Some(journal)) = (waiting.turn.take(), self.journal.clone()) else { return };
+        let forget = move || journal.forget_registrations(turn);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(forget).await {
+            tracing::warn!(%error, "files of bindings that the database has can't be deleted: see to the directory of the journal");
+        }
+        waiting.turns = 0;
+    }
+
+    /// While the database is away, files grow with each refresh; what is out of date in them goes.
+    async fn keep_only_the_latest(&self, waiting: &mut Waiting) {
+        // Rewriting costs what waits: not before as much has come as will be written.
+        let room = waiting.changes.len() / CHANGES_A_FILE;
+        let (Some(turn), Some(journal)) = (waiting.turn, self.journal.clone()) else { return };
+        if waiting.turns <= room.saturating_add(1) {
+            return;
+        }
+        let changes: Vec<BindingChange> = waiting
+            .changes
+            .iter()
+            .map(|(key, (record, _))| match record {
+                Some(record) => BindingChange::Put(Box::new(BindingRecord::clone(record))),
+                None => BindingChange::Delete { aor: key.0.clone(), uri: key.1.clone() },
+            })
+            .collect();
+        let names = self.names.clone();
+        let compact = move || {
+            let lines: Vec<Vec<u8>> =
+                changes.iter().map(|change| line(&names, change)).collect::<Result<_, _>>()?;
+            journal.compact_registrations(turn, &lines)
+        };
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(compact).await {
+            tracing::warn!(%error, "files of bindings can't be made smaller: see to the directory of the journal");
+        }
+        waiting.turns = 0;
     }
 
     /// Reads what there is, or writes some of what waits.
@@ -218,10 +268,36 @@ struct Waiting {
     /// Which rows there are, by the hash of their key; `None` until they were read.
     rows: Option<HashSet<u64>>,
     hasher: RandomState,
+    /// Changes of a binding up to this one were made by the process before.
+    replayed: u64,
+    /// What has come is in files up to this number, and how many were finished since the last time that old ones went.
+    turn: Option<u64>,
+    turns: usize,
 }
 
 impl Waiting {
-    fn take(&mut self, change: BindingChange) {
+    /// What the process before had kept comes first.
+    fn replayed(replay: Replay) -> Self {
+        let mut waiting = Self::default();
+        for change in replay.changes {
+            waiting.change(change);
+        }
+        waiting.replayed = waiting.generation;
+        waiting.turn = (replay.turn > 0).then_some(replay.turn);
+        waiting
+    }
+
+    fn take(&mut self, kept: Kept) {
+        match kept {
+            Kept::Change(change) => self.change(change),
+            Kept::Turned(turn) => {
+                self.turn = Some(turn);
+                self.turns = self.turns.saturating_add(1);
+            }
+        }
+    }
+
+    fn change(&mut self, change: BindingChange) {
         self.generation = self.generation.wrapping_add(1);
         match change {
             BindingChange::Put(record) => {
@@ -257,7 +333,11 @@ impl Waiting {
         }
         let is_known =
             |record: &BindingRecord| self.changes.contains_key(&(record.aor.clone(), record.uri.clone()));
-        records.into_iter().filter(|record| !is_known(record)).collect()
+        let mut records: Vec<BindingRecord> =
+            records.into_iter().filter(|record| !is_known(record)).collect();
+        let replayed = self.changes.values().filter(|(_, generation)| *generation <= self.replayed);
+        records.extend(replayed.filter_map(|(record, _)| record.as_deref().cloned()));
+        records
     }
 
     fn batch(&self) -> Vec<(Change, u64)> {

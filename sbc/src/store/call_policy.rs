@@ -51,15 +51,15 @@ async fn follow_once(pool: &PgPool, calls: &Calls) -> Result<(), sqlx::Error> {
 
 async fn apply(pool: &PgPool, calls: &Calls) -> Result<(), sqlx::Error> {
     let rows = sqlx::query!("SELECT call, release FROM call_policy").fetch_all(pool).await?;
-    for row in rows {
+    let said = rows.into_iter().map(|row| {
         let constraint = match row.release.as_str() {
             "anchor" => Constraint::MustAnchor,
             "prefer" => Constraint::PreferRelease,
             _ => Constraint::MayRelease,
         };
-        // Of other nodes, or over: not ours to judge.
-        calls.constrain(row.call.as_u128(), constraint);
-    }
+        (row.call.as_u128(), constraint)
+    });
+    calls.say(&said.collect());
     // What was said of calls that are over has been said.
     sqlx::query!(
         "DELETE FROM call_policy USING call WHERE call.id = call_policy.call AND call.ended_at IS NOT NULL"

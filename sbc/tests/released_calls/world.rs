@@ -416,7 +416,7 @@ impl World {
                 self.path.push(entry);
             }
             CallEventKind::Ended(ended) => self.ended = Some(*ended),
-            CallEventKind::Changed(_) => {}
+            CallEventKind::Changed(_) | CallEventKind::Metered { .. } => {}
         }
     }
 

@@ -88,7 +88,7 @@ impl World {
                 }
                 CallEventKind::Answered { .. } => call.answered = true,
                 CallEventKind::Ended(ended) => call.ended = Some(ended.cause),
-                CallEventKind::Changed(_) | CallEventKind::Path(_) => {}
+                CallEventKind::Changed(_) | CallEventKind::Path(_) | CallEventKind::Metered { .. } => {}
             }
         }
         let labels: BTreeSet<&String> = calls.values().map(|call| &call.1.label).collect();

@@ -49,6 +49,14 @@ pub enum CallEventKind {
     Changed(CallChange),
     /// Its media left the relay, came back, or was kept there.
     Path(PathEntry),
+    /// The media plane has measured how long its media was off the relay. For what closes the call after a crash: not for
+    /// operators, who have the timeline.
+    Metered {
+        /// Until now, without any RTP on the relay.
+        direct: Duration,
+        /// Whether it goes on so.
+        is_direct: bool,
+    },
     /// It is over. The last event of a call, always written, exactly once.
     Ended(Box<CallEnded>),
 }

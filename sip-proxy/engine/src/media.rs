@@ -317,6 +317,15 @@ pub enum MediaEvent {
         /// What.
         entry: PathEntry,
     },
+    /// No RTP is on the relay from now on, or some is again.
+    Metered {
+        /// In which session.
+        session: SessionId,
+        /// How long none was, until now.
+        direct: Duration,
+        /// Whether none is.
+        is_direct: bool,
+    },
 }
 
 impl MediaEvent {
@@ -326,7 +335,8 @@ impl MediaEvent {
             MediaEvent::Inactive { session }
             | MediaEvent::Unheard { session }
             | MediaEvent::Renegotiate { session, .. }
-            | MediaEvent::Path { session, .. } => *session,
+            | MediaEvent::Path { session, .. }
+            | MediaEvent::Metered { session, .. } => *session,
         }
     }
 }

@@ -111,7 +111,7 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut handoff) = session.handoff.take() else { return };
         handoff.timeline.meter(false, now);
-        handoff.tell(id, &mut self.events);
+        handoff.tell(id, &mut self.events, now);
         session.is_away = false;
         session.past_moves = Some(crate::moving::Past {
             timeline: handoff.timeline,
@@ -228,7 +228,7 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut handoff) = session.handoff.take() else { return };
         handoff.look(session, &self.streams, now);
-        handoff.tell(id, &mut self.events);
+        handoff.tell(id, &mut self.events, now);
         let due = handoff.next_look(now);
         session.is_away = handoff.is_away;
         session.handoff = Some(handoff);
@@ -348,7 +348,8 @@ impl Handoff {
     }
 
     /// Tells what is new in the timeline.
-    fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>) {
+    fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>, now: Duration) {
+        events.extend(self.timeline.new_reading(now).map(|reading| (id, Event::metered(reading))));
         let entries = self.timeline.entries();
         for (after, entry) in entries.get(self.told..).unwrap_or_default() {
             events.push_back((id, Event::Path { after: *after, entry: *entry, parties: self.endpoints() }));

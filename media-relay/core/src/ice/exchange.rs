@@ -66,7 +66,7 @@ enum Homeward {
 #[derive(Debug)]
 pub(crate) struct Introduction {
     pub(crate) machine: EndToEnd,
-    ends: [Endpoint; 2],
+    pub(crate) ends: [Endpoint; 2],
     lines: Lines,
     step: Step,
     homeward: [Homeward; 2],
@@ -183,9 +183,11 @@ impl Worker {
                 }
             }
         }
-        introduction.tell(id, &mut self.events);
+        introduction.tell(id, &mut self.events, now);
         let Introduction { machine, wishes, told, .. } = *introduction;
-        session.past_moves = Some(Past { timeline: machine.into_timeline(now), wishes, told });
+        let mut timeline = machine.into_timeline(now);
+        self.events.extend(timeline.new_reading(now).map(|reading| (id, Event::metered(reading))));
+        session.past_moves = Some(Past { timeline, wishes, told });
     }
 
     /// Looks at it: its time has come.
@@ -220,7 +222,7 @@ impl Worker {
         self.ask_home(id, &mut introduction, now);
         let span = self.settings.release.as_ref().map_or(Duration::ZERO, |policy| policy.settings.remember);
         remember(introduction.pair.as_ref(), introduction.news(), &mut self.memory, span, now);
-        introduction.tell(id, &mut self.events);
+        introduction.tell(id, &mut self.events, now);
         introduction.due = introduction.machine.poll_timeout(now);
         self.looks.push(std::cmp::Reverse((introduction.due, id)));
         let has_given_up = introduction.machine.has_given_up();
@@ -521,7 +523,8 @@ impl Introduction {
         self.machine.timeline().entries().get(self.told..).unwrap_or_default()
     }
 
-    fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>) {
+    fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>, now: Duration) {
+        events.extend(self.machine.new_reading(now).map(|reading| (id, Event::metered(reading))));
         for (after, entry) in self.news() {
             events.push_back((id, Event::Path { after: *after, entry: *entry, parties: self.ends }));
         }

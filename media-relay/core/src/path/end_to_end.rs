@@ -12,7 +12,7 @@ use super::phone::Temperament;
 use super::place::Stay;
 use super::proof::{Lie, Reception, Verdict};
 use super::release::{Constraint, Settings};
-use super::timeline::{Entry, IceStep, PathState, Reason, Timeline};
+use super::timeline::{Entry, IceStep, PathState, Reading, Reason, Timeline};
 
 /// What the machine asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,6 +115,11 @@ impl EndToEnd {
     /// What to do next.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// See [`Timeline::new_reading`].
+    pub fn new_reading(&mut self, now: Duration) -> Option<Reading> {
+        self.timeline.new_reading(now)
     }
 
     /// What happened so far.

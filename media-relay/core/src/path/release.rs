@@ -15,7 +15,7 @@ use std::time::Duration;
 use super::direction::{Direction, Sight, Tally};
 use super::phone::Temperament;
 use super::place::{Mapping, Networks, Place, Stay};
-use super::timeline::{Entry, PathState, Reason, Timeline};
+use super::timeline::{Entry, PathState, Reading, Reason, Timeline};
 
 /// What policy says of a call; may change at any moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -249,6 +249,11 @@ impl Release {
     /// What to do next.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// See [`Timeline::new_reading`].
+    pub fn new_reading(&mut self, now: Duration) -> Option<Reading> {
+        self.timeline.new_reading(now)
     }
 
     /// What happened so far.

@@ -151,6 +151,17 @@ pub struct Timeline {
     is_direct: bool,
     relayed: Duration,
     direct: Duration,
+    /// What was told of the meter last.
+    told: Reading,
+}
+
+/// What the meter shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Reading {
+    /// How long no RTP of any direction was on the relay, until now.
+    pub direct: Duration,
+    /// Whether none is.
+    pub is_direct: bool,
 }
 
 /// More entries than this are a flapping path; the first and the counts suffice.
@@ -182,6 +193,20 @@ impl Timeline {
         (self.since, self.is_direct) = (now, is_direct);
     }
 
+    /// What the meter shows, if it began or ended to count since the last time that it was asked.
+    pub fn new_reading(&mut self, now: Duration) -> Option<Reading> {
+        let reading = Reading { direct: self.spans(now).1, is_direct: self.is_direct };
+        let is_same = match (self.told.is_direct, reading.is_direct) {
+            (true, true) => true,
+            (false, false) => self.told.direct == reading.direct,
+            _ => false,
+        };
+        (!is_same).then(|| {
+            self.told = reading;
+            reading
+        })
+    }
+
     /// Entries with their time since the answer, oldest first.
     pub fn entries(&self) -> &[(Duration, Entry)] {
         &self.entries
@@ -207,5 +232,24 @@ mod tests {
         timeline.meter(true, second(104));
         timeline.meter(false, second(110));
         assert_eq!(timeline.spans(second(115)), (second(8), second(7)));
+    }
+
+    #[test]
+    fn the_meter_is_read_when_it_begins_and_ends_to_count_however_often_it_is_asked() {
+        let second = Duration::from_secs;
+        let mut timeline = Timeline::new(second(100));
+        let mut read = |timeline: &mut Timeline, at| {
+            timeline.new_reading(second(at)).map(|reading| (reading.direct, reading.is_direct))
+        };
+        assert_eq!(read(&mut timeline, 101), None);
+        timeline.meter(true, second(103));
+        assert_eq!(read(&mut timeline, 105), Some((second(2), true)));
+        assert_eq!(read(&mut timeline, 106), None);
+        timeline.meter(false, second(110));
+        assert_eq!(read(&mut timeline, 111), Some((second(7), false)));
+        timeline.meter(true, second(120));
+        timeline.meter(false, second(123));
+        assert_eq!(read(&mut timeline, 130), Some((second(10), false)), "a stretch between two looks");
+        assert_eq!(read(&mut timeline, 131), None);
     }
 }

@@ -270,6 +270,7 @@ impl World {
             match event {
                 Event::Inactive => self.is_inactive = true,
                 Event::Unheard => self.questions += 1,
+                Event::Metered { .. } => {}
                 Event::Answer { .. } => unreachable!("nobody is asked for an offer"),
                 Event::Path { after, entry, parties } => {
                     assert_eq!(parties, ENDS);

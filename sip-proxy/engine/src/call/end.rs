@@ -281,6 +281,9 @@ impl Call {
                 self.renegotiate(wish, legs, deadline, core)
             }
             MediaEvent::Path { entry, .. } => self.record(CallEventKind::Path(entry), core),
+            MediaEvent::Metered { direct, is_direct, .. } => {
+                self.record(CallEventKind::Metered { direct, is_direct }, core)
+            }
         }
     }
 }
