@@ -126,6 +126,12 @@ attack: ## what strangers can take from calls: each attack alone for ATTACK_SECO
 	@$(CARGO) build --release -p sbc -p crush-tests --bins
 	@python3 bench/attack.py
 
+.PHONY: growth
+growth: ## what a million subscribers, routes and bindings cost a call, a change, memory and the start (ROWS, RUNS); writes bench/growth.json
+	@tests/lab/install.sh bench
+	@$(CARGO) build --release -p sbc --bin sbc --example growth_cost
+	@cd bench && python3 growth.py --rows $${ROWS:-1000000} --runs $${RUNS:-7}
+
 .PHONY: fuzz
 fuzz: ## every fuzz target for FUZZ_SECONDS (60)
 	@deploy/dev/fuzz.sh $(FUZZ_SECONDS)

@@ -104,7 +104,7 @@ impl Activity {
                     tracing::info!(target: "activity", %call, %from, %to, cause, status, seconds, "call ended");
                 }
             }
-            CallEventKind::Changed(_) | CallEventKind::Path(_) => {}
+            CallEventKind::Changed(_) | CallEventKind::Path(_) | CallEventKind::Metered { .. } => {}
         }
     }
 

@@ -9,11 +9,13 @@ use std::time::Duration;
 use media_core::handoff::HandoffSettings;
 use media_relay::{Event, Relay};
 use sip_engine::io::{Command, Input};
+use sip_engine::registrar::BindingRecord;
 use sip_engine::slot::{SLOTS, Slot};
 use sip_proxy::clock::Clock;
 use sip_proxy::dns::Resolver;
 use sip_proxy::{ShardHandle, SipPlane};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot::Receiver;
 
 use crate::activity::Activity;
 use crate::calls::Calls;
@@ -134,34 +136,15 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         counters: stored.clone(),
         aside: aside(),
     };
-    let (restored, mut restoring) = tokio::sync::oneshot::channel();
+    let (restored, restoring) = tokio::sync::oneshot::channel();
     let binding = tokio::spawn(part("bindings").task(keeper.run(changes, replay, restored)));
-    {
-        let (tell, ready, pool, settings) = (tell.clone(), is_ready.clone(), pool.clone(), settings.clone());
-        tokio::spawn(part("snapshot").task(async move {
-            // Bindings come before the calls to them.
-            let records = loop {
-                vitals::round();
-                if let Ok(records) = tokio::time::timeout(ROUND / 4, &mut restoring).await {
-                    break records.unwrap_or_default();
-                }
-            };
-            // Connections end with their process: over them nobody can be called until he is back.
-            let (connected, datagrams): (Vec<_>, Vec<_>) =
-                records.iter().partition(|record| record.flow.connection.is_some());
-            tracing::info!(
-                bindings = datagrams.len(),
-                over_connections = connected.len(),
-                "bindings restored"
-            );
-            tell(Command::Load(records));
-            store::snapshot::follow(pool, settings, |snapshot| {
-                tell(Command::Policy(Arc::new(snapshot)));
-                ready.store(true, Ordering::Relaxed);
-            })
-            .await;
-        }));
-    }
+    let follower = Follower {
+        url: settings.database_url()?,
+        settings: settings.clone(),
+        ready: is_ready.clone(),
+        tell: Box::new(tell.clone()),
+    };
+    follower.begin(part("snapshot"), restoring)?;
     let allowed = settings.file.limits.memory_mib.saturating_mul(1 << 20);
     tokio::spawn(part("memory").task(memory::follow(memory.clone(), allowed)));
     let (beating, summing, telling) = (journal.clone(), metrics.clone(), activity.clone());
@@ -282,6 +265,50 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What brings bindings and policy from the store to signalling.
+struct Follower {
+    url: String,
+    settings: Arc<Settings>,
+    ready: Arc<AtomicBool>,
+    tell: Box<dyn Fn(Command) + Send>,
+}
+
+impl Follower {
+    /// On a thread of its own, that makes room for others: sorting a million rows must delay no call.
+    fn begin(self, part: vitals::Part, restoring: Receiver<Vec<BindingRecord>>) -> std::io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let work = move || {
+            if let Err(error) = rustix::process::nice(10) {
+                tracing::warn!(%error, "the thread that reads policy can't be made to wait for others");
+            }
+            runtime.block_on(part.task(self.follow(restoring)));
+        };
+        std::thread::Builder::new().name("policy".to_owned()).spawn(work).map(drop)
+    }
+
+    async fn follow(self, mut restoring: Receiver<Vec<BindingRecord>>) {
+        let Ok(pool) = store::pool(&self.url, 2) else { return };
+        // Bindings come before the calls to them.
+        let records = loop {
+            vitals::round();
+            if let Ok(records) = tokio::time::timeout(ROUND / 4, &mut restoring).await {
+                break records.unwrap_or_default();
+            }
+        };
+        // Connections end with their process: over them nobody can be called until he is back.
+        let connected = records.iter().filter(|record| record.flow.connection.is_some()).count();
+        let bindings = records.len().saturating_sub(connected);
+        tracing::info!(bindings, over_connections = connected, "bindings restored");
+        (self.tell)(Command::Load(records));
+        let Self { settings, ready, tell, .. } = self;
+        store::snapshot::follow(pool, settings, |snapshot| {
+            tell(Command::Policy(snapshot));
+            ready.store(true, Ordering::Relaxed);
+        })
+        .await;
+    }
 }
 
 /// What CRUSH needs. Without a secret that nobody can guess, nobody is told of it.

@@ -51,6 +51,7 @@ fn store(pool: &PgPool, names: Names, file: &Path) -> Bindings {
         names,
         counters: Arc::default(),
         aside: Aside::new(file.to_owned()),
+        journal: None,
     }
 }
 

@@ -18,7 +18,7 @@ use sbc::config::Settings;
 use sbc::policy::Snapshot;
 use sbc::store::snapshot;
 use sip_engine::io::RealmId;
-use sip_engine::question::Policy;
+use sip_engine::question::{Caller, Policy, RouteQuestion, RouteStep};
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
@@ -31,7 +31,7 @@ fn settings(url: &str) -> Arc<Settings> {
 }
 
 /// The snapshots that `follow` hands over.
-fn following(pool: &PgPool, url: &str) -> mpsc::UnboundedReceiver<Snapshot> {
+fn following(pool: &PgPool, url: &str) -> mpsc::UnboundedReceiver<Arc<Snapshot>> {
     let (sender, receiver) = mpsc::unbounded_channel();
     tokio::spawn(snapshot::follow(pool.clone(), settings(url), move |snapshot| {
         let _ = sender.send(snapshot);
@@ -39,7 +39,7 @@ fn following(pool: &PgPool, url: &str) -> mpsc::UnboundedReceiver<Snapshot> {
     receiver
 }
 
-async fn next(receiver: &mut mpsc::UnboundedReceiver<Snapshot>, within: Duration) -> Snapshot {
+async fn next(receiver: &mut mpsc::UnboundedReceiver<Arc<Snapshot>>, within: Duration) -> Arc<Snapshot> {
     tokio::time::timeout(within, receiver.recv()).await.unwrap().unwrap()
 }
 
@@ -108,7 +108,139 @@ async fn a_trunk_or_route_of_an_unknown_realm_is_left_out_and_the_rest_holds() {
     )
     .await;
     let snapshot = snapshot::load(&pool, &settings(&cluster.url)).await.unwrap();
-    assert_eq!(snapshot.trunks.keys().collect::<Vec<_>>(), ["good"]);
-    assert_eq!(snapshot.routes.iter().map(|route| route.prefix.as_str()).collect::<Vec<_>>(), ["+"]);
+    assert_eq!(snapshot.trunks.list().iter().map(|trunk| &*trunk.name).collect::<Vec<_>>(), ["good"]);
+    assert_eq!((routed(&snapshot, "+1").len(), routed(&snapshot, "1").len()), (1, 0));
     assert_eq!(snapshot.source(RealmId(0), "198.51.100.7".parse().unwrap()).as_deref(), Some("good"));
+}
+
+/// The names of the trunks that a number goes to.
+fn routed(snapshot: &Snapshot, user: &str) -> Vec<String> {
+    let question =
+        RouteQuestion { realm: RealmId(0), caller: &Caller::Anonymous, user, host: "elsewhere.example" };
+    let steps = snapshot.route(&question).unwrap_or_default();
+    steps
+        .into_iter()
+        .map(|step| match step {
+            RouteStep::Trunk { target, .. } => target.name.to_string(),
+            RouteStep::Aor { aor } => aor.to_string(),
+        })
+        .collect()
+}
+
+/// The first snapshot of which something is true, within a second and a half: one, and what a busy machine adds.
+async fn until(
+    receiver: &mut mpsc::UnboundedReceiver<Arc<Snapshot>>,
+    is_true: impl Fn(&Snapshot) -> bool,
+) -> Arc<Snapshot> {
+    let found = async {
+        loop {
+            let snapshot = receiver.recv().await.unwrap();
+            if is_true(&snapshot) {
+                return snapshot;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_millis(1_500), found).await.unwrap()
+}
+
+const TWO_TRUNKS: &str = "INSERT INTO trunk (name, realm, host) VALUES ('one', 'access', 'one.example'), ('two', 'access', 'two.example')";
+
+#[tokio::test]
+async fn changes_are_read_by_key_in_whatever_order_transactions_are_committed() {
+    let Some(cluster) = Cluster::start() else { return };
+    let pool = cluster.pool().await;
+    run(&pool, TWO_TRUNKS).await;
+    let mut snapshots = following(&pool, &cluster.url);
+    next(&mut snapshots, Duration::from_secs(5)).await;
+    // Begun first, committed last: a look that counted rows would have passed it by.
+    let mut early = pool.begin().await.unwrap();
+    sqlx::query("INSERT INTO route (prefix, trunk) VALUES ('1', 'one')").execute(&mut *early).await.unwrap();
+    run(&pool, "INSERT INTO route (prefix, trunk) VALUES ('2', 'two')").await;
+    let snapshot = until(&mut snapshots, |snapshot| !routed(snapshot, "2").is_empty()).await;
+    assert!(routed(&snapshot, "1").is_empty());
+    early.commit().await.unwrap();
+    until(&mut snapshots, |snapshot| routed(snapshot, "1") == ["one"]).await;
+
+    // A key that changes leaves its old place.
+    run(&pool, "UPDATE route SET prefix = '3' WHERE prefix = '1'").await;
+    until(&mut snapshots, |snapshot| routed(snapshot, "1").is_empty() && routed(snapshot, "3") == ["one"])
+        .await;
+    run(&pool, "UPDATE trunk SET enabled = false WHERE name = 'one'").await;
+    until(&mut snapshots, |snapshot| routed(snapshot, "3").is_empty()).await;
+    run(&pool, "UPDATE trunk SET enabled = true WHERE name = 'one'").await;
+    until(&mut snapshots, |snapshot| routed(snapshot, "3") == ["one"]).await;
+    run(&pool, "TRUNCATE route").await;
+    until(&mut snapshots, |snapshot| snapshot.routes.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_lost_notification_delays_a_change_and_loses_none() {
+    let Some(cluster) = Cluster::start() else { return };
+    let pool = cluster.pool().await;
+    run(&pool, TWO_TRUNKS).await;
+    let mut snapshots = following(&pool, &cluster.url);
+    next(&mut snapshots, Duration::from_secs(5)).await;
+    // The connection that listens is gone, and what is told now nobody hears.
+    run(
+        &pool,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%';
+         INSERT INTO route (prefix, trunk) VALUES ('1', 'one')",
+    )
+    .await;
+    until(&mut snapshots, |snapshot| routed(snapshot, "1") == ["one"]).await;
+    // A trigger that tells nobody.
+    run(
+        &pool,
+        "CREATE FUNCTION pg_temp.nothing() RETURNS void LANGUAGE sql AS ''; INSERT INTO policy_change (kind, key) VALUES ('route', '9')",
+    )
+    .await;
+    run(
+        &pool,
+        "BEGIN; SET LOCAL session_replication_role = replica; INSERT INTO route (prefix, trunk) VALUES ('2', 'two');
+         INSERT INTO policy_change (kind, key) VALUES ('route', '2'); COMMIT",
+    )
+    .await;
+    until(&mut snapshots, |snapshot| routed(snapshot, "2") == ["two"]).await;
+}
+
+#[tokio::test]
+async fn ten_thousand_changes_in_one_statement_and_in_as_many_transactions_are_in_force_at_once() {
+    let Some(cluster) = Cluster::start() else { return };
+    let pool = cluster.pool().await;
+    run(&pool, TWO_TRUNKS).await;
+    run(
+        &pool,
+        "INSERT INTO route (prefix, trunk) SELECT (1000000 + n)::text, 'one' FROM generate_series(1, 20000) n;
+         INSERT INTO subscriber (domain, username, ha1_md5) SELECT 'example.net', 'user' || n, md5(n::text) FROM generate_series(1, 20000) n",
+    )
+    .await;
+    let mut snapshots = following(&pool, &cluster.url);
+    let first = next(&mut snapshots, Duration::from_secs(10)).await;
+    assert_eq!((first.routes.len(), first.subscribers.len()), (20_000, 20_000));
+    assert_eq!(routed(&first, "10000077"), ["one"]);
+
+    run(
+        &pool,
+        "UPDATE route SET trunk = 'two' WHERE id <= 10000; DELETE FROM subscriber WHERE username = 'user7'",
+    )
+    .await;
+    let after = until(&mut snapshots, |snapshot| {
+        routed(snapshot, "10000077") == ["two"] && snapshot.credentials("example.net", "user7").is_empty()
+    })
+    .await;
+    assert_eq!((routed(&after, "10199997"), after.routes.len()), (vec!["one".to_owned()], 20_000));
+
+    cluster.psql(
+        "DO $$ BEGIN FOR n IN 1..2000 LOOP
+            INSERT INTO subscriber (domain, username, ha1_md5) VALUES ('example.net', 'new' || n, md5('')); COMMIT;
+         END LOOP; END $$",
+    );
+    until(&mut snapshots, |snapshot| !snapshot.credentials("example.net", "new2000").is_empty()).await;
+
+    run(
+        &pool,
+        "BEGIN; TRUNCATE route; INSERT INTO route (prefix, trunk) SELECT (1000000 + n)::text, 'two' FROM generate_series(1, 20000) n; COMMIT",
+    )
+    .await;
+    until(&mut snapshots, |snapshot| routed(snapshot, "10199997") == ["two"]).await;
 }

@@ -199,6 +199,7 @@ impl Journal {
 
     /// A disk that stalls is told of, and after a while nobody waits for it any more.
     fn watch(&self, told: &mut Option<Instant>) {
+        self.counters.lost.fetch_add(self.inbox.take_lost(), Ordering::Relaxed);
         let Some(stalled) = self.inbox.stalled() else { return };
         if stalled > STALL && told.is_none_or(|at| at.elapsed() > COMPLAIN) {
             *told = Some(Instant::now());
@@ -270,7 +271,7 @@ impl Journal {
 
     /// Tells that the process lives.
     pub fn heartbeat(&self, wall: Duration, monotonic: Duration) {
-        let is_waiting = self.counters.waiting.load(Ordering::Relaxed) > 0 || self.inbox.stalled().is_some();
+        let is_waiting = self.counters.waiting.load(Ordering::Relaxed) > 0 || self.is_stalled();
         if self.open_calls.load(Ordering::Relaxed) > 0 && !is_waiting {
             let ticket = self.inbox.push(Entry::Line(Line::Heartbeat { wall, monotonic }));
             self.inbox.wait_for(ticket);
@@ -369,7 +370,11 @@ impl Journal {
         for (call, state) in carried {
             self.inbox.push(Entry::Line(Line::Open { call, state }));
         }
-        if is_starved { Ok(()) } else { marked }
+        if let Err(error) = marked {
+            // Who asks may go on all the same: it costs that some is shipped again after a crash.
+            self.disk().complain(&error, &self.counters);
+        }
+        Ok(())
     }
 
     /// Forgets what was kept of bindings up to a turn ([`Kept::Turned`]): the store has it.

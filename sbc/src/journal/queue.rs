@@ -24,6 +24,8 @@ struct State {
     last: u64,
     /// Since when the writer works on what it took.
     busy: Option<Instant>,
+    /// Entries that came while too many waited for a writer that does not come back.
+    lost: u64,
     is_closed: bool,
 }
 
@@ -54,6 +56,10 @@ impl Inbox {
 
     pub(super) fn push(&self, entry: Entry) -> u64 {
         let mut state = self.state();
+        if state.entries.len() >= super::WAITING {
+            state.lost = state.lost.saturating_add(1);
+            return state.last;
+        }
         state.entries.push(entry);
         state.last = state.last.saturating_add(1);
         let ticket = state.last;
@@ -130,6 +136,11 @@ impl Inbox {
             let waited = self.done.wait_timeout(state, Duration::from_millis(5));
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+
+    /// How many entries were lost since the last time.
+    pub(super) fn take_lost(&self) -> u64 {
+        std::mem::take(&mut self.state().lost)
     }
 
     /// For how long the writer has been at the same entries, if there are any.

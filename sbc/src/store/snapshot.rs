@@ -1,8 +1,14 @@
-//! Subscribers, trunks and routes: read whole, in one transaction, at start and after every notification.
+//! Subscribers, trunks and routes: read whole at start, and then by key what has changed.
+//!
+//! The database keeps a log of keys (`policy_change`). What was committed between two looks is told exactly by the snapshots of the
+//! two looks, in whatever order transactions began and ended; the rows of those keys are read again as they are now. A notification
+//! only makes the next look come sooner, so that a lost one delays a change by a second and loses nothing.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::TryStreamExt;
 use sip_engine::config::{Realm, RegistrarMode};
 use sip_engine::io::{RealmId, Transport};
 use sip_engine::question::{TrunkCredentials, TrunkTarget};
@@ -11,63 +17,124 @@ use sqlx::{PgTransaction, types::ipnet::IpNet};
 
 use super::{bounded, cure, explain};
 use crate::config::Settings;
-use crate::policy::{Route, Snapshot, secrets};
+use crate::policy::routes::RouteList;
+use crate::policy::subscribers::SubscriberList;
+use crate::policy::{Digests, Route, Routes, Snapshot, Subscribers, Trunk, Trunks};
 
-/// The channel that triggers notify.
+/// The channel that triggers notify. An empty payload asks for everything to be read.
 const CHANNEL: &str = "sbc_changed";
 /// After so long without a word the connection that listens is tried: a server that vanished says nothing.
 const SILENCE: Duration = Duration::from_secs(20);
+/// Without a notification the log is looked at so often.
+const LOOK: Duration = Duration::from_secs(1);
+/// Changes come in bursts; one look covers them.
+const GATHER: Duration = Duration::from_millis(30);
 /// How often an error that lasts is told again.
 const COMPLAIN: Duration = Duration::from_secs(60);
+/// More keys of one kind than this are read with all others of the kind.
+const KEYS: usize = 100_000;
+/// How long the log keeps what it told, how often it is tidied, and after how long without a look it is no longer to be trusted.
+const KEEP_MINUTES: i32 = 120;
+const TIDY: Duration = Duration::from_secs(600);
+const TRUST: Duration = Duration::from_secs(3_600);
+
+/// A snapshot, and where in the database's history it was taken.
+#[derive(Debug, Clone)]
+struct Taken {
+    snapshot: Arc<Snapshot>,
+    /// `pg_current_snapshot()`.
+    seen: String,
+    /// When the server started, milliseconds: another one, or one that was restored, has another history.
+    server: i64,
+}
+
+/// What has changed.
+#[derive(Debug, Default)]
+struct Changed {
+    subscribers: HashSet<(String, String)>,
+    prefixes: HashSet<String>,
+    all_subscribers: bool,
+    all_routes: bool,
+    trunks: bool,
+}
 
 /// Reads the whole snapshot.
 pub async fn load(pool: &PgPool, settings: &Settings) -> Result<Snapshot, sqlx::Error> {
-    let realms = &settings.plane.engine.realms;
+    Ok(Arc::unwrap_or_clone(load_all(pool, settings).await?.snapshot))
+}
+
+async fn begin(pool: &PgPool) -> Result<(PgTransaction<'static>, String, i64), sqlx::Error> {
     let mut transaction = pool.begin().await?;
     sqlx::query!("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
         .execute(&mut *transaction)
         .await?;
-    let mut snapshot = Snapshot::default();
-    load_subscribers(&mut transaction, &mut snapshot).await?;
-    load_trunks(&mut transaction, &mut snapshot, realms).await?;
-    load_routes(&mut transaction, &mut snapshot, realms).await?;
-    snapshot.sort();
+    let row = sqlx::query!(
+        r#"SELECT pg_current_snapshot()::text AS "seen!", (extract(epoch FROM pg_postmaster_start_time()) * 1000)::bigint AS "server!""#
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
+    Ok((transaction, row.seen, row.server))
+}
+
+async fn load_all(pool: &PgPool, settings: &Settings) -> Result<Taken, sqlx::Error> {
+    let realms = &settings.plane.engine.realms;
+    let (mut transaction, seen, server) = begin(pool).await?;
+    let mut snapshot = Snapshot::new(
+        load_subscribers(&mut transaction, realms).await?,
+        load_trunks(&mut transaction, realms).await?,
+        load_routes(&mut transaction, realms).await?,
+    );
     for realm in realms {
-        match &realm.registrar {
-            RegistrarMode::Local(_) => snapshot.domains.extend(realm.domains.iter().cloned()),
-            RegistrarMode::Forward { registrar, .. } => {
-                snapshot.forwarding.push((realm.id, registrar.clone()))
-            }
-            RegistrarMode::None => {}
+        if let RegistrarMode::Forward { registrar, .. } = &realm.registrar {
+            snapshot.forwarding.push((realm.id, registrar.clone()));
         }
     }
-    Ok(snapshot)
+    Ok(Taken { snapshot: Arc::new(snapshot), seen, server })
+}
+
+/// The domains that local registrars serve, in the order of the file.
+fn served(realms: &[Realm]) -> Vec<Arc<str>> {
+    let local = realms.iter().filter(|realm| matches!(realm.registrar, RegistrarMode::Local(_)));
+    local.flat_map(|realm| realm.domains.iter().cloned()).collect()
 }
 
 async fn load_subscribers(
     transaction: &mut PgTransaction<'_>,
-    snapshot: &mut Snapshot,
-) -> Result<(), sqlx::Error> {
-    let rows = sqlx::query!("SELECT domain, username, ha1_md5, ha1_sha256 FROM subscriber WHERE enabled")
-        .fetch_all(&mut **transaction)
-        .await?;
-    for row in rows {
-        let users = snapshot.subscribers.entry(row.domain).or_default();
-        users.insert(row.username, secrets(row.ha1_md5, row.ha1_sha256));
+    realms: &[Realm],
+) -> Result<Subscribers, sqlx::Error> {
+    let mut list = SubscriberList::new(&served(realms));
+    // Row by row: a million of them beside the table would be felt.
+    let mut rows = sqlx::query!("SELECT domain, username, ha1_md5, ha1_sha256 FROM subscriber WHERE enabled")
+        .fetch(&mut **transaction);
+    let mut count = 0_u32;
+    while let Some(row) = rows.try_next().await? {
+        list.push(
+            &row.domain,
+            &row.username,
+            Digests::new(row.ha1_md5.as_deref(), row.ha1_sha256.as_deref()),
+        );
+        breathe(&mut count).await;
     }
-    Ok(())
+    drop(rows);
+    Ok(list.finish())
 }
 
-async fn load_trunks(
-    transaction: &mut PgTransaction<'_>,
-    snapshot: &mut Snapshot,
-    realms: &[Realm],
-) -> Result<(), sqlx::Error> {
+/// A long reading says that it goes on.
+async fn breathe(count: &mut u32) {
+    *count = count.wrapping_add(1);
+    if count.is_multiple_of(4_096) {
+        vitals::round();
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn load_trunks(transaction: &mut PgTransaction<'_>, realms: &[Realm]) -> Result<Trunks, sqlx::Error> {
     let rows = sqlx::query!(
         "SELECT name, realm, host, port, transport, username, password, timeout_ms, certificate_name, ping_seconds FROM trunk WHERE enabled"
     )
     .fetch_all(&mut **transaction)
     .await?;
+    let mut trunks: HashMap<String, Trunk> = HashMap::with_capacity(rows.len());
     for row in rows {
         let Some(realm) = realm_id(realms, &row.realm) else {
             tracing::warn!(
@@ -94,56 +161,203 @@ async fn load_trunks(
                 .map(Duration::from_millis),
             ping: row.ping_seconds.and_then(|ping| u64::try_from(ping).ok()).map(Duration::from_secs),
         };
-        if let Some(name) = row.certificate_name {
-            snapshot.certificates.push((realm, name.to_ascii_lowercase().into(), target.name.clone()));
-        }
-        snapshot.trunks.insert(row.name, Arc::new(target));
+        let trunk = Trunk {
+            target: Arc::new(target),
+            networks: Vec::new(),
+            certificate: row.certificate_name.map(|name| name.to_ascii_lowercase().into()),
+        };
+        trunks.insert(row.name, trunk);
     }
     let rows = sqlx::query!(r#"SELECT trunk, address AS "address: IpNet" FROM trunk_address"#)
         .fetch_all(&mut **transaction)
         .await?;
     for row in rows {
-        if let Some(target) = snapshot.trunks.get(&row.trunk) {
-            snapshot.sources.push((target.realm, row.address, target.name.clone()));
+        if let Some(trunk) = trunks.get_mut(&row.trunk) {
+            trunk.networks.push(row.address);
         }
     }
-    Ok(())
+    Ok(Trunks::new(trunks.into_values().collect()))
 }
 
-async fn load_routes(
-    transaction: &mut PgTransaction<'_>,
-    snapshot: &mut Snapshot,
-    realms: &[Realm],
-) -> Result<(), sqlx::Error> {
-    let rows = sqlx::query!(
-        "SELECT from_realm, prefix, trunk, priority, weight, strip, prepend FROM route ORDER BY id"
-    )
-    .fetch_all(&mut **transaction)
-    .await?;
-    for row in rows {
-        let Some(trunk) = snapshot.trunks.get(&row.trunk).cloned() else { continue };
-        let from = match row.from_realm.as_deref().map(|name| realm_id(realms, name)) {
-            Some(None) => {
-                tracing::warn!(
-                    prefix = row.prefix,
-                    trunk = row.trunk,
-                    realm = row.from_realm,
-                    "the route's from_realm is not configured, so the route is not used: add the realm to the file or change the route"
-                );
-                continue;
+/// A row of `route`, as every query of it gives it.
+struct RouteRow {
+    id: i64,
+    from_realm: Option<String>,
+    prefix: String,
+    trunk: String,
+    priority: i32,
+    weight: i32,
+    strip: i32,
+    prepend: String,
+}
+
+/// Routes as the table holds them. Of those that can't be used the first of each realm is told.
+struct Reading<'a> {
+    realms: &'a [Realm],
+    told: HashSet<String>,
+}
+
+impl Reading<'_> {
+    fn route(&mut self, row: RouteRow) -> Option<Route> {
+        let from = match row.from_realm.map(|name| realm_id(self.realms, &name).ok_or(name)) {
+            Some(Err(realm)) => {
+                if !self.told.contains(&realm) {
+                    tracing::warn!(
+                        prefix = row.prefix,
+                        trunk = row.trunk,
+                        realm,
+                        "the route's from_realm is not configured, so it and others like it are not used: add the realm to the file or change the route"
+                    );
+                    self.told.insert(realm);
+                }
+                return None;
             }
-            Some(found) => found,
+            Some(Ok(found)) => Some(found),
             None => None,
         };
-        snapshot.routes.push(Route {
+        Some(Route {
+            id: row.id,
             from,
             prefix: row.prefix,
-            trunk,
+            trunk: row.trunk.into(),
             priority: row.priority,
             weight: u32::try_from(row.weight).unwrap_or(1),
             strip: usize::try_from(row.strip).unwrap_or(0),
             prepend: row.prepend,
-        });
+        })
+    }
+}
+
+async fn load_routes(transaction: &mut PgTransaction<'_>, realms: &[Realm]) -> Result<Routes, sqlx::Error> {
+    let mut list = RouteList::default();
+    let mut reading = Reading { realms, told: HashSet::new() };
+    let mut rows = sqlx::query_as!(
+        RouteRow,
+        "SELECT id, from_realm, prefix, trunk, priority, weight, strip, prepend FROM route"
+    )
+    .fetch(&mut **transaction);
+    let mut count = 0_u32;
+    while let Some(row) = rows.try_next().await? {
+        if let Some(route) = reading.route(row) {
+            list.push(route);
+        }
+        breathe(&mut count).await;
+    }
+    drop(rows);
+    Ok(list.finish())
+}
+
+/// What was committed since a snapshot was taken, applied to a copy of it, which shares what stayed; the same one if nothing was.
+async fn look(pool: &PgPool, settings: &Settings, before: &Taken) -> Result<Taken, sqlx::Error> {
+    let realms = &settings.plane.engine.realms;
+    let (mut transaction, seen, server) = begin(pool).await?;
+    if server != before.server {
+        drop(transaction);
+        return load_all(pool, settings).await;
+    }
+    let changed = changes(&mut transaction, &before.seen).await?;
+    if !changed.any() {
+        return Ok(Taken { seen, ..before.clone() });
+    }
+    let mut snapshot = Snapshot::clone(&before.snapshot);
+    if changed.all_subscribers {
+        snapshot.subscribers = load_subscribers(&mut transaction, realms).await?;
+    } else if !changed.subscribers.is_empty() {
+        read_subscribers(&mut transaction, &mut snapshot.subscribers, &changed.subscribers).await?;
+    }
+    if changed.trunks {
+        snapshot.trunks = Arc::new(load_trunks(&mut transaction, realms).await?);
+    }
+    if changed.all_routes {
+        snapshot.routes = load_routes(&mut transaction, realms).await?;
+    } else if !changed.prefixes.is_empty() {
+        read_routes(&mut transaction, &mut snapshot.routes, changed.prefixes, realms).await?;
+    }
+    Ok(Taken { snapshot: Arc::new(snapshot), seen, server })
+}
+
+impl Changed {
+    fn any(&self) -> bool {
+        self.trunks
+            || self.all_subscribers
+            || self.all_routes
+            || !self.subscribers.is_empty()
+            || !self.prefixes.is_empty()
+    }
+}
+
+/// The keys of rows that were committed since: visible now, and not then.
+async fn changes(transaction: &mut PgTransaction<'_>, seen: &str) -> Result<Changed, sqlx::Error> {
+    let mut changed = Changed::default();
+    let mut rows = sqlx::query!(
+        "SELECT kind, key, username FROM policy_change
+         WHERE transaction >= pg_snapshot_xmin($1::text::pg_snapshot)
+           AND NOT pg_visible_in_snapshot(transaction, $1::text::pg_snapshot)",
+        seen
+    )
+    .fetch(&mut **transaction);
+    while let Some(row) = rows.try_next().await? {
+        match (row.kind.as_str(), row.key, row.username) {
+            ("trunk", ..) => changed.trunks = true,
+            ("subscriber", Some(domain), Some(username)) if !changed.all_subscribers => {
+                changed.subscribers.insert((domain, username));
+                changed.all_subscribers = changed.subscribers.len() > KEYS;
+            }
+            ("subscriber", None, _) => changed.all_subscribers = true,
+            ("route", Some(prefix), _) if !changed.all_routes => {
+                changed.prefixes.insert(prefix);
+                changed.all_routes = changed.prefixes.len() > KEYS;
+            }
+            ("route", None, _) => changed.all_routes = true,
+            _ => {}
+        }
+    }
+    Ok(changed)
+}
+
+async fn read_subscribers(
+    transaction: &mut PgTransaction<'_>,
+    subscribers: &mut Subscribers,
+    keys: &HashSet<(String, String)>,
+) -> Result<(), sqlx::Error> {
+    let (domains, usernames): (Vec<String>, Vec<String>) = keys.iter().cloned().unzip();
+    let rows = sqlx::query!(
+        r#"SELECT changed.domain AS "domain!", changed.username AS "username!", ha1_md5 AS "ha1_md5?", ha1_sha256 AS "ha1_sha256?",
+            coalesce(enabled, false) AS "enabled!"
+         FROM unnest($1::text[], $2::text[]) AS changed (domain, username) LEFT JOIN subscriber USING (domain, username)"#,
+        &domains,
+        &usernames
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    for row in rows {
+        let digests = row.enabled.then(|| Digests::new(row.ha1_md5.as_deref(), row.ha1_sha256.as_deref()));
+        subscribers.put(&row.domain, &row.username, digests);
+    }
+    Ok(())
+}
+
+async fn read_routes(
+    transaction: &mut PgTransaction<'_>,
+    routes: &mut Routes,
+    prefixes: HashSet<String>,
+    realms: &[Realm],
+) -> Result<(), sqlx::Error> {
+    let keys: Vec<String> = prefixes.into_iter().collect();
+    let rows = sqlx::query_as!(
+        RouteRow,
+        "SELECT id, from_realm, prefix, trunk, priority, weight, strip, prepend FROM route WHERE prefix = ANY($1)",
+        &keys
+    )
+    .fetch_all(&mut **transaction)
+    .await?;
+    let mut reading = Reading { realms, told: HashSet::new() };
+    let mut by_prefix: HashMap<String, Vec<Route>> = keys.into_iter().map(|key| (key, Vec::new())).collect();
+    for route in rows.into_iter().filter_map(|row| reading.route(row)) {
+        by_prefix.entry(route.prefix.clone()).or_default().push(route);
+    }
+    for (prefix, of_prefix) in by_prefix {
+        routes.replace(&prefix, of_prefix);
     }
     Ok(())
 }
@@ -161,16 +375,26 @@ fn transport_of(text: &str) -> Option<Transport> {
     }
 }
 
-/// Keeps the snapshot fresh for ever: whole at start, whole after each notification and after each lost connection.
-/// `swap` gets every new one; as long as none can be read, the one before it stays in force.
-pub async fn follow(pool: PgPool, settings: Arc<Settings>, mut swap: impl FnMut(Snapshot)) {
-    let mut complained: Option<Instant> = None;
+/// What is known, between losses of the connection.
+#[derive(Debug, Default)]
+struct Known {
+    taken: Option<Taken>,
+    looked: Option<Instant>,
+    tidied: Option<Instant>,
+    complained: Option<Instant>,
+    /// Snapshots that were replaced and that signalling may still hold: who lets go last frees them, and that shall be us.
+    replaced: Vec<Arc<Snapshot>>,
+}
+
+/// Keeps the snapshot fresh for ever. `swap` gets every new one; as long as none can be read, the one before it stays in force.
+pub async fn follow(pool: PgPool, settings: Arc<Settings>, mut swap: impl FnMut(Arc<Snapshot>)) {
+    let mut known = Known::default();
     loop {
         vitals::round();
-        if let Err(error) = follow_once(&pool, &settings, &mut swap, &mut complained).await
-            && complained.is_none_or(|at| at.elapsed() > COMPLAIN)
+        if let Err(error) = follow_once(&pool, &settings, &mut swap, &mut known).await
+            && known.complained.is_none_or(|at| at.elapsed() > COMPLAIN)
         {
-            complained = Some(Instant::now());
+            known.complained = Some(Instant::now());
             let why = explain(&pool, &error).await;
             tracing::error!(
                 error = why,
@@ -185,25 +409,66 @@ pub async fn follow(pool: PgPool, settings: Arc<Settings>, mut swap: impl FnMut(
 async fn follow_once(
     pool: &PgPool,
     settings: &Settings,
-    swap: &mut impl FnMut(Snapshot),
-    complained: &mut Option<Instant>,
+    swap: &mut impl FnMut(Arc<Snapshot>),
+    known: &mut Known,
 ) -> Result<(), sqlx::Error> {
-    // Listening comes before reading, so that no change falls between.
+    // Listening comes before reading, so that a change that falls between is told at once.
     let mut listener = bounded(PgListener::connect_with(pool)).await?;
     bounded(listener.listen(CHANNEL)).await?;
     loop {
-        swap(bounded(load(pool, settings)).await?);
-        if complained.take().is_some() {
+        vitals::round();
+        let is_known = known.looked.is_some_and(|at| at.elapsed() < TRUST);
+        let found = match known.taken.as_ref().filter(|_| is_known) {
+            Some(taken) => bounded(look(pool, settings, taken)).await?,
+            None => bounded(load_all(pool, settings)).await?,
+        };
+        known.looked = Some(Instant::now());
+        if known.complained.take().is_some() {
             tracing::info!("subscribers, trunks and routes are read again");
         }
-        // `false`: the connection was lost, and with it perhaps a notification.
-        if !changed(&mut listener).await? {
-            return Ok(());
+        known.publish(found, swap);
+        known.replaced.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        if known.tidied.is_none_or(|at| at.elapsed() > TIDY) {
+            known.tidied = Some(Instant::now());
+            tidy(pool).await?;
         }
-        // Changes come in bursts; one reading covers them.
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        while listener.next_buffered().is_some() {}
+        match tokio::time::timeout(LOOK, listener.try_recv()).await {
+            Ok(received) => match received? {
+                // The connection was lost; the log was not.
+                None => return Ok(()),
+                Some(notification) => {
+                    let mut wants_all = notification.payload().is_empty();
+                    tokio::time::sleep(GATHER).await;
+                    while let Some(more) = listener.next_buffered() {
+                        wants_all |= more.payload().is_empty();
+                    }
+                    if wants_all {
+                        known.looked = None;
+                    }
+                }
+            },
+            // Nothing was told; it is looked all the same.
+            Err(_) => {}
+        }
     }
+}
+
+impl Known {
+    fn publish(&mut self, taken: Taken, swap: &mut impl FnMut(Arc<Snapshot>)) {
+        let before = self.taken.replace(taken.clone()).map(|taken| taken.snapshot);
+        if before.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &taken.snapshot)) {
+            self.replaced.extend(before);
+            swap(taken.snapshot);
+        }
+    }
+}
+
+/// Forgets what every node has long seen.
+async fn tidy(pool: &PgPool) -> Result<(), sqlx::Error> {
+    sqlx::query!("DELETE FROM policy_change WHERE at < now() - make_interval(mins => $1)", KEEP_MINUTES)
+        .execute(pool)
+        .await?;
+    Ok(())
 }
 
 /// Waits for a notification.

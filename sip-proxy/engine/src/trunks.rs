@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use sip_wire::{Builder, Message, Method, Name};
 
 use crate::core::{Asker, Core, Owner};
@@ -13,9 +14,14 @@ use crate::times::LONGEST_REST;
 use crate::transaction;
 
 /// What is known of the trunks of the present snapshot.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Trunks {
     known: Vec<Trunk>,
+    /// Where each is in `known`: a call asks for its trunk alone, however many there are.
+    by_name: AHashMap<Arc<str>, usize>,
+    by_number: AHashMap<u32, usize>,
+    /// What is followed now.
+    followed: Arc<[Arc<TrunkTarget>]>,
     next_number: u32,
 }
 
@@ -32,19 +38,36 @@ struct Trunk {
     is_pinged: bool,
 }
 
+impl Default for Trunks {
+    fn default() -> Self {
+        Self {
+            known: Vec::new(),
+            by_name: AHashMap::new(),
+            by_number: AHashMap::new(),
+            followed: Arc::default(),
+            next_number: 0,
+        }
+    }
+}
+
 impl Trunks {
     /// A new snapshot: what is known of a trunk stays, unless it is another one now.
-    pub(crate) fn follow(&mut self, targets: Vec<Arc<TrunkTarget>>, now: Duration) {
-        let mut known = std::mem::take(&mut self.known);
-        for target in targets {
-            let same = known
-                .iter()
-                .position(|trunk| trunk.target.name == target.name && trunk.target.host == target.host);
+    pub(crate) fn follow(&mut self, targets: Arc<[Arc<TrunkTarget>]>, now: Duration) {
+        if Arc::ptr_eq(&self.followed, &targets) {
+            return;
+        }
+        let mut known: AHashMap<Arc<str>, Trunk> = AHashMap::new();
+        for trunk in self.known.drain(..) {
+            known.insert(trunk.target.name.clone(), trunk);
+        }
+        (self.by_name, self.by_number) = (AHashMap::new(), AHashMap::new());
+        for target in targets.iter().cloned() {
+            let same = known.remove(&target.name).filter(|trunk| trunk.target.host == target.host);
             let trunk = match same {
-                Some(position) => Trunk { target, ..known.swap_remove(position) },
+                Some(trunk) => Trunk { target, ..trunk },
                 None => Trunk {
                     number: {
-                        self.next_number += 1;
+                        self.next_number = self.next_number.wrapping_add(1);
                         self.next_number
                     },
                     target,
@@ -54,29 +77,31 @@ impl Trunks {
                     is_pinged: false,
                 },
             };
+            self.by_name.insert(trunk.target.name.clone(), self.known.len());
+            self.by_number.insert(trunk.number, self.known.len());
             self.known.push(trunk);
         }
+        self.followed = targets;
     }
 
     /// Whether a call may be tried there; of a trunk that is not known nothing bad is known.
     pub(crate) fn is_up(&self, name: &str, now: Duration) -> bool {
-        self.known
-            .iter()
-            .find(|trunk| *trunk.target.name == *name)
-            .is_none_or(|trunk| !trunk.is_dead && trunk.rests_until <= now)
+        let known = self.position(name).and_then(|position| self.known.get(position));
+        known.is_none_or(|trunk| !trunk.is_dead && trunk.rests_until <= now)
     }
 
     /// A 503 of it: with Retry-After it rests so long.
     pub(crate) fn refused(&mut self, name: &str, response: &Message, now: Duration) {
         let Some(Ok(seconds)) = response.number(Name::RetryAfter) else { return };
         let rest = Duration::from_secs(u64::from(seconds)).min(LONGEST_REST);
-        if let Some(trunk) = self.known.iter_mut().find(|trunk| *trunk.target.name == *name) {
+        let position = self.position(name);
+        if let Some(trunk) = position.and_then(|position| self.known.get_mut(position)) {
             trunk.rests_until = now + rest;
         }
     }
 
     fn position(&self, name: &str) -> Option<usize> {
-        self.known.iter().position(|trunk| *trunk.target.name == *name)
+        self.by_name.get(name).copied()
     }
 }
 
@@ -140,7 +165,7 @@ pub(crate) fn send(name: &Arc<str>, addresses: Vec<ResolvedAddress>, core: &mut 
 
 /// A ping's final response, or none.
 pub(crate) fn answered(number: u32, response: Option<&Message>, core: &mut Core) {
-    let found = core.trunks.known.iter().find(|trunk| trunk.number == number);
+    let found = core.trunks.by_number.get(&number).and_then(|position| core.trunks.known.get(*position));
     let Some(name) = found.map(|trunk| trunk.target.name.clone()) else { return };
     if let Some(response) = response
         && response.status() == Some(503)

@@ -238,7 +238,7 @@ mod tests {
     fn the_meter_is_read_when_it_begins_and_ends_to_count_however_often_it_is_asked() {
         let second = Duration::from_secs;
         let mut timeline = Timeline::new(second(100));
-        let mut read = |timeline: &mut Timeline, at| {
+        let read = |timeline: &mut Timeline, at| {
             timeline.new_reading(second(at)).map(|reading| (reading.direct, reading.is_direct))
         };
         assert_eq!(read(&mut timeline, 101), None);

@@ -117,8 +117,8 @@ impl Policy for Snapshot {
         self.trunks.iter().find(|trunk| *trunk.name == *name).cloned()
     }
 
-    fn trunks(&self) -> Vec<Arc<TrunkTarget>> {
-        self.trunks.clone()
+    fn trunks(&self) -> Arc<[Arc<TrunkTarget>]> {
+        self.trunks.clone().into()
     }
 }
 
