@@ -12,6 +12,7 @@ mod liveness;
 mod redirection;
 mod renegotiation;
 mod sessions;
+mod small_print;
 mod strangers;
 mod targets;
 mod telephones;
