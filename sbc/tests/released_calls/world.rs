@@ -186,7 +186,8 @@ impl World {
             let mut seed = [0; 32];
             seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
             let user = ["alice", "bob"][index];
-            let contact = SocketAddr::new(phones[index].local().ip(), 5_060);
+            // Where no NAT is between, its Contact is where it listens.
+            let contact = SocketAddr::new(phones[index].local().ip(), 5_060 + index as u16);
             End {
                 agent: user_agent(
                     user,
@@ -206,7 +207,7 @@ impl World {
         seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
         let mut engine = Engine::new(Arc::new(config()), seed);
         engine.handle(Input::Command(Command::Policy(Arc::new(Snapshot))), at(now));
-        let contact = SocketAddr::new(phones[1].local().ip(), 5_060);
+        let contact = SocketAddr::new(phones[1].local().ip(), 5_061);
         engine.handle(Input::Command(Command::Load(vec![binding(contact, ends[1].signalling)])), at(now));
         let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }];
         let policy = ReleasePolicy::new(Limits::default(), realms, Vec::new(), Networks::default());
