@@ -26,7 +26,7 @@ impl Worker {
         mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
     ) {
         let Some((id, role)) = self.owner(socket, source) else {
-            self.dropped += 1;
+            self.dropped = self.dropped.saturating_add(1);
             return;
         };
         let is_rtcp_port = role.is_rtcp();
@@ -44,7 +44,7 @@ impl Worker {
         if stream.carried != Carried::Other {
             if rtp::is_rtcp(packet) {
                 if self.streams.is_left_over((socket, id), source, packet, now) {
-                    self.dropped += 1;
+                    self.dropped = self.dropped.saturating_add(1);
                     return;
                 }
                 self.control(id, is_rtcp_port, source, packet, now, send);
@@ -56,7 +56,7 @@ impl Worker {
             }
         }
         if is_rtcp_port {
-            self.dropped += 1;
+            self.dropped = self.dropped.saturating_add(1);
             return;
         }
         let header = if stream.carried == Carried::Other { None } else { Header::read(packet) };
@@ -66,7 +66,7 @@ impl Worker {
         }
         if !stream.rtp.knows(source, now) {
             if self.streams.is_left_over((socket, id), source, packet, now) {
-                self.dropped += 1;
+                self.dropped = self.dropped.saturating_add(1);
                 return;
             }
             stream = match self.streams.get_mut(id) {
@@ -74,11 +74,14 @@ impl Worker {
                 None => return,
             };
             match stream.meets(source, packet, header.as_ref(), now) {
-                Verdict::Learnt => self.strangers_learnt += u64::from(stream.rtp.is_strange(source)),
+                Verdict::Learnt => {
+                    self.strangers_learnt =
+                        self.strangers_learnt.saturating_add(u64::from(stream.rtp.is_strange(source)))
+                }
                 Verdict::Passes => {}
                 Verdict::Stranger => {
-                    stream.strangers += 1;
-                    self.dropped += 1;
+                    stream.strangers = stream.strangers.saturating_add(1);
+                    self.dropped = self.dropped.saturating_add(1);
                     return;
                 }
             }
@@ -169,15 +172,15 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(id) else { return };
         let kind = Kind::of(packet);
         if kind == Kind::Foreign || !stream.takes(role, source, now) {
-            stream.strangers += 1;
-            self.dropped += 1;
+            stream.strangers = stream.strangers.saturating_add(1);
+            self.dropped = self.dropped.saturating_add(1);
             return;
         }
         if !role.is_rtcp() {
             stream.send_held(now, &mut send);
         }
         if kind == Kind::Keepalive {
-            self.keepalives += 1;
+            self.keepalives = self.keepalives.saturating_add(1);
             return;
         }
         let Some(stream) = self.streams.get(id) else { return };
@@ -211,8 +214,8 @@ impl Worker {
         let is_expected = is_rtcp_port || stream.may_mux;
         let latch = if is_rtcp_port { &mut stream.rtcp } else { &mut stream.rtp };
         if !is_expected || !latch.takes(source, now) {
-            stream.strangers += u64::from(is_expected);
-            self.dropped += 1;
+            stream.strangers = stream.strangers.saturating_add(u64::from(is_expected));
+            self.dropped = self.dropped.saturating_add(1);
             return;
         }
         let (carried, consumers) = (stream.carried, stream.consumers.clone());

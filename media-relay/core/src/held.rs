@@ -44,7 +44,7 @@ impl Stream {
         let (Some(held), Some(destination)) = (self.held.take(), self.rtp.destination()) else { return };
         let is_media = held.packet.first().is_some_and(|first| first >> 6 == 2);
         let fresh = if is_media { FRESH } else { FRESH_HANDSHAKE };
-        if !self.is_parked && held.to != Some(destination) && now <= held.at + fresh {
+        if !self.is_parked && held.to != Some(destination) && now <= held.at.saturating_add(fresh) {
             send(self.ports.rtp, destination, &held.packet);
         }
     }

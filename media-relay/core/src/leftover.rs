@@ -106,7 +106,7 @@ impl Place {
         }
         let milliseconds = silent.as_millis() as u64;
         // Clocks of phones are not exact, and those of their timers less so.
-        let slack = SLACK + silent / 4;
+        let slack = SLACK.saturating_add(silent.checked_div(4).unwrap_or_default());
         let counts_on = self.timestamp.is_some_and(|before| {
             // Signed: a late packet is one too. The greatest difference is that of 90 s at 90 kHz.
             let ticks = i64::from(header.timestamp.wrapping_sub(before).cast_signed());

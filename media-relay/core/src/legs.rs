@@ -137,7 +137,7 @@ impl Leg {
         };
         // RFC 3264 §8: the version grows by one if, and only if, the description changed.
         let sum = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(body(0));
-        let version = self.version + u64::from(self.last != Some(sum));
+        let version = self.version.wrapping_add(u64::from(self.last != Some(sum)));
         let sdp = body(version);
         (self.last, self.version) = (Some(sum), version);
         sdp

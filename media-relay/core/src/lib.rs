@@ -3,6 +3,9 @@
 //! A [`Worker`] owns sessions. It is told what signalling agreed ([`session::Request`]) and what arrived on which
 //! socket ([`Worker::packet`]); it says where each packet goes. Sockets come from the shell by way of [`worker::Ports`].
 
+// What strangers send is read here: no index and no sum of theirs may end the program.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 mod expected;
 mod forward;
 pub mod handoff;
@@ -12,9 +15,11 @@ mod kind;
 pub mod latch;
 mod leftover;
 mod legs;
+#[allow(clippy::indexing_slicing, reason = "arrays of two parties, numbered 0 and 1 by ourselves")]
 mod moving;
 mod negotiation;
 pub mod ours;
+#[allow(clippy::indexing_slicing, reason = "arrays of two parties, numbered 0 and 1 by ourselves")]
 pub mod path;
 pub mod policy;
 pub mod rtcp;

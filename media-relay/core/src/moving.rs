@@ -162,7 +162,7 @@ impl Worker {
         } else if cover == Cover::Stays {
             release.keep(Stay::Policy, now);
         }
-        let cover = if let Cover::ComesBack(after) = cover { Some(now + after) } else { None };
+        let cover = if let Cover::ComesBack(after) = cover { Some(now.saturating_add(after)) } else { None };
         let movers = ends.map(|endpoint| Mover {
             endpoint,
             at: Whereabouts::Home,
@@ -279,7 +279,7 @@ impl Worker {
     #[cold]
     pub(crate) fn glance(&mut self, id: u64, now: Duration) {
         let due = self.sessions.get(&id).and_then(|session| Some(session.moving.as_ref()?.due));
-        if due.is_some_and(|due| due > now + GLANCE) {
+        if due.is_some_and(|due| due > now.saturating_add(GLANCE)) {
             self.attend(id, now);
         }
     }
@@ -381,7 +381,7 @@ impl Moving {
             .map(|mover| mover.retry)
             .min();
         let next = self.release.poll_timeout(now);
-        retry.map_or(next, |retry| retry.min(next)).max(now + Duration::from_millis(1))
+        retry.map_or(next, |retry| retry.min(next)).max(now.saturating_add(Duration::from_millis(1)))
     }
 
     /// What of the timeline was not told yet.

@@ -107,8 +107,9 @@ impl Worker {
             .iter()
             .position(|known| known.id == exchange && known.offerer == to)
             .ok_or(Refusal::Unknown)?;
-        let offered_ufrag = session.exchanges[position].ufrag.clone();
-        let offered = &session.exchanges[position].media;
+        let open = session.exchanges.get(position).ok_or(Refusal::Unknown)?;
+        let (offered_ufrag, offered) = (open.ufrag.clone(), &open.media);
+        let (spoken, was_passed) = (open.ice.clone(), open.is_passed);
         description = description.fit_to(offered).map_err(|_| Refusal::Malformed)?;
         for (offered, answered) in offered.iter().zip(&mut description.media) {
             // Who holds by the unspecified address answers as if nothing had been held already.
@@ -129,8 +130,6 @@ impl Worker {
             |media: &Media| media.port != 0 && (media.direction != Direction::SendRecv || media.is_parked);
         session.is_held = offered.iter().chain(&description.media).any(is_quiet);
         let is_last = exchange != INITIAL || session.selected == Some(from);
-        let (spoken, was_passed) =
-            (session.exchanges[position].ice.clone(), session.exchanges[position].is_passed);
         let offered = if is_last { session.exchanges.remove(position).media } else { offered.clone() };
         self.ensure_branch(id, from);
         if let Some(leg) = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(from)) {
@@ -289,8 +288,8 @@ impl Worker {
     fn apply(&mut self, id: u64, endpoint: Endpoint, media: &[Media], only_first: bool, now: Duration) {
         let ours = self.relay_addresses(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(position) = session.legs.iter().position(|known| known.0 == endpoint) else { return };
-        let leg = &session.legs[position].1;
+        let found = session.legs.iter().find(|known| known.0 == endpoint);
+        let Some((_, leg)) = found else { return };
         let signalling = leg.party.signalling.ip();
         for (media, place) in media.iter().zip(&leg.streams) {
             let Some(stream) = place.and_then(|stream| self.streams.get_mut(stream)) else { continue };

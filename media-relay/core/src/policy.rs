@@ -112,7 +112,13 @@ impl ReleasePolicy {
     pub fn networks(&self, one: u16, other: u16) -> Arc<Networks> {
         let is_lan = self.realm(one).lan && self.realm(other).lan;
         let is_certain = self.pair(one, other).is_some_and(|pair| pair.certain);
-        self.networks[usize::from(is_certain)][usize::from(is_lan)].clone()
+        let [[far, near], [certain_far, certain_near]] = &self.networks;
+        match (is_certain, is_lan) {
+            (false, false) => far.clone(),
+            (false, true) => near.clone(),
+            (true, false) => certain_far.clone(),
+            (true, true) => certain_near.clone(),
+        }
     }
 }
 

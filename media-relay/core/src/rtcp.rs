@@ -39,12 +39,12 @@ fn word(bytes: &[u8], at: usize) -> Option<u32> {
 fn packets(compound: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = compound;
     std::iter::from_fn(move || {
-        let head: &[u8; 4] = rest.first_chunk()?;
-        let length = 4 * (usize::from(u16::from_be_bytes([head[2], head[3]])) + 1);
-        if head[0] >> 6 != 2 || length > rest.len() {
+        let [first, _, high, low] = *rest.first_chunk()?;
+        let length = usize::from(u16::from_be_bytes([high, low])).saturating_add(1).saturating_mul(4);
+        if first >> 6 != 2 {
             return None;
         }
-        let (packet, after) = rest.split_at(length);
+        let (packet, after) = rest.split_at_checked(length)?;
         rest = after;
         Some(packet)
     })
@@ -53,8 +53,9 @@ fn packets(compound: &[u8]) -> impl Iterator<Item = &[u8]> {
 /// What a compound packet reports.
 pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
     for packet in packets(compound) {
-        let count = usize::from(packet[0] & 0x1f);
-        let first_block = match packet[1] {
+        let [first, kind, ..] = packet else { continue };
+        let count = usize::from(first & 0x1f);
+        let first_block: usize = match kind {
             200 => {
                 if let (Some(ssrc), Some(high), Some(low), Some(packets)) =
                     (word(packet, 4), word(packet, 8), word(packet, 12), word(packet, 20))
@@ -67,8 +68,8 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
             _ => continue,
         };
         for index in 0..count {
-            let at = first_block + 24 * index;
-            let Some(block) = packet.get(at..at + 24) else { break };
+            let at = first_block.saturating_add(index.saturating_mul(24));
+            let Some(block) = packet.get(at..).and_then(|rest| rest.get(..24)) else { break };
             let (Some(ssrc), Some(lost), Some(highest), Some(jitter), Some(last_sender_report), Some(delay)) = (
                 word(block, 0),
                 word(block, 4),
@@ -96,19 +97,20 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
 /// there is nothing to change, or if the packet cannot be read (SRTCP): then it passes as it is. Empty if nothing may
 /// pass; with reduced size (RFC 5506) a BYE or an application's packet comes without SDES.
 pub fn without_names(compound: &[u8], cname: &[u8]) -> Option<Vec<u8>> {
-    if !packets(compound).any(|packet| matches!(packet[1], 202..=204)) {
+    if !packets(compound).any(|packet| matches!(packet, [_, 202..=204, ..])) {
         return None;
     }
-    let cname = &cname[..cname.len().min(64)];
-    let mut out = Vec::with_capacity(compound.len() + 32);
+    let cname = cname.get(..64).unwrap_or(cname);
+    let mut out = Vec::with_capacity(compound.len().saturating_add(32));
     for packet in packets(compound) {
-        match packet[1] {
+        let [first, kind, ..] = packet else { continue };
+        match kind {
             202 => write_names(packet, cname, &mut out),
             // BYE may bear a reason in words.
             203 => {
-                let sources = 4 * usize::from(packet[0] & 0x1f);
-                let Some(sources) = packet.get(4..4 + sources) else { continue };
-                out.extend_from_slice(&[packet[0], 203]);
+                let sources = usize::from(first & 0x1f).saturating_mul(4);
+                let Some(sources) = packet.get(4..).and_then(|rest| rest.get(..sources)) else { continue };
+                out.extend_from_slice(&[*first, 203]);
                 out.extend_from_slice(&((sources.len() / 4) as u16).to_be_bytes());
                 out.extend_from_slice(sources);
             }
@@ -124,30 +126,33 @@ fn write_names(packet: &[u8], cname: &[u8], out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(&[0x80, 202, 0, 0]);
     let mut chunks = 0u8;
-    let mut at = 4;
-    while chunks < packet[0] & 0x1f {
-        let Some(ssrc) = packet.get(at..at + 4) else { break };
+    let mut at = 4_usize;
+    while chunks < packet.first().copied().unwrap_or(0) & 0x1f {
+        let Some(ssrc) = packet.get(at..).and_then(|rest| rest.get(..4)) else { break };
         out.extend_from_slice(ssrc);
         out.extend_from_slice(&[1, cname.len() as u8]);
         out.extend_from_slice(cname);
         out.push(0);
-        while !(out.len() - start).is_multiple_of(4) {
+        while !out.len().saturating_sub(start).is_multiple_of(4) {
             out.push(0);
         }
-        chunks += 1;
-        at += 4;
+        chunks = chunks.saturating_add(1);
+        at = at.saturating_add(4);
         // To the end of the chunk: a zero item, then up to the next word.
         while let Some(kind) = packet.get(at) {
             if *kind == 0 {
-                at = (at / 4 + 1) * 4;
+                at = (at / 4).saturating_add(1).saturating_mul(4);
                 break;
             }
-            at += 2 + usize::from(packet.get(at + 1).copied().unwrap_or(0));
+            let length = packet.get(at.saturating_add(1)).copied().unwrap_or(0);
+            at = at.saturating_add(2).saturating_add(length.into());
         }
     }
-    out[start] = 0x80 | chunks;
-    let words = ((out.len() - start) / 4 - 1) as u16;
-    out[start + 2..start + 4].copy_from_slice(&words.to_be_bytes());
+    let words = (out.len().saturating_sub(start) / 4).saturating_sub(1) as u16;
+    let [high, low] = words.to_be_bytes();
+    if let Some(head) = out.get_mut(start..).and_then(|rest| rest.first_chunk_mut()) {
+        *head = [0x80 | chunks, 202, high, low];
+    }
 }
 
 #[cfg(test)]

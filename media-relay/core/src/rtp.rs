@@ -18,16 +18,16 @@ pub struct Header {
 impl Header {
     /// `None` if it is no RTP version 2 packet.
     pub fn read(packet: &[u8]) -> Option<Self> {
-        let head: &[u8; 12] = packet.first_chunk()?;
-        if head[0] >> 6 != 2 {
+        let [first, second, s0, s1, t0, t1, t2, t3, c0, c1, c2, c3] = *packet.first_chunk()?;
+        if first >> 6 != 2 {
             return None;
         }
         Some(Self {
-            payload_type: head[1] & 0x7f,
-            marker: head[1] & 0x80 != 0,
-            sequence: u16::from_be_bytes([head[2], head[3]]),
-            timestamp: u32::from_be_bytes([head[4], head[5], head[6], head[7]]),
-            ssrc: u32::from_be_bytes([head[8], head[9], head[10], head[11]]),
+            payload_type: second & 0x7f,
+            marker: second & 0x80 != 0,
+            sequence: u16::from_be_bytes([s0, s1]),
+            timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
+            ssrc: u32::from_be_bytes([c0, c1, c2, c3]),
         })
     }
 }
@@ -49,5 +49,5 @@ pub fn is_sound(packet: &[u8]) -> bool {
 
 /// Whether a packet of a shared port is RTCP (RFC 5761 §4).
 pub fn is_rtcp(packet: &[u8]) -> bool {
-    packet.len() >= 8 && packet[0] >> 6 == 2 && (192..=223).contains(&packet[1])
+    packet.len() >= 8 && matches!(packet, [first, 192..=223, ..] if first >> 6 == 2)
 }

@@ -268,7 +268,7 @@ impl Description {
     /// The description for another party: `origin` is its o= value, `places` where each m-line is (`None` refuses it),
     /// `cname` what stands in for RTCP names. Lines that name the author's addresses go.
     pub fn rewrite(&self, origin: &str, places: &[Option<Place>], cname: &str) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.bytes.len() + 128);
+        let mut out = BytesMut::with_capacity(self.bytes.len().saturating_add(128));
         let secrets = self.addresses();
         let is_secret = |line: &[u8]| {
             names_an_address(line) || secrets.iter().any(|secret| memmem::find(line, secret).is_some())
@@ -297,10 +297,10 @@ impl Description {
                     begins = media.is_some_and(|media| media.begins);
                     owes_mux = current.is_some_and(|place| place.rtcp_mux);
                     put(&mut out, &with_port(value, current.map_or(0, |place| place.rtp.port())));
-                    stream += 1;
+                    stream = stream.saturating_add(1);
                     let needs_own = !wrote_connection
                         || current.map(|place| place.rtp.ip()) != session.map(|place| place.rtp.ip());
-                    let has_own = (index + 1..self.lines.len())
+                    let has_own = (index.saturating_add(1)..self.lines.len())
                         .map(|next| self.line(next))
                         .take_while(|next| !next.starts_with(b"m="))
                         .any(|next| next.starts_with(b"c="));

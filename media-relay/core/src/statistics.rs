@@ -40,8 +40,8 @@ impl Reception {
         is_event: bool,
         now: Duration,
     ) {
-        self.packets += 1;
-        self.octets += octets as u64;
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(octets as u64);
         let is_same = self.received > 0 && self.ssrc == header.ssrc;
         if !is_same {
             self.restart(header);
@@ -54,21 +54,21 @@ impl Reception {
                 self.restart(header);
             }
         }
-        self.received += 1;
+        self.received = self.received.wrapping_add(1);
         if is_event {
             // All packets of one event bear its timestamp.
             if self.event_timestamp != Some(header.timestamp) {
                 self.event_timestamp = Some(header.timestamp);
-                self.dtmf += 1;
+                self.dtmf = self.dtmf.saturating_add(1);
             }
             return;
         }
         self.payload_type = Some(header.payload_type);
         let arrival = (now.as_micros() as i64).wrapping_mul(i64::from(clock_rate)) / 1_000_000;
-        let transit = arrival - i64::from(header.timestamp);
+        let transit = arrival.wrapping_sub(header.timestamp.into());
         if is_same && self.transit != 0 {
             // Timestamps wrap; so does their difference.
-            let difference = f64::from((transit - self.transit) as i32).abs();
+            let difference = f64::from(transit.wrapping_sub(self.transit) as i32).abs();
             if difference < f64::from(clock_rate) {
                 self.jitter += (difference - self.jitter) / 16.0;
             }
@@ -78,8 +78,8 @@ impl Reception {
 
     /// Another protocol than RTP.
     pub fn count(&mut self, octets: usize) {
-        self.packets += 1;
-        self.octets += octets as u64;
+        self.packets = self.packets.wrapping_add(1);
+        self.octets = self.octets.wrapping_add(octets as u64);
     }
 
     /// Its far receiver reported about the source `ssrc`.
@@ -100,9 +100,12 @@ impl Reception {
 
     /// Packets that never came.
     pub fn lost(&self) -> u64 {
-        let expected =
-            if self.received == 0 { 0 } else { u64::from(self.highest.wrapping_sub(self.base)) + 1 };
-        self.lost_before + expected.saturating_sub(self.received)
+        let expected = if self.received == 0 {
+            0
+        } else {
+            u64::from(self.highest.wrapping_sub(self.base)).saturating_add(1)
+        };
+        self.lost_before.saturating_add(expected.saturating_sub(self.received))
     }
 
     /// Interarrival jitter, ms.
@@ -146,12 +149,13 @@ impl Reception {
         if self.packets == 0 {
             return None;
         }
-        let expected = self.packets + self.lost();
+        let expected = self.packets.saturating_add(self.lost());
         let (reported_lost, reported_jitter) = self.reported.unwrap_or_default();
         let lost = self.lost().max(u64::from(reported_lost)).min(expected);
         let loss = 100.0 * lost as f32 / expected as f32;
-        let round_trip =
-            (self.round_trip.unwrap_or_default() + far.unwrap_or_default()).as_secs_f32() * 1000.0;
+        let round_trip = (self.round_trip.unwrap_or_default().saturating_add(far.unwrap_or_default()))
+            .as_secs_f32()
+            * 1000.0;
         let jitter = self
             .jitter_ms(clock_rate)
             .max((f64::from(reported_jitter) * 1000.0 / f64::from(clock_rate.max(1))) as f32);

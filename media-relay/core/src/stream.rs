@@ -280,16 +280,13 @@ impl Streams {
     pub(crate) fn insert(&mut self, stream: Stream) -> StreamId {
         let ports = stream.ports;
         self.open.opened(ports.address, stream.origin);
-        let id = match self.free.pop() {
-            Some(id) => {
-                self.places[id as usize] = Some(stream);
-                id
-            }
-            None => {
-                self.places.push(Some(stream));
-                (self.places.len() - 1) as StreamId
-            }
-        };
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.places.push(None);
+            self.places.len().saturating_sub(1) as StreamId
+        });
+        if let Some(place) = self.places.get_mut(id as usize) {
+            *place = Some(stream);
+        }
         self.listen(id, ports, [Role::Rtp, Role::Rtcp]);
         id
     }
@@ -299,7 +296,7 @@ impl Streams {
         for (number, role) in [ports.rtp, ports.rtcp].into_iter().zip(roles) {
             let number = number as usize;
             if self.sockets.len() <= number {
-                self.sockets.resize(number + 1, Socket::default());
+                self.sockets.resize(number.saturating_add(1), Socket::default());
             }
             let left = leftovers.next().flatten();
             let Some(socket) = self.sockets.get_mut(number) else { continue };
@@ -361,7 +358,7 @@ impl Streams {
             return false;
         }
         let is_so = left.continues(source, packet, stream.carried, now);
-        stream.strangers += u64::from(is_so);
+        stream.strangers = stream.strangers.saturating_add(u64::from(is_so));
         is_so
     }
 

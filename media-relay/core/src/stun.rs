@@ -16,7 +16,9 @@ pub struct Message<'a> {
 
 /// Whether a packet on a media port is STUN rather than media (RFC 7983 §7).
 pub fn is_stun(packet: &[u8]) -> bool {
-    packet.len() >= 20 && packet[0] < 4 && packet[4..8] == COOKIE.to_be_bytes()
+    packet.len() >= 20
+        && packet.first().is_some_and(|first| *first < 4)
+        && packet.get(4..8) == Some(&COOKIE.to_be_bytes())
 }
 
 impl<'a> Message<'a> {
@@ -25,16 +27,20 @@ impl<'a> Message<'a> {
         if !is_stun(packet) {
             return None;
         }
-        let length = usize::from(u16::from_be_bytes([packet[2], packet[3]]));
-        if length % 4 != 0 || length + 20 != packet.len() {
+        let (head, attributes) = packet.split_first_chunk::<20>()?;
+        let [kind, more_kind, high, low, ..] = *head;
+        let length = usize::from(u16::from_be_bytes([high, low]));
+        if !length.is_multiple_of(4) || length.saturating_add(20) != packet.len() {
             return None;
         }
         let message = Self {
-            kind: u16::from_be_bytes([packet[0], packet[1]]),
-            transaction: *packet[8..].first_chunk()?,
-            attributes: &packet[20..],
+            kind: u16::from_be_bytes([kind, more_kind]),
+            transaction: *head.last_chunk()?,
+            attributes,
         };
-        let covered: usize = message.attributes().map(|(_, value)| 4 + value.len().next_multiple_of(4)).sum();
+        let covered: usize = message.attributes().fold(0_usize, |sum, (_, value)| {
+            sum.saturating_add(4).saturating_add(value.len().next_multiple_of(4))
+        });
         (covered == length).then_some(message)
     }
 
@@ -42,11 +48,11 @@ impl<'a> Message<'a> {
     pub fn attributes(&self) -> impl Iterator<Item = (u16, &'a [u8])> {
         let mut rest = self.attributes;
         std::iter::from_fn(move || {
-            let head: &[u8; 4] = rest.first_chunk()?;
-            let length = usize::from(u16::from_be_bytes([head[2], head[3]]));
-            let value = rest.get(4..4 + length)?;
-            rest = rest.get(4 + length.next_multiple_of(4)..)?;
-            Some((u16::from_be_bytes([head[0], head[1]]), value))
+            let [kind, more_kind, high, low] = *rest.first_chunk()?;
+            let length = usize::from(u16::from_be_bytes([high, low]));
+            let value = rest.get(4..)?.get(..length)?;
+            rest = rest.get(length.next_multiple_of(4).saturating_add(4)..)?;
+            Some((u16::from_be_bytes([kind, more_kind]), value))
         })
     }
 }

@@ -33,6 +33,11 @@ pub struct PortPair {
     pub address: SocketAddr,
 }
 
+/// The port after it: that of RTCP (RFC 3550 §11).
+pub(crate) fn next_port(rtp: SocketAddr) -> SocketAddr {
+    SocketAddr::new(rtp.ip(), rtp.port().saturating_add(1))
+}
+
 /// Where sockets come from.
 pub trait Ports {
     /// A free pair in a realm; `None` if there is none.
@@ -219,7 +224,7 @@ impl Worker {
         self.connect_agreed(id, winner, caller);
         // What an early answer refused the last one may take (RFC 3261 §13.2.1), which comes after this, if it comes.
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.closing = Some(now + LAST_ANSWER);
+            session.closing = Some(now.saturating_add(LAST_ANSWER));
         }
         self.agreed(id, now);
     }
@@ -326,7 +331,7 @@ impl Worker {
         if now < self.next_check {
             return;
         }
-        self.next_check = now + Duration::from_secs(1);
+        self.next_check = now.saturating_add(Duration::from_secs(1));
         let closing = self
             .sessions
             .iter_mut()
@@ -339,7 +344,7 @@ impl Worker {
             if session.moving.as_ref().is_some_and(|moving| moving.is_unheard()) {
                 // What cannot be heard is not missed, but somebody has to look after it.
                 session.heard = now;
-                if *session.unheard.get_or_insert(now) + limit <= now {
+                if session.unheard.get_or_insert(now).saturating_add(limit) <= now {
                     session.unheard = Some(now);
                     self.events.push_back((*id, Event::Unheard));
                 }
@@ -347,7 +352,10 @@ impl Worker {
             }
             session.unheard = None;
             let least = if session.is_away { LEAST_INACTIVITY } else { Duration::ZERO };
-            if session.heard + limit.max(least) <= now && !session.is_held && !session.told_inactive {
+            if session.heard.saturating_add(limit.max(least)) <= now
+                && !session.is_held
+                && !session.told_inactive
+            {
                 session.told_inactive = true;
                 self.events.push_back((*id, Event::Inactive));
             }

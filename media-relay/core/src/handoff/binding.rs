@@ -43,12 +43,12 @@ impl Worker {
             if role.is_rtcp() { stream.rtcp.is_near(source) } else { stream.rtp.is_near(source) }
         });
         if !is_taken && is_near {
-            self.keepalives += 1;
+            self.keepalives = self.keepalives.saturating_add(1);
         } else if !is_taken {
             if let Some(stream) = self.streams.get_mut(id) {
-                stream.strangers += 1;
+                stream.strangers = stream.strangers.saturating_add(1);
             }
-            self.dropped += 1;
+            self.dropped = self.dropped.saturating_add(1);
         }
     }
 
@@ -68,7 +68,7 @@ impl Worker {
         let Some(stream) = self.streams.get_mut(id) else { return false };
         if !takes_part {
             let is_taken = stream.takes(role, source, now);
-            self.keepalives += u64::from(is_taken);
+            self.keepalives = self.keepalives.saturating_add(u64::from(is_taken));
             return is_taken;
         }
         let answer = Outgoing::new(Method::Binding, Class::Success, message.transaction());
@@ -105,7 +105,8 @@ impl Worker {
         }
         let Some(session) = self.sessions.get_mut(&stream.session) else { return false };
         let Some(leg) = session.leg_mut(stream.endpoint) else { return false };
-        let (line, sequence) = (leg.handoff.line_mut(stream.index), message.word(SEQUENCE).unwrap_or(0));
+        let Some(line) = leg.handoff.line_mut(stream.index) else { return false };
+        let sequence = message.word(SEQUENCE).unwrap_or(0);
         let known = stream.rtp.heard().map(|heard| heard.0);
         // One that came before, or was overtaken: whoever sends it, it is no news. Repeated from where it came, its answer was lost.
         let is_new = sequence > line.sequence;

@@ -116,7 +116,7 @@ impl Sieve {
     }
 
     fn filter(&self, text: &str) -> String {
-        let mut out = String::with_capacity(text.len() + 96);
+        let mut out = String::with_capacity(text.len().saturating_add(96));
         // As far as it is not there, or names nothing that is hidden from outside.
         let is_known = text
             .lines()
@@ -127,9 +127,9 @@ impl Sieve {
             let kind = CandidateKind::ServerReflexive;
             Candidate { foundation, priority: PRIORITY, address: observed, kind, related: None }.to_string()
         });
-        let mut streams = 0;
+        let mut streams = 0_usize;
         for line in text.lines().map(str::trim_end) {
-            streams += usize::from(line.starts_with("m="));
+            streams = streams.saturating_add(usize::from(line.starts_with("m=")));
             // Under the first m-line, before anything that ends it.
             if (line == "a=end-of-candidates" || (line.starts_with("m=") && streams == 2))
                 && let Some(candidate) = owed.take_if(|_| streams > 0)

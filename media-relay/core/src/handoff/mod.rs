@@ -75,30 +75,31 @@ impl Side {
         }
     }
 
-    fn line_mut(&mut self, index: u16) -> &mut Line {
+    fn line_mut(&mut self, index: u16) -> Option<&mut Line> {
         let index = usize::from(index);
         if self.lines.len() <= index {
-            self.lines.resize(index + 1, Line::default());
+            self.lines.resize(index.saturating_add(1), Line::default());
         }
-        &mut self.lines[index]
+        self.lines.get_mut(index)
     }
 }
 
 /// The ufrag of a description's session-level `a=crush`.
 pub(crate) fn ufrag_in(sdp: &[u8]) -> Option<Box<str>> {
     let end = memmem::find(sdp, b"\nm=").unwrap_or(sdp.len());
-    Some(Support::find(&String::from_utf8_lossy(&sdp[..end]))?.ufrag.into())
+    Some(Support::find(&String::from_utf8_lossy(sdp.get(..end)?))?.ufrag.into())
 }
 
 /// A description with a session-level line more.
 pub(crate) fn with_line(sdp: Bytes, line: Option<&str>) -> Bytes {
     let Some(line) = line else { return sdp };
-    let at = memmem::find(&sdp, b"\nm=").map_or(sdp.len(), |found| found + 1);
-    let mut out = BytesMut::with_capacity(sdp.len() + line.len() + 2);
-    out.extend_from_slice(&sdp[..at]);
+    let at = memmem::find(&sdp, b"\nm=").map_or(sdp.len(), |found| found.saturating_add(1));
+    let mut out = BytesMut::with_capacity(sdp.len().saturating_add(line.len()).saturating_add(2));
+    let (head, rest) = sdp.split_at_checked(at).unwrap_or((&sdp, b""));
+    out.extend_from_slice(head);
     out.extend_from_slice(line.as_bytes());
     out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(&sdp[at..]);
+    out.extend_from_slice(rest);
     out.freeze()
 }
 
@@ -121,7 +122,7 @@ fn credentials(secret: &[u8; 32], session: u64, party: u16) -> (String, String) 
         .into_iter()
         .filter_map(block)
         .flatten()
-        .map(|byte| char::from(LETTERS[usize::from(byte & 63)]))
+        .filter_map(|byte| LETTERS.get(usize::from(byte & 63)).copied().map(char::from))
         .collect();
     let (ufrag, rest) = letters.split_at(UFRAG.min(letters.len()));
     (ufrag.to_owned(), rest.chars().take(PASSWORD).collect())

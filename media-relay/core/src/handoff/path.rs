@@ -84,17 +84,17 @@ impl Worker {
         let past = session.past_moves.take().unwrap_or_default();
         let is_first = past.timeline.entries().is_empty();
         let timeline = if is_first { Timeline::new(now) } else { past.timeline };
-        let end = |place: usize| End {
-            endpoint: ends[place],
+        let end = |(endpoint, told): (Endpoint, Policy)| End {
+            endpoint,
             has_trickled: false,
-            told: policies[place],
+            told,
             is_owed: false,
             asked: None,
             retry: now,
             refusals: 0,
         };
         session.handoff = Some(Box::new(Handoff {
-            ends: [0, 1].map(end),
+            ends: [(ends[0], policies[0]), (ends[1], policies[1])].map(end),
             timeline,
             state: PathState::Anchored,
             is_away: false,
@@ -147,7 +147,7 @@ impl Worker {
     pub(super) fn claim(&mut self, id: u64, from: Endpoint, line: u16, report: Report, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(leg) = session.leg_mut(from) else { return };
-        let known = &mut leg.handoff.line_mut(line).sending;
+        let Some(known) = leg.handoff.line_mut(line).map(|line| &mut line.sending) else { return };
         if std::mem::replace(known, report.sending) == report.sending {
             return;
         }
@@ -166,7 +166,7 @@ impl Worker {
             handoff.is_away = false;
             handoff.timeline.meter(false, now);
         }
-        self.attend_handoff(id, now + TICK, now);
+        self.attend_handoff(id, now.saturating_add(TICK), now);
     }
 
     /// Policy has something to say about a session that hands itself off; false if it does not.
@@ -204,10 +204,10 @@ impl Worker {
                     leg.agreed = leg.offered.clone();
                 }
             }
-            Outcome::Superseded => end.retry = now + BUSY,
+            Outcome::Superseded => end.retry = now.saturating_add(BUSY),
             Outcome::Refused(_) | Outcome::Offered { .. } => {
-                end.refusals += 1;
-                end.retry = now + REFUSED;
+                end.refusals = end.refusals.saturating_add(1);
+                end.retry = now.saturating_add(REFUSED);
             }
         }
         self.attend_handoff(id, now, now);
@@ -262,7 +262,7 @@ impl Worker {
                 continue;
             };
             let Some(handoff) = &mut session.handoff else { return };
-            handoff.wishes += 1;
+            handoff.wishes = handoff.wishes.wrapping_add(1);
             let wish = handoff.wishes;
             for end in handoff.ends.iter_mut().filter(|end| end.endpoint == endpoint) {
                 end.asked = Some((wish, policy, std::mem::take(&mut end.is_owed)));
@@ -322,7 +322,7 @@ impl Handoff {
             .iter()
             .all(|end| session.leg(*end).is_some_and(|leg| leg.sends_directly(Policy::Direct, streams)));
         if has_all_left {
-            if now < session.media + QUIET {
+            if now < session.media.saturating_add(QUIET) {
                 return;
             }
             self.is_away = true;
@@ -344,7 +344,7 @@ impl Handoff {
         let waits = self.ends.iter().any(|end| end.retry > now && end.refusals < REFUSALS);
         let is_moving = matches!(self.state, PathState::Synchronising | PathState::Returning)
             || (self.state == PathState::Direct && !self.is_away && !self.is_split());
-        now + if is_moving || waits { TICK } else { GLANCE }
+        now.saturating_add(if is_moving || waits { TICK } else { GLANCE })
     }
 
     /// Tells what is new in the timeline.

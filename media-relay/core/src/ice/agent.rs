@@ -127,7 +127,7 @@ impl Agent {
 
     /// New credentials: whatever was checked is forgotten.
     pub(crate) fn restart(&mut self, is_controlling: bool) {
-        self.generation += 1;
+        self.generation = self.generation.wrapping_add(1);
         self.ours = self.seed.credentials(self.generation);
         self.key = Key::new(&self.ours.password);
         self.is_controlling = is_controlling;
@@ -208,12 +208,13 @@ impl Agent {
     pub(crate) fn response(&mut self, source: SocketAddr, message: &Incoming<'_>, now: Duration) -> Heard {
         let transaction = message.transaction();
         let position = self.checks.iter().position(|check| check.transaction == transaction);
-        let Some(position) = position else { return Heard::default() };
-        let theirs = self.theirs(usize::from(self.checks[position].port.line));
+        let line = position.and_then(|position| self.checks.get(position)).map(|check| check.port.line);
+        let (Some(position), Some(line)) = (position, line) else { return Heard::default() };
+        let theirs = self.theirs(usize::from(line));
         let Some(key) = theirs.map(|theirs| Key::new(&theirs.password)) else { return Heard::default() };
         let is_authentic = message.authentic(&key);
         let next = self.transaction();
-        let check = &mut self.checks[position];
+        let Some(check) = self.checks.get_mut(position) else { return Heard::default() };
         if !is_authentic || check.remote != source {
             return Heard::default();
         }
@@ -231,9 +232,9 @@ impl Agent {
     }
 
     fn transaction(&mut self) -> u128 {
-        self.transactions += 1;
+        self.transactions = self.transactions.wrapping_add(1);
         let bytes = self.seed.derive(3, self.transactions);
-        bytes[..12].iter().fold(0, |number, byte| (number << 8) | u128::from(*byte))
+        bytes.iter().take(12).fold(0, |number, byte| (number << 8) | u128::from(*byte))
     }
 
     /// When [`poll`](Self::poll) has something to send; `None` while the phone's credentials are not known.
@@ -255,10 +256,10 @@ impl Agent {
                 check.due = None;
                 continue;
             }
-            check.due = Some(now + REPEAT.0 * (1 << check.sent));
-            check.sent += 1;
+            check.due = Some(now.saturating_add(REPEAT.0.saturating_mul(1 << check.sent.min(REPEAT.1))));
+            check.sent = check.sent.saturating_add(1);
             let role = if self.is_controlling { ICE_CONTROLLING } else { ICE_CONTROLLED };
-            let priority = REFLEXIVE - u32::from(check.port.is_rtcp);
+            let priority = REFLEXIVE.saturating_sub(check.port.is_rtcp.into());
             let mut request = Outgoing::new(Method::Binding, Class::Request, check.transaction)
                 .username(&theirs.ufrag, &self.ours.ufrag)
                 .with(PRIORITY, &priority.to_be_bytes())

@@ -39,8 +39,8 @@ impl Worker {
         };
         let Heard { reply, is_authentic, nominated } = heard;
         if !is_authentic {
-            stream.strangers += 1;
-            self.dropped += 1;
+            stream.strangers = stream.strangers.saturating_add(1);
+            self.dropped = self.dropped.saturating_add(1);
             return true;
         }
         if let Some(reply) = reply {

@@ -93,7 +93,7 @@ impl Introduction {
     }
 
     fn wish(&mut self) -> u32 {
-        self.wishes += 1;
+        self.wishes = self.wishes.wrapping_add(1);
         self.wishes
     }
 }
@@ -151,7 +151,7 @@ impl Worker {
                 machine.keep(Stay::Policy, now);
                 None
             }
-            Cover::ComesBack(after) => Some(now + after),
+            Cover::ComesBack(after) => Some(now.saturating_add(after)),
         };
         let homeward = [Homeward::No; 2];
         let introduction = Introduction {
@@ -343,7 +343,7 @@ impl Worker {
                 return self.put_back(id, introduction);
             }
         };
-        let (author, other) = (introduction.ends[first], introduction.ends[1 - first]);
+        let (author, other) = (introduction.ends[first], introduction.ends[first ^ 1]);
         if !self.has_restarted(id, author, &introduction.lines, &sdp) {
             let description = Err(Refusal::NotAcceptable);
             self.events.push_back((id, Event::Answer { number, description }));
@@ -352,7 +352,7 @@ impl Worker {
             return self.put_back(id, introduction);
         }
         let spoken = Spoken::read(&sdp);
-        let exchange = u32::MAX - introduction.wishes;
+        let exchange = u32::MAX.wrapping_sub(introduction.wishes);
         let wish = introduction.wish();
         introduction.step = Step::Handed { wish, first, number, exchange };
         self.put_back(id, introduction);
@@ -380,7 +380,7 @@ impl Worker {
     ) {
         let Some(session) = self.sessions.get(&id) else { return };
         let Some(introduction) = &session.introduction else { return };
-        let (author, other) = (introduction.ends[first], introduction.ends[1 - first]);
+        let (author, other) = (introduction.ends[first], introduction.ends[first ^ 1]);
         let lines = introduction.lines.clone();
         let open = session.exchanges.iter().find(|open| open.id == exchange);
         let Some((spoken, offered)) = open.map(|open| (open.ice.clone(), open.media.clone())) else { return };
@@ -390,7 +390,7 @@ impl Worker {
                     fits(&offered, &answer.media) && answer.media.iter().any(|one| one.port != 0)
                 });
                 if !self.has_restarted(id, other, &lines, &sdp) {
-                    Asked::KeptCredentials { party: 1 - first, in_offer: false }
+                    Asked::KeptCredentials { party: first ^ 1, in_offer: false }
                 } else if does_fit && let Some(party) = self.party(id, other) {
                     match self.answer(id, exchange, (other, party), author, sdp, now, ports) {
                         Ok(described) => {
@@ -473,10 +473,11 @@ impl Worker {
                     introduction.machine.came_home(party, now);
                     Homeward::No
                 }
-                Outcome::Superseded => Homeward::Wanted { at: now + BUSY, refusals },
-                _ if refusals + 1 < HOMEWARD.0 => {
-                    Homeward::Wanted { at: now + HOMEWARD.1, refusals: refusals + 1 }
-                }
+                Outcome::Superseded => Homeward::Wanted { at: now.saturating_add(BUSY), refusals },
+                _ if refusals.saturating_add(1) < HOMEWARD.0 => Homeward::Wanted {
+                    at: now.saturating_add(HOMEWARD.1),
+                    refusals: refusals.saturating_add(1),
+                },
                 _ => {
                     introduction.machine.came_home(party, now);
                     Homeward::No

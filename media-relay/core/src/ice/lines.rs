@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
+use crate::worker::next_port;
+
 /// Short-term credentials (RFC 8489 §9.1).
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Credentials {
@@ -107,10 +109,11 @@ impl Line {
                 self.candidates.push(line.to_owned());
             }
         } else if let Some(chosen) = line.strip_prefix("a=remote-candidates:") {
-            let words: Vec<&str> = chosen.split_ascii_whitespace().collect();
-            let rtp = words.chunks_exact(3).find(|words| words[0] == "1");
+            let mut words = chosen.split_ascii_whitespace();
+            let mut three = || Some([words.next()?, words.next()?, words.next()?]);
+            let rtp = std::iter::from_fn(&mut three).find(|words| words[0] == "1");
             self.chosen =
-                rtp.and_then(|words| Some(SocketAddr::new(words[1].parse().ok()?, words[2].parse().ok()?)));
+                rtp.and_then(|[_, ip, port]| Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?)));
         }
     }
 
@@ -138,7 +141,7 @@ impl Line {
             put_candidate("seen", 1, REFLEXIVE, at, "srflx", &mut out);
         }
         put_candidate("relay", 1, LAST, relay, "relay", &mut out);
-        put_candidate("relay", 2, LAST, SocketAddr::new(relay.ip(), relay.port() + 1), "relay", &mut out);
+        put_candidate("relay", 2, LAST, next_port(relay), "relay", &mut out);
         out.freeze()
     }
 }
@@ -156,7 +159,7 @@ pub(crate) fn own(credentials: &Credentials, relay: SocketAddr, is_muxed: bool) 
     put_credentials(credentials, &mut out);
     put_candidate("relay", 1, host, relay, "host", &mut out);
     if !is_muxed {
-        put_candidate("relay", 2, host, SocketAddr::new(relay.ip(), relay.port() + 1), "host", &mut out);
+        put_candidate("relay", 2, host, next_port(relay), "host", &mut out);
     }
     out.freeze()
 }
@@ -180,7 +183,7 @@ fn put_candidate(
         (_, false) => " raddr 0.0.0.0 rport 9",
         (_, true) => " raddr :: rport 9",
     };
-    let (priority, ip, port) = (preference + 256 - component, at.ip(), at.port());
+    let (priority, ip, port) = (preference.saturating_add(256).saturating_sub(component), at.ip(), at.port());
     put(&format!("a=candidate:{foundation} {component} UDP {priority} {ip} {port} typ {kind}{base}"), out);
 }
 
@@ -194,14 +197,14 @@ pub(crate) fn insert(sdp: Bytes, lines: &Lines) -> Bytes {
     if lines.iter().all(Bytes::is_empty) {
         return sdp;
     }
-    let mut out = BytesMut::with_capacity(sdp.len() + 512);
+    let mut out = BytesMut::with_capacity(sdp.len().saturating_add(512));
     let mut sections = 0_usize;
     for line in sdp.split_inclusive(|byte| *byte == b'\n') {
         if line.starts_with(b"m=") {
             if let Some(more) = lines.get(sections.wrapping_sub(1)) {
                 out.put_slice(more);
             }
-            sections += 1;
+            sections = sections.saturating_add(1);
         }
         out.put_slice(line);
     }

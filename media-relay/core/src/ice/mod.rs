@@ -6,6 +6,7 @@
 
 mod agent;
 mod checks;
+#[allow(clippy::indexing_slicing, reason = "arrays of two parties, numbered 0 and 1 by ourselves")]
 mod exchange;
 pub(crate) mod lines;
 mod negotiation;

@@ -12,7 +12,7 @@ use crate::policy::Ice;
 use crate::sdp::Place;
 use crate::session::Endpoint;
 use crate::stream::StreamId;
-use crate::worker::Worker;
+use crate::worker::{Worker, next_port};
 
 /// What is known here of the author of ICE lines that pass.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl Worker {
         let legs = self.sessions.get(&id).into_iter().flat_map(|session| &session.legs);
         let streams = legs.flat_map(|(_, leg)| leg.streams.iter().flatten());
         let ports = streams.filter_map(|stream| Some(self.streams.get(*stream)?.ports.address));
-        ports.flat_map(|rtp| [rtp, SocketAddr::new(rtp.ip(), rtp.port() + 1)]).collect()
+        ports.flat_map(|rtp| [rtp, next_port(rtp)]).collect()
     }
 }
 

@@ -1,7 +1,6 @@
 //! What a session's release machine asks, as descriptions for its parties, and how they take them.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,7 +13,7 @@ use crate::path::{Moved, Output};
 use crate::sdp::{Description, Direction, Media, Place};
 use crate::session::{Endpoint, Event, Outcome};
 use crate::stream::Streams;
-use crate::worker::Ports;
+use crate::worker::{Ports, next_port};
 
 impl Moving {
     /// Does what the machine asks.
@@ -129,7 +128,7 @@ impl Moving {
         let wishes: Vec<Vec<(Endpoint, Option<Bytes>)>> =
             if is_together { vec![legs] } else { legs.into_iter().map(|leg| vec![leg]).collect() };
         for legs in wishes.into_iter().filter(|legs| !legs.is_empty()) {
-            self.wishes += 1;
+            self.wishes = self.wishes.wrapping_add(1);
             let wish = self.wishes;
             for mover in &mut self.movers {
                 if legs.iter().any(|leg| leg.0 == mover.endpoint) {
@@ -162,7 +161,7 @@ impl Moving {
             })
             .collect();
         for (index, pair) in &self.lines {
-            let (own, far) = (streams.get(pair[party])?, streams.get(pair[1 - party])?);
+            let (own, far) = (streams.get(pair[party])?, streams.get(pair[party ^ 1])?);
             let place = places.get_mut(*index)?.as_mut()?;
             match want {
                 Whereabouts::Home => {}
@@ -170,7 +169,7 @@ impl Moving {
                 Whereabouts::Second => place.rtp = own.spare?.address,
                 Whereabouts::Away { is_local } => {
                     let rtcp = own.ports.address;
-                    place.rtcp = Some(SocketAddr::new(rtcp.ip(), rtcp.port() + 1));
+                    place.rtcp = Some(next_port(rtcp));
                     place.rtp = if is_local { far.rtp.signalled()? } else { far.rtp.heard()?.0 };
                 }
             }
@@ -211,16 +210,16 @@ impl Moving {
         match (aim, moved) {
             (_, Moved::Accepted) => {}
             // It stays where it is, and the call with it; only home is worth another try.
-            (Whereabouts::Home, Moved::Superseded) => mover.retry = now + BUSY,
+            (Whereabouts::Home, Moved::Superseded) => mover.retry = now.saturating_add(BUSY),
             (Whereabouts::Home, Moved::Refused) => {
-                mover.refusals += 1;
-                mover.retry = now + HOMEWARD.1;
+                mover.refusals = mover.refusals.saturating_add(1);
+                mover.retry = now.saturating_add(HOMEWARD.1);
                 if mover.refusals >= HOMEWARD.0 {
                     mover.want = mover.at;
                 }
             }
             (Whereabouts::Held, Moved::Superseded) => {
-                mover.retry = now + BUSY;
+                mover.retry = now.saturating_add(BUSY);
                 return;
             }
             _ => mover.want = mover.at,
@@ -251,7 +250,7 @@ impl Moving {
         let signalling = leg.party.signalling.ip();
         self.lines.iter().all(|(index, pair)| {
             let Some(media) = answer.media.get(*index) else { return false };
-            let spoken = streams.get(pair[1 - party]).and_then(|far| far.reception.payload_type);
+            let spoken = streams.get(pair[party ^ 1]).and_then(|far| far.reception.payload_type);
             let knows = spoken.is_none_or(|spoken| media.codecs.iter().any(|codec| codec.0 == spoken));
             let Some(stream) = streams.get_mut(pair[party]) else { return false };
             if media.port == 0 || !media.is_rtp() || media.is_secure || !knows {

@@ -19,7 +19,7 @@ impl Cover {
         if is_drawn(drawn) {
             Self::Stays
         } else if is_drawn(drawn >> 16) {
-            Self::ComesBack(Duration::from_secs(10 + (drawn >> 32) % 600))
+            Self::ComesBack(Duration::from_secs(((drawn >> 32) % 600).saturating_add(10)))
         } else {
             Self::None
         }

@@ -85,7 +85,7 @@ impl Direction {
 
     pub(super) fn is_flowing(&self, now: Duration) -> bool {
         self.rate.is_some_and(|rate| rate >= FLOWING)
-            && self.sight.is_some_and(|sight| now < sight.heard + Duration::from_millis(500))
+            && self.sight.is_some_and(|sight| now < sight.heard.saturating_add(Duration::from_millis(500)))
     }
 
     /// From now on it is to be proven.
@@ -122,7 +122,7 @@ impl Direction {
         let Some(sight) = self.sight.filter(|sight| sight.ssrc == report.ssrc) else {
             return Err(Lie::Source);
         };
-        if report.jitter / sight.clock_rate.max(1) >= ABSURD_JITTER_SECONDS {
+        if report.jitter.checked_div(sight.clock_rate).unwrap_or(report.jitter) >= ABSURD_JITTER_SECONDS {
             return Err(Lie::Jitter);
         }
         if (report.highest as u16).wrapping_sub(sight.sequence) as i16 > UNSEEN {
@@ -168,14 +168,15 @@ impl Direction {
     pub(super) fn is_too_lossy(&mut self, report: &Reception, percent: u32) -> bool {
         let Some((highest, lost)) = self.quality.replace((report.highest, report.lost)) else { return false };
         let expected = i64::from(report.highest.wrapping_sub(highest));
-        let missing = i64::from(report.lost) - i64::from(lost);
-        self.tally.expected += expected.max(0) as u64;
-        self.tally.lost += missing.clamp(0, expected.max(0)) as u64;
+        let missing = i64::from(report.lost).saturating_sub(lost.into());
+        self.tally.expected = self.tally.expected.saturating_add(expected.max(0) as u64);
+        self.tally.lost = self.tally.lost.saturating_add(missing.clamp(0, expected.max(0)) as u64);
         self.tally.jitter = self.tally.jitter.max(report.jitter);
         self.tally.clock_rate = self.sight.map_or(8000, |sight| sight.clock_rate);
-        self.tally.reports += 1;
-        let is_lossy = expected >= 20 && missing * 100 > expected * i64::from(percent);
-        self.lossy = if is_lossy { self.lossy + 1 } else { 0 };
+        self.tally.reports = self.tally.reports.saturating_add(1);
+        let is_lossy =
+            expected >= 20 && missing.saturating_mul(100) > expected.saturating_mul(percent.into());
+        self.lossy = if is_lossy { self.lossy.saturating_add(1) } else { 0 };
         self.lossy >= 2
     }
 

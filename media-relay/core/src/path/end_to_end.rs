@@ -104,7 +104,7 @@ impl EndToEnd {
             reported: [None; 2],
             has_lied: [false; 2],
             lines: vec![Default::default(); lines],
-            state: State::Anchored { not_before: now + settings.settle },
+            state: State::Anchored { not_before: now.saturating_add(settings.settle) },
             is_nominated: false,
             failures: 0,
             timeline: past.unwrap_or_else(|| Timeline::new(now)),
@@ -154,7 +154,7 @@ impl EndToEnd {
     /// first pair that works would stay.
     pub fn may_check_relay(&self, now: Duration) -> bool {
         match self.state {
-            State::Synchronising { since } => now > since + DIRECT_FIRST,
+            State::Synchronising { since } => now > since.saturating_add(DIRECT_FIRST),
             State::Direct { .. } => true,
             _ => false,
         }
@@ -173,9 +173,11 @@ impl EndToEnd {
     /// When [`handle_timeout`](Self::handle_timeout) wants to look again.
     pub fn poll_timeout(&self, now: Duration) -> Duration {
         match self.state {
-            State::Anchored { not_before } => not_before.clamp(now + TICK, now + GLANCE),
-            State::Direct { .. } => now + GLANCE,
-            _ => now + TICK,
+            State::Anchored { not_before } => {
+                not_before.clamp(now.saturating_add(TICK), now.saturating_add(GLANCE))
+            }
+            State::Direct { .. } => now.saturating_add(GLANCE),
+            _ => now.saturating_add(TICK),
         }
     }
 
@@ -195,7 +197,7 @@ impl EndToEnd {
 
     /// `party` reports about what it receives.
     pub fn reception(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
-        let sender = 1 - (party & 1);
+        let sender = (party & 1) ^ 1;
         let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
         self.reported[party & 1] = Some(now);
         let (evidence, was_confirmed) =
@@ -259,7 +261,8 @@ impl EndToEnd {
         match self.state {
             State::Synchronising { .. } | State::Direct { .. } if is_end_to_end && should_flow => {}
             State::Anchored { not_before } => {
-                self.state = State::Anchored { not_before: not_before.max(now + self.settings.settle) };
+                self.state =
+                    State::Anchored { not_before: not_before.max(now.saturating_add(self.settings.settle)) };
             }
             _ => self.come_home(Reason::Renegotiated, now),
         }
@@ -277,7 +280,7 @@ impl EndToEnd {
         if !matches!(self.state, State::Asking { .. }) {
             return;
         }
-        let not_before = now + self.settings.settle;
+        let not_before = now.saturating_add(self.settings.settle);
         match asked {
             Asked::Introduced => {
                 self.is_nominated = false;
@@ -312,7 +315,7 @@ impl EndToEnd {
     pub fn handle_timeout(&mut self, now: Duration) {
         match self.state {
             State::Anchored { not_before } if now >= not_before => self.consider(now),
-            State::Asking { since } if now > since + ASKING => self.asked(Asked::Refused, now),
+            State::Asking { since } if now > since.saturating_add(ASKING) => self.asked(Asked::Refused, now),
             State::Synchronising { since } => self.look_after_introduction(since, now),
             State::Direct { since } => self.look_at_direct(since, now),
             State::Returning { accepted, since, why } => self.look_for_return(accepted, since, why, now),
@@ -345,7 +348,10 @@ impl EndToEnd {
     /// Nobody's RTP has come to the relay for a while.
     fn is_silent(&self, since: Duration, now: Duration) -> bool {
         self.directions().all(|direction| {
-            direction.proof.as_ref().is_some_and(|proof| now > proof.last_relayed().max(since) + SILENCE)
+            direction
+                .proof
+                .as_ref()
+                .is_some_and(|proof| now > proof.last_relayed().max(since).saturating_add(SILENCE))
         })
     }
 
@@ -358,7 +364,13 @@ impl EndToEnd {
         }
         // A phone's next report may take its time; nothing is lost meanwhile, since checks have passed where it is silent.
         let patience = self.temperaments.iter().map(|one| one.longest_report_gap).max().unwrap_or_default();
-        if now > since + CHECKING.max(if is_silent { patience + LATE } else { Duration::ZERO }) {
+        if now
+            > since.saturating_add(CHECKING.max(if is_silent {
+                patience.saturating_add(LATE)
+            } else {
+                Duration::ZERO
+            }))
+        {
             self.come_home(Reason::Unproven, now);
         }
     }
@@ -366,14 +378,14 @@ impl EndToEnd {
     fn look_at_direct(&mut self, since: Duration, now: Duration) {
         self.timeline.meter(self.is_silent(Duration::ZERO, now), now);
         let is_back = self.directions().any(|direction| {
-            direction.proof.as_ref().is_some_and(|proof| proof.last_relayed() > since + SILENCE)
+            direction.proof.as_ref().is_some_and(|proof| proof.last_relayed() > since.saturating_add(SILENCE))
         });
         if is_back {
             return self.come_home(Reason::CameBack, now);
         }
         let is_quiet = (0..2).any(|party| {
-            let limit = self.temperaments[party].longest_report_gap + LATE;
-            now > self.reported[party].unwrap_or(since).max(since) + limit
+            let limit = self.temperaments[party].longest_report_gap.saturating_add(LATE);
+            now > self.reported[party].unwrap_or(since).max(since).saturating_add(limit)
         });
         if is_quiet {
             self.come_home(Reason::ReportsStopped, now);
@@ -401,7 +413,8 @@ impl EndToEnd {
         });
         // One whose restart was not answered yet is elsewhere.
         let [Some(one), Some(other)] = accepted else { return };
-        if !heard.iter().all(Option::is_some) && now < one.max(other) + self.settings.homecoming {
+        if !heard.iter().all(Option::is_some) && now < one.max(other).saturating_add(self.settings.homecoming)
+        {
             return;
         }
         for (from, at) in heard.into_iter().enumerate() {
@@ -414,14 +427,14 @@ impl EndToEnd {
         self.lines.iter_mut().flatten().for_each(Direction::forget);
         let not_before = match why {
             Reason::Policy => now,
-            Reason::Renegotiated => now + self.settings.settle,
+            Reason::Renegotiated => now.saturating_add(self.settings.settle),
             _ => {
-                self.failures += 1;
+                self.failures = self.failures.saturating_add(1);
                 if !has_worked || self.failures >= self.settings.failures {
                     self.timeline.add(Entry::Stays(Stay::Failed), now);
                     Duration::MAX
                 } else {
-                    now + self.settings.rest
+                    now.saturating_add(self.settings.rest)
                 }
             }
         };

@@ -118,7 +118,7 @@ impl Memory {
         }
         // After a rest one more failure is enough.
         let failures = self.record(pair).map_or(0, |record| record.failures).saturating_add(1);
-        self.own.insert(pair.clone(), Record { failures, until: now + span });
+        self.own.insert(pair.clone(), Record { failures, until: now.saturating_add(span) });
         self.fresh.push_back(Outcome { pair: pair.clone(), has_worked: false });
     }
 

@@ -144,7 +144,7 @@ impl Proof {
         if report.ssrc != self.ssrc {
             return Verdict::Lie(Lie::Source);
         }
-        if report.jitter / self.clock_rate >= ABSURD_JITTER_SECONDS {
+        if report.jitter.checked_div(self.clock_rate).unwrap_or(report.jitter) >= ABSURD_JITTER_SECONDS {
             return Verdict::Lie(Lie::Jitter);
         }
         if let Some((latest, _)) = self.latest
@@ -159,7 +159,7 @@ impl Proof {
             return Verdict::Lie(Lie::TooMany);
         }
         self.latest = Some((report.highest, report.lost));
-        if due - i64::from(ahead) >= BEHIND {
+        if due.saturating_sub(ahead.into()) >= BEHIND {
             return Verdict::Refuted;
         }
         if ahead > AHEAD {

@@ -226,7 +226,7 @@ impl Release {
             constraint,
             parties,
             lines: vec![Default::default(); lines],
-            state: State::Anchored { not_before: now + settings.settle },
+            state: State::Anchored { not_before: now.saturating_add(settings.settle) },
             look: now,
             answered: now,
             failures: 0,
@@ -278,12 +278,12 @@ impl Release {
             return at;
         }
         match self.state {
-            State::Staying(_) if self.strays == 0 => now + Duration::from_secs(60),
-            State::Staying(_) => now + IDLE,
+            State::Staying(_) if self.strays == 0 => now.saturating_add(Duration::from_secs(60)),
+            State::Staying(_) => now.saturating_add(IDLE),
             State::Anchored { .. } => self.look,
-            State::Weighing { .. } => now + LOOK,
-            State::Direct { .. } => now + GLANCE,
-            _ => now + TICK,
+            State::Weighing { .. } => now.saturating_add(LOOK),
+            State::Direct { .. } => now.saturating_add(GLANCE),
+            _ => now.saturating_add(TICK),
         }
     }
 
@@ -395,7 +395,7 @@ impl Release {
                 now,
             );
         } else if !matches!(self.state, State::Staying(_)) {
-            let not_before = now + self.settings.settle;
+            let not_before = now.saturating_add(self.settings.settle);
             self.enter(State::Anchored { not_before }, Reason::Renegotiated, now);
             self.look = now;
         }
@@ -408,7 +408,7 @@ impl Release {
         place.mapping = if observed == first {
             Mapping::EndpointIndependent
         } else {
-            Mapping::Dependent { step: i32::from(observed.port()) - i32::from(first.port()) }
+            Mapping::Dependent { step: i32::from(observed.port()).saturating_sub(first.port().into()) }
         };
         self.timeline.add(Entry::Mapping { party: party & 1, mapping: place.mapping }, now);
         self.relay_to(party & 1);
@@ -433,7 +433,11 @@ impl Release {
             }
             (State::Probing { .. }, Moved::Superseded) => {
                 self.relay_again();
-                self.enter(State::Anchored { not_before: now + AGAIN }, Reason::Renegotiated, now);
+                self.enter(
+                    State::Anchored { not_before: now.saturating_add(AGAIN) },
+                    Reason::Renegotiated,
+                    now,
+                );
                 self.look = now;
             }
             (State::Synchronising { accepted, .. }, Moved::Accepted) => {
@@ -468,14 +472,17 @@ impl Release {
             State::Anchored { not_before } if now >= not_before => self.consider(now),
             // A stream's rate is known by looking.
             State::Anchored { not_before } => {
-                self.look = now + if not_before > now + 2 * IDLE { IDLE } else { LOOK };
+                let is_far = not_before > now.saturating_add(IDLE.saturating_mul(2));
+                self.look = now.saturating_add(if is_far { IDLE } else { LOOK });
             }
             State::Probing { since } => self.look_at_probing(since, now),
             State::Synchronising { accepted, since } => self.look_after_move(accepted, since, now),
             State::Weighing { until } => self.look_for_verdict(until, now),
             State::Direct { since } => self.look_at_direct(since, now),
             // A phone that does not answer must not keep the other on hold.
-            State::Holding { since, why, .. } if now > since + self.settings.answering / 2 => {
+            State::Holding { since, why, .. }
+                if now > since.saturating_add(self.settings.answering.checked_div(2).unwrap_or_default()) =>
+            {
                 self.home_from_hold(why, now);
             }
             State::Returning { accepted, since, why, .. } => self.look_for_return(accepted, since, why, now),

@@ -186,9 +186,9 @@ impl Timeline {
     pub fn meter(&mut self, is_direct: bool, now: Duration) {
         let span = now.saturating_sub(self.since);
         if self.is_direct {
-            self.direct += span;
+            self.direct = self.direct.saturating_add(span);
         } else {
-            self.relayed += span;
+            self.relayed = self.relayed.saturating_add(span);
         }
         (self.since, self.is_direct) = (now, is_direct);
     }

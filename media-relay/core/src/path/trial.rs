@@ -34,7 +34,7 @@ pub struct Outcome {
 impl Outcome {
     /// Loss on the way to the relay and from it is counted against the path; more than half is no accident.
     pub fn is_proof(self) -> bool {
-        2 * self.lost < i32::from(self.sent)
+        self.lost.saturating_mul(2) < i32::from(self.sent)
     }
 }
 

@@ -22,12 +22,12 @@ impl Release {
 
     /// Is there a way, and is it the moment?
     pub(super) fn consider(&mut self, now: Duration) {
-        self.look = now + IDLE;
+        self.look = now.saturating_add(IDLE);
         if self.constraint == Constraint::MustAnchor {
             return;
         }
         if !self.is_flowing(now) {
-            self.look = now + LOOK;
+            self.look = now.saturating_add(LOOK);
             return;
         }
         let way = match self.way() {
@@ -63,10 +63,10 @@ impl Release {
     }
 
     pub(super) fn look_at_probing(&mut self, since: Duration, now: Duration) {
-        if now > since + 2 * SKEW {
+        if now > since.saturating_add(SKEW.saturating_mul(2)) {
             self.relay_again();
         }
-        if now >= since + self.settings.learning {
+        if now >= since.saturating_add(self.settings.learning) {
             self.stay(Stay::UnknownMapping, now);
         }
     }
@@ -74,10 +74,15 @@ impl Release {
     /// Whether a phone that may not report at all has yet to do so: true while it has time, false when that is over.
     fn waits_for_reports(&self, now: Duration) -> Option<bool> {
         let silent = (0..2).find(|party| {
-            let is_heard = self.lines.iter().any(|line| line[1 - party].reported.is_some());
+            let is_heard = self.lines.iter().any(|line| line[party ^ 1].reported.is_some());
             !self.parties[*party].temperament.is_known && !is_heard
         })?;
-        Some(now < self.answered + self.parties[silent].temperament.longest_report_gap + AGAIN)
+        Some(
+            now < self
+                .answered
+                .saturating_add(self.parties[silent].temperament.longest_report_gap)
+                .saturating_add(AGAIN),
+        )
     }
 
     /// After a trial: reports have proven the path, or may still do so.

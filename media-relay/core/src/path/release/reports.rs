@@ -18,10 +18,10 @@ impl Release {
     /// `party` reports about what it receives, which the other party sends. The sender's [`sight`](Self::sight) comes
     /// first: a report may already speak of what the relay has just carried.
     pub fn reception(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
-        let (party, sender) = (party & 1, 1 - (party & 1));
+        let (party, sender) = (party & 1, (party & 1) ^ 1);
         let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
-        if direction.reported.is_some_and(|before| now < before + REPORT_SPACING) {
-            self.rejected_reports += 1;
+        if direction.reported.is_some_and(|before| now < before.saturating_add(REPORT_SPACING)) {
+            self.rejected_reports = self.rejected_reports.saturating_add(1);
             return;
         }
         let evidence = direction.proof.as_ref().map(|proof| proof.evidence(report, now));
@@ -51,7 +51,7 @@ impl Release {
 
     /// Its packets pass the relay; if a trial was before, the report may tell what became of that.
     fn reported_on_relay(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
-        let sender = 1 - party;
+        let sender = party ^ 1;
         let is_counted_on = self.lines[line][party].is_counted_on();
         let direction = &mut self.lines[line][sender];
         let outcome = direction.weigh(report);
@@ -85,7 +85,7 @@ impl Release {
     }
 
     fn reject(&mut self, party: usize, lie: Lie, now: Duration) {
-        self.rejected_reports += 1;
+        self.rejected_reports = self.rejected_reports.saturating_add(1);
         if !std::mem::replace(&mut self.parties[party].has_lied, true) {
             self.timeline.add(Entry::Lie { party, lie }, now);
         }

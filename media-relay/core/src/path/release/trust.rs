@@ -23,8 +23,8 @@ impl Release {
     /// Whether reports will not tell of a move, where none need to: those of phones that had time for one and sent none.
     pub(super) fn needs_trust(&self, now: Duration) -> bool {
         let is_mute = self.directions().any(|(from, direction)| {
-            let gap = self.parties[1 - from].temperament.longest_report_gap;
-            direction.reported.is_none() && now >= self.answered + gap + AGAIN
+            let gap = self.parties[from ^ 1].temperament.longest_report_gap;
+            direction.reported.is_none() && now >= self.answered.saturating_add(gap).saturating_add(AGAIN)
         });
         self.networks.certain && (self.are_reports_muxed || is_mute)
     }
@@ -34,8 +34,9 @@ impl Release {
     pub(super) fn is_quiet(&mut self, since: Duration, now: Duration) -> bool {
         let (mut is_late, mut has_stopped) = (false, false);
         for (line, from) in self.lines.iter().flat_map(|line| [(line, 0), (line, 1)]) {
-            let gap = self.parties[1 - from].temperament.longest_report_gap;
-            if now > line[from].reported.unwrap_or(since).max(since) + gap + LATE {
+            let gap = self.parties[from ^ 1].temperament.longest_report_gap;
+            if now > line[from].reported.unwrap_or(since).max(since).saturating_add(gap).saturating_add(LATE)
+            {
                 is_late = true;
                 has_stopped |= is_told_of(line, from, since);
             }
@@ -53,8 +54,8 @@ impl Release {
 /// Whether the receiver of a direction has reported off the relay: of it, or of itself alone, for that it hears nothing. What
 /// was sent before the move may come a little later.
 fn is_told_of(line: &[Direction; 2], from: usize, since: Duration) -> bool {
-    let (direction, since_then) = (&line[from], since + STRAGGLERS);
+    let (direction, since_then) = (&line[from], since.saturating_add(STRAGGLERS));
     direction.proof.as_ref().is_some_and(|proof| proof.confirmed_at().is_some())
         || direction.reported.is_some_and(|at| at > since_then)
-        || line[1 - from].has_spoken_since(since_then)
+        || line[from ^ 1].has_spoken_since(since_then)
 }

@@ -30,7 +30,7 @@ impl Release {
     ) {
         let was_parked = self.is_parked;
         (0..2).filter(|party| whom[*party]).for_each(|party| self.park(party));
-        let at = if self.is_parked == was_parked { now } else { now + LEAD };
+        let at = if self.is_parked == was_parked { now } else { now.saturating_add(LEAD) };
         self.enter(state(at), why, now);
         if at == now {
             self.outputs.push_back(output);
@@ -55,7 +55,7 @@ impl Release {
             direction
                 .proof
                 .as_ref()
-                .is_some_and(|proof| now > proof.last_relayed() + Duration::from_millis(100))
+                .is_some_and(|proof| now > proof.last_relayed().saturating_add(Duration::from_millis(100)))
         })
     }
 
@@ -80,12 +80,12 @@ impl Release {
         since: Duration,
         now: Duration,
     ) {
-        if now > since + SKEW {
+        if now > since.saturating_add(SKEW) {
             // One that takes its time is not to miss anything meanwhile.
             (0..2).filter(|party| accepted[*party].is_none()).for_each(|party| self.relay_to(party));
         }
         let Some(first) = accepted.into_iter().flatten().min() else {
-            if now > since + self.settings.answering {
+            if now > since.saturating_add(self.settings.answering) {
                 self.has_refused = [true; 2];
                 self.come_home(Reason::Refused, now);
             }
@@ -93,7 +93,7 @@ impl Release {
         };
         let [Some(one), Some(other)] = accepted else {
             // Until the other has moved, somebody may hear nothing.
-            if now > first + self.settings.trial + SKEW {
+            if now > first.saturating_add(self.settings.trial).saturating_add(SKEW) {
                 self.has_refused = accepted.map(|accepted| accepted.is_none());
                 self.come_home(Reason::Refused, now);
             }
@@ -101,12 +101,14 @@ impl Release {
         };
         self.timeline.meter(self.is_off_the_relay(now), now);
         let is_back = self.directions().any(|(from, direction)| {
-            let since = accepted[from].unwrap_or(now) + STRAGGLERS;
+            let since = accepted[from].unwrap_or(now).saturating_add(STRAGGLERS);
             direction.sight.is_some_and(|sight| sight.heard > since)
         });
         if is_back {
             self.come_home(Reason::CameBack, now);
-        } else if now > one.max(other) + self.settings.trial || now > first + self.settings.trial + SKEW {
+        } else if now > one.max(other).saturating_add(self.settings.trial)
+            || now > first.saturating_add(self.settings.trial).saturating_add(SKEW)
+        {
             self.come_home(Reason::Trial, now);
         }
     }
@@ -114,7 +116,10 @@ impl Release {
     pub(super) fn look_at_direct(&mut self, since: Duration, now: Duration) {
         self.timeline.meter(self.is_off_the_relay(now), now);
         let is_back = self.directions().any(|(_, direction)| {
-            direction.proof.as_ref().is_some_and(|proof| proof.last_relayed() > since + STRAGGLERS)
+            direction
+                .proof
+                .as_ref()
+                .is_some_and(|proof| proof.last_relayed() > since.saturating_add(STRAGGLERS))
         });
         if is_back {
             return self.come_home(Reason::CameBack, now);
@@ -146,8 +151,8 @@ impl Release {
     /// Those who were to wait for the others.
     pub(super) fn call_last(&mut self, now: Duration) {
         let State::Returning { asked, accepted, since, .. } = &mut self.state else { return };
-        let is_time =
-            now > *since + 2 * SKEW || (0..2).all(|party| !asked[party] || accepted[party].is_some());
+        let is_time = now > since.saturating_add(SKEW.saturating_mul(2))
+            || (0..2).all(|party| !asked[party] || accepted[party].is_some());
         if is_time && *asked != [true; 2] {
             let whom = asked.map(|asked| !asked);
             *asked = [true; 2];
@@ -157,11 +162,11 @@ impl Release {
 
     /// Phones that went to each other although one was not willing to be moved: nothing would notice if that path broke.
     pub(super) fn look_for_strays(&mut self, now: Duration) {
-        let is_away = self
-            .directions()
-            .any(|(_, direction)| direction.sight.is_some_and(|sight| now > sight.heard + STRAYED));
+        let is_away = self.directions().any(|(_, direction)| {
+            direction.sight.is_some_and(|sight| now > sight.heard.saturating_add(STRAYED))
+        });
         if is_away && self.should_flow {
-            self.strays -= 1;
+            self.strays = self.strays.saturating_sub(1);
             self.hold(Reason::Clung, now);
         }
     }
@@ -210,13 +215,13 @@ impl Release {
         };
         let at = [heard(0), heard(1)];
         let is_home = at.iter().all(Option::is_some) && accepted.iter().all(Option::is_some);
-        if !is_home && self.may_cling && now > since + CLINGING {
+        if !is_home && self.may_cling && now > since.saturating_add(CLINGING) {
             self.may_cling = false;
             self.timeline.add(Entry::State { to: PathState::Returning, why: Reason::Clung }, now);
             self.hold(why, now);
             return;
         }
-        if !is_home && now < since + self.settings.homecoming {
+        if !is_home && now < since.saturating_add(self.settings.homecoming) {
             return;
         }
         for from in 0..2 {
@@ -229,13 +234,13 @@ impl Release {
         self.lines.iter_mut().flatten().for_each(super::Direction::forget);
         if why == Reason::Trial {
             let gap = self.parties.iter().map(|party| party.temperament.longest_report_gap).max();
-            let until = now + gap.unwrap_or_default() + LATE;
+            let until = now.saturating_add(gap.unwrap_or_default()).saturating_add(LATE);
             return self.enter(State::Weighing { until }, why, now);
         }
         self.forget_trial();
         match why {
             Reason::Policy => self.anchor(now, now),
-            Reason::Renegotiated => self.anchor(now + self.settings.settle, now),
+            Reason::Renegotiated => self.anchor(now.saturating_add(self.settings.settle), now),
             Reason::Refused => {
                 // One that follows what it hears may have left without being asked, or leave yet.
                 self.strays = if self.follows() { STRAYS } else { 0 };
@@ -249,9 +254,9 @@ impl Release {
     /// A path has failed; it may be tried again after a while, but not for ever.
     pub(super) fn rest(&mut self, may_try_again: bool, now: Duration) {
         self.forget_trial();
-        self.failures += 1;
+        self.failures = self.failures.saturating_add(1);
         if may_try_again && self.failures < self.settings.failures {
-            self.anchor(now + self.settings.rest, now);
+            self.anchor(now.saturating_add(self.settings.rest), now);
         } else {
             self.stay(Stay::Failed, now);
         }
