@@ -51,7 +51,20 @@ struct Mover {
     /// A way home that was refused is asked for again then.
     retry: Duration,
     refusals: u8,
+    /// Offers of its own that have crossed ours while its NAT was learnt.
+    crossings: u8,
 }
+
+impl Mover {
+    /// Counts an offer that has crossed ours; false once there were too many for chance.
+    fn may_cross(&mut self) -> bool {
+        self.crossings = self.crossings.saturating_add(1);
+        self.crossings <= CROSSINGS
+    }
+}
+
+/// A phone whose offers have crossed ours more often than this never takes ours.
+const CROSSINGS: u8 = 3;
 
 /// A phone that refuses to come home is asked so often, and with so much time between.
 const HOMEWARD: (u8, Duration) = (5, Duration::from_secs(2));
@@ -170,6 +183,7 @@ impl Worker {
             asked: None,
             retry: Duration::ZERO,
             refusals: 0,
+            crossings: 0,
         });
         session.moving =
             Some(Box::new(Moving { release, movers, lines, wishes, told, pair: None, cover, due: now }));

@@ -200,6 +200,10 @@ impl Moving {
                 let is_good = leg.is_some_and(|leg| self.took(party, aim, leg, sdp, streams, now));
                 if is_good { Moved::Accepted } else { Moved::Refused }
             }
+            // To learn its NAT harms nothing: one whose own offer crosses ours (RFC 3261 §14.1) is asked again.
+            Outcome::Refused(491) if aim == Whereabouts::Second && self.movers[party].may_cross() => {
+                Moved::Superseded
+            }
             Outcome::Refused(_) | Outcome::Offered { .. } => Moved::Refused,
             Outcome::Superseded => Moved::Superseded,
         };

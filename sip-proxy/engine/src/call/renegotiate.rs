@@ -155,10 +155,7 @@ impl Call {
         let Origin::Media(wish) = forward.origin else { return };
         core.timers.cancel(wish.timer);
         let shown = if wish.is_late && status == 487 { 408 } else { status };
-        // 491: an offer of its own is on the way, which may change what ours was made from. It has not refused, and may be
-        // asked again when that is over (RFC 3261 §14.1).
-        let outcome = if shown == 491 { Renegotiated::Superseded } else { Renegotiated::Refused(shown) };
-        self.tell_renegotiated(wish.number, wish.endpoint, outcome, core);
+        self.tell_renegotiated(wish.number, wish.endpoint, Renegotiated::Refused(shown), core);
         if status == 481 {
             // Its call is gone (RFC 5057 §5.1): the other end hears of it.
             self.hang_up(EndCause::Failed, side_of(1 - forward.from), core);

@@ -133,10 +133,7 @@ fn a_phone_that_refuses_keeps_its_call() {
             up.line.temper.insert(up.phones[leg], Temper::Refuses(status));
             let endpoint = [CALLER, CALLEE][leg];
             let wish = up.wish(&[endpoint]);
-            // 491 refuses nothing: an offer of its own is on the way.
-            let outcome =
-                if status == 491 { Renegotiated::Superseded } else { Renegotiated::Refused(status) };
-            assert_eq!(up.told(wish), [(endpoint, outcome)]);
+            assert_eq!(up.told(wish), [(endpoint, Renegotiated::Refused(status))]);
             up.is_unharmed();
         }
     }
@@ -187,7 +184,7 @@ fn an_offer_that_crosses_ours_in_its_own_leg_goes_first_if_the_phone_says_so() {
     // Ours comes again; the phone waits for the answer to its own.
     up.line.deaf.clear();
     up.line.pass(SECOND);
-    assert_eq!(up.told(wish), [(CALLEE, Renegotiated::Superseded)]);
+    assert_eq!(up.told(wish), [(CALLEE, Renegotiated::Refused(491))]);
     assert_eq!(up.outcomes(1), [Ok(())]);
     // Media hears first what became of its wish, then of the offer.
     let last = up.line.media.iter().rev().find_map(|request| match &request.action {
