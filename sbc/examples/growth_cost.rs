@@ -4,6 +4,7 @@
 #![allow(
     clippy::expect_used,
     clippy::panic,
+    clippy::print_stdout,
     clippy::indexing_slicing,
     clippy::arithmetic_side_effects,
     reason = "a bench"
@@ -181,7 +182,7 @@ fn main() {
     let mut dice = 1_u32;
     let mut draw = |below: u32| {
         dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-        (u64::from(dice) * u64::from(below) >> 32) as u32
+        ((u64::from(dice) * u64::from(below)) >> 32) as u32
     };
     let mut digests = 0;
     for number in 0..calls {

@@ -271,7 +271,7 @@ pub(crate) fn share_of(config: &Arc<Config>, shards: usize) -> Arc<Config> {
     share.limits.transactions = share.limits.transactions.div_ceil(shards);
     // The calls of one user are spread by chance: half as many again leaves room for that.
     let calls = share.limits.calls_per_user;
-    share.limits.calls_per_user = calls.saturating_mul(3).div_ceil(2 * shards).min(calls);
+    share.limits.calls_per_user = calls.saturating_mul(3).div_ceil(shards.saturating_mul(2)).min(calls);
     Arc::new(share)
 }
 

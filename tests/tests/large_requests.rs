@@ -61,8 +61,8 @@ fn invite(caller: &UdpSocket, user: &str, octets: usize) {
         own.ip()
     );
     let invite = format!(
-        "INVITE sip:{user}@{} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK-i{octets}\r\nMax-Forwards: 70\r\n\
-         From: <sip:caller@{core}>;tag=t{octets}\r\nTo: <sip:{user}@{core}>\r\nCall-ID: large-{octets}-{user}\r\nCSeq: 1 INVITE\r\n\
+        "INVITE sip:{user}@{} SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK-{user}{octets}\r\nMax-Forwards: 70\r\n\
+         From: <sip:caller@{core}>;tag={user}{octets}\r\nTo: <sip:{user}@{core}>\r\nCall-ID: large-{octets}-{user}\r\nCSeq: 1 INVITE\r\n\
          Contact: <sip:caller@{own}>\r\nContent-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{sdp}",
         Network::Access.address(1),
         sdp.len()

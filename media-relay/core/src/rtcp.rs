@@ -50,6 +50,12 @@ fn packets(compound: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// Whether this is RTCP in clear: its packets fill it exactly. Those of SRTCP do not: what follows their headers is
+/// ciphertext, and a trailer of no whole words stands at the end (RFC 3711 §3.4).
+pub fn is_clear(compound: &[u8]) -> bool {
+    packets(compound).fold(0_usize, |sum, packet| sum.saturating_add(packet.len())) == compound.len()
+}
+
 /// What a compound packet reports.
 pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
     for packet in packets(compound) {
@@ -158,6 +164,16 @@ fn write_names(packet: &[u8], cname: &[u8], out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reports_in_clear_are_told_from_encrypted_ones() {
+        let report = [0x80, 201, 0, 1, 0, 0, 0, 7];
+        let names = [0x81, 202, 0, 3, 0, 0, 0, 7, 1, 2, b'a', b'b', 0, 0, 0, 0];
+        let trailer = [0x80, 0, 0, 1, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9];
+        assert!(is_clear(&report) && is_clear(&[&report[..], &names].concat()));
+        assert!(!is_clear(&[&report[..], &trailer].concat()));
+        assert!(!is_clear(&[&report[..], &[0x3a; 16], &trailer].concat()));
+    }
 
     fn compound(name: &[u8]) -> Vec<u8> {
         let mut packet = vec![0x81, 200, 0, 12];

@@ -432,23 +432,18 @@ async fn follow_once(
             known.tidied = Some(Instant::now());
             tidy(pool).await?;
         }
-        match tokio::time::timeout(LOOK, listener.try_recv()).await {
-            Ok(received) => match received? {
-                // The connection was lost; the log was not.
-                None => return Ok(()),
-                Some(notification) => {
-                    let mut wants_all = notification.payload().is_empty();
-                    tokio::time::sleep(GATHER).await;
-                    while let Some(more) = listener.next_buffered() {
-                        wants_all |= more.payload().is_empty();
-                    }
-                    if wants_all {
-                        known.looked = None;
-                    }
-                }
-            },
-            // Nothing was told; it is looked all the same.
-            Err(_) => {}
+        // Where nothing was told, it is looked all the same.
+        if let Ok(received) = tokio::time::timeout(LOOK, listener.try_recv()).await {
+            // The connection was lost; the log was not.
+            let Some(notification) = received? else { return Ok(()) };
+            let mut wants_all = notification.payload().is_empty();
+            tokio::time::sleep(GATHER).await;
+            while let Some(more) = listener.next_buffered() {
+                wants_all |= more.payload().is_empty();
+            }
+            if wants_all {
+                known.looked = None;
+            }
         }
     }
 }

@@ -208,9 +208,9 @@ impl Call {
         let mut arrived = [0; 2];
         for place in 0..packets {
             self.wait(PACKET_TIME);
-            for party in 0..2 {
+            for (party, arrived) in arrived.iter_mut().enumerate() {
                 if self.speak(party) && place + JUDGED >= packets {
-                    arrived[party] += 1;
+                    *arrived += 1;
                 }
                 self.attacks();
             }
@@ -378,6 +378,7 @@ impl Party {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "a run can be made longer, or repeated, from outside")]
 fn no_call_is_silent_and_no_packet_goes_astray_while_strangers_send() {
     let number = |name| std::env::var(name).ok().and_then(|text: String| text.parse::<u64>().ok());
     if let Some(seed) = number("HOSTILE_SEED") {

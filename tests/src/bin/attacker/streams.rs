@@ -84,7 +84,7 @@ async fn held(plan: &Plan, number: u64, talk: Talk, opened: &AtomicU64) -> Resul
     opened.fetch_add(1, Ordering::Relaxed);
     let (local, target) = (stream.local_addr()?, plan.target);
     match talk {
-        Talk::Sip if number % 2 == 0 => {
+        Talk::Sip if number.is_multiple_of(2) => {
             let options = format!(
                 "OPTIONS sip:{target} SIP/2.0\r\nVia: SIP/2.0/TCP {local};branch=z9hG4bK{number}\r\n\
                  From: <sip:x@{local}>;tag=1\r\nTo: <sip:{target}>\r\nCall-ID: {local}\r\nCSeq: 1 OPTIONS\r\n\
