@@ -140,7 +140,11 @@ fn stay(stay: Stay) -> &'static str {
         Stay::UnknownMapping => "unknown_mapping",
         Stay::NoReports => "no_reports",
         Stay::Remembered => "remembered",
+        Stay::Unfit => "unfit_address",
+        Stay::Unroutable => "unroutable",
         Stay::Refused => "refused",
+        Stay::Unmoved => "unmoved",
+        Stay::Ice => "ice",
         Stay::Failed => "failed",
     }
 }

@@ -302,7 +302,7 @@ impl Worker {
     pub(crate) fn look(&mut self, id: u64, now: Duration, ports: &mut dyn Ports) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut moving) = session.moving.take() else { return };
-        moving.see(session, &mut self.streams, ports, now);
+        moving.see(session, &mut self.streams, (ports, &self.settings.addresses), now);
         let span = self.settings.release.as_ref().map_or(Duration::ZERO, |policy| policy.settings.remember);
         if moving.pair.is_none() {
             moving.pair = pair_of(moving.endpoints(), &moving.lines, session, &self.streams);

@@ -624,3 +624,15 @@ fn neither_phone_sees_anything_of_the_other_before_it_may() {
         assert_ne!(world.phones[phone].peer, Some(world.phones[other].own.clone()));
     }
 }
+
+#[test]
+fn a_phone_that_would_not_leave_ice_is_not_moved_to_one_that_has_none() {
+    let mut two = phones();
+    two[1].speaks_ice = false;
+    let mut world = World::new(two);
+    world.pass(30 * SECOND);
+    assert!(world.timeline.contains(&Entry::Stays(Stay::Ice)), "{:?}", world.timeline);
+    let is_move = |entry: &Entry| matches!(entry, Entry::State { to: PathState::Synchronising, .. });
+    assert!(!world.timeline.iter().any(is_move), "{:?}", world.timeline);
+    world.hear(true, TICK);
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use media_core::path::phone::Temperament;
-use media_core::path::place::Networks;
+use media_core::path::place::{Mapping, Networks, Place};
 use media_core::path::proof::{Lie, Reception};
 use media_core::path::timeline::{Entry, PathState};
 use media_core::path::{Constraint, Moved, Output, Release, Settings, Sight};
@@ -37,7 +37,10 @@ impl Call {
         let mut call = Self { release, now: 0, sequence: 1_000, packets: 0, is_away: false };
         for (party, at) in ["198.51.100.7:4000", "203.0.113.8:5000"].into_iter().enumerate() {
             let at: std::net::SocketAddr = at.parse().unwrap();
-            call.release.placed(party, at, Some(at), Some(at.ip()));
+            let (signalled, contact) = (Some(at), Some(at.ip()));
+            let (mapping, realm) = (Mapping::Unknown, 0);
+            let place = Place { observed: at, signalled, contact, mapping, realm, is_unfit: false };
+            call.release.placed(party, place);
         }
         call
     }

@@ -1,12 +1,14 @@
 //! What a session's release machine is shown of its streams, and what of its outcome is remembered.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Lines, Moving, Whereabouts};
 use crate::legs::Session;
 use crate::path::Sight;
 use crate::path::memory::{Memory, Pair};
-use crate::path::place::Stay;
+use crate::path::phone::Temperament;
+use crate::path::place::{Mapping, Place, Stay};
 use crate::path::timeline::{Entry, PathState};
 use crate::session::Endpoint;
 use crate::stream::{Stream, StreamId, Streams};
@@ -40,7 +42,7 @@ pub(crate) fn remember(
     let Some(pair) = pair else { return };
     for (_, entry) in news {
         match entry {
-            Entry::Stays(Stay::Failed | Stay::Refused) => memory.failed(pair, span, now),
+            Entry::Stays(Stay::Failed | Stay::Refused | Stay::Unmoved) => memory.failed(pair, span, now),
             Entry::State { to: PathState::Direct, .. } => memory.worked(pair),
             _ => {}
         }
@@ -63,7 +65,7 @@ impl Moving {
         &mut self,
         session: &Session,
         streams: &mut Streams,
-        ports: &mut dyn Ports,
+        (ports, addresses): (&mut dyn Ports, &martian::Rules),
         now: Duration,
     ) {
         self.sights(streams, now);
@@ -93,13 +95,28 @@ impl Moving {
         if !self.release.is_at_home() {
             return;
         }
-        let Some((_, pair)) = self.lines.first() else { return };
-        for (party, stream) in pair.iter().enumerate() {
-            let Some(stream) = streams.get(*stream) else { continue };
-            let contact = session.leg(self.movers[party].endpoint).and_then(|leg| leg.party.contact);
-            if let Some((observed, _)) = stream.rtp.heard() {
-                self.release.placed(party, observed, stream.rtp.signalled(), contact);
+        let legs = self.movers.each_ref().map(|mover| session.leg(mover.endpoint));
+        let ([Some(one), Some(other)], Some((_, pair))) = (legs, self.lines.first()) else { return };
+        for (party, (leg, far)) in [(one, other), (other, one)].into_iter().enumerate() {
+            // It goes on with ICE, whatever an offer without it says.
+            if leg.ice.is_some() && !Temperament::of(&leg.party.product).leaves_ice {
+                self.release.keep(Stay::Ice, now);
             }
+            let Some(rtp) = streams.get(pair[party]).map(|stream| &stream.rtp) else { continue };
+            let Some((observed, _)) = rtp.heard() else { continue };
+            // The far party is told of it as if it had named it itself.
+            let is_fit = |address: &SocketAddr| addresses.judge(far.party.realm, *address).is_ok();
+            self.release.placed(
+                party,
+                Place {
+                    observed,
+                    signalled: rtp.signalled().filter(|at| *at == observed || is_fit(at)),
+                    contact: leg.party.contact,
+                    mapping: Mapping::Unknown,
+                    realm: leg.party.realm,
+                    is_unfit: !is_fit(&observed),
+                },
+            );
         }
     }
 }

@@ -11,6 +11,9 @@ pub struct Temperament {
     pub follows_what_it_hears: bool,
     /// Its kind was measured: it reports, and honours `a=rtcp`. Of others a report must have been seen before a move.
     pub is_known: bool,
+    /// After an offer without ICE it goes where that says, though it spoke ICE before. PJSIP 2.15 answers with 200, without ICE, and goes
+    /// on sending to the pair that ICE had chosen.
+    pub leaves_ice: bool,
     /// The longest that it is silent between two reports, and after a re-INVITE before the next.
     pub longest_report_gap: Duration,
 }
@@ -20,24 +23,28 @@ impl Temperament {
     const STEADY: Self = Self {
         follows_what_it_hears: false,
         is_known: true,
+        leaves_ice: true,
         longest_report_gap: Duration::from_millis(5_500),
     };
     /// linphone: goes where it is told; a randomised interval (RFC 3550 §6.3).
     const RANDOM: Self = Self {
         follows_what_it_hears: false,
         is_known: true,
+        leaves_ice: true,
         longest_report_gap: Duration::from_millis(3_500),
     };
     /// PJSIP: follows what it hears; right after each re-INVITE, then every five seconds.
     const LATCHING: Self = Self {
         follows_what_it_hears: true,
         is_known: true,
+        leaves_ice: false,
         longest_report_gap: Duration::from_millis(6_000),
     };
     /// Nothing is known of it: RFC 3550 allows 5 s and half as much again, and latching must be feared.
     const UNKNOWN: Self = Self {
         follows_what_it_hears: true,
         is_known: false,
+        leaves_ice: false,
         longest_report_gap: Duration::from_millis(8_000),
     };
 

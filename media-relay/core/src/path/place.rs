@@ -1,7 +1,9 @@
 //! Where the two parties of a call are, and which way between them is worth a try.
 //!
-//! A plain phone sends to one place, so a try is the move itself. It is made only where both NATs, as far as they were
-//! observed, let it succeed; what was not observed is never used, whatever a description claims.
+//! A plain phone sends to one place, so a try is the move itself, and one that fails is heard as silence. It is made only where both
+//! NATs, as far as they were observed, let it succeed; what was not observed is never used, whatever a description claims.
+//! **What cannot be is never tried**: addresses of our own, which a proxy behind us has led back to us; addresses that mean nothing
+//! beyond one host or link; another family; and a local network from elsewhere, unless the operator says that it is routed.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -34,6 +36,11 @@ pub struct Place {
     pub contact: Option<IpAddr>,
     /// Its NAT.
     pub mapping: Mapping,
+    /// The number of its realm.
+    pub realm: u16,
+    /// The far party must not send to where it was observed ([`martian`]): a port of ours, as where a call comes back to us through a
+    /// proxy or PBX, or an address of this machine.
+    pub is_unfit: bool,
 }
 
 /// What an operator has configured about networks.
@@ -58,6 +65,10 @@ pub enum Stay {
     Privacy,
     /// One end speaks IPv4, the other IPv6.
     Family,
+    /// Where a party was observed is an address of ours, or one that nobody elsewhere may be sent to.
+    Unfit,
+    /// One is in a local network, the other elsewhere, and nothing says that one is routed to the other.
+    Unroutable,
     /// A NAT that maps per destination: the far phone's packets would not find the new port.
     DependentMapping,
     /// Both behind one address, and nothing says that they are in one LAN.
@@ -70,6 +81,10 @@ pub enum Stay {
     Remembered,
     /// The phone refused to be moved in this call.
     Refused,
+    /// The phone agreed to be moved in this call, and went on sending to the relay.
+    Unmoved,
+    /// A phone that speaks ICE with us would not go where an offer without ICE says.
+    Ice,
     /// This call's direct path failed too often.
     Failed,
 }
@@ -106,10 +121,14 @@ impl Place {
 /// The way worth a try between two parties.
 pub fn choose(places: &[Place; 2], networks: &Networks) -> Result<Way, Stay> {
     let [one, other] = places;
+    if one.is_unfit || other.is_unfit {
+        return Err(Stay::Unfit);
+    }
     if one.observed.is_ipv4() != other.observed.is_ipv4() {
         return Err(Stay::Family);
     }
     if let (Some(here), Some(there)) = (one.local(), other.local())
+        && here.is_ipv4() == there.is_ipv4()
         && are_routable(here.ip(), there.ip(), networks)
         && here.ip() != there.ip()
     {
@@ -117,6 +136,9 @@ pub fn choose(places: &[Place; 2], networks: &Networks) -> Result<Way, Stay> {
     }
     if one.observed.ip() == other.observed.ip() {
         return share_a_lan(one, other, networks).map(Way::Local).ok_or(Stay::SharedAddress);
+    }
+    if are_apart(one, other, networks) {
+        return Err(Stay::Unroutable);
     }
     let mappings = [one.effective_mapping(), other.effective_mapping()];
     if mappings.iter().any(|mapping| matches!(mapping, Mapping::Dependent { .. })) {
@@ -129,6 +151,18 @@ pub fn choose(places: &[Place; 2], networks: &Networks) -> Result<Way, Stay> {
     Ok(Way::Observed([one.observed, other.observed]))
 }
 
+/// Whether one of them is in a network that others have as well, and the other is not in it: the relay reaches both, they need not reach
+/// each other. Of two local networks of one realm as much is known as of two public ones: the relay stands in both.
+fn are_apart(one: &Place, other: &Place, networks: &Networks) -> bool {
+    let [here, there] = [one, other].map(|place| place.observed.ip());
+    let is_between = match [is_local(here), is_local(there)] {
+        [false, false] => false,
+        [true, true] => one.realm != other.realm,
+        _ => true,
+    };
+    is_between && !networks.certain && !are_routable(here, there, networks)
+}
+
 fn are_routable(one: IpAddr, other: IpAddr, networks: &Networks) -> bool {
     networks.routable.iter().any(|group| {
         let holds = |address| group.iter().any(|prefix| prefix.contains(&address));
@@ -138,7 +172,7 @@ fn are_routable(one: IpAddr, other: IpAddr, networks: &Networks) -> bool {
 
 /// Of a network that others have as well (RFC 1918, 6598, 3927, 4193, 4291): from elsewhere it reaches nobody, or somebody else.
 pub(crate) fn is_local(address: IpAddr) -> bool {
-    match address {
+    match address.to_canonical() {
         IpAddr::V4(address) => {
             let [first, second, ..] = address.octets();
             address.is_private() || address.is_link_local() || (first == 100 && second & 0xc0 == 64)
@@ -186,6 +220,8 @@ mod tests {
             signalled: Some(signalled),
             contact: Some(signalled.ip()),
             mapping,
+            realm: 0,
+            is_unfit: false,
         }
     }
 
@@ -276,5 +312,76 @@ mod tests {
     fn two_families_stay_on_the_relay() {
         let places = ["198.51.100.7:4000", "[2001:db8::8]:5000"].map(|at| place(at, at, Mapping::None));
         assert_eq!(choose(&places, &Networks::default()), Err(Stay::Family));
+    }
+
+    /// Two that are seen as they say, in these realms.
+    fn plain(at: [&str; 2], realms: [u16; 2]) -> [Place; 2] {
+        [0, 1].map(|index| Place { realm: realms[index], ..place(at[index], at[index], Mapping::None) })
+    }
+
+    #[test]
+    fn a_local_network_is_not_tried_from_elsewhere_unless_it_is_said_to_be_routed() {
+        let routable = Networks {
+            routable: vec![
+                ["10.0.0.0/8", "198.51.100.0/24", "fd00::/8", "2001:db8::/32"]
+                    .map(|prefix| prefix.parse().unwrap())
+                    .to_vec(),
+            ],
+            ..Networks::default()
+        };
+        let certain = Networks { certain: true, ..Networks::default() };
+        for at in [
+            ["10.1.1.5:4000", "198.51.100.7:4000"],
+            ["198.51.100.7:4000", "100.64.1.5:4000"],
+            ["172.16.0.9:4000", "192.168.3.9:4000"],
+            ["10.1.1.5:4000", "10.1.1.6:4000"],
+            ["[fd00::5]:4000", "[2001:db8::7]:4000"],
+            ["[::ffff:10.1.1.5]:4000", "[::ffff:198.51.100.7]:4000"],
+        ] {
+            let across = plain(at, [0, 1]);
+            assert_eq!(choose(&across, &Networks::default()), Err(Stay::Unroutable), "{at:?}");
+            assert!(matches!(choose(&across, &certain), Ok(Way::Observed(_))), "{at:?}");
+        }
+        for at in [["10.1.1.5:4000", "198.51.100.7:4000"], ["[fd00::5]:4000", "[2001:db8::7]:4000"]] {
+            assert!(choose(&plain(at, [0, 1]), &routable).is_ok(), "{at:?}");
+            assert_eq!(choose(&plain(at, [0, 0]), &Networks::default()), Err(Stay::Unroutable), "one realm");
+        }
+        let inside = plain(["10.1.1.5:4000", "10.2.1.5:4000"], [0, 0]);
+        assert!(choose(&inside, &Networks::default()).is_ok(), "two subnets of one realm");
+        let public = plain(["203.0.113.8:4000", "198.51.100.7:4000"], [0, 1]);
+        assert!(choose(&public, &Networks::default()).is_ok(), "two realms of one world");
+    }
+
+    #[test]
+    fn two_behind_one_nat_are_one_lan_whatever_realms_they_call_through() {
+        let mut places = home();
+        places[1].realm = 1;
+        assert!(matches!(choose(&places, &lan()), Ok(Way::Local(_))));
+        // The NAT's own address may be local: that of a network in a network.
+        for place in &mut places {
+            place.observed.set_ip("10.7.7.7".parse().unwrap());
+        }
+        assert!(matches!(choose(&places, &lan()), Ok(Way::Local(_))));
+    }
+
+    #[test]
+    fn an_address_of_ours_is_never_tried() {
+        for index in 0..2 {
+            let mut places = plain(["203.0.113.8:4000", "198.51.100.7:4000"], [0, 1]);
+            places[index].is_unfit = true;
+            let networks = Networks { certain: true, ..lan() };
+            assert_eq!(choose(&places, &networks), Err(Stay::Unfit));
+        }
+    }
+
+    #[test]
+    fn a_routable_group_of_two_families_leads_nobody_from_one_to_the_other() {
+        let routable = vec![vec!["10.0.0.0/8".parse().unwrap(), "2001:db8::/32".parse().unwrap()]];
+        let networks = Networks { routable, ..Networks::default() };
+        let places = [
+            place("203.0.113.9:61000", "10.1.0.5:4000", Mapping::EndpointIndependent),
+            place("203.0.113.10:61000", "[2001:db8::5]:4000", Mapping::EndpointIndependent),
+        ];
+        assert!(matches!(choose(&places, &networks), Ok(Way::Observed(_))));
     }
 }

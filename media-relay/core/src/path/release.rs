@@ -8,7 +8,7 @@ mod trust;
 mod watch;
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,6 +141,8 @@ enum State {
         not_before: Duration,
     },
     Probing {
+        /// Who has agreed to show its NAT, and when.
+        accepted: [Option<Duration>; 2],
         since: Duration,
     },
     Synchronising {
@@ -287,26 +289,19 @@ impl Release {
         }
     }
 
-    /// Where a party's RTP of the first m-line comes from, where its description says that it is, and the host of its
-    /// Contact. A place that is not the one before has a NAT that is not known yet.
-    pub fn placed(
-        &mut self,
-        party: usize,
-        observed: SocketAddr,
-        signalled: Option<SocketAddr>,
-        contact: Option<IpAddr>,
-    ) {
+    /// Where a party is seen: where its RTP of the first m-line comes from, what its description and its Contact say. A place that is
+    /// not the one before has a NAT that is not known yet.
+    pub fn placed(&mut self, party: usize, seen: Place) {
         let place = &mut self.parties[party & 1].place;
-        let is_same = place.as_ref().is_some_and(|known| {
-            known.observed == observed && known.signalled == signalled && known.contact == contact
-        });
+        let is_same =
+            place.as_ref().is_some_and(|known| Place { mapping: seen.mapping, ..known.clone() } == seen);
         // A NAT that maps per destination shows another port at each of our addresses.
         let is_dependent =
             place.as_ref().is_some_and(|known| matches!(known.mapping, Mapping::Dependent { .. }));
         let is_known_dependent =
-            is_dependent && place.as_ref().is_some_and(|known| known.signalled == signalled);
+            is_dependent && place.as_ref().is_some_and(|known| known.signalled == seen.signalled);
         if !is_same && !is_known_dependent {
-            *place = Some(Place { observed, signalled, contact, mapping: Mapping::Unknown });
+            *place = Some(seen);
         }
     }
 
@@ -364,7 +359,7 @@ impl Release {
                 _ => {}
             }
         } else if let State::Staying(why) = self.state
-            && !matches!(why, Stay::Refused | Stay::Failed | Stay::Remembered)
+            && !matches!(why, Stay::Refused | Stay::Unmoved | Stay::Failed | Stay::Remembered)
         {
             self.enter(State::Anchored { not_before: now }, Reason::Policy, now);
         }
@@ -440,6 +435,7 @@ impl Release {
                 );
                 self.look = now;
             }
+            (State::Probing { accepted, .. }, Moved::Accepted) => accepted[party] = Some(now),
             (State::Synchronising { accepted, .. }, Moved::Accepted) => {
                 accepted[party] = Some(now);
                 self.lines.iter_mut().for_each(|line| line[party].watch(now));
@@ -475,7 +471,7 @@ impl Release {
                 let is_far = not_before > now.saturating_add(IDLE.saturating_mul(2));
                 self.look = now.saturating_add(if is_far { IDLE } else { LOOK });
             }
-            State::Probing { since } => self.look_at_probing(since, now),
+            State::Probing { accepted, since } => self.look_at_probing(accepted, since, now),
             State::Synchronising { accepted, since } => self.look_after_move(accepted, since, now),
             State::Weighing { until } => self.look_for_verdict(until, now),
             State::Direct { since } => self.look_at_direct(since, now),

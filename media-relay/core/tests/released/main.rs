@@ -10,6 +10,7 @@
 
 mod certain;
 mod dice;
+mod never;
 mod phone;
 mod world;
 

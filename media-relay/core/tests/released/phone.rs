@@ -29,6 +29,8 @@ pub(crate) enum Kind {
     Slow(Duration),
     /// Never answers one.
     Deaf,
+    /// Takes every offer, and goes on sending to where the first one led it.
+    StaysPut,
 }
 
 impl Kind {
@@ -51,7 +53,7 @@ impl Kind {
 
     pub(crate) fn product(self) -> &'static str {
         match self {
-            Self::Baresip | Self::MuteBaresip | Self::IgnoresRtcp | Self::Refusing(_) => {
+            Self::Baresip | Self::MuteBaresip | Self::IgnoresRtcp | Self::Refusing(_) | Self::StaysPut => {
                 "baresip v1.0.0 (x86_64/linux)"
             }
             Self::Linphone | Self::Slow(_) => "Linphone/5.1.65 (belle-sip/5.1)",
@@ -202,7 +204,9 @@ impl Phone {
         if let Some(before) = before {
             assert!(said == before || said.version > before.version, "{said:?} after {before:?}");
         }
-        (self.target, self.rtcp_target, self.strange) = (Some(said.rtp), Some(said.rtcp), (None, 0));
+        let first = self.target.filter(|_| self.kind == Kind::StaysPut);
+        (self.target, self.rtcp_target, self.strange) =
+            (Some(first.unwrap_or(said.rtp)), Some(said.rtcp), (None, 0));
         self.is_muxed = self.kind == Kind::Muxed && said.is_muxed;
         if self.is_muxed {
             self.rtcp_target = Some(said.rtp);

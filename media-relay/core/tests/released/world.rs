@@ -31,6 +31,8 @@ pub(crate) enum Place {
     OneLan,
     /// Each behind its own, or behind none.
     Apart([Option<nat_lab::Kind>; 2]),
+    /// At these addresses, as the relay sees them too, in a realm each.
+    Realms([&'static str; 2]),
 }
 
 /// A relay with two addresses.
@@ -137,6 +139,12 @@ impl World {
                     (network.add_host(router.inside(), &[ip]), ip)
                 })
             }
+            Place::Realms(addresses) => addresses.map(|ip| {
+                let ip = ip.parse().expect("an address");
+                let host = network.add_host(PUBLIC, &[ip]);
+                network.set_link(host, Link::both(delay));
+                (host, ip)
+            }),
             Place::Apart(kinds) => [0, 1].map(|index| match kinds[index] {
                 None => {
                     let host = network.add_host(PUBLIC, &[outside[index]]);
@@ -158,15 +166,19 @@ impl World {
             let ssrc = 0x1000 + index as u32;
             Phone::new(kinds[index], host, SocketAddr::new(ip, 4_000), ssrc, &mut dice)
         });
-        let public = |index: usize| if place == Place::OneLan { outside[0] } else { outside[index] };
+        let public = |index: usize| match place {
+            Place::OneLan => outside[0],
+            Place::Apart(_) => outside[index],
+            Place::Realms(_) => hosts[index].1,
+        };
         let parties = [0, 1].map(|index| Party {
-            realm: 0,
+            realm: if matches!(place, Place::Realms(_)) { index as u16 } else { 0 },
             signalling: SocketAddr::new(public(index), 5_060),
             product: kinds[index].product().into(),
             contact: Some(phones[index].local.ip()),
             is_private: false,
         });
-        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }];
+        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }; 2];
         let policy = ReleasePolicy::new(limits, realms, pairs, Networks::default());
         let settings = Settings { release: Some(Arc::new(policy)), ..Settings::default() };
         let mut world = Self {

@@ -45,7 +45,8 @@ impl Release {
         self.timeline.add(Entry::Way(way), now);
         match way {
             Way::Learn(whom) => {
-                self.ask(whom, Output::Learn(whom), |since| State::Probing { since }, Reason::Try, now);
+                let state = |since| State::Probing { accepted: [None; 2], since };
+                self.ask(whom, Output::Learn(whom), state, Reason::Try, now);
             }
             Way::Observed(places) | Way::Local(places) => {
                 self.leave(places, if is_trusted { Reason::Certain } else { Reason::Try }, now);
@@ -62,12 +63,19 @@ impl Release {
         self.ask([true; 2], Output::Move([other, one]), state, why, now);
     }
 
-    pub(super) fn look_at_probing(&mut self, since: Duration, now: Duration) {
+    pub(super) fn look_at_probing(
+        &mut self,
+        accepted: [Option<Duration>; 2],
+        since: Duration,
+        now: Duration,
+    ) {
         if now > since.saturating_add(SKEW.saturating_mul(2)) {
             self.relay_again();
         }
         if now >= since.saturating_add(self.settings.learning) {
-            self.stay(Stay::UnknownMapping, now);
+            // Who says nothing has shown nothing; who has agreed to move, and speaks where it was, does not move.
+            let is_unmoved = self.has_spoken_after(accepted);
+            self.stay(if is_unmoved { Stay::Unmoved } else { Stay::UnknownMapping }, now);
         }
     }
 

@@ -100,17 +100,21 @@ impl Release {
             return;
         };
         self.timeline.meter(self.is_off_the_relay(now), now);
-        let is_back = self.directions().any(|(from, direction)| {
-            let since = accepted[from].unwrap_or(now).saturating_add(STRAGGLERS);
-            direction.sight.is_some_and(|sight| sight.heard > since)
-        });
-        if is_back {
+        if self.has_spoken_after(accepted) {
             self.come_home(Reason::CameBack, now);
         } else if now > one.max(other).saturating_add(self.settings.trial)
             || now > first.saturating_add(self.settings.trial).saturating_add(SKEW)
         {
             self.come_home(Reason::Trial, now);
         }
+    }
+
+    /// Whether a phone speaks at the relay after it has agreed, then, to speak elsewhere.
+    pub(super) fn has_spoken_after(&self, accepted: [Option<Duration>; 2]) -> bool {
+        self.directions().any(|(from, direction)| {
+            let heard = direction.sight.map(|sight| sight.heard);
+            heard.zip(accepted[from]).is_some_and(|(heard, at)| heard > at.saturating_add(STRAGGLERS))
+        })
     }
 
     pub(super) fn look_at_direct(&mut self, since: Duration, now: Duration) {
@@ -247,6 +251,8 @@ impl Release {
                 self.stay(Stay::Refused, now);
             }
             Reason::Clung => self.stay(Stay::Failed, now),
+            // It has taken our offer and stayed: it would take the next one no better, at the price of the same silence.
+            Reason::CameBack if !self.was_direct => self.stay(Stay::Unmoved, now),
             _ => self.rest(self.was_direct || self.constraint == Constraint::PreferRelease, now),
         }
     }

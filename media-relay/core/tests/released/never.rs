@@ -1,0 +1,64 @@
+//! What is never tried: what cannot be, and what a phone did not do when it was asked before.
+
+use std::time::Duration;
+
+use media_core::path::place::Stay;
+use media_core::path::timeline::{Entry, PathState};
+
+use crate::phone::Kind;
+use crate::world::{Place, World};
+use crate::{pairs, second};
+
+fn stays(world: &World, why: Stay) -> bool {
+    world.timeline.iter().any(|(_, entry)| *entry == Entry::Stays(why))
+}
+
+/// How often both were moved.
+fn moves(world: &World) -> usize {
+    let is_move = |entry: &Entry| matches!(entry, Entry::State { to: PathState::Synchronising, .. });
+    world.timeline.iter().filter(|(_, entry)| is_move(entry)).count()
+}
+
+#[test]
+fn a_local_network_of_another_realm_is_never_tried_and_nobody_hears_anything_of_it() {
+    let places = [
+        ["198.51.100.7", "10.1.1.5"],
+        ["192.168.7.9", "203.0.113.8"],
+        ["100.64.3.4", "203.0.113.8"],
+        ["10.1.1.5", "10.1.1.6"],
+        ["192.168.7.9", "172.16.4.4"],
+    ];
+    for (kinds, place) in pairs().flat_map(|kinds| places.map(|place| (kinds, place))) {
+        let mut world = World::new(3, kinds, Place::Realms(place));
+        world.run(Duration::from_millis(300));
+        world.forget_silence();
+        world.run(second(30));
+        let story = || format!("{kinds:?} {place:?} {:?}", world.timeline);
+        assert!(stays(&world, Stay::Unroutable), "{}", story());
+        assert_eq!((world.wishes, world.away), (0, Duration::ZERO), "{}", story());
+        assert!(world.longest_silence() <= Duration::from_millis(25), "{}", story());
+    }
+    let mut world = World::new(3, [Kind::Baresip; 2], Place::Realms(["198.51.100.7", "203.0.113.8"]));
+    world.run(second(12));
+    assert_eq!(world.state(), PathState::Direct, "two realms of one world: {:?}", world.timeline);
+}
+
+#[test]
+fn a_phone_that_agrees_and_does_not_move_is_asked_once_and_after_two_calls_no_more() {
+    for other in [Kind::Baresip, Kind::Linphone, Kind::Pjsip] {
+        for nats in [[None, None], [Some(nat_lab::Kind::Cone); 2]] {
+            let mut world = World::new(4, [Kind::StaysPut, other], Place::Apart(nats));
+            // Behind a NAT it is asked to show that, which harms nobody; elsewhere it is moved.
+            let is_learnt = nats[0].is_some();
+            for asked in [1, 1, 0] {
+                world.run(second(100));
+                let story = || format!("{other:?} {nats:?} {asked} {:?}", world.timeline);
+                assert_eq!(moves(&world), if is_learnt { 0 } else { asked }, "{}", story());
+                let why = if asked > 0 { Stay::Unmoved } else { Stay::Remembered };
+                assert!(stays(&world, why), "{}", story());
+                assert!(!world.is_silent(), "{}", story());
+                world.call_again(second(1));
+            }
+        }
+    }
+}
