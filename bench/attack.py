@@ -40,6 +40,7 @@ ATTACKS = {
 }
 COUNTED_BY_SENDER = ("tls", "idle", "http", "account")
 ADDRESSES = 1024
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 WARM, COOL = 4, 3
 
 
@@ -50,6 +51,7 @@ class Ground(Rig):
     def __init__(self, programs):
         super().__init__()
         self.programs = programs
+        self.share_by_priority()
         sh("ip", "netns", "add", self.namespace("strangers"))
         sh("ip", "-n", self.namespace("strangers"), "link", "set", "lo", "up")
         self._link("strangers", "192.0.2.2", "strangers", "192.0.2.1")
@@ -74,6 +76,12 @@ class Ground(Rig):
             }
         }"""
         self.run("product", "nft", rules)
+
+    def share_by_priority(self):
+        """Each process has a session of its own, and where the kernel groups sessions their priorities mean nothing to each other."""
+        if AUTOGROUP.exists() and (was := AUTOGROUP.read_text()).strip() != "0":
+            AUTOGROUP.write_text("0")
+            self.finally_do(lambda: AUTOGROUP.write_text(was))
 
     def seen(self):
         """Datagrams and octets, headers counted, that came from strangers and went to them."""
