@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::call::{AUDIO, Call, Pair, Setup, TICK};
+use crate::instance::Instance;
 use crate::mapping::{Mapped, Mappings};
 use crate::network;
 use crate::options::Options;
@@ -36,8 +37,9 @@ mod user;
 
 /// Between keepalives to the registrar.
 const KEEPALIVE: Duration = Duration::from_secs(20);
-/// How long the end of calls and the registration may take.
-const GOODBYE: Duration = Duration::from_secs(3);
+/// How long the end of calls, of the registration and of mappings may take: a second transmission of each arrives. Whoever says
+/// `quit` waits for it.
+const GOODBYE: Duration = Duration::from_secs(1);
 /// The info package of trickled candidates (RFC 8840 §10).
 const PACKAGE: &str = "trickle-ice";
 const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
@@ -90,7 +92,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let (signalling, mut inputs) = Signalling::new(transport, SocketAddr::new(address, options.port), tls)?;
     let (sockets, mut datagrams) = Sockets::new();
     let (mappings, mut mapped) = Mappings::new();
-    let account = account(&options, signalling.local(), registrar);
+    let instance = Instance::of(&options);
+    let account = account(&options, signalling.local(), registrar, &instance);
     let mut app = App {
         clock: Clock::start(),
         report: Report::new(options.json, options.transport),
@@ -144,12 +147,13 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
                 // Nobody types: it goes on.
                 _ => is_heard = false,
             },
-            _ = interrupted.recv() => app.quit(),
-            _ = terminated.recv() => app.quit(),
+            _ = interrupted.recv() => app.told_to_quit(),
+            _ = terminated.recv() => app.told_to_quit(),
         }
     }
     app.settle().await;
-    app.mappings.end().await;
+    let left = app.ends_at.map_or(GOODBYE, |at| at.saturating_sub(app.now()));
+    app.mappings.end(left).await;
     Ok(if app.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
@@ -179,7 +183,7 @@ fn flow(options: &Options, registrar: SocketAddr) -> Flow {
     }
 }
 
-fn account(options: &Options, local: SocketAddr, registrar: SocketAddr) -> Account {
+fn account(options: &Options, local: SocketAddr, registrar: SocketAddr, instance: &Instance) -> Account {
     let password = options.register.password.clone().or_else(|| std::env::var("SIP_PASSWORD").ok());
     Account {
         aor: options.register.aor().into(),
@@ -191,7 +195,7 @@ fn account(options: &Options, local: SocketAddr, registrar: SocketAddr) -> Accou
         listeners: vec![listener(options, local)],
         proxy: flow(options, registrar),
         // After a network switch the new Contact takes the place of the old one (RFC 5626 §4.1).
-        instance: Some(format!("urn:uuid:{}", uuid::Uuid::new_v4()).into()),
+        instance: Some(instance.urn().into()),
         product: Some(concat!("crush-phone/", env!("CARGO_PKG_VERSION")).into()),
         timers: TimerValues::default(),
         session_timer: None,
@@ -219,7 +223,7 @@ impl App {
 
     fn is_over(&self) -> bool {
         let ends = self.ends_at;
-        ends.is_some_and(|at| self.now() >= at || (self.calls.is_empty() && self.agent.is_idle()))
+        ends.is_some_and(|at| self.now() >= at || (self.calls.is_empty() && self.agent.has_taken_leave()))
     }
 
     fn deadline(&self) -> Instant {

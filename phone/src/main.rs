@@ -16,6 +16,7 @@ mod codec;
 mod command;
 mod description;
 mod encryption;
+mod instance;
 mod mapping;
 mod network;
 mod options;
@@ -42,7 +43,10 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(app::run(options)) {
+    let ended = runtime.block_on(app::run(options));
+    // Standard input is read by a thread that only its next line would end.
+    runtime.shutdown_background();
+    match ended {
         Ok(code) => code,
         Err(error) => {
             eprintln!("phone: {error}");

@@ -56,10 +56,15 @@ impl Mappings {
         self.wanted.remove(&socket);
     }
 
-    /// Gives everything back.
-    pub(crate) async fn end(mut self) {
+    /// Begins to give everything back.
+    pub(crate) fn release_all(&mut self) {
         self.wanted.clear();
-        while self.tasks.join_next().await.is_some() {}
+    }
+
+    /// Gives everything back, but waits for no router longer than this: what it does not take back ends by itself.
+    pub(crate) async fn end(mut self, within: Duration) {
+        self.release_all();
+        let _ = timeout(within, async { while self.tasks.join_next().await.is_some() {} }).await;
     }
 }
 

@@ -28,6 +28,11 @@ pub(crate) struct Options {
     /// Registration's length, seconds; 0 registers nothing.
     #[arg(long, default_value_t = 600)]
     pub(crate) expires: u32,
+    /// Which phone this is among those of its account: a UUID, the same at each start, so that a registration takes the place of this
+    /// phone's last one. Default: one that is kept for the account in the state folder of the user; of two phones of an account that
+    /// run at once the second makes up its own.
+    #[arg(long, value_name = "UUID")]
+    pub(crate) instance: Option<uuid::Uuid>,
     /// Calls this address once it is registered.
     #[arg(long, value_name = "URI")]
     pub(crate) call: Option<String>,

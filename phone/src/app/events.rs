@@ -84,6 +84,10 @@ impl App {
     }
 
     fn incoming(&mut self, number: CallNumber, offer: Option<Bytes>, replaces: bool) {
+        if self.ends_at.is_some() {
+            let _ = self.agent.refuse(number, 480, self.clock.now());
+            return;
+        }
         let Some(mut call) = self.make_call(false) else {
             let _ = self.agent.refuse(number, 500, self.clock.now());
             return;

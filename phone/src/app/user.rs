@@ -14,7 +14,7 @@ impl App {
         let now = self.clock.now();
         let done = match (Command::read(line), self.current) {
             (Some(Command::Quit), _) => {
-                self.quit();
+                self.told_to_quit();
                 Some(())
             }
             (Some(Command::Dial(uri)), _) => self.dial(&uri),
@@ -45,6 +45,14 @@ impl App {
         Some(())
     }
 
+    /// The user wants it to end; who says so again waits for no farewell.
+    pub(super) fn told_to_quit(&mut self) {
+        match self.ends_at {
+            Some(_) => self.ends_at = Some(self.now()),
+            None => self.quit(),
+        }
+    }
+
     /// Ends calls and registration, then the phone.
     pub(super) fn quit(&mut self) {
         let now = self.clock.now();
@@ -58,6 +66,8 @@ impl App {
         if self.options.expires > 0 {
             self.agent.register(Duration::ZERO, now);
         }
+        // Routers may take their time, or never answer.
+        self.mappings.release_all();
         self.ends_at = Some(now.monotonic + GOODBYE);
     }
 

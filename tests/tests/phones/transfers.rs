@@ -78,6 +78,18 @@ fn pjsip_sends_baresip_to_a_linphone() {
 }
 
 #[test]
+fn the_softphone_sends_a_baresip_to_a_linphone() {
+    skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
+    blind([Kind::Softphone, Kind::Baresip, Kind::Linphone], ["udp", "udp"], "a2");
+}
+
+#[test]
+fn the_softphone_joins_a_baresip_and_a_linphone() {
+    skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
+    attended([Kind::Softphone, Kind::Baresip, Kind::Linphone], ["udp", "udp"]);
+}
+
+#[test]
 fn linphone_joins_two_baresips() {
     skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
     attended([Kind::Linphone, Kind::Baresip, Kind::Baresip], ["udp", "udp"]);

@@ -24,6 +24,7 @@ use crate::transaction;
 
 use agenda::Agenda;
 use lost::Lost;
+pub(crate) use same::are_equal;
 use same::{instance_of, is_outbound, is_same, is_same_phone};
 
 /// A binding that outlives the process.
@@ -302,21 +303,21 @@ impl Registrar {
             same.chain(self.lost.found(&binding.record)).filter(|left| *left != flow).collect();
         self.moves.extend(left.into_iter().map(|left| (left, flow)));
         let bindings = self.aors.entry(aor.clone()).or_default();
-        let left = match bindings.iter_mut().find(|known| is_same(&known.record, &binding.record)) {
-            Some(known) => {
-                self.count -= usize::from(!known.is_replica);
-                let left = known.record.flow;
-                *known = binding;
-                (left != flow).then_some(left)
+        // All that are it: of a phone that takes the place of another binding both its own last one and the other.
+        let (gone, mut kept): (Vec<_>, Vec<_>) =
+            std::mem::take(bindings).into_iter().partition(|known| is_same(&known.record, &binding.record));
+        let token = binding.record.token.clone();
+        kept.push(binding);
+        *bindings = kept;
+        for known in gone {
+            self.count -= usize::from(!known.is_replica);
+            if let Some(old) = known.record.token.filter(|old| Some(old) != token.as_ref()) {
+                self.tokens.remove(&old);
             }
-            None => {
-                bindings.push(binding);
-                None
+            if known.record.flow != flow {
+                // Who comes next over the flow that the phone has left is not this phone.
+                self.forget_flow(&aor, &known.record.flow);
             }
-        };
-        if let Some(left) = left {
-            // Who comes next over the flow that the phone has left is not this phone.
-            self.forget_flow(&aor, &left);
         }
         let aors = self.flows.entry(flow_key(&flow)).or_default();
         if !aors.contains(&aor) {

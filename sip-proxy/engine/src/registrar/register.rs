@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sip_wire::{Address, Message, Name, Uri, unquote};
+use sip_wire::{Address, Message, Name, unquote};
 
-use super::same::{REG_ID, are_equal, instance_of, is_same};
+use super::same::{REG_ID, instance_of, is_same, names};
 use super::{Binding, BindingChange, BindingRecord, Registrar, Registration, aor_of, bounds};
 use crate::buckets::network_of;
 use crate::config::{Expiry, RegistrarMode};
@@ -332,7 +332,8 @@ impl Registrar {
         let tag = core.ids.tag();
         let mut response = transaction::response_to(request, 200, None, Some(&tag));
         for binding in bindings {
-            let left = binding.expires.saturating_sub(now).as_secs();
+            // In its last second it is still there: 0 would say that it is not (RFC 3261 §10.2.2).
+            let left = binding.expires.saturating_sub(now).as_secs().max(1);
             let mut value = format!("<{}>;expires={left}", binding.record.uri);
             if let Some(named) = &binding.record.instance {
                 let instance = instance_of(named);
@@ -389,10 +390,9 @@ impl Registrar {
         let mut tokens: Vec<Arc<str>> = Vec::new();
         let mut fresh = Vec::new();
         for contact in request.contacts().flatten() {
-            let known = bindings.iter().position(|binding| {
-                let known = Uri::parse(binding.record.uri.as_bytes());
-                known.is_ok_and(|known| are_equal(&known, &contact.uri))
-            });
+            let named = named_instance(request, &contact);
+            let known =
+                bindings.iter().position(|known| names(&known.record, named.as_deref(), &contact.uri, &flow));
             let asked = contact.parameter(b"expires").and_then(sip_wire::number).or(expires);
             let Some((at, binding)) = known.and_then(|at| Some((at, bindings.get(at)?))) else {
                 tokens.push(core.ids.word(16).into());
@@ -453,10 +453,8 @@ impl Registrar {
         for (contact, token) in contacts.zip(tokens.iter()) {
             let asked = contact.parameter(b"expires").and_then(sip_wire::number).or(expires);
             if asked == Some(0) {
-                let is_it = |known: &Binding| {
-                    let uri = Uri::parse(known.record.uri.as_bytes());
-                    uri.is_ok_and(|uri| are_equal(&uri, &contact.uri))
-                };
+                let named = named_instance(request, &contact);
+                let is_it = |known: &Binding| names(&known.record, named.as_deref(), &contact.uri, &flow);
                 self.remove(&aor, is_it, core);
                 continue;
             }

@@ -3,21 +3,30 @@
 use sip_wire::Uri;
 
 use super::BindingRecord;
+use crate::io::Flow;
 
 /// What marks the `reg-id` behind an instance in [`BindingRecord::instance`].
 pub(super) const REG_ID: &str = ";reg-id=";
 
-/// One binding: the same flow of one instance (RFC 5626 §6), or the same Contact URI (RFC 3261 §10.3 step 7). Or the
-/// phone's last one over a stream that is gone: its Contact named a port that will never be again.
+/// One binding: as [`names`] has it. Or the phone's last one over a stream that is gone: its Contact named a port that will
+/// never be again.
 pub(super) fn is_same(known: &BindingRecord, new: &BindingRecord) -> bool {
     let is_gone = known.flow.transport.is_reliable() && known.flow.connection.is_none();
-    match (&known.instance, &new.instance) {
-        (Some(known), Some(new)) => known == new,
-        _ => {
-            let (one, other) = (Uri::parse(known.uri.as_bytes()), Uri::parse(new.uri.as_bytes()));
-            matches!((one, other), (Ok(one), Ok(other)) if are_equal(&one, &other))
-                || (is_gone && comes_after(known, new))
-        }
+    let lacks_instance = known.instance.is_none() || new.instance.is_none();
+    Uri::parse(new.uri.as_bytes()).is_ok_and(|uri| names(known, new.instance.as_deref(), &uri, &new.flow))
+        || (lacks_instance && is_gone && comes_after(known, new))
+}
+
+/// Whether a Contact, with the instance that it names, means this binding: the same flow of one instance (RFC 5626 §6), or the same
+/// URI (RFC 3261 §10.3 step 7) where an instance is missing. A URI alone tells two instances not apart: private addresses are many
+/// phones'. But a port has one phone behind it: who registers from there with the very Contact under another instance has been
+/// restarted and makes up an instance at each start, and would else be called twice until the old one expires.
+pub(super) fn names(known: &BindingRecord, instance: Option<&str>, uri: &Uri<'_>, flow: &Flow) -> bool {
+    let has_its_uri = || Uri::parse(known.uri.as_bytes()).is_ok_and(|known| are_equal(&known, uri));
+    match (known.instance.as_deref(), instance) {
+        (Some(one), Some(other)) if instance_of(one) == instance_of(other) => one == other,
+        (Some(_), Some(_)) => !flow.transport.is_reliable() && known.flow == *flow && has_its_uri(),
+        _ => has_its_uri(),
     }
 }
 
@@ -43,7 +52,7 @@ pub(super) fn instance_of(named: &str) -> &str {
 }
 
 /// RFC 3261 §19.1.4. A transport in one alone makes two of them, as its examples have it.
-pub(super) fn are_equal(one: &Uri<'_>, other: &Uri<'_>) -> bool {
+pub(crate) fn are_equal(one: &Uri<'_>, other: &Uri<'_>) -> bool {
     let names = |uri: &Uri<'_>| (uri.scheme(), uri.port());
     if names(one) != names(other)
         || !one.host().as_bytes().eq_ignore_ascii_case(other.host().as_bytes())

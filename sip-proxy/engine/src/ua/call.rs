@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sip_wire::{Message, Method, Name};
 
-use super::core::{Alarm, Core, Owner, next_hop};
+use super::core::{Alarm, Core, next_hop};
 use super::event::{CallNumber, Ending, Event, Fork};
 use super::incoming::Callee;
 use super::outgoing::Caller;
@@ -46,6 +46,8 @@ pub(super) struct Call {
     pub(super) replaces: Option<CallNumber>,
     /// The call that a REFER came in, which this one was placed for.
     pub(super) referrer: Option<CallNumber>,
+    /// A REFER of ours that they have not told the end of.
+    pub(super) referral: Option<super::transfer::Referral>,
     /// A REFER of theirs that waits for its answer, or is being reported on.
     pub(super) transfer: Option<super::transfer::Transfer>,
     /// The session timer.
@@ -205,6 +207,7 @@ impl Call {
             hangs_up_on_ack: false,
             replaces: None,
             referrer: None,
+            referral: None,
             transfer: None,
             session: None,
             session_alarm: None,
@@ -266,7 +269,7 @@ impl Call {
                 }
                 let flow = next_hop(&leg.dialog);
                 if let Some(bye) = core.dialog_request(&mut leg.dialog, Method::BYE) {
-                    core.send(flow, bye.finish(), Owner::Nobody);
+                    core.take_leave(flow, bye.finish());
                 }
                 self.end(ending, None, core);
             }

@@ -23,7 +23,8 @@ pub(super) enum Owner {
     Invite(CallNumber),
     /// A request inside a call's dialogs.
     Request(CallNumber, u32),
-    Nobody,
+    /// A BYE: its call is gone.
+    Farewell,
 }
 
 /// What is due.
@@ -52,6 +53,10 @@ pub(super) struct Core {
     pub(super) events: VecDeque<Event>,
     /// What calls placed for somebody else's REFER have met: the call of the REFER, and a status.
     pub(super) reports: VecDeque<(CallNumber, u16)>,
+    /// Calls that have done what they were for: others' ends have been joined.
+    pub(super) served: VecDeque<CallNumber>,
+    /// BYEs that have no answer yet.
+    pub(super) farewells: Vec<ClientId>,
 }
 
 impl Core {
@@ -69,6 +74,12 @@ impl Core {
 
     pub(super) fn send(&mut self, flow: Flow, request: Bytes, owner: Owner) -> ClientId {
         self.transactions.request(flow, None, request, owner, self.now, &mut self.out)
+    }
+
+    /// Sends a BYE.
+    pub(super) fn take_leave(&mut self, flow: Flow, bye: Bytes) {
+        let client = self.send(flow, bye, Owner::Farewell);
+        self.farewells.push(client);
     }
 
     pub(super) fn send_stateless(&mut self, flow: Flow, message: Bytes) {
@@ -199,7 +210,7 @@ impl Core {
         // The early dialog may have carried requests that are forgotten: numbers may skip (RFC 3261 §12.2.2).
         dialog.local_cseq += 1000;
         if with_bye && let Some(bye) = self.dialog_request(&mut dialog, Method::BYE) {
-            self.send(flow, bye.finish(), Owner::Nobody);
+            self.take_leave(flow, bye.finish());
         }
     }
 }

@@ -10,6 +10,7 @@ mod account;
 mod call;
 mod core;
 mod event;
+mod grant;
 mod incoming;
 mod outgoing;
 mod register;
@@ -34,7 +35,7 @@ use crate::negotiation::Agreed;
 use crate::question::TrunkCredentials;
 use crate::time::Now;
 use crate::timer::TimerQueue;
-use crate::transaction::{self, ServerId, Transactions};
+use crate::transaction::{self, ClientId, ServerId, Transactions};
 
 use call::{Call, Origin, Phase};
 use core::{Alarm, Core, Owner};
@@ -67,6 +68,8 @@ impl UserAgent {
             out: VecDeque::new(),
             events: VecDeque::new(),
             reports: VecDeque::new(),
+            served: VecDeque::new(),
+            farewells: Vec::new(),
             account,
         };
         Self { core, calls: BTreeMap::new(), next_call: 1, registration: Registration::default() }
@@ -139,6 +142,12 @@ impl UserAgent {
     /// Whether no call, transaction or timer is left.
     pub fn is_idle(&self) -> bool {
         self.calls.is_empty() && self.core.transactions.is_empty() && self.core.timers.is_empty()
+    }
+
+    /// Whether nobody is owed a word any more: no call is left, and what was said last (BYE, REGISTER) has its answer. Transactions
+    /// may linger, for what the network repeats.
+    pub fn has_taken_leave(&self) -> bool {
+        self.calls.is_empty() && self.core.farewells.is_empty() && !self.registration.is_pending()
     }
 
     /// What is agreed in a call that is up.
@@ -342,19 +351,22 @@ impl UserAgent {
         for call in self.calls.values_mut() {
             call.moved(proxy);
         }
+        self.registration.moved(&mut self.core);
     }
 
-    /// Asks the other end to call `target` (blind transfer).
+    /// Asks the other end to call `target` (blind transfer). When it reports that it talks to it, the call is hung up (RFC 5589
+    /// §6.1); until then, and if it fails, the call goes on.
     pub fn refer(&mut self, call: CallNumber, target: &[u8], now: Now) -> Result<(), Misuse> {
         self.wish(call, now, |call, core| call.refer(target, None, core))
     }
 
-    /// Asks the other end to take over our other call (attended transfer).
+    /// Asks the other end to take over our other call (attended transfer). When it reports that it has, both calls are hung up,
+    /// unless they have ended already (RFC 5589 §7.1).
     pub fn refer_to_call(&mut self, call: CallNumber, other: CallNumber, now: Now) -> Result<(), Misuse> {
         let dialog =
             self.calls.get(&other).and_then(|other| other.legs.first()).map(|leg| leg.dialog.clone());
         let dialog = dialog.filter(|dialog| dialog.confirmed).ok_or(Misuse::NoCall)?;
-        self.wish(call, now, |call, core| call.refer(&dialog.target, Some(&dialog), core))
+        self.wish(call, now, |call, core| call.refer(&dialog.target, Some((other, &dialog)), core))
     }
 
     /// Does what a REFER asks: places the call, with Replaces and Referred-By as it says, and reports on it.
@@ -403,10 +415,13 @@ impl UserAgent {
         }
     }
 
-    /// Passes on how far calls are that others referred us to.
+    /// Passes on how far calls are that others referred us to, and ends those that have been transferred.
     fn report(&mut self) {
         while let Some((referrer, status)) = self.core.reports.pop_front() {
             self.with_call(referrer, |call, core| call.notify(status, core));
+        }
+        while let Some(served) = self.core.served.pop_front() {
+            self.with_call(served, |call, core| call.hang_up(Ending::HungUp, core));
         }
     }
 
@@ -425,7 +440,7 @@ impl UserAgent {
                 }
             }
             transaction::Event::Response { client, owner, message } => match owner {
-                Owner::Registration => self.registration.on_response(&message, &mut self.core),
+                Owner::Registration => self.registration.on_response(client, &message, &mut self.core),
                 Owner::Invite(number) if self.calls.contains_key(&number) => {
                     self.with_call(number, |call, core| call.on_invite_response(client, message, core));
                 }
@@ -439,24 +454,26 @@ impl UserAgent {
                         self.core.take_down(client, &message, matches!(owner, Owner::Invite(_)));
                     }
                 }
-                Owner::Nobody => {}
+                Owner::Farewell => self.core.farewells.retain(|farewell| *farewell != client),
             },
-            transaction::Event::Timeout { owner, .. } => self.on_no_response(owner, 408),
-            transaction::Event::TransportFailed { owner, .. } => self.on_no_response(owner, 503),
+            transaction::Event::Timeout { client, owner, .. } => self.on_no_response(client, owner, 408),
+            transaction::Event::TransportFailed { client, owner, .. } => {
+                self.on_no_response(client, owner, 503);
+            }
             transaction::Event::NoAck { .. } | transaction::Event::Stray { .. } => {}
         }
     }
 
-    fn on_no_response(&mut self, owner: Owner, status: u16) {
+    fn on_no_response(&mut self, client: ClientId, owner: Owner, status: u16) {
         match owner {
-            Owner::Registration => self.registration.fail(status, &mut self.core),
+            Owner::Registration => self.registration.unanswered(client, status, &mut self.core),
             Owner::Invite(number) => {
                 self.with_call(number, |call, core| call.on_invite_failure(status, core));
             }
             Owner::Request(number, id) => {
                 self.with_call(number, |call, core| call.on_no_response(id, status, core));
             }
-            Owner::Nobody => {}
+            Owner::Farewell => self.core.farewells.retain(|farewell| *farewell != client),
         }
     }
 

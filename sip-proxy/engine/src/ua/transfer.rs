@@ -5,7 +5,7 @@ use sip_wire::{Message, Method, Name, Uri};
 
 use super::call::Call;
 use super::core::Core;
-use super::event::{Event, Misuse};
+use super::event::{CallNumber, Event, Misuse};
 use crate::dialog::Dialog;
 use crate::transaction::{self, ServerId};
 
@@ -18,6 +18,13 @@ pub(super) enum Transfer {
     Reporting,
 }
 
+/// A REFER of ours. It ends the call that it was sent in once they have done what it asks (RFC 5589 §6.1, §7.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Referral {
+    /// The call that they are to take over, in an attended transfer: it has served its purpose too.
+    consultation: Option<CallNumber>,
+}
+
 /// Where a REFER wants us to call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Referred {
@@ -27,17 +34,17 @@ pub(super) struct Referred {
 }
 
 impl Call {
-    /// Asks the other end to call `target`; with `replaces`, in the place of the dialog that it names.
+    /// Asks the other end to call `target`; with `replaces`, in the place of that call of ours and its dialog.
     pub(super) fn refer(
         &mut self,
         target: &[u8],
-        replaces: Option<&Dialog>,
+        replaces: Option<(CallNumber, &Dialog)>,
         core: &mut Core,
     ) -> Result<(), Misuse> {
         let fork = self.legs.first().filter(|leg| leg.dialog.confirmed).ok_or(Misuse::NotNow)?.fork;
         let refer_to = match replaces {
             None => [b"<", target, b">"].concat(),
-            Some(dialog) => {
+            Some((_, dialog)) => {
                 // RFC 3891 §3: the tags as the target knows them, its own first.
                 let value =
                     [&*dialog.call_id, b";to-tag=", &*dialog.remote_tag, b";from-tag=", &*dialog.local_tag]
@@ -46,6 +53,7 @@ impl Call {
             }
         };
         let referred_by = format!("<{}>", core.account.aor);
+        self.referral = Some(Referral { consultation: replaces.map(|(other, _)| other) });
         self.request_in(fork, Method::REFER, false, core, |request| {
             request.header(Name::ReferTo, &refer_to).header(Name::ReferredBy, referred_by.as_bytes())
         });
@@ -132,6 +140,15 @@ impl Call {
             let is_last =
                 request.value(Name::SubscriptionState).is_some_and(|state| state.starts_with(b"terminated"));
             core.tell(Event::TransferProgress { call: self.number, status, is_last });
+            match (status, is_last) {
+                (200..=299, _) => {
+                    let served =
+                        self.referral.take().map(|referral| [Some(self.number), referral.consultation]);
+                    core.served.extend(served.into_iter().flatten().flatten());
+                }
+                (300.., _) | (_, true) => self.referral = None,
+                _ => {}
+            }
         }
     }
 }

@@ -7,6 +7,68 @@ use sip_engine::ua::{Abilities, Ending};
 
 use crate::line::{ACCESS, DOMAIN, Line, Snapshot, config};
 
+/// How often a phone was called.
+fn called(line: &Line, phone: std::net::SocketAddr) -> usize {
+    let is_invite = |message: &sip_wire::Message| message.method() == Some(sip_wire::Method::INVITE);
+    line.sent.iter().filter(|(to, message)| *to == phone && is_invite(message)).count()
+}
+
+/// Alice at her port under one instance, then again under another; how often a call to her reaches her.
+fn restarted(instances: [&str; 2], between: Duration) -> (Line, usize) {
+    let mut line = Line::new(config(), Snapshot::default());
+    let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
+    line.register(bob);
+    let mut alice = bob;
+    for instance in instances {
+        alice = line.add_instance("alice", "10.0.0.5:5060", instance);
+        line.register(alice);
+        line.pass(between);
+    }
+    line.sent.clear();
+    line.call(bob, "alice", &[]);
+    let called = called(&line, alice);
+    (line, called)
+}
+
+#[test]
+fn a_phone_that_comes_back_at_its_port_takes_its_own_place_whatever_instance_it_makes_up() {
+    for instances in [["urn:x:one", "urn:x:one"], ["urn:x:one", "urn:x:two"]] {
+        let (line, called) = restarted(instances, Duration::ZERO);
+        assert_eq!((called, line.engine.sizes().2), (1, 2), "{instances:?}");
+    }
+}
+
+#[test]
+fn a_phone_that_comes_back_in_the_last_second_of_its_binding_is_registered_at_once() {
+    // The registrar grants an hour.
+    let (line, called) = restarted(["urn:x:one", "urn:x:two"], Duration::from_millis(3_599_400));
+    assert_eq!(called, 1);
+    let granted = line.events.iter().filter_map(|(at, event)| match event {
+        sip_engine::ua::Event::Registered { seconds } if at.to_string() == "10.0.0.5:5060" => Some(*seconds),
+        _ => None,
+    });
+    assert!(granted.clone().all(|seconds| seconds > 60), "{:?}", granted.collect::<Vec<_>>());
+}
+
+#[test]
+fn two_phones_of_one_account_are_both_called_though_one_speaks_for_the_other_port() {
+    let mut line = Line::new(config(), Snapshot::default());
+    let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
+    let phones = [("10.0.0.5:5060", "urn:x:one"), ("10.0.0.7:5060", "urn:x:two")]
+        .map(|(at, instance)| line.add_instance("alice", at, instance));
+    for phone in [bob, phones[0], phones[1]] {
+        line.register(phone);
+    }
+    line.call(bob, "alice", &[]);
+    assert_eq!(phones.map(|phone| called(&line, phone)), [1, 1]);
+    // One that moves to another port leaves nothing behind.
+    let moved = line.add_instance("alice", "10.0.0.5:5070", "urn:x:one");
+    line.register(moved);
+    line.sent.clear();
+    line.call(bob, "alice", &[]);
+    assert_eq!([phones[0], phones[1], moved].map(|phone| called(&line, phone)), [0, 1, 1]);
+}
+
 #[test]
 fn two_subscribers_of_one_gateway_are_each_told_from_the_other() {
     let mut registered = config();

@@ -214,6 +214,22 @@ impl Line {
 
     /// A telephone at an address, on one side.
     pub(crate) fn add(&mut self, user: &str, at: &str, side: ListenerId, abilities: Abilities) -> SocketAddr {
+        self.start(user, at, side, abilities, None)
+    }
+
+    /// A telephone that names its instance (RFC 5626), an access phone's. One that was there has been restarted.
+    pub(crate) fn add_instance(&mut self, user: &str, at: &str, instance: &str) -> SocketAddr {
+        self.start(user, at, ACCESS, Abilities::default(), Some(instance))
+    }
+
+    fn start(
+        &mut self,
+        user: &str,
+        at: &str,
+        side: ListenerId,
+        abilities: Abilities,
+        instance: Option<&str>,
+    ) -> SocketAddr {
         let own = address(at);
         let listener = Listener {
             realm: RealmId(0),
@@ -233,7 +249,7 @@ impl Line {
                 remote: sbc(side),
                 connection: None,
             },
-            instance: None,
+            instance: instance.map(Into::into),
             product: None,
             timers: TimerValues::default(),
             session_timer: None,

@@ -10,6 +10,7 @@ mod identity;
 mod line;
 mod liveness;
 mod redirection;
+mod registering;
 mod renegotiation;
 mod sessions;
 mod small_print;

@@ -110,3 +110,76 @@ fn a_phone_that_moves_in_mid_call_registers_and_offers_again_and_the_far_bye_fin
     line.call(bob, "alice", &[]);
     assert!(line.incoming(elsewhere).is_some());
 }
+
+/// Alice and bob talk, and she sends him to carol; the line, alice's call, and carol at her port.
+fn referred() -> (Line, std::net::SocketAddr, std::net::SocketAddr, sip_engine::ua::CallNumber) {
+    let (mut line, [alice, bob]) = two_phones();
+    let carol = line.add("carol", "10.0.0.7:5060", ACCESS, Abilities::default());
+    line.register(carol);
+    let call = line.call(alice, "bob", &[]);
+    line.accept(bob);
+    let now = line.time();
+    line.agents.get_mut(&alice).unwrap().refer(call, b"sip:carol@example.net", now).unwrap();
+    line.settle();
+    obey(&mut line, bob);
+    (line, alice, carol, call)
+}
+
+/// A phone does what a REFER asks of it.
+fn obey(line: &mut Line, phone: std::net::SocketAddr) {
+    let asked = line.events.iter().rev().find_map(|(at, event)| match event {
+        Event::TransferRequested { call, .. } if *at == phone => Some(*call),
+        _ => None,
+    });
+    let invite = sip_engine::ua::Invite { offer: Some(SDP), ..Default::default() };
+    let now = line.time();
+    line.agents.get_mut(&phone).unwrap().accept_transfer(asked.unwrap(), invite, now).unwrap();
+    line.settle();
+}
+
+#[test]
+fn who_has_transferred_a_call_leaves_it_when_the_two_talk_and_not_before() {
+    let (mut line, alice, carol, call) = referred();
+    line.pass(Duration::from_secs(5));
+    assert_eq!(line.ending(alice, call), None);
+    line.accept(carol);
+    assert_eq!(line.ending(alice, call), Some(Ending::HungUp));
+    assert_eq!(line.agents[&alice].calls().count(), 0);
+    assert!(line.agents[&alice].has_taken_leave());
+    assert_eq!(line.agents[&carol].calls().count(), 1);
+}
+
+#[test]
+fn a_transfer_that_fails_leaves_the_call_as_it_was() {
+    let (mut line, alice, carol, call) = referred();
+    let (refused, now) = (line.incoming(carol).unwrap().0, line.time());
+    line.agents.get_mut(&carol).unwrap().refuse(refused, 486, now).unwrap();
+    line.settle();
+    line.pass(Duration::from_secs(5));
+    let told = line.events.iter().any(|(at, event)| {
+        matches!(event, Event::TransferProgress { status: 486, is_last: true, .. } if *at == alice)
+    });
+    assert!(told);
+    assert_eq!(line.ending(alice, call), None);
+    assert_eq!(line.agents[&alice].calls().count(), 1);
+}
+
+#[test]
+fn who_has_joined_two_calls_leaves_both() {
+    let (mut line, [alice, bob]) = two_phones();
+    let carol = line.add("carol", "10.0.0.7:5060", ACCESS, Abilities::default());
+    line.register(carol);
+    let first = line.call(alice, "bob", &[]);
+    line.accept(bob);
+    let second = line.call(alice, "carol", &[]);
+    line.accept(carol);
+    let now = line.time();
+    line.agents.get_mut(&alice).unwrap().refer_to_call(first, second, now).unwrap();
+    line.settle();
+    obey(&mut line, bob);
+    assert_eq!(line.agents[&alice].calls().count(), 2);
+    line.accept(carol);
+    assert_eq!(line.agents[&alice].calls().count(), 0);
+    assert_eq!(line.ending(alice, first), Some(Ending::HungUp));
+    assert_eq!([bob, carol].map(|phone| line.agents[&phone].calls().count()), [1, 1]);
+}
