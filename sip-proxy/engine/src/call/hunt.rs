@@ -127,6 +127,12 @@ impl Call {
         uri.is_some_and(|uri| uri.scheme() == sip_wire::Scheme::Sips)
     }
 
+    /// Whether trunks have to be reached by TLS. Behind the host that a `sips:` URI names, here, the operator's routes say
+    /// how calls go on (RFC 3261 §26.2.2); but who came by TLS is not carried on by less.
+    fn needs_secure_trunk(&self) -> bool {
+        self.is_secure() && self.upstream.flow.transport == Transport::Tls
+    }
+
     /// Whether a contact is the caller's own.
     fn is_from(&self, contact: &Contact) -> bool {
         contact.flow == self.upstream.flow
@@ -175,7 +181,7 @@ impl Call {
             host: target.host.clone(),
             port: target.port,
             transport: target.transport,
-            secure: self.is_secure(),
+            secure: self.needs_secure_trunk(),
         };
         branch.trunk = Some(target);
         branch.diverted = diverted;
@@ -220,7 +226,7 @@ impl Call {
 
     /// The branch's next address, as a new attempt; the branch is done when there is none.
     pub(super) fn next_address(&mut self, index: u16, core: &mut Core) {
-        let is_secure = self.is_secure();
+        let is_secure = self.needs_secure_trunk();
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         let name = branch.trunk.as_ref().map(|trunk| trunk.name.to_string()).unwrap_or_default();
         while let Some(address) = branch.alternatives.pop_front() {

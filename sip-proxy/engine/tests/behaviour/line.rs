@@ -276,10 +276,18 @@ impl Line {
     }
 
     pub(crate) fn call(&mut self, phone: SocketAddr, user: &str, headers: &[(&str, &str)]) -> CallNumber {
+        self.call_uri(phone, &format!("sip:{user}@{DOMAIN}"), headers)
+    }
+
+    pub(crate) fn call_uri(
+        &mut self,
+        phone: SocketAddr,
+        target: &str,
+        headers: &[(&str, &str)],
+    ) -> CallNumber {
         let headers = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let invite = Invite { offer: Some(SDP), headers, ..Invite::default() };
         let now = self.time();
-        let target = format!("sip:{user}@{DOMAIN}");
         let call = self.agents.get_mut(&phone).unwrap().call(target.as_bytes(), invite, now);
         self.settle();
         call

@@ -207,17 +207,14 @@ fn a_dialog_that_is_not_ours_is_not_replaced_by_a_new_call() {
 #[test]
 fn what_is_dialled_for_tls_is_not_brought_by_less() {
     let (mut line, alice, bob, _) = with_phones();
-    let invites = |line: &Line| dialled(line, bob).len();
-    line.call(alice, "bob", &[]);
-    assert_eq!(invites(&line), 1);
-    let last =
-        line.heard.iter().rfind(|(from, message)| *from == alice && message.method() == Some(Method::INVITE));
-    let mut secure = last.unwrap().1.edit();
-    secure.request_uri(format!("sips:bob@{DOMAIN}").as_bytes());
-    let secure = String::from_utf8_lossy(&secure.finish())
-        .replace("Call-ID: ", "Call-ID: other")
-        .replace("z9hG4bK", "z9hG4bKother");
-    line.sent.clear();
-    line.hear(alice, secure.into());
-    assert_eq!(invites(&line), 0);
+    let call = line.call_uri(alice, &format!("sips:bob@{DOMAIN}"), &[]);
+    assert!(dialled(&line, bob).is_empty());
+    assert_eq!(line.ending(alice, call), Some(Ending::Refused(480)));
+}
+
+#[test]
+fn a_number_for_which_nobody_used_tls_goes_to_trunks_as_the_routes_say() {
+    let (mut line, alice, _, gateway) = with_phones();
+    line.call_uri(alice, &format!("sips:4930@{DOMAIN}"), &[]);
+    assert!(dialled(&line, gateway)[0].starts_with("sip:4930@"), "{:?}", dialled(&line, gateway));
 }
