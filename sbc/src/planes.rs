@@ -261,6 +261,11 @@ fn statistics(stream: relay::StreamStatistics) -> media::StreamStatistics {
         jitter_ms: stream.jitter_ms,
         rtt_ms: stream.rtt_ms,
         mos: stream.mos,
+        whole: stream.whole.map(|whole| media::WholeWay {
+            packets: whole.packets,
+            lost: whole.lost,
+            is_reported: whole.is_reported,
+        }),
         dtmf: stream.dtmf,
         direct: stream.direct.map(|direct| media::DirectStatistics {
             packets: direct.packets,

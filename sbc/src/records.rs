@@ -110,7 +110,21 @@ fn heard(stream: &Value) -> String {
     let mos = number("mos").map(|mos| format!(", MOS {mos:.1}")).unwrap_or_default();
     let jitter = number("jitter_ms").unwrap_or(0.0);
     let (kind, codec) = (text("kind"), text("codec"));
-    format!("{kind} {codec} from {party}: {packets} packets, {lost} lost, jitter {jitter:.1} ms{mos}")
+    let part = |name: &str, field: &str| stream.get(name).and_then(|part| part.get(field));
+    let whole = match [part("whole", "packets"), part("whole", "lost")].map(|value| value?.as_u64()) {
+        [Some(packets), Some(lost)] => format!(", on the whole way {lost} lost of {packets}"),
+        _ => String::new(),
+    };
+    let direct = match [part("direct", "packets"), part("direct", "lost")] {
+        [Some(packets), Some(lost)] => match (packets.as_u64(), lost.as_u64()) {
+            (Some(packets), Some(lost)) => format!("; off the relay {lost} lost of {packets}, DTMF not seen"),
+            _ => "; off the relay loss unknown, DTMF not seen".to_owned(),
+        },
+        _ => String::new(),
+    };
+    format!(
+        "{kind} {codec} from {party}: {packets} packets, {lost} lost, jitter {jitter:.1} ms{whole}{mos}{direct}"
+    )
 }
 
 /// What strangers wrote must not move the cursor of who reads it.
@@ -130,6 +144,24 @@ mod tests {
         assert_eq!(
             heard(&stream),
             "audio PC\u{fffd}[2JMU from the callee: 250 packets, 1 lost, jitter 0.2 ms, MOS 4.4"
+        );
+        let direct = json!({
+            "party": 0, "kind": "audio", "codec": "PCMU", "packets": 250, "lost": 0, "jitter_ms": 0.0, "mos": 4.2,
+            "whole": {"packets": 900, "lost": 9, "by": "reports"},
+            "direct": {"packets": 650, "lost": 9, "jitter_ms": 1.0, "dtmf": "not seen"},
+        });
+        assert_eq!(
+            heard(&direct),
+            "audio PCMU from the caller: 250 packets, 0 lost, jitter 0.0 ms, on the whole way 9 lost of 900, MOS 4.2; \
+             off the relay 9 lost of 650, DTMF not seen"
+        );
+        let unknown = json!({
+            "party": 0, "kind": "audio", "codec": "PCMU", "packets": 250, "lost": 0, "jitter_ms": 0.0, "mos": null, "whole": null,
+            "direct": {"packets": null, "lost": null, "jitter_ms": null, "dtmf": "not seen"},
+        });
+        assert_eq!(
+            heard(&unknown),
+            "audio PCMU from the caller: 250 packets, 0 lost, jitter 0.0 ms; off the relay loss unknown, DTMF not seen"
         );
     }
 }

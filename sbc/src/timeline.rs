@@ -76,6 +76,17 @@ pub fn entry(after: Duration, entry: Entry, parties: [Endpoint; 2]) -> PathEntry
             };
             ("lie", why, party_of(party), String::new())
         }
+        Entry::Unsaid { party, contradicts } => (
+            "claim",
+            if contradicts { "contradicts" } else { "silent" },
+            party_of(party),
+            if contradicts {
+                "it says that it sends to the relay, and no packet has come"
+            } else {
+                "it does not say where it sends, and no packet has come"
+            }
+            .to_owned(),
+        ),
         Entry::Gap { from, length, is_estimate } => (
             "gap",
             if is_estimate { "estimated" } else { "measured" },
@@ -113,6 +124,7 @@ fn reason(reason: Reason) -> &'static str {
         Reason::Clung => "clung",
         Reason::Policy => "policy",
         Reason::Heard => "heard",
+        Reason::Counted => "counted",
     }
 }
 

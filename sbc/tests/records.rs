@@ -17,7 +17,7 @@ use cluster::Cluster;
 use sbc::journal::{Journal, Position};
 use sbc::ship::{ShipCounters, Shipper};
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, Side};
-use sip_engine::media::{DirectStatistics, Endpoint, PathEntry, SessionId, StreamStatistics};
+use sip_engine::media::{DirectStatistics, Endpoint, PathEntry, SessionId, StreamStatistics, WholeWay};
 use sqlx::PgPool;
 use tokio::sync::watch;
 
@@ -76,7 +76,8 @@ fn ended(cause: EndCause, codec: &str) -> CallEventKind {
             rtt_ms: None,
             mos: Some(4.4),
             dtmf: 0,
-            direct: Some(DirectStatistics { packets: 60, lost: 2, jitter_ms: 1.5 }),
+            whole: Some(WholeWay { packets: 210, lost: 2, is_reported: true }),
+            direct: Some(DirectStatistics { packets: Some(60), lost: Some(2), jitter_ms: Some(1.5) }),
         }],
     }))
 }
@@ -128,7 +129,9 @@ async fn a_call_leaves_one_row_with_its_times_and_its_media() {
         AND caller = 'alice@example.net' AND started_at = to_timestamp(1700000000) AND answered_at = to_timestamp(1700000001)
         AND ended_at = to_timestamp(1700000004.6) AND cause = 'bye' AND ended_by = 'caller' AND status = 200
         AND setup_ms = 1500 AND duration_ms = 3100 AND trunk IS NULL AND media->0->>'packets' = '150'
-        AND direct_ms = 1200 AND relayed_ms = 1900 AND relayed_octets = 25800 AND media->0->'direct'->>'lost' = '2'";
+        AND direct_ms = 1200 AND relayed_ms = 1900 AND relayed_octets = 25800 AND media->0->'direct'->>'lost' = '2'
+        AND media->0->'whole'->>'packets' = '210' AND media->0->'whole'->>'by' = 'reports'
+        AND media->0->'direct'->>'dtmf' = 'not seen'";
     assert_eq!(number(&pool, exact).await, 1);
     assert_eq!(number(&pool, "SELECT count(*) FROM call_event").await, 4);
     let path = "SELECT count(*) FROM call_path WHERE sequence = 2 AND after_ms = 1900 AND what = 'direct' AND why = 'proven'";

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::account::QUIET;
 use crate::kind::Kind;
 use crate::latch::Verdict;
 use crate::legs::Session;
+use crate::reported::Block;
 use crate::rtcp::{self, Report};
 use crate::rtp::{self, Header};
 use crate::stream::{Carried, Role, StreamId};
@@ -86,6 +88,21 @@ impl Worker {
                 }
             }
         }
+        let mut is_back = None;
+        if let Some(session) = self.sessions.get_mut(&stream.session) {
+            let before = std::mem::replace(&mut session.media, now);
+            session.heard = now;
+            let was_quiet = now > before.saturating_add(QUIET);
+            is_back = (session.is_away || (was_quiet && session.is_on_the_move())).then_some(before);
+        }
+        if let Some(before) = is_back {
+            let session = stream.session;
+            self.media_is_back(session, before, now);
+            stream = match self.streams.get_mut(id) {
+                Some(stream) => stream,
+                None => return,
+            };
+        }
         match &header {
             Some(header) => {
                 let (rate, is_event) = stream
@@ -93,21 +110,13 @@ impl Worker {
                     .map_or((8000, false), |format| (format.rate, format.is_event));
                 stream.reception.receive(header, packet.len(), rate, is_event, now);
             }
-            None => stream.reception.count(packet.len()),
+            None => stream.reception.count(packet.len(), now),
         }
         stream.send_held(now, &mut send);
         let (session, consumers) = (stream.session, stream.consumers.clone());
         if role == Role::Spare {
             self.streams.take_spare(id, source);
             self.attend(session, now);
-        }
-        let mut was_away = false;
-        if let Some(session) = self.sessions.get_mut(&session) {
-            (session.heard, session.media) = (now, now);
-            was_away = session.is_away;
-        }
-        if was_away {
-            self.media_is_back(session, now);
         }
         let mut came_back = false;
         for consumer in consumers {
@@ -228,6 +237,9 @@ impl Worker {
         if let Some(session) = self.sessions.get_mut(&stream.session) {
             session.heard = now;
         }
+        if carried == Carried::Secure {
+            stream.count_sealed(packet);
+        }
         let mut sender_report = None;
         if carried == Carried::Clear {
             sender_report = self.read_reports(id, packet, now);
@@ -260,6 +272,7 @@ impl Worker {
         let stream = self.streams.get(id)?;
         let (forwarded, consumers) = (stream.forwarded_report, stream.consumers.clone());
         let (mut sender_report, mut round_trip) = (None, None);
+        let mut is_anew = false;
         let is_moving = self.sessions.get(&stream.session).is_some_and(Session::is_on_the_move);
         let mut told: SmallVec<[Report; 4]> = SmallVec::new();
         let streams = &mut self.streams;
@@ -268,8 +281,14 @@ impl Worker {
                 told.push(report);
             }
             match report {
-                Report::Sender { middle, .. } => sender_report = Some(middle),
-                Report::Reception { ssrc, lost, jitter, last_sender_report, delay, .. } => {
+                Report::Sender { ssrc, middle, packets } => {
+                    sender_report = Some(middle);
+                    if let Some(stream) = streams.get_mut(id) {
+                        stream.sent.count(ssrc, packets, stream.reception.here(), now);
+                        is_anew = stream.sent.begun_anew();
+                    }
+                }
+                Report::Reception { ssrc, lost, highest, jitter, last_sender_report, delay, .. } => {
                     // RFC 3550 §6.4.1: from our forwarding of a sender report to its echo, less the time it rested there.
                     if let Some((middle, sent)) = forwarded
                         && middle == last_sender_report
@@ -281,7 +300,11 @@ impl Worker {
                     // What it hears is what its consumers' endpoints say: streams feed each other.
                     for consumer in &consumers {
                         if let Some(heard) = streams.get_mut(*consumer) {
-                            heard.reception.report(ssrc, lost, jitter);
+                            heard.reported_by_its_receiver(
+                                Block { ssrc, highest, lost, jitter },
+                                is_anew,
+                                now,
+                            );
                         }
                     }
                 }

@@ -73,6 +73,8 @@ pub(crate) struct Session {
     pub(crate) media: Duration,
     /// Its media is known to be direct: RTP at the relay is news.
     pub(crate) is_away: bool,
+    /// Its parties were told, or say, that their media goes elsewhere.
+    pub(crate) is_told_away: bool,
     pub(crate) is_held: bool,
     pub(crate) told_inactive: bool,
     /// Since when it has not been asked, while it is direct and unheard, whether its parties are there.

@@ -6,6 +6,7 @@
 // What strangers send is read here: no index and no sum of theirs may end the program.
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
+mod account;
 mod expected;
 mod forward;
 pub mod handoff;
@@ -22,9 +23,11 @@ pub mod ours;
 #[allow(clippy::indexing_slicing, reason = "arrays of two parties, numbered 0 and 1 by ourselves")]
 pub mod path;
 pub mod policy;
+mod reported;
 pub mod rtcp;
 pub mod rtp;
 pub mod sdp;
+mod sent;
 pub mod session;
 pub mod statistics;
 mod stream;

@@ -40,6 +40,13 @@ enum Whereabouts {
     Away { is_local: bool },
 }
 
+impl Whereabouts {
+    /// Or nowhere.
+    fn is_elsewhere(self) -> bool {
+        matches!(self, Self::Held | Self::Away { .. })
+    }
+}
+
 /// One party of it.
 #[derive(Debug, Clone)]
 struct Mover {
@@ -79,7 +86,7 @@ pub(crate) type Lines = SmallVec<[(usize, [StreamId; 2]); 1]>;
 /// The moves of one session, between two parties.
 #[derive(Debug)]
 pub(crate) struct Moving {
-    release: Release,
+    pub(crate) release: Release,
     movers: [Mover; 2],
     lines: Lines,
     wishes: u32,
@@ -198,14 +205,13 @@ impl Worker {
         let Some(mut moving) = session.moving.take() else { return };
         moving.release.finish(now);
         moving.tell(id, &mut self.events, now);
-        for (line, (_, streams)) in moving.lines.iter().enumerate() {
-            for (from, stream) in streams.iter().enumerate() {
-                if let Some(stream) = self.streams.get_mut(*stream) {
-                    stream.set_released(false);
-                    stream.direct = moving.release.tally(line, from).or(stream.direct);
-                }
+        for stream in moving.lines.iter().flat_map(|(_, streams)| streams) {
+            if let Some(stream) = self.streams.get_mut(*stream) {
+                stream.set_released(false);
+                stream.reception.come_back();
             }
         }
+        session.is_away = false;
         session.past_moves =
             Some(Past { timeline: moving.release.into_timeline(), wishes: moving.wishes, told: moving.told });
     }
@@ -314,6 +320,7 @@ impl Worker {
             moving.cover = None;
             moving.release.constrain(Constraint::MustAnchor, now);
         }
+        moving.account(session, &mut self.streams, now);
         moving.release.handle_timeout(now);
         moving.obey(session, &mut self.streams, ports, now);
         moving.ask(id, session, &self.streams, &self.cname, &mut self.events, now);

@@ -11,7 +11,9 @@ use crate::ice::Spoken;
 use crate::latch::{Latch, Manner};
 use crate::legs::{Exchange, INITIAL, Leg, Session};
 use crate::path::place::is_local;
+use crate::reported::Reported;
 use crate::sdp::{Description, Direction, Media, Place};
+use crate::sent::Sent;
 use crate::session::{Described, Endpoint, Party, Refusal, StreamSummary, is_ipv6};
 use crate::statistics::Reception;
 use crate::stream::{Carried, Stream, StreamId};
@@ -298,7 +300,7 @@ impl Worker {
             }
             // Speech that becomes a fax (T.38) is counted apart.
             if !stream.kind.is_empty() && *stream.kind != *media.kind && stream.reception.packets > 0 {
-                session.past.push(stream.statistics(None));
+                session.past.push(stream.statistics(None, session.heard));
                 stream.reception = Reception::default();
                 stream.strangers = 0;
             }
@@ -476,7 +478,8 @@ fn new_stream(
         is_hung_up: false,
         spare: None,
         taken: None,
-        direct: None,
+        sent: Sent::default(),
+        reported: Reported::default(),
     }
 }
 

@@ -8,6 +8,7 @@ use martian::Unfit;
 
 use crate::path::Constraint;
 use crate::path::timeline::{Entry, Reading};
+pub use crate::statistics::Loss;
 
 pub use crate::sdp::Direction;
 
@@ -253,23 +254,25 @@ pub struct StreamStatistics {
     pub jitter_ms: f32,
     /// Round trip, ms.
     pub rtt_ms: Option<f32>,
-    /// Mean opinion score.
+    /// Mean opinion score, of `whole`.
     pub mos: Option<f32>,
-    /// Telephone events.
+    /// Loss on the whole way to its receiver; `None`: nobody knows it.
+    pub whole: Option<Loss>,
+    /// Telephone events at the relay: those of direct time are not seen.
     pub dtmf: u32,
-    /// What its receiver said of it while it was not on the relay.
+    /// What its receiver said of it while it was not on the relay; `None`: it always was, as far as is known.
     pub direct: Option<DirectStatistics>,
 }
 
-/// A stream off the relay, by the reports of its receiver.
+/// A stream off the relay, by the reports of its receiver; `None`: no report told.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DirectStatistics {
     /// Packets that the reports account for.
-    pub packets: u64,
+    pub packets: Option<u64>,
     /// Of them, lost.
-    pub lost: u64,
+    pub lost: Option<u64>,
     /// Greatest interarrival jitter, ms.
-    pub jitter_ms: f32,
+    pub jitter_ms: Option<f32>,
 }
 
 /// Where a description points, for choosing an address family.

@@ -1,8 +1,14 @@
 //! What a stream was like: RFC 3550 appendix A for loss and jitter, ITU-T G.107 (E-model) for quality.
+//!
+//! Numbers that are missing here were lost on the way only while the stream came this way. What was sent past the relay is counted
+//! apart ([`Reception::elsewhere`]), by the numbers that are skipped when it comes back: not by a moment at which somebody
+//! was asked to come home, since parties bring it home by offers of their own, and endpoints as they like.
 
 use std::time::Duration;
 
+use crate::reported::{Passed, Reported};
 use crate::rtp::Header;
+use crate::sent::{Here, Sent};
 
 /// Reception of one RTP stream.
 #[derive(Debug, Clone, Default)]
@@ -15,11 +21,16 @@ pub struct Reception {
     pub dtmf: u32,
     /// Round trip to the sender, if RTCP told.
     pub round_trip: Option<Duration>,
-    /// What its far receiver reported last: packets lost on the whole way, and jitter in clock units.
-    pub reported: Option<(u32, u32)>,
     /// Payload type last heard.
     pub payload_type: Option<u8>,
+    /// When the last packet came.
+    pub heard: Duration,
+    /// Packets that were sent past the relay, as far as it has seen numbers of the stream on both sides of them.
+    pub elsewhere: u64,
+    whereabouts: Whereabouts,
     ssrc: u32,
+    /// The present source's first number.
+    first: u16,
     base: u32,
     highest: u32,
     /// Of sources before the present one.
@@ -28,6 +39,38 @@ pub struct Reception {
     transit: i64,
     jitter: f64,
     event_timestamp: Option<u32>,
+    /// Of the last packet, and from one to the next.
+    timestamp: u32,
+    frame: u32,
+}
+
+/// Where a stream goes, as far as is known.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Whereabouts {
+    #[default]
+    Here,
+    /// Past the relay, or it may: missing numbers say nothing.
+    Elsewhere,
+    /// It was told to come back; so many packets more until it has.
+    Returning(u8),
+}
+
+/// What a packet usually holds.
+const PACKET: Duration = Duration::from_millis(20);
+/// In so many packets whoever comes back is back.
+const BACK: u8 = 16;
+/// After so long without a packet a number that looks late has gone round.
+const ROUND: Duration = Duration::from_secs(60);
+
+/// Loss on the whole way of a stream, and who says so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Loss {
+    /// Packets that are accounted for.
+    pub packets: u64,
+    /// Of them, lost.
+    pub lost: u64,
+    /// By the reports of its receiver, else by what came to the relay.
+    pub is_reported: bool,
 }
 
 impl Reception {
@@ -43,10 +86,17 @@ impl Reception {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(octets as u64);
         let is_same = self.received > 0 && self.ssrc == header.ssrc;
+        let step = header.sequence.wrapping_sub(self.highest as u16);
+        let silence = now.saturating_sub(self.heard);
         if !is_same {
             self.restart(header);
+            self.first = header.sequence;
+        } else if self.whereabouts != Whereabouts::Here && step > 1 && (step < 0x8000 || silence > ROUND) {
+            self.skip(step, header, silence);
         } else {
-            let step = header.sequence.wrapping_sub(self.highest as u16);
+            if step == 1 {
+                self.frame = header.timestamp.wrapping_sub(self.timestamp);
+            }
             if step < 3000 {
                 self.highest = self.highest.wrapping_add(u32::from(step));
             } else if step < 65_536u32.saturating_sub(100) as u16 {
@@ -55,6 +105,12 @@ impl Reception {
             }
         }
         self.received = self.received.wrapping_add(1);
+        (self.heard, self.timestamp) = (now, header.timestamp);
+        self.whereabouts = match self.whereabouts {
+            Whereabouts::Returning(left @ 2..) => Whereabouts::Returning(left.saturating_sub(1)),
+            Whereabouts::Returning(_) => Whereabouts::Here,
+            unchanged => unchanged,
+        };
         if is_event {
             // All packets of one event bear its timestamp.
             if self.event_timestamp != Some(header.timestamp) {
@@ -77,16 +133,41 @@ impl Reception {
     }
 
     /// Another protocol than RTP.
-    pub fn count(&mut self, octets: usize) {
+    pub fn count(&mut self, octets: usize, now: Duration) {
+        self.heard = now;
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(octets as u64);
     }
 
-    /// Its far receiver reported about the source `ssrc`.
-    pub fn report(&mut self, ssrc: u32, lost: i32, jitter: u32) {
-        if self.received > 0 && self.ssrc == ssrc {
-            self.reported = Some((lost.max(0) as u32, jitter));
+    /// It goes past the relay from now on, or may.
+    pub fn leave(&mut self) {
+        self.whereabouts = Whereabouts::Elsewhere;
+    }
+
+    /// It was told to come back. What it skips when it does was sent elsewhere.
+    pub fn come_back(&mut self) {
+        if self.whereabouts == Whereabouts::Elsewhere {
+            self.whereabouts = Whereabouts::Returning(BACK);
         }
+    }
+
+    /// Whether it may go past the relay.
+    pub fn is_elsewhere(&self) -> bool {
+        self.whereabouts == Whereabouts::Elsewhere
+    }
+
+    /// Numbers that are missing were sent elsewhere.
+    fn skip(&mut self, step: u16, header: &Header, silence: Duration) {
+        let skipped = u64::from(step).saturating_sub(1);
+        // The numbers go round after 65,536 packets; timestamps, and the clock, say how often.
+        let ticks = header.timestamp.wrapping_sub(self.timestamp);
+        let sent = ticks.checked_div(self.frame).map_or(0, u64::from);
+        let rounds =
+            if silence > ROUND { sent.saturating_sub(skipped).saturating_add(0x8000) >> 16 } else { 0 };
+        self.elsewhere = self.elsewhere.saturating_add(skipped).saturating_add(rounds << 16);
+        self.lost_before = self.lost();
+        (self.base, self.highest, self.received) = (header.sequence.into(), header.sequence.into(), 0);
+        self.transit = 0;
     }
 
     fn restart(&mut self, header: &Header) {
@@ -113,11 +194,6 @@ impl Reception {
         (self.jitter * 1000.0 / f64::from(clock_rate.max(1))) as f32
     }
 
-    /// What comes after this continues elsewhere than here: numbers that are missed meanwhile were not lost on the way.
-    pub fn interrupt(&mut self) {
-        (self.lost_before, self.received) = (self.lost(), 0);
-    }
-
     /// The timestamp that a stream has reached which was heard in real time; `None` before its first packet.
     pub fn timestamp_at(&self, clock_rate: u32, at: Duration) -> Option<u32> {
         let arrival = (at.as_micros() as i64).wrapping_mul(i64::from(clock_rate)) / 1_000_000;
@@ -135,9 +211,56 @@ impl Reception {
         (self.received > 0).then_some((self.ssrc, self.highest as u16))
     }
 
-    /// Mean opinion score at the far end, 1 to 4.5, where the codec's impairment is known (ITU-T G.113 appendix I). What
-    /// the far receiver reported counts where it is worse than what arrived here; `far` is the round trip to it.
-    pub fn mos(&self, codec: &str, clock_rate: u32, far: Option<Duration>) -> Option<f32> {
+    /// The last RTP packet.
+    pub(crate) fn here(&self) -> Option<Here> {
+        (self.packets > 0).then_some(Here { ssrc: self.ssrc, number: self.highest as u16, at: self.heard })
+    }
+
+    /// What is known of it for a report about `ssrc`.
+    pub(crate) fn passed(&self, ssrc: u32, is_anew: bool) -> Passed {
+        let lost = self.lost();
+        let first = (self.packets > 0 && self.ssrc == ssrc).then_some(self.first);
+        Passed { first, packets: self.packets.saturating_add(lost), lost, is_anew }
+    }
+
+    /// How many packets its sender has sent, as far as the relay, the receiver's reports, and its own can tell; `open`
+    /// that of which none can, as at the end of a call that is direct.
+    fn sent(&self, reported: &Reported, sent: &Sent, open: Duration) -> u64 {
+        let numbers = self.packets.saturating_add(self.lost()).saturating_add(self.elsewhere);
+        let guess = open.as_millis().checked_div(PACKET.as_millis()).unwrap_or(0) as u64;
+        numbers.saturating_add(guess).max(reported.whole().expected).max(sent.total())
+    }
+
+    /// Loss on the whole way. Reports tell it; what came here since the last one goes on from there. Without them it is
+    /// known as far as the relay, if most of the stream came this way. Else nobody knows it, and nothing is said.
+    pub(crate) fn loss(&self, reported: &Reported, sent: &Sent, open: Duration) -> Option<Loss> {
+        let all = self.sent(reported, sent, open);
+        let (lost, whole) = (self.lost(), reported.whole());
+        let (packets_then, lost_then) = reported.known_then();
+        let since = (self.packets.saturating_add(lost)).saturating_sub(packets_then);
+        let said = whole.expected.saturating_add(since);
+        if whole.expected > 0 && said.saturating_mul(2) >= all {
+            let lost = whole.lost.saturating_add(lost.saturating_sub(lost_then));
+            return Some(Loss { packets: said, lost: lost.min(said), is_reported: true });
+        }
+        let here = self.packets.saturating_add(lost);
+        (here > 0 && here.saturating_mul(2) >= all).then_some(Loss {
+            packets: here,
+            lost,
+            is_reported: false,
+        })
+    }
+
+    /// Mean opinion score at the far end, 1 to 4.5, where the codec's impairment is known (ITU-T G.113 appendix I): of this
+    /// loss, and of the greater of the jitter here and `far_jitter`, which is in clock units; `far` is the round trip to
+    /// the far receiver.
+    pub fn mos(
+        &self,
+        (codec, clock_rate): (&str, u32),
+        loss: Loss,
+        far_jitter: u32,
+        far: Option<Duration>,
+    ) -> Option<f32> {
         let (impairment, robustness) = match codec.to_ascii_uppercase().as_str() {
             "PCMU" | "PCMA" => (0.0, 25.1),
             "G729" => (11.0, 19.0),
@@ -146,19 +269,16 @@ impl Reception {
             "OPUS" | "G722" => (0.0, 20.0),
             _ => return None,
         };
-        if self.packets == 0 {
+        if loss.packets == 0 {
             return None;
         }
-        let expected = self.packets.saturating_add(self.lost());
-        let (reported_lost, reported_jitter) = self.reported.unwrap_or_default();
-        let lost = self.lost().max(u64::from(reported_lost)).min(expected);
-        let loss = 100.0 * lost as f32 / expected as f32;
+        let loss = 100.0 * loss.lost as f32 / loss.packets as f32;
         let round_trip = (self.round_trip.unwrap_or_default().saturating_add(far.unwrap_or_default()))
             .as_secs_f32()
             * 1000.0;
         let jitter = self
             .jitter_ms(clock_rate)
-            .max((f64::from(reported_jitter) * 1000.0 / f64::from(clock_rate.max(1))) as f32);
+            .max((f64::from(far_jitter) * 1000.0 / f64::from(clock_rate.max(1))) as f32);
         // One way, with a jitter buffer of twice the jitter and 20 ms for the packet.
         let delay = round_trip / 2.0 + 2.0 * jitter + 20.0;
         let delay_impairment = 0.024 * delay + if delay > 177.3 { 0.11 * (delay - 177.3) } else { 0.0 };
@@ -171,46 +291,104 @@ impl Reception {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reported::Block;
+
+    fn header(number: u32) -> Header {
+        Header {
+            payload_type: 0,
+            marker: false,
+            sequence: (65_000 + number) as u16,
+            timestamp: number.wrapping_mul(160),
+            ssrc: 7,
+        }
+    }
+
+    fn hear(reception: &mut Reception, number: u32) {
+        reception.receive(
+            &header(number),
+            172,
+            8000,
+            false,
+            Duration::from_millis(20 * u64::from(number)) + ROUND,
+        );
+    }
 
     fn run(lose: impl Fn(u32) -> bool) -> Reception {
         let mut reception = Reception::default();
-        for number in 0..70_000u32 {
-            if lose(number) {
-                continue;
-            }
-            let header = Header {
-                payload_type: 0,
-                marker: false,
-                sequence: (65_000 + number) as u16,
-                timestamp: number * 160,
-                ssrc: 7,
-            };
-            reception.receive(&header, 172, 8000, false, Duration::from_millis(20 * u64::from(number)));
-        }
+        (0..70_000).filter(|number| !lose(*number)).for_each(|number| hear(&mut reception, number));
         reception
+    }
+
+    fn score(reception: &Reception, reported: &Reported, far: Option<Duration>) -> Option<f32> {
+        let loss = reception.loss(reported, &Sent::default(), Duration::ZERO)?;
+        reception.mos(("PCMU", 8000), loss, reported.jitter(), far)
+    }
+
+    fn report(reported: &mut Reported, reception: &Reception, highest: u32, lost: i32) {
+        let block = Block { ssrc: 7, highest, lost, jitter: 0 };
+        reported.hear(block, reception.passed(7, false), reception.heard);
     }
 
     #[test]
     fn loss_is_exact_over_wraps_and_a_clean_stream_scores_high() {
         let clean = run(|_| false);
         assert_eq!((clean.lost(), clean.packets), (0, 70_000));
-        assert!(clean.mos("PCMU", 8000, None).unwrap() > 4.3);
+        assert!(score(&clean, &Reported::default(), None).unwrap() > 4.3);
         let lossy = run(|number| number % 10 == 5);
         assert_eq!(lossy.lost(), 7_000);
-        assert!(lossy.mos("PCMU", 8000, None).unwrap() < 3.5);
+        assert!(score(&lossy, &Reported::default(), None).unwrap() < 3.5);
         assert!(clean.jitter_ms(8000) < 0.1);
     }
 
     #[test]
-    fn what_the_far_receiver_reports_counts_if_it_is_worse() {
-        let mut reception = run(|_| false);
-        reception.report(8, 30_000, 0);
-        assert!(reception.mos("PCMU", 8000, None).unwrap() > 4.3, "of another source");
-        reception.report(7, 7_000, 0);
-        assert!(reception.mos("PCMU", 8000, None).unwrap() < 3.5);
-        reception.report(7, -2, 0);
-        assert!(reception.mos("PCMU", 8000, None).unwrap() > 4.3);
-        assert!(reception.mos("PCMU", 8000, Some(Duration::from_millis(900))).unwrap() < 3.5);
+    fn what_the_far_receiver_reports_counts() {
+        let mut reception = Reception::default();
+        (0..50_000).for_each(|number| hear(&mut reception, number));
+        let mut reported = Reported::default();
+        report(&mut reported, &reception, 65_536 + 49_463, 5_000);
+        assert!(score(&reception, &reported, None).unwrap() < 3.5);
+        let mut reported = Reported::default();
+        report(&mut reported, &reception, 65_536 + 49_463, -2);
+        assert!(score(&reception, &reported, None).unwrap() > 4.3);
+        assert!(score(&reception, &reported, Some(Duration::from_millis(900))).unwrap() < 3.5);
+    }
+
+    #[test]
+    fn what_was_sent_past_the_relay_is_not_lost_however_it_comes_back() {
+        let mut reception = Reception::default();
+        (0..100).for_each(|number| hear(&mut reception, number));
+        reception.leave();
+        (400..410).for_each(|number| hear(&mut reception, number));
+        (900..1_000).filter(|number| number % 10 != 5).for_each(|number| hear(&mut reception, number));
+        reception.come_back();
+        (80_000..80_100).filter(|number| *number != 80_050).for_each(|number| hear(&mut reception, number));
+        assert_eq!(reception.elsewhere, 300 + 490 + 10 + 79_000, "and what may be either is not called lost");
+        assert_eq!(reception.lost(), 1, "it is back");
+    }
+
+    #[test]
+    fn loss_of_direct_time_is_reckoned_over_what_was_sent_in_it() {
+        let mut reception = Reception::default();
+        let mut reported = Reported::default();
+        (0..100).for_each(|number| hear(&mut reception, number));
+        reception.leave();
+        // 2 % of all, of which a fifth came here.
+        report(&mut reported, &reception, 65_536 - 536 + 499, 10);
+        let loss = reception.loss(&reported, &Sent::default(), Duration::ZERO).unwrap();
+        assert_eq!(loss, Loss { packets: 500, lost: 10, is_reported: true });
+        assert!(score(&reception, &reported, None).unwrap() > 4.0);
+    }
+
+    #[test]
+    fn nobody_knows_the_loss_of_a_call_that_is_direct_and_whose_receiver_says_nothing() {
+        let mut reception = Reception::default();
+        (0..100).for_each(|number| hear(&mut reception, number));
+        reception.leave();
+        let silent = Reported::default();
+        assert_eq!(reception.loss(&silent, &Sent::default(), Duration::from_secs(30)), None);
+        assert!(reception.loss(&silent, &Sent::default(), Duration::from_secs(1)).is_some());
+        hear(&mut reception, 1_000);
+        assert_eq!(reception.loss(&silent, &Sent::default(), Duration::ZERO), None);
     }
 
     #[test]

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use crate::account::QUIET;
 use crate::held::Held;
 use crate::latch::{Evidence, Latch, Verdict};
 use crate::leftover::{Leftovers, Place, Sender};
 use crate::ours::OpenPorts;
-use crate::path::Tally;
+use crate::reported::{Block, Reported};
 use crate::rtp::{self, Header};
 use crate::sdp::Media;
+use crate::sent::Sent;
 use crate::session::{DirectStatistics, Endpoint, StreamStatistics};
 use crate::statistics::Reception;
 use crate::worker::{PortPair, Ports, SocketId};
@@ -82,8 +84,9 @@ pub(crate) struct Stream {
     pub(crate) spare: Option<PortPair>,
     /// Where it was heard from at the second address, which has become its own.
     pub(crate) taken: Option<SocketAddr>,
-    /// Of moves that are over.
-    pub(crate) direct: Option<Tally>,
+    /// What its sender, and its receiver, say of it.
+    pub(crate) sent: Sent,
+    pub(crate) reported: Reported,
 }
 
 impl Stream {
@@ -192,11 +195,49 @@ impl Stream {
         self.is_parked = self.is_hung_up || is_released;
     }
 
-    /// What came from it; `far` is the round trip to who hears it.
-    pub(crate) fn statistics(&self, far: Option<Duration>) -> StreamStatistics {
+    /// Since when it goes past the relay, if what its sender counts or its receiver gets shows that.
+    pub(crate) fn elsewhere_since(&self) -> Option<Duration> {
+        self.sent.elsewhere_since(self.reception.here())
+    }
+
+    /// A report of who receives it; whose author may have begun to count anew. One about a source that is not known is none of it.
+    pub(crate) fn reported_by_its_receiver(&mut self, block: Block, is_anew: bool, now: Duration) {
+        let here = self.reception.here();
+        if here.is_none_or(|here| here.ssrc != block.ssrc) && self.sent.ssrc() != Some(block.ssrc) {
+            return;
+        }
+        self.sent.reached(block.ssrc, block.highest, here);
+        self.reported.hear(block, self.reception.passed(block.ssrc, is_anew), now);
+    }
+
+    /// SRTCP: its type is all that is in clear (RFC 3711 §3.4).
+    pub(crate) fn count_sealed(&mut self, packet: &[u8]) {
+        match packet.get(1) {
+            Some(200) => self.sent.count_sealed(self.reception.here()),
+            Some(201) => self.sent.sealed_silence(),
+            _ => {}
+        }
+    }
+
+    /// What is known of the part of it that the relay did not carry.
+    fn direct(&self, rate: u32, is_open: bool) -> Option<DirectStatistics> {
+        let tally = self.reported.direct();
+        (tally.is_some() || is_open || self.reception.elsewhere > 0).then(|| DirectStatistics {
+            packets: tally.map(|tally| tally.expected),
+            lost: tally.map(|tally| tally.lost),
+            jitter_ms: tally.map(|tally| (f64::from(tally.jitter) * 1000.0 / f64::from(rate.max(1))) as f32),
+        })
+    }
+
+    /// What came from it, until `now`; `far` is the round trip to who hears it.
+    pub(crate) fn statistics(&self, far: Option<Duration>, now: Duration) -> StreamStatistics {
         let reception = &self.reception;
         let (name, rate) =
             self.format(reception.payload_type).map_or(("", 8000), |format| (&*format.name, format.rate));
+        // The end of a call that is direct, of which no number tells.
+        let away = now.saturating_sub(reception.heard);
+        let open = if reception.is_elsewhere() && away > QUIET { away } else { Duration::ZERO };
+        let loss = reception.loss(&self.reported, &self.sent, open);
         StreamStatistics {
             endpoint: self.endpoint,
             stream: self.index,
@@ -208,13 +249,10 @@ impl Stream {
             strangers: self.strangers,
             jitter_ms: reception.jitter_ms(rate),
             rtt_ms: reception.round_trip.map(|time| time.as_secs_f32() * 1000.0),
-            mos: reception.mos(name, rate, far),
+            mos: loss.and_then(|loss| reception.mos((name, rate), loss, self.reported.jitter(), far)),
+            whole: loss,
             dtmf: reception.dtmf,
-            direct: self.direct.map(|tally| DirectStatistics {
-                packets: tally.expected,
-                lost: tally.lost,
-                jitter_ms: (f64::from(tally.jitter) * 1000.0 / f64::from(tally.clock_rate.max(1))) as f32,
-            }),
+            direct: self.direct(rate, !open.is_zero()),
         }
     }
 }

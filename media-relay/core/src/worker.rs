@@ -203,13 +203,13 @@ impl Worker {
             }
             Action::Delete => {
                 self.settle(session, now);
-                let streams = self.statistics(session);
+                let streams = self.statistics(session, now);
                 self.drop_legs(session, |_| true, now, ports);
                 let past = self.sessions.remove(&session).and_then(|session| session.past_moves);
                 let direct = past.map_or(Duration::ZERO, |past| past.timeline.spans(now).1);
                 Some(Reply::Deleted { streams, direct })
             }
-            Action::Query => Some(Reply::Statistics(self.statistics(session))),
+            Action::Query => Some(Reply::Statistics(self.statistics(session, now))),
         }
     }
 
@@ -268,18 +268,18 @@ impl Worker {
             if let Some(stream) = self.streams.remove(*stream, ports)
                 && (stream.reception.packets > 0 || stream.strangers > 0)
             {
-                session.past.push(stream.statistics(None));
+                session.past.push(stream.statistics(None, session.heard));
             }
         }
     }
 
-    fn statistics(&self, id: u64) -> Vec<StreamStatistics> {
+    fn statistics(&self, id: u64, now: Duration) -> Vec<StreamStatistics> {
         let Some(session) = self.sessions.get(&id) else { return Vec::new() };
         let mut found = session.past.clone();
         let streams = session.legs.iter().flat_map(|(_, leg)| leg.streams.iter().flatten());
         for stream in streams.filter_map(|stream| self.streams.get(*stream)) {
             let far = stream.consumers.first().and_then(|far| self.streams.get(*far));
-            found.push(stream.statistics(far.and_then(|far| far.reception.round_trip)));
+            found.push(stream.statistics(far.and_then(|far| far.reception.round_trip), now));
         }
         found.sort_by_key(|one| (one.endpoint, one.stream));
         found
@@ -351,7 +351,8 @@ impl Worker {
                 continue;
             }
             session.unheard = None;
-            let least = if session.is_away { LEAST_INACTIVITY } else { Duration::ZERO };
+            let least =
+                if session.is_away && session.handoff.is_some() { LEAST_INACTIVITY } else { Duration::ZERO };
             if session.heard.saturating_add(limit.max(least)) <= now
                 && !session.is_held
                 && !session.told_inactive

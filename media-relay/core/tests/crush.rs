@@ -61,7 +61,7 @@ struct World {
     has_video: bool,
     /// What each was told of CRUSH.
     told: [Option<Support>; 2],
-    sequence: u16,
+    sequence: [u16; 2],
 }
 
 impl World {
@@ -83,7 +83,7 @@ impl World {
             is_private: false,
             has_video: false,
             told: [None, None],
-            sequence: 0,
+            sequence: [0; 2],
         }
     }
 
@@ -173,11 +173,22 @@ impl World {
     }
 
     fn talk_from(&mut self, side: usize, source: &str) -> Option<SocketAddr> {
-        self.sequence += 1;
+        self.sequence[side] += 1;
         let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, side as u8 + 1];
-        packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
+        packet[2..4].copy_from_slice(&self.sequence[side].to_be_bytes());
         packet.extend([0xff; 160]);
         self.send(2 * side as u32, source, &packet).first().map(|sent| sent.1)
+    }
+
+    /// A sender report of one side: so many packets in all.
+    fn count(&mut self, side: usize, packets: u32) {
+        let mut packet = vec![0x80, 200, 0, 6];
+        for word in [side as u32 + 1, 0, 0, 0, packets, 160 * packets] {
+            packet.extend(word.to_be_bytes());
+        }
+        let source = at(SEEN[side]);
+        let source = SocketAddr::new(source.ip(), source.port() + 1).to_string();
+        self.send(2 * side as u32 + 1, &source, &packet);
     }
 
     fn wait(&mut self, time: Duration) -> Vec<Event> {
@@ -443,11 +454,15 @@ fn the_path_is_known_by_what_both_say_and_by_the_packets_that_come_or_do_not() {
 }
 
 #[test]
-fn one_direction_that_is_not_direct_keeps_the_call_relayed_and_so_does_talk_of_a_liar() {
+fn one_direction_on_the_relay_keeps_the_call_relayed_and_so_does_talk_of_a_liar() {
     let mut world = World::call();
     let request = world.binding(0, 1, Sending::Direct);
     world.send(0, SEEN[0], &request);
-    let events = world.wait(MS(3000));
+    let mut events = Vec::new();
+    for _ in 0..150 {
+        world.talk(1);
+        events.extend(world.wait(MS(20)));
+    }
     assert_eq!(states(&events), [PathState::Anchored, PathState::Synchronising]);
     let request = world.binding(1, 1, Sending::Direct);
     world.send(2, SEEN[1], &request);
@@ -456,6 +471,88 @@ fn one_direction_that_is_not_direct_keeps_the_call_relayed_and_so_does_talk_of_a
         world.wait(MS(20));
     }
     assert!(world.direct() < MS(50), "what it says is one thing, its packets another");
+}
+
+/// Whom the timeline says that nothing, or the wrong thing, was heard of.
+fn unsaid(events: &[Event]) -> Vec<(usize, bool)> {
+    let unsaid = |event: &Event| match event {
+        Event::Path { entry: Entry::Unsaid { party, contradicts }, .. } => Some((*party, *contradicts)),
+        _ => None,
+    };
+    events.iter().filter_map(unsaid).collect()
+}
+
+#[test]
+fn one_end_that_says_so_is_enough_and_what_the_other_says_is_noted() {
+    for (other, contradicts) in [(None, false), (Some(Sending::Relay), true)] {
+        let mut world = World::call();
+        let mut events = Vec::new();
+        let request = world.binding(0, 1, Sending::Direct);
+        world.send(0, SEEN[0], &request);
+        if let Some(sending) = other {
+            let request = world.binding(1, 1, sending);
+            world.send(2, SEEN[1], &request);
+        }
+        events.extend(world.wait(MS(20_000)));
+        assert_eq!(states(&events), [PathState::Anchored, PathState::Synchronising, PathState::Direct]);
+        assert_eq!(unsaid(&events), [(1, contradicts)]);
+        // It comes home by the packets alone.
+        for side in [0, 1].repeat(250) {
+            world.talk(side);
+            events.extend(world.wait(MS(10)));
+        }
+        let request = world.binding(0, 2, Sending::Relay);
+        world.send(0, SEEN[0], &request);
+        events.extend(world.wait(MS(1_500)));
+        assert_eq!(states(&events).last(), Some(&PathState::Anchored));
+        let direct = world.direct();
+        assert!((MS(19_950)..=MS(20_050)).contains(&direct), "{direct:?}");
+    }
+}
+
+#[test]
+fn two_ends_that_never_tell_are_metered_by_what_their_reports_count() {
+    for says_relay in [false, true] {
+        let mut world = World::call();
+        let mut events = Vec::new();
+        if says_relay {
+            world.both_send(1, Sending::Relay);
+        }
+        world.count(0, 1);
+        world.count(1, 1);
+        for second in 1..=4 {
+            events.extend(world.wait(MS(5_000)));
+            world.count(0, 1 + 250 * second);
+        }
+        events.extend(world.wait(MS(2_000)));
+        world.sequence[0] += 1_100;
+        assert_eq!(states(&events), [PathState::Anchored, PathState::Direct]);
+        assert_eq!(unsaid(&events), [(0, says_relay), (1, says_relay)]);
+        for side in [0, 1].repeat(250) {
+            world.talk(side);
+            events.extend(world.wait(MS(10)));
+        }
+        assert_eq!(states(&events).last(), Some(&PathState::Anchored), "home by the packets alone");
+        let Some(Reply::Deleted { direct, streams }) = world.act(Action::Delete) else { panic!() };
+        assert!((MS(21_950)..=MS(22_050)).contains(&direct), "{direct:?}");
+        assert!(streams.iter().all(|stream| stream.lost == 0), "{streams:?}");
+        assert_eq!(streams[0].whole, None, "its receiver has said nothing");
+    }
+}
+
+#[test]
+fn a_call_that_is_silent_at_the_relay_is_relayed_however_its_ends_report() {
+    let mut world = World::call();
+    world.both_send(1, Sending::Relay);
+    let mut events = Vec::new();
+    for _ in 0..6 {
+        for side in 0..2 {
+            world.count(side, 1);
+        }
+        events.extend(world.wait(MS(5_000)));
+    }
+    assert_eq!((states(&events), unsaid(&events)), (vec![PathState::Anchored], Vec::new()));
+    assert_eq!(world.direct(), Duration::ZERO);
 }
 
 #[test]
@@ -549,9 +646,9 @@ fn where_policy_lets_video_go_it_is_direct_while_audio_keeps_each_second_relayed
     let video = [&answered, &offered].map(|sdp| socket_in(sdp, "video"));
     let speak = |world: &mut World| {
         for side in 0..2 {
-            world.sequence += 1;
+            world.sequence[0] += 1;
             let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
-            packet[2..4].copy_from_slice(&world.sequence.to_be_bytes());
+            packet[2..4].copy_from_slice(&world.sequence[0].to_be_bytes());
             packet.extend([0xff; 160]);
             let sent = world.send(audio[side], SEEN[side], &packet);
             assert_eq!(sent.iter().filter(|(_, _, bytes)| *bytes == packet).count(), 1, "audio is relayed");

@@ -164,7 +164,7 @@ fn rtp(sequence: u16, ssrc: u32) -> Vec<u8> {
 /// A sender report of `ssrc` at NTP time `time` (middle bits) with a report about `heard`, and a name.
 fn rtcp(ssrc: u32, time: u32, heard: u32, lost: u32, echo: u32, delay: u32) -> Vec<u8> {
     let mut packet = vec![0x81, 200, 0, 12];
-    for word in [ssrc, time >> 16, time << 16, 0, 0, 0, heard, lost, 0, 0, echo, delay] {
+    for word in [ssrc, time >> 16, time << 16, 0, 0, 0, heard, lost, 100, 0, echo, delay] {
         packet.extend(word.to_be_bytes());
     }
     packet.extend([0x81, 202, 0, 3]);

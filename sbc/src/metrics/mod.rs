@@ -104,7 +104,7 @@ impl Metrics {
             )?,
             loss: histogram(
                 "sbc_stream_loss_ratio",
-                "Share of a received stream's packets that never came",
+                "Share of a stream's packets that never came to its receiver, on the relay and off it",
                 &[0.0, 0.001, 0.005, 0.01, 0.02, 0.05, 0.1],
             )?,
             round_trip: histogram(
@@ -152,7 +152,10 @@ impl Metrics {
         }
         for stream in ended.media.iter().filter(|stream| stream.packets > 0) {
             self.jitter.observe(f64::from(stream.jitter_ms) / 1000.0);
-            self.loss.observe(stream.lost as f64 / stream.packets.saturating_add(stream.lost) as f64);
+            // Of what nobody knows nothing is shown.
+            if let Some(whole) = stream.whole.filter(|whole| whole.packets > 0) {
+                self.loss.observe(whole.lost as f64 / whole.packets as f64);
+            }
             if let Some(mos) = stream.mos {
                 self.mos.observe(f64::from(mos));
             }

@@ -256,8 +256,14 @@ fn media(streams: &[StreamStatistics]) -> Value {
                 "codec": printable(&stream.codec), "packets": stream.packets, "octets": stream.octets,
                 "lost": stream.lost, "strangers": stream.strangers, "jitter_ms": stream.jitter_ms,
                 "rtt_ms": stream.rtt_ms, "mos": stream.mos, "dtmf": stream.dtmf,
+                "whole": stream.whole.map(|whole| json!({
+                    "packets": whole.packets, "lost": whole.lost,
+                    "by": if whole.is_reported { "reports" } else { "relay" },
+                })),
+                // Telephone events of direct time pass nobody who could count them.
                 "direct": stream.direct.map(|direct| json!({
                     "packets": direct.packets, "lost": direct.lost, "jitter_ms": direct.jitter_ms,
+                    "dtmf": "not seen",
                 })),
             })
         })

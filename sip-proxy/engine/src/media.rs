@@ -380,22 +380,36 @@ pub struct StreamStatistics {
     pub jitter_ms: f32,
     /// Round trip to it, ms, if RTCP told.
     pub rtt_ms: Option<f32>,
-    /// Mean opinion score by the E-model, 1.0 to 4.5, where the codec is known.
+    /// Mean opinion score by the E-model, 1.0 to 4.5, of `whole`, where the codec is known.
     pub mos: Option<f32>,
-    /// Telephone events heard.
+    /// Loss on the whole way to its receiver; `None`: nobody knows it.
+    #[serde(default)]
+    pub whole: Option<WholeWay>,
+    /// Telephone events heard at the relay; those of direct time are not seen.
     pub dtmf: u32,
-    /// What its receiver reported of it while it was not on the relay.
+    /// What its receiver reported of it while it was not on the relay; `None`: it always was.
     #[serde(default)]
     pub direct: Option<DirectStatistics>,
 }
 
-/// A stream off the relay, by its receiver's reports.
+/// What became of a stream's packets, on the relay and off it.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct DirectStatistics {
-    /// Packets that the reports account for.
+pub struct WholeWay {
+    /// Packets that are accounted for.
     pub packets: u64,
     /// Of them, lost.
     pub lost: u64,
+    /// By its receiver's reports, else by what came to the relay.
+    pub is_reported: bool,
+}
+
+/// A stream off the relay, by its receiver's reports; `None`: none has told.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct DirectStatistics {
+    /// Packets that the reports account for.
+    pub packets: Option<u64>,
+    /// Of them, lost.
+    pub lost: Option<u64>,
     /// Greatest interarrival jitter, ms.
-    pub jitter_ms: f32,
+    pub jitter_ms: Option<f32>,
 }

@@ -55,7 +55,8 @@ pub(crate) struct Side {
 struct Line {
     /// The greatest CRUSH-SEQUENCE so far.
     sequence: u32,
-    sending: Sending,
+    /// `None`: nothing.
+    sending: Option<Sending>,
 }
 
 impl Side {

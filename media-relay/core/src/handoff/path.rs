@@ -1,5 +1,5 @@
 //! What becomes of the media path of two CRUSH endpoints, as the relay knows it: by what both tell it, and by the packets that
-//! come or do not. Nothing here moves media: endpoints do. Policy that changes is told to both in re-INVITEs of ours.
+//! come or do not (`account.rs`). Nothing here moves media: endpoints do. Policy that changes is told to both in re-INVITEs of ours.
 
 use std::time::Duration;
 
@@ -9,6 +9,7 @@ use crush::stun::{Report, Sending};
 use smallvec::SmallVec;
 
 use super::ufrag_in;
+use crate::account::{direct_since, mark};
 use crate::legs::{INITIAL, Leg, Session};
 use crate::path::timeline::{Entry, PathState, Reason, Timeline};
 use crate::sdp::{Description, Place};
@@ -16,8 +17,8 @@ use crate::session::{Endpoint, Event, Outcome};
 use crate::stream::{StreamId, Streams};
 use crate::worker::Worker;
 
-/// No RTP on the relay for so long: what both say holds. Longer than a lost packet and jitter.
-const QUIET: Duration = Duration::from_millis(200);
+/// RTP on the relay for so long is no comparison (docs/crush.md §8.2), and whoever has not said in so long what it does will not.
+const HOME: Duration = Duration::from_secs(3);
 /// Between looks while media is on its way, and while it is not.
 const TICK: Duration = Duration::from_millis(50);
 const GLANCE: Duration = Duration::from_secs(1);
@@ -42,6 +43,8 @@ struct End {
     asked: Option<(u32, Policy, bool)>,
     retry: Duration,
     refusals: u8,
+    /// It was noted that it does not say that it sends directly.
+    is_unsaid: bool,
 }
 
 /// See the module.
@@ -50,8 +53,8 @@ pub(crate) struct Handoff {
     ends: [End; 2],
     timeline: Timeline,
     state: PathState,
-    /// No RTP of the session is on the relay.
-    is_away: bool,
+    /// Since when RTP is at the relay again, after it was direct.
+    back: Option<Duration>,
     wishes: u32,
     /// Entries that were told.
     told: usize,
@@ -92,12 +95,13 @@ impl Worker {
             asked: None,
             retry: now,
             refusals: 0,
+            is_unsaid: false,
         };
         session.handoff = Some(Box::new(Handoff {
             ends: [(ends[0], policies[0]), (ends[1], policies[1])].map(end),
             timeline,
             state: PathState::Anchored,
-            is_away: false,
+            back: None,
             wishes: past.wishes,
             told: past.told,
             due: now,
@@ -112,7 +116,8 @@ impl Worker {
         let Some(mut handoff) = session.handoff.take() else { return };
         handoff.timeline.meter(false, now);
         handoff.tell(id, &mut self.events, now);
-        session.is_away = false;
+        (session.is_away, session.is_told_away) = (false, false);
+        mark(&mut self.streams, session.stream_ids(), false);
         session.past_moves = Some(crate::moving::Past {
             timeline: handoff.timeline,
             wishes: handoff.wishes,
@@ -148,7 +153,7 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(leg) = session.leg_mut(from) else { return };
         let Some(known) = leg.handoff.line_mut(line).map(|line| &mut line.sending) else { return };
-        if std::mem::replace(known, report.sending) == report.sending {
+        if known.replace(report.sending) == Some(report.sending) {
             return;
         }
         let Some(mut handoff) = session.handoff.take() else { return };
@@ -157,15 +162,19 @@ impl Worker {
         self.attend_handoff(id, now, now);
     }
 
-    /// RTP came to the relay while none was expected there: a comparison, or a return.
+    /// RTP came to the relay after a while without: a comparison, or a return.
     #[cold]
-    pub(crate) fn media_is_back(&mut self, id: u64, now: Duration) {
+    pub(crate) fn handoff_is_back(&mut self, id: u64, before: Duration, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.is_away = false;
-        if let Some(handoff) = &mut session.handoff {
-            handoff.is_away = false;
-            handoff.timeline.meter(false, now);
+        let Some(mut handoff) = session.handoff.take() else { return };
+        let is_told = handoff.is_told_away(session, &self.streams);
+        let since = direct_since(before, is_told, session.streams(&self.streams), now);
+        handoff.timeline.account(since, now);
+        if handoff.timeline.is_direct() {
+            handoff.timeline.account(None, now);
+            handoff.back = Some(now);
         }
+        session.handoff = Some(handoff);
         self.attend_handoff(id, now.saturating_add(TICK), now);
     }
 
@@ -227,10 +236,9 @@ impl Worker {
         self.tell_policy(id, now);
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut handoff) = session.handoff.take() else { return };
-        handoff.look(session, &self.streams, now);
+        handoff.look(session, &mut self.streams, now);
         handoff.tell(id, &mut self.events, now);
-        let due = handoff.next_look(now);
-        session.is_away = handoff.is_away;
+        let due = handoff.next_look(session.is_away, now);
         session.handoff = Some(handoff);
         self.attend_handoff(id, due, now);
     }
@@ -312,26 +320,62 @@ impl Handoff {
             .all(|end| session.leg(end.endpoint).is_some_and(|leg| leg.sends_directly(end.told, streams)))
     }
 
-    /// Both say that all is direct, and no packet says otherwise.
-    fn look(&mut self, session: &Session, streams: &Streams, now: Duration) {
-        if self.is_away || !self.have_left(session, streams) {
-            return;
+    /// Whether an end says that it sends something directly that could have been at the relay. Audio that is to stay is there, or
+    /// silent, whatever is said of the video.
+    fn is_told_away(&self, session: &Session, streams: &Streams) -> bool {
+        self.ends.iter().filter_map(|end| session.leg(end.endpoint)).any(|leg| {
+            let lines = leg.streams.iter().zip(&leg.handoff.lines);
+            lines.filter(|(_, line)| line.sending == Some(Sending::Direct)).any(|(stream, _)| {
+                !self.is_split() || stream.is_some_and(|stream| !is_video(stream, streams))
+            })
+        })
+    }
+
+    /// What one of them says, or its reports count, and what both say; no packet says otherwise.
+    fn look(&mut self, session: &mut Session, streams: &mut Streams, now: Duration) {
+        let is_out = |line: &super::Line| line.sending.is_some_and(|sending| sending != Sending::Relay);
+        let legs = || self.ends.iter().filter_map(|end| session.leg(end.endpoint));
+        let may_be_elsewhere = legs().any(|leg| leg.handoff.lines.iter().any(is_out));
+        mark(streams, session.stream_ids(), may_be_elsewhere);
+        let is_told = self.is_told_away(session, streams);
+        self.timeline.account(session.reckon(is_told, streams, now), now);
+        let is_direct = self.timeline.is_direct();
+        if self.timeline.direct_for(now) > HOME {
+            self.note_unsaid(session, now);
         }
-        let has_all_left = self
-            .endpoints()
-            .iter()
-            .all(|end| session.leg(*end).is_some_and(|leg| leg.sends_directly(Policy::Direct, streams)));
-        if has_all_left {
-            if now < session.media.saturating_add(QUIET) {
-                return;
+        if self.have_left(session, streams) {
+            // All that may leave has left by their words; of what is to stay nothing can be missing here.
+            if self.state != PathState::Direct && (is_direct || self.is_split()) {
+                let (to, why) = (PathState::Direct, crush::stun::handoff::Reason::Synchronised);
+                self.enter(to, Entry::Handoff { to, why }, now);
             }
-            self.is_away = true;
-            // Since the last packet, which is known only now.
-            self.timeline.meter(true, session.media);
+        } else if is_direct && self.state != PathState::Direct {
+            let (to, why) = (PathState::Direct, Reason::Counted);
+            self.enter(to, Entry::State { to, why }, now);
+        } else if self.state == PathState::Direct
+            && self.back.is_some_and(|back| now > back.saturating_add(HOME))
+            && !is_direct
+            && !is_told
+        {
+            // They never said that it was direct, and will not say that it is back.
+            let (to, why) = (PathState::Anchored, Reason::Heard);
+            self.enter(to, Entry::State { to, why }, now);
         }
-        if self.state != PathState::Direct {
-            let (to, why) = (PathState::Direct, crush::stun::handoff::Reason::Synchronised);
-            self.enter(to, Entry::Handoff { to, why }, now);
+        if is_direct {
+            self.back = None;
+        }
+    }
+
+    /// Whoever does not say that it sends directly, in a call that is direct: once for each.
+    fn note_unsaid(&mut self, session: &Session, now: Duration) {
+        for (party, end) in self.ends.iter_mut().enumerate() {
+            let Some(leg) = session.leg(end.endpoint) else { continue };
+            let mut said = leg.handoff.lines.iter().filter_map(|line| line.sending).peekable();
+            let contradicts = said.peek().is_some();
+            let says_so = said.any(|sending| sending != Sending::Relay);
+            if !says_so && !std::mem::replace(&mut end.is_unsaid, true) {
+                self.timeline.add(Entry::Unsaid { party, contradicts }, now);
+            }
         }
     }
 
@@ -340,10 +384,10 @@ impl Handoff {
         self.ends.iter().any(|end| end.told == Policy::VideoOnly)
     }
 
-    fn next_look(&self, now: Duration) -> Duration {
+    fn next_look(&self, is_away: bool, now: Duration) -> Duration {
         let waits = self.ends.iter().any(|end| end.retry > now && end.refusals < REFUSALS);
         let is_moving = matches!(self.state, PathState::Synchronising | PathState::Returning)
-            || (self.state == PathState::Direct && !self.is_away && !self.is_split());
+            || (self.state == PathState::Direct && !is_away && !self.is_split());
         now.saturating_add(if is_moving || waits { TICK } else { GLANCE })
     }
 
@@ -383,8 +427,9 @@ impl Leg {
 
     /// Whether what may leave by this policy is there, and direct as far as its endpoint says.
     fn sends_directly(&self, policy: Policy, streams: &Streams) -> bool {
-        let is_direct =
-            |place: usize| self.handoff.lines.get(place).is_some_and(|line| line.sending == Sending::Direct);
+        let is_direct = |place: usize| {
+            self.handoff.lines.get(place).is_some_and(|line| line.sending == Some(Sending::Direct))
+        };
         let may_leave = |id: StreamId| policy != Policy::VideoOnly || is_video(id, streams);
         let lines = self.streams.iter().enumerate();
         let mut leaving =
@@ -398,7 +443,7 @@ impl Leg {
     }
 
     fn sends_by_relay(&self) -> bool {
-        self.handoff.lines.iter().all(|line| line.sending == Sending::Relay)
+        self.handoff.lines.iter().all(|line| line.sending.is_none_or(|sending| sending == Sending::Relay))
     }
 }
 

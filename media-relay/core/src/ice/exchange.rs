@@ -9,6 +9,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::lines::Spoken;
+use crate::account::mark;
 use crate::legs::{INITIAL, Session};
 use crate::moving::asked::fits;
 use crate::moving::cover::Cover;
@@ -176,13 +177,8 @@ impl Worker {
     pub(crate) fn part(&mut self, id: u64, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut introduction) = session.introduction.take() else { return };
-        for (line, (_, streams)) in introduction.lines.iter().enumerate() {
-            for (from, stream) in streams.iter().enumerate() {
-                if let Some(stream) = self.streams.get_mut(*stream) {
-                    stream.direct = introduction.machine.tally(line, from).or(stream.direct);
-                }
-            }
-        }
+        session.is_away = false;
+        mark(&mut self.streams, introduction.lines.iter().flat_map(|(_, pair)| *pair), false);
         introduction.tell(id, &mut self.events, now);
         let Introduction { machine, wishes, told, .. } = *introduction;
         let mut timeline = machine.into_timeline(now);
@@ -205,17 +201,15 @@ impl Worker {
         if introduction.cover.take_if(|at| now >= *at).is_some() {
             introduction.machine.constrain(Constraint::MustAnchor, now);
         }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            introduction.account(session, &mut self.streams, now);
+        }
         introduction.machine.handle_timeout(now);
         while let Some(output) = introduction.machine.poll_output() {
             match output {
                 Output::Ask(first) => self.ask_for_offer(id, &mut introduction, first, now),
                 Output::Home => {
                     introduction.homeward = [Homeward::Wanted { at: now, refusals: 0 }; 2];
-                    for stream in introduction.lines.iter().flat_map(|(_, pair)| pair) {
-                        if let Some(stream) = self.streams.get_mut(*stream) {
-                            stream.reception.interrupt();
-                        }
-                    }
                 }
             }
         }

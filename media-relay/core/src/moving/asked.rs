@@ -34,16 +34,7 @@ impl Moving {
                     self.send([true; 2], Whereabouts::Away { is_local }, now);
                 }
                 Output::Hold(whom) => self.send(whom, Whereabouts::Held, now),
-                Output::Home(whom) => {
-                    for (party, _) in whom.iter().enumerate().filter(|whom| *whom.1) {
-                        for (_, pair) in &self.lines {
-                            if let Some(stream) = streams.get_mut(pair[party]) {
-                                stream.reception.interrupt();
-                            }
-                        }
-                    }
-                    self.send(whom, Whereabouts::Home, now);
-                }
+                Output::Home(whom) => self.send(whom, Whereabouts::Home, now),
                 Output::Relaying { to, is_on } => {
                     for (_, pair) in &self.lines {
                         if let Some(stream) = streams.get_mut(pair[to & 1]) {

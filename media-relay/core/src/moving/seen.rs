@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Lines, Moving, Whereabouts};
+use crate::account::mark;
 use crate::legs::Session;
 use crate::path::Sight;
 use crate::path::memory::{Memory, Pair};
@@ -50,6 +51,19 @@ pub(crate) fn remember(
 }
 
 impl Moving {
+    /// What of this moment is direct, and what is missing of whose packets.
+    pub(super) fn account(&mut self, session: &mut Session, streams: &mut Streams, now: Duration) {
+        let is_out = |mover: &super::Mover| {
+            let asked = mover.asked.map(|asked| asked.1);
+            [Some(mover.at), asked].into_iter().flatten().any(|place| place.is_elsewhere())
+        };
+        // One that follows what it hears leaves with the other.
+        let may_be_elsewhere = self.release.are_elsewhere() || self.movers.iter().any(is_out);
+        mark(streams, self.lines.iter().flat_map(|(_, pair)| *pair), may_be_elsewhere);
+        let since = session.reckon(self.release.are_elsewhere(), streams, now);
+        self.release.account(since, now);
+    }
+
     pub(super) fn sights(&mut self, streams: &Streams, now: Duration) {
         for (line, (_, pair)) in self.lines.iter().enumerate() {
             for (from, stream) in pair.iter().enumerate() {

@@ -20,21 +20,6 @@ pub struct Sight {
     pub heard: Duration,
 }
 
-/// Quality of a direction while it was direct, from its receiver's reports.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// Packets that the reports account for.
-    pub expected: u64,
-    /// Of them, lost.
-    pub lost: u64,
-    /// Greatest interarrival jitter, in clock units.
-    pub jitter: u32,
-    /// Of `jitter`, Hz.
-    pub clock_rate: u32,
-    /// Reports.
-    pub reports: u32,
-}
-
 /// Packets are counted over at least this for a stream's rate.
 const RATE_WINDOW: Duration = Duration::from_millis(400);
 /// A stream of fewer packets a second is silence.
@@ -65,7 +50,6 @@ pub(super) struct Direction {
     lossy: u8,
     /// What the receiver had lost by its last report before a move.
     lost_before: Option<i32>,
-    pub(super) tally: Tally,
 }
 
 impl Direction {
@@ -169,11 +153,6 @@ impl Direction {
         let Some((highest, lost)) = self.quality.replace((report.highest, report.lost)) else { return false };
         let expected = i64::from(report.highest.wrapping_sub(highest));
         let missing = i64::from(report.lost).saturating_sub(lost.into());
-        self.tally.expected = self.tally.expected.saturating_add(expected.max(0) as u64);
-        self.tally.lost = self.tally.lost.saturating_add(missing.clamp(0, expected.max(0)) as u64);
-        self.tally.jitter = self.tally.jitter.max(report.jitter);
-        self.tally.clock_rate = self.sight.map_or(8000, |sight| sight.clock_rate);
-        self.tally.reports = self.tally.reports.saturating_add(1);
         let is_lossy =
             expected >= 20 && missing.saturating_mul(100) > expected.saturating_mul(percent.into());
         self.lossy = if is_lossy { self.lossy.saturating_add(1) } else { 0 };

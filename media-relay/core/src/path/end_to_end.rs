@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use super::direction::{Direction, Sight, Tally};
+use super::direction::{Direction, Sight};
 use super::phone::Temperament;
 use super::place::Stay;
 use super::proof::{Lie, Reception, Verdict};
@@ -133,10 +133,21 @@ impl EndToEnd {
         self.timeline
     }
 
-    /// How a direction was while it was direct.
-    pub fn tally(&self, line: usize, from: usize) -> Option<Tally> {
-        let tally = self.lines.get(line)?.get(from)?.tally;
-        (tally.reports > 0).then_some(tally)
+    /// Whether the phones are known to have left the relay, and are not known to be back.
+    pub fn are_elsewhere(&self) -> bool {
+        match self.state {
+            State::Synchronising { .. } => {
+                self.is_nominated || self.directions().any(Direction::is_confirmed)
+            }
+            State::Direct { .. } => true,
+            State::Returning { why, .. } => why != Reason::Renegotiated,
+            State::Anchored { .. } | State::Asking { .. } => false,
+        }
+    }
+
+    /// See [`Timeline::account`].
+    pub fn account(&mut self, direct_since: Option<Duration>, now: Duration) {
+        self.timeline.account(direct_since, now);
     }
 
     /// The state of both directions.
@@ -357,7 +368,6 @@ impl EndToEnd {
 
     fn look_after_introduction(&mut self, since: Duration, now: Duration) {
         let is_silent = self.is_silent(since, now);
-        self.timeline.meter(is_silent, now);
         let is_proven = self.directions().all(Direction::is_confirmed);
         if is_silent && (is_proven || self.is_nominated) {
             return self.enter(State::Direct { since: now }, Reason::Proven, now);
@@ -376,7 +386,6 @@ impl EndToEnd {
     }
 
     fn look_at_direct(&mut self, since: Duration, now: Duration) {
-        self.timeline.meter(self.is_silent(Duration::ZERO, now), now);
         let is_back = self.directions().any(|direction| {
             direction.proof.as_ref().is_some_and(|proof| proof.last_relayed() > since.saturating_add(SILENCE))
         });
@@ -394,7 +403,6 @@ impl EndToEnd {
 
     fn come_home(&mut self, why: Reason, now: Duration) {
         if self.are_introduced() {
-            self.timeline.meter(false, now);
             self.outputs.push_back(Output::Home);
             self.enter(State::Returning { accepted: [None; 2], since: now, why }, why, now);
         }

@@ -16,5 +16,5 @@ mod release;
 pub mod timeline;
 pub mod trial;
 
-pub use direction::{Sight, Tally};
+pub use direction::Sight;
 pub use release::{Constraint, Moved, Output, Release, Settings};

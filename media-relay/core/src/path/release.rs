@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::direction::{Direction, Sight, Tally};
+use super::direction::{Direction, Sight};
 use super::phone::Temperament;
 use super::place::{Mapping, Networks, Place, Stay};
 use super::timeline::{Entry, PathState, Reading, Reason, Timeline};
@@ -320,10 +320,20 @@ impl Release {
         }
     }
 
-    /// How a direction was while it was direct.
-    pub fn tally(&self, line: usize, from: usize) -> Option<Tally> {
-        let tally = self.lines.get(line)?.get(from)?.tally;
-        (tally.reports > 0).then_some(tally)
+    /// Whether a phone was sent elsewhere than to the relay, and both have not been told to come back, or are to be heard and
+    /// are not yet: phones that follow what they hear stay with each other for a while.
+    pub fn are_elsewhere(&self) -> bool {
+        match self.state {
+            State::Synchronising { accepted, .. } => accepted.iter().any(Option::is_some),
+            State::Direct { .. } | State::Holding { .. } => true,
+            State::Returning { .. } => self.should_flow,
+            _ => false,
+        }
+    }
+
+    /// See [`Timeline::account`].
+    pub fn account(&mut self, direct_since: Option<Duration>, now: Duration) {
+        self.timeline.account(direct_since, now);
     }
 
     /// Something outside of the machine keeps the call where it is.
@@ -380,7 +390,6 @@ impl Release {
                 | State::Returning { .. }
         );
         if was_away {
-            self.timeline.meter(false, now);
             let follows = self.parties.iter().any(|party| party.temperament.follows_what_it_hears);
             self.may_cling = should_flow && follows;
             let why = Reason::Renegotiated;

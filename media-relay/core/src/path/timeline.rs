@@ -54,6 +54,8 @@ pub enum Reason {
     Policy,
     /// Both are heard at the relay again.
     Heard,
+    /// No RTP comes to the relay, while an end says that it sends directly, or reports count what it sends.
+    Counted,
 }
 
 /// A step of two phones that are introduced to each other to check paths themselves (ICE).
@@ -131,6 +133,13 @@ pub enum Entry {
         /// What.
         lie: Lie,
     },
+    /// The call is direct, and a party does not say so.
+    Unsaid {
+        /// Who.
+        party: usize,
+        /// It says that it sends to the relay, instead of nothing.
+        contradicts: bool,
+    },
     /// A direction's audio gap in a move.
     Gap {
         /// Its sender.
@@ -184,6 +193,8 @@ impl Timeline {
 
     /// From now on no RTP of any direction is on the relay, or some is.
     pub fn meter(&mut self, is_direct: bool, now: Duration) {
+        // What was counted is counted.
+        let now = now.max(self.since);
         let span = now.saturating_sub(self.since);
         if self.is_direct {
             self.direct = self.direct.saturating_add(span);
@@ -191,6 +202,25 @@ impl Timeline {
             self.relayed = self.relayed.saturating_add(span);
         }
         (self.since, self.is_direct) = (now, is_direct);
+    }
+
+    /// The call is direct, and since when, or it is not any more.
+    pub fn account(&mut self, direct_since: Option<Duration>, now: Duration) {
+        match direct_since {
+            Some(since) if !self.is_direct => self.meter(true, since),
+            None if self.is_direct => self.meter(false, now),
+            _ => {}
+        }
+    }
+
+    /// Whether the meter counts.
+    pub fn is_direct(&self) -> bool {
+        self.is_direct
+    }
+
+    /// For how long it has counted without a break.
+    pub fn direct_for(&self, now: Duration) -> Duration {
+        if self.is_direct { now.saturating_sub(self.since) } else { Duration::ZERO }
     }
 
     /// What the meter shows, if it began or ended to count since the last time that it was asked.
@@ -232,6 +262,18 @@ mod tests {
         timeline.meter(true, second(104));
         timeline.meter(false, second(110));
         assert_eq!(timeline.spans(second(115)), (second(8), second(7)));
+    }
+
+    #[test]
+    fn direct_time_that_shows_late_is_counted_from_its_beginning_and_once() {
+        let second = Duration::from_secs;
+        let mut timeline = Timeline::new(second(100));
+        timeline.account(Some(second(103)), second(108));
+        timeline.account(Some(second(103)), second(109));
+        assert_eq!(timeline.spans(second(110)), (second(3), second(7)));
+        timeline.account(None, second(110));
+        timeline.account(Some(second(103)), second(112));
+        assert_eq!(timeline.spans(second(115)), (second(3), second(12)));
     }
 
     #[test]

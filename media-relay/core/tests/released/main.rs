@@ -49,11 +49,14 @@ fn return_limit(kinds: [Kind; 2]) -> Duration {
     Duration::from_millis(if kinds.contains(&Kind::Pjsip) { 200 } else { 150 })
 }
 
-/// Direct time is the time away, and at most a second less.
+/// Direct time is the time away, from the last packet on: one may have been on its way.
 fn ends_with_its_time_in_order(mut world: World, kinds: [Kind; 2]) {
     let away = world.away;
     let direct = world.end();
-    assert!(direct <= away && direct + second(1) > away, "{kinds:?} {direct:?} of {away:?}");
+    assert!(
+        direct <= away + Duration::from_millis(60) && direct + Duration::from_millis(300) > away,
+        "{kinds:?} {direct:?} of {away:?}"
+    );
 }
 
 #[test]

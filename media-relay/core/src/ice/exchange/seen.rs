@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::Introduction;
+use crate::account::mark;
+use crate::legs::Session;
 use crate::moving::seen::{place_of, sight_of};
 use crate::path::proof::Reception;
 use crate::rtcp::Report;
@@ -78,6 +80,15 @@ impl Worker {
 }
 
 impl Introduction {
+    /// What of this moment is direct, and what is missing of whose packets.
+    pub(super) fn account(&mut self, session: &mut Session, streams: &mut Streams, now: Duration) {
+        // Since they know each other they may leave at any moment.
+        let may_be_elsewhere = self.machine.are_introduced() || self.machine.are_elsewhere();
+        mark(streams, self.lines.iter().flat_map(|(_, pair)| *pair), may_be_elsewhere);
+        let since = session.reckon(self.machine.are_elsewhere(), streams, now);
+        self.machine.account(since, now);
+    }
+
     pub(super) fn see(&mut self, streams: &Streams, now: Duration) {
         for (line, (_, pair)) in self.lines.iter().enumerate() {
             for (from, stream) in pair.iter().enumerate() {

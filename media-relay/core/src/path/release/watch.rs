@@ -49,16 +49,6 @@ impl Release {
         (0..2).for_each(|party| self.relay_to(party));
     }
 
-    /// Whether every direction is off the relay: for the meter.
-    fn is_off_the_relay(&self, now: Duration) -> bool {
-        self.directions().all(|(_, direction)| {
-            direction
-                .proof
-                .as_ref()
-                .is_some_and(|proof| now > proof.last_relayed().saturating_add(Duration::from_millis(100)))
-        })
-    }
-
     /// Both have moved, and both directions are proven, or need not be.
     pub(super) fn conclude(&mut self, now: Duration) {
         let State::Synchronising { accepted: [Some(_), Some(_)], .. } = self.state else { return };
@@ -99,7 +89,6 @@ impl Release {
             }
             return;
         };
-        self.timeline.meter(self.is_off_the_relay(now), now);
         if self.has_spoken_after(accepted) {
             self.come_home(Reason::CameBack, now);
         } else if now > one.max(other).saturating_add(self.settings.trial)
@@ -118,7 +107,6 @@ impl Release {
     }
 
     pub(super) fn look_at_direct(&mut self, since: Duration, now: Duration) {
-        self.timeline.meter(self.is_off_the_relay(now), now);
         let is_back = self.directions().any(|(_, direction)| {
             direction
                 .proof
@@ -182,7 +170,6 @@ impl Release {
         if !matches!(self.state, State::Synchronising { .. } | State::Direct { .. }) {
             return;
         }
-        self.timeline.meter(false, now);
         self.may_cling = why == Reason::Trial && self.follows();
         if why == Reason::Trial {
             self.lines.iter_mut().flatten().for_each(super::Direction::end_trial);
