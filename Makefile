@@ -109,6 +109,13 @@ release-matrix: ## release and return of every pair of phones in every place, re
 	@failed=0; REAL_OUT='$(RELEASE_ROWS)' $(NEXTEST) -p crush-tests --run-ignored only --test-threads 3 -E 'binary(release) & test(/_in_full$$/)' || failed=1; \
 		python3 bench/release_matrix.py bench/release-matrix.json '$(RELEASE_ROWS)'/*.json; exit $$failed
 
+.PHONY: release-long
+release-long: ## calls of 180 s (SECONDS) of each pair of real phones, with lost packets and reports, silence and cuts; goes on with bench/release-long.json (PAIRS, LOSS, VAD, CUTS, RUNS, FIELDS, AGAIN=1, OUT)
+	@tests/lab/install.sh test
+	@mkdir -p '$(SBC_LAB_OUT)'
+	@$(CARGO) $(PROGRAMS) -p crush-tests
+	@"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/long"
+
 .PHONY: release-load
 release-load: ## what the relay does for 1,000 calls (LOAD_CALLS) before and after release; writes bench/release-load.json
 	@tests/lab/install.sh test

@@ -8,7 +8,7 @@ use memchr::memmem;
 use serde_json::json;
 
 use crate::phone::{Account, Event, Phone};
-use crate::tone::{PLAYS, Recording, sine};
+use crate::tone::Recording;
 use crate::{Failure, Lab, Process, Result};
 
 /// How long a command may take to be acknowledged.
@@ -30,7 +30,7 @@ impl Baresip {
         let folder = lab.folder().join(format!("baresip-{host}"));
         let heard = folder.join("heard");
         fs::create_dir_all(&heard)?;
-        sine(8000, hertz, PLAYS).write(&folder.join("tone.wav"))?;
+        account.recording(hertz).write(&folder.join("tone.wav"))?;
         let modules = fs::read_dir("/usr/lib/baresip/modules")
             .map(|_| "/usr/lib/baresip/modules")
             .map_err(|_| Failure("baresip's modules are not in /usr/lib/baresip/modules".into()))?;

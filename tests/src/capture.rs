@@ -20,25 +20,21 @@ pub struct Capture {
 impl Capture {
     /// Starts a capture on a device of a host and waits until it runs.
     pub fn start(lab: &Lab, host: &str, device: &str) -> Result<Self> {
+        Self::with(lab, host, device, &["--immediate-mode", "-U"], "")
+    }
+
+    /// One that is read only when it has [ended](Self::finish), of what passes a filter of pcap ("" for all): it gathers packets before
+    /// it writes them, and so costs the machine little beside long calls.
+    pub fn of_all(lab: &Lab, host: &str, device: &str, filter: &str) -> Result<Self> {
+        Self::with(lab, host, device, &[], filter)
+    }
+
+    fn with(lab: &Lab, host: &str, device: &str, options: &[&str], filter: &str) -> Result<Self> {
         let label = format!("capture-{host}-{device}");
         let path = lab.folder().join(format!("{label}.pcap"));
         let text = path.to_string_lossy();
-        let argv = [
-            "tcpdump",
-            "--immediate-mode",
-            "-U",
-            "-n",
-            "-s",
-            "0",
-            "-B",
-            "8192",
-            "-Z",
-            "root",
-            "-i",
-            device,
-            "-w",
-            &text,
-        ];
+        let fixed = ["-n", "-s", "0", "-B", "8192", "-Z", "root", "-i", device, "-w", &text];
+        let argv = [&["tcpdump"], options, &fixed, &[filter]].concat();
         let tcpdump = lab.start(host, &label, &argv)?;
         tcpdump.says("listening on", Duration::from_secs(15))?;
         Ok(Capture { tcpdump, file: File::open(&path)?, reader: Reader::default(), packets: Vec::new() })

@@ -13,6 +13,7 @@ pub mod home;
 pub mod kamailio;
 pub mod leak;
 pub mod linphone;
+pub mod long;
 pub mod network;
 pub mod packet;
 pub mod phone;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::phone::{Account, Event, Phone};
 use crate::process::eventually;
-use crate::tone::{PLAYS, Recording, sine};
+use crate::tone::Recording;
 use crate::{Lab, Process, Result};
 
 /// A running linphonec.
@@ -22,7 +22,7 @@ impl Linphone {
     pub fn start(lab: &Lab, host: &str, address: &str, account: &Account, hertz: f64) -> Result<Self> {
         let folder = lab.folder().join(format!("linphone-{host}"));
         fs::create_dir_all(folder.join(".local/share/linphone"))?;
-        sine(8000, hertz, PLAYS).write(&folder.join("tone.wav"))?;
+        account.recording(hertz).write(&folder.join("tone.wav"))?;
         fs::write(folder.join("linphonerc"), configuration(account, address.contains(':')))?;
         let home = folder.to_string_lossy().into_owned();
         let configuration = format!("{home}/linphonerc");
@@ -80,6 +80,15 @@ impl Phone for Linphone {
 
     fn resume(&mut self) -> Result<()> {
         self.command("resume")
+    }
+
+    fn mute(&mut self) -> Result<()> {
+        // It sends no packets while it has no file to play; muted it would send silence.
+        self.command(&format!("play {}/nothing.wav", self.folder.display()))
+    }
+
+    fn unmute(&mut self) -> Result<()> {
+        self.command(&format!("play {}/tone.wav", self.folder.display()))
     }
 
     fn transfer(&mut self, uri: &str) -> Result<()> {
@@ -159,6 +168,10 @@ fn configuration(account: &Account, is_ipv6: bool) -> String {
         text += &format!(
             "[audio_codec_{index}]\nmime={mime}\nrate={rate}\nchannels={channels}\nenabled={enabled}\n"
         );
+    }
+    if account.says.is_some() {
+        // Without a mixer behind its player it sends nothing when that has nothing to play.
+        text = text.replace("[sound]\n", "[sound]\nfeatures=PLC|DTMF\n");
     }
     if account.srtp {
         text = text.replace("[sip]\n", "[sip]\nmedia_encryption=srtp\nmedia_encryption_mandatory=1\n");

@@ -71,6 +71,7 @@ pub struct Lab {
     folder: PathBuf,
     hosts: Vec<String>,
     links: u32,
+    is_kept: bool,
 }
 
 impl Lab {
@@ -110,7 +111,7 @@ impl Lab {
         let base = std::env::var_os("SBC_LAB_OUT").map_or_else(std::env::temp_dir, PathBuf::from);
         let folder = base.join(format!("{name}-{tag}"));
         fs::create_dir_all(&folder)?;
-        let mut lab = Lab { tag, folder, hosts: Vec::new(), links: 0 };
+        let mut lab = Lab { tag, folder, hosts: Vec::new(), links: 0, is_kept: false };
         let switch = lab.add_namespace("switch")?;
         for network in [Network::Access, Network::Core] {
             run(&["ip", "-n", &switch, "link", "add", network.bridge(), "type", "bridge"])?;
@@ -127,6 +128,11 @@ impl Lab {
     /// Where logs, captures and recordings of this laboratory are.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Its folder stays when it is gone.
+    pub fn keep(&mut self) {
+        self.is_kept = true;
     }
 
     /// What the names of its namespaces begin with.
@@ -273,7 +279,7 @@ impl Drop for Lab {
         for namespace in &self.hosts {
             let _ = run(&["ip", "netns", "del", namespace]);
         }
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && !self.is_kept {
             let _ = fs::remove_dir_all(&self.folder);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::tone::Recording;
+use crate::tone::{PLAYS, Recording, sine};
 use crate::{Lab, Network, Result, baresip, linphone, pjsua, softphone};
 
 /// What a phone is to be.
@@ -32,6 +32,10 @@ pub struct Account {
     pub turn: Option<String>,
     /// It offers SRTP with keys in SDP, and takes no call without.
     pub srtp: bool,
+    /// It sends nothing while it has nothing to say (PJSIP alone: its voice activity detection).
+    pub vad: bool,
+    /// What it plays in its calls in place of its tone (not the project's own phone).
+    pub says: Option<Recording>,
 }
 
 impl Account {
@@ -51,7 +55,14 @@ impl Account {
             ice: false,
             turn: None,
             srtp: false,
+            vad: true,
+            says: None,
         }
+    }
+
+    /// What it plays: a tone of its own if nothing else is wished.
+    pub(crate) fn recording(&self, hertz: f64) -> Recording {
+        self.says.clone().unwrap_or_else(|| sine(8000, hertz, PLAYS))
     }
 
     /// The port of the proxy goes with the transport unless it is named.
@@ -161,6 +172,14 @@ pub trait Phone: std::fmt::Debug + Send {
     fn hold(&mut self) -> Result<()>;
     /// Takes it up again.
     fn resume(&mut self) -> Result<()>;
+    /// Sends nothing until told to, of products whose voice activity detection cannot be had otherwise (linphone).
+    fn mute(&mut self) -> Result<()> {
+        Ok(())
+    }
+    /// Speaks again.
+    fn unmute(&mut self) -> Result<()> {
+        Ok(())
+    }
     /// Sends the other one to somebody else (RFC 5589 §6).
     fn transfer(&mut self, uri: &str) -> Result<()>;
     /// Joins the other ones of its first and second call (RFC 5589 §7); refused by a product that cannot.

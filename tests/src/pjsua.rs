@@ -7,7 +7,7 @@ use std::time::Duration;
 use memchr::memmem;
 
 use crate::phone::{Account, Event, Phone};
-use crate::tone::{PLAYS, Recording, sine};
+use crate::tone::Recording;
 use crate::{Lab, Process, Result};
 
 /// The interpreter that has pjsua2: what tests/lab/install.sh made, or the one SBC_LAB_PYTHON names.
@@ -32,7 +32,7 @@ impl Pjsua {
         let folder = lab.folder().join(format!("pjsua-{host}"));
         fs::create_dir_all(&folder)?;
         let (tone, heard) = (folder.join("tone.wav"), folder.join("heard.wav"));
-        sine(8000, hertz, PLAYS).write(&tone)?;
+        account.recording(hertz).write(&tone)?;
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("lab/pjsua2/phone.py");
         let Account { user, password, domain, transport, expires, calls, keeps_contact, .. } = account;
         let contact = if *keeps_contact { "own" } else { "seen" };
@@ -55,6 +55,7 @@ impl Pjsua {
         ];
         let mut vars = Vec::new();
         vars.extend(account.ice.then_some(("PHONE_ICE", "1")));
+        vars.extend((!account.vad).then_some(("PHONE_VAD", "0")));
         vars.extend(account.srtp.then_some(("PHONE_SRTP", "1")));
         vars.extend(account.turn.as_deref().map(|server| ("PHONE_TURN", server)));
         let program = lab.start_with(host, &format!("pjsua-{host}"), &argv, &vars)?;

@@ -33,6 +33,11 @@ pub struct Ground {
 impl Ground {
     /// Makes the hosts, and gives the SBC its second address.
     pub fn new(lab: &mut Lab, place: Place) -> Result<Self> {
+        Self::with(lab, place, &[])
+    }
+
+    /// The same with options of the program `nat` for the routers of both homes.
+    pub fn with(lab: &mut Lab, place: Place, options: &[&str]) -> Result<Self> {
         let second = Network::Access.address(SBC + 1) + "/24";
         run(&["ip", "-n", &lab.namespace("sbc"), "addr", "add", &second, "dev", Network::Access.name()])?;
         let (homes, hosts) = match place {
@@ -48,8 +53,8 @@ impl Ground {
                 (vec![home], hosts)
             }
             Place::Apart([a, b]) => {
-                let mut a = Home::new(lab, "a", a, 20, &[])?;
-                let mut b = Home::new(lab, "b", b, 21, &[])?;
+                let mut a = Home::new(lab, "a", a, 20, options)?;
+                let mut b = Home::new(lab, "b", b, 21, options)?;
                 let hosts = [a.host(lab)?, b.host(lab)?];
                 (vec![a, b], hosts)
             }
@@ -64,6 +69,11 @@ impl Ground {
     /// Which place it is.
     pub fn place(&self) -> Place {
         self.place
+    }
+
+    /// The homes: none in the open, one for a LAN, else one for each phone.
+    pub fn homes(&self) -> &[Home] {
+        &self.homes
     }
 
     /// Lets nothing pass any more from one phone to the other, by a firewall between them that neither can see.

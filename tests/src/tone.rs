@@ -25,6 +25,29 @@ pub fn sine(rate: u32, hertz: f64, seconds: f64) -> Recording {
     Recording { rate, samples }
 }
 
+/// A stretch of speech and the silence after it, seconds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Turn {
+    /// Speech.
+    pub speaks: f64,
+    /// Silence.
+    pub rests: f64,
+}
+
+/// Turns of speech, one after the other: a tone whose level moves as that of syllables does. A steady one a voice activity detection
+/// takes for noise after some seconds, since it adapts to what it hears.
+pub fn speech(rate: u32, hertz: f64, turns: &[Turn]) -> Recording {
+    let mut samples = Vec::new();
+    let samples_of = |seconds: f64| (f64::from(rate) * seconds) as usize;
+    for turn in turns {
+        let level = |n: usize| 0.1 + 0.4 * (TAU * 2.0 * n as f64 / f64::from(rate)).sin().abs();
+        let wave = |n: usize| level(n) * (TAU * hertz * n as f64 / f64::from(rate)).sin();
+        samples.extend((0..samples_of(turn.speaks)).map(wave));
+        samples.resize(samples.len() + samples_of(turn.rests), 0.0);
+    }
+    Recording { rate, samples }
+}
+
 impl Recording {
     /// Writes the recording as a WAVE file.
     pub fn write(&self, path: &Path) -> Result<()> {

@@ -3,7 +3,7 @@
 usage: phone.py ADDRESS USER DOMAIN PROXY-URI PASSWORD TRANSPORT EXPIRES CALLS own|seen TONE.wav HEARD.wav
 
 It plays TONE.wav in every call, over and over, and records what it hears into HEARD.wav; each call replaces the recording.
-With PHONE_ICE in the environment it speaks ICE, with PHONE_SRTP nothing but SRTP, with PHONE_TURN=ADDRESS by a STUN and TURN server. Everything runs in one thread: the library's callbacks must not come in others (pjsua2's Python binding).
+With PHONE_ICE in the environment it speaks ICE, with PHONE_SRTP nothing but SRTP, with PHONE_VAD=0 it sends packets while it is silent too, with PHONE_TURN=ADDRESS by a STUN and TURN server. Everything runs in one thread: the library's callbacks must not come in others (pjsua2's Python binding).
 """
 
 import os
@@ -125,6 +125,7 @@ settings.uaConfig.userAgent = "pjsua2-phone"
 settings.uaConfig.threadCnt = 0
 settings.uaConfig.mainThreadOnly = True
 settings.logConfig.level = settings.logConfig.consoleLevel = 5
+settings.medConfig.noVad = os.environ.get("PHONE_VAD") == "0"
 if server := os.environ.get("PHONE_TURN"):
     settings.uaConfig.stunServer.append(server)
 endpoint.libInit(settings)
