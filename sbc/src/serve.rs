@@ -267,6 +267,10 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     Ok(())
 }
 
+/// Bindings of one command at the start, and how long shards have for them: their inboxes are bounded.
+const BINDINGS_AT_ONCE: usize = 500;
+const BETWEEN_BINDINGS: Duration = Duration::from_millis(3);
+
 /// What brings bindings and policy from the store to signalling.
 struct Follower {
     url: String,
@@ -301,7 +305,15 @@ impl Follower {
         let connected = records.iter().filter(|record| record.flow.connection.is_some()).count();
         let bindings = records.len().saturating_sub(connected);
         tracing::info!(bindings, over_connections = connected, "bindings restored");
-        (self.tell)(Command::Load(records));
+        // In parts: between them each shard serves whoever is there already, and shows that it lives.
+        let mut records = records.into_iter();
+        while let part = records.by_ref().take(BINDINGS_AT_ONCE).collect::<Vec<_>>()
+            && !part.is_empty()
+        {
+            (self.tell)(Command::Load(part));
+            vitals::round();
+            tokio::time::sleep(BETWEEN_BINDINGS).await;
+        }
         let Self { settings, ready, tell, .. } = self;
         store::snapshot::follow(pool, settings, |snapshot| {
             tell(Command::Policy(snapshot));

@@ -86,6 +86,11 @@ impl<'a> Body<'a> {
             method == Method::INFO && entity.media_type.is(FRAGMENT) && message.method().is_some();
         let descriptions =
             if is_trickle { Vec::new() } else { Judge { body, method }.descriptions_of(&entity)? };
+        // What reads past boundaries finds none in several parts together either.
+        let is_whole = is_trickle || matches!(entity.content, Content::Octets);
+        if !is_whole && describes(&without(body, &descriptions)) {
+            return Err(BodyFault::Describes);
+        }
         // RFC 6337 §2.2: nobody describes a session in other requests.
         let may_describe = [Method::INVITE, Method::UPDATE, Method::PRACK, Method::ACK].contains(&method);
         if !descriptions.is_empty() && !may_describe && message.method().is_some() {
@@ -243,6 +248,18 @@ fn at_empty_line(octets: &[u8]) -> (&[u8], &[u8]) {
         at = next;
     }
     (octets, b"")
+}
+
+/// The octets beside these ranges, which follow one another.
+fn without(body: &[u8], ranges: &[Range<usize>]) -> Vec<u8> {
+    let mut rest = Vec::with_capacity(body.len());
+    let mut at = 0;
+    for range in ranges {
+        rest.extend_from_slice(body.get(at..range.start).unwrap_or_default());
+        at = range.end;
+    }
+    rest.extend_from_slice(body.get(at..).unwrap_or_default());
+    rest
 }
 
 /// Whether octets of another type hold what a reader that sniffs would take for a session description (RFC 8866 §5): a

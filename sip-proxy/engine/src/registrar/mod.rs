@@ -3,10 +3,10 @@
 mod agenda;
 mod bounds;
 mod lost;
+mod over;
 mod register;
 mod same;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,6 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sip_wire::{Name, Uri};
-use smallvec::SmallVec;
 
 use crate::core::{Core, TimerKey};
 use crate::digest::Authenticator;
@@ -24,6 +23,7 @@ use crate::transaction;
 
 use agenda::Agenda;
 use lost::Lost;
+use over::Over;
 pub(crate) use same::are_equal;
 use same::{instance_of, is_outbound, is_same, is_same_phone};
 
@@ -99,21 +99,13 @@ pub fn aor_of(uri: &Uri<'_>) -> Option<String> {
 pub(crate) struct Registrar {
     aors: AHashMap<Arc<str>, Vec<Binding>>,
     tokens: AHashMap<Arc<str>, Arc<str>>,
-    /// Who is registered over a flow; a gateway or a household may be several.
-    flows: AHashMap<FlowKey, SmallVec<[Arc<str>; 1]>>,
+    flows: Over,
     agenda: Agenda,
     count: usize,
     /// Flows that phones have left, and those that they came back by.
     moves: Vec<(Flow, Flow)>,
     lost: Lost,
     pub(crate) authenticator: Authenticator,
-}
-
-/// What tells flows apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum FlowKey {
-    Datagrams(SocketAddr),
-    Connection(ConnectionId),
 }
 
 impl Binding {
@@ -142,6 +134,13 @@ impl Binding {
 /// How often expiry and keepalives are looked at.
 const TICK: Duration = Duration::from_secs(1);
 
+/// When more wants to be done than [`AT_ONCE`]: a town whose bindings expire in the same second, or that is called to
+/// after a restart, must delay no call.
+const SOON: Duration = Duration::from_millis(20);
+
+/// AORs of one look.
+const AT_ONCE: usize = 1_000;
+
 /// What becomes of a REGISTER.
 pub(crate) enum Registration {
     /// Answered.
@@ -157,7 +156,7 @@ impl Registrar {
         Self {
             aors: AHashMap::new(),
             tokens: AHashMap::new(),
-            flows: AHashMap::new(),
+            flows: Over::new(),
             agenda: Agenda::new(),
             count: 0,
             moves: Vec::new(),
@@ -212,9 +211,7 @@ impl Registrar {
 
     /// Who is registered over a flow: whom the request claims to be from, if that is one of them.
     pub(crate) fn by_flow(&self, flow: &Flow, claimed: Option<&str>) -> Option<Arc<str>> {
-        let aors = self.flows.get(&flow_key(flow))?;
-        let one = aors.iter().find(|aor| Some(&***aor) == claimed);
-        one.or(aors.first()).cloned()
+        self.flows.one(flow, claimed)
     }
 
     /// Takes bindings from the store, at start.
@@ -319,24 +316,14 @@ impl Registrar {
                 self.forget_flow(&aor, &known.record.flow);
             }
         }
-        let aors = self.flows.entry(flow_key(&flow)).or_default();
-        if !aors.contains(&aor) {
-            aors.push(aor);
-        }
+        self.flows.insert(&flow, aor);
     }
 
     /// A binding of an AOR is no longer over a flow; another of it may be.
     fn forget_flow(&mut self, aor: &Arc<str>, flow: &Flow) {
-        let key = flow_key(flow);
         let bindings = self.aors.get(aor).map(Vec::as_slice).unwrap_or_default();
-        if bindings.iter().any(|binding| flow_key(&binding.record.flow) == key) {
-            return;
-        }
-        if let Some(aors) = self.flows.get_mut(&key) {
-            aors.retain(|known| known != aor);
-            if aors.is_empty() {
-                self.flows.remove(&key);
-            }
+        if !bindings.iter().any(|binding| Over::is_same(&binding.record.flow, flow)) {
+            self.flows.remove(flow, aor);
         }
     }
 
@@ -372,8 +359,7 @@ impl Registrar {
     /// A connection is gone. What was registered over it by RFC 5626, or from behind a NAT, has gone with it (§5.3); another
     /// phone is reached where its Contact listens (RFC 3261 §10.3). Whoever has come back already is found in its calls.
     pub(crate) fn connection_closed(&mut self, connection: ConnectionId, core: &mut Core) {
-        let aors = self.flows.get(&FlowKey::Connection(connection)).cloned().unwrap_or_default();
-        for aor in aors {
+        for aor in self.flows.all(connection) {
             let gone = self.take(&aor, |binding| binding.record.flow.connection == Some(connection));
             for mut binding in gone {
                 let left = binding.record.flow;
@@ -419,9 +405,12 @@ impl Registrar {
 
     /// Expiry and keepalives.
     pub(crate) fn tick(&mut self, core: &mut Core) {
-        core.schedule(TICK, TimerKey::Registrar);
         let now = core.now.monotonic;
-        while let Some(aor) = self.agenda.pop(now) {
+        let mut looked = 0;
+        while looked < AT_ONCE
+            && let Some(aor) = self.agenda.pop(now)
+        {
+            looked += 1;
             self.remove(&aor, |binding| binding.expires <= now, core);
             let bindings = self.aors.get_mut(&aor).map(Vec::as_mut_slice).unwrap_or_default();
             for binding in bindings.iter_mut().filter(|binding| binding.due() <= now) {
@@ -431,6 +420,7 @@ impl Registrar {
                 self.agenda.note(&aor, due);
             }
         }
+        core.schedule(if looked == AT_ONCE { SOON } else { TICK }, TimerKey::Registrar);
     }
 }
 
@@ -440,10 +430,6 @@ fn way_back(record: &BindingRecord, core: &Core) -> Option<Flow> {
         return None;
     }
     crate::hop::without_connection(record.uri.as_bytes(), &record.flow, core)
-}
-
-fn flow_key(flow: &Flow) -> FlowKey {
-    flow.connection.map_or(FlowKey::Datagrams(flow.remote), FlowKey::Connection)
 }
 
 fn contact_of(record: &BindingRecord) -> Contact {

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use sip_engine::config::{Authentication, Keepalive};
+use sip_engine::io::{Command, Flow, Input, Output, RealmId, Transport};
+use sip_engine::registrar::BindingRecord;
 use sip_engine::ua::{Abilities, Ending};
 
-use crate::line::{ACCESS, DOMAIN, Line, Snapshot, config};
+use crate::line::{ACCESS, DOMAIN, Line, Snapshot, address, config};
 
 /// How often a phone was called.
 fn called(line: &Line, phone: std::net::SocketAddr) -> usize {
@@ -144,4 +146,58 @@ fn a_registration_that_asks_us_to_keep_more_than_its_share_is_refused_with_the_r
     assert_eq!(status(&format!("<sip:a@10.0.0.5>{}", ";p".repeat(41)), ""), (400, true));
     assert_eq!(status(&["<sip:a@10.0.0.5>"; 21].join(", "), ""), (400, true));
     assert_eq!(status("<sip:a@10.0.0.5>", &format!("Path: <sip:{}@p>\r\n", "c".repeat(2_100))), (400, true));
+}
+
+/// A town behind one proxy, restored after a restart.
+fn restored(line: &mut Line, phones: usize) {
+    let now = line.time();
+    let record = |number: usize| BindingRecord {
+        aor: format!("{number}@{DOMAIN}").into(),
+        realm: RealmId(0),
+        uri: format!("sip:{number}@10.0.0.5"),
+        flow: Flow {
+            listener: ACCESS,
+            transport: Transport::Udp,
+            remote: address("203.0.113.9:41000"),
+            connection: None,
+        },
+        call_id: number.to_string(),
+        cseq: 1,
+        expires: now.wall + Duration::from_secs(100),
+        q: 1_000,
+        instance: None,
+        path: Vec::new(),
+        user_agent: String::new(),
+        behind_nat: true,
+        token: None,
+        upstream_expires: Duration::ZERO,
+    };
+    line.engine.handle(Input::Command(Command::Load((0..phones).map(record).collect())), now);
+}
+
+#[test]
+fn a_town_is_called_to_after_a_restart_and_forgotten_without_stopping_for_it() {
+    let mut config = config();
+    config.realms[0].keepalive = Some(Keepalive { interval: Duration::from_secs(30), options: false });
+    let mut line = Line::new(config, Snapshot::default());
+    restored(&mut line, 20_000);
+    let (mut called, mut ended, begun) = (0, 0, line.now);
+    while line.now < begun + Duration::from_secs(110) {
+        line.now = line.engine.poll_timeout().expect("the registrar's own");
+        line.engine.handle_timeout(line.time());
+        let mut at_once = 0;
+        while let Some(output) = line.engine.poll_output() {
+            at_once += 1;
+            match output {
+                Output::Send { .. } => called += 1,
+                Output::Binding(_) => ended += 1,
+                _ => {}
+            }
+        }
+        assert!(at_once <= 1_000, "{at_once}");
+        if called < 20_000 {
+            assert!(line.now <= begun + Duration::from_secs(2), "all within two seconds");
+        }
+    }
+    assert_eq!((called, ended), (80_000, 20_000));
 }
