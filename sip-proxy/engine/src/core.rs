@@ -197,6 +197,11 @@ impl Core {
         self.transactions.request(to, name, request, owner, self.now, &mut self.out)
     }
 
+    /// See [`Transactions::hasten`](crate::transaction::Transactions::hasten).
+    pub(crate) fn hasten(&mut self, client: ClientId) {
+        self.transactions.hasten(client, self.now, &mut self.out);
+    }
+
     pub(crate) fn respond(&mut self, server: ServerId, status: u16, response: Bytes) {
         self.transactions.respond(server, status, response, self.now, &mut self.out);
     }

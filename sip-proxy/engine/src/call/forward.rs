@@ -316,6 +316,10 @@ impl Call {
         };
         let client = core.send_request(hop, None, request, Owner::Forward(self.key, number));
         self.forwards[position].client = Some(client);
+        // Media that moves is silent until both ends have moved.
+        if matches!(self.forwards[position].origin, Origin::Media(_)) {
+            core.hasten(client);
+        }
     }
 
     /// The request for the other end, or the status that its author's deserves if it cannot pass.

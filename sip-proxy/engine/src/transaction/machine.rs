@@ -77,6 +77,12 @@ impl Port<'_> {
         self.clock.resend = Some(self.timers.schedule(self.now + interval, Alarm::Resend(self.handle)));
     }
 
+    /// Once more after this, besides the RFC's timer, whose interval stays what it was.
+    pub(super) fn resend_early(&mut self, wait: Duration) {
+        self.stop_resending();
+        self.clock.resend = Some(self.timers.schedule(self.now + wait, Alarm::Resend(self.handle)));
+    }
+
     pub(super) fn stop_resending(&mut self) {
         if let Some(timer) = self.clock.resend.take() {
             self.timers.cancel(timer);

@@ -153,6 +153,26 @@ fn a_phone_that_never_answers_keeps_its_call_and_media_is_told_so_when_it_is_sur
 }
 
 #[test]
+fn what_media_asks_over_udp_is_repeated_sooner_than_what_anybody_else_asks() {
+    let repeats = |up: &mut Up, before: usize| {
+        [90, 20, 100, 200, 100, 1_000, 2_000].map(|milliseconds| {
+            up.line.pass(Duration::from_millis(milliseconds));
+            up.offers_to(1).len() - before
+        })
+    };
+    let mut up = Up::new();
+    let before = up.offers_to(1).len();
+    up.line.deaf.push(up.phones[1]);
+    up.wish(&[CALLEE]);
+    assert_eq!(repeats(&mut up, before), [1, 2, 3, 4, 5, 6, 7], "after 100, 200, 400, 500, 1500 and 3500 ms");
+    let mut up = Up::new();
+    let before = up.offers_to(1).len();
+    up.line.deaf.push(up.phones[1]);
+    up.reinvite(0);
+    assert_eq!(repeats(&mut up, before), [1, 1, 1, 1, 2, 3, 4]);
+}
+
+#[test]
 fn a_phone_that_dawdles_is_asked_no_longer_after_the_deadline() {
     let mut up = Up::new();
     up.line.temper.insert(up.phones[1], Temper::Dawdles);

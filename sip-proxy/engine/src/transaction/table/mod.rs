@@ -208,6 +208,16 @@ impl<O: Copy> Transactions<O> {
         }
     }
 
+    /// Somebody hears nothing as long as an INVITE that has just been sent is lost: over UDP it is repeated after 100, 200 and
+    /// 400 ms, besides the RFC's timer.
+    pub fn hasten(&mut self, client: ClientId, now: Now, out: &mut VecDeque<Output>) {
+        let Some(entry) = self.clients.get_mut(client.index, client.generation) else { return };
+        let mut port = client_port!(self, entry, client, now, out);
+        if let ClientMachine::Invite(machine) = &mut entry.machine {
+            machine.hasten(&mut port);
+        }
+    }
+
     /// Forgets a request that gets no answer.
     pub fn forget(&mut self, server: ServerId) {
         self.remove_server(server);
