@@ -288,6 +288,7 @@ impl Worker {
                         is_anew = stream.sent.begun_anew();
                     }
                 }
+                Report::Receiver { .. } => {}
                 Report::Reception { ssrc, lost, highest, jitter, last_sender_report, delay, .. } => {
                     // RFC 3550 §6.4.1: from our forwarding of a sender report to its echo, less the time it rested there.
                     if let Some((middle, sent)) = forwarded

@@ -22,7 +22,7 @@ use crate::path::proof::Reception;
 use crate::path::timeline::{Entry, Timeline};
 use crate::path::{Constraint, Release};
 use crate::policy::ReleasePolicy;
-use crate::rtcp::Report;
+use crate::rtcp::{self, Report};
 use crate::session::{Endpoint, Event, Outcome};
 use crate::stream::{Carried, StreamId, Streams};
 use crate::worker::{Ports, Worker};
@@ -349,11 +349,15 @@ impl Worker {
                 Report::Sender { ssrc, packets, .. } => {
                     moving.release.sender_report(line, party, *ssrc, *packets, now);
                 }
+                Report::Receiver { ssrc } => moving.release.rests(line, party, *ssrc, now),
                 Report::Reception { ssrc, lost, highest, jitter, .. } => {
                     let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
                     moving.release.reception(line, party, &report, now);
                 }
             }
+        }
+        if rtcp::is_about_nobody(reports) {
+            moving.release.hears_nobody(line, party, now);
         }
         self.attend(session, now);
     }

@@ -12,6 +12,11 @@ pub enum Report {
         /// RTP packets that it has sent in all.
         packets: u32,
     },
+    /// A receiver report's own part: whoever writes one has sent nothing since its last report but one (RFC 3550 §6.4).
+    Receiver {
+        /// Whose.
+        ssrc: u32,
+    },
     /// A reception report.
     Reception {
         /// About which source.
@@ -29,6 +34,11 @@ pub enum Report {
         /// DLSR, in 65536ths of a second.
         delay: u32,
     },
+}
+
+/// Whether these are reports, and have no block about anybody.
+pub fn is_about_nobody(reports: &[Report]) -> bool {
+    !reports.is_empty() && !reports.iter().any(|report| matches!(report, Report::Reception { .. }))
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -70,7 +80,12 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
                 }
                 28
             }
-            201 => 8,
+            201 => {
+                if let Some(ssrc) = word(packet, 4) {
+                    each(Report::Receiver { ssrc });
+                }
+                8
+            }
             _ => continue,
         };
         for index in 0..count {
@@ -86,6 +101,10 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
             ) else {
                 break;
             };
+            // PJSIP's first report in a call or after a re-INVITE names nobody so, before it has heard anybody.
+            if ssrc == 0 && highest == 0 {
+                continue;
+            }
             each(Report::Reception {
                 ssrc,
                 fraction_lost: (lost >> 24) as u8,
@@ -210,6 +229,16 @@ mod tests {
         assert_eq!(without_names(&application, b"anchor").unwrap(), []);
         let report = [0x80, 201, 0, 1, 0, 0, 0, 9];
         assert_eq!(without_names(&report, b"anchor"), None);
+    }
+
+    #[test]
+    fn a_block_about_source_0_of_which_nothing_was_heard_is_about_nobody() {
+        let block = [&[0; 4][..], &[0; 20]].concat();
+        let report = [&[0x81, 201, 0, 7, 0, 0, 0, 9][..], &block].concat();
+        let mut seen = Vec::new();
+        reports(&report, |report| seen.push(report));
+        assert_eq!(seen, [Report::Receiver { ssrc: 9 }]);
+        assert!(is_about_nobody(&seen) && !is_about_nobody(&[]));
     }
 
     #[test]

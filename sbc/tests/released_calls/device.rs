@@ -55,6 +55,13 @@ impl Device {
         }
     }
 
+    pub(crate) fn ordinary_mut(&mut self) -> Option<&mut Phone> {
+        match self {
+            Self::Ordinary(phone) => Some(phone),
+            Self::Crush(_) => None,
+        }
+    }
+
     pub(crate) fn crush_mut(&mut self) -> Option<&mut CrushPhone> {
         match self {
             Self::Ordinary(_) => None,
@@ -93,21 +100,22 @@ impl Device {
         }
     }
 
-    /// Speaks, reports and plays what is due, while the call is up; often enough for packets of 20 ms.
-    pub(crate) fn tick(&mut self, network: &mut Network, now: Duration, dice: &mut Dice) {
+    /// Speaks, reports and plays what is due, while the call is up; often enough for packets of 20 ms. Whether it has sent one, as
+    /// an ordinary phone.
+    pub(crate) fn tick(&mut self, network: &mut Network, now: Duration, dice: &mut Dice) -> bool {
         let is_packet_time = now.as_millis().is_multiple_of(20);
         match self {
             Self::Ordinary(phone) => {
-                if is_packet_time {
-                    phone.speak(network);
-                }
+                let has_spoken = is_packet_time && phone.speak(network, now, dice);
                 phone.report(network, now, dice);
+                has_spoken
             }
             Self::Crush(phone) => {
                 if is_packet_time {
                     phone.speak(now);
                 }
                 phone.listen(now);
+                false
             }
         }
     }

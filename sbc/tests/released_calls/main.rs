@@ -12,7 +12,9 @@ mod crush_phone;
 mod device;
 #[path = "../../../media-relay/core/tests/released/dice.rs"]
 mod dice;
+mod long_calls;
 #[path = "../../../media-relay/core/tests/released/phone.rs"]
+#[allow(dead_code, reason = "the media plane's own tests do more with it")]
 mod phone;
 mod signalling;
 mod world;

@@ -138,6 +138,14 @@ pub(crate) struct World {
     /// How long no media was on the relay, and when it had some last.
     pub(crate) quiet: Duration,
     media_at: Duration,
+    /// Of a hundred messages of signalling so many are lost, each way.
+    loss: u64,
+    outside_links: Vec<nat_lab::End>,
+    /// How long somebody did not hear what was sent to it around each move, and until when that is watched.
+    pub(crate) moves: Vec<Duration>,
+    move_until: Duration,
+    pub(crate) first_direct: Option<Duration>,
+    pub(crate) direct: Duration,
     pub(crate) story: Vec<(Duration, String)>,
 }
 
@@ -152,10 +160,12 @@ impl World {
             let delay = Duration::from_millis(delays[index]);
             Link::both(Impairment { delay, ..Impairment::NONE })
         };
+        let mut outside_links: Vec<nat_lab::End> = Vec::new();
         let hosts: [(HostId, IpAddr); 2] = match place {
             Place::OneLan => {
                 let router = network.add_nat(PUBLIC, nat_lab::Kind::Cone.into(), &[outside[0]]);
                 network.set_link(router, link(0));
+                outside_links.push(router.into());
                 ["192.168.1.10", "192.168.1.11"].map(|ip| {
                     let ip = ip.parse().expect("an address");
                     (network.add_host(router.inside(), &[ip]), ip)
@@ -165,11 +175,13 @@ impl World {
                 None => {
                     let host = network.add_host(PUBLIC, &[outside[index]]);
                     network.set_link(host, link(index));
+                    outside_links.push(host.into());
                     (host, outside[index])
                 }
                 Some(kind) => {
                     let router = network.add_nat(PUBLIC, kind.into(), &[outside[index]]);
                     network.set_link(router, link(index));
+                    outside_links.push(router.into());
                     let ip = if index == 0 { "192.168.1.10" } else { "192.168.2.10" };
                     let ip: IpAddr = ip.parse().expect("an address");
                     let own = if kind == nat_lab::Kind::Firewall { outside[index] } else { ip };
@@ -242,6 +254,12 @@ impl World {
             astray: Duration::ZERO,
             quiet: Duration::ZERO,
             media_at: now,
+            loss: 0,
+            outside_links,
+            moves: Vec::new(),
+            move_until: Duration::ZERO,
+            first_direct: None,
+            direct: Duration::ZERO,
             story: Vec::new(),
         };
         let _ = world.network.next_until(now);
@@ -264,6 +282,48 @@ impl World {
             self.network.cut(other, one);
         }
         self.note(format!("cut {ways:?}"));
+    }
+
+    /// Each line to the outside loses so many of a hundred datagrams, media and signalling, both ways.
+    pub(crate) fn lose(&mut self, percent: u64) {
+        self.loss = percent;
+        for (index, end) in self.outside_links.clone().into_iter().enumerate() {
+            let delay = Duration::from_millis(self.ends[index].delay);
+            let loss = percent as f64 / 100.0;
+            self.network.set_link(end, Link::both(Impairment { delay, loss, ..Impairment::NONE }));
+        }
+    }
+
+    /// The state of the media by the records.
+    pub(crate) fn path_state(&self) -> &str {
+        let states = ["anchored", "probing", "synchronising", "direct", "returning"];
+        let mut told = self.path.iter().rev().map(|entry| &*entry.what);
+        told.find(|what| states.contains(what)).unwrap_or("anchored")
+    }
+
+    /// How long a move keeps somebody from what is sent to it, and how much of the call is direct.
+    fn measure(&mut self) {
+        let (is_moving, is_direct) = match self.path_state() {
+            "synchronising" | "returning" => (true, false),
+            state => (false, state == "direct"),
+        };
+        if is_moving {
+            if self.now >= self.move_until {
+                self.moves.push(Duration::ZERO);
+            }
+            self.move_until = self.now + Duration::from_millis(800);
+        }
+        if self.now < self.move_until
+            && let Some(last) = self.moves.last_mut()
+        {
+            let unheard =
+                self.phones.iter_mut().filter_map(|phone| Some(phone.ordinary_mut()?.unheard)).max();
+            *last = (*last).max(unheard.unwrap_or_default());
+        }
+        if is_direct && self.ended.is_none() {
+            self.first_direct.get_or_insert(self.now);
+            self.direct += STEP;
+        }
     }
 
     pub(crate) fn constrain(&mut self, constraint: Constraint) {
@@ -307,6 +367,9 @@ impl World {
     }
 
     fn post(&mut self, party: usize, letter: Letter) {
+        if self.loss > 0 && self.dice.below(100) < self.loss {
+            return;
+        }
         let after = Duration::from_millis(self.ends[party].delay + self.dice.below(4));
         self.posted += 1;
         self.letters.push((self.now + after, self.posted, letter));
@@ -484,9 +547,13 @@ impl World {
             self.now += STEP;
             self.deliver();
             self.carry();
-            for (phone, _) in self.phones.iter_mut().zip(&self.ends).filter(|(_, end)| end.is_up) {
-                phone.tick(&mut self.network, self.now, &mut self.dice);
+            for index in (0..2).filter(|index| self.ends[*index].is_up) {
+                let has_spoken = self.phones[index].tick(&mut self.network, self.now, &mut self.dice);
+                if let Some(far) = self.phones[1 - index].ordinary_mut().filter(|_| has_spoken) {
+                    far.unheard += PACKET;
+                }
             }
+            self.measure();
             self.settle();
             if self.worker.poll_timeout().is_some_and(|due| due <= self.now) {
                 self.worker.handle_timeout(self.now, &mut self.sockets);

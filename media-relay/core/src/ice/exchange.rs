@@ -18,7 +18,6 @@ use crate::moving::{Lines, Past, constraint, eligible};
 use crate::path::Constraint;
 use crate::path::end_to_end::{Asked, EndToEnd, Output};
 use crate::path::memory::Pair;
-use crate::path::phone::Temperament;
 use crate::path::place::Stay;
 use crate::path::timeline::Entry;
 use crate::sdp::{Description, Place};
@@ -135,7 +134,6 @@ impl Worker {
         if one.is_private || other.is_private {
             return false;
         }
-        let temperaments = [&one, &other].map(|party| Temperament::of(&party.product));
         let may_offer = [&one, &other].map(|party| restarts_in_offers(&party.product));
         if may_offer == [false, false] {
             session.are_strangers = true;
@@ -144,8 +142,7 @@ impl Worker {
         let past = session.past_moves.take();
         let (wishes, told) = past.as_ref().map_or((0, 0), |past| (past.wishes, past.told));
         let timeline = past.map(|past| past.timeline);
-        let mut machine =
-            EndToEnd::new(policy.settings, constraint, temperaments, may_offer, lines.len(), timeline, now);
+        let mut machine = EndToEnd::new(policy.settings, constraint, may_offer, lines.len(), timeline, now);
         let cover = match Cover::of(id, policy.settings.cover_percent) {
             Cover::None => None,
             Cover::Stays => {

@@ -246,7 +246,10 @@ impl Moving {
         self.lines.iter().all(|(index, pair)| {
             let Some(media) = answer.media.get(*index) else { return false };
             let spoken = streams.get(pair[party ^ 1]).and_then(|far| far.reception.payload_type);
-            let knows = spoken.is_none_or(|spoken| media.codecs.iter().any(|codec| codec.0 == spoken));
+            // Comfort noise (RFC 3389; 19 before RFC 3551) is sent by some who have not said so, and does without an answer.
+            let knows = spoken.is_none_or(|spoken| {
+                matches!(spoken, 13 | 19) || media.codecs.iter().any(|codec| codec.0 == spoken)
+            });
             let Some(stream) = streams.get_mut(pair[party]) else { return false };
             if media.port == 0 || !media.is_rtp() || media.is_secure || !knows {
                 return false;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::proof::{ABSURD_JITTER_SECONDS, Lie, Proof, Reception, Verdict};
+use super::counted::{Counted, later};
+use super::phone::PATIENCE;
+use super::proof::{ABSURD_JITTER_SECONDS, AHEAD, Evidence, Lie, Proof, Reception, Verdict};
+use super::timeline::Reason;
 use super::trial::{Outcome, Trial};
 
 /// What the relay sees of one direction's stream.
@@ -27,7 +30,14 @@ const FLOWING: f64 = 5.0;
 /// So many packets may reach their receiver past the relay, as copies on another way, or be lost to it.
 const UNSEEN: i16 = 100;
 /// Packets that a sender's report and they themselves may have overtaken each other by.
-const REORDERED: u32 = 5;
+const REORDERED: u64 = 5;
+/// A stream of somebody who never counts must go on within this, by reports, or it is not known to be alive.
+const STANDING: Duration = Duration::from_secs(1);
+/// No direction is direct for more than 20 s without a report that speaks for it, however the call is looked at: three reports of RFC
+/// 3550's longest interval, of which two were lost.
+pub(super) const UNSPOKEN: Duration = Duration::from_millis(19_400);
+/// One that was heard so lately speaks.
+const SPEAKING: Duration = Duration::from_millis(250);
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Direction {
@@ -41,13 +51,22 @@ pub(super) struct Direction {
     pub(super) is_proven: bool,
     /// When its receiver last reported about it.
     pub(super) reported: Option<Duration>,
-    /// How many packets its sender has sent in all, as it says.
-    sent: Option<u32>,
+    /// When a report last spoke for it: it goes on arriving, or its sender says that it has nothing to send.
+    pub(super) spoken_for: Option<Duration>,
+    /// A report has found that it does not go on, and its sender, which never counts, cannot say whether anything was sent: what
+    /// that is for the path, which is not known to be alive.
+    pub(super) stalled: Option<Reason>,
+    /// Since the move its receiver has reported, and only that nothing came.
+    is_missed: bool,
+    /// What its sender says that it has sent.
+    counted: Counted,
     /// When it last said so.
     spoke: Option<Duration>,
     /// Highest number and loss by the report before, and how many reports in a row were too lossy.
     quality: Option<(u32, i32)>,
     lossy: u8,
+    /// How many in a row had too much jitter.
+    shaky: u8,
     /// What the receiver had lost by its last report before a move.
     lost_before: Option<i32>,
 }
@@ -55,6 +74,13 @@ pub(super) struct Direction {
 impl Direction {
     pub(super) fn see(&mut self, sight: Sight, now: Duration) {
         let is_new = self.sight.is_none_or(|known| known.packets != sight.packets);
+        if self.sight.is_some_and(|known| known.ssrc != sight.ssrc) {
+            self.counted = Counted::default();
+        }
+        self.counted.passes(sight.packets, now);
+        if let Some(trial) = &mut self.trial {
+            trial.see(&sight);
+        }
         self.sight = Some(sight);
         let (packets, since) = *self.window.get_or_insert((sight.packets, now));
         let span = now.saturating_sub(since);
@@ -69,15 +95,21 @@ impl Direction {
 
     pub(super) fn is_flowing(&self, now: Duration) -> bool {
         self.rate.is_some_and(|rate| rate >= FLOWING)
-            && self.sight.is_some_and(|sight| now < sight.heard.saturating_add(Duration::from_millis(500)))
+            && self.sight.is_some_and(|sight| now < sight.heard.saturating_add(SPEAKING))
+    }
+
+    /// Whether anything was heard of it at the relay since then.
+    pub(super) fn is_heard_since(&self, since: Duration) -> bool {
+        self.sight.is_some_and(|sight| sight.heard > since)
     }
 
     /// From now on it is to be proven.
     pub(super) fn watch(&mut self, now: Duration) {
-        if let (Some(sight), Some(rate)) = (self.sight, self.rate) {
+        if let Some(sight) = self.sight {
             let heard = sight.heard.max(now);
-            self.proof = Some(Proof::new(sight.ssrc, sight.clock_rate, rate, sight.sequence, heard));
-            (self.quality, self.lossy) = (None, 0);
+            self.proof = Some(Proof::new(sight.ssrc, sight.clock_rate, sight.sequence, heard));
+            (self.quality, self.lossy, self.shaky) = (None, 0, 0);
+            (self.stalled, self.is_missed) = (None, false);
         }
     }
 
@@ -123,17 +155,80 @@ impl Direction {
 
     /// Whether enough was sent in the trial for a report to tell.
     pub(super) fn was_tried(&self) -> bool {
-        self.trial.zip(self.sight).is_some_and(|(trial, sight)| trial.sent(&sight).is_some())
+        self.trial.is_some_and(|trial| trial.sent().is_some())
     }
 
-    /// Its sender's own report.
-    pub(super) fn sender_report(&mut self, ssrc: u32, packets: u32, now: Duration) {
-        if self.sight.is_some_and(|sight| sight.ssrc == ssrc) {
-            (self.sent, self.spoke) = (Some(packets), Some(now));
+    /// Whether it was missed in the trial by somebody who has reported then, and counts anew when it is home.
+    pub(super) fn was_missed(&self) -> bool {
+        self.is_missed && self.was_tried()
+    }
+
+    /// Its sender's own report; what refutes the path by it, if anything does.
+    pub(super) fn sender_report(&mut self, ssrc: u32, packets: u32, now: Duration) -> Option<Evidence> {
+        let known = self.proof.as_ref().map(Proof::ssrc).or(self.sight.map(|sight| sight.ssrc))?;
+        let relayed = self.sight.filter(|sight| sight.ssrc == ssrc && self.proof.is_none());
+        if ssrc != known {
+            // One that has told of itself before is another source now; else its reports are about something else.
+            let proof = self.proof.as_mut().filter(|_| self.counted.count().is_some())?;
+            proof.begin_anew(ssrc, now);
+            self.counted = Counted::default();
+            (self.quality, self.lossy, self.shaky) = (None, 0, 0);
         }
-        if let Some(proof) = &mut self.proof {
-            proof.sender_report(ssrc, packets, now);
+        self.spoke = Some(now);
+        self.counted.says(packets, relayed.map(|sight| (sight.sequence, sight.heard)), now);
+        self.proof.as_ref()?.is_refuted_by(&self.counted)
+    }
+
+    /// Its sender reports without a word of sending.
+    pub(super) fn rests(&mut self, ssrc: u32, now: Duration) {
+        let known = self.proof.as_ref().map(Proof::ssrc).or(self.sight.map(|sight| sight.ssrc));
+        if known == Some(ssrc) {
+            self.spoke = Some(now);
+            self.counted.rests(now);
         }
+    }
+
+    /// Its receiver, which has reported about it before, reports about nobody: what refutes the path by that, if anything.
+    pub(super) fn heard_nothing(&mut self, now: Duration) -> Option<Evidence> {
+        self.reported?;
+        let refuted = self.proof.as_ref()?.heard_nothing(&self.counted, now);
+        if refuted.is_none() {
+            self.stand_still(Reason::ReportsStopped, now);
+        }
+        refuted
+    }
+
+    /// A report knows of no progress, and refutes nothing. That speaks for the path if the sender has told what it sent.
+    fn stand_still(&mut self, why: Reason, now: Duration) {
+        if self.counted.has_spoken_since(self.spoken_for.unwrap_or_default()) {
+            self.spoken_for = Some(now);
+        }
+        let known = self.proof.as_ref().map(Proof::marked_at);
+        let is_stalled =
+            !self.counted.is_counting() && known.is_some_and(|at| now > at.saturating_add(STANDING));
+        self.stalled = is_stalled.then_some(why);
+        self.is_missed = self.proof.is_some();
+    }
+
+    /// Whether its sender has said that it sends, off the relay.
+    pub(super) fn has_sent(&self, now: Duration) -> bool {
+        let mark = self.proof.as_ref().and_then(Proof::mark);
+        mark.zip(self.counted.sent_by(now)).is_some_and(|(mark, sent)| later(sent, mark) > i64::from(AHEAD))
+    }
+
+    /// Why it is not known to be alive any more, if so: a report says that it stands, or none has spoken for it for too long, of a
+    /// direct path since `since`.
+    pub(super) fn is_unknown(&self, since: Duration, now: Duration) -> Option<Reason> {
+        // Who has not been reported at all since the move may report to elsewhere.
+        let spoken_for = self.spoken_for.filter(|at| *at > since);
+        let patience = if spoken_for.is_some() { UNSPOKEN } else { PATIENCE };
+        let is_late = now > spoken_for.unwrap_or(since).saturating_add(patience);
+        self.stalled.or(is_late.then_some(Reason::ReportsStopped))
+    }
+
+    /// Its packets went on arriving off the relay, by a report since then.
+    pub(super) fn is_confirmed_since(&self, since: Duration) -> bool {
+        self.proof.as_ref().is_some_and(|proof| proof.is_confirmed_since(since))
     }
 
     /// Whether its sender's own reports come, or have since.
@@ -144,8 +239,8 @@ impl Direction {
     /// Whether its sender's own count holds all that the relay has seen of it. A phone that begins anew with each re-INVITE
     /// has forgotten what it lost, too.
     pub(super) fn is_counted_on(&self) -> bool {
-        let (Some(sent), Some(sight)) = (self.sent, self.sight) else { return false };
-        (sent.wrapping_add(REORDERED).wrapping_sub(sight.packets as u32) as i32) >= 0
+        let (Some(sent), Some(sight)) = (self.counted.count(), self.sight) else { return false };
+        u64::from(sent).saturating_add(REORDERED) >= sight.packets
     }
 
     /// Two reports in a row with too much loss between them.
@@ -159,6 +254,14 @@ impl Direction {
         self.lossy >= 2
     }
 
+    /// Two reports in a row with more jitter than this. One may have met the end of a silence, whose length some count as jitter.
+    pub(super) fn is_too_shaky(&mut self, report: &Reception, limit: Duration) -> bool {
+        let rate = self.sight.map_or(8000, |sight| sight.clock_rate.max(1));
+        let is_shaky = f64::from(report.jitter) / f64::from(rate) > limit.as_secs_f64();
+        self.shaky = if is_shaky { self.shaky.saturating_add(1) } else { 0 };
+        self.shaky >= 2
+    }
+
     /// The first report after a move says how many packets the receiver has missed since its last one before.
     pub(super) fn estimated_gap(&mut self, report: &Reception) -> Option<Duration> {
         let before = self.lost_before.take()?;
@@ -168,6 +271,23 @@ impl Direction {
 
     /// What a report says of it while it is to be proven.
     pub(super) fn judge(&mut self, report: &Reception, now: Duration) -> Option<Verdict> {
-        Some(self.proof.as_mut()?.reception(report, now))
+        let verdict = self.proof.as_mut()?.reception(report, &mut self.counted, now);
+        match verdict {
+            Verdict::Confirmed => {
+                (self.spoken_for, self.stalled, self.is_missed) = (Some(now), None, false);
+            }
+            Verdict::Open => self.stand_still(Reason::Refuted, now),
+            // As good as no report.
+            Verdict::Lie(Lie::Backwards) if !self.counted.is_counting() => {
+                self.stalled = Some(Reason::ReportsStopped);
+            }
+            Verdict::Refuted | Verdict::Lie(_) => {}
+        }
+        Some(verdict)
+    }
+
+    /// What a report is weighed against.
+    pub(super) fn evidence(&self, report: &Reception, now: Duration) -> Option<Evidence> {
+        self.proof.as_ref().map(|proof| proof.evidence(report, &self.counted, now))
     }
 }

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::direction::{Direction, Sight};
-use super::phone::Temperament;
+use super::phone::PATIENCE;
 use super::place::Stay;
-use super::proof::{Lie, Reception, Verdict};
+use super::proof::{Evidence, Lie, Reception, Verdict};
 use super::release::{Constraint, Settings};
 use super::timeline::{Entry, IceStep, PathState, Reading, Reason, Timeline};
 
@@ -46,8 +46,6 @@ const SILENCE: Duration = Duration::from_millis(300);
 /// How often a call is looked at: while it moves, and else.
 const TICK: Duration = Duration::from_millis(50);
 const GLANCE: Duration = Duration::from_millis(500);
-/// Time for a report that is due to come in.
-const LATE: Duration = Duration::from_millis(500);
 /// How long checks past the relay have before those through it: their first round, and repeats of what a NAT kept out.
 const DIRECT_FIRST: Duration = Duration::from_secs(1);
 /// How long their checks may take, where media still passes the relay.
@@ -69,11 +67,8 @@ enum State {
 pub struct EndToEnd {
     settings: Settings,
     constraint: Constraint,
-    temperaments: [Temperament; 2],
     /// Who may still be asked for an offer.
     may_offer: [bool; 2],
-    /// When each party's latest report came.
-    reported: [Option<Duration>; 2],
     has_lied: [bool; 2],
     /// Per m-line; index 0 is what the first party sends.
     lines: Vec<[Direction; 2]>,
@@ -90,7 +85,6 @@ impl EndToEnd {
     pub fn new(
         settings: Settings,
         constraint: Constraint,
-        temperaments: [Temperament; 2],
         may_offer: [bool; 2],
         lines: usize,
         past: Option<Timeline>,
@@ -99,9 +93,7 @@ impl EndToEnd {
         Self {
             settings,
             constraint,
-            temperaments,
             may_offer,
-            reported: [None; 2],
             has_lied: [false; 2],
             lines: vec![Default::default(); lines],
             state: State::Anchored { not_before: now.saturating_add(settings.settle) },
@@ -201,8 +193,33 @@ impl EndToEnd {
 
     /// A sender's own report.
     pub fn sender_report(&mut self, line: usize, from: usize, ssrc: u32, packets: u32, now: Duration) {
+        let direction = self.lines.get_mut(line).and_then(|line| line.get_mut(from));
+        let evidence = direction.and_then(|direction| direction.sender_report(ssrc, packets, now));
+        if let Some(evidence) = evidence {
+            self.refuted(from, evidence, now);
+        }
+    }
+
+    /// A report of somebody who says nothing of sending: it has not sent since its last but one (RFC 3550 §6.4).
+    pub fn rests(&mut self, line: usize, from: usize, ssrc: u32, now: Duration) {
         if let Some(direction) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)) {
-            direction.sender_report(ssrc, packets, now);
+            direction.rests(ssrc, now);
+        }
+    }
+
+    /// `party` has reported, and about nobody: since its last report it has heard nothing (RFC 3550 §6.4).
+    pub fn hears_nobody(&mut self, line: usize, party: usize, now: Duration) {
+        let sender = (party & 1) ^ 1;
+        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
+        if let Some(evidence) = direction.heard_nothing(now) {
+            self.refuted(sender, evidence, now);
+        }
+    }
+
+    fn refuted(&mut self, from: usize, evidence: Evidence, now: Duration) {
+        if self.are_introduced() {
+            self.timeline.add(Entry::Evidence { from, is_confirmed: false, evidence }, now);
+            self.come_home(Reason::Refuted, now);
         }
     }
 
@@ -210,15 +227,13 @@ impl EndToEnd {
     pub fn reception(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
         let sender = (party & 1) ^ 1;
         let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
-        self.reported[party & 1] = Some(now);
-        let (evidence, was_confirmed) =
-            (direction.proof.as_ref().map(|proof| proof.evidence(report, now)), direction.is_confirmed());
+        let (evidence, was_confirmed) = (direction.evidence(report, now), direction.is_confirmed());
         let verdict = direction.judge(report, now);
-        let is_confirmed = verdict == Some(Verdict::Confirmed);
         if let Some(evidence) = evidence
-            && (verdict == Some(Verdict::Refuted) || (is_confirmed && !was_confirmed))
+            && verdict == Some(Verdict::Confirmed)
+            && !was_confirmed
         {
-            self.timeline.add(Entry::Evidence { from: sender, is_confirmed, evidence }, now);
+            self.timeline.add(Entry::Evidence { from: sender, is_confirmed: true, evidence }, now);
         }
         match verdict {
             None => {
@@ -226,7 +241,11 @@ impl EndToEnd {
                     self.reject(party & 1, lie, now);
                 }
             }
-            Some(Verdict::Refuted) => self.come_home(Reason::Refuted, now),
+            Some(Verdict::Refuted) => {
+                if let Some(evidence) = evidence {
+                    self.refuted(sender, evidence, now);
+                }
+            }
             Some(Verdict::Confirmed) => {
                 if let Some(length) = direction.estimated_gap(report) {
                     self.timeline.add(Entry::Gap { from: sender, length, is_estimate: true }, now);
@@ -373,14 +392,7 @@ impl EndToEnd {
             return self.enter(State::Direct { since: now }, Reason::Proven, now);
         }
         // A phone's next report may take its time; nothing is lost meanwhile, since checks have passed where it is silent.
-        let patience = self.temperaments.iter().map(|one| one.longest_report_gap).max().unwrap_or_default();
-        if now
-            > since.saturating_add(CHECKING.max(if is_silent {
-                patience.saturating_add(LATE)
-            } else {
-                Duration::ZERO
-            }))
-        {
+        if now > since.saturating_add(if is_silent { PATIENCE } else { CHECKING }) {
             self.come_home(Reason::Unproven, now);
         }
     }
@@ -392,12 +404,9 @@ impl EndToEnd {
         if is_back {
             return self.come_home(Reason::CameBack, now);
         }
-        let is_quiet = (0..2).any(|party| {
-            let limit = self.temperaments[party].longest_report_gap.saturating_add(LATE);
-            now > self.reported[party].unwrap_or(since).max(since).saturating_add(limit)
-        });
-        if is_quiet {
-            self.come_home(Reason::ReportsStopped, now);
+        let unknown = self.directions().find_map(|direction| direction.is_unknown(since, now));
+        if let Some(why) = unknown {
+            self.come_home(why, now);
         }
     }
 

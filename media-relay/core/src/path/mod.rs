@@ -6,6 +6,7 @@
 //! them whether packets go on arriving. What fails comes back. [`end_to_end`] is the machine for two phones that speak ICE.
 //! Everything that happens stands in the [`timeline`].
 
+pub mod counted;
 mod direction;
 pub mod end_to_end;
 pub mod memory;

@@ -3,10 +3,13 @@
 
 use std::time::Duration;
 
+use super::counted::{Counted, later};
+
 /// A report that is this far ahead of the last packet that the relay saw of the stream can only be of direct packets;
 /// a little slack, for phones that count in a way of their own.
 pub(super) const AHEAD: i32 = 2;
-/// A report that is this far behind what must have been sent refutes the path.
+/// A report that is this far behind what its sender says to have sent refutes the path: half a second of most streams, longer
+/// than packets and reports can be on their way.
 const BEHIND: i64 = 25;
 /// Jitter of so many seconds is a lie.
 pub(super) const ABSURD_JITTER_SECONDS: u32 = 10;
@@ -64,40 +67,50 @@ pub struct Evidence {
 pub struct Proof {
     ssrc: u32,
     clock_rate: u32,
-    /// Packets a second while they were seen.
-    rate: f64,
-    /// The last packet that is known to have been sent, and when: the relay saw it, or a report confirmed it.
-    mark: u16,
+    /// The last packet that is known to have been sent, and when: the relay saw it, or a report confirmed it. `None` of a source
+    /// that has begun off the relay, until it is reported.
+    mark: Option<u16>,
     marked_at: Duration,
     relayed_at: Duration,
-    /// The sender's latest report, and how many packets a second it sent between the one before and that.
-    sent: Option<(u32, Duration)>,
-    speaks: Option<f64>,
-    /// Highest sequence number and loss of the receiver's latest report.
-    latest: Option<(u32, i32)>,
+    /// Highest sequence number and loss of the receiver's latest report, and when it came.
+    latest: Option<(u32, i32, Duration)>,
     confirmed_at: Option<Duration>,
+    confirmed_last: Option<Duration>,
 }
 
 impl Proof {
-    /// Of a stream whose packets the relay has seen until now: `rate` in packets a second, `sequence` the last.
-    pub fn new(ssrc: u32, clock_rate: u32, rate: f64, sequence: u16, now: Duration) -> Self {
+    /// Of a stream whose packets the relay has seen until now; `sequence` is the last.
+    pub fn new(ssrc: u32, clock_rate: u32, sequence: u16, now: Duration) -> Self {
         Self {
             ssrc,
             clock_rate: clock_rate.max(1),
-            rate: rate.clamp(1.0, 2000.0),
-            mark: sequence,
+            mark: Some(sequence),
             marked_at: now,
             relayed_at: now,
-            sent: None,
-            speaks: None,
             latest: None,
             confirmed_at: None,
+            confirmed_last: None,
         }
+    }
+
+    /// Whose packets.
+    pub fn ssrc(&self) -> u32 {
+        self.ssrc
+    }
+
+    /// Its sender says that it is another source now (RFC 3550 §8.2): of that one the relay has seen nothing.
+    pub fn begin_anew(&mut self, ssrc: u32, now: Duration) {
+        (self.ssrc, self.mark, self.marked_at, self.latest) = (ssrc, None, now, None);
+    }
+
+    /// The last packet that is known to have been sent.
+    pub fn mark(&self) -> Option<u16> {
+        self.mark
     }
 
     /// The relay saw one more packet of it after all.
     pub fn relayed(&mut self, sequence: u16, now: Duration) {
-        (self.mark, self.marked_at, self.relayed_at) = (sequence, now, now);
+        (self.mark, self.marked_at, self.relayed_at) = (Some(sequence), now, now);
     }
 
     /// When the relay last saw a packet.
@@ -105,9 +118,19 @@ impl Proof {
         self.relayed_at
     }
 
+    /// When it was last known that it goes on.
+    pub fn marked_at(&self) -> Duration {
+        self.marked_at
+    }
+
     /// When the path was first confirmed.
     pub fn confirmed_at(&self) -> Option<Duration> {
         self.confirmed_at
+    }
+
+    /// Whether packets have arrived on the path since then.
+    pub fn is_confirmed_since(&self, since: Duration) -> bool {
+        self.confirmed_last.is_some_and(|at| at >= since)
     }
 
     /// Packets lost by the receiver's count, of its latest report.
@@ -115,57 +138,64 @@ impl Proof {
         self.latest.map(|latest| latest.1)
     }
 
-    /// The sender's own report: how many packets it has sent in all.
-    pub fn sender_report(&mut self, ssrc: u32, packets: u32, now: Duration) {
-        if ssrc != self.ssrc {
-            return;
-        }
-        if let Some((before, at)) = self.sent.replace((packets, now)) {
-            let sent = packets.wrapping_sub(before) as i32;
-            self.speaks = Some(f64::from(sent) / now.saturating_sub(at).as_secs_f64().max(0.001));
-        }
+    /// What a report that came at this time is weighed against: what must have been sent by then.
+    pub fn evidence(&self, report: &Reception, counted: &Counted, at: Duration) -> Evidence {
+        let highest = report.highest as u16;
+        let mark = self.mark.unwrap_or(highest);
+        let due = counted.sent_by(at).map_or(0, |sent| later(sent, mark));
+        Evidence { ahead: later(highest, mark) as i32, due: due.max(0) }
     }
 
-    /// How many packets the sender must have sent since the mark: as many as before, unless its own reports say that it
-    /// sends fewer. Silence is no failure.
-    fn must_have_sent(&self, now: Duration) -> i64 {
-        let rate = self.speaks.map_or(self.rate, |speaks| speaks.clamp(0.0, self.rate));
-        (now.saturating_sub(self.marked_at).as_secs_f64() * rate) as i64
+    fn is_behind(number: u16, counted: &Counted, at: Duration) -> bool {
+        counted.sent_by(at).is_some_and(|sent| later(sent, number) >= BEHIND)
     }
 
-    /// What a report is weighed against.
-    pub fn evidence(&self, report: &Reception, now: Duration) -> Evidence {
-        let ahead = i32::from((report.highest as u16).wrapping_sub(self.mark) as i16);
-        Evidence { ahead, due: self.must_have_sent(now) }
+    /// The sender has told how much it has sent, and so perhaps that it was more than the receiver knew of when it last reported.
+    pub fn is_refuted_by(&self, counted: &Counted) -> Option<Evidence> {
+        let (highest, lost, at) = self.latest?;
+        let report = Reception { ssrc: self.ssrc, highest, lost, jitter: 0 };
+        Self::is_behind(highest as u16, counted, at).then(|| self.evidence(&report, counted, at))
+    }
+
+    /// The receiver reports that it hears nobody (RFC 3550 §6.4: its report has no block about the source).
+    pub fn heard_nothing(&self, counted: &Counted, now: Duration) -> Option<Evidence> {
+        let number = self.latest.map(|latest| latest.0 as u16).or(self.mark)?;
+        let report = Reception { ssrc: self.ssrc, highest: number.into(), lost: 0, jitter: 0 };
+        Self::is_behind(number, counted, now).then(|| self.evidence(&report, counted, now))
     }
 
     /// What the receiver reports.
-    pub fn reception(&mut self, report: &Reception, now: Duration) -> Verdict {
+    pub fn reception(&mut self, report: &Reception, counted: &mut Counted, now: Duration) -> Verdict {
         if report.ssrc != self.ssrc {
             return Verdict::Lie(Lie::Source);
         }
         if report.jitter.checked_div(self.clock_rate).unwrap_or(report.jitter) >= ABSURD_JITTER_SECONDS {
             return Verdict::Lie(Lie::Jitter);
         }
-        if let Some((latest, _)) = self.latest
+        if let Some((latest, ..)) = self.latest
             && (report.highest.wrapping_sub(latest) as i32) < 0
         {
             return Verdict::Lie(Lie::Backwards);
         }
-        let Evidence { ahead, due } = self.evidence(report, now);
+        let number = report.highest as u16;
+        // Of a source that has never passed the relay any packet at all has come directly.
+        let ahead = self.mark.map_or(i64::MAX, |mark| later(number, mark));
         let elapsed = now.saturating_sub(self.marked_at).as_secs_f64();
         // Half as much again and a second's worth: bursts and other packet times are allowed, fables are not.
-        if f64::from(ahead) > elapsed * self.rate * 1.5 + self.rate + 50.0 {
+        if self.mark.is_some() && ahead as f64 > (elapsed * 1.5 + 1.0) * counted.peak() + 50.0 {
             return Verdict::Lie(Lie::TooMany);
         }
-        self.latest = Some((report.highest, report.lost));
-        if due.saturating_sub(ahead.into()) >= BEHIND {
+        self.latest = Some((report.highest, report.lost, now));
+        if Self::is_behind(number, counted, now) {
             return Verdict::Refuted;
         }
-        if ahead > AHEAD {
+        let goes_on = ahead > i64::from(AHEAD);
+        counted.reaches(number, goes_on, now);
+        if goes_on {
             self.confirmed_at.get_or_insert(now);
+            self.confirmed_last = Some(now);
             // From here on: clocks drift, and an hour's drift would be taken for loss.
-            (self.mark, self.marked_at) = (report.highest as u16, now);
+            (self.mark, self.marked_at) = (Some(number), now);
             return Verdict::Confirmed;
         }
         Verdict::Open
@@ -182,8 +212,28 @@ mod tests {
         MOVED + Duration::from_millis(milliseconds)
     }
 
-    fn proof() -> Proof {
-        Proof::new(7, 8000, 50.0, 65_530, MOVED)
+    /// Moved when 65 530 had passed the relay, the 1000th packet.
+    struct Call {
+        proof: Proof,
+        counted: Counted,
+    }
+
+    impl Call {
+        fn new() -> Self {
+            let mut counted = Counted::default();
+            counted.says(1_000, Some((65_530, MOVED)), MOVED);
+            Self { proof: Proof::new(7, 8000, 65_530, MOVED), counted }
+        }
+
+        /// So many in all, by its sender's report.
+        fn says(&mut self, packets: u32, milliseconds: u64) -> Option<Evidence> {
+            self.counted.says(packets, None, after(milliseconds));
+            self.proof.is_refuted_by(&self.counted)
+        }
+
+        fn hears(&mut self, report: Reception, milliseconds: u64) -> Verdict {
+            self.proof.reception(&report, &mut self.counted, after(milliseconds))
+        }
     }
 
     fn report(highest: u32) -> Reception {
@@ -192,52 +242,96 @@ mod tests {
 
     #[test]
     fn a_report_past_the_last_relayed_packet_confirms_over_the_wrap() {
-        let mut proof = proof();
-        assert_eq!(proof.reception(&report(65_532), after(60)), Verdict::Open, "within the slack");
-        assert_eq!(proof.reception(&report(65_536 + 4), after(200)), Verdict::Confirmed);
-        assert_eq!(proof.confirmed_at(), Some(after(200)));
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_532), 60), Verdict::Open, "within the slack");
+        assert_eq!(call.hears(report(65_536 + 4), 200), Verdict::Confirmed);
+        assert_eq!(call.proof.confirmed_at(), Some(after(200)));
     }
 
     #[test]
-    fn a_report_that_stands_still_refutes_once_25_packets_are_missing() {
-        let mut proof = proof();
-        assert_eq!(proof.reception(&report(65_530), after(400)), Verdict::Open);
-        assert_eq!(proof.reception(&report(65_530), after(500)), Verdict::Refuted);
+    fn a_report_that_stands_still_refutes_once_25_packets_are_missing_by_the_senders_count() {
+        let mut call = Call::new();
+        assert_eq!(
+            call.hears(report(65_530), 5_000),
+            Verdict::Open,
+            "nobody has said that anything was sent"
+        );
+        assert_eq!(call.says(1_029, 5_100), None);
+        assert_eq!(call.hears(report(65_530), 5_200), Verdict::Open);
+        assert_eq!(call.says(1_030, 5_300), None, "what was sent just now is on its way");
+        assert_eq!(call.hears(report(65_530), 5_400), Verdict::Refuted);
+    }
+
+    #[test]
+    fn a_senders_report_refutes_by_what_it_must_have_sent_before_the_receivers_last() {
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
+        assert_eq!(call.hears(report(65_530 + 260), 10_000), Verdict::Confirmed);
+        assert_eq!(call.says(1_500, 10_100).map(|evidence| evidence.due), Some(230));
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
+        assert_eq!(call.hears(report(65_530 + 260), 10_000), Verdict::Confirmed);
+        assert_eq!(call.says(1_470, 14_000), None, "all of it may have been sent since");
     }
 
     #[test]
     fn a_path_that_worked_and_was_cut_is_refuted_by_the_next_report() {
-        let mut proof = proof();
-        assert_eq!(proof.reception(&report(65_530 + 250), after(5_000)), Verdict::Confirmed);
-        assert_eq!(proof.reception(&report(65_530 + 260), after(10_000)), Verdict::Refuted);
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
+        assert_eq!(call.says(1_450, 9_000), None);
+        assert_eq!(call.hears(report(65_530 + 260), 10_000), Verdict::Refuted);
     }
 
     #[test]
     fn silence_of_the_sender_is_no_failure() {
-        let mut proof = proof();
-        proof.sender_report(7, 1_000, after(100));
-        proof.sender_report(7, 1_000, after(5_100));
-        assert_eq!(proof.reception(&report(65_530), after(5_200)), Verdict::Open);
-        proof.sender_report(7, 1_200, after(10_100));
-        assert_eq!(proof.reception(&report(65_530), after(10_200)), Verdict::Refuted, "it speaks again");
+        let mut call = Call::new();
+        for second in [1, 5, 10, 300] {
+            assert_eq!(call.says(1_000, second * 1_000), None);
+            assert_eq!(call.hears(report(65_530), second * 1_000 + 100), Verdict::Open);
+        }
+        assert_eq!(call.says(1_200, 304_000), None);
+        assert_eq!(call.hears(report(65_530), 304_200), Verdict::Refuted, "it speaks again");
+    }
+
+    #[test]
+    fn a_source_that_begins_off_the_relay_is_proven_by_any_report_about_it() {
+        let mut call = Call::new();
+        call.counted = Counted::default();
+        call.proof.begin_anew(9, after(1_000));
+        call.counted.says(100, None, after(1_000));
+        let new = |highest| Reception { ssrc: 9, ..report(highest) };
+        assert_eq!(call.hears(new(40_100), 1_100), Verdict::Confirmed);
+        assert_eq!(call.says(400, 7_000), None);
+        assert_eq!(call.hears(new(40_105), 7_100), Verdict::Refuted);
+    }
+
+    #[test]
+    fn one_that_reports_of_nobody_hears_nothing_of_what_was_sent() {
+        let mut call = Call::new();
+        assert_eq!(call.proof.heard_nothing(&call.counted, after(5_000)), None);
+        call.says(1_250, 5_000);
+        assert_eq!(
+            call.proof.heard_nothing(&call.counted, after(5_100)).map(|evidence| evidence.due),
+            Some(245)
+        );
     }
 
     #[test]
     fn a_report_that_lies_proves_nothing() {
-        let mut proof = proof();
+        let mut call = Call::new();
         let other = Reception { ssrc: 8, ..report(65_600) };
-        assert_eq!(proof.reception(&other, after(1_000)), Verdict::Lie(Lie::Source));
-        assert_eq!(proof.reception(&report(65_530 + 5_000), after(1_000)), Verdict::Lie(Lie::TooMany));
+        assert_eq!(call.hears(other, 1_000), Verdict::Lie(Lie::Source));
+        assert_eq!(call.hears(report(65_530 + 5_000), 1_000), Verdict::Lie(Lie::TooMany));
         let shaky = Reception { jitter: u32::MAX, ..report(65_570) };
-        assert_eq!(proof.reception(&shaky, after(1_000)), Verdict::Lie(Lie::Jitter));
-        assert_eq!(proof.reception(&report(65_580), after(1_000)), Verdict::Confirmed);
-        assert_eq!(proof.reception(&report(65_540), after(1_100)), Verdict::Lie(Lie::Backwards));
+        assert_eq!(call.hears(shaky, 1_000), Verdict::Lie(Lie::Jitter));
+        assert_eq!(call.hears(report(65_580), 1_000), Verdict::Confirmed);
+        assert_eq!(call.hears(report(65_540), 1_100), Verdict::Lie(Lie::Backwards));
     }
 
     #[test]
     fn a_packet_that_comes_back_to_the_relay_moves_the_mark() {
-        let mut proof = proof();
-        proof.relayed(20, after(500));
-        assert_eq!(proof.reception(&report(65_536 + 20), after(600)), Verdict::Open);
+        let mut call = Call::new();
+        call.proof.relayed(20, after(500));
+        assert_eq!(call.hears(report(65_536 + 20), 600), Verdict::Open);
     }
 }

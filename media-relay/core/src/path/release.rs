@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::direction::{Direction, Sight};
+use super::direction::{Direction, Sight, UNSPOKEN};
 use super::phone::Temperament;
 use super::place::{Mapping, Networks, Place, Stay};
 use super::timeline::{Entry, PathState, Reading, Reason, Timeline};
@@ -120,8 +120,8 @@ const GLANCE: Duration = Duration::from_millis(500);
 const IDLE: Duration = Duration::from_secs(1);
 /// Phones that follow what they hear, and are not heard at the relay so long after an offer told them to, stayed together.
 const CLINGING: Duration = Duration::from_millis(500);
-/// A report may come so much later than it should.
-const LATE: Duration = Duration::from_millis(500);
+/// So long one that has let go waits for the other, which may be asked once more meanwhile.
+const HELD: Duration = Duration::from_millis(250);
 /// Reports of one stream nearer together than this are a flood.
 const REPORT_SPACING: Duration = Duration::from_millis(50);
 /// A try that something stood in the way of is made again so much later.
@@ -159,6 +159,8 @@ enum State {
     Holding {
         accepted: [bool; 2],
         since: Duration,
+        /// When the first let go: it hears nothing from then on.
+        let_go: Option<Duration>,
         why: Reason,
     },
     Returning {
@@ -185,6 +187,10 @@ pub struct Release {
     look: Duration,
     answered: Duration,
     failures: u8,
+    /// How many trials have told nothing.
+    quiet_trials: u8,
+    /// The path was refuted while nobody could know it: its receiver had been silent.
+    is_blameless: bool,
     /// Where the present or last move led, and whether its path was once direct.
     tried: Option<[SocketAddr; 2]>,
     was_direct: bool,
@@ -232,6 +238,8 @@ impl Release {
             look: now,
             answered: now,
             failures: 0,
+            quiet_trials: 0,
+            is_blameless: false,
             tried: None,
             was_direct: false,
             are_reports_muxed: false,
@@ -428,6 +436,10 @@ impl Release {
     /// How a party took what [`Output::Learn`], [`Output::Move`], [`Output::Hold`] or [`Output::Home`] asked of it.
     pub fn moved(&mut self, party: usize, outcome: Moved, now: Duration) {
         let party = party & 1;
+        // What is to be asked was not yet: this is an answer to what was asked before.
+        if self.next.is_some() {
+            return;
+        }
         let is_asked_away = matches!(self.state, State::Probing { .. } | State::Synchronising { .. });
         self.has_refused[party] |= is_asked_away && outcome == Moved::Refused;
         match (&mut self.state, outcome) {
@@ -453,8 +465,9 @@ impl Release {
             }
             (State::Synchronising { .. }, Moved::Refused) => self.come_home(Reason::Refused, now),
             (State::Synchronising { .. }, Moved::Superseded) => self.come_home(Reason::Renegotiated, now),
-            (State::Holding { accepted, why, .. }, _) => {
+            (State::Holding { accepted, let_go, why, .. }, _) => {
                 accepted[party] = true;
+                let_go.get_or_insert(now);
                 if *accepted == [true, true] {
                     let why = *why;
                     self.home_from_hold(why, now);
@@ -485,8 +498,9 @@ impl Release {
             State::Weighing { until } => self.look_for_verdict(until, now),
             State::Direct { since } => self.look_at_direct(since, now),
             // A phone that does not answer must not keep the other on hold.
-            State::Holding { since, why, .. }
-                if now > since.saturating_add(self.settings.answering.checked_div(2).unwrap_or_default()) =>
+            State::Holding { since, let_go, why, .. }
+                if now > since.saturating_add(self.settings.answering.checked_div(2).unwrap_or_default())
+                    || let_go.is_some_and(|first| now > first.saturating_add(HELD)) =>
             {
                 self.home_from_hold(why, now);
             }

@@ -10,6 +10,8 @@ use super::proof::{AHEAD, Reception};
 
 /// So few packets of a trial say nothing.
 const ENOUGH: u16 = 8;
+/// So many packets at the relay after a trial, and none of it is still on its way here.
+const HOME: u64 = 3;
 
 /// One direction, as the relay knew it at the end of a trial, before anybody had come home.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Trial {
     packets: u64,
     /// What the receiver had lost by its last report before the trial.
     lost: i32,
+    /// How many packets the relay has not seen, by the first that came home.
+    direct: Option<u16>,
 }
 
 /// What became of a trial's packets.
@@ -27,38 +31,56 @@ pub struct Trial {
 pub struct Outcome {
     /// Packets that the relay did not see.
     pub sent: u16,
-    /// What the receiver has lost since its last report before.
+    /// What the receiver has lost since its last report before, but for what has not even reached the relay since the trial.
     pub lost: i32,
 }
 
 impl Outcome {
-    /// Loss on the way to the relay and from it is counted against the path; more than half is no accident.
+    /// Loss on the way from the relay is counted against the path; more than half is no accident.
     pub fn is_proof(self) -> bool {
         self.lost.saturating_mul(2) < i32::from(self.sent)
+    }
+
+    /// On a path that does not work all are lost. What is between a proof and this says nothing: the next report may.
+    pub fn is_refutation(self) -> bool {
+        self.lost.saturating_mul(4) >= i32::from(self.sent).saturating_mul(3)
     }
 }
 
 impl Trial {
     /// `lost` is the receiver's count before the trial.
     pub fn new(sight: &Sight, lost: i32) -> Self {
-        Self { ssrc: sight.ssrc, sequence: sight.sequence, packets: sight.packets, lost }
+        Self { ssrc: sight.ssrc, sequence: sight.sequence, packets: sight.packets, lost, direct: None }
     }
 
-    /// How many packets the relay has not seen, if enough to tell.
-    pub fn sent(&self, sight: &Sight) -> Option<u16> {
+    /// What the relay has not seen of what was sent since.
+    fn unseen(&self, sight: &Sight) -> Option<u16> {
         let passed = u64::from(sight.sequence.wrapping_sub(self.sequence));
-        let sent = u16::try_from(passed.checked_sub(sight.packets.checked_sub(self.packets)?)?).ok()?;
-        (sight.ssrc == self.ssrc && sent >= ENOUGH).then_some(sent)
+        let unseen = passed.checked_sub(sight.packets.checked_sub(self.packets)?)?;
+        u16::try_from(unseen).ok().filter(|_| sight.ssrc == self.ssrc)
+    }
+
+    /// The relay has seen more. What it misses of packets that came after the first was lost on the way here.
+    pub fn see(&mut self, sight: &Sight) {
+        if self.direct.is_none() && sight.packets >= self.packets.saturating_add(HOME) {
+            self.direct = self.unseen(sight);
+        }
+    }
+
+    /// How many packets went elsewhere, if enough to tell.
+    pub fn sent(&self) -> Option<u16> {
+        self.direct.filter(|sent| *sent >= ENOUGH)
     }
 
     /// What a report says that came when the relay had seen this much; `None` if it speaks of the time before, or too little
     /// was sent (silence).
     pub fn weigh(&self, report: &Reception, sight: &Sight) -> Option<Outcome> {
-        let sent = self.sent(sight)?;
+        let (sent, unseen) = (self.sent()?, self.unseen(sight)?);
         let ahead = (report.highest as u16).wrapping_sub(self.sequence) as i16;
         let is_about_it = i32::from(ahead) > i32::from(sent) && i32::from(ahead) > AHEAD;
+        let before = i32::from(unseen.saturating_sub(sent));
         (report.ssrc == self.ssrc && is_about_it)
-            .then_some(Outcome { sent, lost: report.lost.saturating_sub(self.lost) })
+            .then_some(Outcome { sent, lost: report.lost.saturating_sub(self.lost).saturating_sub(before) })
     }
 }
 
@@ -72,9 +94,16 @@ mod tests {
         Sight { ssrc: 7, clock_rate: 8000, packets, sequence, heard: Duration::ZERO }
     }
 
-    /// 40 packets over the wrap, which the relay did not see, then 250 that it saw.
+    /// After 40 packets over the wrap, which the relay did not see, it has seen these.
+    fn tried(number: u16) -> Trial {
+        let mut trial = Trial::new(&sight(100, 65_530), 3);
+        trial.see(&sight(110, number));
+        trial
+    }
+
+    /// 40 packets that the relay did not see, then 250 that it saw.
     fn weigh(highest: u32, lost: i32) -> Option<Outcome> {
-        let trial = Trial::new(&sight(100, 65_530), 3);
+        let trial = tried(65_530u16.wrapping_add(50));
         let report = Reception { ssrc: 7, highest, lost, jitter: 0 };
         trial.weigh(&report, &sight(350, 65_530u16.wrapping_add(290)))
     }
@@ -89,23 +118,35 @@ mod tests {
     #[test]
     fn packets_that_are_missed_did_not() {
         assert!(!weigh(65_536 + 283, 43).unwrap().is_proof());
-        assert!(!weigh(65_536 + 283, 23).unwrap().is_proof(), "half of them");
+        assert!(weigh(65_536 + 283, 43).unwrap().is_refutation());
+        let half = weigh(65_536 + 283, 23).unwrap();
+        assert!(!half.is_proof() && !half.is_refutation(), "half of them");
+    }
+
+    #[test]
+    fn what_was_lost_on_the_way_to_the_relay_afterwards_is_not_held_against_the_path() {
+        let trial = tried(65_530u16.wrapping_add(50));
+        let report = Reception { ssrc: 7, highest: 65_536 + 303, lost: 25, jitter: 0 };
+        let outcome = trial.weigh(&report, &sight(350, 65_530u16.wrapping_add(310))).unwrap();
+        assert_eq!(outcome, Outcome { sent: 40, lost: 2 });
     }
 
     #[test]
     fn a_report_of_the_time_before_or_of_another_source_says_nothing() {
         assert_eq!(weigh(65_530, 3), None);
         assert_eq!(weigh(65_536 + 20, 3), None, "amid it");
-        let trial = Trial::new(&sight(100, 65_530), 3);
+        let trial = tried(65_530u16.wrapping_add(50));
         let report = Reception { ssrc: 8, highest: 65_536 + 283, lost: 3, jitter: 0 };
         assert_eq!(trial.weigh(&report, &sight(350, 284)), None);
     }
 
     #[test]
     fn silence_is_no_trial() {
-        let trial = Trial::new(&sight(100, 1_000), 0);
         let report = Reception { ssrc: 7, highest: 1_255, lost: 0, jitter: 0 };
-        assert_eq!(trial.weigh(&report, &sight(350, 1_257)), None, "seven packets");
-        assert_eq!(trial.weigh(&report, &sight(350, 1_245)), None, "doubled ones");
+        for (number, why) in [(1_257, "seven packets"), (1_245, "doubled ones")] {
+            let mut trial = Trial::new(&sight(100, 1_000), 0);
+            trial.see(&sight(350, number));
+            assert_eq!(trial.weigh(&report, &sight(350, number)), None, "{why}");
+        }
     }
 }

@@ -10,6 +10,7 @@
 
 mod certain;
 mod dice;
+mod long;
 mod never;
 mod phone;
 mod world;

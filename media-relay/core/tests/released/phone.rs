@@ -71,6 +71,21 @@ impl Kind {
     }
 }
 
+/// When a phone sends, of the packets that it could: all, or what its voice activity detection lets pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Voice {
+    Steady,
+    /// Spurts of talk and pauses, in which nothing is sent.
+    Spurts,
+    /// A packet of comfort noise each 200 ms of a pause (RFC 3389).
+    ComfortNoise,
+    /// Nothing at all between these, in ms after the call began.
+    Muted {
+        from: u64,
+        to: u64,
+    },
+}
+
 /// What a description says of the one m-line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Said {
@@ -125,7 +140,8 @@ pub(crate) struct Phone {
     sequence: u32,
     sent: u32,
     next_report: Duration,
-    /// Of the far source: first and highest number, and how many.
+    /// Of the far source: its name, first and highest number, and how many.
+    source: Option<u32>,
     first: Option<u32>,
     highest: u32,
     received: u32,
@@ -134,6 +150,22 @@ pub(crate) struct Phone {
     strange: (Option<SocketAddr>, u32),
     is_fresh: bool,
     is_muxed: bool,
+    pub(crate) voice: Voice,
+    /// Whether it talks, and until when; and from when its detection is at work: PJSIP's rests for 600 ms after a re-INVITE.
+    is_talking: bool,
+    turn: Duration,
+    detects: Duration,
+    began: Option<Duration>,
+    /// What it had sent by its last reports but one and two: a sender report goes out if that has changed.
+    told: [u32; 2],
+    /// Reports that are lost between these times, whatever the network does.
+    pub(crate) loses_reports: std::ops::Range<Duration>,
+    /// It lets one report a minute be lost.
+    pub(crate) loses_one_a_minute: bool,
+    pub(crate) lost_reports: Vec<Duration>,
+    /// How much of what was sent to it has not been heard, since it heard anything; and the most.
+    pub(crate) unheard: Duration,
+    pub(crate) longest_unheard: Duration,
 }
 
 impl Phone {
@@ -153,6 +185,7 @@ impl Phone {
             sequence: dice.below(0xffff) as u32,
             sent: 0,
             next_report: Duration::MAX,
+            source: None,
             first: None,
             highest: 0,
             received: 0,
@@ -161,6 +194,17 @@ impl Phone {
             strange: (None, 0),
             is_fresh: false,
             is_muxed: false,
+            voice: Voice::Steady,
+            is_talking: true,
+            turn: Duration::ZERO,
+            detects: Duration::ZERO,
+            began: None,
+            told: [0; 2],
+            loses_reports: Duration::ZERO..Duration::ZERO,
+            loses_one_a_minute: false,
+            lost_reports: Vec::new(),
+            unheard: Duration::ZERO,
+            longest_unheard: Duration::ZERO,
         }
     }
 
@@ -216,7 +260,9 @@ impl Phone {
         // PJSIP begins its stream anew, and its counts; the first packet that it then hears decides whom it follows.
         self.is_fresh = before.is_some();
         if self.kind.follows() {
-            (self.first, self.received, self.sent) = (None, 0, 0);
+            (self.source, self.first, self.received) = (None, None, 0);
+            (self.sent, self.told) = (0, [0; 2]);
+            self.detects = now + Duration::from_millis(600);
         }
         self.sends = self.direction == "sendrecv" || self.direction == "sendonly";
         self.hears = self.direction == "sendrecv" || self.direction == "recvonly";
@@ -235,17 +281,51 @@ impl Phone {
         self.hears
     }
 
-    /// Every 20 ms.
-    pub(crate) fn speak(&mut self, network: &mut Network) {
-        let Some(target) = self.target.filter(|_| self.sends) else { return };
+    /// Whether a packet is sent now, and of which payload type.
+    fn utters(&mut self, now: Duration, dice: &mut Dice) -> Option<u8> {
+        let age = now - *self.began.get_or_insert(now);
+        if self.voice == Voice::Steady || now < self.detects {
+            return Some(0);
+        }
+        if let Voice::Muted { from, to } = self.voice {
+            return (!(from..to).contains(&(age.as_millis() as u64))).then_some(0);
+        }
+        if now >= self.turn {
+            self.is_talking = !self.is_talking || self.turn.is_zero();
+            let most = if self.is_talking { 4_000 } else { 8_000 };
+            self.turn = now + Duration::from_millis(300 + dice.below(most));
+        }
+        let is_noise = self.voice == Voice::ComfortNoise && age.as_millis().is_multiple_of(200);
+        if self.is_talking { Some(0) } else { is_noise.then_some(13) }
+    }
+
+    /// Every 20 ms. Whether it has sent.
+    pub(crate) fn speak(&mut self, network: &mut Network, now: Duration, dice: &mut Dice) -> bool {
+        let Some(target) = self.target.filter(|_| self.sends) else { return false };
+        let Some(payload_type) = self.utters(now, dice) else { return false };
         self.sequence += 1;
-        self.sent += 1;
+        self.sent = self.sent.wrapping_add(1);
         let mut packet = vec![0u8; 20];
         packet[0] = 0x80;
+        packet[1] = payload_type;
         packet[2..4].copy_from_slice(&(self.sequence as u16).to_be_bytes());
-        packet[4..8].copy_from_slice(&self.sequence.wrapping_mul(160).to_be_bytes());
+        packet[4..8].copy_from_slice(&((now.as_millis() as u32).wrapping_mul(8)).to_be_bytes());
         packet[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
         let _ = network.send(self.host, self.local, target, packet.into());
+        true
+    }
+
+    /// As many packets it would have counted before: its count wraps soon.
+    pub(crate) fn has_sent(&mut self, packets: u32) {
+        self.sent = packets;
+        self.told = [packets; 2];
+    }
+
+    /// It sends as another source from now on, and counts anew (RFC 3550 §8.2).
+    pub(crate) fn changes_source(&mut self) {
+        self.ssrc ^= 0x100;
+        self.sequence = self.sequence.wrapping_mul(7) % 0x10000;
+        (self.sent, self.told) = (0, [0; 2]);
     }
 
     pub(crate) fn report(&mut self, network: &mut Network, now: Duration, dice: &mut Dice) {
@@ -254,21 +334,45 @@ impl Phone {
         }
         self.next_report = now
             + match self.kind {
-                Kind::Linphone | Kind::Slow(_) => Duration::from_millis(1_500 + dice.below(1_500)),
+                // Measured: median 5.5 s.
+                Kind::Linphone | Kind::Slow(_) => {
+                    let share = dice.below(100);
+                    Duration::from_millis(if share < 25 {
+                        2_300 + dice.below(3_000)
+                    } else {
+                        5_300 + dice.below(860)
+                    })
+                }
+                // PJSIP's has some play, too.
+                Kind::Pjsip => Duration::from_millis(5_000 + dice.below(400)),
                 _ => Duration::from_secs(5),
             };
         let Some(target) = self.rtcp_target else { return };
         let blocks = u8::from(self.first.is_some());
-        let mut packet = vec![0x80 | blocks, 200, 0, 6 + 6 * blocks];
-        for word in [self.ssrc, now.as_secs() as u32, 0, 0, self.sent, self.sent * 20] {
+        // Without a sender's part if nothing was sent since the report before the last (RFC 3550 §6.4).
+        let is_sender = self.sent != self.told[0];
+        self.told = [self.told[1], self.sent];
+        let mut packet = if is_sender {
+            vec![0x80 | blocks, 200, 0, 6 + 6 * blocks]
+        } else {
+            vec![0x80 | blocks, 201, 0, 1 + 6 * blocks]
+        };
+        let words = [self.ssrc, now.as_secs() as u32, 0, 0, self.sent, self.sent.wrapping_mul(20)];
+        for word in &words[..if is_sender { 6 } else { 1 }] {
             packet.extend(word.to_be_bytes());
         }
-        if let Some(first) = self.first {
+        if let Some((first, source)) = self.first.zip(self.source) {
             let lost = (self.highest - first + 1).saturating_sub(self.received) & 0x7f_ffff;
-            // The far one's source is known by its number: the other of two.
-            for word in [self.ssrc ^ 1, lost, self.highest, 8, 0, 0] {
+            for word in [source, lost, self.highest, 8, 0, 0] {
                 packet.extend(word.to_be_bytes());
             }
+        }
+        let is_lost = self.loses_one_a_minute
+            && self.lost_reports.last().is_none_or(|last| now >= *last + Duration::from_secs(60))
+            && dice.below(4) == 0;
+        if is_lost || self.loses_reports.contains(&now) {
+            self.lost_reports.push(now);
+            return;
         }
         let local = SocketAddr::new(self.local.ip(), self.local.port() + u16::from(!self.is_muxed));
         let _ = network.send(self.host, local, target, packet.into());
@@ -290,6 +394,11 @@ impl Phone {
         if self.kind.follows() {
             (self.target, self.strange) = (Some(source), (None, 0));
         }
+        let source = u32::from_be_bytes([packet[8], packet[9], packet[10], packet[11]]);
+        if self.source.replace(source) != Some(source) {
+            (self.first, self.received) = (None, 0);
+        }
+        self.longest_unheard = self.longest_unheard.max(std::mem::take(&mut self.unheard));
         let low = u16::from_be_bytes([packet[2], packet[3]]);
         let step = low.wrapping_sub(self.highest as u16);
         if self.first.is_none() {

@@ -102,6 +102,13 @@ pub(crate) struct World {
     /// How long both phones sent elsewhere than to the relay.
     pub(crate) away: Duration,
     pub(crate) wishes: u32,
+    /// The longest that somebody did not hear what was sent to it, around each move from when it was asked.
+    pub(crate) moves: Vec<Duration>,
+    move_until: Duration,
+    /// When the call was first direct, and how long it was since: as the timeline says.
+    pub(crate) first_direct: Option<Duration>,
+    pub(crate) direct_since_first: Duration,
+    outside_links: Vec<nat_lab::End>,
     /// The worker takes the call for dead, or cannot tell and asked so often.
     pub(crate) is_inactive: bool,
     pub(crate) questions: u32,
@@ -130,10 +137,12 @@ impl World {
         let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
         let outside = OUTSIDE.map(|ip| ip.parse::<IpAddr>().expect("an address"));
         let delay = Impairment { delay: Duration::from_millis(5 + dice.below(15)), ..Impairment::NONE };
+        let mut outside_links: Vec<nat_lab::End> = Vec::new();
         let hosts: [(HostId, IpAddr); 2] = match place {
             Place::OneLan => {
                 let router = network.add_nat(PUBLIC, nat_lab::Kind::Cone.into(), &[outside[0]]);
                 network.set_link(router, Link::both(delay));
+                outside_links.push(router.into());
                 ["192.168.1.10", "192.168.1.11"].map(|ip| {
                     let ip = ip.parse().expect("an address");
                     (network.add_host(router.inside(), &[ip]), ip)
@@ -149,11 +158,13 @@ impl World {
                 None => {
                     let host = network.add_host(PUBLIC, &[outside[index]]);
                     network.set_link(host, Link::both(delay));
+                    outside_links.push(host.into());
                     (host, outside[index])
                 }
                 Some(kind) => {
                     let router = network.add_nat(PUBLIC, kind.into(), &[outside[index]]);
                     network.set_link(router, Link::both(delay));
+                    outside_links.push(router.into());
                     let ip = if index == 0 { "192.168.1.10" } else { "192.168.2.10" };
                     let ip: IpAddr = ip.parse().expect("an address");
                     let own = if kind == nat_lab::Kind::Firewall { outside[index] } else { ip };
@@ -199,6 +210,11 @@ impl World {
             timeline: Vec::new(),
             away: Duration::ZERO,
             wishes: 0,
+            moves: Vec::new(),
+            move_until: Duration::ZERO,
+            first_direct: None,
+            direct_since_first: Duration::ZERO,
+            outside_links,
             is_inactive: false,
             questions: 0,
         };
@@ -324,6 +340,14 @@ impl World {
         }
     }
 
+    /// Each line to the outside loses this share of what it carries, both ways.
+    pub(crate) fn lose(&mut self, loss: f64) {
+        for end in self.outside_links.clone() {
+            let delay = Duration::from_millis(5 + self.dice.below(15));
+            self.network.set_link(end, Link::both(Impairment { delay, loss, ..Impairment::NONE }));
+        }
+    }
+
     pub(crate) fn constrain(&mut self, constraint: Constraint) {
         self.act(Action::Constrain(constraint));
     }
@@ -383,11 +407,12 @@ impl World {
             self.deliver();
             self.carry();
             let is_packet_time = self.now.as_millis().is_multiple_of(20);
-            for phone in &mut self.phones {
-                if is_packet_time {
-                    phone.speak(&mut self.network);
+            for index in 0..2 {
+                let phone = &mut self.phones[index];
+                if is_packet_time && phone.speak(&mut self.network, self.now, &mut self.dice) {
+                    self.phones[1 - index].unheard += Duration::from_millis(20);
                 }
-                phone.report(&mut self.network, self.now, &mut self.dice);
+                self.phones[index].report(&mut self.network, self.now, &mut self.dice);
             }
             if self.worker.poll_timeout().is_some_and(|due| due <= self.now) {
                 self.worker.handle_timeout(self.now, &mut self.sockets);
@@ -399,6 +424,28 @@ impl World {
             if is_away {
                 self.away += STEP;
             }
+            self.measure();
+        }
+    }
+
+    /// How long a move kept somebody from what was sent to it, and how much of the call is direct.
+    fn measure(&mut self) {
+        let state = self.state();
+        if matches!(state, PathState::Synchronising | PathState::Returning) && self.now >= self.move_until {
+            self.moves.push(Duration::ZERO);
+        }
+        if matches!(state, PathState::Synchronising | PathState::Returning) {
+            self.move_until = self.now + Duration::from_millis(800);
+        }
+        let unheard = self.phones.iter().map(|phone| phone.unheard).max().unwrap_or_default();
+        if self.now < self.move_until
+            && let Some(last) = self.moves.last_mut()
+        {
+            *last = (*last).max(unheard);
+        }
+        if state == PathState::Direct {
+            self.first_direct.get_or_insert(self.now);
+            self.direct_since_first += STEP;
         }
     }
 

@@ -8,7 +8,7 @@ use crate::account::mark;
 use crate::legs::Session;
 use crate::moving::seen::{place_of, sight_of};
 use crate::path::proof::Reception;
-use crate::rtcp::Report;
+use crate::rtcp::{self, Report};
 use crate::stream::{Role, StreamId, Streams};
 use crate::worker::{SocketId, Worker};
 
@@ -30,11 +30,15 @@ impl Worker {
                 Report::Sender { ssrc, packets, .. } => {
                     introduction.machine.sender_report(line, party, *ssrc, *packets, now);
                 }
+                Report::Receiver { ssrc } => introduction.machine.rests(line, party, *ssrc, now),
                 Report::Reception { ssrc, lost, highest, jitter, .. } => {
                     let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
                     introduction.machine.reception(line, party, &report, now);
                 }
             }
+        }
+        if rtcp::is_about_nobody(reports) {
+            introduction.machine.hears_nobody(line, party, now);
         }
         self.attend(id, now);
         true

@@ -3,11 +3,23 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{AGAIN, Constraint, IDLE, LOOK, Output, Release, SKEW, State};
-use crate::path::place::{Stay, Way, choose};
+use super::{Constraint, Direction, IDLE, LOOK, Output, Release, SKEW, State};
+use crate::path::phone::PATIENCE;
+use crate::path::place::{Mapping, Stay, Way, choose};
 use crate::path::timeline::{Entry, Reason};
 
+/// Both have spoken in a trial, and a receiver has said then that it hears nobody. Some count anew when they are home, and say no
+/// more of it.
+fn is_missed(line: &[Direction; 2], from: usize) -> bool {
+    !line[from].is_proven && line[from].was_missed() && line[from ^ 1].was_tried()
+}
+
+/// A trial that has told nothing is made again after so long, and twice that the next time; and so often.
+const LATER: Duration = Duration::from_secs(10);
+const QUIET_TRIALS: u8 = 6;
+
 impl Release {
+    /// Who is silent opens no way through its NAT, and proves nothing: nobody is moved before both speak.
     fn is_flowing(&self, now: Duration) -> bool {
         !self.lines.is_empty() && self.directions().all(|(_, direction)| direction.is_flowing(now))
     }
@@ -57,7 +69,9 @@ impl Release {
     /// `places` are the parties' own.
     fn leave(&mut self, places: [SocketAddr; 2], why: Reason, now: Duration) {
         let [one, other] = places;
-        self.tried = Some(places);
+        if self.tried.replace(places) != Some(places) {
+            self.forget_trial();
+        }
         self.is_trusted = why == Reason::Certain;
         let state = |since| State::Synchronising { accepted: [None; 2], since };
         self.ask([true; 2], Output::Move([other, one]), state, why, now);
@@ -72,7 +86,13 @@ impl Release {
         if now > since.saturating_add(SKEW.saturating_mul(2)) {
             self.relay_again();
         }
-        if now >= since.saturating_add(self.settings.learning) {
+        // One that is silent shows nothing, whatever its NAT does.
+        let is_silent = |party: usize| {
+            let place = self.parties[party].place.as_ref();
+            place.is_some_and(|place| place.effective_mapping() == Mapping::Unknown)
+                && self.lines.first().is_some_and(|line| !line[party].is_heard_since(since))
+        };
+        if now >= since.saturating_add(self.settings.learning) && !(0..2).any(is_silent) {
             // Who says nothing has shown nothing; who has agreed to move, and speaks where it was, does not move.
             let is_unmoved = self.has_spoken_after(accepted);
             self.stay(if is_unmoved { Stay::Unmoved } else { Stay::UnknownMapping }, now);
@@ -81,16 +101,11 @@ impl Release {
 
     /// Whether a phone that may not report at all has yet to do so: true while it has time, false when that is over.
     fn waits_for_reports(&self, now: Duration) -> Option<bool> {
-        let silent = (0..2).find(|party| {
+        let is_silent = (0..2).any(|party| {
             let is_heard = self.lines.iter().any(|line| line[party ^ 1].reported.is_some());
-            !self.parties[*party].temperament.is_known && !is_heard
-        })?;
-        Some(
-            now < self
-                .answered
-                .saturating_add(self.parties[silent].temperament.longest_report_gap)
-                .saturating_add(AGAIN),
-        )
+            !self.parties[party].temperament.is_known && !is_heard
+        });
+        is_silent.then(|| now < self.answered.saturating_add(PATIENCE))
     }
 
     /// After a trial: reports have proven the path, or may still do so.
@@ -98,7 +113,10 @@ impl Release {
         let is_proven = self.directions().all(|(_, direction)| direction.is_proven);
         // What was refuted has stayed already.
         let is_trusted = !is_proven && now >= until && self.networks.certain;
-        if (is_proven || is_trusted) && self.is_flowing(now) {
+        if is_proven && !self.is_flowing(now) {
+            return;
+        }
+        if is_proven || (is_trusted && self.is_flowing(now)) {
             return match self.way() {
                 Some(Ok(Way::Observed(places) | Way::Local(places))) if self.tried == Some(places) => {
                     self.leave(places, if is_proven { Reason::Trial } else { Reason::Certain }, now);
@@ -113,9 +131,25 @@ impl Release {
         if now < until {
             return;
         }
-        let is_mute = self.directions().any(|(_, direction)| direction.reported.is_none());
-        // Of silence nothing can be learnt; what was said, and proven by no report, did not arrive.
-        let was_tried = self.directions().all(|(_, direction)| direction.is_proven || direction.was_tried());
-        if is_mute { self.stay(Stay::NoReports, now) } else { self.rest(!was_tried, now) }
+        if self.directions().any(|(_, direction)| direction.reported.is_none()) {
+            self.stay(Stay::NoReports, now);
+        } else if self.lines.iter().any(|line| (0..2).any(|from| is_missed(line, from))) {
+            self.forget_trial();
+            self.stay(Stay::Failed, now);
+        } else {
+            self.try_later(now);
+        }
+    }
+
+    /// Nothing was refuted: somebody was silent, or reports were lost. That is no failure, and nothing to remember; what was proven
+    /// stays so.
+    pub(super) fn try_later(&mut self, now: Duration) {
+        self.lines.iter_mut().flatten().for_each(|direction| direction.trial = None);
+        if self.quiet_trials >= QUIET_TRIALS {
+            return self.stay(Stay::NoReports, now);
+        }
+        let rest = LATER.saturating_mul(1 << self.quiet_trials);
+        self.quiet_trials = self.quiet_trials.saturating_add(1);
+        self.anchor(now.saturating_add(rest), now);
     }
 }

@@ -2,17 +2,49 @@
 
 use std::time::Duration;
 
-use super::{REPORT_SPACING, Release, State};
+use super::{REPORT_SPACING, Release, State, UNSPOKEN};
 use crate::path::place::Stay;
-use crate::path::proof::{Lie, Reception, Verdict};
+use crate::path::proof::{Evidence, Lie, Reception, Verdict};
 use crate::path::timeline::{Entry, Reason};
 
 impl Release {
     /// A sender's own report; before the [`reception`](Self::reception) that comes with it.
     pub fn sender_report(&mut self, line: usize, from: usize, ssrc: u32, packets: u32, now: Duration) {
-        if let Some(direction) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)) {
-            direction.sender_report(ssrc, packets, now);
+        let direction = self.lines.get_mut(line).and_then(|line| line.get_mut(from));
+        let evidence = direction.and_then(|direction| direction.sender_report(ssrc, packets, now));
+        if let Some(evidence) = evidence {
+            self.refuted(line, from, evidence, now);
         }
+    }
+
+    /// A report of somebody who says nothing of sending: it has not sent since its last but one (RFC 3550 §6.4).
+    pub fn rests(&mut self, line: usize, from: usize, ssrc: u32, now: Duration) {
+        if let Some(direction) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)) {
+            direction.rests(ssrc, now);
+        }
+    }
+
+    /// `party` has reported, and about nobody: since its last report it has heard nothing (RFC 3550 §6.4).
+    pub fn hears_nobody(&mut self, line: usize, party: usize, now: Duration) {
+        let sender = (party & 1) ^ 1;
+        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
+        if let Some(evidence) = direction.heard_nothing(now) {
+            self.refuted(line, sender, evidence, now);
+        }
+    }
+
+    /// Packets that were sent have not arrived. Into the NAT of a receiver that has not sent itself for so long nobody may get: that
+    /// brings the media home, but is no fault of the path.
+    fn refuted(&mut self, line: usize, sender: usize, evidence: Evidence, now: Duration) {
+        if !matches!(self.state, State::Synchronising { .. } | State::Direct { .. }) {
+            return;
+        }
+        self.timeline.add(Entry::Evidence { from: sender, is_confirmed: false, evidence }, now);
+        self.lines[line][sender].is_proven = false;
+        let receiver = &self.lines[line][sender ^ 1];
+        self.is_blameless =
+            !receiver.has_sent(now) && !receiver.is_confirmed_since(now.saturating_sub(UNSPOKEN));
+        self.come_home(Reason::Refuted, now);
     }
 
     /// `party` reports about what it receives, which the other party sends. The sender's [`sight`](Self::sight) comes
@@ -24,35 +56,32 @@ impl Release {
             self.rejected_reports = self.rejected_reports.saturating_add(1);
             return;
         }
-        let evidence = direction.proof.as_ref().map(|proof| proof.evidence(report, now));
+        let evidence = direction.evidence(report, now);
         let was_confirmed = direction.is_confirmed();
         let Some(verdict) = direction.judge(report, now) else {
             return self.reported_on_relay(line, party, report, now);
         };
-        let told = match verdict {
-            Verdict::Confirmed => !was_confirmed,
-            Verdict::Refuted => matches!(self.state, State::Synchronising { .. } | State::Direct { .. }),
-            Verdict::Open | Verdict::Lie(_) => false,
-        };
-        if told && let Some(evidence) = evidence {
-            let is_confirmed = verdict == Verdict::Confirmed;
-            self.timeline.add(Entry::Evidence { from: sender, is_confirmed, evidence }, now);
-        }
         if let Verdict::Lie(lie) = verdict {
             return self.reject(party, lie, now);
         }
         self.lines[line][sender].reported = Some(now);
-        match verdict {
-            Verdict::Refuted => self.come_home(Reason::Refuted, now),
-            Verdict::Confirmed => self.confirmed(line, sender, report, now),
-            Verdict::Open | Verdict::Lie(_) => {}
+        match (verdict, evidence) {
+            (Verdict::Refuted, Some(evidence)) => self.refuted(line, sender, evidence, now),
+            (Verdict::Confirmed, evidence) => {
+                if let Some(evidence) = evidence.filter(|_| !was_confirmed) {
+                    self.timeline.add(Entry::Evidence { from: sender, is_confirmed: true, evidence }, now);
+                }
+                self.confirmed(line, sender, report, now);
+            }
+            _ => {}
         }
     }
 
     /// Its packets pass the relay; if a trial was before, the report may tell what became of that.
     fn reported_on_relay(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
         let sender = party ^ 1;
-        let is_counted_on = self.lines[line][party].is_counted_on();
+        let receiver = &self.lines[line][party];
+        let (is_counted_on, has_sent) = (receiver.is_counted_on(), receiver.was_tried());
         let direction = &mut self.lines[line][sender];
         let outcome = direction.weigh(report);
         if let Err(lie) = direction.reported_on_relay(report, now) {
@@ -61,9 +90,14 @@ impl Release {
         if let (Some(outcome), State::Weighing { .. }, true) = (outcome, self.state, is_counted_on)
             && !direction.is_proven
         {
+            // Who was silent in the trial has opened its NAT to nobody: then nothing is refuted.
+            let is_refuted = outcome.is_refutation() && has_sent;
             direction.is_proven = outcome.is_proof();
-            self.timeline.add(Entry::Trial { from: sender, outcome }, now);
-            if !outcome.is_proof() {
+            if direction.is_proven || is_refuted {
+                self.timeline.add(Entry::Trial { from: sender, outcome }, now);
+            }
+            if is_refuted {
+                self.forget_trial();
                 self.stay(Stay::Failed, now);
             }
         }
@@ -75,8 +109,7 @@ impl Release {
             self.timeline.add(Entry::Gap { from: sender, length, is_estimate: true }, now);
         }
         let is_lossy = direction.is_too_lossy(report, self.settings.loss_percent);
-        let rate = direction.sight.map_or(8000, |sight| sight.clock_rate.max(1));
-        let is_shaky = f64::from(report.jitter) / f64::from(rate) > self.settings.jitter.as_secs_f64();
+        let is_shaky = direction.is_too_shaky(report, self.settings.jitter);
         if is_lossy || is_shaky {
             self.come_home(Reason::Quality, now);
         } else {

@@ -5,7 +5,8 @@
 
 use std::time::Duration;
 
-use super::{AGAIN, Direction, LATE, Release, STRAGGLERS, State};
+use super::{Direction, Release, STRAGGLERS, State};
+use crate::path::phone::PATIENCE;
 use crate::path::timeline::{Entry, PathState, Reason};
 
 impl Release {
@@ -22,32 +23,29 @@ impl Release {
 
     /// Whether reports will not tell of a move, where none need to: those of phones that had time for one and sent none.
     pub(super) fn needs_trust(&self, now: Duration) -> bool {
-        let is_mute = self.directions().any(|(from, direction)| {
-            let gap = self.parties[from ^ 1].temperament.longest_report_gap;
-            direction.reported.is_none() && now >= self.answered.saturating_add(gap).saturating_add(AGAIN)
-        });
+        let is_mute = self.directions().any(|(_, direction)| direction.reported.is_none())
+            && now >= self.answered.saturating_add(PATIENCE);
         self.networks.certain && (self.are_reports_muxed || is_mute)
     }
 
-    /// No report has come for too long. Whoever has reported off the relay has stopped; of one that never has, none is
-    /// expected where the path is certain.
-    pub(super) fn is_quiet(&mut self, since: Duration, now: Duration) -> bool {
-        let (mut is_late, mut has_stopped) = (false, false);
+    /// Why a direction is not known to be alive any more: no report has spoken for it for too long. That one is late, or lost, or
+    /// two are, says nothing of the path, which it does not take. Whoever has reported off the relay has stopped; of one that never
+    /// has, none is expected where the path is certain.
+    pub(super) fn is_unknown(&mut self, since: Duration, now: Duration) -> Option<Reason> {
+        let (mut unknown, mut has_stopped) = (None, false);
         for (line, from) in self.lines.iter().flat_map(|line| [(line, 0), (line, 1)]) {
-            let gap = self.parties[from ^ 1].temperament.longest_report_gap;
-            if now > line[from].reported.unwrap_or(since).max(since).saturating_add(gap).saturating_add(LATE)
-            {
-                is_late = true;
+            if let Some(why) = line[from].is_unknown(since, now) {
+                unknown = Some(why);
                 has_stopped |= is_told_of(line, from, since);
             }
         }
-        if !is_late || has_stopped || !self.networks.certain {
-            return is_late;
+        if unknown.is_none() || has_stopped || !self.networks.certain {
+            return unknown;
         }
         if !std::mem::replace(&mut self.is_trusted, true) {
             self.timeline.add(Entry::State { to: PathState::Direct, why: Reason::Certain }, now);
         }
-        false
+        None
     }
 }
 

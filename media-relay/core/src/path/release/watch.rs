@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::{CLINGING, Constraint, LATE, LEAD, Output, Release, SKEW, STRAGGLERS, State};
+use super::{CLINGING, Constraint, LEAD, Output, Release, SKEW, STRAGGLERS, State};
+use crate::path::phone::PATIENCE;
 use crate::path::place::Stay;
 use crate::path::timeline::{Entry, PathState, Reason};
 
@@ -116,8 +117,10 @@ impl Release {
         if is_back {
             return self.come_home(Reason::CameBack, now);
         }
-        if self.is_quiet(since, now) {
-            self.come_home(Reason::ReportsStopped, now);
+        if let Some(why) = self.is_unknown(since, now) {
+            // Of a sender that never counts nobody knows whether it was silent.
+            self.is_blameless = why == Reason::Refuted;
+            self.come_home(why, now);
         }
     }
 
@@ -125,9 +128,15 @@ impl Release {
         self.parties.iter().any(|party| party.temperament.follows_what_it_hears)
     }
 
+    /// Whether nobody of them lets go of the other as long as that one speaks to it.
+    fn cling(&self) -> bool {
+        self.parties.iter().all(|party| party.temperament.follows_what_it_hears)
+    }
+
     fn hold(&mut self, why: Reason, now: Duration) {
         self.outputs.push_back(Output::Hold(self.has_refused.map(|has_refused| !has_refused)));
-        self.enter(State::Holding { accepted: self.has_refused, since: now, why }, why, now);
+        let accepted = self.has_refused;
+        self.enter(State::Holding { accepted, since: now, let_go: None, why }, why, now);
     }
 
     pub(super) fn home_from_hold(&mut self, why: Reason, now: Duration) {
@@ -163,8 +172,8 @@ impl Release {
         }
     }
 
-    /// Back to the relay. Phones that follow what they hear would stay with each other on a path that works, so they
-    /// are put on hold first. After a trial that is not done before it shows to be needed: its path may be dead, and
+    /// Back to the relay. Two phones that follow what they hear would stay with each other on a path that works, so they
+    /// are put on hold first; where the path is dead, or one of them goes where it is told, nobody waits in silence for that. After a trial that is not done before it shows to be needed: its path may be dead, and
     /// a hold would make the silence longer. But one that follows is called last, when the other does not speak to it any more.
     pub(super) fn come_home(&mut self, why: Reason, now: Duration) {
         if !matches!(self.state, State::Synchronising { .. } | State::Direct { .. }) {
@@ -175,7 +184,7 @@ impl Release {
             self.lines.iter_mut().flatten().for_each(super::Direction::end_trial);
         }
         let is_path_alive = matches!(why, Reason::Policy | Reason::Quality | Reason::ReportsStopped);
-        if self.follows() && is_path_alive {
+        if self.cling() && is_path_alive {
             self.hold(why, now);
         } else {
             let stays_put = self.parties.each_ref().map(|party| !party.temperament.follows_what_it_hears);
@@ -224,9 +233,10 @@ impl Release {
         self.may_cling = false;
         self.lines.iter_mut().flatten().for_each(super::Direction::forget);
         if why == Reason::Trial {
-            let gap = self.parties.iter().map(|party| party.temperament.longest_report_gap).max();
-            let until = now.saturating_add(gap.unwrap_or_default()).saturating_add(LATE);
-            return self.enter(State::Weighing { until }, why, now);
+            return self.enter(State::Weighing { until: now.saturating_add(PATIENCE) }, why, now);
+        }
+        if std::mem::take(&mut self.is_blameless) {
+            return self.try_later(now);
         }
         self.forget_trial();
         match why {
@@ -240,22 +250,24 @@ impl Release {
             Reason::Clung => self.stay(Stay::Failed, now),
             // It has taken our offer and stayed: it would take the next one no better, at the price of the same silence.
             Reason::CameBack if !self.was_direct => self.stay(Stay::Unmoved, now),
-            _ => self.rest(self.was_direct || self.constraint == Constraint::PreferRelease, now),
+            // That reports have stopped says nothing of the path.
+            Reason::ReportsStopped => self.rest(Stay::NoReports, now),
+            _ => self.rest(Stay::Failed, now),
         }
     }
 
-    /// A path has failed; it may be tried again after a while, but not for ever.
-    pub(super) fn rest(&mut self, may_try_again: bool, now: Duration) {
-        self.forget_trial();
+    /// A path has failed, or was not heard of for too long; it may be tried again after a while, but not for ever.
+    fn rest(&mut self, stay: Stay, now: Duration) {
         self.failures = self.failures.saturating_add(1);
+        let may_try_again = self.was_direct || self.constraint == Constraint::PreferRelease;
         if may_try_again && self.failures < self.settings.failures {
             self.anchor(now.saturating_add(self.settings.rest), now);
         } else {
-            self.stay(Stay::Failed, now);
+            self.stay(stay, now);
         }
     }
 
-    fn anchor(&mut self, not_before: Duration, now: Duration) {
+    pub(super) fn anchor(&mut self, not_before: Duration, now: Duration) {
         self.look = now;
         self.enter(State::Anchored { not_before }, Reason::Heard, now);
     }

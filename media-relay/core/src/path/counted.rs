@@ -1,0 +1,245 @@
+//! What a sender says that it has sent, as sequence numbers.
+//!
+//! Only what was sent can be missed. A sender report counts packets (RFC 3550 §6.4.1), a receiver's report names the highest
+//! sequence number; the difference between the two is the same for all packets of a stream, and here it is known from below:
+//! what is reckoned to have been sent was sent, and perhaps more. So whoever is silent (voice activity detection, comfort noise
+//! of RFC 3389, mute, an announcement one way) is never taken for somebody who is not heard, whatever its rate was before.
+
+use std::time::Duration;
+
+/// A sender's report and its packets may have overtaken each other by so many.
+const REORDERED: u16 = 5;
+/// Most send a packet every 20 ms. Who was seen to send more than `HASTY` a second sends one every 10 ms, or video.
+const USUAL: f64 = 50.0;
+const HASTY: f64 = 70.0;
+/// So long must be looked at packets for their rate: what a stalled network delivers at once is no rate.
+const WINDOW: Duration = Duration::from_millis(1_600);
+/// So many may be sent at once, as a picture is, or have been held up.
+const BURST: f64 = 500.0;
+/// Bounds that are further away than this say nothing.
+const FAR: f64 = 10_000.0;
+/// A stream that was heard so lately passes the relay.
+const PASSING: Duration = Duration::from_millis(500);
+
+/// One stream's, over its life: on the relay and off it.
+#[derive(Debug, Clone)]
+pub struct Counted {
+    /// The latest count, and when it came.
+    said: Option<(u32, Duration)>,
+    /// When its sender last told how much it sends, if only that it sends nothing.
+    spoke: Option<Duration>,
+    /// It has counted something: a sender whose count is always 0 says nothing by that.
+    is_counting: bool,
+    /// The sequence number of a packet is its count and at least this, modulo 2^16.
+    floor: Option<u16>,
+    /// The highest number that its receiver has reported, and when.
+    received: Option<(u16, Duration)>,
+    /// The most packets a second that it sends.
+    peak: f64,
+    window: Option<(u64, Duration)>,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self {
+            said: None,
+            spoke: None,
+            is_counting: false,
+            floor: None,
+            received: None,
+            peak: USUAL,
+            window: None,
+        }
+    }
+}
+
+/// By how much one number is later than another, over the wrap.
+pub(super) fn later(one: u16, than: u16) -> i64 {
+    i64::from(one.wrapping_sub(than) as i16)
+}
+
+impl Counted {
+    /// The relay has carried so many of its packets.
+    pub fn passes(&mut self, packets: u64, now: Duration) {
+        let (before, since) = *self.window.get_or_insert((packets, now));
+        let span = now.saturating_sub(since);
+        if span >= WINDOW {
+            self.hurries(packets.saturating_sub(before) as f64 / span.as_secs_f64());
+            self.window = Some((packets, now));
+        }
+    }
+
+    fn hurries(&mut self, rate: f64) {
+        if rate > HASTY {
+            self.peak = self.peak.max(rate).clamp(2.0 * USUAL, 2_000.0);
+        }
+    }
+
+    /// The most packets a second.
+    pub fn peak(&self) -> f64 {
+        self.peak
+    }
+
+    /// How many it may send in a time.
+    fn most(&self, span: Duration) -> Option<u16> {
+        let most = (span.as_secs_f64() * self.peak).ceil();
+        (most < FAR).then_some(most as u16)
+    }
+
+    fn raise(&mut self, floor: u16) {
+        if self.floor.is_none_or(|known| later(floor, known) > 0) {
+            self.floor = Some(floor);
+        }
+    }
+
+    /// Its sender's report. `relayed` is the latest packet that the relay has carried, and when.
+    pub fn says(&mut self, packets: u32, relayed: Option<(u16, Duration)>, now: Duration) {
+        let before = self.said.replace((packets, now));
+        self.is_counting |= packets > 0;
+        self.spoke = Some(now).filter(|_| self.is_counting).or(self.spoke);
+        if let Some((count, at)) = before {
+            let span = now.saturating_sub(at);
+            let more = packets.wrapping_sub(count);
+            if f64::from(more) > span.as_secs_f64() * self.peak * 2.0 + BURST {
+                // Less, or more than anybody can have sent meanwhile. It counts anew, as PJSIP does with each re-INVITE: all that it had
+                // counted came before.
+                self.floor = self.floor.map(|floor| floor.wrapping_add(count as u16));
+            } else if span >= WINDOW {
+                self.hurries(f64::from(more) / span.as_secs_f64());
+            }
+        }
+        let floor_by = |number: u16| number.wrapping_sub(packets as u16).wrapping_sub(REORDERED);
+        if let Some((number, heard)) = relayed {
+            // Where its packets pass the relay it is known; a stream may have begun anew.
+            if now < heard.saturating_add(PASSING) {
+                self.floor = Some(floor_by(number));
+            } else {
+                self.raise(floor_by(number));
+            }
+        }
+        if let Some((number, _)) = self.received {
+            self.raise(floor_by(number));
+        }
+    }
+
+    /// It says in a report without a sender's part that it has sent nothing since its last but one (RFC 3550 §6.4).
+    pub fn rests(&mut self, now: Duration) {
+        self.spoke = Some(now).filter(|_| self.is_counting).or(self.spoke);
+    }
+
+    /// Whether its sender has told how much it sends since then.
+    pub fn has_spoken_since(&self, since: Duration) -> bool {
+        self.spoke.is_some_and(|at| at > since)
+    }
+
+    /// Whether its sender counts what it sends.
+    pub fn is_counting(&self) -> bool {
+        self.is_counting
+    }
+
+    /// Its latest count.
+    pub fn count(&self) -> Option<u32> {
+        self.said.map(|said| said.0)
+    }
+
+    /// Its receiver has reported this number; `goes_on` if that is further than before.
+    pub fn reaches(&mut self, number: u16, goes_on: bool, now: Duration) {
+        self.received = Some((number, now));
+        let Some((count, at)) = self.said else { return };
+        // This packet's count is no more than what can have been sent since the latest count was told.
+        if let Some(most) = self.most(now.saturating_sub(at)) {
+            let count = (count as u16).wrapping_add(most);
+            self.raise(number.wrapping_sub(count).wrapping_sub(REORDERED));
+        }
+        // On a path that works what was counted has arrived: a sender that counts what it does not send drifts no further.
+        let counted = self.floor.map(|floor| floor.wrapping_add(count as u16));
+        if let Some(counted) = counted
+            && goes_on
+            && later(counted, number) > 0
+        {
+            self.floor = self.floor.map(|floor| floor.wrapping_sub(counted.wrapping_sub(number)));
+        }
+    }
+
+    /// The sequence number that was sent by then at least. A report that was told later counts too, but for what can have been sent
+    /// after that moment.
+    pub fn sent_by(&self, then: Duration) -> Option<u16> {
+        let ((count, at), floor) = (self.said?, self.floor?);
+        let since = self.most(at.saturating_sub(then))?;
+        Some(floor.wrapping_add(count as u16).wrapping_sub(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    /// Numbers are counts and 1000; everything passed the relay until 10 s.
+    fn counted() -> Counted {
+        let mut counted = Counted::default();
+        counted.says(500, Some((1_500, at(9_990))), at(10_000));
+        counted
+    }
+
+    #[test]
+    fn what_was_sent_is_what_was_counted() {
+        let mut counted = counted();
+        assert_eq!(counted.sent_by(at(10_000)), Some(1_495), "but for what may have overtaken the report");
+        counted.says(760, None, at(15_200));
+        assert_eq!(counted.sent_by(at(16_000)), Some(1_755));
+        assert_eq!(counted.sent_by(at(13_200)), Some(1_655), "all of it may have been sent in the end");
+        counted.says(760, None, at(20_400));
+        assert_eq!(counted.sent_by(at(20_400)), Some(1_755), "it was silent");
+    }
+
+    #[test]
+    fn of_one_that_has_never_counted_nothing_is_known() {
+        let mut counted = Counted::default();
+        assert_eq!(counted.sent_by(at(1)), None);
+        counted.rests(at(1));
+        counted.says(0, Some((7, at(1))), at(2));
+        assert!(!counted.has_spoken_since(Duration::ZERO));
+        counted.says(3, None, at(3));
+        counted.rests(at(4));
+        assert!(counted.has_spoken_since(at(3)));
+    }
+
+    #[test]
+    fn a_count_that_wraps_goes_on_and_one_that_begins_anew_is_counted_from_there() {
+        let mut counted = Counted::default();
+        counted.says(u32::MAX - 9, Some((1_000, at(9_990))), at(10_000));
+        counted.says(40, None, at(11_000));
+        assert_eq!(counted.sent_by(at(11_000)), Some(1_045));
+        counted.says(10, None, at(11_200));
+        assert_eq!(counted.sent_by(at(11_200)), Some(1_055));
+    }
+
+    #[test]
+    fn a_receivers_number_tells_how_counts_and_numbers_belong_together() {
+        let mut counted = Counted::default();
+        counted.says(100, None, at(10_000));
+        assert_eq!(counted.sent_by(at(10_000)), None);
+        counted.reaches(1_150, true, at(11_000));
+        assert_eq!(counted.sent_by(at(11_000)), Some(1_095), "50 may have been sent in between");
+        counted.reaches(1_350, true, at(15_000));
+        counted.says(350, None, at(15_020));
+        assert_eq!(counted.sent_by(at(15_020)), Some(1_345), "the nearest report counts");
+    }
+
+    #[test]
+    fn what_is_counted_and_not_sent_is_no_loss_where_packets_go_on_arriving() {
+        let mut counted = counted();
+        for second in 1..100u32 {
+            let now = at(10_000 + u64::from(second) * 1_000);
+            counted.says(500 + second * 52, None, now);
+            let number = 1_500 + second as u16 * 50;
+            let sent = counted.sent_by(now).unwrap();
+            assert!(later(sent, number) < 25, "{sent} {number}");
+            counted.reaches(number, true, now);
+        }
+    }
+}

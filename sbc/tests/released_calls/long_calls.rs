@@ -1,0 +1,171 @@
+//! Long calls in which media and signalling are lost and people pause: what is direct stays direct, moves are short, and a cut
+//! brings everybody home. `RELEASE_LONG=2000` plays so many, of 180 s each.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use nat_lab::Kind as Nat;
+
+use crate::device::Model;
+use crate::dice::Dice;
+use crate::phone::Voice;
+use crate::world::{Place, World};
+use crate::{KNOWN, number_from, played};
+
+const VOICES: [[Voice; 2]; 5] = [
+    [Voice::Steady; 2],
+    [Voice::Spurts, Voice::Steady],
+    [Voice::Spurts; 2],
+    [Voice::Steady, Voice::ComfortNoise],
+    [Voice::Muted { from: 30_000, to: 70_000 }, Voice::Steady],
+];
+const OPEN: [Option<Nat>; 3] = [None, Some(Nat::Cone), Some(Nat::RestrictedCone)];
+
+/// What long calls came to.
+#[derive(Debug, Default)]
+struct Sum {
+    calls: usize,
+    never: usize,
+    shares: Vec<f64>,
+    lossless: Vec<Duration>,
+    lossy: Vec<Duration>,
+}
+
+impl Sum {
+    fn add(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.never += other.never;
+        self.shares.extend(other.shares);
+        self.lossless.extend(other.lossless);
+        self.lossy.extend(other.lossy);
+    }
+}
+
+fn world_of(seed: u64, dice: &mut Dice) -> (World, String, u64) {
+    let kinds = [dice.pick(&KNOWN), dice.pick(&KNOWN)];
+    let nats = [dice.pick(&OPEN), dice.pick(&OPEN)];
+    let (voices, loss) = (dice.pick(&VOICES), dice.pick(&[0, 2]));
+    let mut world = World::new(seed, kinds.map(Model::Ordinary), Place::Apart(nats));
+    for (phone, voice) in world.phones.iter_mut().zip(voices) {
+        let phone = phone.ordinary_mut().expect("an ordinary phone");
+        (phone.voice, phone.loses_one_a_minute) = (voice, true);
+    }
+    if loss > 0 {
+        world.lose(loss);
+    }
+    (world, format!("seed {seed}: {kinds:?} {nats:?} {voices:?} loss {loss}"), loss)
+}
+
+fn story(world: &World, what: &str, problem: &str) -> String {
+    let mut story = format!("{what}: {problem}, moves {:?}\n", world.moves);
+    for (at, line) in &world.story {
+        let _ = writeln!(story, "{:9.3} {line}", at.as_secs_f64() - 100.0);
+    }
+    story
+}
+
+fn play_long(seed: u64, sum: &mut Sum) -> Result<String, String> {
+    let mut dice = Dice::new(seed ^ 0x10_46);
+    let (mut world, what, loss) = world_of(seed, &mut dice);
+    world.run(Duration::from_secs(182));
+    sum.calls += 1;
+    let fail = |problem: &str| Err(story(&world, &what, problem));
+    let has_failed = |entry: &&sip_engine::media::PathEntry| {
+        &*entry.what == "stays" && matches!(&*entry.why, "failed" | "remembered")
+    };
+    if world.path.iter().any(|entry| has_failed(&entry)) {
+        return fail("a failure is remembered");
+    }
+    let Some(first) = world.first_direct else {
+        sum.never += 1;
+        return Ok(what);
+    };
+    let since = world.now - first;
+    let share = world.direct.as_secs_f64() / since.as_secs_f64();
+    if share < 0.95 && since > Duration::from_secs(10) {
+        return fail(&format!("direct {share:.3} of the time"));
+    }
+    sum.shares.push(share);
+    let most = world.moves.iter().max().copied().unwrap_or_default();
+    if most > Duration::from_millis(if loss > 0 { 600 } else { 220 }) {
+        return fail(&format!("{most:?} of silence"));
+    }
+    (if loss > 0 { &mut sum.lossy } else { &mut sum.lossless }).extend(&world.moves);
+    Ok(what)
+}
+
+fn usual(durations: &mut [Duration], share: f64) -> Duration {
+    durations.sort();
+    let index = (durations.len() as f64 * share) as usize;
+    durations.get(index.min(durations.len().saturating_sub(1))).copied().unwrap_or_default()
+}
+
+#[test]
+fn long_calls_stay_direct_through_loss_and_silence() {
+    let mut sum = Sum::default();
+    for part in played(number_from("RELEASE_LONG").unwrap_or(90), play_long) {
+        sum.add(part);
+    }
+    let mean = sum.shares.iter().sum::<f64>() / sum.shares.len() as f64;
+    println!(
+        "{} calls, {} never direct; direct {:.4} of the time after the first proof, least {:.4}; moves: {} without loss, most {:?}; {} \
+         with loss, 95 % within {:?}, most {:?}",
+        sum.calls,
+        sum.never,
+        mean,
+        sum.shares.iter().copied().fold(1.0, f64::min),
+        sum.lossless.len(),
+        usual(&mut sum.lossless, 1.0),
+        sum.lossy.len(),
+        usual(&mut sum.lossy, 0.95),
+        usual(&mut sum.lossy, 1.0),
+    );
+    assert!(usual(&mut sum.lossy, 0.95) <= Duration::from_millis(250));
+    assert!(sum.never * 20 <= sum.calls);
+}
+
+fn play_cut(seed: u64, late: &mut Vec<Duration>) -> Result<String, String> {
+    let mut dice = Dice::new(seed ^ 0xc0_75);
+    let (mut world, what, loss) = world_of(seed, &mut dice);
+    world.run(Duration::from_millis(20_000 + dice.below(60_000)));
+    if world.path_state() != "direct" {
+        return Ok(what);
+    }
+    let lost = |world: &mut World| -> usize {
+        world.phones.iter_mut().filter_map(|phone| Some(phone.ordinary_mut()?.lost_reports.len())).sum()
+    };
+    // Who says nothing misses nothing.
+    for phone in &mut world.phones {
+        phone.ordinary_mut().expect("an ordinary phone").voice = Voice::Steady;
+    }
+    let (before, cut_at) = (lost(&mut world), world.now);
+    world.cut(dice.pick(&[[true, true], [true, false], [false, true]]));
+    // The network may take one of each phone's reports besides.
+    let spare = if loss > 0 { 2 } else { 0 };
+    while world.is_silent() || world.path_state() == "direct" {
+        let limit = Duration::from_millis(7_000 + 6_200 * (lost(&mut world) - before + spare) as u64);
+        if world.now > cut_at + limit {
+            return Err(story(&world, &what, "it is not home in time"));
+        }
+        world.run(Duration::from_millis(50));
+    }
+    late.push(world.now - cut_at);
+    world.run(Duration::from_secs(5));
+    if world.is_silent() {
+        return Err(story(&world, &what, "it ends silent"));
+    }
+    Ok(what)
+}
+
+#[test]
+fn long_calls_that_are_cut_come_home_as_soon_as_a_report_tells_of_it() {
+    let mut late: Vec<Duration> =
+        played(number_from("RELEASE_LONG").unwrap_or(120), play_cut).into_iter().flatten().collect();
+    println!(
+        "{} calls, home after {:?} (half), {:?} (95 %), {:?} (all)",
+        late.len(),
+        usual(&mut late, 0.5),
+        usual(&mut late, 0.95),
+        usual(&mut late, 1.0)
+    );
+}
