@@ -9,8 +9,10 @@ use crush::agent::SocketId;
 use portmapper::{Client, Config};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
+/// A protocol that was answered and opens nothing for so long is left for the next.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// How long taking a mapping back may take.
 const RELEASE: Duration = Duration::from_secs(1);
 /// Mappings that wait for the phone to look at them.
@@ -81,7 +83,8 @@ async fn keep(
         Config { enable_upnp: false, ..Config::default() },
         Config { enable_pcp: false, enable_nat_pmp: false, ..Config::default() },
     ];
-    for protocol in protocols {
+    let mut protocols = protocols.into_iter().peekable();
+    'protocols: while let Some(protocol) = protocols.next() {
         let client = Client::new(protocol);
         let available = tokio::select! {
             available = client.probe() => available,
@@ -93,13 +96,17 @@ async fn keep(
         }
         client.update_local_port(port);
         let mut external = client.watch_external_address();
+        let mut is_open = false;
         loop {
+            let is_last = protocols.peek().is_none();
             tokio::select! {
+                () = sleep(PATIENCE), if !is_open && !is_last => continue 'protocols,
                 changed = external.changed() => if changed.is_err() { return },
                 _ = &mut released => break,
             }
             let address = *external.borrow_and_update();
             if let Some(address) = address {
+                is_open = true;
                 let _ = found.send(Mapped { socket, address: address.into() }).await;
             }
         }
