@@ -5,11 +5,12 @@ mod support;
 
 use std::time::Duration;
 
-use crush::agent::{Config, Event, Input, Part};
+use crush::agent::{Config, Event, Part};
 use crush::description::Temper;
-use nat_lab::Kind;
+use nat_lab::{Kind, Penalty};
 use support::{Options, Place, World};
 
+const BLOCK: Penalty = Penalty::Block(Duration::from_secs(2));
 const CONE: Place = Place::Behind(Kind::Cone);
 const FULL: Place = Place::Behind(Kind::FullCone);
 const RESTRICTED: Place = Place::Behind(Kind::RestrictedCone);
@@ -70,7 +71,7 @@ fn a_router_that_moves_the_port_of_who_is_called_first_is_passed_by_a_socket_tha
             let options = Options { far, ..Options::new(1, a, b) };
             let times = times(&options, 10, Duration::from_secs(30));
             assert_eq!(times.len(), 10, "{a:?} {b:?} {far:?}");
-            let limit = if a == COUNTING || b == COUNTING { 10 } else { 3 };
+            let limit = if a == COUNTING || b == COUNTING { 12 } else { 3 };
             assert!(times[9] < Duration::from_secs(limit), "{a:?} {b:?} {far:?}: {times:?}");
         }
     }
@@ -81,7 +82,7 @@ fn such_a_socket_trips_no_flood_limiter() {
     let config = Config { temper: Temper::Stealth, ..Config::default() };
     for (a, b) in [(LEAKY, CONE), (CONE, LEAKY), (LEAKY, COUNTING)] {
         let far = Duration::from_millis(30);
-        let options = Options { config: config.clone(), limited: true, far, ..Options::new(3, a, b) };
+        let options = Options { config: config.clone(), limiter: Some(BLOCK), far, ..Options::new(3, a, b) };
         assert_eq!(times(&options, 5, Duration::from_secs(182)).len(), 5, "{a:?} {b:?}");
     }
 }
@@ -89,7 +90,7 @@ fn such_a_socket_trips_no_flood_limiter() {
 #[test]
 fn the_birthday_method_beats_a_random_nat_in_front_of_a_port_restricted_one() {
     for (a, b) in [(RANDOM, CONE), (CONE, RANDOM), (BY_ADDRESS, LINUX)] {
-        let times = times(&Options::new(1, a, b), 12, Duration::from_secs(30));
+        let times = times(&Options::new(1, a, b), 12, Duration::from_secs(60));
         assert_eq!(times.len(), 12, "{a:?} {b:?}");
     }
 }
@@ -114,26 +115,10 @@ fn two_random_nats_fail_honestly_and_the_call_goes_on_unharmed() {
 fn at_the_stealth_temper_a_flood_limiter_never_strikes() {
     let config = Config { temper: Temper::Stealth, ..Config::default() };
     for (a, b) in [(CONE, CONE), (COUNTING, CONE), (COUNTING, COUNTING), (RANDOM, CONE)] {
-        let options = Options { config: config.clone(), limited: true, ..Options::new(3, a, b) };
+        let options = Options { config: config.clone(), limiter: Some(BLOCK), ..Options::new(3, a, b) };
         let times = times(&options, 3, Duration::from_secs(182));
         assert_eq!(times.len(), 3, "{a:?} {b:?}");
     }
-}
-
-#[test]
-fn a_search_keeps_to_each_new_grant_from_the_moment_it_is_given() {
-    let mut world = World::new(&Options::new(1, RANDOM, CONE));
-    world.run_until(Duration::from_millis(700));
-    let flows = |world: &World| world.phones[0].agent.effort().flows;
-    let mut granted = |limit: f64| {
-        let (before, from) = (flows(&world), world.now());
-        (0..2).for_each(|side| world.input(side, Input::Limit(limit)));
-        world.run_until(from + Duration::from_secs(2));
-        flows(&world) - before
-    };
-    let made = [4.0, 2.0, 20.0].map(&mut granted);
-    // What was in the bucket, and two seconds' worth.
-    assert!(made[0] <= 12 && made[1] <= 6 && (20..=44).contains(&made[2]), "{made:?}");
 }
 
 #[test]
@@ -149,7 +134,8 @@ fn two_percent_of_loss_only_delay_it() {
 fn two_counting_nats_that_open_several_pairs_at_once_settle_for_one_in_spite_of_loss() {
     // With these seeds a nominating check is lost while another pair turns valid.
     for seed in [1_000_283, 1_000_339, 1_000_354, 1_000_361] {
-        let options = Options { loss: 0.02, ..Options::new(seed, COUNTING, COUNTING) };
+        let config = Config { temper: Temper::Fast, ..Config::default() };
+        let options = Options { loss: 0.02, config, ..Options::new(seed, COUNTING, COUNTING) };
         assert_eq!(times(&options, 1, Duration::from_secs(5)).len(), 1, "seed {seed}");
     }
 }

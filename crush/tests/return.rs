@@ -252,3 +252,39 @@ fn an_sbc_that_must_anchor_calls_the_media_back_and_its_record_says_so() {
     assert_eq!(states.last(), Some(&Direct));
     assert!(direct > MS(7000) && relayed > MS(3000), "{relayed:?} {direct:?}");
 }
+
+#[test]
+fn the_first_return_holds_off_for_two_seconds_in_every_order_of_events() {
+    let held_off = |world: &World, since: Duration, what: &str| {
+        for phone in &world.phones {
+            let after = |at: Duration, wanted: fn(&Event) -> bool| {
+                phone.events.iter().find(|(time, event)| *time > at && wanted(event)).unwrap().0
+            };
+            let returned = after(since, |event| matches!(event, Event::Returned { .. }));
+            let again = after(returned, |event| matches!(event, Event::Synchronised(_))) - returned;
+            assert!((MS(2000)..MS(2700)).contains(&again), "{what}: {again:?}");
+        }
+    };
+    // Both return, the one before it hears of the other or afterwards.
+    for apart in [0, 10, 30, 70, 300] {
+        let mut world = direct(&Options::new(7, CONE, CONE));
+        let from = world.now() + MS(1000);
+        world.run_until(from);
+        world.input(0, Input::Policy(Policy::Relay));
+        world.run_until(from + MS(apart));
+        world.input(1, Input::Policy(Policy::Relay));
+        world.run_until(from + MS(600));
+        (0..2).for_each(|side| world.input(side, Input::Policy(Policy::Direct)));
+        world.run_until(from + MS(6000));
+        held_off(&world, from - MS(1), &format!("{apart} ms apart"));
+    }
+    // One returns, and begins anew.
+    for side in 0..2 {
+        let mut world = direct(&Options::new(7, CONE, CONE));
+        let from = world.now() + MS(1000);
+        world.run_until(from);
+        world.switch_network(side, Kind::Cone);
+        world.run_until(from + MS(6000));
+        held_off(&world, from - MS(1), &format!("{side} on another network"));
+    }
+}

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crush::agent::{self, Output, SocketId};
+use crush::agent::{self, FlowBudget, Output, SocketId};
 use serde_json::json;
 use sip_engine::config::{Listener, TimerValues};
 use sip_engine::io::{Flow, Input, ListenerId, Output as Signal, RealmId, Transport};
@@ -53,6 +53,8 @@ struct App {
     signalling: Signalling,
     sockets: Sockets,
     mappings: Mappings,
+    /// What all calls may make of new flows together.
+    flows: FlowBudget,
     owners: HashMap<SocketId, CallNumber>,
     calls: BTreeMap<CallNumber, Call>,
     /// What commands are about: the newest.
@@ -101,6 +103,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
         signalling,
         sockets,
         mappings,
+        flows: FlowBudget::new(options.paths.temper(), options.paths.limit),
         owners: HashMap::new(),
         calls: BTreeMap::new(),
         current: None,
@@ -423,16 +426,6 @@ impl App {
         self.own(number);
         self.current = Some(number);
         self.held = false;
-        self.share_limit();
-    }
-
-    /// What the network bears is for all calls together, an equal share each (docs/crush.md §5.1).
-    fn share_limit(&mut self) {
-        let Some(limit) = self.options.paths.limit else { return };
-        let (now, share) = (self.now(), limit / self.calls.len() as f64);
-        for call in self.calls.values_mut() {
-            call.agent.handle(agent::Input::Limit(share), now);
-        }
     }
 
     fn open(&mut self) -> std::io::Result<Vec<Pair>> {
@@ -463,8 +456,8 @@ impl App {
         let recorder = self.recorder();
         let paths = &self.options.paths;
         let config = agent::Config {
-            temper: paths.temper.temper(),
-            limit: paths.limit.map(|limit| limit / (self.calls.len() + 1) as f64),
+            temper: paths.temper(),
+            flows: Some(self.flows.clone()),
             show_hosts: !paths.hide_hosts,
             ..agent::Config::default()
         };

@@ -6,8 +6,10 @@ use std::time::Duration;
 use super::generation::{Credentials, Generation, Measure};
 use super::{Agent, Event, Output, SocketId, Wanted};
 use crate::count::Count;
-use crate::description::{Candidate, CandidateKind, DISCOVERED, Fragment, HOST, MAPPING, Policy, priority};
-use crate::find::Finding;
+use crate::description::{
+    Candidate, CandidateKind, DISCOVERED, Fragment, HOST, MAPPING, Policy, Temper, priority,
+};
+use crate::find::{Finding, Flow};
 use crate::gather::Discovery;
 use crate::media::Kind;
 use crate::stun::{CHANGE_REQUEST, Class, Incoming, Method, Outgoing};
@@ -18,8 +20,10 @@ const TRICKLE_WAIT: Duration = Duration::from_millis(100);
 const MEASURE_RTO: Duration = Duration::from_millis(200);
 /// Its longest interval is this power of two of the first.
 const MEASURE_DOUBLINGS: u32 = 3;
-/// The relay is silent for so long while spraying: a limiter has struck.
-const STRUCK: Duration = Duration::from_millis(500);
+/// Ufrags of the peer's past that are remembered.
+const REMEMBERED: usize = 64;
+/// How often the relay is asked while spraying, whether it can still be reached.
+const RELAY_ASKED: Duration = Duration::from_millis(500);
 
 impl Agent {
     /// Begins to gather as soon as the SBC has said that it takes part.
@@ -99,7 +103,7 @@ impl Agent {
     }
 
     fn add_host(&mut self, socket: SocketId, local: SocketAddr) {
-        self.generation.finder.base(socket, local, priority(HOST, u16::MAX));
+        self.generation.finder.base(socket, local);
         self.add_candidate(local, CandidateKind::Host, HOST);
     }
 
@@ -135,7 +139,7 @@ impl Agent {
         }
         while let Some(ask) = self.generation.discovery.as_mut().and_then(|discovery| discovery.due(now)) {
             // Retransmissions are paced as what they repeat: a flow that may not exist yet.
-            if !self.generation.finder.pace.take(true, now) {
+            if !self.generation.finder.pace.take(Flow::New, now) {
                 break;
             }
             if let Some(discovery) = &mut self.generation.discovery {
@@ -216,8 +220,8 @@ impl Agent {
         if now < measure.next {
             return;
         }
-        if !self.generation.finder.pace.take(true, now) {
-            measure.next = self.generation.finder.pace.ready(true);
+        if !self.generation.finder.pace.take(Flow::New, now) {
+            measure.next = self.generation.finder.pace.ready(Flow::New);
             return;
         }
         // Without it there is no other round: it is repeated as long as the spray may last.
@@ -250,7 +254,7 @@ impl Agent {
         self.generation.measure = None;
         if measure.is_fresh {
             self.generation.fresh = message.mapped_address().map(|mapped| (socket, mapped));
-            self.generation.finder.fresh(socket, measure.local, priority(HOST, u16::MAX));
+            self.generation.finder.fresh(socket, measure.local);
             return true;
         }
         if let (Some(mapped), Some(nat)) = (message.mapped_address(), &mut self.generation.nat) {
@@ -268,7 +272,7 @@ impl Agent {
         if self.link.is_some() {
             return None;
         }
-        let leave = self.generation.finder.pace.ready(true);
+        let leave = self.generation.finder.pace.ready(Flow::New);
         let discovery =
             self.generation.discovery.as_ref().and_then(Discovery::timeout).map(|at| at.max(leave));
         let measure = self.generation.measure.map(|measure| measure.next);
@@ -319,6 +323,10 @@ impl Agent {
 
     /// What the peer said.
     pub(super) fn trickled(&mut self, fragment: &str, now: Duration) {
+        if !self.excess.admits_fragment(now) {
+            self.refused.excess.up();
+            return;
+        }
         let Some(fragment) = Fragment::read(fragment) else {
             self.refused.malformed.up();
             return;
@@ -328,10 +336,18 @@ impl Agent {
             return;
         }
         let told = || Credentials::new(&fragment.ufrag, &fragment.pwd);
+        let is_news = self.generation.theirs.as_ref().is_some_and(|theirs| theirs.ufrag != fragment.ufrag);
+        if is_news && !self.excess.admits_generation(now) {
+            self.refused.excess.up();
+            return;
+        }
         match self.generation.theirs.take_if(|theirs| theirs.ufrag != fragment.ufrag) {
             Some(old) => {
                 // The peer began anew (another network, its path died, policy lets it look again).
-                self.old_theirs.push(old.ufrag);
+                if self.old_theirs.len() >= REMEMBERED {
+                    self.old_theirs.pop_front();
+                }
+                self.old_theirs.push_back(old.ufrag);
                 self.return_all(crate::stun::handoff::Reason::Network, false, now);
                 self.renew(self.generation.ours.clone(), Some(told()), now);
                 self.gather(now);
@@ -362,9 +378,8 @@ impl Agent {
             self.outputs.push_back(Output::CloseSocket(socket));
         }
         self.spent = self.effort();
-        let setups: Vec<_> = self.streams.iter().map(|stream| stream.setup).collect();
-        let temper = self.generation.finder.pace.temper();
-        let finder = Self::finder(&self.config, self.controlling, &setups, temper, &mut self.random, now);
+        let first = self.streams.first().map(|first| (first.setup.socket, first.setup.local));
+        let finder = self.generation.finder.renewed(self.controlling, first, &mut self.random, now);
         self.generation = Generation::new(ours, theirs, finder);
         self.link = None;
     }
@@ -381,10 +396,25 @@ impl Agent {
         self.hosts.clear();
         // First the relay learns the new address, then the peer hears of it.
         self.keep_relay_warm(now);
+        self.charge_relayed(now);
         self.return_all(crate::stun::handoff::Reason::Network, true, now);
         self.retry(now);
+        self.generation.finder.move_elsewhere(now);
         self.begin_generation(now);
         self.gather(now);
+    }
+
+    /// Who is blocked hears nothing, and is not heard: the relay answers everybody else. (What the peer sends tells of the peer's limiter.)
+    fn notice_limiter(&mut self, now: Duration) {
+        let sprays = self.generation.finder.is_spraying();
+        if !sprays || self.generation.finder.pace.temper() == Temper::Stealth {
+            return;
+        }
+        if self.is_unanswered_by_relay(now) {
+            self.generation.finder.pace.struck(now);
+            self.event(Event::SlowedDown(self.generation.finder.pace.temper()));
+        }
+        self.ask_relay_each(RELAY_ASKED, now);
     }
 
     /// Runs the search.
@@ -392,14 +422,7 @@ impl Agent {
         if self.link.is_some() || self.policy() == Policy::Relay {
             return;
         }
-        if self.generation.finder.is_spraying()
-            && self.generation.finder.pace.temper() != crate::description::Temper::Stealth
-            && self.relay_heard.is_some_and(|heard| now >= heard.saturating_add(STRUCK))
-        {
-            self.relay_heard = None;
-            self.generation.finder.pace.slow_down(now);
-            self.event(Event::SlowedDown(self.generation.finder.pace.temper()));
-        }
+        self.notice_limiter(now);
         while let Some(theirs) = self.generation.theirs.clone()
             && let Some(send) = self.generation.finder.poll(&mut self.random, now)
         {
@@ -413,6 +436,7 @@ impl Agent {
                     self.event(Event::Probing { temper, part, effort: self.effort() });
                 }
                 Finding::Sockets(count) => (0..count).for_each(|_| self.want(Wanted::Spray)),
+                Finding::Spent(socket) => self.close(socket),
                 Finding::Measure => self.want(Wanted::Measure),
                 Finding::Fresh => self.want(Wanted::Fresh),
                 Finding::Opened(socket) => self.opened(socket, now),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::description::{Policy, Temper};
+use crate::find::FlowBudget;
 pub use crate::find::Part;
 pub use crate::handoff::Marks;
 use crate::media::{Kind, Path};
@@ -20,10 +21,10 @@ pub struct StreamId(pub u8);
 /// Settings of one call.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Pace of new flows.
+    /// Pace of new flows. `Fast` only where a user or an operator has said that the network bears it.
     pub temper: Temper,
-    /// New flows a second that the application grants this call, besides the temper's bound.
-    pub limit: Option<f64>,
+    /// The host's account, which all of its calls share. `None`: this call is alone on its host.
+    pub flows: Option<FlowBudget>,
     /// Sockets that the birthday method may use.
     pub most_sockets: usize,
     /// How audio moves. `None`: softly, with an overlap of the playout delay.
@@ -37,8 +38,8 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            temper: Temper::Fast,
-            limit: None,
+            temper: Temper::default(),
+            flows: None,
             most_sockets: 256,
             audio_mode: None,
             slowest: Duration::from_millis(40),
@@ -118,8 +119,6 @@ pub enum Input<'a> {
     NetworkChanged(&'a [(SocketId, SocketAddr)]),
     /// What may leave the relay, if it is other than the SBC's last word.
     Policy(Policy),
-    /// Another grant of new flows a second.
-    Limit(f64),
     /// By m-line, whether what it carries is encrypted with keys that passed from endpoint to endpoint, as far as is agreed now. At first
     /// nothing is. The application encrypts and decrypts: an agent is handed what goes out encrypted, and what comes in once it is
     /// known to be authentic, in the clear.
@@ -263,6 +262,8 @@ pub struct Refused {
     pub stray: u64,
     /// Nothing that can be read.
     pub malformed: u64,
+    /// Fragments and generations beyond what a peer may cost.
+    pub excess: u64,
 }
 
 /// Counts of one call.

@@ -51,7 +51,6 @@ impl Agent {
             self.refused.malformed.up();
             return;
         };
-        self.relay_heard = Some(now);
         if !self.relayed {
             self.relayed = true;
             let after = now.saturating_sub(self.on_relay_since.unwrap_or(now));

@@ -28,8 +28,9 @@ pub use io::{
 };
 
 use crate::count::Count;
-use crate::description::{Policy, Support, Temper};
-use crate::find::Finder;
+use crate::description::{Excess, Policy, Support};
+pub use crate::find::FlowBudget;
+use crate::find::{Finder, Pace};
 use crate::handoff::Outstanding;
 use crate::media::{self as rtp, Path};
 use crate::playout::{Playout, Step};
@@ -72,11 +73,14 @@ pub struct Agent {
     streams: Vec<Stream>,
     warmth: Vec<Warmth>,
     generation: Generation,
-    old_theirs: Vec<String>,
+    old_theirs: VecDeque<String>,
+    excess: Excess,
     link: Option<Link>,
     incoming: Incoming,
     copies_expected_until: Duration,
+    /// What the last return imposed.
     hold_off: Duration,
+    has_returned: bool,
     /// Why media is on the relay.
     returned: Reason,
     tests: Comparison,
@@ -84,7 +88,6 @@ pub struct Agent {
     /// Handoffs in a row that nobody answered.
     unanswered: u8,
     wanted: VecDeque<Wanted>,
-    relay_heard: Option<Duration>,
     relay_round_trip: Option<Duration>,
     outputs: VecDeque<Output>,
     refused: Refused,
@@ -112,7 +115,10 @@ impl Agent {
         let leg = Credentials::random(&mut random);
         let tiebreaker = random.word();
         let ours = Credentials::random(&mut random);
-        let finder = Self::finder(&config, controlling, streams, config.temper, &mut random, now);
+        let own = || FlowBudget::new(config.temper, None);
+        let pace = Pace::new(config.temper, &config.flows.clone().unwrap_or_else(own), now);
+        let first = streams.first().map(|first| (first.socket, first.local));
+        let finder = Finder::new(controlling, first, pace, config.most_sockets, &mut random);
         let generation = Generation::new(ours, None, finder);
         Self {
             random,
@@ -129,17 +135,18 @@ impl Agent {
             streams: streams.iter().map(|setup| Stream::new(*setup)).collect(),
             warmth: streams.iter().map(|_| Warmth::default()).collect(),
             generation,
-            old_theirs: Vec::new(),
+            old_theirs: VecDeque::new(),
+            excess: Excess::default(),
             link: None,
             incoming: Incoming::Relay { not_before: now, copies_until: now },
             copies_expected_until: now,
             hold_off: switching::FIRST_HOLD_OFF,
+            has_returned: false,
             returned: Reason::Comparison,
             tests: Comparison::default(),
             request: None,
             unanswered: 0,
             wanted: VecDeque::new(),
-            relay_heard: None,
             relay_round_trip: None,
             outputs: VecDeque::new(),
             refused: Refused::default(),
@@ -151,20 +158,6 @@ impl Agent {
             direct: false,
             config,
         }
-    }
-
-    fn finder(
-        config: &Config,
-        controlling: bool,
-        streams: &[StreamSetup],
-        temper: Temper,
-        random: &mut Random,
-        now: Duration,
-    ) -> Finder {
-        let priority = crate::description::priority(crate::description::HOST, u16::MAX);
-        let bases = streams.first().map(|first| (first.socket, first.local, priority)).into_iter().collect();
-        let pace = Finder::pace(temper, config.limit, now);
-        Finder::new(controlling, bases, pace, config.most_sockets, random)
     }
 
     /// The line for our descriptions to the SBC: `a=crush:1 …`, without line end.
@@ -192,7 +185,9 @@ impl Agent {
             Input::Media { stream, packet, marks } => self.send_media(stream, packet, marks, now),
             Input::SocketOpened { socket, local } => self.socket_opened(socket, local, now),
             Input::SocketRefused => {
-                self.wanted.pop_front();
+                if self.wanted.pop_front() == Some(Wanted::Spray) {
+                    self.generation.finder.socket_refused();
+                }
             }
             Input::Mapped(address) => self.router_mapped(address, now),
             Input::Host { socket, local } => self.host_opened(socket, local, now),
@@ -200,10 +195,6 @@ impl Agent {
             Input::Policy(policy) => {
                 self.policy = Some(policy);
                 self.obey_policy(now);
-            }
-            Input::Limit(limit) => {
-                self.config.limit = Some(limit);
-                self.generation.finder.pace.limit(limit, now);
             }
             Input::Keys(keys) => self.keyed(keys),
             Input::Timeout => {}
@@ -218,16 +209,21 @@ impl Agent {
         }
         self.support = Support::find(sdp);
         self.sbc = self.support.as_ref().map(|support| Credentials::new(&support.ufrag, &support.pwd));
-        if let Some(temper) = self.support.as_ref().and_then(|support| support.temper)
-            && temper > self.generation.finder.pace.temper()
-        {
-            self.generation.finder.pace = Finder::pace(temper, self.config.limit, now);
+        if let Some(temper) = self.support.as_ref().and_then(|support| support.temper) {
+            self.generation.finder.pace.slow_host_down(temper, now);
         }
         if self.support.is_some() && !self.connecting {
             self.connecting = true;
+            self.charge_relayed(now);
             self.event(Event::Connecting);
         }
         self.obey_policy(now);
+    }
+
+    /// What goes to the relay are flows too, that no leave is asked for: RTP and RTCP.
+    fn charge_relayed(&mut self, now: Duration) {
+        let streams = self.streams.iter().filter(|stream| stream.relay.is_some()).count() as u32;
+        self.generation.finder.pace.charge(streams.saturating_mul(2), now);
     }
 
     /// What may leave the relay now. Without support nothing may.

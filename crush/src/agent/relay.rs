@@ -14,6 +14,8 @@ const KEEPALIVE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(50);
 /// Of them.
 const TRIES: u32 = 10;
+/// The relay answers nothing for so long, and a round trip: it does not hear us, or is not heard.
+const UNANSWERED: Duration = Duration::from_millis(500);
 
 /// One stream's socket towards the relay.
 #[derive(Debug, Default)]
@@ -90,6 +92,23 @@ impl Agent {
                 .sealed(&sbc.key);
             self.transmit(socket, relay, bytes);
         }
+    }
+
+    /// Asks on the first stream's socket, unless that was done less than so long ago.
+    pub(super) fn ask_relay_each(&mut self, interval: Duration, now: Duration) {
+        if let Some(warmth) = self.warmth.first_mut()
+            && now >= warmth.asked.saturating_add(interval)
+            && (warmth.transaction.is_none() || warmth.tries == TRIES)
+        {
+            warmth.begin(now);
+            self.keep_relay_warm(now);
+        }
+    }
+
+    pub(super) fn is_unanswered_by_relay(&self, now: Duration) -> bool {
+        let patience = UNANSWERED.saturating_add(self.relay_round_trip.unwrap_or_default());
+        let asked = self.warmth.first().filter(|warmth| warmth.transaction.is_some());
+        asked.is_some_and(|warmth| now >= warmth.asked.saturating_add(patience))
     }
 
     pub(super) fn relay_timeout(&self) -> Option<Duration> {

@@ -13,7 +13,7 @@ use crate::sync::rating;
 use super::link::Link;
 use super::stream::Stream;
 
-/// Before the first handoff after a return; doubles with each.
+/// Before the first handoff after the first return; doubles with each return after it.
 pub(super) const FIRST_HOLD_OFF: Duration = Duration::from_secs(2);
 const LONGEST_HOLD_OFF: Duration = Duration::from_secs(60);
 /// So long on the direct path, and the hold-off begins anew.
@@ -127,7 +127,7 @@ impl Agent {
             Incoming::Asked => {}
             Incoming::Direct { since, compare_at, comparing_until, worse } => {
                 if now >= since.saturating_add(FORGIVEN) {
-                    self.hold_off = FIRST_HOLD_OFF;
+                    (self.hold_off, self.has_returned) = (FIRST_HOLD_OFF, false);
                 }
                 match comparing_until {
                     None if now >= compare_at && self.request.is_none() => {
@@ -264,14 +264,26 @@ impl Agent {
         for ((socket, relay), packet) in again {
             self.transmit(socket, relay, packet);
         }
-        self.incoming = Incoming::Relay { not_before: now.saturating_add(self.hold_off), copies_until: now };
+        let has_left = receiving || sending;
+        if has_left {
+            // Both ends may return at once, and each hears of the other's return afterwards: that is one return.
+            self.hold_off = match self.has_returned {
+                true => self.hold_off.saturating_mul(2).min(LONGEST_HOLD_OFF),
+                false => FIRST_HOLD_OFF,
+            };
+            self.has_returned = true;
+        }
+        let not_before = match self.incoming {
+            Incoming::Relay { not_before, .. } if !has_left => not_before,
+            _ => now.saturating_add(self.hold_off),
+        };
+        self.incoming = Incoming::Relay { not_before, copies_until: now };
         self.request = None;
         if tell && (linked || receiving || sending) {
             self.ask(Target::Path(Path::Relay), reason, Vec::new(), None, now);
         }
-        if receiving || sending {
+        if has_left {
             self.returned = reason;
-            self.hold_off = self.hold_off.saturating_mul(2).min(LONGEST_HOLD_OFF);
             let lasted = now.saturating_sub(self.left.take().unwrap_or(now));
             let gap = self.link.as_ref().map(|link| now.saturating_sub(link.live.heard()));
             self.event(Event::Returned { reason, lasted, gap });
@@ -290,6 +302,7 @@ impl Agent {
         if self.link.is_none() && !is_held {
             if was_held && !self.generation.candidates.is_empty() {
                 // What was known before may be stale, and what was said since may not have passed.
+                self.generation.finder.forget_reach();
                 self.begin_generation(now);
             }
             self.gather(now);

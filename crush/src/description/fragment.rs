@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use super::support::is_ice_text;
 use super::{Candidate, NatBehaviour};
 
-/// At most as many candidates are taken from a peer (docs/crush.md §12).
-const CANDIDATES: usize = 32;
+/// At most as many candidates are taken from a peer in a generation, however many fragments they come in (docs/crush.md §12).
+pub const CANDIDATES: usize = 32;
 
 /// All that one side has said of its current generation.
 #[derive(Debug, Clone, PartialEq, Eq)]

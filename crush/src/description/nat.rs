@@ -75,17 +75,17 @@ impl NatBehaviour {
             ports: match value("ports")? {
                 "preserving" => PortPattern::Preserving,
                 "sequential" => {
-                    let step: i16 = value("step")?.parse().ok()?;
+                    let step = number(value("step")?)?.clamp(i16::MIN.into(), i16::MAX.into());
                     if step == 0 {
                         return None;
                     }
-                    PortPattern::Sequential(step)
+                    PortPattern::Sequential(step as i16)
                 }
                 "random" => PortPattern::Random,
                 _ => return None,
             },
-            last: value("last")?.parse().ok()?,
-            round: value("round").map_or(Some(0), |round| round.parse().ok())?,
+            last: port(value("last")?)?,
+            round: value("round").map_or(Some(0), port)?,
         })
     }
 
@@ -93,6 +93,21 @@ impl NatBehaviour {
     pub fn is_dependent(&self) -> bool {
         self.mapping != NatKind::EndpointIndependent
     }
+}
+
+/// A whole number; one that is too great is the greatest there is.
+fn number(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let greatest = if digits.len() == text.len() { i64::MAX } else { i64::MIN };
+    Some(text.parse().unwrap_or(greatest))
+}
+
+/// Of 16 bits without sign.
+fn port(text: &str) -> Option<u16> {
+    Some(number(text)?.clamp(0, u16::MAX.into()) as u16)
 }
 
 impl fmt::Display for NatBehaviour {
@@ -123,6 +138,21 @@ mod tests {
             let ipv6 = mapping == kinds[0];
             let nat = NatBehaviour { ipv6, mapping, filtering: kinds[2], ports, last: 40_327, round };
             assert_eq!(NatBehaviour::read(&nat.to_string()), Some(nat));
+        }
+    }
+
+    #[test]
+    fn absurd_numbers_are_the_greatest_there_are() {
+        let line = |step: &str, last: &str, round: &str| {
+            let head = "a=crush-nat:1 family=4 mapping=apd filtering=apd ports=sequential";
+            NatBehaviour::read(&format!("{head} step={step} last={last} round={round}"))
+        };
+        let nat = line("99999999999999999999999", "70000", "4294967296").unwrap();
+        assert_eq!((nat.ports, nat.last, nat.round), (PortPattern::Sequential(i16::MAX), u16::MAX, u16::MAX));
+        let nat = line("-99999999999999999999999", "-1", "-0").unwrap();
+        assert_eq!((nat.ports, nat.last, nat.round), (PortPattern::Sequential(i16::MIN), 0, 0));
+        for wrong in ["", "-", "+1", "1e9", "0x10", "NaN"] {
+            assert_eq!(line(wrong, "1", "0"), None, "{wrong}");
         }
     }
 

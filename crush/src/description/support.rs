@@ -18,12 +18,12 @@ pub enum Policy {
 /// How fast new flows may be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum Temper {
-    /// 200 a second, for half a minute.
-    #[default]
+    /// 200 a second, for half a minute: only where somebody has said that the network bears it.
     Fast,
-    /// 50 a second, for a minute.
+    /// 25 a second, for a minute: stays below what flood limiters punish.
+    #[default]
     Normal,
-    /// 20 a second, for three minutes: stays below what flood limiters punish.
+    /// 20 a second, for three minutes.
     Stealth,
 }
 

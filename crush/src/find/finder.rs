@@ -1,24 +1,27 @@
 //! One generation's search: checks, spray, nomination. It says what is to be sent and is told what came; bytes and
 //! credentials are the agent's.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::SocketAddr;
+use std::collections::{HashMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ahash::RandomState;
 
-use super::checklist::Checklist;
+use super::checklist::{Base, Checklist, Leave, TRANSMISSIONS};
 use super::diagonal::{Fan, LAG, Scan};
-use super::holes::Holes;
-use super::pace::Pace;
-use super::pair::{State, is_private};
+use super::pace::{Flow, Pace};
+use super::pair::{Pair, State, is_private};
 use super::plan::Part;
+use super::reach::Reach;
 use super::reopen::Reopen;
 use super::shots::Shots;
+use super::sockets::Sockets;
 use super::sweep::Sweep;
 use crate::agent::SocketId;
 use crate::count::Count;
-use crate::description::{Candidate, CandidateKind, NatBehaviour, PortPattern};
+use crate::description::{
+    CANDIDATES, Candidate, CandidateKind, HOST, NatBehaviour, PortPattern, Temper, priority,
+};
 use crate::random::Random;
 
 /// How long the controlling side waits for a better pair.
@@ -27,10 +30,12 @@ const NOMINATION_WAIT: Duration = Duration::from_millis(100);
 const HOLD: Duration = Duration::from_millis(200);
 /// Answers to checks are taken for so long.
 const ANSWERS: Duration = Duration::from_secs(10);
+/// Checks alone have so long.
+const CHECKED: Duration = Duration::from_secs(8);
 /// What a round of fan or scan is waited for after its last probe.
 const ROUND_GRACE: Duration = Duration::from_millis(500);
-/// Newest holes of a sweep or of shots that are kept open.
-const HELD: usize = 512;
+/// Rounds of fan or scan in a generation: more than fit into its time, but for who makes them up.
+const ROUNDS: u8 = 48;
 
 /// A check that is to be sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +53,8 @@ pub(crate) enum Finding {
     Part(Part),
     /// So many sockets are wanted.
     Sockets(usize),
+    /// This one has had its time.
+    Spent(SocketId),
     /// The newest mapped port must be measured again, from a socket that made no flow yet.
     Measure,
     /// A socket is wanted of which nobody knows, and its mapped port.
@@ -83,8 +90,7 @@ enum Spray {
     Shots(Shots),
     Fan(Fan),
     Scan(Scan),
-    /// Sockets that have not sent yet.
-    Sockets(VecDeque<SocketId>),
+    Sockets(Sockets),
 }
 
 /// See the module.
@@ -92,27 +98,31 @@ enum Spray {
 pub(crate) struct Finder {
     controlling: bool,
     pub(crate) list: Checklist,
-    bases: Vec<(SocketId, SocketAddr, u32)>,
+    bases: Vec<Base>,
     remotes: Vec<Candidate>,
     our_public: Vec<SocketAddr>,
     pub(crate) pace: Pace,
-    flows: HashSet<(SocketId, SocketAddr), RandomState>,
+    reach: Reach,
     outstanding: HashMap<u128, Outstanding, RandomState>,
     order: VecDeque<(Duration, u128)>,
     nats: Option<(NatBehaviour, NatBehaviour)>,
     nats_since: Option<Duration>,
+    /// The peer's first candidates.
+    since: Option<Duration>,
     part: Option<Part>,
     spray: Option<Spray>,
     spray_from: SocketId,
     spray_starts: Duration,
     spray_ends: Option<Duration>,
+    /// Whom the spray goes to, and since when: it counts for that address.
+    sprayed: Option<(IpAddr, Duration)>,
     round_ends: Option<Duration>,
     flows_at_measure: u64,
     /// The last round of fan or scan that was begun, and whether the port for another is being measured.
     round: Option<u16>,
+    rounds: u8,
     is_measuring: bool,
     reopen: Reopen,
-    holes: Holes,
     most_sockets: usize,
     works_since: Option<Duration>,
     nominating: Option<(SocketId, SocketAddr)>,
@@ -123,10 +133,10 @@ pub(crate) struct Finder {
 }
 
 impl Finder {
-    /// `bases`: sockets with their local addresses and priorities, the first of which sprays.
+    /// `first`: the socket, at its address, that sprays.
     pub(crate) fn new(
         controlling: bool,
-        bases: Vec<(SocketId, SocketAddr, u32)>,
+        first: Option<(SocketId, SocketAddr)>,
         pace: Pace,
         most_sockets: usize,
         random: &mut Random,
@@ -135,26 +145,28 @@ impl Finder {
         Self {
             controlling,
             list: Checklist::default(),
-            spray_from: bases.first().map_or(SocketId(0), |base| base.0),
-            bases,
+            spray_from: first.map_or(SocketId(0), |(socket, _)| socket),
+            bases: first.map(|(socket, local)| base_of(socket, local, TRANSMISSIONS)).into_iter().collect(),
             remotes: Vec::new(),
             our_public: Vec::new(),
             pace,
-            flows: HashSet::with_hasher(state.clone()),
+            reach: Reach::default(),
             outstanding: HashMap::with_hasher(state),
             order: VecDeque::new(),
             nats: None,
             nats_since: None,
+            since: None,
             part: None,
             spray: None,
             spray_starts: Duration::MAX,
             spray_ends: None,
+            sprayed: None,
             round_ends: None,
             flows_at_measure: 0,
             round: None,
+            rounds: 0,
             is_measuring: false,
             reopen: Reopen::default(),
-            holes: Holes::new(HELD),
             most_sockets,
             works_since: None,
             nominating: None,
@@ -165,15 +177,36 @@ impl Finder {
         }
     }
 
-    /// One more socket that may carry the path.
-    pub(crate) fn base(&mut self, socket: SocketId, local: SocketAddr, priority: u32) {
-        self.bases.push((socket, local, priority));
-        self.pair_all();
+    /// For another generation of the call. What addresses have cost, and the pace, go on.
+    pub(crate) fn renewed(
+        &mut self,
+        controlling: bool,
+        first: Option<(SocketId, SocketAddr)>,
+        random: &mut Random,
+        now: Duration,
+    ) -> Self {
+        self.count_spray(now);
+        let mut renewed = Self::new(controlling, first, self.pace.renewed(), self.most_sockets, random);
+        renewed.reach = std::mem::take(&mut self.reach);
+        renewed
     }
 
-    /// A bucket for a new generation.
-    pub(crate) fn pace(temper: crate::description::Temper, limit: Option<f64>, now: Duration) -> Pace {
-        Pace::new(temper, limit, now)
+    /// This end begins anew for reasons that are not the peer's: addresses count from the start.
+    pub(crate) fn forget_reach(&mut self) {
+        self.reach = Reach::default();
+        self.sprayed = None;
+    }
+
+    /// Another network, of which nobody has said that it bears haste.
+    pub(crate) fn move_elsewhere(&mut self, now: Duration) {
+        self.forget_reach();
+        self.pace.slow_host_down(Temper::Normal, now);
+    }
+
+    /// One more socket that may carry the path.
+    pub(crate) fn base(&mut self, socket: SocketId, local: SocketAddr) {
+        self.bases.push(base_of(socket, local, TRANSMISSIONS));
+        self.pair_all();
     }
 
     pub(crate) fn set_controlling(&mut self, controlling: bool) {
@@ -196,14 +229,19 @@ impl Finder {
         }
     }
 
-    /// Candidates of the peer; those known already change nothing.
+    /// Candidates of the peer; those known already change nothing, and more than [`CANDIDATES`] are not taken.
     pub(crate) fn remotes(&mut self, candidates: &[Candidate]) {
+        let before = self.remotes.len();
         for candidate in candidates {
-            if !self.remotes.contains(candidate) {
+            let is_it =
+                |known: &Candidate| (known.address, known.kind) == (candidate.address, candidate.kind);
+            if self.remotes.len() < CANDIDATES && !self.remotes.iter().any(is_it) {
                 self.remotes.push(candidate.clone());
             }
         }
-        self.pair_all();
+        if self.remotes.len() > before {
+            self.pair_all();
+        }
     }
 
     pub(crate) fn known_remotes(&self) -> &[Candidate] {
@@ -215,9 +253,11 @@ impl Finder {
             remote.kind == CandidateKind::ServerReflexive
                 && self.our_public.iter().any(|ours| ours.ip() == remote.address.ip())
         });
-        for (socket, local, priority) in &self.bases {
-            for remote in &self.remotes {
-                self.list.pair((*socket, local.ip(), *priority), remote, trombone);
+        for base in &self.bases {
+            // A socket of which nobody knew goes where a NAT may have moved a port: to public addresses.
+            let is_fresh = base.transmissions < TRANSMISSIONS;
+            for remote in self.remotes.iter().filter(|remote| !is_fresh || !is_private(remote.address.ip())) {
+                self.list.pair(base, remote, trombone);
             }
         }
     }
@@ -244,8 +284,9 @@ impl Finder {
     }
 
     fn measure(&mut self) {
-        if !self.is_measuring {
+        if !self.is_measuring && self.rounds < ROUNDS {
             self.is_measuring = true;
+            self.rounds.up();
             self.findings.push_back(Finding::Measure);
         }
     }
@@ -253,19 +294,27 @@ impl Finder {
     /// Sockets that were asked for.
     pub(crate) fn socket(&mut self, socket: SocketId) {
         match &mut self.spray {
-            Some(Spray::Sockets(fresh)) => fresh.push_back(socket),
+            Some(Spray::Sockets(sockets)) => sockets.opened(socket),
             _ => self.spray_from = socket,
         }
     }
 
+    /// No more can be had.
+    pub(crate) fn socket_refused(&mut self) {
+        if let Some(Spray::Sockets(sockets)) = &mut self.spray {
+            sockets.refused();
+        }
+    }
+
     /// The socket that [`Finding::Fresh`] asked for, at a port that is known by now.
-    pub(crate) fn fresh(&mut self, socket: SocketId, local: SocketAddr, priority: u32) {
+    pub(crate) fn fresh(&mut self, socket: SocketId, local: SocketAddr) {
         let Some((_, theirs)) = self.nats.filter(|_| self.target().is_some()) else { return };
         if self.part == Some(Part::Sweep) {
             self.spray_from = socket;
             self.spray = Some(Spray::Sweep(Sweep::new(theirs.last, step(&theirs))));
         } else {
-            self.base(socket, local, priority);
+            self.bases.push(base_of(socket, local, 1));
+            self.pair_all();
         }
         self.reopen.opened(socket);
     }
@@ -283,14 +332,13 @@ impl Finder {
         best.map(|remote| remote.address)
     }
 
-    fn local_of(&self, socket: SocketId) -> std::net::IpAddr {
-        let base = self.bases.iter().find(|base| base.0 == socket).or(self.bases.first());
-        base.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |base| base.1.ip())
+    fn local_of(&self, socket: SocketId) -> IpAddr {
+        let base = self.bases.iter().find(|base| base.socket == socket).or(self.bases.first());
+        base.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |base| base.local.ip())
     }
 
     /// An authenticated request of the peer was answered.
     pub(crate) fn asked(&mut self, socket: SocketId, from: SocketAddr, nominates: bool, now: Duration) {
-        self.flows.insert((socket, from));
         let local = self.local_of(socket);
         let controlling = self.controlling;
         let Some(pair) = self.list.reflexive(socket, local, from) else { return };
@@ -328,6 +376,8 @@ impl Finder {
             pair.state = State::Succeeded;
         }
         pair.round_trip = Some(now.saturating_sub(request.at));
+        self.reach.answered(from);
+        let Some(pair) = self.list.get_mut(socket, from) else { return Answer::Unknown };
         if request.nominate {
             pair.nominated = true;
         }
@@ -386,6 +436,9 @@ impl Finder {
         if self.found {
             return None;
         }
+        if !self.remotes.is_empty() {
+            self.since.get_or_insert(now);
+        }
         self.progress(now);
         self.purge(now);
         self.start_spray(now);
@@ -393,11 +446,19 @@ impl Finder {
             self.findings.push_back(Finding::Fresh);
         }
         self.renominate();
-        let (flows, pace) = (&self.flows, &self.pace);
-        let leave = |socket, to| pace.ready(!flows.contains(&(socket, to))) <= now;
-        if let Some((socket, to)) = self.list.due(now, leave) {
+        if self.spray_ends.is_some_and(|ends| now >= ends) && !self.gave_up && self.list.best().is_none() {
+            self.give_up(now);
+        }
+        let leave = Leave {
+            new: self.pace.ready(Flow::New) <= now,
+            proven: self.pace.ready(Flow::Proven) <= now,
+            left_over: self.reopen.left(),
+        };
+        if let Some((socket, to)) = self.list.due(now, leave, &self.reach) {
             let send = self.send(socket, to, random, now)?;
-            self.list.sent(socket, to, now);
+            if let Some(cause) = self.list.sent(socket, to, now) {
+                self.reach.sent(to, cause);
+            }
             if send.nominate && self.list.get(socket, to).is_some_and(|pair| pair.state == State::Succeeded) {
                 // A nominating check must be repeated until it is answered.
                 if let Some(pair) = self.list.get_mut(socket, to) {
@@ -406,11 +467,8 @@ impl Finder {
             }
             return Some(send);
         }
-        if self.pace.ready(false) <= now
-            && let Some((socket, to)) = self.holes.due(now)
-        {
-            self.holes.punched(socket, to, now);
-            return self.send(socket, to, random, now);
+        if !leave.new {
+            return None;
         }
         self.spray(random, now)
     }
@@ -435,11 +493,10 @@ impl Finder {
     }
 
     fn send(&mut self, socket: SocketId, to: SocketAddr, random: &mut Random, now: Duration) -> Option<Send> {
-        let new_flow = !self.flows.contains(&(socket, to));
-        if !self.pace.take(new_flow, now) {
+        let flow = self.list.get(socket, to).map_or(Flow::New, Pair::flow);
+        if !self.pace.take(flow, now) {
             return None;
         }
-        self.flows.insert((socket, to));
         let transaction = random.transaction();
         let nominate = self.controlling && self.nominating == Some((socket, to));
         self.outstanding.insert(transaction, Outstanding { socket, to, at: now, nominate });
@@ -462,9 +519,9 @@ impl Finder {
             None => {
                 let part = Part::of(&mine, &theirs, self.controlling);
                 self.part = Some(part);
-                self.spray_ends = Some(now.saturating_add(self.pace.tempo().spray));
+                self.spray_ends = Some(self.spray_end(part, now));
                 self.findings.push_back(Finding::Part(part));
-                self.reopen = Reopen::new(part, self.pace.tempo().spray, now);
+                self.reopen = Reopen::new(part, self.pace.tempo().sweep, now);
                 part
             }
             Some(part @ (Part::Fan | Part::Scan)) if self.spray.is_none() => part,
@@ -483,7 +540,9 @@ impl Finder {
         self.spray = match part {
             Part::Checks | Part::Reopen | Part::GiveUp => None,
             Part::Hold => {
-                self.list.hold(HOLD, self.spray_ends.unwrap_or(now));
+                if let (Some((target, _)), Some(ends)) = (self.sprayed, self.spray_ends) {
+                    self.list.hold(target, HOLD, ends);
+                }
                 None
             }
             Part::Sweep => Some(Spray::Sweep(Sweep::new(theirs.last, step(&theirs)))),
@@ -497,31 +556,54 @@ impl Finder {
                 self.spray_starts = now.saturating_add(lag).saturating_add(Duration::from_millis(100));
                 Some(Spray::Scan(Scan::new(theirs.last, step(&theirs), expected)))
             }
-            Part::Sockets => {
-                self.holes = Holes::new(self.most_sockets);
-                self.findings.push_back(Finding::Sockets(self.most_sockets));
-                Some(Spray::Sockets(VecDeque::new()))
-            }
+            Part::Sockets => Some(Spray::Sockets(Sockets::new(self.most_sockets))),
         };
     }
 
-    fn spray(&mut self, random: &mut Random, now: Duration) -> Option<Send> {
-        if self.spray_ends.is_some_and(|ends| now >= ends) && !self.gave_up {
-            self.gave_up = true;
-            self.spray = None;
-            self.findings.push_back(Finding::GaveUp(self.part.unwrap_or(Part::Checks)));
+    /// When a spray ends that begins: what earlier generations have spent on the same address counts.
+    fn spray_end(&mut self, part: Part, now: Duration) -> Duration {
+        let most = self.pace.tempo().spray;
+        let sprays = !matches!(part, Part::Checks | Part::Reopen | Part::GiveUp);
+        let Some(target) = self.target().filter(|_| sprays) else { return now.saturating_add(most) };
+        self.sprayed = Some((target.ip(), now));
+        now.saturating_add(self.reach.spray_left(target.ip(), most))
+    }
+
+    /// The spray is over, and has not met.
+    fn count_spray(&mut self, now: Duration) {
+        if let Some((target, since)) = self.sprayed.take().filter(|_| !self.found) {
+            self.reach.sprayed(target, now.saturating_sub(since));
         }
+    }
+
+    /// Giving up ends everything: no check, no repetition and no keepalive leaves of itself any more.
+    fn give_up(&mut self, now: Duration) {
+        self.gave_up = true;
+        self.spray = None;
+        self.round_ends = None;
+        self.list.give_up();
+        self.count_spray(now);
+        self.findings.push_back(Finding::GaveUp(self.part.unwrap_or(Part::Checks)));
+    }
+
+    fn spray(&mut self, random: &mut Random, now: Duration) -> Option<Send> {
         let checks_alone = matches!(self.part, None | Some(Part::Checks | Part::Reopen | Part::GiveUp));
-        if checks_alone && self.reopen.next().is_none() && self.list.has_failed() && !self.gave_up {
-            self.gave_up = true;
-            self.findings.push_back(Finding::GaveUp(self.part.unwrap_or(Part::Checks)));
+        // Of the NATs nothing may be known yet.
+        let is_settled = self.part.is_some() || now >= self.since.unwrap_or(now).saturating_add(CHECKED);
+        if checks_alone
+            && is_settled
+            && self.reopen.next().is_none()
+            && self.list.has_failed()
+            && !self.gave_up
+        {
+            self.give_up(now);
         }
         if self.round_ends.is_some_and(|ends| now >= ends) {
             self.round_ends = None;
             self.spray = None;
             self.measure();
         }
-        if now < self.spray_starts || self.round_ends.is_some() || self.leave() > now {
+        if now < self.spray_starts || self.round_ends.is_some() {
             return None;
         }
         // What works is being nominated: nothing more needs to be found.
@@ -535,8 +617,17 @@ impl Finder {
             Spray::Shots(shots) => Some(shots.next(random)),
             Spray::Fan(fan) => fan.next(),
             Spray::Scan(scan) => scan.next(random),
-            Spray::Sockets(fresh) => {
-                socket = fresh.pop_front()?;
+            Spray::Sockets(sockets) => {
+                if let Some(count) = sockets.wanted() {
+                    self.findings.push_back(Finding::Sockets(count));
+                }
+                socket = sockets.next()?;
+                // The mapping of the oldest has seen as many of the peer's shots as a new one will: what counts are new ports.
+                let list = &self.list;
+                let is_asked = |socket| list.pairs().iter().any(|pair| pair.socket == socket && pair.asked);
+                if let Some(oldest) = sockets.spent(is_asked) {
+                    self.findings.push_back(Finding::Spent(oldest));
+                }
                 Some(target.port())
             }
         };
@@ -545,15 +636,7 @@ impl Finder {
             return None;
         };
         let to = SocketAddr::new(target.ip(), port);
-        if !self.flows.contains(&(socket, to)) {
-            self.holes.punched(socket, to, now);
-        }
         self.send(socket, to, random, now)
-    }
-
-    /// When the spray may send: mostly new flows, now and then a known one.
-    fn leave(&self) -> Duration {
-        self.pace.ready(true).max(self.pace.ready(false))
     }
 
     pub(crate) fn finding(&mut self) -> Option<Finding> {
@@ -566,11 +649,12 @@ impl Finder {
             return None;
         }
         // What waits, waits for its time and for leave.
-        let due = self.list.timeout(|socket, to| self.pace.ready(!self.flows.contains(&(socket, to))));
+        let (new, proven) = (self.pace.ready(Flow::New), self.pace.ready(Flow::Proven));
+        let due = self.list.timeout(new, proven);
         let spray = self.spray.as_ref().and_then(|spray| {
-            let idle = matches!(spray, Spray::Sockets(fresh) if fresh.is_empty());
+            let idle = matches!(spray, Spray::Sockets(sockets) if sockets.is_idle());
             (!idle && self.round_ends.is_none() && self.list.best().is_none() && self.target().is_some())
-                .then(|| self.leave().max(self.spray_starts))
+                .then(|| new.max(self.spray_starts))
         });
         let nomination = (self.controlling && self.nominating.is_none())
             .then(|| self.works_since.map(|since| since.saturating_add(NOMINATION_WAIT)))
@@ -578,10 +662,14 @@ impl Finder {
         let waits = self.part.is_none() && self.nats.is_some() && !self.gave_up && self.list.best().is_none();
         let starts = waits.then_some(self.spray_starts);
         let reopens = self.reopen.next().filter(|_| !self.gave_up && self.list.best().is_none());
-        let ends = self.spray_ends.filter(|_| !self.gave_up);
-        let holes = self.holes.timeout().map(|at| at.max(self.pace.ready(false)));
-        [due, spray, nomination, starts, reopens, ends, holes, self.round_ends].into_iter().flatten().min()
+        let ends = self.spray_ends.filter(|_| !self.gave_up && self.list.best().is_none());
+        let measured = self.round_ends.map(|at| at.max(new));
+        [due, spray, nomination, starts, reopens, ends, measured].into_iter().flatten().min()
     }
+}
+
+fn base_of(socket: SocketId, local: SocketAddr, transmissions: u8) -> Base {
+    Base { socket, local, priority: priority(HOST, u16::MAX), transmissions }
 }
 
 fn step(nat: &NatBehaviour) -> i16 {

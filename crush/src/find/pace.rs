@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::budget::{FlowBudget, Share};
 use crate::count::Count;
 use crate::description::Temper;
 
@@ -18,15 +19,18 @@ pub(crate) struct Tempo {
     pub(crate) spray: Duration,
     /// Checks alone have so long before the spray begins.
     pub(crate) head_start: Duration,
+    /// A sweep that has not met for so long goes on from a fresh socket.
+    pub(crate) sweep: Duration,
 }
 
 impl Tempo {
-    /// The documented figures.
+    /// The documented figures. Above 25 a second only `fast` goes: limiters of 30 a second are common, and count what the call itself needs
+    /// besides.
     pub(crate) fn of(temper: Temper) -> Self {
-        let (flows, burst, packets, spray, head_start) = match temper {
-            Temper::Fast => (200.0, 20.0, 200.0, 30, 400),
-            Temper::Normal => (50.0, 10.0, 100.0, 60, 1200),
-            Temper::Stealth => (20.0, 4.0, 60.0, 180, 2000),
+        let (flows, burst, packets, spray, head_start, sweep) = match temper {
+            Temper::Fast => (200.0, 20.0, 200.0, 30, 350, 7500),
+            Temper::Normal => (25.0, 4.0, 100.0, 60, 1200, 4000),
+            Temper::Stealth => (20.0, 4.0, 60.0, 180, 2000, 5000),
         };
         Self {
             flows,
@@ -34,18 +38,22 @@ impl Tempo {
             packets,
             spray: Duration::from_secs(spray),
             head_start: Duration::from_millis(head_start),
+            sweep: Duration::from_millis(sweep),
         }
+    }
+
+    /// A full bucket of new flows. `limit`: how many any second may hold, its burst included.
+    pub(super) fn new_flows(self, limit: Option<f64>, now: Duration) -> Bucket {
+        let Some(limit) = limit.map(|limit| limit.max(0.1)) else {
+            return Bucket::new(self.flows, self.burst, now);
+        };
+        let burst = (limit / 8.0).clamp(1.0, self.burst);
+        Bucket::new(self.flows.min((limit - burst).max(limit / 2.0)), burst, now)
     }
 }
 
-/// Of new flows: how many a second, and at once.
-fn new_flows(tempo: Tempo, limit: Option<f64>) -> (f64, f64) {
-    let rate = limit.map_or(tempo.flows, |limit| tempo.flows.min(limit.max(0.1)));
-    (rate, tempo.burst.min(rate.max(1.0)))
-}
-
 #[derive(Debug, Clone, Copy)]
-struct Bucket {
+pub(super) struct Bucket {
     rate: f64,
     depth: f64,
     tokens: f64,
@@ -60,10 +68,10 @@ impl Bucket {
     fn fill(&mut self, now: Duration) {
         let elapsed = now.saturating_sub(self.filled).as_secs_f64();
         self.tokens = (self.tokens + elapsed * self.rate).min(self.depth);
-        self.filled = now;
+        self.filled = now.max(self.filled);
     }
 
-    fn take(&mut self, now: Duration) -> bool {
+    pub(super) fn take(&mut self, now: Duration) -> bool {
         self.fill(now);
         // A billionth short is rounding, not impatience.
         let enough = self.tokens >= 1.0 - 1e-9;
@@ -74,7 +82,7 @@ impl Bucket {
     }
 
     /// When one token is there.
-    fn ready(&self) -> Duration {
+    pub(super) fn ready(&self) -> Duration {
         if self.tokens >= 1.0 {
             return self.filled;
         }
@@ -82,32 +90,62 @@ impl Bucket {
         let wait = Duration::try_from_secs_f64((1.0 - self.tokens) / self.rate).unwrap_or(Duration::MAX);
         self.filled.saturating_add(wait).saturating_add(Duration::from_micros(1))
     }
+
+    /// Takes tokens that may not be there; as many as it holds may be owed.
+    pub(super) fn charge(&mut self, tokens: u32, now: Duration) {
+        self.fill(now);
+        self.tokens = (self.tokens - f64::from(tokens)).max(-self.depth);
+    }
+
+    pub(super) fn empty(&mut self, now: Duration) {
+        self.fill(now);
+        self.tokens = self.tokens.min(0.0);
+    }
+
+    /// Takes the figures of another one; its tokens are no gift.
+    pub(super) fn become_slower(&mut self, other: Self, now: Duration) {
+        self.fill(now);
+        *self = Self { tokens: self.tokens.min(other.depth), ..other };
+    }
 }
 
-/// Token buckets for new flows and for packets on known ones.
+/// What a packet is to NATs and limiters on its way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Flow {
+    /// The first one from a socket to a destination.
+    New,
+    /// Nothing has come back yet: whoever did not let the first one pass sees a new flow.
+    Unproven,
+    /// Something authentic has come on it.
+    Proven,
+}
+
+/// Token buckets for new flows and for packets on proven ones: a call's own, by its temper, and its share of its host's.
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
     temper: Temper,
-    limit: Option<f64>,
+    host: Share,
     flows: Bucket,
     packets: Bucket,
-    paused_until: Duration,
     made: u64,
 }
 
 impl Pace {
-    /// `limit`: the application's own bound on new flows a second.
-    pub(crate) fn new(temper: Temper, limit: Option<f64>, now: Duration) -> Self {
+    /// `budget`: the host's.
+    pub(crate) fn new(temper: Temper, budget: &FlowBudget, now: Duration) -> Self {
         let tempo = Tempo::of(temper);
-        let (rate, burst) = new_flows(tempo, limit);
         Self {
             temper,
-            limit,
-            flows: Bucket::new(rate, burst, now),
+            host: budget.share(),
+            flows: tempo.new_flows(None, now),
             packets: Bucket::new(tempo.packets, tempo.burst, now),
-            paused_until: Duration::ZERO,
             made: 0,
         }
+    }
+
+    /// For another generation, which brings no burst of its own.
+    pub(crate) fn renewed(&self) -> Self {
+        Self { made: 0, ..self.clone() }
     }
 
     pub(crate) fn temper(&self) -> Temper {
@@ -123,42 +161,60 @@ impl Pace {
         self.made
     }
 
-    /// Another bound of the application's. It brings no burst of its own, however often calls come and go.
-    pub(crate) fn limit(&mut self, limit: f64, now: Duration) {
-        self.limit = Some(limit);
-        self.flows.fill(now);
-        (self.flows.rate, self.flows.depth) = new_flows(self.tempo(), self.limit);
-        self.flows.tokens = self.flows.tokens.min(self.flows.depth);
+    /// No faster than this from now on.
+    pub(crate) fn slow_down(&mut self, temper: Temper, now: Duration) {
+        if temper <= self.temper {
+            return;
+        }
+        self.temper = temper;
+        let tempo = self.tempo();
+        self.flows.become_slower(tempo.new_flows(None, now), now);
+        self.packets.become_slower(Bucket::new(tempo.packets, tempo.burst, now), now);
     }
 
-    /// A limiter seems to have struck: a pause of 3 s, then slower.
-    pub(crate) fn slow_down(&mut self, now: Duration) {
-        let temper = match self.temper {
+    /// What is said of one call's network holds for the host there.
+    pub(crate) fn slow_host_down(&mut self, temper: Temper, now: Duration) {
+        self.slow_down(temper, now);
+        self.host.slow_down(temper, now);
+    }
+
+    /// A limiter seems to have struck.
+    pub(crate) fn struck(&mut self, now: Duration) {
+        let slower = match self.temper {
             Temper::Fast => Temper::Normal,
             Temper::Normal | Temper::Stealth => Temper::Stealth,
         };
-        let made = self.made;
-        *self = Self::new(temper, self.limit, now);
-        self.made = made;
-        self.flows.tokens = 0.0;
-        self.paused_until = now.saturating_add(Duration::from_secs(3));
+        self.slow_down(slower, now);
+        self.host.struck(slower, now);
     }
 
-    /// Leave for one packet, which begins a new flow or not.
-    pub(crate) fn take(&mut self, new_flow: bool, now: Duration) -> bool {
-        if !new_flow {
+    /// Flows that the call makes in any case.
+    pub(crate) fn charge(&mut self, flows: u32, now: Duration) {
+        self.flows.charge(flows, now);
+        self.host.charge(flows, now);
+    }
+
+    /// Leave for one packet.
+    pub(crate) fn take(&mut self, flow: Flow, now: Duration) -> bool {
+        if flow == Flow::Proven {
             return self.packets.take(now);
         }
-        let leave = now >= self.paused_until && self.flows.take(now);
+        let leave = self.ready(flow) <= now && self.host.take(now);
         if leave {
-            self.made.up();
+            self.flows.take(now);
+            if flow == Flow::New {
+                self.made.up();
+            }
         }
         leave
     }
 
     /// When [`Pace::take`] may say yes again.
-    pub(crate) fn ready(&self, new_flow: bool) -> Duration {
-        if new_flow { self.flows.ready().max(self.paused_until) } else { self.packets.ready() }
+    pub(crate) fn ready(&self, flow: Flow) -> Duration {
+        match flow {
+            Flow::New | Flow::Unproven => self.flows.ready().max(self.host.ready()),
+            Flow::Proven => self.packets.ready(),
+        }
     }
 }
 
@@ -166,59 +222,66 @@ impl Pace {
 mod tests {
     use super::*;
 
+    fn pace(temper: Temper) -> Pace {
+        Pace::new(temper, &FlowBudget::new(temper, None), Duration::ZERO)
+    }
+
     #[test]
-    fn no_second_sees_more_new_flows_than_a_flood_limiter_of_30_allows_at_the_stealth_temper() {
-        let mut pace = Pace::new(Temper::Stealth, None, Duration::ZERO);
-        let mut made = Vec::new();
-        for tick in 0..60_000 {
-            let now = Duration::from_millis(tick);
-            while pace.take(true, now) {
-                made.push(now);
+    fn no_second_sees_more_new_flows_than_a_flood_limiter_of_30_allows_unless_told_to() {
+        for (temper, most, least) in [(Temper::Stealth, 25, 1190), (Temper::Normal, 29, 1490)] {
+            let mut pace = pace(temper);
+            let mut made = Vec::new();
+            for tick in 0..60_000 {
+                let now = Duration::from_millis(tick);
+                while pace.take(Flow::New, now) {
+                    made.push(now);
+                }
             }
+            for (index, start) in made.iter().enumerate() {
+                let end = *start + Duration::from_secs(1);
+                let within = made[index..].iter().take_while(|at| **at < end).count();
+                assert!(within <= most, "{within} in the second from {start:?}");
+            }
+            assert!(made.len() >= least);
         }
-        for (index, start) in made.iter().enumerate() {
-            let within = made[index..].iter().take_while(|at| **at < *start + Duration::from_secs(1)).count();
-            assert!(within <= 25, "{within} in the second from {start:?}");
-        }
-        assert!(made.len() >= 1190);
     }
 
     #[test]
-    fn the_application_limit_rules_and_ready_says_when() {
-        let mut pace = Pace::new(Temper::Fast, Some(5.0), Duration::ZERO);
-        while pace.take(true, Duration::ZERO) {}
-        let ready = pace.ready(true);
+    fn ready_says_when_a_flow_may_be_made() {
+        let mut pace = Pace::new(Temper::Fast, &FlowBudget::new(Temper::Fast, Some(5.0)), Duration::ZERO);
+        while pace.take(Flow::New, Duration::ZERO) {}
+        let ready = pace.ready(Flow::New);
         assert!(ready >= Duration::from_millis(200));
-        assert!(!pace.take(true, ready - Duration::from_millis(1)));
-        assert!(pace.take(true, ready));
+        assert!(!pace.take(Flow::New, ready - Duration::from_millis(1)));
+        assert!(pace.take(Flow::New, ready));
     }
 
     #[test]
-    fn another_limit_brings_no_burst_and_takes_away_what_exceeds_its_own() {
-        let ms = Duration::from_millis;
-        let burst = |pace: &mut Pace, now| std::iter::from_fn(|| pace.take(true, now).then_some(())).count();
-        let mut pace = Pace::new(Temper::Fast, Some(20.0), ms(0));
-        assert_eq!(burst(&mut pace, ms(0)), 20);
-        for (limit, at) in [(10.0, ms(1)), (20.0, ms(2)), (10.0, ms(3))] {
-            pace.limit(limit, at);
-            assert!(!pace.take(true, at), "a limit of {limit}");
-        }
-        assert_eq!(burst(&mut pace, ms(2003)), 10);
-        // A full bucket is cut to the smaller grant, and fills no sooner than the greater one allows.
-        pace.limit(20.0, ms(4000));
-        assert_eq!(burst(&mut pace, ms(4000)), 10);
-        pace.limit(20.0, ms(9000));
-        pace.limit(4.0, ms(9000));
-        assert_eq!(burst(&mut pace, ms(9000)), 4);
-        assert_eq!(pace.made(), 44);
+    fn another_generation_brings_no_burst() {
+        let mut pace = pace(Temper::Normal);
+        let burst = |pace: &mut Pace| {
+            std::iter::from_fn(|| pace.take(Flow::New, Duration::ZERO).then_some(())).count()
+        };
+        assert_eq!(burst(&mut pace), 4);
+        let mut pace = pace.renewed();
+        assert_eq!((burst(&mut pace), pace.made()), (0, 0));
+    }
+
+    #[test]
+    fn what_the_call_makes_in_any_case_is_counted() {
+        let mut pace = pace(Temper::Normal);
+        pace.charge(6, Duration::ZERO);
+        assert!(pace.ready(Flow::New) >= Duration::from_millis(120) && !pace.take(Flow::New, Duration::ZERO));
     }
 
     #[test]
     fn after_a_strike_it_waits_three_seconds_and_goes_slower() {
-        let mut pace = Pace::new(Temper::Fast, None, Duration::ZERO);
-        pace.slow_down(Duration::from_secs(1));
+        let mut pace = pace(Temper::Fast);
+        pace.struck(Duration::from_secs(1));
         assert_eq!(pace.temper(), Temper::Normal);
-        assert!(!pace.take(true, Duration::from_millis(3900)));
-        assert!(pace.take(true, Duration::from_millis(4000)));
+        assert!(!pace.take(Flow::New, Duration::from_millis(3900)));
+        assert!(pace.take(Flow::New, Duration::from_millis(4000)));
+        pace.slow_down(Temper::Fast, Duration::from_secs(9));
+        assert_eq!(pace.temper(), Temper::Normal);
     }
 }

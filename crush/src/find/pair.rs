@@ -3,6 +3,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use super::checklist::TRANSMISSIONS;
+use super::pace::Flow;
+use super::reach::Cause;
 use crate::agent::SocketId;
 use crate::description::CandidateKind;
 
@@ -48,9 +51,46 @@ pub(crate) struct Pair {
     /// The peer (controlling) nominated it.
     pub(crate) nominated: bool,
     pub(crate) round_trip: Option<Duration>,
+    /// Of its check.
+    pub(crate) transmissions: u8,
 }
 
 impl Pair {
+    pub(crate) fn new(socket: SocketId, remote: SocketAddr, class: Class, priority: u64) -> Self {
+        Self {
+            socket,
+            remote,
+            class,
+            priority,
+            state: State::Waiting,
+            answered: false,
+            asked: false,
+            nominated: false,
+            round_trip: None,
+            transmissions: TRANSMISSIONS,
+        }
+    }
+
+    /// Something authentic has come on it: the flow is there. Of all others nobody knows whether a NAT or a limiter has taken what was sent
+    /// on them, so each packet counts as one that makes a new flow.
+    pub(crate) fn is_proven(&self) -> bool {
+        self.answered || self.asked
+    }
+
+    /// What its next check is.
+    pub(crate) fn flow(&self) -> Flow {
+        match self.state {
+            _ if self.is_proven() => Flow::Proven,
+            State::Waiting => Flow::New,
+            State::InProgress { .. } | State::Succeeded | State::Failed => Flow::Unproven,
+        }
+    }
+
+    /// Why it is checked.
+    pub(crate) fn cause(&self) -> Cause {
+        if self.asked { Cause::Asked } else { Cause::Named }
+    }
+
     /// Proven in both directions.
     pub(crate) fn works(&self) -> bool {
         self.answered && self.asked

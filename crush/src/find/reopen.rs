@@ -22,21 +22,25 @@ pub(crate) struct Reopen {
     next: Option<Duration>,
     interval: Duration,
     opened: u8,
+    most: u8,
     probes: u32,
     fresh: Option<(SocketId, u32)>,
 }
 
 impl Reopen {
-    /// The part of an endpoint begins, with so much time for a spray.
-    pub(crate) fn new(part: Part, spray: Duration, now: Duration) -> Self {
-        let quarter = spray.checked_div(4).unwrap_or(spray);
+    /// The part of an endpoint begins. `sweep`: what a sweep has to meet the peer's flow before it goes on from another socket.
+    pub(crate) fn new(part: Part, sweep: Duration, now: Duration) -> Self {
         let (next, interval, probes) = match part {
             Part::Reopen => (Some(now), INTERVAL, 1),
-            // A sweep has its time to meet the peer's flow first.
-            Part::Sweep => (Some(now.saturating_add(quarter)), quarter, SWEPT),
+            Part::Sweep => (Some(now.saturating_add(sweep)), sweep, SWEPT),
             _ => return Self::default(),
         };
-        Self { next, interval, opened: 0, probes, fresh: None }
+        Self { next, interval, opened: 0, most: MOST, probes, fresh: None }
+    }
+
+    /// Checks to each public address of the peer that such sockets have still to send: none where they sweep.
+    pub(crate) fn left(&self) -> u8 {
+        if self.probes == 1 { self.most.saturating_sub(self.opened) } else { 0 }
     }
 
     /// Whether another one is due; then it is to be opened.
@@ -73,9 +77,9 @@ mod tests {
     #[test]
     fn each_of_four_is_told_once_it_has_sent_and_none_of_other_parts_is_opened() {
         let seconds = Duration::from_secs;
-        let mut reopen = Reopen::new(Part::Sweep, seconds(30), seconds(1));
+        let mut reopen = Reopen::new(Part::Sweep, seconds(4), seconds(1));
         for round in 1..=4u32 {
-            let at = seconds(1) + seconds(30) / 4 * round;
+            let at = seconds(1) + seconds(4) * round;
             assert!(!reopen.is_due(at - Duration::from_millis(1)) && reopen.is_due(at), "{round}");
             reopen.opened(SocketId(round));
             let told: Vec<u32> = (1..=100).filter(|_| reopen.sent(SocketId(round))).collect();
@@ -83,6 +87,6 @@ mod tests {
             assert!(!reopen.sent(SocketId(round - 1)));
         }
         assert_eq!(reopen.next(), None);
-        assert_eq!(Reopen::new(Part::Shots, seconds(30), seconds(1)).next(), None);
+        assert_eq!(Reopen::new(Part::Shots, seconds(4), seconds(1)).next(), None);
     }
 }

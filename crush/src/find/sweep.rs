@@ -2,11 +2,13 @@
 
 use std::ops::RangeInclusive;
 
-use crate::count::Count;
 use crate::random::Random;
 
 /// Multiples of the step, window by window.
 const WINDOWS: [RangeInclusive<i32>; 4] = [-4..=16, -16..=64, -64..=256, -256..=1024];
+
+/// What comes after what in a pass: `None` is the first window again, since one probe of it may have been lost, and the others are long.
+const PASS: [Option<usize>; 5] = [Some(0), Some(1), None, Some(2), Some(3)];
 
 /// Lowest port that is tried.
 pub(super) const LOWEST: u16 = 1024;
@@ -51,9 +53,13 @@ impl Sweep {
             if let Some(k) = self.pending.pop() {
                 return port(self.last, self.step, k);
             }
-            self.pending = fresh(&WINDOWS, self.window);
+            self.pending = match PASS.get(self.window) {
+                Some(Some(window)) => fresh(&WINDOWS, *window),
+                Some(None) => WINDOWS[0].clone().collect(),
+                None => Vec::new(),
+            };
             random.shuffle(&mut self.pending);
-            self.window.up();
+            self.window = self.window.saturating_add(1).checked_rem(PASS.len()).unwrap_or(0);
         }
     }
 }
@@ -64,13 +70,14 @@ mod tests {
     use std::collections::HashSet;
 
     #[test]
-    fn a_pass_tries_each_port_once_and_near_ones_first() {
+    fn a_pass_tries_each_port_and_near_ones_first_and_twice() {
         let mut random = Random::new([7; 32]);
         let mut sweep = Sweep::new(40_000, 1);
-        let ports: Vec<u16> = (0..1281).map(|_| sweep.next(&mut random)).collect();
+        let ports: Vec<u16> = (0..1302).map(|_| sweep.next(&mut random)).collect();
         assert_eq!(ports.iter().collect::<HashSet<_>>().len(), 1281);
         assert!(ports[..21].iter().all(|port| (39_996..=40_016).contains(port)));
         assert!(ports[21..81].iter().all(|port| (39_984..=40_064).contains(port)));
+        assert!(ports[81..102].iter().all(|port| (39_996..=40_016).contains(port)));
         assert!(!ports[..21].is_sorted());
         assert!((39_996..=40_016).contains(&sweep.next(&mut random)));
     }

@@ -6,12 +6,14 @@ use std::time::Duration;
 use super::pattern::{different, pattern};
 use crate::agent::SocketId;
 use crate::count::Count;
-use crate::description::{NatBehaviour, NatKind};
+use crate::description::{NatBehaviour, NatKind, PortPattern};
 use crate::random::Random;
 use crate::stun::{CHANGE_ADDRESS, CHANGE_PORT, Incoming};
 
 const RTO: Duration = Duration::from_millis(200);
 const TRANSMISSIONS: u8 = 4;
+/// Filtering is asked about so much later: what it tells is not needed for a path, and new flows are dear at the beginning.
+const FILTER_DELAY: Duration = Duration::from_millis(400);
 /// How long an answer through the filter is waited for.
 const FILTER_WAIT: Duration = Duration::from_millis(500);
 
@@ -29,6 +31,7 @@ pub(crate) struct Ask {
 struct Question {
     ask: Ask,
     sent: u8,
+    last_sent: Duration,
     next: Duration,
     mapped: Option<SocketAddr>,
     over: bool,
@@ -76,7 +79,8 @@ impl Discovery {
     pub(crate) fn probe_with(&mut self, socket: SocketId, random: &mut Random, now: Duration) {
         self.probe = Some(socket);
         for change in [CHANGE_ADDRESS | CHANGE_PORT, CHANGE_PORT] {
-            self.filtering.push(question(socket, self.server, change, random, now));
+            let at = now.saturating_add(FILTER_DELAY);
+            self.filtering.push(question(socket, self.server, change, random, at));
         }
     }
 
@@ -106,6 +110,7 @@ impl Discovery {
                 RTO.saturating_mul(1_u32.checked_shl(question.sent.into()).unwrap_or(u32::MAX)),
             );
             question.sent.up();
+            question.last_sent = now;
         }
     }
 
@@ -186,15 +191,24 @@ impl Discovery {
             [_, port] if port.mapped.is_some() => NatKind::AddressDependent,
             _ => NatKind::AddressAndPortDependent,
         };
-        let ports: Vec<u16> = seen.iter().map(SocketAddr::port).collect();
-        Some(NatBehaviour {
-            ipv6: first.is_ipv6(),
-            mapping,
-            filtering,
-            ports: pattern(self.local.port(), &ports),
-            last: *different(&ports).last()?,
-            round: 0,
-        })
+        let (ports, last) = self.ports()?;
+        Some(NatBehaviour { ipv6: first.is_ipv6(), mapping, filtering, ports, last, round: 0 })
+    }
+
+    /// The rule of the mapped ports, and the newest.
+    fn ports(&self) -> Option<(PortPattern, u16)> {
+        let read = |answered: Vec<&Question>| {
+            let seen: Vec<u16> = answered.iter().filter_map(|one| Some(one.mapped?.port())).collect();
+            Some((pattern(self.local.port(), &seen), *different(&seen).last()?))
+        };
+        let in_order = read(self.mapping.iter().collect())?;
+        if in_order.0 != PortPattern::Random {
+            return Some(in_order);
+        }
+        // Where a request was lost before the NAT its repetition made the mapping, after those of others.
+        let mut repeated: Vec<&Question> = self.mapping.iter().collect();
+        repeated.sort_by_key(|question| question.last_sent);
+        read(repeated).filter(|(ports, _)| *ports != PortPattern::Random).or(Some(in_order))
     }
 
     pub(crate) fn timeout(&self) -> Option<Duration> {
@@ -207,7 +221,7 @@ impl Discovery {
 
 fn question(socket: SocketId, to: SocketAddr, change: u32, random: &mut Random, at: Duration) -> Question {
     let ask = Ask { socket, to, transaction: random.transaction(), change };
-    Question { ask, sent: 0, next: at, mapped: None, over: false }
+    Question { ask, sent: 0, last_sent: at, next: at, mapped: None, over: false }
 }
 
 fn question_at(socket: SocketId, to: SocketAddr, random: &mut Random, at: Duration) -> Question {
@@ -217,7 +231,6 @@ fn question_at(socket: SocketId, to: SocketAddr, random: &mut Random, at: Durati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::description::PortPattern;
     use crate::stun::{Class, Method, OTHER_ADDRESS, Outgoing};
 
     const MEDIA: SocketId = SocketId(1);
@@ -275,6 +288,36 @@ mod tests {
         assert_eq!((counting.ports, counting.last), (PortPattern::Sequential(1), 40_003));
         let by_address = run(|flow| SocketAddr::from(([198, 51, 100, 7], [10, 9000, 9000, 10][flow])), &[]);
         assert_eq!((by_address.mapping, by_address.ports), (NatKind::AddressDependent, PortPattern::Random));
+    }
+
+    #[test]
+    fn a_request_that_is_lost_on_its_way_out_hides_no_counting_nat() {
+        for lost in 0..4 {
+            let mut random = Random::new([3; 32]);
+            let server = address("203.0.113.5:3478");
+            let mut discovery =
+                Discovery::new(MEDIA, address("10.0.0.2:5004"), server, &mut random, Duration::ZERO);
+            let (mut now, mut sent, mut made) = (Duration::ZERO, 0, 0);
+            while !discovery.is_over(now) {
+                while let Some(ask) = discovery.due(now) {
+                    discovery.sent(ask.transaction, now);
+                    sent += 1;
+                    if sent - 1 == lost {
+                        continue;
+                    }
+                    made += 1;
+                    let other = [&[0, 1][..], &3479u16.to_be_bytes(), &[203, 0, 113, 6]].concat();
+                    let packet = Outgoing::new(Method::Binding, Class::Success, ask.transaction)
+                        .mapped_address(SocketAddr::from(([198, 51, 100, 7], 40_000 + made)))
+                        .with(OTHER_ADDRESS, &other)
+                        .plain();
+                    discovery.answer(ask.socket, &Incoming::read(&packet).unwrap(), &mut random, now);
+                }
+                now += Duration::from_millis(1);
+            }
+            let nat = discovery.behaviour().unwrap();
+            assert_eq!((nat.ports, nat.last), (PortPattern::Sequential(1), 40_004), "request {lost} lost");
+        }
     }
 
     #[test]

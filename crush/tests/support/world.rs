@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crush::agent::{Agent, Config, Input, Marks, Output, SocketId, StreamId, StreamSetup};
+use crush::agent::{Agent, Config, FlowBudget, Input, Marks, Output, SocketId, StreamId, StreamSetup};
 use crush::description::{Policy, Support};
 use crush::media::Kind as MediaKind;
 use crush::stun::is_stun;
@@ -32,9 +32,12 @@ pub struct Options {
     pub seed: u64,
     pub places: [Place; 2],
     pub config: Config,
+    /// Accounts of the phones' hosts, where they are not alone there.
+    pub flows: [Option<FlowBudget>; 2],
     pub talk: [Talk; 2],
     pub video: bool,
-    pub limited: bool,
+    /// What a limiter of 30 new flows a second, in front of each NAT, does beyond that.
+    pub limiter: Option<Penalty>,
     pub loss: f64,
     pub jitter: Duration,
     pub other_users: f64,
@@ -58,9 +61,10 @@ impl Options {
             seed,
             places: [a, b],
             config: Config::default(),
+            flows: [None, None],
             talk: [Talk::Always; 2],
             video: false,
-            limited: false,
+            limiter: None,
             loss: 0.0,
             jitter: Duration::ZERO,
             other_users: 0.0,
@@ -198,13 +202,8 @@ impl World {
                     let mut behaviour = Behaviour::from(kind);
                     behaviour.other_users = options.other_users;
                     behaviour.hairpin &= options.places[side] != Place::SameLan;
-                    if options.limited {
-                        behaviour.limit = Some(FlowLimit {
-                            per_second: 30.0,
-                            burst: 30,
-                            penalty: Penalty::Block(Duration::from_secs(2)),
-                        });
-                    }
+                    behaviour.limit =
+                        options.limiter.map(|penalty| FlowLimit { per_second: 30.0, burst: 30, penalty });
                     let nat = network.add_nat(PUBLIC, behaviour, &[external]);
                     network.set_link(nat, Link::both(line));
                     nats[side] = Some(nat);
@@ -227,7 +226,8 @@ impl World {
                         local: SocketAddr::new(addresses[side], 5004 + stream as u16 * 2),
                     })
                     .collect();
-                let agent = Agent::new(options.config.clone(), side == 0, seed, &setups, Duration::ZERO);
+                let config = Config { flows: options.flows[side].clone(), ..options.config.clone() };
+                let agent = Agent::new(config, side == 0, seed, &setups, Duration::ZERO);
                 let mut phone = Phone::new(
                     agent,
                     options.seed.wrapping_mul(2) + side as u64 + 17,

@@ -190,7 +190,6 @@ impl App {
         let mut details = json!({ "how": how, "status": status });
         if let Some(call) = self.calls.remove(&number) {
             self.disown(number);
-            self.share_limit();
             if call.not_authentic > 0 {
                 details["not_authentic"] = json!(call.not_authentic);
             }
