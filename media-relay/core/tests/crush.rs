@@ -410,6 +410,33 @@ fn candidates_pass_as_far_as_they_may_be_the_endpoints_and_the_relay_adds_what_i
 }
 
 #[test]
+fn what_passes_is_bounded_for_a_generation_and_for_a_minute_and_not_for_each_message() {
+    let mut world = World::call();
+    let mut passed = std::collections::HashSet::new();
+    // More at a time than anybody needs.
+    for message in 0..20_u32 {
+        let lines: Vec<String> = (0..25)
+            .map(|line| format!("1 1 UDP 2130706431 192.168.{message}.{line} 4000 typ host"))
+            .collect();
+        let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+        passed.extend(addresses(&world.trickle(0, &lines).unwrap()));
+    }
+    // And what the relay has seen.
+    assert!(passed.len() <= 33, "{}", passed.len());
+    // One generation after the other: the first of the call, and twelve.
+    let mut world = World::call();
+    let (from, to) = (ENDS[0], ENDS[1]);
+    let taken = (0..24).filter(|number| {
+        let text = format!(
+            "a=ice-ufrag:8hhYabc{number:04}\r\na=ice-pwd:asd88fgpdd777uzjYhagZg\r\nm=audio 9 RTP/AVP 0\r\n"
+        );
+        let reply = world.act(Action::Trickle { from, to, fragment: Bytes::from(text) });
+        matches!(reply, Some(Reply::Fragment(Some(_))))
+    });
+    assert_eq!(taken.count(), 13);
+}
+
+#[test]
 fn between_two_realms_local_addresses_stay_hidden() {
     let mut world = World::new(Mode::Allow);
     world.realms = [0, 1];

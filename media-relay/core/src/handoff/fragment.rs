@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crush::description::{Candidate, CandidateKind, Fragment, Policy};
+use crush::description::{CANDIDATES, Candidate, CandidateKind, Excess, Fragment, Policy};
 use martian::Rules;
+use smallvec::SmallVec;
 
 use crate::path::place::{Networks, is_local};
 use crate::sdp::clean;
@@ -39,11 +40,19 @@ impl Worker {
         }
         let fragment = clean(fragment.clone()).ok()?;
         let text = std::str::from_utf8(&fragment).ok()?;
-        Fragment::read(text)?;
+        let ufrag = Fragment::read(text)?.ufrag;
         if !self.may_trickle(id, from, to) {
             self.kept_fragment(id, from);
             return None;
         }
+        let shown = &mut self.sessions.get_mut(&id)?.leg_mut(from)?.handoff.shown;
+        if !shown.admits(&ufrag, now) {
+            return None;
+        }
+        let mut shown = std::mem::take(shown);
+        let session = self.sessions.get(&id)?;
+        let near = session.leg(from)?;
+        let far = session.leg(to)?;
         let streams = session.legs.iter().flat_map(|(_, leg)| leg.streams.iter().flatten());
         let mut own: Vec<IpAddr> = streams
             .filter_map(|stream| Some(self.streams.get(*stream)?.ports.address.ip().to_canonical()))
@@ -60,7 +69,8 @@ impl Worker {
             addresses: self.settings.addresses.clone(),
             realm: near.party.realm,
         };
-        let filtered = sieve.filter(text);
+        let filtered = sieve.filter(text, &mut shown);
+        self.sessions.get_mut(&id)?.leg_mut(from)?.handoff.shown = shown;
         self.trickled(id, from, now);
         Some(filtered.into())
     }
@@ -76,6 +86,45 @@ impl Worker {
             Policy::VideoOnly => has_video(one) && has_video(other),
             Policy::Direct => true,
         }
+    }
+}
+
+/// What an endpoint's peer was shown. Each of its fragments is bounded by its length; this bounds them all, so that nobody has a peer look for
+/// thousands of addresses bit by bit, or begin anew again and again.
+#[derive(Debug, Default)]
+pub(super) struct Shown {
+    excess: Excess,
+    ufrag: Option<Box<str>>,
+    /// Of the generation with that ufrag.
+    addresses: SmallVec<[SocketAddr; 8]>,
+}
+
+impl Shown {
+    /// Whether a fragment of this generation may pass.
+    fn admits(&mut self, ufrag: &str, now: Duration) -> bool {
+        let is_known = self.ufrag.as_deref() == Some(ufrag);
+        if !self.excess.admits_fragment(now)
+            || (!is_known && self.ufrag.is_some() && !self.excess.admits_generation(now))
+        {
+            return false;
+        }
+        if !is_known {
+            self.addresses.clear();
+            self.ufrag = Some(ufrag.into());
+        }
+        true
+    }
+
+    /// Whether a candidate at this address may pass, as one of those that have or one of few more.
+    fn takes(&mut self, address: SocketAddr) -> bool {
+        if self.addresses.contains(&address) {
+            return true;
+        }
+        let has_room = self.addresses.len() < CANDIDATES;
+        if has_room {
+            self.addresses.push(address);
+        }
+        has_room
     }
 }
 
@@ -115,7 +164,7 @@ impl Sieve {
         of_family.clone().next().is_none() || of_family.any(|seen| seen == address)
     }
 
-    fn filter(&self, text: &str) -> String {
+    fn filter(&self, text: &str, shown: &mut Shown) -> String {
         let mut out = String::with_capacity(text.len().saturating_add(96));
         // As far as it is not there, or names nothing that is hidden from outside.
         let is_known = text
@@ -137,7 +186,7 @@ impl Sieve {
                 put(&mut out, &candidate);
             }
             if let Some(mut candidate) = Candidate::read(line) {
-                if self.shows(candidate.address) {
+                if self.shows(candidate.address) && shown.takes(candidate.address) {
                     candidate.related = candidate.related.filter(|related| self.shows(*related));
                     put(&mut out, &candidate.to_string());
                 }

@@ -21,6 +21,7 @@ use crate::path::Constraint;
 use crate::policy::Mode;
 use crate::session::Endpoint;
 use crate::worker::Worker;
+use fragment::Shown;
 pub(crate) use path::{Handoff, LEAST_INACTIVITY};
 
 /// What CRUSH needs of the operator.
@@ -48,6 +49,8 @@ pub(crate) struct Side {
     theirs: Option<Box<str>>,
     /// By m-line.
     lines: SmallVec<[Line; 2]>,
+    /// What of its endpoint's candidates its peer was shown.
+    shown: Shown,
 }
 
 /// What an endpoint's authenticated requests have said of one m-line.
