@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Joins the virtual runs of the NAT matrix with those in namespaces, and draws both: nat_matrix.py VIRTUAL.json NAMESPACES.json OUT.json OUT.svg
 
-One table per condition (temper and limiter, loss): rows are callers, columns callees; a field is as green as its share of
+One table per condition (limiter and setting, loss): rows are callers, columns callees; a field is as green as its share of
 direct calls, and says the share and the time to direct (median, 95th percentile), and below it what real sockets did.
 """
 
@@ -18,6 +18,14 @@ NAMES = {
     "cone": "port-restricted",
     "symmetric-sequential": "symmetric, counting",
     "symmetric-random": "symmetric, random",
+}
+
+
+CONDITIONS = {
+    "none": "default settings, nothing in front of the NATs",
+    "drop": "default settings, in front of each a limiter that drops what is beyond 30 new flows/s",
+    "block": "default settings, in front of each a limiter that blocks the host for 2 s beyond 30 new flows/s",
+    "setting": "fast temper, set by somebody who knows that nothing is in front",
 }
 
 
@@ -95,12 +103,11 @@ def main(virtual, namespaces, joined, picture):
     with open(joined, "w", encoding="utf-8") as file:
         file.write("[\n" + ",\n".join(json.dumps(row) for row in rows + wire) + "\n]\n")
     runs = rows[0]["runs"]
-    conditions = sorted({(row["limiter"], row["loss"]) for row in rows})
+    conditions = [(limiter, loss) for limiter in CONDITIONS for loss in sorted({row["loss"] for row in rows})]
     out, height = [], 58
     for limited, loss in conditions:
         chosen = [row for row in rows if (row["limiter"], row["loss"]) == (limited, loss)]
-        where = "flood limiter (30 new flows/s) in front of each, stealth temper" if limited else "fast temper"
-        title = f"{where}; {'no' if loss == 0 else f'{loss:.0%}'} loss"
+        title = f"{CONDITIONS[limited]}; {'no' if loss == 0 else f'{loss:.0%}'} loss"
         found = {(row["a"], row["b"]): row for row in wire if (row["limiter"], row["loss"]) == (limited, loss)}
         lines, used = table(chosen, found, title, height)
         out += lines

@@ -70,7 +70,7 @@ impl Bench {
             let tap = lab.capture_at(host, "eth0")?;
             let account = Account::of(["a", "b"][index], Network::Access, "udp");
             let answers: &[&str] = if index == 1 { &["--answer"] } else { &[] };
-            let options = [&["--temper", cell.temper()][..], answers].concat();
+            let options = [cell.options(), answers].concat();
             let voice = Voice::Tone(500.0 + 200.0 * index as f64);
             let phone = Softphone::start_with(&lab, host, &account, voice, &options)?;
             parties.push(Party { phone, tap, address: address.parse().unwrap() });
@@ -208,8 +208,8 @@ fn play(cell: &Cell) -> Result<(String, Vec<String>)> {
     );
     let _ = write!(
         line,
-        "\"limiter\": {}, \"loss\": 0, \"runs\": {runs}, \"direct_share\": {share:.3}, ",
-        cell.limited
+        "\"limiter\": \"{}\", \"loss\": 0, \"runs\": {runs}, \"direct_share\": {share:.3}, ",
+        cell.limiter()
     );
     let _ =
         write!(line, "\"time_to_direct_s\": {{\"median\": {}, \"p95\": {}}}, ", number(median), number(p95));
@@ -240,7 +240,7 @@ fn play_all(cells: &[Cell], at_once: usize) -> (Vec<String>, Vec<String>) {
                     let (line, missed) =
                         play(cell).unwrap_or_else(|failure| panic!("{:?}: {failure}", cell.names));
                     println!("{line}");
-                    let whose = format!("{:?}{}", cell.names, if cell.limited { ", limiter" } else { "" });
+                    let whose = format!("{:?}, {}", cell.names, cell.limiter());
                     misses.lock().unwrap().extend(missed.iter().map(|miss| format!("{whose}: {miss}")));
                     lines.lock().unwrap()[index] = line;
                 }

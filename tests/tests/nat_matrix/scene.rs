@@ -61,13 +61,23 @@ impl Cell {
         !(guessed(a) && filters_ports(b) || guessed(b) && filters_ports(a))
     }
 
+    /// Haste where nothing is in the way, and that was said; nothing is said where a limiter is.
     pub(super) fn temper(&self) -> &'static str {
-        if self.limited { "stealth" } else { "fast" }
+        if self.limited { "normal" } else { "fast" }
+    }
+
+    pub(super) fn options(&self) -> &'static [&'static str] {
+        if self.limited { &[] } else { &["--temper", "fast"] }
+    }
+
+    /// As in the virtual matrix.
+    pub(super) fn limiter(&self) -> &'static str {
+        if self.limited { "block" } else { "setting" }
     }
 
     /// The spray's own limit, and what discovery and the handoff take.
     pub(super) fn within(&self) -> Duration {
-        Duration::from_secs(if self.limited { 182 } else { 32 })
+        Duration::from_secs(if self.limited { 64 } else { 34 })
     }
 }
 
