@@ -1,14 +1,16 @@
 //! The relay: its workers, and which of them a session lives on.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use media_core::Worker;
+use media_core::ours::OpenPorts;
 use media_core::path::memory::{Known, Outcome, Pair, Record};
-use media_core::session::{self, Action, Reply};
+use media_core::session::{self, Action, INITIAL, Reply};
 use media_core::worker::Settings;
 use vitals::Vitals;
 
@@ -75,10 +77,48 @@ struct Handle {
 #[derive(Debug)]
 pub struct Relay {
     workers: Vec<Handle>,
+    homes: Homes,
     threads: Mutex<Vec<JoinHandle<()>>>,
     is_steered: bool,
     /// Where the workers' time begins.
     origin: Instant,
+}
+
+/// Which worker a session lives on: the one that its number says, but for the further halves of a call that a proxy has led back to
+/// us. Those live where the first one does, since only one worker can release them as one call. Ports are no matter: any worker
+/// opens its own for whatever session.
+#[derive(Debug, Default)]
+struct Homes {
+    open_ports: OpenPorts,
+    elsewhere: Mutex<BTreeMap<u64, usize>>,
+}
+
+impl Homes {
+    fn of(&self, session: u64, action: &Action, workers: usize) -> Option<usize> {
+        let by_number = session.checked_rem(workers as u64)? as usize;
+        if workers == 1 {
+            return Some(by_number);
+        }
+        let mut elsewhere = self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = elsewhere.get(&session).copied() {
+            if matches!(action, Action::Delete) {
+                elsewhere.remove(&session);
+            }
+            return Some(known);
+        }
+        // Only a session that begins is free to choose.
+        let Action::Offer { exchange: INITIAL, sdp, .. } = action else { return Some(by_number) };
+        let Some(first) = self.open_ports.session_of(sdp).filter(|first| *first != session) else {
+            return Some(by_number);
+        };
+        let home =
+            elsewhere.get(&first).copied().or(first.checked_rem(workers as u64).map(|home| home as usize));
+        let home = home.unwrap_or(by_number);
+        if home != by_number {
+            elsewhere.insert(session, home);
+        }
+        Some(home)
+    }
 }
 
 impl Relay {
@@ -91,7 +131,8 @@ impl Relay {
         let origin = Instant::now();
         let count = settings.workers.max(1);
         let (is_steered, ports) = all_ports(settings, count)?;
-        let mut relay = Self { workers: Vec::new(), threads: Mutex::default(), is_steered, origin };
+        let homes = Homes { open_ports: settings.sessions.open_ports.clone(), ..Homes::default() };
+        let mut relay = Self { workers: Vec::new(), homes, threads: Mutex::default(), is_steered, origin };
         let mut threads = Vec::new();
         for (index, (ports, waker)) in ports.into_iter().enumerate() {
             let (commands, receiver) = channel();
@@ -119,8 +160,8 @@ impl Relay {
 
     /// Hands an action to the session's worker; its reply, if it has one, comes with the same number.
     pub fn handle(&self, session: u64, number: u32, action: Action) {
-        let index = session.checked_rem(self.workers.len() as u64);
-        let Some(worker) = index.and_then(|index| self.workers.get(index as usize)) else { return };
+        let index = self.homes.of(session, &action, self.workers.len());
+        let Some(worker) = index.and_then(|index| self.workers.get(index)) else { return };
         // Held for a push only; the workers never take it.
         if let Ok(commands) = worker.commands.lock() {
             let _ = commands.send(Command::Do { session, number, action: Box::new(action) });

@@ -31,6 +31,10 @@ struct Call {
 impl World {
     /// `None` (and it says so) where ports can't be steered.
     fn new(local: &str, first: u16, last: u16, steering: bool) -> Option<Self> {
+        Self::with(1, local, (first, last), steering)
+    }
+
+    fn with(workers: usize, local: &str, (first, last): (u16, u16), steering: bool) -> Option<Self> {
         let local = local.parse().unwrap();
         let realm = RealmMedia {
             addresses: vec![Address { bind: local, advertised: local }],
@@ -40,7 +44,7 @@ impl World {
         let (tell, events) = channel();
         let peers = martian::Realm { is_loopback: true, has_local_peers: true };
         let settings = RelaySettings {
-            workers: 1,
+            workers,
             realms: vec![realm],
             sessions: media_core::worker::Settings {
                 addresses: martian::Rules::new(martian::Own::default(), vec![peers]).into(),
@@ -390,4 +394,56 @@ fn strangers_at_a_port_in_use_cost_its_call_nothing() {
             assert!(strangers > STRANGERS, "{strangers} are no flood");
         });
     }
+}
+
+#[test]
+fn the_further_halves_of_a_call_that_is_led_back_live_where_the_first_one_does() {
+    let world = World::with(3, "127.0.0.1", (46_000, 46_099), false).unwrap();
+    let party = |port| Party {
+        realm: 0,
+        signalling: SocketAddr::new(world.local, port),
+        product: Box::default(),
+        contact: None,
+        is_private: false,
+    };
+    let offer = |session: u64, sdp: bytes::Bytes| {
+        let (from_party, to_party) = (party(5060), party(5070));
+        world.relay.handle(
+            session,
+            1,
+            Action::Offer { exchange: 1, from: A, to: B, from_party, to_party, sdp },
+        );
+        match world.reply() {
+            Reply::Description(Ok(described)) => described.sdp,
+            other => panic!("{other:?}"),
+        }
+    };
+    let sessions = |expected: [u64; 3]| {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let seen: Vec<u64> = world.relay.counters().map(|worker| worker.snapshot().sessions).collect();
+            if seen == expected || Instant::now() > end {
+                return assert_eq!(seen, expected);
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    };
+    let plain = bytes(
+        "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n",
+    );
+    let mut led = offer(4, plain.clone());
+    sessions([0, 1, 0]);
+    // A chain: each half is offered what was written for the one before.
+    for session in [12, 14, 15] {
+        led = offer(session, led);
+    }
+    offer(6, plain);
+    sessions([1, 4, 0]);
+    for session in [12, 14, 15] {
+        world.relay.handle(session, 2, Action::Query);
+        assert!(matches!(world.reply(), Reply::Statistics(streams) if streams.len() == 2), "{session}");
+        world.relay.handle(session, 3, Action::Delete);
+        assert!(matches!(world.reply(), Reply::Deleted { .. }));
+    }
+    sessions([1, 1, 0]);
 }

@@ -76,13 +76,12 @@ impl Worker {
     pub(crate) fn media_is_back(&mut self, id: u64, before: Duration, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.is_away = false;
+        if let Some(host) = session.guest.map(|guest| guest.host) {
+            return self.media_is_back_at(host, id, before, now);
+        }
         let since = |is_told| direct_since(before, is_told, session.streams(&self.streams), now);
-        if let Some(moving) = &session.moving {
-            let since = since(moving.release.are_elsewhere());
-            if let Some(moving) = &mut session.moving {
-                moving.release.account(since, now);
-                moving.release.account(None, now);
-            }
+        if session.moving.is_some() {
+            self.media_is_back_at(id, id, before, now);
         } else if let Some(introduction) = &session.introduction {
             let since = since(introduction.machine.are_elsewhere());
             if let Some(introduction) = &mut session.introduction {
@@ -91,6 +90,17 @@ impl Worker {
             }
         } else {
             self.handoff_is_back(id, before, now);
+        }
+    }
+    /// The same of a session whose moves are with `host`.
+    fn media_is_back_at(&mut self, host: u64, id: u64, before: Duration, now: Duration) {
+        let moving = self.sessions.get(&host).and_then(|session| session.moving.as_ref());
+        let Some(is_told) = moving.map(|moving| moving.release.are_elsewhere()) else { return };
+        let Some(session) = self.sessions.get(&id) else { return };
+        let since = direct_since(before, is_told, session.streams(&self.streams), now);
+        if let Some(moving) = self.sessions.get_mut(&host).and_then(|session| session.moving.as_mut()) {
+            moving.release.account(since, now);
+            moving.release.account(None, now);
         }
     }
 }

@@ -9,14 +9,14 @@ use smallvec::SmallVec;
 use crate::handoff::{Handoff, Side, with_line};
 use crate::ice::lines::insert;
 use crate::ice::{Agent, Introduction, Lines, Spoken};
+use crate::moving::chain::Guest;
 use crate::moving::{Moving, Past};
 use crate::path::Constraint;
 use crate::sdp::{Description, Media, Place};
 use crate::session::{Endpoint, Party, StreamStatistics};
-use crate::stream::StreamId;
 
-/// The exchange of the initial offer: several branches may answer it.
-pub(crate) const INITIAL: u32 = 1;
+pub(crate) use crate::session::INITIAL;
+use crate::stream::StreamId;
 
 /// An offer without its last answer.
 #[derive(Debug)]
@@ -82,6 +82,8 @@ pub(crate) struct Session {
     /// What policy said of this session alone.
     pub(crate) constraint: Option<Constraint>,
     pub(crate) moving: Option<Box<Moving>>,
+    /// Where they are, if it is a part of a call that another session has.
+    pub(crate) guest: Option<Guest>,
     /// Of two parties that move their media themselves.
     pub(crate) handoff: Option<Box<Handoff>>,
     /// In the place of `moving`, while both parties speak ICE.
@@ -106,7 +108,8 @@ impl Session {
 
     /// Whose media may move.
     pub(crate) fn movers(&self) -> Option<[Endpoint; 2]> {
-        let moving = self.moving.as_ref().map(|moving| moving.endpoints());
+        let moving = self.moving.as_ref().and_then(|moving| moving.endpoints());
+        let moving = moving.or(self.guest.map(|guest| guest.ends));
         let introduced = self.introduction.as_ref().map(|introduction| introduction.endpoints());
         moving.or(introduced).or(self.handoff.as_ref().map(|handoff| handoff.endpoints()))
     }

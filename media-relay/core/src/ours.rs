@@ -1,9 +1,10 @@
 //! Where descriptions of peers may not point: each address is judged before a stream is told of it.
 //!
 //! One kind of address of ours is right: a proxy or PBX behind us may send a call that came through us on through us, with the description
-//! that we wrote. Its media then goes from one of our ports to another, and both halves belong together. Such a description is
-//! known by its o= line, which is ours, and by the port, which is open for the very leg that it was written for. A session may be
-//! joined so on one of its sides only: else descriptions could be led in a circle, and a packet would run in it for ever.
+//! that we wrote. Its media then goes from one of our ports to another, and both halves belong together (`moving/chain.rs`). Such a
+//! description is known by its o= line, which is ours, and by the port, which is open for the very leg that it was written for. A
+//! session that is joined so on both sides is the middle of a chain, and allowed only where its end is seen: else descriptions could be
+//! led in a circle, and a packet would run in it for ever.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,32 +12,60 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use martian::Unfit;
+use smallvec::SmallVec;
 
 use crate::ice::Spoken;
+use crate::legs::Leg;
 use crate::sdp::{DISCARD, Description, Media};
 use crate::session::{Endpoint, Refusal};
 use crate::worker::Worker;
 
-/// The RTP ports that are open at any worker, as descriptions name them, with the number in the o= line of their leg.
+/// For whom a port is open: the number in the o= line of its leg, its session and its party.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Facing {
+    pub(crate) origin: u64,
+    pub(crate) session: u64,
+    pub(crate) party: u16,
+}
+
+/// The RTP ports that are open at any worker, as descriptions name them.
 #[derive(Debug, Clone, Default)]
-pub struct OpenPorts(Arc<Mutex<BTreeMap<SocketAddr, u64>>>);
+pub struct OpenPorts(Arc<Mutex<BTreeMap<SocketAddr, Facing>>>);
 
 impl OpenPorts {
-    pub(crate) fn opened(&self, rtp: SocketAddr, origin: u64) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(rtp, origin);
+    pub(crate) fn opened(&self, rtp: SocketAddr, facing: Facing) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(rtp, facing);
     }
 
     pub(crate) fn closed(&self, rtp: SocketAddr) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&rtp);
     }
 
-    /// Whether a description with this number was written by us with this port, or with the one before it for RTP.
-    fn were_told(&self, address: SocketAddr, origin: u64) -> bool {
+    /// For whom this port, or the one before it for RTP, is open, if a description with this number was written by us for that leg.
+    fn were_told(&self, address: SocketAddr, origin: u64) -> Option<Facing> {
         let open = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let rtp = address.port().checked_sub(1).map(|port| SocketAddr::new(address.ip(), port));
-        [Some(address), rtp].into_iter().flatten().any(|rtp| open.get(&rtp) == Some(&origin))
+        let mut facing = [Some(address), rtp].into_iter().flatten().filter_map(|rtp| open.get(&rtp));
+        facing.find(|facing| facing.origin == origin).copied()
+    }
+
+    /// For whom this RTP port is open.
+    pub(crate) fn facing(&self, rtp: SocketAddr) -> Option<Facing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&rtp).copied()
+    }
+
+    /// The session that a description was written for, if it is one of ours that has come back. Both belong on one worker: only there are
+    /// they put together again.
+    pub fn session_of(&self, sdp: &Bytes) -> Option<u64> {
+        let description = Description::parse(sdp.clone()).ok()?;
+        let origin = description.origin()?;
+        let ports = description.media.iter().filter(|media| media.port != 0).filter_map(|media| media.rtp);
+        ports.into_iter().find_map(|rtp| self.were_told(rtp, origin)).map(|facing| facing.session)
     }
 }
+
+/// A chain of more sessions than this is a circle.
+const MOST: usize = 8;
 
 impl Worker {
     /// Reads what a party of a realm says, and judges where it points.
@@ -48,17 +77,16 @@ impl Worker {
     ) -> Result<Description, Refusal> {
         let mut description = Description::parse(sdp).map_err(|_| Refusal::Malformed)?;
         let origin = description.origin();
-        let mut is_joined = false;
+        let mut joined = None;
         for media in description.media.iter_mut().filter(|media| media.port != 0 && media.is_datagram()) {
             for address in [media.rtp, media.rtcp].into_iter().flatten() {
                 match self.settings.addresses.judge(realm, address) {
                     Ok(()) => {}
                     Err(_) if is_nowhere(media, address) => {}
                     Err(Unfit::Ours) if media.has_ice && self.relay_addresses(id).contains(&address) => {}
-                    Err(Unfit::Ours)
-                        if origin.is_some_and(|origin| self.open_ports().were_told(address, origin)) =>
-                    {
-                        is_joined = true;
+                    Err(Unfit::Ours) => {
+                        let facing = origin.and_then(|origin| self.streams.open.were_told(address, origin));
+                        joined = Some(facing.ok_or(Refusal::Unfit(Unfit::Ours))?);
                     }
                     Err(unfit) => return Err(Refusal::Unfit(unfit)),
                 }
@@ -67,14 +95,50 @@ impl Worker {
                 (media.rtp, media.rtcp) = (None, None);
             }
         }
-        if let Some(session) = self.sessions.get_mut(&id) {
-            let others = session.legs.iter().filter(|(other, _)| other.party != author.party);
-            if is_joined && others.into_iter().any(|(_, leg)| leg.is_joined) {
-                return Err(Refusal::Unfit(Unfit::Ours));
-            }
+        if joined.is_some_and(|facing| !self.may_be_joined(id, author.party, facing)) {
+            return Err(Refusal::Unfit(Unfit::Ours));
         }
-        description.is_joined = is_joined;
+        description.is_joined = joined.is_some();
         Ok(description)
+    }
+
+    /// Whether a session that may be joined at other parties can be joined at this one: both ways there must be an end, and it must be
+    /// another one.
+    fn may_be_joined(&self, id: u64, party: u16, facing: Facing) -> bool {
+        let Some(session) = self.sessions.get(&id) else { return true };
+        let mut beside =
+            session.legs.iter().filter(|(end, leg)| end.party != party && leg.is_joined).peekable();
+        if beside.peek().is_none() {
+            // What is open on one side is no circle, whatever is on the other.
+            return true;
+        }
+        let Some(there) = self.sessions_from(id, facing) else { return false };
+        beside.all(|(_, leg)| {
+            let here = self.joined_to(leg).and_then(|other| self.sessions_from(id, other));
+            here.is_some_and(|here| !here.iter().any(|session| there.contains(session)))
+        })
+    }
+
+    /// For whom the port that a joined leg's peer named is open.
+    fn joined_to(&self, leg: &Leg) -> Option<Facing> {
+        let mut streams = leg.streams.iter().flatten().filter_map(|stream| self.streams.get(*stream));
+        let port = streams.find_map(|stream| stream.rtp.signalled())?;
+        self.streams.open.facing(port)
+    }
+
+    /// The sessions from here to a party that is none of us, `facing` first; `None` where they lead back to this one, or nobody knows
+    /// where.
+    fn sessions_from(&self, id: u64, mut facing: Facing) -> Option<SmallVec<[u64; MOST]>> {
+        let mut seen: SmallVec<[u64; MOST]> = SmallVec::new();
+        while seen.len() < MOST && facing.session != id && !seen.contains(&facing.session) {
+            seen.push(facing.session);
+            let legs = &self.sessions.get(&facing.session)?.legs;
+            let mut joined = legs.iter().filter(|(end, leg)| end.party != facing.party && leg.is_joined);
+            let Some((_, leg)) = joined.next() else { return Some(seen) };
+            // Several branches that are all led back to us: nobody follows them all.
+            facing = self.joined_to(leg).filter(|_| joined.next().is_none())?;
+        }
+        None
     }
 
     /// What it says of ICE, without the candidates where nothing is sent.
@@ -89,10 +153,6 @@ impl Worker {
         let leg = self.sessions.get(&id).and_then(|session| session.leg(author));
         let Some(realm) = leg.map(|leg| leg.party.realm) else { return false };
         matches!(self.read(id, (author, realm), sdp.clone()), Err(Refusal::Unfit(_)))
-    }
-
-    fn open_ports(&self) -> &OpenPorts {
-        &self.streams.open
     }
 }
 

@@ -12,6 +12,9 @@ pub use crate::statistics::Loss;
 
 pub use crate::sdp::Direction;
 
+/// The exchange of the initial offer: several branches may answer it.
+pub const INITIAL: u32 = 1;
+
 /// One end of a session: a party (0 is the caller), and the early dialog of an outgoing one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Endpoint {

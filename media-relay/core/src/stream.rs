@@ -10,7 +10,7 @@ use crate::account::QUIET;
 use crate::held::Held;
 use crate::latch::{Evidence, Latch, Verdict};
 use crate::leftover::{Leftovers, Place, Sender};
-use crate::ours::OpenPorts;
+use crate::ours::{Facing, OpenPorts};
 use crate::reported::{Block, Reported};
 use crate::rtp::{self, Header};
 use crate::sdp::Media;
@@ -317,7 +317,8 @@ impl Streams {
 
     pub(crate) fn insert(&mut self, stream: Stream) -> StreamId {
         let ports = stream.ports;
-        self.open.opened(ports.address, stream.origin);
+        let (origin, session, party) = (stream.origin, stream.session, stream.endpoint.party);
+        self.open.opened(ports.address, Facing { origin, session, party });
         let id = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
             self.places.len().saturating_sub(1) as StreamId

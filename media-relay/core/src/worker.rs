@@ -202,7 +202,7 @@ impl Worker {
                 None
             }
             Action::Delete => {
-                self.settle(session, now);
+                self.end_moves(session, now);
                 let streams = self.statistics(session, now);
                 self.drop_legs(session, |_| true, now, ports);
                 let past = self.sessions.remove(&session).and_then(|session| session.past_moves);
@@ -239,7 +239,7 @@ impl Worker {
     ) {
         let is_moving = |session: &Session| session.movers().into_iter().flatten().any(&is_gone);
         if self.sessions.get(&id).is_some_and(is_moving) {
-            self.settle(id, now);
+            self.end_moves(id, now);
         }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let mut gone: Vec<StreamId> = Vec::new();
@@ -340,8 +340,12 @@ impl Worker {
             self.close_refused(id, ports);
         }
         let Some(limit) = self.settings.inactivity else { return };
+        let is_unheard =
+            |session: &Session| session.moving.as_ref().is_some_and(|moving| moving.is_unheard());
+        let unheard: Vec<u64> =
+            self.sessions.iter().filter(|(_, session)| is_unheard(session)).map(|(id, _)| *id).collect();
         for (id, session) in &mut self.sessions {
-            if session.moving.as_ref().is_some_and(|moving| moving.is_unheard()) {
+            if unheard.contains(&session.guest.map_or(*id, |guest| guest.host)) {
                 // What cannot be heard is not missed, but somebody has to look after it.
                 session.heard = now;
                 if session.unheard.get_or_insert(now).saturating_add(limit) <= now {

@@ -12,9 +12,10 @@ use super::lines::Spoken;
 use crate::account::mark;
 use crate::legs::{INITIAL, Session};
 use crate::moving::asked::fits;
+use crate::moving::chain::parties;
 use crate::moving::cover::Cover;
 use crate::moving::seen::{pair_of, remember};
-use crate::moving::{Lines, Past, constraint, eligible};
+use crate::moving::{Lines, Past, constraint, lines_between};
 use crate::path::Constraint;
 use crate::path::end_to_end::{Asked, EndToEnd, Output};
 use crate::path::memory::Pair;
@@ -110,7 +111,12 @@ impl Worker {
     /// After an answer: true if ICE is how these two may leave the relay.
     pub(crate) fn introduce(&mut self, id: u64, now: Duration) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
-        let found = eligible(session, &self.streams, false);
+        // What is led back to us has our own agents on both sides of the leg between.
+        let is_joined = session.legs.iter().any(|(_, leg)| leg.is_joined);
+        let found = parties(session).filter(|_| !is_joined).and_then(|ends| {
+            let [Some(one), Some(other)] = ends.map(|end| session.leg(end)) else { return None };
+            Some((ends, lines_between([one, other], &self.streams, false)?))
+        });
         if let Some(introduction) = &mut session.introduction {
             if found
                 .as_ref()
@@ -189,8 +195,9 @@ impl Worker {
         introduction.see(&self.streams, now);
         if introduction.pair.is_none() {
             let session = self.sessions.get(&id);
-            introduction.pair = session
-                .and_then(|session| pair_of(introduction.ends, &introduction.lines, session, &self.streams));
+            let [one, other] = introduction.ends.map(|end| session?.leg(end));
+            let legs = one.zip(other).map(|(one, other)| [one, other]);
+            introduction.pair = legs.and_then(|legs| pair_of(legs, &introduction.lines, &self.streams));
             if introduction.pair.as_ref().is_some_and(|pair| self.memory.shuns(pair, now)) {
                 introduction.machine.keep(Stay::Remembered, now);
             }

@@ -3,10 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::{BUSY, HOMEWARD, Moving, Whereabouts};
+use super::chain::leg;
+use super::{BUSY, HOMEWARD, MOST_AHEAD, Moving, Whereabouts};
 use crate::legs::{INITIAL, Leg, Session};
 use crate::path::place::Stay;
 use crate::path::{Moved, Output};
@@ -15,23 +17,30 @@ use crate::session::{Endpoint, Event, Outcome};
 use crate::stream::Streams;
 use crate::worker::{Ports, next_port};
 
+/// What legs of one session are to be offered.
+struct Wish {
+    session: u64,
+    legs: Vec<(Endpoint, Option<Bytes>)>,
+}
+
 impl Moving {
     /// Does what the machine asks.
     pub(super) fn obey(
         &mut self,
-        session: &Session,
+        sessions: &AHashMap<u64, Session>,
         streams: &mut Streams,
         ports: &mut dyn Ports,
         now: Duration,
     ) {
         while let Some(output) = self.release.poll_output() {
             match output {
-                Output::Learn(whom) => self.learn(whom, session, streams, ports, now),
+                Output::Learn(whom) => self.learn(whom, sessions, streams, ports, now),
                 Output::Move(targets) => {
                     let pair = self.lines.first().map(|(_, pair)| *pair);
                     let observed = pair.and_then(|pair| streams.get(pair[1])?.rtp.destination());
                     let is_local = observed != Some(targets[0]);
                     self.send([true; 2], Whereabouts::Away { is_local }, now);
+                    self.meet(now);
                 }
                 Output::Hold(whom) => self.send(whom, Whereabouts::Held, now),
                 Output::Home(whom) => self.send(whom, Whereabouts::Home, now),
@@ -56,17 +65,30 @@ impl Moving {
         }
     }
 
+    /// A NAT that filters by address and port (RFC 4787 §5) lets nothing in from the far phone before its own has sent there: what the
+    /// sooner one sends until then is lost. How long each takes to move was seen when its NAT was learnt, so the sooner one is asked
+    /// later, and both move together. One that follows what it hears is not to wait: nothing is relayed to it meanwhile.
+    fn meet(&mut self, now: Duration) {
+        let [Some(one), Some(other)] = self.movers.each_ref().map(|mover| mover.reach) else { return };
+        if self.release.follows() {
+            return;
+        }
+        let sooner = usize::from(other < one);
+        self.movers[sooner].retry = now.saturating_add(one.abs_diff(other).min(MOST_AHEAD));
+    }
+
     /// Opens ports at the second address for these parties.
     fn learn(
         &mut self,
         whom: [bool; 2],
-        session: &Session,
+        sessions: &AHashMap<u64, Session>,
         streams: &mut Streams,
         ports: &mut dyn Ports,
         now: Duration,
     ) {
         for (party, _) in whom.iter().enumerate().filter(|whom| *whom.1) {
-            let realm = session.leg(self.movers[party].endpoint).map(|leg| leg.party.realm);
+            let mover = &self.movers[party];
+            let realm = leg(sessions, mover.session, mover.endpoint).map(|leg| leg.party.realm);
             let is_open = self
                 .lines
                 .iter()
@@ -85,27 +107,28 @@ impl Moving {
     /// Wishes for whatever is not as it is to be.
     pub(super) fn ask(
         &mut self,
-        id: u64,
-        session: &mut Session,
+        sessions: &mut AHashMap<u64, Session>,
         streams: &Streams,
         cname: &str,
         events: &mut VecDeque<(u64, Event)>,
         now: Duration,
     ) {
         // The answer to an offer of a party brings everything home; until then nobody else may offer (RFC 3264 §4).
-        if session.exchanges.iter().any(|exchange| exchange.id != INITIAL) {
+        let is_open = |session: &Session| session.exchanges.iter().any(|exchange| exchange.id != INITIAL);
+        if self.chain.iter().any(|link| sessions.get(&link.session).is_some_and(is_open)) {
             return;
         }
-        let mut legs: Vec<(Endpoint, Option<Bytes>)> = Vec::new();
+        let mut legs: Vec<(u64, (Endpoint, Option<Bytes>))> = Vec::new();
         let mut failed = None;
         for party in 0..2 {
             let mover = &self.movers[party];
             if mover.asked.is_some() || mover.want == mover.at || now < mover.retry {
                 continue;
             }
-            let (endpoint, want) = (mover.endpoint, mover.want);
-            match self.description(party, want, session, streams, cname) {
-                Some(sdp) => legs.push((endpoint, Some(sdp))),
+            let (id, endpoint, want) = (mover.session, mover.endpoint, mover.want);
+            let leg = sessions.get_mut(&id).and_then(|session| session.leg_mut(endpoint));
+            match leg.and_then(|leg| self.description(party, want, leg, streams, cname)) {
+                Some(sdp) => legs.push((id, (endpoint, Some(sdp)))),
                 None => failed = Some(party),
             }
         }
@@ -114,19 +137,25 @@ impl Moving {
             self.movers.iter_mut().for_each(|mover| mover.want = mover.at);
             return self.release.moved(party, Moved::Refused, now);
         }
-        // A move is one wish, since one leg alone is no path; on the way home nobody waits for the other.
+        // A move is one wish, since one leg alone is no path, unless one is asked later; on the way home nobody waits for the other.
         let is_together = self.movers.iter().all(|mover| matches!(mover.want, Whereabouts::Away { .. }));
-        let wishes: Vec<Vec<(Endpoint, Option<Bytes>)>> =
-            if is_together { vec![legs] } else { legs.into_iter().map(|leg| vec![leg]).collect() };
-        for legs in wishes.into_iter().filter(|legs| !legs.is_empty()) {
+        let is_one_session = self.chain.len() == 1;
+        let mut wishes: Vec<Wish> = Vec::new();
+        for (session, leg) in legs {
+            match wishes.last_mut() {
+                Some(wish) if is_together && is_one_session => wish.legs.push(leg),
+                _ => wishes.push(Wish { session, legs: vec![leg] }),
+            }
+        }
+        for Wish { session, legs } in wishes {
             self.wishes = self.wishes.wrapping_add(1);
             let wish = self.wishes;
-            for mover in &mut self.movers {
+            for mover in self.movers.iter_mut().filter(|mover| mover.session == session) {
                 if legs.iter().any(|leg| leg.0 == mover.endpoint) {
-                    mover.asked = Some((wish, mover.want));
+                    (mover.asked, mover.asked_at) = (Some((wish, mover.want)), now);
                 }
             }
-            events.push_back((id, Event::Renegotiate { wish, legs }));
+            events.push_back((session, Event::Renegotiate { wish, legs }));
         }
     }
 
@@ -135,11 +164,10 @@ impl Moving {
         &self,
         party: usize,
         want: Whereabouts,
-        session: &mut Session,
+        leg: &mut Leg,
         streams: &Streams,
         cname: &str,
     ) -> Option<Bytes> {
-        let leg = session.leg_mut(self.movers[party].endpoint)?;
         let description = Description::parse(leg.agreed.clone()?).ok()?;
         let mut places: SmallVec<[Option<Place>; 2]> = leg
             .streams
@@ -174,20 +202,21 @@ impl Moving {
     pub(super) fn answered(
         &mut self,
         wish: u32,
-        endpoint: Endpoint,
+        (session, endpoint): (u64, Endpoint),
         outcome: Outcome,
-        session: &Session,
+        sessions: &AHashMap<u64, Session>,
         streams: &mut Streams,
         now: Duration,
     ) {
-        let found = self.movers.iter().position(|mover| mover.endpoint == endpoint);
+        let found =
+            self.movers.iter().position(|mover| (mover.session, mover.endpoint) == (session, endpoint));
         let Some(party) = found else { return };
         let Some((_, aim)) = self.movers[party].asked.take_if(|asked| asked.0 == wish) else { return };
         let is_wanted = self.movers[party].want == aim;
         let moved = match outcome {
             Outcome::Accepted(sdp) => {
                 self.movers[party].at = aim;
-                let leg = session.leg(endpoint);
+                let leg = leg(sessions, session, endpoint);
                 let is_good = leg.is_some_and(|leg| self.took(party, aim, leg, sdp, streams, now));
                 if is_good { Moved::Accepted } else { Moved::Refused }
             }

@@ -3,28 +3,25 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ahash::AHashMap;
+
+use super::chain::outer;
 use super::{Lines, Moving, Whereabouts};
 use crate::account::mark;
-use crate::legs::Session;
+use crate::legs::{Leg, Session};
 use crate::path::Sight;
 use crate::path::memory::{Memory, Pair};
 use crate::path::phone::Temperament;
 use crate::path::place::{Mapping, Place, Stay};
 use crate::path::timeline::{Entry, PathState};
-use crate::session::Endpoint;
 use crate::stream::{Stream, StreamId, Streams};
 use crate::worker::Ports;
 
 /// Whom a later call would have to be between to fare like this one; `None` until both were heard.
-pub(crate) fn pair_of(
-    ends: [Endpoint; 2],
-    lines: &Lines,
-    session: &Session,
-    streams: &Streams,
-) -> Option<Pair> {
+pub(crate) fn pair_of(legs: [&Leg; 2], lines: &Lines, streams: &Streams) -> Option<Pair> {
     let (_, pair) = lines.first()?;
     let end = |party: usize| {
-        let product = &*session.leg(ends[party])?.party.product;
+        let product = &*legs[party].party.product;
         let rtp = &streams.get(pair[party])?.rtp;
         let (observed, _) = rtp.heard()?;
         Some((product, observed.ip(), rtp.signalled() != Some(observed)))
@@ -51,16 +48,27 @@ pub(crate) fn remember(
 }
 
 impl Moving {
-    /// What of this moment is direct, and what is missing of whose packets.
-    pub(super) fn account(&mut self, session: &mut Session, streams: &mut Streams, now: Duration) {
+    /// What of this moment is direct, and what is missing of whose packets. All sessions of the call hear the same.
+    pub(super) fn account(
+        &mut self,
+        sessions: &mut AHashMap<u64, Session>,
+        streams: &mut Streams,
+        now: Duration,
+    ) {
         let is_out = |mover: &super::Mover| {
             let asked = mover.asked.map(|asked| asked.1);
             [Some(mover.at), asked].into_iter().flatten().any(|place| place.is_elsewhere())
         };
         // One that follows what it hears leaves with the other.
-        let may_be_elsewhere = self.release.are_elsewhere() || self.movers.iter().any(is_out);
-        mark(streams, self.lines.iter().flat_map(|(_, pair)| *pair), may_be_elsewhere);
-        let since = session.reckon(self.release.are_elsewhere(), streams, now);
+        let are_elsewhere = self.release.are_elsewhere();
+        let may_be_elsewhere = are_elsewhere || self.movers.iter().any(is_out);
+        mark(streams, self.streams(), may_be_elsewhere);
+        let mut since = Some(Duration::ZERO);
+        for link in &self.chain {
+            let Some(session) = sessions.get_mut(&link.session) else { continue };
+            let own = session.reckon(are_elsewhere, streams, now);
+            since = since.zip(own).map(|(one, other)| one.max(other));
+        }
         self.release.account(since, now);
     }
 
@@ -77,7 +85,7 @@ impl Moving {
     /// Shows the machine where the parties are.
     pub(super) fn see(
         &mut self,
-        session: &Session,
+        sessions: &AHashMap<u64, Session>,
         streams: &mut Streams,
         (ports, addresses): (&mut dyn Ports, &martian::Rules),
         now: Duration,
@@ -89,6 +97,8 @@ impl Moving {
                 let Some(observed) = taken else { continue };
                 if line == 0 {
                     self.release.learnt(party, observed, now);
+                    let mover = &mut self.movers[party];
+                    mover.reach = Some(now.saturating_sub(mover.asked_at));
                 }
                 streams.close_spare(pair[party], ports);
             }
@@ -109,8 +119,9 @@ impl Moving {
         if !self.release.is_at_home() {
             return;
         }
-        let legs = self.movers.each_ref().map(|mover| session.leg(mover.endpoint));
-        let ([Some(one), Some(other)], Some((_, pair))) = (legs, self.lines.first()) else { return };
+        let (Some([one, other]), Some((_, pair))) = (outer(sessions, &self.chain), self.lines.first()) else {
+            return;
+        };
         for (party, (leg, far)) in [(one, other), (other, one)].into_iter().enumerate() {
             // It goes on with ICE, whatever an offer without it says.
             if leg.ice.is_some() && !Temperament::of(&leg.party.product).leaves_ice {

@@ -17,8 +17,8 @@ use super::phone::Temperament;
 use super::place::{Mapping, Networks, Place, Stay};
 use super::timeline::{Entry, PathState, Reading, Reason, Timeline};
 
-/// What policy says of a call; may change at any moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What policy says of a call, the strictest first; may change at any moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Constraint {
     /// It stays on the relay, and comes back if it is not there.
     MustAnchor,

@@ -237,6 +237,23 @@ impl Timeline {
         })
     }
 
+    /// When the call was answered.
+    pub fn answered(&self) -> Duration {
+        self.answered
+    }
+
+    /// The same call went on as a part of a longer one, and this is what became of that. Its answer was told before.
+    pub fn append(&mut self, later: &Timeline) {
+        self.meter(false, later.answered);
+        for (after, entry) in later.entries.iter().skip(1) {
+            self.add(*entry, later.answered.saturating_add(*after));
+        }
+        self.relayed = self.relayed.saturating_add(later.relayed);
+        self.direct = self.direct.saturating_add(later.direct);
+        (self.since, self.is_direct) = (later.since, later.is_direct);
+        self.told = Reading { direct: self.direct, is_direct: self.is_direct };
+    }
+
     /// Entries with their time since the answer, oldest first.
     pub fn entries(&self) -> &[(Duration, Entry)] {
         &self.entries
@@ -274,6 +291,22 @@ mod tests {
         timeline.account(None, second(110));
         timeline.account(Some(second(103)), second(112));
         assert_eq!(timeline.spans(second(115)), (second(3), second(12)));
+    }
+
+    #[test]
+    fn a_call_that_went_on_as_part_of_another_has_the_time_of_both() {
+        let second = Duration::from_secs;
+        let mut timeline = Timeline::new(second(100));
+        timeline.meter(true, second(101));
+        timeline.meter(false, second(104));
+        let mut later = Timeline::new(second(110));
+        later.add(Entry::Stays(Stay::Policy), second(111));
+        later.meter(true, second(112));
+        later.meter(false, second(120));
+        timeline.append(&later);
+        assert_eq!(timeline.spans(second(125)), (second(14), second(11)));
+        assert_eq!(timeline.entries().last(), Some(&(second(11), Entry::Stays(Stay::Policy))));
+        assert_eq!(timeline.entries().len(), 2);
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 mod certain;
 mod dice;
+mod halves;
 mod long;
 mod never;
 mod phone;
@@ -105,6 +106,22 @@ fn behind_nats_that_map_independently_they_are_released_and_behind_others_never_
                 world.timeline
             );
         }
+    }
+}
+
+#[test]
+fn two_that_take_unlike_times_to_move_move_together_and_lose_little_to_their_nats() {
+    let kinds =
+        [[Kind::Baresip, Kind::Baresip], [Kind::Baresip, Kind::Linphone], [Kind::Linphone, Kind::Linphone]];
+    for (seed, kinds) in (0..20).flat_map(|seed| kinds.map(move |kinds| (seed, kinds))) {
+        let mut world = World::new(seed, kinds, Place::Apart([Some(Nat::Cone), Some(Nat::Cone)]));
+        world.lag[seed as usize % 2] = Duration::from_millis(180);
+        world.run(Duration::from_millis(300));
+        world.forget_silence();
+        world.run(Duration::from_millis(12_700));
+        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        let silence = world.longest_silence();
+        assert!(silence <= Duration::from_millis(80), "{kinds:?} {seed} {silence:?} {:?}", world.timeline);
     }
 }
 

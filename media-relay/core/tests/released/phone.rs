@@ -277,6 +277,10 @@ impl Phone {
         };
     }
 
+    pub(crate) fn hang_up(&mut self) {
+        (self.sends, self.hears) = (false, false);
+    }
+
     pub(crate) fn is_hearing(&self) -> bool {
         self.hears
     }

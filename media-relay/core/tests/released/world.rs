@@ -1,4 +1,5 @@
-//! One call: two phones in their places, the real worker between them, and signalling that takes its time.
+//! One call: two phones in their places, the real worker between them, and signalling that takes its time. A proxy behind the relay may
+//! lead the call back to it, so that it is more than one session.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -76,6 +77,8 @@ enum Letter {
     Ask { wish: u32, party: usize, sdp: Bytes },
     /// Its outcome at the worker.
     Outcome { wish: u32, party: usize, outcome: Outcome },
+    /// A half of the call is over.
+    Ended { half: usize },
     /// A party's own offer.
     Offer { exchange: u32, from: usize, direction: &'static str },
     /// It at the other phone.
@@ -91,14 +94,21 @@ pub(crate) struct World {
     sockets: Sockets,
     pub(crate) phones: [Phone; 2],
     parties: [Party; 2],
+    /// How many sessions the call runs through, and which of them are not over.
+    halves: usize,
+    pub(crate) open: Vec<bool>,
     dice: Dice,
     letters: Vec<(Duration, Letter)>,
+    /// How much longer a re-INVITE takes to each phone.
+    pub(crate) lag: [Duration; 2],
     /// Wishes and exchanges under way.
     open_wishes: u32,
     open_exchange: bool,
     exchanges: u32,
     concluded: u32,
     pub(crate) timeline: Vec<(Duration, Entry)>,
+    /// The same of the sessions after the first.
+    pub(crate) others: Vec<Vec<(Duration, Entry)>>,
     /// How long both phones sent elsewhere than to the relay.
     pub(crate) away: Duration,
     pub(crate) wishes: u32,
@@ -131,7 +141,23 @@ impl World {
         Self::between(seed, kinds, place, Limits::default(), vec![pair])
     }
 
+    /// Through so many sessions, with a proxy after each but the last.
+    pub(crate) fn through(halves: usize, seed: u64, kinds: [Kind; 2], place: Place) -> Self {
+        Self::build(halves, seed, kinds, place, Limits::default(), Vec::new())
+    }
+
     fn between(seed: u64, kinds: [Kind; 2], place: Place, limits: Limits, pairs: Vec<PairRelease>) -> Self {
+        Self::build(1, seed, kinds, place, limits, pairs)
+    }
+
+    fn build(
+        halves: usize,
+        seed: u64,
+        kinds: [Kind; 2],
+        place: Place,
+        limits: Limits,
+        pairs: Vec<PairRelease>,
+    ) -> Self {
         let mut dice = Dice::new(seed);
         let mut network = Network::new(seed);
         let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
@@ -191,7 +217,10 @@ impl World {
         });
         let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }; 2];
         let policy = ReleasePolicy::new(limits, realms, pairs, Networks::default());
-        let settings = Settings { release: Some(Arc::new(policy)), ..Settings::default() };
+        let mut own = martian::Own::default();
+        RELAY.iter().for_each(|ip| own.range(ip.parse().expect("an address"), 20_000..=29_999));
+        let addresses = Arc::new(martian::Rules::new(own, vec![martian::Realm::default(); 2]));
+        let settings = Settings { release: Some(Arc::new(policy)), addresses, ..Settings::default() };
         let mut world = Self {
             now: Duration::from_secs(100),
             network,
@@ -201,13 +230,17 @@ impl World {
             sockets: Sockets::default(),
             phones,
             parties,
+            halves,
+            open: vec![true; halves],
             dice,
             letters: Vec::new(),
+            lag: [Duration::ZERO; 2],
             open_wishes: 0,
             open_exchange: false,
             exchanges: 1,
             concluded: 1,
             timeline: Vec::new(),
+            others: vec![Vec::new(); halves - 1],
             away: Duration::ZERO,
             wishes: 0,
             moves: Vec::new(),
@@ -233,6 +266,8 @@ impl World {
         self.letters.clear();
         (self.open_wishes, self.open_exchange, self.exchanges, self.concluded) = (0, false, 1, 1);
         self.timeline.clear();
+        self.others.iter_mut().for_each(Vec::clear);
+        self.open.fill(true);
         self.away = Duration::ZERO;
         self.now += after;
         let _ = self.network.next_until(self.now);
@@ -252,14 +287,15 @@ impl World {
         self.worker.recall(Arc::new(Known::from([(outcome.pair.clone(), record)])));
     }
 
-    fn act(&mut self, action: Action) -> Option<Reply> {
-        let reply = self.worker.handle(SESSION, action, self.now, &mut self.sockets);
+    fn act(&mut self, half: usize, action: Action) -> Option<Reply> {
+        let session = SESSION + half as u64;
+        let reply = self.worker.handle(session, action, self.now, &mut self.sockets);
         self.listen();
         reply
     }
 
-    fn described(&mut self, action: Action) -> Bytes {
-        match self.act(action) {
+    fn described(&mut self, half: usize, action: Action) -> Bytes {
+        match self.act(half, action) {
             Some(Reply::Description(Ok(described))) => described.sdp,
             other => panic!("{other:?}"),
         }
@@ -267,23 +303,54 @@ impl World {
 
     fn answer_call(&mut self) {
         let sdp = self.phones[0].describe("sendrecv");
-        let offered = self.described(self.offer(1, 0, sdp));
+        let offered = self.offered(1, 0, sdp);
         let answer = self.phones[1].answer(&offered, self.now, &mut self.dice);
-        self.act(Action::Select(ENDS[1]));
-        let answered = self.described(self.answer(1, 1, answer));
+        let answered = self.answered(1, 1, answer);
         self.phones[0].follow(&answered, self.now, &mut self.dice);
         self.phones.iter_mut().for_each(|phone| phone.heard = self.now);
     }
 
-    fn offer(&self, exchange: u32, from: usize, sdp: Bytes) -> Action {
-        let to = 1 - from;
-        let [from_party, to_party] = [from, to].map(|end| self.parties[end].clone());
-        Action::Offer { exchange, from: ENDS[from], to: ENDS[to], from_party, to_party, sdp }
+    /// In the order of a message from this phone.
+    fn order(&self, from: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.halves).collect();
+        if from == 1 {
+            order.reverse();
+        }
+        order
     }
 
-    fn answer(&self, exchange: u32, from: usize, sdp: Bytes) -> Action {
-        let from_party = self.parties[from].clone();
-        Action::Answer { exchange, from: ENDS[from], to: ENDS[1 - from], from_party, sdp }
+    fn party(&self, half: usize, end: usize) -> Party {
+        let is_outer = [half == 0, half + 1 == self.halves][end];
+        if is_outer {
+            return self.parties[end].clone();
+        }
+        let signalling = "192.0.2.60:5060".parse().expect("an address");
+        Party { realm: 1, signalling, product: "kamailio".into(), contact: None, is_private: false }
+    }
+
+    /// What a phone offers, as it reaches the other.
+    fn offered(&mut self, exchange: u32, from: usize, sdp: Bytes) -> Bytes {
+        self.order(from).into_iter().fold(sdp, |sdp, half| {
+            let to = 1 - from;
+            let [from_party, to_party] = [from, to].map(|end| self.party(half, end));
+            let action =
+                Action::Offer { exchange, from: ENDS[from], to: ENDS[to], from_party, to_party, sdp };
+            self.described(half, action)
+        })
+    }
+
+    /// What a phone answers, as it reaches the other.
+    fn answered(&mut self, exchange: u32, from: usize, sdp: Bytes) -> Bytes {
+        self.order(from).into_iter().fold(sdp, |sdp, half| {
+            if exchange == 1 {
+                self.act(half, Action::Select(ENDS[1]));
+            }
+            let from_party = self.party(half, from);
+            self.described(
+                half,
+                Action::Answer { exchange, from: ENDS[from], to: ENDS[1 - from], from_party, sdp },
+            )
+        })
     }
 
     fn later(&mut self, letter: Letter) {
@@ -294,7 +361,7 @@ impl World {
     /// What the worker has to tell.
     fn listen(&mut self) {
         while let Some((session, event)) = self.worker.poll_event() {
-            assert_eq!(session, SESSION);
+            let half = (session - SESSION) as usize;
             match event {
                 Event::Inactive => self.is_inactive = true,
                 Event::Unheard => self.questions += 1,
@@ -302,19 +369,23 @@ impl World {
                 Event::Answer { .. } => unreachable!("nobody is asked for an offer"),
                 Event::Path { after, entry, parties } => {
                     assert_eq!(parties, ENDS);
-                    self.timeline.push((after, entry));
+                    let timeline =
+                        half.checked_sub(1).map_or(&mut self.timeline, |half| &mut self.others[half]);
+                    timeline.push((after, entry));
                 }
                 Event::Renegotiate { wish, legs } => {
                     self.wishes += 1;
                     for (endpoint, sdp) in legs {
                         let sdp = sdp.expect("an ordinary phone is never asked for an offer");
                         let party = usize::from(endpoint.party);
+                        assert!([half == 0, half + 1 == self.halves][party], "a leg between was asked");
                         if self.open_exchange {
                             let outcome = Outcome::Superseded;
                             self.later(Letter::Outcome { wish, party, outcome });
                         } else {
                             self.open_wishes += 1;
-                            self.later(Letter::Ask { wish, party, sdp });
+                            let after = Duration::from_millis(15 + self.dice.below(40)) + self.lag[party];
+                            self.letters.push((self.now + after, Letter::Ask { wish, party, sdp }));
                         }
                     }
                 }
@@ -349,7 +420,20 @@ impl World {
     }
 
     pub(crate) fn constrain(&mut self, constraint: Constraint) {
-        self.act(Action::Constrain(constraint));
+        self.constrain_half(0, constraint);
+    }
+
+    pub(crate) fn constrain_half(&mut self, half: usize, constraint: Constraint) {
+        self.act(half, Action::Constrain(constraint));
+    }
+
+    /// A party hangs up, which the proxy brings to the other halves; or, if it `is_alone`, keeps for itself.
+    pub(crate) fn hang_up(&mut self, from: usize, is_alone: bool) {
+        self.phones[from].hang_up();
+        let order = self.order(from);
+        for (place, half) in order.into_iter().enumerate().take(if is_alone { 1 } else { usize::MAX }) {
+            self.letters.push((self.now + Duration::from_millis(20 * place as u64), Letter::Ended { half }));
+        }
     }
 
     fn carry(&mut self) {
@@ -375,7 +459,12 @@ impl World {
                     if outcome != Outcome::Superseded {
                         self.open_wishes -= 1;
                     }
-                    self.act(Action::Renegotiated { wish, endpoint: ENDS[party], outcome });
+                    let half = if party == 0 { 0 } else { self.halves - 1 };
+                    self.act(half, Action::Renegotiated { wish, endpoint: ENDS[party], outcome });
+                }
+                Letter::Ended { half } => {
+                    self.open[half] = false;
+                    self.act(half, Action::Delete);
                 }
                 // An offer of a phone waits until ours has ended.
                 Letter::Offer { exchange, from, direction }
@@ -386,12 +475,12 @@ impl World {
                 Letter::Offer { exchange, from, direction } => {
                     self.open_exchange = true;
                     let sdp = self.phones[from].describe(direction);
-                    let sdp = self.described(self.offer(exchange, from, sdp));
+                    let sdp = self.offered(exchange, from, sdp);
                     self.later(Letter::Offered { exchange, from, sdp });
                 }
                 Letter::Offered { exchange, from, sdp } => {
                     let answer = self.phones[1 - from].answer(&sdp, now, &mut self.dice);
-                    let answered = self.described(self.answer(exchange, 1 - from, answer));
+                    let answered = self.answered(exchange, 1 - from, answer);
                     self.phones[from].follow(&answered, now, &mut self.dice);
                     self.open_exchange = false;
                     self.concluded = exchange;
@@ -497,10 +586,19 @@ impl World {
         self.phones.iter().any(|phone| phone.is_hearing() && self.now > phone.heard + limit)
     }
 
-    /// Ends the call: how long it was direct.
+    /// Ends the call: how long it was direct, which all of its records say alike.
     pub(crate) fn end(&mut self) -> Duration {
-        let Some(Reply::Deleted { direct, .. }) = self.act(Action::Delete) else { panic!("no count") };
+        let direct: Vec<Duration> = (0..self.halves)
+            .filter(|half| self.open[*half])
+            .collect::<Vec<usize>>()
+            .into_iter()
+            .map(|half| match self.act(half, Action::Delete) {
+                Some(Reply::Deleted { direct, .. }) => direct,
+                other => panic!("no count: {other:?}"),
+            })
+            .collect();
         assert!(self.sockets.open.is_empty() && self.worker.is_empty(), "something is left");
-        direct
+        assert!(direct.iter().all(|one| Some(one) == direct.first()), "{direct:?}");
+        direct.first().copied().unwrap_or_default()
     }
 }

@@ -124,7 +124,8 @@ impl Release {
         }
     }
 
-    fn follows(&self) -> bool {
+    /// Whether one of them follows what it hears.
+    pub fn follows(&self) -> bool {
         self.parties.iter().any(|party| party.temperament.follows_what_it_hears)
     }
 
