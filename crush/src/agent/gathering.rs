@@ -410,9 +410,17 @@ impl Agent {
         if !sprays || self.generation.finder.pace.temper() == Temper::Stealth {
             return;
         }
+        if let Some(until) = self.paused_until {
+            if now < until {
+                return;
+            }
+            // Whether the block is over shows from now on.
+            self.paused_until = None;
+            self.ask_relay_anew(now);
+        }
         if self.is_unanswered_by_relay(now) {
-            self.generation.finder.pace.struck(now);
-            self.event(Event::SlowedDown(self.generation.finder.pace.temper()));
+            self.paused_until = Some(self.generation.finder.pace.struck(now));
+            return self.event(Event::SlowedDown(self.generation.finder.pace.temper()));
         }
         self.ask_relay_each(RELAY_ASKED, now);
     }

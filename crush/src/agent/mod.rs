@@ -89,6 +89,8 @@ pub struct Agent {
     unanswered: u8,
     wanted: VecDeque<Wanted>,
     relay_round_trip: Option<Duration>,
+    /// A limiter seems to have struck: until then nothing new is sent.
+    paused_until: Option<Duration>,
     outputs: VecDeque<Output>,
     refused: Refused,
     spent: Effort,
@@ -148,6 +150,7 @@ impl Agent {
             unanswered: 0,
             wanted: VecDeque::new(),
             relay_round_trip: None,
+            paused_until: None,
             outputs: VecDeque::new(),
             refused: Refused::default(),
             spent: Effort { sockets: streams.len() as u32, ..Effort::default() },

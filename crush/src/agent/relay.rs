@@ -98,8 +98,16 @@ impl Agent {
     pub(super) fn ask_relay_each(&mut self, interval: Duration, now: Duration) {
         if let Some(warmth) = self.warmth.first_mut()
             && now >= warmth.asked.saturating_add(interval)
-            && (warmth.transaction.is_none() || warmth.tries == TRIES)
+            && warmth.transaction.is_none()
         {
+            warmth.begin(now);
+            self.keep_relay_warm(now);
+        }
+    }
+
+    /// What it did not answer is forgotten.
+    pub(super) fn ask_relay_anew(&mut self, now: Duration) {
+        if let Some(warmth) = self.warmth.first_mut() {
             warmth.begin(now);
             self.keep_relay_warm(now);
         }

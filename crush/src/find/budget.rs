@@ -108,11 +108,12 @@ impl Share {
     }
 
     /// A limiter seems to have struck: all calls of the host wait, and are slower afterwards.
-    pub(super) fn struck(&self, temper: Temper, now: Duration) {
+    pub(super) fn struck(&self, temper: Temper, now: Duration) -> Duration {
         let mut account = self.0.budget.account();
         account.slow_down(temper, now);
         account.flows.empty(now);
         account.paused_until = now.saturating_add(PAUSE);
+        account.paused_until
     }
 }
 

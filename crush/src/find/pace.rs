@@ -178,14 +178,14 @@ impl Pace {
         self.host.slow_down(temper, now);
     }
 
-    /// A limiter seems to have struck.
-    pub(crate) fn struck(&mut self, now: Duration) {
+    /// A limiter seems to have struck: nothing new leaves before the time that this says.
+    pub(crate) fn struck(&mut self, now: Duration) -> Duration {
         let slower = match self.temper {
             Temper::Fast => Temper::Normal,
             Temper::Normal | Temper::Stealth => Temper::Stealth,
         };
         self.slow_down(slower, now);
-        self.host.struck(slower, now);
+        self.host.struck(slower, now)
     }
 
     /// Flows that the call makes in any case.
