@@ -10,6 +10,7 @@
 mod audio;
 mod ice;
 mod scene;
+mod together;
 
 use std::fmt::Write as _;
 use std::sync::Mutex;
