@@ -185,9 +185,12 @@ impl Engine {
     pub fn end_for(&self, message: &Message) -> Option<Replica> {
         let replaces = slot::replaces_of(message)?;
         let (call_id, to_tag, from_tag) = read_replaces(&replaces)?;
-        let token = dialog_key(call_id, to_tag, from_tag);
-        let peer = self.core.dialogs.get(&token)?.peer.clone()?;
-        Some(Replica::End(DialogEnd { token, peer }))
+        // Named as either end knows it.
+        let tokens = [dialog_key(call_id, to_tag, from_tag), dialog_key(call_id, from_tag, to_tag)];
+        tokens.into_iter().find_map(|token| {
+            let peer = self.core.dialogs.get(&token)?.peer.clone()?;
+            Some(Replica::End(DialogEnd { token, peer }))
+        })
     }
 
     /// How far the shell is behind with its work: strangers are refused first. What is in a dialog, CANCEL and ACK are

@@ -10,7 +10,7 @@ use sip_wire::{Message, Name};
 
 use crate::call::read_replaces;
 use crate::config::{Pickup, Realm};
-use crate::core::{Core, dialog_key};
+use crate::core::{Core, Peer, dialog_key};
 use crate::io::RealmId;
 use crate::question::Caller;
 
@@ -82,7 +82,7 @@ pub(crate) fn is_allowed(invite: &Message, caller: &Caller, realm: &Realm, core:
     if core.transfers.contains_key(call_id) {
         return true;
     }
-    let Some(peer) = core.dialog_peer(&dialog_key(call_id, to_tag, from_tag)) else { return true };
+    let Some(peer) = replaced(call_id, to_tag, from_tag, core) else { return true };
     let party = &peer.named;
     let is_same_realm = party.realm == realm.id;
     match caller {
@@ -103,4 +103,15 @@ pub(crate) fn is_allowed(invite: &Message, caller: &Caller, realm: &Realm, core:
                 }
         }
     }
+}
+
+/// The end that leaves the call: the one whose dialog is named as it knows it; or, where the ids are those of the end that
+/// the INVITE is for, which was told so by an event (RFC 4235), the one at the other side of that.
+fn replaced(call_id: &[u8], to_tag: &[u8], from_tag: &[u8], core: &Core) -> Option<Arc<Peer>> {
+    if let Some(peer) = core.dialog_peer(&dialog_key(call_id, to_tag, from_tag)) {
+        return Some(peer);
+    }
+    let stays = core.dialog_peer(&dialog_key(call_id, from_tag, to_tag))?;
+    let (call_id, to_tag, from_tag) = read_replaces(&stays.replaces)?;
+    core.dialog_peer(&dialog_key(call_id, from_tag, to_tag))
 }

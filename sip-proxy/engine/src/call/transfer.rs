@@ -18,12 +18,16 @@ pub(super) fn replaces_of(request: &Message, core: &Core) -> Option<Vec<u8>> {
     core.transfers.get(uri.user()).map(|peer| peer.replaces.to_vec())
 }
 
-/// A Replaces value as the other side knows the dialog that it names; `None` if we don't know it.
+/// A Replaces value as the end that is to take it knows the dialog; `None` if we don't know it.
 fn translate_replaces(value: &[u8], core: &Core) -> Option<Vec<u8>> {
     let (call_id, to_tag, from_tag) = read_replaces(value)?;
     let peer = core.transfers.get(call_id).cloned();
-    let peer = peer.or_else(|| core.dialog_peer(&dialog_key(call_id, to_tag, from_tag)))?;
-    Some(only_early(&peer.replaces, value))
+    if let Some(peer) = peer.or_else(|| core.dialog_peer(&dialog_key(call_id, to_tag, from_tag))) {
+        return Some(only_early(&peer.replaces, value));
+    }
+    // The other way round: who was told of a dialog (RFC 4235) knows it as the far end does, and picks the call up from
+    // that very end (RFC 3891 §1). There it is called so already.
+    core.dialog_peer(&dialog_key(call_id, from_tag, to_tag)).map(|_| value.to_vec())
 }
 
 /// A pickup that must not take a call that has been answered meanwhile says so (RFC 3891 §3), to the end as well.
@@ -39,7 +43,7 @@ fn only_early(replaces: &[u8], asked: &[u8]) -> Vec<u8> {
 pub(crate) fn read_replaces(value: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let end = value.iter().position(|byte| *byte == b';')?;
     Some((
-        value[..end].trim_ascii(),
+        value.get(..end)?.trim_ascii(),
         sip_wire::parameter(value, b"to-tag")?,
         sip_wire::parameter(value, b"from-tag")?,
     ))

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use sip_engine::digest;
 use sip_engine::ids::Ids;
+use sip_engine::io::ListenerId;
 use sip_wire::{Message, Method, Name};
 
 use crate::line::{CORE, DOMAIN, Line, PASSWORD};
@@ -51,6 +52,17 @@ impl Line {
 
     /// A target without a telephone answers the last request of a method that it got.
     pub(crate) fn reply(&mut self, from: SocketAddr, method: Method<'_>, head: &str, body: &str) {
+        self.reply_at(CORE, from, method, (head, body));
+    }
+
+    /// The same on either side; head and body.
+    pub(crate) fn reply_at(
+        &mut self,
+        side: ListenerId,
+        from: SocketAddr,
+        method: Method<'_>,
+        (head, body): (&str, &str),
+    ) {
         let asked = |(to, sent): &&(SocketAddr, Message)| *to == from && sent.method() == Some(method);
         let request = &self.sent.iter().rfind(asked).expect("a request").1;
         let header = |name: Name| {
@@ -62,7 +74,7 @@ impl Line {
             "SIP/2.0 {line}\r\n{same};tag=replied\r\n{rest}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        self.hear_at(CORE, from, text.into());
+        self.hear_at(side, from, text.into());
     }
 }
 

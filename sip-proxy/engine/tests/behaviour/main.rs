@@ -9,6 +9,7 @@ mod by_hand;
 mod identity;
 mod line;
 mod liveness;
+mod pickup;
 mod redirection;
 mod registering;
 mod renegotiation;
