@@ -42,9 +42,9 @@ impl State {
         if self.since.is_none_or(|since| now.duration_since(since) >= Duration::from_secs(1)) {
             (self.since, self.told) = (Some(now), 0);
         }
-        self.told += 1;
+        self.told = self.told.saturating_add(1);
         let admits = self.told <= LINES;
-        self.untold += u64::from(!admits);
+        self.untold = self.untold.saturating_add(u64::from(!admits));
         admits
     }
 }

@@ -37,7 +37,8 @@ pub struct Places {
 impl Places {
     /// A place, by the index of its address and of its port.
     pub fn at(&self, address: usize, port: usize) -> SocketAddr {
-        SocketAddr::new(self.addresses[address], self.ports[port])
+        let ([ip, other_ip], [own, other_port]) = (self.addresses, self.ports);
+        SocketAddr::new(if address == 0 { ip } else { other_ip }, if port == 0 { own } else { other_port })
     }
 
     /// The answer to a datagram that reached a place (index of its address, of its port), and the place that it leaves from.
@@ -62,16 +63,21 @@ impl Places {
             let attributes = [(ERROR_CODE, vec![0, 0, 4, 20]), (UNKNOWN_ATTRIBUTES, unknown)];
             return Some((write(BINDING_ERROR, &request, &attributes), (address, port)));
         }
-        let turn = |place: usize, flag: u32| if change & flag == 0 { place } else { 1 - place };
+        let turn = |place: usize, flag: u32| if change & flag == 0 { place } else { other(place) };
         let from = (turn(address, CHANGE_ADDRESS), turn(port, CHANGE_PORT));
         let attributes = [
             (XOR_MAPPED_ADDRESS, hidden(source, &request.transaction)),
             (RESPONSE_ORIGIN, plain(self.at(from.0, from.1))),
             // RFC 5780 §7.4: both different from where the request came to.
-            (OTHER_ADDRESS, plain(self.at(1 - address, 1 - port))),
+            (OTHER_ADDRESS, plain(self.at(other(address), other(port)))),
         ];
         Some((write(BINDING_SUCCESS, &request, &attributes), from))
     }
+}
+
+/// The other of two.
+const fn other(index: usize) -> usize {
+    if index == 0 { 1 } else { 0 }
 }
 
 fn write(kind: u16, request: &Message<'_>, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
@@ -82,7 +88,7 @@ fn write(kind: u16, request: &Message<'_>, attributes: &[(u16, Vec<u8>)]) -> Vec
         body.extend(value);
         body.resize(body.len().next_multiple_of(4), 0);
     }
-    let mut out = Vec::with_capacity(20 + body.len());
+    let mut out = Vec::with_capacity(body.len().saturating_add(20));
     out.extend(kind.to_be_bytes());
     out.extend((body.len() as u16).to_be_bytes());
     out.extend(COOKIE.to_be_bytes());
@@ -106,8 +112,8 @@ fn plain(address: SocketAddr) -> Vec<u8> {
 fn hidden(address: SocketAddr, transaction: &[u8; 12]) -> Vec<u8> {
     let mut value = plain(address);
     let cookie = COOKIE.to_be_bytes();
-    let key = cookie[..2].iter().chain(&cookie).chain(transaction);
-    value[2..].iter_mut().zip(key).for_each(|(byte, key)| *byte ^= key);
+    let key = cookie.iter().take(2).chain(&cookie).chain(transaction);
+    value.iter_mut().skip(2).zip(key).for_each(|(byte, key)| *byte ^= key);
     value
 }
 
@@ -145,9 +151,17 @@ async fn serve(places: Places, place: (usize, usize), socket: Arc<UdpSocket>, al
     loop {
         // An error is an ICMP answer to something sent before.
         let Ok((length, source)) = socket.recv_from(&mut buffer).await else { continue };
-        let answer = vitals::contained(|| places.answer(place, source, &buffer[..length]));
-        if let Ok(Some((answer, (address, port)))) = answer {
-            let _ = all[2 * address + port].send_to(&answer, source).await;
+        let datagram = buffer.get(..length).unwrap_or_default();
+        let answer = vitals::contained(|| places.answer(place, source, datagram));
+        if let Ok(Some((answer, from))) = answer {
+            let [main, port, address, both] = &all;
+            let socket = match from {
+                (0, 0) => main,
+                (0, _) => port,
+                (_, 0) => address,
+                _ => both,
+            };
+            let _ = socket.send_to(&answer, source).await;
         }
     }
 }

@@ -108,7 +108,7 @@ fn chosen_ports(settings: &Settings, findings: &mut Findings) {
 
 /// Audio calls that a range of ports holds: each takes an even and an odd port in its realm.
 fn pairs(ports: &RangeInclusive<u16>) -> u64 {
-    (u64::from(*ports.end()) + 1).saturating_sub(u64::from(*ports.start())) / 2
+    u64::from(*ports.end()).saturating_add(1).saturating_sub(u64::from(*ports.start())) / 2
 }
 
 fn ranges(settings: &Settings, findings: &mut Findings) {
@@ -116,7 +116,7 @@ fn ranges(settings: &Settings, findings: &mut Findings) {
     let ephemeral = ephemeral_ports();
     for (realm, media) in settings.plane.engine.realms.iter().zip(&settings.relay.realms) {
         let (first, last) = (*media.ports.start(), *media.ports.end());
-        let held = pairs(&media.ports) * media.addresses.len().max(1) as u64;
+        let held = pairs(&media.ports).saturating_mul(media.addresses.len().max(1) as u64);
         if held < calls {
             findings.note(format!(
                 "realm {}: media_ports {first}-{last} hold {held} audio calls, limits.calls allows {calls}; widen the range or lower the limit",
@@ -171,7 +171,8 @@ fn open_files(settings: &Settings, is_steered: bool, findings: &mut Findings) {
     let limits = &settings.file.limits;
     let connections = limits.connections.saturating_add(limits.connections_unproven) as u64;
     // A call has four media ports: without steering a file each.
-    let wanted = 1000 + connections + if is_steered { 0 } else { 4 * calls };
+    let wanted =
+        connections.saturating_add(1000).saturating_add(if is_steered { 0 } else { calls.saturating_mul(4) });
     // `serve` raises the soft limit by itself.
     if let Some(allowed) = getrlimit(Resource::Nofile).maximum
         && allowed < wanted
@@ -197,12 +198,12 @@ fn conntrack(settings: &Settings, findings: &mut Findings) {
     let calls = settings.plane.engine.limits.calls as u64;
     // RTP and RTCP on both sides.
     if let (Some(limit), Some(1..)) = (limit, known)
-        && limit < 4 * calls
+        && limit < calls.saturating_mul(4)
     {
         findings.note(format!(
             "connection tracking is on and holds {limit} flows, {calls} calls make {}: a full table drops packets; exempt the media ports (`notrack` in a raw prerouting and output chain) or `sysctl -w net.netfilter.nf_conntrack_max={}`",
-            4 * calls,
-            8 * calls
+            calls.saturating_mul(4),
+            calls.saturating_mul(8)
         ));
     }
 }
@@ -251,12 +252,12 @@ fn certificates(settings: &Settings, findings: &mut Findings) {
     for realm in &settings.file.realm {
         let Some(path) = &realm.get_ref().certificate else { continue };
         let Some(expires) = expiry(path) else { continue };
-        let days = (expires - now).div_euclid(86_400);
+        let days = expires.saturating_sub(now).div_euclid(86_400);
         let path = path.display();
         if days < 0 {
             findings.serious(format!(
                 "certificate {path} expired {} days ago: phones refuse TLS; renew it and send SIGHUP",
-                -days
+                days.unsigned_abs()
             ));
         } else if days < 21 {
             findings.note(format!("certificate {path} expires in {days} days; renew it and send SIGHUP"));
@@ -356,7 +357,10 @@ fn socket(line: &str) -> Option<SocketAddr> {
     let (address, port) = line.split_whitespace().nth(1)?.split_once(':')?;
     let port = u16::from_str_radix(port, 16).ok()?;
     let words: Option<Vec<[u8; 4]>> = (0..address.len() / 8)
-        .map(|word| Some(u32::from_str_radix(address.get(8 * word..8 * word + 8)?, 16).ok()?.to_ne_bytes()))
+        .map(|word| {
+            let digits = address.get(word.saturating_mul(8)..)?.get(..8)?;
+            Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
+        })
         .collect();
     let ip: IpAddr = match words?.concat().as_slice() {
         [a, b, c, d] => Ipv4Addr::new(*a, *b, *c, *d).into(),

@@ -2,6 +2,8 @@
 //!
 //! All that touches PostgreSQL or HTTP is here, and here alone signalling and media meet ([`planes`]).
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 pub mod activity;
 pub mod calls;
 pub mod config;

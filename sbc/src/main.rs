@@ -1,4 +1,5 @@
 //! `sbc`: the command line.
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 #![expect(clippy::print_stdout, reason = "a command's answer goes to its user")]
 
 use std::io::IsTerminal;

@@ -34,7 +34,7 @@ impl Manager {
             });
             opened.map_err(|error| tracing::warn!(%error, "the service manager can't be told anything")).ok()
         });
-        Self { socket, every: patience.map(|patience| patience / 2), told: None }
+        Self { socket, every: patience.and_then(|patience| patience.checked_div(2)), told: None }
     }
 
     /// Listeners are open.

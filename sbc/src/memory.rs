@@ -73,7 +73,7 @@ struct Gauge {
 
 impl Gauge {
     fn judge(&mut self, used: u64, limit: u64, elapsed: Duration) -> bool {
-        let percent = used.saturating_mul(100) / limit.max(1);
+        let percent = used.saturating_mul(100).checked_div(limit).unwrap_or_default();
         if percent < LOW {
             *self = Self::default();
         } else if percent >= self.bar.max(HIGH) {
@@ -81,10 +81,10 @@ impl Gauge {
             if percent > self.highest {
                 (self.highest, self.settled) = (percent, Duration::ZERO);
             } else {
-                self.settled += elapsed;
+                self.settled = self.settled.saturating_add(elapsed);
             }
             if self.settled >= SETTLED {
-                *self = Self { bar: (percent + STEP).min(HIGHEST), ..Self::default() };
+                *self = Self { bar: percent.saturating_add(STEP).min(HIGHEST), ..Self::default() };
             }
         }
         self.is_short

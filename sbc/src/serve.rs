@@ -41,6 +41,9 @@ const SUMMARY: u64 = 10;
 /// A task of the store comes round within this time whatever the database does, or it hangs.
 const ROUND: Duration = Duration::from_secs(120);
 
+/// So long it waits for something before it says that it goes round.
+const QUARTER: Duration = Duration::from_secs(30);
+
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let settings = Arc::new(settings);
@@ -87,7 +90,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     let memory = Arc::new(Memory::default());
     let mut signalling = settings.plane.clone();
     signalling.is_short_of_memory = memory.is_short.clone();
-    let mut plane = SipPlane::start(signalling, clock, seed, |index, handles| Outside {
+    let mut plane = SipPlane::start(signalling, clock, seed, |shard| Outside {
         journal: journal.clone(),
         relay: relay.clone(),
         calls: calls.clone(),
@@ -96,7 +99,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         activity: activity.clone(),
         resolver: resolver.clone(),
         runtime: runtime.clone(),
-        shard: handles[index].clone(),
+        shard: shard.clone(),
     })?;
     // Bindings pass the journal on their way to the store: the phone is answered when they are there. Before there is a policy
     // nobody registers.
@@ -234,8 +237,9 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         seconds = settings.file.node.drain_seconds,
         "draining: no new calls; a second signal ends the running ones"
     );
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(settings.file.node.drain_seconds);
-    while calls() > 0 && tokio::time::Instant::now() < deadline {
+    let (began, longest) =
+        (tokio::time::Instant::now(), Duration::from_secs(settings.file.node.drain_seconds));
+    while calls() > 0 && began.elapsed() < longest {
         tokio::select! {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -244,9 +248,9 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     }
     tell(Command::HangUpAll);
     // BYEs leave and their records are written.
-    let last = tokio::time::Instant::now() + Duration::from_secs(3);
+    let (began, longest) = (tokio::time::Instant::now(), Duration::from_secs(3));
     tokio::time::sleep(Duration::from_millis(300)).await;
-    while calls() > 0 && tokio::time::Instant::now() < last {
+    while calls() > 0 && began.elapsed() < longest {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     // Parts may end from here on.
@@ -297,7 +301,7 @@ impl Follower {
         // Bindings come before the calls to them.
         let records = loop {
             vitals::round();
-            if let Ok(records) = tokio::time::timeout(ROUND / 4, &mut restoring).await {
+            if let Ok(records) = tokio::time::timeout(QUARTER, &mut restoring).await {
                 break records.unwrap_or_default();
             }
         };

@@ -22,10 +22,9 @@ pub fn entry(after: Duration, entry: Entry, parties: [Endpoint; 2]) -> PathEntry
             ("way", "local", None, format!("{one} and {other}, their local addresses"))
         }
         Entry::Way(Way::Learn(whom)) => {
-            let whom: Vec<String> = (0..2)
-                .filter(|index| whom[*index])
-                .filter_map(|index| Some(format!("party {}", party_of(index)?)))
-                .collect();
+            let learnt = whom.iter().enumerate().filter(|(_, is_learnt)| **is_learnt);
+            let whom: Vec<String> =
+                learnt.filter_map(|(index, _)| Some(format!("party {}", party_of(index)?))).collect();
             ("way", "learn", None, format!("the NAT of {} is learnt first", whom.join(" and ")))
         }
         Entry::Stays(why) => ("stays", stay(why), None, String::new()),

@@ -165,7 +165,7 @@ pub struct SipPlane {
 
 impl SipPlane {
     /// Opens the listeners and starts the shards. `seed` gives each engine its randomness; `host` makes what carries
-    /// out the outputs of the shard with that number, and is given the ways into all shards.
+    /// out the outputs of a shard, and is given the way into it.
     pub fn start<H, F>(
         settings: PlaneSettings,
         clock: Clock,
@@ -174,7 +174,7 @@ impl SipPlane {
     ) -> Result<Self, StartError>
     where
         H: Host + 'static,
-        F: FnMut(usize, &[ShardHandle]) -> H,
+        F: FnMut(&ShardHandle) -> H,
         H: Send,
     {
         let count = settings.shards.max(1);
@@ -191,6 +191,7 @@ impl SipPlane {
             parts.zip(inboxes.into_iter().zip(sockets)).enumerate()
         {
             let (dials, dialling) = tokio::sync::mpsc::unbounded_channel();
+            let host = Box::new(host(&shard));
             let door = Door {
                 index,
                 settings: share.clone(),
@@ -209,7 +210,7 @@ impl SipPlane {
                 inbox,
                 counters,
                 engine: Engine::new(share_of(&settings.engine, count), seed()),
-                host: Box::new(host(index, &plane.shards)),
+                host,
             };
             let thread = std::thread::Builder::new()
                 .name(format!("sip-{index}"))

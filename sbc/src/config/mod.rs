@@ -83,7 +83,7 @@ impl Settings {
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
         let fault = |at: usize, what: String| ConfigError::Mistake {
             path: path.to_owned(),
-            line: text.get(..at).unwrap_or(text).matches('\n').count() + 1,
+            line: text.get(..at).unwrap_or(text).matches('\n').count().saturating_add(1),
             text: what,
         };
         let file: File = toml::from_str(text).map_err(|error| {
@@ -99,7 +99,7 @@ impl Settings {
         for (index, entry) in file.realm.iter().enumerate() {
             let at = entry.span().start;
             let realm = entry.get_ref();
-            if file.realm[..index].iter().any(|other| other.get_ref().name == realm.name) {
+            if file.realm.iter().take(index).any(|other| other.get_ref().name == realm.name) {
                 return Err(fault(
                     at,
                     format!("a second realm `{}`: every realm needs a name of its own", realm.name),

@@ -64,7 +64,8 @@ pub(super) async fn serve(listener: TcpListener, router: Router) {
 fn who_yields(places: &[Place]) -> Option<usize> {
     let mut held: HashMap<IpAddr, usize> = HashMap::new();
     for place in places {
-        *held.entry(place.source).or_default() += 1;
+        let held = held.entry(place.source).or_default();
+        *held = held.saturating_add(1);
     }
     let rank = |place: &Place| {
         let held = held.get(&place.source).copied().unwrap_or_default();

@@ -119,11 +119,11 @@ impl Journal {
         let fault = |source| JournalError::Disk { path: directory.to_owned(), source };
         make_private(directory).map_err(fault)?;
         let lock = private().write(true).create(true).open(directory.join("lock")).map_err(fault)?;
-        let patience = Instant::now() + HANDOVER;
+        let began = Instant::now();
         while let Err(error) = lock.try_lock() {
             match error {
                 fs::TryLockError::Error(source) => return Err(fault(source)),
-                fs::TryLockError::WouldBlock if Instant::now() > patience => {
+                fs::TryLockError::WouldBlock if began.elapsed() > HANDOVER => {
                     return Err(JournalError::InUse(directory.to_owned()));
                 }
                 fs::TryLockError::WouldBlock => std::thread::sleep(Duration::from_millis(10)),
@@ -134,7 +134,11 @@ impl Journal {
         let mark = Mark::open(directory);
         // Never a number that the mark has passed, even if somebody removed the segments by hand.
         let last = segments.last().copied().max(Some(mark.position.segment)).unwrap_or(0);
-        let number = if segments.is_empty() && mark.position == Position::default() { 1 } else { last + 1 };
+        let number = if segments.is_empty() && mark.position == Position::default() {
+            1
+        } else {
+            last.saturating_add(1)
+        };
         let disk = Disk::open(directory, &segments, number).map_err(fault)?;
         let journal = Arc::new(Self {
             directory: directory.to_owned(),
@@ -399,8 +403,8 @@ impl Journal {
 
     /// Ends the threads, after all that was handed over is written, or the disk has had its time.
     pub fn close(&self) {
-        let patience = Instant::now() + PATIENCE / 2;
-        while self.inbox.stalled().is_some() && Instant::now() < patience {
+        let began = Instant::now();
+        while self.inbox.stalled().is_some() && began.elapsed().saturating_mul(2) < PATIENCE {
             std::thread::sleep(Duration::from_millis(1));
         }
         self.stop.store(true, Ordering::Relaxed);

@@ -33,7 +33,7 @@ impl Notices {
     fn admits(&self, kind: &'static str) -> bool {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         let count = kinds.entry(kind).or_default();
-        *count += 1;
+        *count = count.saturating_add(1);
         *count <= LINES
     }
 

@@ -284,7 +284,7 @@ impl Sources {
 
 fn add(numbers: &mut Vec<(Labels, u64)>, labels: Labels, count: u64) {
     match numbers.iter_mut().find(|number| number.0 == labels) {
-        Some(number) => number.1 += count,
+        Some(number) => number.1 = number.1.saturating_add(count),
         None => numbers.push((labels, count)),
     }
 }

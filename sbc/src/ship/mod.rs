@@ -102,7 +102,7 @@ impl Shipper {
                     if *stop.borrow() {
                         return;
                     }
-                    pause = (pause * 2).min(Duration::from_secs(2));
+                    pause = pause.saturating_mul(2).min(Duration::from_secs(2));
                 }
             }
             // A stop that comes meanwhile ends the pause; a second look at it must not spin.

@@ -9,6 +9,8 @@
 //! end, or its handle is awaited by one that does; no handle is dropped. What reads one message of a stranger, and can leave nothing half
 //! done, goes through [`contained`]: a mistake in it costs that message.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 #[cfg(debug_assertions)]
 mod fault;
 mod part;

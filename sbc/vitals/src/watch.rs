@@ -90,7 +90,7 @@ impl Vitals {
             let waited = self.0.changed.wait_timeout_while(state, TICK, |state| state.death.is_none());
             let now = Instant::now();
             // While the machine stood still nobody could beat.
-            let elapsed = now.duration_since(last).min(TICK * 2);
+            let elapsed = now.duration_since(last).min(TICK.saturating_mul(2));
             last = now;
             if let Ok((mut state, _)) = waited {
                 if let Some(death) = &state.death {
@@ -122,14 +122,14 @@ fn judge(body: &Body, elapsed: Duration, silence: Duration) -> Option<Death> {
     if rounds != seen.rounds {
         (seen.rounds, seen.waiting) = (rounds, Duration::ZERO);
     }
-    seen.waiting += elapsed;
+    seen.waiting = seen.waiting.saturating_add(elapsed);
     if beats != seen.beats {
         if seen.is_told {
             tracing::info!(part = &*body.name, "a part that was silent has moved again");
         }
         *seen = Seen { beats, rounds, waiting: seen.waiting, ..Seen::default() };
     } else {
-        seen.silent += elapsed;
+        seen.silent = seen.silent.saturating_add(elapsed);
     }
     let hung = |time| Some(Death { part: body.name.clone(), how: How::Hung(time) });
     if let Some(longest) = body.longest_round
@@ -142,7 +142,7 @@ fn judge(body: &Body, elapsed: Duration, silence: Duration) -> Option<Death> {
     if seen.silent < ASK {
         return None;
     }
-    if seen.silent >= seen.asked + ASK {
+    if seen.silent >= seen.asked.saturating_add(ASK) {
         seen.asked = seen.silent;
         if let Some(waker) = &*locked(&body.waker) {
             waker.wake_by_ref();

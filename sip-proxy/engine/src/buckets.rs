@@ -78,11 +78,12 @@ impl Buckets {
             (bucket.tokens + elapsed * per_second).min(burst)
         };
         // Full buckets tell nothing of their sources: they are free to be taken.
-        let set = (source >> 32) as usize % (self.places.len() / WAYS).max(1) * WAYS;
-        let ways = self.places.get_mut(set..set + WAYS).unwrap_or_default();
+        let sets = (self.places.len() / WAYS).max(1);
+        let set = ((source >> 32) as usize).checked_rem(sets).unwrap_or_default().saturating_mul(WAYS);
+        let ways = self.places.get_mut(set..set.saturating_add(WAYS)).unwrap_or_default();
         let found = ways.iter().position(|bucket| bucket.source == source).or_else(|| {
             let free = ways.iter().position(|bucket| bucket.source == 0 || filled(bucket) >= burst)?;
-            ways[free] = Bucket { source, tokens: burst, filled_at: now };
+            *ways.get_mut(free)? = Bucket { source, tokens: burst, filled_at: now };
             Some(free)
         });
         let bucket = found.and_then(|index| ways.get_mut(index)).unwrap_or(&mut self.shared);

@@ -306,12 +306,12 @@ impl Core {
     }
 
     pub(crate) fn schedule(&mut self, after: std::time::Duration, key: TimerKey) -> TimerId {
-        self.timers.schedule(self.now.monotonic + after, key)
+        self.timers.schedule(self.now.monotonic.saturating_add(after), key)
     }
 
     pub(crate) fn resolve(&mut self, asker: Asker, resolve: Resolve) {
         let question = QuestionId(self.next_question);
-        self.next_question += 1;
+        self.next_question = self.next_question.wrapping_add(1);
         self.resolving.insert(question, asker);
         self.out.push_back(Output::Resolve { question, resolve });
     }

@@ -315,7 +315,7 @@ fn uri_of(route: &[u8]) -> &[u8] {
         *byte == b'<' && !quoted
     });
     let Some(open) = open else { return route };
-    let uri = route.get(open + 1..).unwrap_or_default();
+    let uri = route.get(open.saturating_add(1)..).unwrap_or_default();
     uri.split(|byte| *byte == b'>').next().unwrap_or(uri)
 }
 

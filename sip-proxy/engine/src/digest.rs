@@ -51,7 +51,7 @@ impl Algorithm {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+    bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text
     })
@@ -365,17 +365,15 @@ struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
     fn parse(value: &'a [u8]) -> Option<Self> {
-        let scheme = value.get(..7)?;
-        scheme.eq_ignore_ascii_case(b"Digest ").then(|| Fields(&value[7..]))
+        let (scheme, fields) = value.split_at_checked(7)?;
+        scheme.eq_ignore_ascii_case(b"Digest ").then_some(Fields(fields))
     }
 
     fn get(&self, name: &[u8]) -> Option<std::borrow::Cow<'a, [u8]>> {
         Values::of_list(self.0).find_map(|field| {
-            let equals = memchr::memchr(b'=', field)?;
-            field[..equals]
-                .trim_ascii()
-                .eq_ignore_ascii_case(name)
-                .then(|| unquote(field[equals + 1..].trim_ascii()))
+            let (found, value) = field.split_at_checked(memchr::memchr(b'=', field)?)?;
+            let value = value.strip_prefix(b"=")?;
+            found.trim_ascii().eq_ignore_ascii_case(name).then(|| unquote(value.trim_ascii()))
         })
     }
 }

@@ -83,7 +83,7 @@ impl Guesses {
         let mut age = FORGOTTEN;
         while self.pairs.len() >= PAIRS && !age.is_zero() {
             self.pairs.retain(|_, pair| now.saturating_sub(pair.last) <= age);
-            age /= 4;
+            age = age.checked_div(4).unwrap_or_default();
             if age < Duration::from_secs(1) {
                 self.pairs.clear();
             }

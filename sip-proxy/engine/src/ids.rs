@@ -72,7 +72,7 @@ impl Ids {
             if position % 12 == 0 {
                 bits = self.stream.next_u64();
             }
-            to.push(char::from(ALPHABET[(bits & 31) as usize]));
+            to.push(char::from(ALPHABET.get((bits & 31) as usize).copied().unwrap_or(b'x')));
             bits >>= 5;
         }
     }

@@ -4,6 +4,10 @@
 //! Nothing here opens a socket, reads a clock or draws a random number. A shell feeds [`Engine::handle`] with
 //! [`io::Input`]s and the time, carries out what [`Engine::poll_output`] returns, and comes back at
 //! [`Engine::poll_timeout`]. So whole calls run in virtual time, over simulated networks, thousands a second.
+//!
+//! Every figure and every byte in here may be a stranger's: nothing is indexed, and no sum overflows.
+
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod admission;
 pub mod buckets;

@@ -390,12 +390,12 @@ fn with_host(value: &[u8], from: &Realm, host: &str) -> Vec<u8> {
     if !is_own || own.is_empty() {
         return value.to_vec();
     }
-    let uri = address.uri.as_bytes();
-    let offset = |part: &[u8], whole: &[u8]| part.as_ptr() as usize - whole.as_ptr() as usize;
-    let start = offset(uri, value) + offset(own, uri);
-    let mut end = start + own.len();
+    let offset = |part: &[u8], whole: &[u8]| (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize);
+    let (before, rest) = value.split_at_checked(offset(own, value)).unwrap_or((value, b""));
+    let mut after = rest.get(own.len()..).unwrap_or_default();
     if address.uri.port().is_some() {
-        end += value[end..].iter().skip(1).take_while(|byte| byte.is_ascii_digit()).count() + 1;
+        let digits = after.iter().skip(1).take_while(|byte| byte.is_ascii_digit()).count();
+        after = after.get(digits.saturating_add(1)..).unwrap_or_default();
     }
-    [&value[..start], host.as_bytes(), &value[end..]].concat()
+    [before, host.as_bytes(), after].concat()
 }

@@ -47,9 +47,10 @@ impl Agreement {
     /// before it is over (RFC 4028 §10).
     pub(crate) fn due_after(&self) -> Duration {
         if self.we_refresh {
-            self.interval / 2
+            self.interval.checked_div(2).unwrap_or_default()
         } else {
-            self.interval.saturating_sub((self.interval / 3).min(Duration::from_secs(32)))
+            let margin = self.interval.checked_div(3).unwrap_or_default().min(Duration::from_secs(32));
+            self.interval.saturating_sub(margin)
         }
     }
 }

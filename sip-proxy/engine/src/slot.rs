@@ -52,7 +52,7 @@ impl Slot {
 
     /// How a Call-ID of ours begins.
     pub fn prefix(self, node: u8) -> String {
-        let mut prefix = String::with_capacity(MARK.len() + 6 + 20);
+        let mut prefix = String::with_capacity(MARK.len().saturating_add(26));
         prefix.push_str(MARK);
         prefix.push_str(&format!("{node:02x}{:03x}-", self.0));
         prefix
@@ -73,8 +73,8 @@ pub fn slot_of(message: &Message) -> Slot {
 /// The home of the dialog that a request wants to replace.
 pub fn replaced_slot(message: &Message) -> Option<Slot> {
     let replaces = replaces_of(message)?;
-    let end = replaces.iter().position(|byte| *byte == b';').unwrap_or(replaces.len());
-    Some(Slot::of_call_id(replaces[..end].trim_ascii()))
+    let call_id = replaces.split(|byte| *byte == b';').next().unwrap_or_default();
+    Some(Slot::of_call_id(call_id.trim_ascii()))
 }
 
 /// What names a dialog of perhaps another home: the Replaces of an INVITE (RFC 3891), or of what a REFER refers to

@@ -24,7 +24,7 @@ impl<T> Slots<T> {
             Some(index) => index,
             None => {
                 self.entries.push(Entry { generation: 0, value: None });
-                (self.entries.len() - 1) as u32
+                self.entries.len().saturating_sub(1) as u32
             }
         };
         let Some(entry) = self.entries.get_mut(index as usize) else { return (index, 0) };
@@ -44,12 +44,12 @@ impl<T> Slots<T> {
         let entry = self.entries.get_mut(index as usize).filter(|entry| entry.generation == generation)?;
         let value = entry.value.take()?;
         // 30 bits, so that an id fits into a ticket.
-        entry.generation = (entry.generation + 1) & 0x3fff_ffff;
+        entry.generation = entry.generation.wrapping_add(1) & 0x3fff_ffff;
         self.free.push(index);
         Some(value)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        self.entries.len().saturating_sub(self.free.len())
     }
 }

@@ -67,7 +67,7 @@ impl<K: Copy> TimerQueue<K> {
             Some(slot) => slot,
             None => {
                 self.slots.push(Slot { generation: 0, key: None });
-                (self.slots.len() - 1) as u32
+                self.slots.len().saturating_sub(1) as u32
             }
         };
         let generation = match self.slots.get_mut(slot as usize) {
@@ -77,7 +77,7 @@ impl<K: Copy> TimerQueue<K> {
             }
             None => 0,
         };
-        self.sequence += 1;
+        self.sequence = self.sequence.wrapping_add(1);
         self.heap.push(Due {
             at: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
             sequence: self.sequence,
@@ -113,7 +113,7 @@ impl<K: Copy> TimerQueue<K> {
 
     /// Timers that will fire.
     pub fn len(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.slots.len().saturating_sub(self.free.len())
     }
 
     /// Whether none will fire.
@@ -140,8 +140,8 @@ impl<K: Copy> TimerQueue<K> {
         while self.heap.peek().is_some_and(|due| !is_live(due)) {
             self.heap.pop();
         }
-        let live = self.slots.len() - self.free.len();
-        if self.heap.len() > 64 && self.heap.len() > 2 * live {
+        let live = self.slots.len().saturating_sub(self.free.len());
+        if self.heap.len() > 64 && self.heap.len() > live.saturating_mul(2) {
             self.heap.retain(is_live);
         }
     }

@@ -96,7 +96,7 @@ impl Trunks {
         let rest = Duration::from_secs(u64::from(seconds)).min(LONGEST_REST);
         let position = self.position(name);
         if let Some(trunk) = position.and_then(|position| self.known.get_mut(position)) {
-            trunk.rests_until = now + rest;
+            trunk.rests_until = now.saturating_add(rest);
         }
     }
 
@@ -134,8 +134,8 @@ pub(crate) fn ping(core: &mut Core) {
 
 /// A ping has its addresses; the first that a listener can reach is asked.
 pub(crate) fn send(name: &Arc<str>, addresses: Vec<ResolvedAddress>, core: &mut Core) {
-    let Some(position) = core.trunks.position(name) else { return };
-    let (number, target) = (core.trunks.known[position].number, core.trunks.known[position].target.clone());
+    let known = core.trunks.position(name).and_then(|position| core.trunks.known.get(position));
+    let Some((number, target)) = known.map(|trunk| (trunk.number, trunk.target.clone())) else { return };
     let way = addresses.into_iter().find_map(|address| {
         let listener = core.config.listener_for(target.realm, address.transport, address.address.ip())?;
         Some((listener, address))
@@ -180,11 +180,11 @@ pub(crate) fn answered(number: u32, response: Option<&Message>, core: &mut Core)
 
 fn finish(name: &Arc<str>, is_alive: bool, core: &mut Core) {
     let now = core.now.monotonic;
-    let Some(position) = core.trunks.position(name) else { return };
-    let trunk = &mut core.trunks.known[position];
+    let position = core.trunks.position(name);
+    let Some(trunk) = position.and_then(|position| core.trunks.known.get_mut(position)) else { return };
     let was_dead = std::mem::replace(&mut trunk.is_dead, !is_alive);
     trunk.is_pinged = false;
-    trunk.next_ping = now + trunk.target.ping.unwrap_or(Duration::from_secs(30));
+    trunk.next_ping = now.saturating_add(trunk.target.ping.unwrap_or(Duration::from_secs(30)));
     if was_dead == is_alive {
         let (kind, what) = if is_alive {
             ("trunk_up", "answers again")

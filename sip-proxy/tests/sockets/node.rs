@@ -132,8 +132,8 @@ impl Setup {
             number += 1;
             [number; 32]
         };
-        let plane = SipPlane::start(settings, Clock::start(), seed, |shard, handles| TestHost {
-            shard: handles[shard].clone(),
+        let plane = SipPlane::start(settings, Clock::start(), seed, |shard| TestHost {
+            shard: shard.clone(),
             runtime: runtime.handle().clone(),
             resolver: self.resolver.clone(),
             records: records.clone(),

@@ -4,8 +4,9 @@ use bytes::Bytes;
 use sip_wire::{Message, Name, multipart};
 
 use super::body::{add, body_for};
+use super::ends::{CALLER, TARGET};
 use super::media::Wait;
-use super::pair::{CALLER, Exchange, Reliable, TARGET, cseq_of};
+use super::pair::{Exchange, Reliable, cseq_of};
 use super::{Call, Purpose};
 use crate::core::Core;
 use crate::event::{CallEventKind, EndCause};
@@ -34,7 +35,7 @@ impl Call {
             if pair.reliable.iter().any(|known| known.theirs == theirs) {
                 return;
             }
-            let ours = pair.reliable.last().map_or(1, |last| last.ours + 1);
+            let ours = pair.reliable.last().map_or(1, |last| last.ours.saturating_add(1));
             pair.reliable.push(Reliable { theirs, ours });
         }
         let is_reliable = status >= 200 || response.has_token(Name::Require, "100rel");

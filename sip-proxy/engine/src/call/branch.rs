@@ -6,9 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
+use super::ends::{CALLER, TARGET};
 use super::hunt::{Found, cause_of, is_better, may_fail_over};
 use super::media::Wait;
-use super::pair::{CALLER, TARGET};
 use super::redirect::Diverted;
 use super::{Call, CallTimer, Purpose};
 use crate::core::{Core, Owner, dialog_key};
@@ -117,7 +117,7 @@ impl Call {
         self.secrets[TARGET].add_address(flow.remote.ip());
         let description =
             multipart::session_description(&self.upstream.request).filter(|_| self.is_session());
-        let branch = &mut self.branches[usize::from(index)];
+        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         if branch.offer.is_some() || description.is_none() {
             self.send_branch(index, core);
             return;
@@ -163,7 +163,7 @@ impl Call {
         let is_invite = self.is_session();
         let key = self.key;
         let has_alternative = !self.steps.is_empty();
-        let branch = &mut self.branches[usize::from(index)];
+        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         let Some(flow) = branch.flow else { return };
         branch.request = Message::parse(request.clone()).ok();
         let large = match &branch.trunk {
@@ -184,7 +184,7 @@ impl Call {
             let patience =
                 branch.trunk.as_ref().and_then(|trunk| trunk.timeout).unwrap_or(core.config.timers.failover);
             let timer = core.schedule(patience, crate::core::TimerKey::Call(key, CallTimer::Failover(index)));
-            self.branches[usize::from(index)].failover = Some(timer);
+            branch.failover = Some(timer);
         }
         if is_invite {
             self.arm_ringing(core);
@@ -226,7 +226,7 @@ impl Call {
         if self.answered || self.winner.is_some() || self.is_over() || !self.is_session() {
             return;
         }
-        let branch = &mut self.branches[usize::from(index)];
+        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         if !matches!(branch.state, State::Trying | State::Ringing) {
             return;
         }
@@ -238,7 +238,8 @@ impl Call {
         let Some(pair) = self.pair_of_response(index, &response, flow, core) else {
             // What makes no dialog: nothing but its status passes, with a tag of ours (RFC 3261 §8.2.6.2).
             let status = response.status().unwrap_or(180);
-            let tag = self.branches[usize::from(index)].tag.get_or_insert_with(|| core.ids.tag()).clone();
+            let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
+            let tag = branch.tag.get_or_insert_with(|| core.ids.tag()).clone();
             let config = core.config.clone();
             let Some(names) = self.branch_names(&config, index, TARGET) else { return };
             let reason = response.reason().map(|reason| names.apply(reason));
@@ -260,7 +261,7 @@ impl Call {
         core: &mut Core,
         registrar: &mut Registrar,
     ) {
-        let branch = &mut self.branches[usize::from(index)];
+        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         let was_done = branch.state == State::Done;
         branch.state = State::Done;
         let Some(flow) = branch.flow else { return };
@@ -353,7 +354,9 @@ impl Call {
         if was_cancelled || self.answered || self.is_over() {
             return;
         }
-        if matches!(status, 500..=599 | 408) && !self.branches[usize::from(index)].alternatives.is_empty() {
+        let Some(branch) = self.branches.get(usize::from(index)) else { return };
+        let party = branch.party;
+        if matches!(status, 500..=599 | 408) && !branch.alternatives.is_empty() {
             self.best.get_or_insert((status, response));
             self.next_address(index, core);
             return;
@@ -370,7 +373,6 @@ impl Call {
             })
         });
         if self.has_media {
-            let party = self.branches[usize::from(index)].party;
             self.tell_media(
                 MediaAction::Reject { exchange: ExchangeId(1), from: Endpoint { party, branch: 0 } },
                 core,
@@ -471,11 +473,10 @@ impl Call {
 
     /// Cancels what still rings, but for `winner`.
     pub(super) fn cancel_branches(&mut self, winner: Option<u16>, reason: Option<&[u8]>, core: &mut Core) {
-        for index in 0..self.branches.len() as u16 {
-            if Some(index) == winner {
+        for (index, branch) in self.branches.iter_mut().enumerate() {
+            if winner.is_some_and(|winner| usize::from(winner) == index) {
                 continue;
             }
-            let branch = &mut self.branches[usize::from(index)];
             if let Some(timer) = branch.failover.take() {
                 core.timers.cancel(timer);
             }

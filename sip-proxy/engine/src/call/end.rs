@@ -6,8 +6,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use sip_wire::{Message, Name};
 
+use super::ends::{CALLER, TARGET, opposite};
 use super::media::Wait;
-use super::pair::{CALLER, TARGET, side_of};
+use super::pair::side_of;
 use super::{Call, CallTimer, Ended};
 use crate::core::{Core, TimerKey, dialog_key};
 use crate::event::{CallEnded, CallEventKind, CallStarted, EndCause, Side};
@@ -17,7 +18,7 @@ use crate::transaction::{self, ServerId};
 impl Call {
     pub(super) fn record(&mut self, what: CallEventKind, core: &mut Core) {
         let sequence = self.sequence;
-        self.sequence += 1;
+        self.sequence = self.sequence.saturating_add(1);
         core.record(self.id, sequence, what);
     }
 
@@ -165,7 +166,7 @@ impl Call {
         let config = core.config.clone();
         let names = self.pair_names(&config, id, side);
         let reason = super::translate::reason_of(bye, names.as_ref());
-        self.say_bye(id, 1 - side, reason.as_deref(), core);
+        self.say_bye(id, opposite(side), reason.as_deref(), core);
         self.finish(EndCause::Bye, side_of(side), 200, vec![answer], core);
     }
 
@@ -175,7 +176,7 @@ impl Call {
             self.acknowledge(id, side, None, core);
         }
         let Some(position) = self.pairs.iter().position(|pair| pair.id == id) else { return };
-        let pair = &mut self.pairs[position];
+        let Some(pair) = self.pairs.get_mut(position) else { return };
         if side == CALLER && pair.ends[side].repeat.is_some() && !pair.ends[side].is_acknowledged {
             pair.farewell = Some(reason.map(<[u8]>::to_vec));
             return;

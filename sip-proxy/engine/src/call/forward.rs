@@ -4,9 +4,10 @@ use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
 use super::body::with_body;
+use super::ends::{CALLER, opposite};
 use super::heard::Heard;
 use super::media::Wait;
-use super::pair::{CALLER, Exchange};
+use super::pair::Exchange;
 use super::renegotiate::Wish;
 use super::transfer::translate_refer_to;
 use super::trickle::{FRAGMENT, is_trickle};
@@ -71,7 +72,7 @@ impl Forward {
         Some(Self {
             id,
             pair,
-            from: 1 - to,
+            from: opposite(to),
             origin,
             sent_invite: request.method() == Some(Method::INVITE),
             request,
@@ -114,6 +115,19 @@ impl Forward {
 pub(super) const ATTEMPTS: u8 = 3;
 
 impl Call {
+    pub(super) fn forward_of(&self, number: u32) -> Option<&Forward> {
+        self.forwards.iter().find(|forward| forward.id == number)
+    }
+
+    pub(super) fn forward_mut(&mut self, number: u32) -> Option<&mut Forward> {
+        self.forwards.iter_mut().find(|forward| forward.id == number)
+    }
+
+    pub(super) fn take_forward(&mut self, number: u32) -> Option<Forward> {
+        let position = self.forwards.iter().position(|forward| forward.id == number)?;
+        Some(self.forwards.remove(position))
+    }
+
     /// A request inside one of this call's dialogs.
     pub(crate) fn on_dialog_request(
         &mut self,
@@ -141,7 +155,7 @@ impl Call {
             core.reject(server, &request, 488, |response| response);
             return;
         }
-        let Some(end) = self.pair_mut(id).and_then(|pair| pair.ends.get_mut(side)) else { return };
+        let Some(end) = self.pair_mut(id).map(|pair| &mut pair.ends[side]) else { return };
         if let Err(fault) = end.dialog.accepts(&request) {
             core.reject(server, &request, fault.status(), |response| response);
             return;
@@ -205,7 +219,7 @@ impl Call {
         let Some(pair) = self.pair(id) else { return };
         let pending = pair.exchange;
         let is_confirmed = self.answered;
-        let to_has_update = pair.ends[1 - from].has_update;
+        let to_has_update = pair.ends[opposite(from)].has_update;
         let forward = Forward {
             id: self.next_forward,
             pair: id,
@@ -222,7 +236,7 @@ impl Call {
             request: request.clone(),
         };
         let number = forward.id;
-        self.next_forward += 1;
+        self.next_forward = self.next_forward.saturating_add(1);
         if method_is(Method::UPDATE) && description.is_none() && !to_has_update {
             // A refresh of the sender's own leg: answered here (RFC 4028 is per leg).
             self.forwards.push(forward);
@@ -285,8 +299,9 @@ impl Call {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
         match result {
             Ok(described) => {
-                self.forwards[position].description = Some(described.sdp);
-                self.forwards[position].summary = described.summary;
+                let Some(forward) = self.forwards.get_mut(position) else { return };
+                forward.description = Some(described.sdp);
+                forward.summary = described.summary;
                 self.send_forward(number, core);
             }
             Err(refusal) => {
@@ -308,35 +323,34 @@ impl Call {
     }
 
     pub(super) fn send_forward(&mut self, number: u32, core: &mut Core) {
-        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
-        let (hop, request) = match self.build_forward(position, core) {
+        let (hop, request) = match self.build_forward(number, core) {
             Ok(built) => built,
             // It cannot be said to the other end, and is answered all the same.
             Err(status) => return self.on_forward_failure(number, status, None, core),
         };
         let client = core.send_request(hop, None, request, Owner::Forward(self.key, number));
-        self.forwards[position].client = Some(client);
+        let Some(forward) = self.forward_mut(number) else { return };
+        forward.client = Some(client);
         // Media that moves is silent until both ends have moved.
-        if matches!(self.forwards[position].origin, Origin::Media(_)) {
+        if matches!(forward.origin, Origin::Media(_)) {
             core.hasten(client);
         }
     }
 
     /// The request for the other end, or the status that its author's deserves if it cannot pass.
-    fn build_forward(&mut self, position: usize, core: &mut Core) -> Result<(Hop, Bytes), u16> {
-        self.write_forward(position, core).unwrap_or(Err(400))
+    fn build_forward(&mut self, number: u32, core: &mut Core) -> Result<(Hop, Bytes), u16> {
+        self.write_forward(number, core).unwrap_or(Err(400))
     }
 
-    fn write_forward(&mut self, position: usize, core: &mut Core) -> Option<Result<(Hop, Bytes), u16>> {
+    fn write_forward(&mut self, number: u32, core: &mut Core) -> Option<Result<(Hop, Bytes), u16>> {
         let config = core.config.clone();
-        let (id, from) = (self.forwards[position].pair, self.forwards[position].from);
-        let to = 1 - from;
-        let forward = &self.forwards[position];
-        let own_method = forward.request.method()?;
-        let method = if forward.sent_invite { Method::INVITE } else { own_method };
+        let forward = self.forward_of(number)?;
+        let (id, from, sent_invite) = (forward.pair, forward.from, forward.sent_invite);
+        let (request, sdp, fragment) =
+            (forward.request.clone(), forward.description.clone(), forward.fragment.clone());
+        let to = opposite(from);
+        let method = if sent_invite { Method::INVITE } else { request.method()? };
         let timer = self.session_headers(id, to, method, core);
-        let request = forward.request.clone();
-        let sdp = forward.description.clone();
         let mut names = self.pair_names(&config, id, from)?;
         let pair = self.pairs.iter_mut().find(|pair| pair.id == id)?;
         let (from_realm, to_realm) =
@@ -344,7 +358,7 @@ impl Call {
         let flow = pair.flow(from);
         let end = &mut pair.ends[to];
         let (hop, mut out) = core.dialog_request(&mut end.dialog, method)?;
-        if forward.sent_invite {
+        if sent_invite {
             end.invite_cseq = end.dialog.local_cseq;
         }
         if is_target_refresh(method) {
@@ -381,7 +395,7 @@ impl Call {
                 out.header(Name::ReferTo, &translate_refer_to(refer_to, &host, self.slot, from_realm, core)?);
         }
         let out = copy_headers(out, &request, &names, core);
-        let out = match self.forwards[position].fragment.clone() {
+        let out = match fragment {
             Some(fragment) => Ok(out.body(FRAGMENT.as_bytes(), fragment)),
             None => with_body(out, &request, sdp.as_ref(), &mut names, core),
         };
@@ -391,7 +405,7 @@ impl Call {
 
     /// An end names where it is from now on (RFC 3261 §12.2).
     pub(super) fn refresh_target(&mut self, id: u32, side: usize, message: &Message, core: &mut Core) {
-        let Some(end) = self.pair_mut(id).and_then(|pair| pair.ends.get_mut(side)) else { return };
+        let Some(end) = self.pair_mut(id).map(|pair| &mut pair.ends[side]) else { return };
         let before = end.dialog.target.clone();
         end.dialog.refresh_target(message);
         if end.dialog.target != before {

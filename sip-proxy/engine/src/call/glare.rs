@@ -62,8 +62,7 @@ impl Call {
     }
 
     pub(super) fn on_retry(&mut self, number: u32, core: &mut Core) {
-        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
-        let forward = &self.forwards[position];
+        let Some(forward) = self.forward_of(number) else { return };
         if forward.client.is_some() || self.is_over() {
             return;
         }
@@ -85,7 +84,9 @@ impl Call {
             return;
         };
         let exchange = self.new_exchange();
-        self.forwards[position].exchange = Some(Exchange { id: exchange, offerer: from });
+        if let Some(forward) = self.forward_mut(number) {
+            forward.exchange = Some(Exchange { id: exchange, offerer: from });
+        }
         if let Some(action) = self.offer_action(id, exchange, from, sdp) {
             self.ask_media(action, Wait::Forward(number), core);
         }

@@ -37,7 +37,7 @@ impl Call {
         core: &mut Core,
         registrar: &mut Registrar,
     ) -> Heard {
-        let Some(end) = self.pair(id).and_then(|pair| pair.ends.get(side)) else { return Heard::Elsewhere };
+        let Some(end) = self.pair(id).map(|pair| &pair.ends[side]) else { return Heard::Elsewhere };
         if hop::is_same_way(&end.dialog.flow, &flow) || end.dialog.is_from_target(&flow) {
             return self.adopt((id, side), flow, core);
         }
@@ -73,7 +73,7 @@ impl Call {
     /// An end is where its request came from. What came over another listener's transport answers itself, and says nothing
     /// of where the end listens.
     fn adopt(&mut self, (id, side): (u32, usize), seen: Flow, core: &mut Core) -> Heard {
-        if let Some(end) = self.pair_mut(id).and_then(|pair| pair.ends.get_mut(side)) {
+        if let Some(end) = self.pair_mut(id).map(|pair| &mut pair.ends[side]) {
             let known = end.dialog.flow;
             if known != seen && (seen.listener == known.listener || seen.transport == known.transport) {
                 end.dialog.flow = seen;

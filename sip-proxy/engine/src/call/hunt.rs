@@ -145,7 +145,8 @@ impl Call {
         if self.is_secure() && contact.flow.transport != Transport::Tls {
             return;
         }
-        let mut branch = Branch::new(self.branches.len() as u16 + 1, contact.realm, contact.uri, who);
+        let mut branch =
+            Branch::new((self.branches.len() as u16).saturating_add(1), contact.realm, contact.uri, who);
         branch.routes = contact.path;
         branch.flow = Some(contact.flow);
         branch.other_flows = others.into();
@@ -176,7 +177,7 @@ impl Call {
             }
         };
         let who = String::from_utf8_lossy(&uri).into();
-        let mut branch = Branch::new(index + 1, target.realm, uri.into(), who);
+        let mut branch = Branch::new(index.saturating_add(1), target.realm, uri.into(), who);
         let resolve = Resolve {
             host: target.host.clone(),
             port: target.port,
@@ -294,7 +295,7 @@ impl Call {
         core: &mut Core,
     ) {
         let config = core.config.clone();
-        let names = self.branch_names(&config, 0, super::pair::CALLER);
+        let names = self.branch_names(&config, 0, super::ends::CALLER);
         let reason = super::translate::reason_of(cancel, names.as_ref());
         if server != self.upstream.server {
             self.cancel_forward(server, reason.as_deref(), core);
@@ -341,8 +342,8 @@ impl Call {
 /// A Request-URI without the headers that it should not have (RFC 3261 §19.1.1).
 fn without_headers(uri: &[u8]) -> Vec<u8> {
     let headers = Uri::parse(uri).map_or(0, |uri| uri.headers().len());
-    let end = if headers == 0 { uri.len() } else { uri.len() - headers - 1 };
-    uri[..end].to_vec()
+    let end = if headers == 0 { uri.len() } else { uri.len().saturating_sub(headers).saturating_sub(1) };
+    uri.get(..end).unwrap_or(uri).to_vec()
 }
 
 fn escape_user(user: &str) -> String {

@@ -17,7 +17,7 @@ impl Call {
         };
         for side in 0..2 {
             let forward = self.next_forward;
-            self.next_forward += 1;
+            self.next_forward = self.next_forward.saturating_add(1);
             self.forwards.extend(Forward::of_ours(forward, pair, side, "OPTIONS", Origin::Liveness, None));
             self.send_forward(forward, core);
         }
@@ -27,12 +27,12 @@ impl Call {
     /// gone, 408 or no way to it that it is gone itself (RFC 5057 §5.1).
     pub(super) fn on_liveness_failure(
         &mut self,
-        position: usize,
+        number: u32,
         status: u16,
         has_answered: bool,
         core: &mut Core,
     ) {
-        self.forwards.remove(position);
+        self.take_forward(number);
         if !has_answered || matches!(status, 408 | 481) {
             self.hang_up(EndCause::MediaTimeout, Side::Sbc, core);
         }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use sip_wire::{Message, Name, Uri};
 
-use super::pair::{CALLER, End, Exchange, TARGET, said_in};
+use super::ends::{CALLER, TARGET, opposite};
+use super::pair::{End, Exchange, said_in};
 use super::{Call, CallTimer};
 use crate::core::Core;
 use crate::event::{CallChange, CallEventKind, EndCause, Side};
@@ -91,7 +92,7 @@ impl Call {
     /// Tells something that no reply is awaited for.
     pub(super) fn tell_media(&mut self, action: MediaAction, core: &mut Core) -> u32 {
         self.has_media = true;
-        self.next_media += 1;
+        self.next_media = self.next_media.saturating_add(1);
         let number = self.next_media;
         core.out.push_back(crate::io::Output::Media(MediaRequest { session: self.session, number, action }));
         number
@@ -106,7 +107,7 @@ impl Call {
         sdp: Bytes,
     ) -> Option<MediaAction> {
         let pair = self.pair(id)?;
-        let to = 1 - from;
+        let to = opposite(from);
         Some(MediaAction::Offer {
             exchange,
             from: pair.endpoint(from),
@@ -129,7 +130,7 @@ impl Call {
         Some(MediaAction::Answer {
             exchange,
             from: pair.endpoint(from),
-            to: pair.endpoint(1 - from),
+            to: pair.endpoint(opposite(from)),
             from_info: pair.ends[from].info(),
             sdp,
         })
@@ -205,11 +206,11 @@ impl Call {
                 }
                 match result {
                     Ok(described) => {
-                        self.acknowledge(id, 1 - side, Some(described.sdp), core);
+                        self.acknowledge(id, opposite(side), Some(described.sdp), core);
                         self.after_forward(id, core);
                     }
                     Err(_) => {
-                        self.acknowledge(id, 1 - side, None, core);
+                        self.acknowledge(id, opposite(side), None, core);
                         self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
                     }
                 }
@@ -318,7 +319,7 @@ pub(super) fn user_agent_of(message: &Message) -> Option<Arc<str>> {
     let name = if message.status().is_some() { Name::Server } else { Name::UserAgent };
     // Responses say Server (RFC 3261 §20.35), those of some phones User-Agent.
     let value = message.value(name).or_else(|| message.value(Name::UserAgent))?;
-    Some(String::from_utf8_lossy(&value[..value.len().min(USER_AGENT_LIMIT)]).into())
+    Some(String::from_utf8_lossy(value.get(..USER_AGENT_LIMIT).unwrap_or(value)).into())
 }
 
 /// The address that a URI names, if it is a literal.

@@ -11,6 +11,7 @@ mod answer;
 mod body;
 mod branch;
 mod end;
+mod ends;
 mod forward;
 mod glare;
 mod heard;
@@ -52,6 +53,7 @@ use crate::transaction::ServerId;
 use crate::translation::Secrets;
 
 use branch::Branch;
+use ends::Ends;
 use forward::Forward;
 use media::Wait;
 use pair::{Leaving, Pair};
@@ -125,7 +127,7 @@ pub(crate) struct Call {
     session: SessionId,
     upstream: Admitted,
     /// The caller's texts, and the targets'.
-    secrets: [Secrets; 2],
+    secrets: Ends<Secrets>,
     /// Whether the initial request has its final response.
     answered: bool,
     /// The pair whose 2xx was taken; the media plane may still be thinking about it.
@@ -187,8 +189,8 @@ enum Ended {
 impl Call {
     pub(crate) fn new(key: CallKey, purpose: Purpose, upstream: Admitted, core: &mut Core) -> Self {
         let slot = slot_of(&upstream.request);
-        let mut secrets = [Secrets::default(), Secrets::default()];
-        secrets[0].add_message(&upstream.request, upstream.flow.remote);
+        let mut secrets = Ends::<Secrets>::default();
+        secrets[ends::CALLER].add_message(&upstream.request, upstream.flow.remote);
         Self {
             key,
             purpose,
@@ -266,7 +268,7 @@ impl Call {
     }
 
     fn new_exchange(&mut self) -> ExchangeId {
-        self.next_exchange += 1;
+        self.next_exchange = self.next_exchange.saturating_add(1);
         ExchangeId(self.next_exchange)
     }
 

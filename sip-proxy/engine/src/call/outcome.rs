@@ -4,9 +4,10 @@ use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
 use super::body::with_body;
+use super::ends::{CALLER, opposite};
 use super::forward::{ATTEMPTS, Forward, Origin};
 use super::media::Wait;
-use super::pair::{CALLER, Exchange, cseq_of, said_in};
+use super::pair::{Exchange, cseq_of, said_in};
 use super::{Call, CallTimer, is_target_refresh};
 use crate::core::Core;
 use crate::event::{EndCause, Side};
@@ -25,7 +26,7 @@ impl Call {
         core: &mut Core,
     ) {
         let Some(status) = response.status() else { return };
-        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else {
+        let Some(forward) = self.forward_of(number) else {
             // A 2xx to a re-INVITE that crossed the end of its dialog.
             if (200..300).contains(&status) {
                 core.take_down(client, &response, false);
@@ -35,7 +36,7 @@ impl Call {
         if status < 200 || self.is_over() {
             return;
         }
-        let (id, to) = (self.forwards[position].pair, 1 - self.forwards[position].from);
+        let (id, to) = (forward.pair, opposite(forward.from));
         if let Some(flow) = self.pair(id).map(|pair| pair.flow(to)) {
             self.secrets[to].add_message(&response, flow.remote);
         }
@@ -49,7 +50,7 @@ impl Call {
         if response.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE) {
             end.open_invite = Some(client);
         }
-        let forward = &self.forwards[position];
+        let Some(forward) = self.forwards.iter().find(|forward| forward.id == number) else { return };
         let method = forward.request.method().unwrap_or(Method::INFO);
         let is_offering = forward.sent_invite || method == Method::UPDATE;
         if is_target_refresh(method) {
@@ -62,7 +63,7 @@ impl Call {
         if is_offering {
             self.arm_session_timer(id, to, core);
         }
-        let forward = &self.forwards[position];
+        let Some(forward) = self.forward_of(number) else { return };
         let description =
             multipart::session_description(&response).map(|range| response.body_bytes().slice(range));
         match &forward.origin {
@@ -72,12 +73,12 @@ impl Call {
                 if forward.sent_invite {
                     self.acknowledge(id, to, None, core);
                 }
-                self.forwards.remove(position);
+                self.take_forward(number);
                 self.after_forward(id, core);
                 return;
             }
             Origin::Liveness => {
-                self.forwards.remove(position);
+                self.take_forward(number);
                 return;
             }
             Origin::Media(_) => {
@@ -120,14 +121,13 @@ impl Call {
         result: Result<Described, Refusal>,
         core: &mut Core,
     ) {
-        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
-        let (id, from) = (self.forwards[position].pair, self.forwards[position].from);
+        let Some(forward) = self.forward_of(number) else { return };
+        let (id, from) = (forward.pair, forward.from);
         match result {
             Ok(described) => {
-                let forward = &self.forwards[position];
                 let (offerer, summary) = match forward.exchange {
                     Some(_) => (from, forward.summary.clone()),
-                    None => (1 - from, described.summary),
+                    None => (opposite(from), described.summary),
                 };
                 self.note_agreement(id, offerer, summary, core);
                 self.complete_forward(number, &response, Some(described.sdp), core);
@@ -140,9 +140,8 @@ impl Call {
     /// to what both know. An offer in a 2xx that was refused has no such way: its ACK owes an answer that nobody can give,
     /// and BYE follows (RFC 3261 §13.2.2.4).
     pub(super) fn on_refused_answer(&mut self, number: u32, refusal: Refusal, core: &mut Core) {
-        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
-        let forward = &mut self.forwards[position];
-        let (id, to, sent_invite) = (forward.pair, 1 - forward.from, forward.sent_invite);
+        let Some(forward) = self.forward_mut(number) else { return };
+        let (id, to, sent_invite) = (forward.pair, opposite(forward.from), forward.sent_invite);
         let is_restore = matches!(forward.origin, Origin::Restore);
         let exchange = forward.exchange.take();
         if sent_invite {
@@ -167,21 +166,21 @@ impl Call {
     /// Offers an end once more what the other has described last; false if that cannot be.
     pub(super) fn restore(&mut self, id: u32, to: usize, core: &mut Core) -> bool {
         let Some(pair) = self.pair(id) else { return false };
-        let Some(said) = pair.ends[1 - to].said.clone() else { return false };
+        let Some(said) = pair.ends[opposite(to)].said.clone() else { return false };
         let method = match (self.answered, pair.ends[to].has_update) {
             (true, _) => "INVITE",
             (false, true) => "UPDATE",
             (false, false) => return false,
         };
         let (number, exchange) = (self.next_forward, self.new_exchange());
-        self.next_forward += 1;
+        self.next_forward = self.next_forward.saturating_add(1);
         let Some(mut forward) = Forward::of_ours(number, id, to, method, Origin::Restore, None) else {
             return false;
         };
-        forward.exchange = Some(Exchange { id: exchange, offerer: 1 - to });
+        forward.exchange = Some(Exchange { id: exchange, offerer: opposite(to) });
         forward.attempts = 0;
         self.forwards.push(forward);
-        let Some(action) = self.offer_action(id, exchange, 1 - to, said) else { return false };
+        let Some(action) = self.offer_action(id, exchange, opposite(to), said) else { return false };
         self.ask_media(action, Wait::Forward(number), core);
         true
     }
@@ -194,9 +193,8 @@ impl Call {
         sdp: Option<Bytes>,
         core: &mut Core,
     ) {
-        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
-        let forward = self.forwards.remove(position);
-        let (id, from, to) = (forward.pair, forward.from, 1 - forward.from);
+        let Some(forward) = self.take_forward(number) else { return };
+        let (id, from, to) = (forward.pair, forward.from, opposite(forward.from));
         let is_invite = forward.request.method() == Some(Method::INVITE);
         let is_late =
             self.pair(id).and_then(|pair| pair.exchange).is_some_and(|exchange| exchange.offerer == to)
@@ -249,7 +247,7 @@ impl Call {
         core: &mut Core,
     ) -> Option<Bytes> {
         let config = core.config.clone();
-        let (from, to) = (forward.from, 1 - forward.from);
+        let (from, to) = (forward.from, opposite(forward.from));
         let mut names = self.pair_names(&config, forward.pair, to)?;
         let pair = self.pairs.iter_mut().find(|pair| pair.id == forward.pair)?;
         let near = config.realm(pair.ends[from].realm)?;
@@ -305,18 +303,17 @@ impl Call {
         response: Option<Message>,
         core: &mut Core,
     ) {
-        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
-        if status == 422 && self.raise_interval(position, response.as_ref()) {
+        if status == 422 && self.raise_interval(number, response.as_ref()) {
             self.send_forward(number, core);
             return;
         }
-        let forward = &self.forwards[position];
+        let Some(forward) = self.forward_of(number) else { return };
         if let Origin::Media(_) = forward.origin {
             self.on_renegotiation_failure(number, status, core);
             return;
         }
         if let Origin::Liveness = forward.origin {
-            self.on_liveness_failure(position, status, response.is_some(), core);
+            self.on_liveness_failure(number, status, response.is_some(), core);
             return;
         }
         let (id, from) = (forward.pair, forward.from);
@@ -330,12 +327,14 @@ impl Call {
             .is_some_and(|realm| !realm.is_trunk_side);
         if status == 491 && forward.attempts < ATTEMPTS && (is_phone || is_lost) && forward.sent_invite {
             // RFC 3261 §14.1: whoever owns the Call-ID waits longer. We made that of the target's dialog.
-            let spread = std::time::Duration::from_millis(core.ids.number() % 200 * 10);
-            let wait = if from == CALLER { std::time::Duration::from_millis(2100) + spread } else { spread };
-            self.forwards[position].attempts += 1;
-            self.forwards[position].client = None;
+            let spread = (core.ids.number() % 200).saturating_mul(10);
+            let wait = if from == CALLER { spread.saturating_add(2100) } else { spread };
+            let wait = std::time::Duration::from_millis(wait);
+            let Some(forward) = self.forward_mut(number) else { return };
+            forward.attempts = forward.attempts.saturating_add(1);
+            forward.client = None;
             // Its offer is void meanwhile: theirs may change what it would be made from.
-            if let Some(exchange) = self.forwards[position].exchange.take() {
+            if let Some(exchange) = forward.exchange.take() {
                 self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
             }
             self.schedule(wait, CallTimer::Retry(number), core);
@@ -343,7 +342,7 @@ impl Call {
             self.take_crossing(id, core);
             return;
         }
-        let forward = self.forwards.remove(position);
+        let Some(forward) = self.take_forward(number) else { return };
         if let Some(exchange) = forward.exchange {
             self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
         }
@@ -371,7 +370,7 @@ impl Call {
             return;
         }
         if matches!(forward.origin, Origin::Refresh) {
-            self.on_refused_refresh(id, 1 - from, core);
+            self.on_refused_refresh(id, opposite(from), core);
         }
         if self.purpose == super::Purpose::Subscription && matches!(status, 481 | 408 | 489) {
             self.done_once(core);
@@ -381,9 +380,10 @@ impl Call {
     }
 
     /// The interval is ours, and so is the second try with the end's own least (RFC 4028 §7.3), once.
-    pub(super) fn raise_interval(&mut self, position: usize, response: Option<&Message>) -> bool {
+    pub(super) fn raise_interval(&mut self, number: u32, response: Option<&Message>) -> bool {
         let least = response.and_then(crate::times::min_se_of);
-        let (id, to) = (self.forwards[position].pair, 1 - self.forwards[position].from);
+        let Some(forward) = self.forward_of(number) else { return false };
+        let (id, to) = (forward.pair, opposite(forward.from));
         let (Some(least), Some(pair)) = (least, self.pair_mut(id)) else { return false };
         let known = pair.ends[to].session.least.replace(std::time::Duration::from_secs(u64::from(least)));
         known.is_none()

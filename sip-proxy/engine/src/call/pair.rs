@@ -6,6 +6,7 @@ use bytes::Bytes;
 use sip_wire::{Message, Method, Name};
 
 use super::Call;
+use super::ends::{CALLER, Ends, TARGET, opposite};
 use super::forward::{Forward, Origin};
 use super::media::user_agent_of;
 use super::renegotiate::Allowance;
@@ -19,11 +20,6 @@ use crate::question::TrunkTarget;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
 use crate::transaction::{ClientId, Large, ServerId};
-
-/// The end that faces the caller.
-pub(super) const CALLER: usize = 0;
-/// The end that faces the target.
-pub(super) const TARGET: usize = 1;
 
 /// One end of a pair.
 #[derive(Debug)]
@@ -114,7 +110,7 @@ pub(super) struct Pair {
     pub(super) id: u32,
     /// Which branch its target's dialog belongs to.
     pub(super) branch: u16,
-    pub(super) ends: [End; 2],
+    pub(super) ends: Ends<End>,
     /// The offer that waits for its answer.
     pub(super) exchange: Option<Exchange>,
     /// The initial offer has been answered in this pair.
@@ -235,10 +231,10 @@ impl Call {
         let tag = self.branches.get_mut(usize::from(branch)).and_then(|branch| branch.tag.take());
         let tag = tag.unwrap_or_else(|| core.ids.tag());
         let caller = Dialog::uas(&self.upstream.request, &tag, self.upstream.flow).ok()?;
-        let mut ends = [
+        let mut ends = Ends([
             End::new(caller, self.upstream.realm, Endpoint { party: 0, branch: 0 }),
             End::new(target, realm, Endpoint { party, branch: forks }),
-        ];
+        ]);
         ends[CALLER].learn(&self.upstream.request);
         if let crate::question::Caller::Subscriber { aor } = &self.upstream.caller {
             ends[CALLER].aor = Some(aor.clone());
@@ -262,7 +258,7 @@ impl Call {
             ends[TARGET].learn(message);
         }
         let id = self.next_pair;
-        self.next_pair += 1;
+        self.next_pair = self.next_pair.saturating_add(1);
         for (side, end) in ends.iter().enumerate() {
             let dialog = &end.dialog;
             core.note_stream(&dialog.flow);
@@ -290,16 +286,16 @@ impl Call {
     /// end: after each change of a tag, a target or a flow.
     pub(super) fn publish(&self, id: u32, core: &mut Core) {
         let Some(pair) = self.pair(id) else { return };
-        let who = [self.caller_in_records(), self.reached(pair.branch).0];
+        let who = Ends([self.caller_in_records(), self.reached(pair.branch).0]);
         let branch = self.branches.get(usize::from(pair.branch));
         let target = branch.and_then(|branch| {
             branch.aor.clone().or_else(|| branch.trunk.as_ref().map(|trunk| trunk.name.clone()))
         });
-        let names = [self.caller_name(), target.unwrap_or_else(|| "".into())];
+        let names = Ends([self.caller_name(), target.unwrap_or_else(|| "".into())]);
         for (side, end) in pair.ends.iter().enumerate() {
-            let other = pair.ends.get(1 - side).zip(who.get(1 - side));
-            let other = other.filter(|_| self.purpose == super::Purpose::Session);
-            let name = names.get(side).cloned().unwrap_or_else(|| "".into());
+            let other = (&pair.ends[opposite(side)], &who[opposite(side)]);
+            let other = (self.purpose == super::Purpose::Session).then_some(other);
+            let name = names[side].clone();
             let named = crate::pickup::Party { realm: end.realm, name };
             let peer =
                 other.map(|(other, who)| Arc::new(super::transfer::peer_of(other, who.clone(), named, core)));
@@ -355,7 +351,7 @@ impl Call {
         let Some(position) = self.pairs.iter().position(|pair| pair.id == id) else { return };
         let mut pair = self.pairs.remove(position);
         let mut farewell = pair.farewell.take();
-        for (side, end) in pair.ends.into_iter().enumerate() {
+        for (side, end) in pair.ends.0.into_iter().enumerate() {
             if side == CALLER
                 && let Some(reason) = farewell.take()
             {
@@ -402,7 +398,7 @@ impl Call {
         core: &mut Core,
     ) {
         let interval = core.config.timers.t1;
-        let until = core.now.monotonic + 64 * interval;
+        let until = core.now.monotonic.saturating_add(interval.saturating_mul(64));
         let timer = self.schedule(interval, super::CallTimer::Repeat(pair, side as u8), core);
         let Some(pair) = self.pair_mut(pair) else { return };
         let repeat = Repeat { server, status, cseq, response, interval, until, timer };
@@ -430,9 +426,12 @@ impl Call {
         let Some(repeat) = &mut end.repeat else { return };
         if now < repeat.until {
             // Provisional responses double without a bound (RFC 3262 §3), 2xx up to T2.
-            repeat.interval =
-                if repeat.status < 200 { repeat.interval * 2 } else { (repeat.interval * 2).min(t2) };
-            repeat.timer = core.timers.schedule(now + repeat.interval, key);
+            repeat.interval = if repeat.status < 200 {
+                repeat.interval.saturating_mul(2)
+            } else {
+                repeat.interval.saturating_mul(2).min(t2)
+            };
+            repeat.timer = core.timers.schedule(now.saturating_add(repeat.interval), key);
             let (server, status, response) = (repeat.server, repeat.status, repeat.response.clone());
             if !flow.transport.is_reliable() || status < 200 {
                 core.respond(server, status, response);
@@ -471,7 +470,7 @@ impl Call {
         }
         let Some(pair) = self.pair_mut(id) else { return };
         pair.ends[side].is_acknowledged = true;
-        if !is_awaited || pair.owed_ack != Some(1 - side) {
+        if !is_awaited || pair.owed_ack != Some(opposite(side)) {
             return;
         }
         pair.owed_ack = None;
@@ -483,11 +482,11 @@ impl Call {
             (Some(exchange), Some(sdp)) => self.answer_in_ack(id, side, exchange, sdp, core),
             (Some(_), None) => {
                 // The 2xx held an offer and the ACK no answer: the session has no media it could have (RFC 3261 §13.2.1).
-                self.acknowledge(id, 1 - side, None, core);
+                self.acknowledge(id, opposite(side), None, core);
                 self.hang_up(crate::event::EndCause::MediaRefused, side_of(side), core);
             }
             (None, _) => {
-                self.acknowledge(id, 1 - side, None, core);
+                self.acknowledge(id, opposite(side), None, core);
                 self.after_forward(id, core);
             }
         }
@@ -563,7 +562,7 @@ fn large_to(trunk: Option<Arc<TrunkTarget>>) -> Large {
 /// The description in a message, without the rest of it.
 pub(super) fn said_in(message: &Message) -> Option<Bytes> {
     let range = sip_wire::multipart::session_description(message)?;
-    Some(Bytes::copy_from_slice(&message.body()[range]))
+    message.body().get(range).map(Bytes::copy_from_slice)
 }
 
 pub(super) fn cseq_of(message: &Message) -> u32 {

@@ -82,7 +82,7 @@ impl Call {
         let diverted = Arc::new(Diverted { by, realm, user, before });
         let mut found = Vec::new();
         for uri in by_preference(response) {
-            if self.branches.len() + found.len() >= core.config.limits.branches {
+            if self.branches.len().saturating_add(found.len()) >= core.config.limits.branches {
                 break;
             }
             found.extend(self.way_to(&uri, &diverted, core, registrar));

@@ -51,7 +51,7 @@ impl Call {
         let method = if has_update { "UPDATE" } else { "INVITE" };
         let description = description.filter(|_| !has_update);
         let forward = self.next_forward;
-        self.next_forward += 1;
+        self.next_forward = self.next_forward.saturating_add(1);
         self.forwards.extend(Forward::of_ours(forward, id, side, method, Origin::Refresh, description));
         self.send_forward(forward, core);
     }

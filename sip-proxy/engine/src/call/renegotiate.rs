@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::ends::opposite;
 use super::forward::{Forward, Origin};
 use super::media::Wait;
 use super::pair::side_of;
@@ -37,11 +38,11 @@ pub(super) struct Allowance(Duration);
 
 impl Allowance {
     fn has_room(&self, now: Duration) -> bool {
-        self.0.saturating_sub(now) <= REFILL * (BURST - 1)
+        self.0.saturating_sub(now) <= REFILL.saturating_mul(BURST.saturating_sub(1))
     }
 
     fn spend(&mut self, now: Duration) {
-        self.0 = self.0.max(now) + REFILL;
+        self.0 = self.0.max(now).saturating_add(REFILL);
     }
 }
 
@@ -67,7 +68,7 @@ impl Call {
         };
         for ((endpoint, offer), (pair, side)) in legs.into_iter().zip(free) {
             let forward = self.next_forward;
-            self.next_forward += 1;
+            self.next_forward = self.next_forward.saturating_add(1);
             let timer = self.schedule(deadline, CallTimer::Renegotiation(forward), core);
             let origin = Origin::Media(Wish { number, endpoint, timer, is_late: false });
             self.forwards.extend(Forward::of_ours(forward, pair, side, "INVITE", origin, offer));
@@ -114,7 +115,7 @@ impl Call {
     ) {
         let Some(forward) = self.forwards.iter().find(|forward| forward.id == number) else { return };
         let Origin::Media(wish) = &forward.origin else { return };
-        let (id, to, timer) = (forward.pair, 1 - forward.from, wish.timer);
+        let (id, to, timer) = (forward.pair, opposite(forward.from), wish.timer);
         let (name, endpoint, offer) = (wish.number, wish.endpoint, forward.description.clone());
         core.timers.cancel(timer);
         let asked = offer.is_none();
@@ -127,7 +128,7 @@ impl Call {
             let outcome = Renegotiated::Offered(sdp.clone());
             let action = MediaAction::Renegotiated { wish: name, endpoint, outcome };
             // The other end may have to be asked first: half of the time in which its 2xx is repeated.
-            let patience = 32 * core.config.timers.t1;
+            let patience = core.config.timers.t1.saturating_mul(32);
             self.ask_media_within(patience, action, Wait::Offered(number), core);
             return;
         }
@@ -142,7 +143,7 @@ impl Call {
     pub(super) fn on_renegotiation_answer(&mut self, number: u32, answer: Option<Bytes>, core: &mut Core) {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
         let forward = self.forwards.remove(position);
-        let (id, to) = (forward.pair, 1 - forward.from);
+        let (id, to) = (forward.pair, opposite(forward.from));
         let last = self.pair(id).and_then(|pair| pair.ends[to].description.clone());
         self.acknowledge(id, to, answer.or(last), core);
         self.after_forward(id, core);
@@ -158,7 +159,7 @@ impl Call {
         self.tell_renegotiated(wish.number, wish.endpoint, Renegotiated::Refused(shown), core);
         if status == 481 {
             // Its call is gone (RFC 5057 §5.1): the other end hears of it.
-            self.hang_up(EndCause::Failed, side_of(1 - forward.from), core);
+            self.hang_up(EndCause::Failed, side_of(opposite(forward.from)), core);
             return;
         }
         self.after_forward(forward.pair, core);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name};
 
 use super::body::with_body;
-use super::pair::CALLER;
+use super::ends::CALLER;
 use super::redirect::Diverted;
 use super::transfer::replaces_of;
 use super::{Call, Purpose};
@@ -44,7 +44,7 @@ impl Call {
             branch.call_id = core.ids.call_id(self.slot);
             branch.from_tag = core.ids.tag();
         }
-        branch.cseq += 1;
+        branch.cseq = branch.cseq.saturating_add(1);
         let domain = config.host_of(branch.realm, flow.listener);
         let diverted_host = domain.clone();
         let is_register = matches!(self.purpose, Purpose::Register { .. });
@@ -160,9 +160,11 @@ impl Call {
 fn strip_tag(value: &[u8]) -> &[u8] {
     match sip_wire::Address::parse(value) {
         Ok(address) if address.tag().is_some() => {
-            let close = memchr::memrchr(b'>', value)
-                .map_or_else(|| memchr::memchr(b';', value).unwrap_or(value.len()), |at| at + 1);
-            &value[..close]
+            let close = memchr::memrchr(b'>', value).map_or_else(
+                || memchr::memchr(b';', value).unwrap_or(value.len()),
+                |at| at.saturating_add(1),
+            );
+            value.get(..close).unwrap_or(value)
         }
         _ => value,
     }

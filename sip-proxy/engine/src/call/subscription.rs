@@ -25,7 +25,7 @@ impl Call {
             core.timers.cancel(timer);
         }
         let life = std::time::Duration::from_secs(u64::from(expires)).min(crate::times::LONGEST_SUBSCRIPTION);
-        let life = life + 64 * core.config.timers.t1;
+        let life = life.saturating_add(core.config.timers.t1.saturating_mul(64));
         self.ringing = Some(self.schedule(life, CallTimer::Expiry, core));
     }
 

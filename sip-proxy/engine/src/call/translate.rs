@@ -4,7 +4,8 @@ use std::borrow::Cow;
 
 use sip_wire::{Message, Name};
 
-use super::pair::{CALLER, Pair};
+use super::ends::{CALLER, opposite};
+use super::pair::Pair;
 use super::{Branch, Call};
 use crate::config::Config;
 use crate::io::{ListenerId, RealmId};
@@ -19,10 +20,10 @@ impl Call {
     pub(super) fn pair_names<'a>(&self, config: &'a Config, id: u32, from: usize) -> Option<Translation<'a>> {
         let pair = self.pair(id)?;
         let place = |side: usize| {
-            let end = pair.ends.get(side)?;
-            Some((end.realm, end.dialog.flow.listener))
+            let end = &pair.ends[side];
+            (end.realm, end.dialog.flow.listener)
         };
-        let mut names = self.names(config, from, place(from)?, place(1 - from)?)?;
+        let mut names = self.names(config, from, place(from), place(opposite(from)))?;
         // What the pair's own dialogs are called comes first, then what other forks' are.
         let others = self.pairs.iter().filter(|other| other.id != id);
         for pair in std::iter::once(pair).chain(others) {
@@ -60,7 +61,7 @@ impl Call {
         let realms = (config.realm(here.0)?, config.realm(there.0)?);
         let own = config.listener(here.1)?.advertised.ip();
         let host = config.host_of(there.0, there.1);
-        let mut names = Translation::new(realms, self.secrets.get(from)?.clone(), Some(own), host);
+        let mut names = Translation::new(realms, self.secrets[from].clone(), Some(own), host);
         if let (CALLER, Caller::Subscriber { aor }) = (from, &self.upstream.caller) {
             names.author = Some(aor.clone());
         }
@@ -85,7 +86,7 @@ impl Call {
 
 /// The far end stands for us as we stand for it: its ids on the one leg are ours on the other.
 fn add_pair(names: &mut Translation<'_>, pair: &Pair, from: usize) {
-    let [Some(here), Some(there)] = [pair.ends.get(from), pair.ends.get(1 - from)] else { return };
+    let (here, there) = (&pair.ends[from], &pair.ends[opposite(from)]);
     names.add_id(&here.dialog.call_id, &there.dialog.call_id);
     names.add_id(&here.dialog.remote_tag, &there.dialog.local_tag);
     names.add_id(&here.dialog.local_tag, &there.dialog.remote_tag);

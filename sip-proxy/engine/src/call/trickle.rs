@@ -5,6 +5,7 @@ use bytes::Bytes;
 use sip_wire::{Message, Method};
 
 use super::Call;
+use super::ends::opposite;
 use super::media::Wait;
 use crate::core::Core;
 use crate::media::MediaAction;
@@ -25,18 +26,18 @@ impl Call {
         let (id, from, fragment) = (forward.pair, forward.from, forward.request.body_bytes());
         let Some(pair) = self.pair(id) else { return };
         let action =
-            MediaAction::Trickle { from: pair.endpoint(from), to: pair.endpoint(1 - from), fragment };
+            MediaAction::Trickle { from: pair.endpoint(from), to: pair.endpoint(opposite(from)), fragment };
         self.ask_media(action, Wait::Fragment(number), core);
     }
 
     /// What the other end is shown of it; `None`: nothing, and its author need not know.
     pub(super) fn on_fragment(&mut self, number: u32, fragment: Option<Bytes>, core: &mut Core) {
-        let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
         if let Some(fragment) = fragment {
-            self.forwards[position].fragment = Some(fragment);
+            let Some(forward) = self.forward_mut(number) else { return };
+            forward.fragment = Some(fragment);
             return self.send_forward(number, core);
         }
-        let forward = self.forwards.remove(position);
+        let Some(forward) = self.take_forward(number) else { return };
         if let Some(server) = forward.server() {
             core.reject(server, &forward.request, 200, |response| response);
         }

@@ -62,8 +62,10 @@ impl Signer {
         if !bool::from(self.sign(scope, head).as_bytes().ct_eq(signature)) {
             return false;
         }
-        let time =
-            head.get(MARK.len()..MARK.len() + TIME).and_then(|digits| std::str::from_utf8(digits).ok());
+        let time = head
+            .get(MARK.len()..)
+            .and_then(|rest| rest.get(..TIME))
+            .and_then(|digits| std::str::from_utf8(digits).ok());
         time.and_then(|digits| u64::from_str_radix(digits, 16).ok()).is_some_and(|issued| {
             now.monotonic <= Duration::from_millis(issued).saturating_add(self.lifetime)
         })

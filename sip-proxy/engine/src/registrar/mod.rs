@@ -112,7 +112,8 @@ impl Binding {
     /// Holds the NAT in front of its phone open.
     fn keep_alive(&mut self, core: &mut Core) {
         let keepalive = core.config.realm(self.record.realm).and_then(|realm| realm.keepalive);
-        self.next_keepalive = keepalive.map(|keepalive| core.now.monotonic + keepalive.interval);
+        self.next_keepalive =
+            keepalive.map(|keepalive| core.now.monotonic.saturating_add(keepalive.interval));
         let Some(keepalive) = keepalive else { return };
         if !self.record.behind_nat || self.record.flow.transport != Transport::Udp {
             return;
@@ -216,7 +217,7 @@ impl Registrar {
 
     /// Takes bindings from the store, at start.
     pub(crate) fn load(&mut self, records: Vec<BindingRecord>, core: &mut Core) {
-        let mut gone = 0;
+        let mut gone = 0usize;
         for mut record in records {
             if record.expires <= core.now.wall {
                 continue;
@@ -230,7 +231,7 @@ impl Registrar {
                             BindingChange::Delete { aor: record.aor.clone(), uri: record.uri.clone() };
                         core.out.push_back(Output::Binding(change));
                         self.lost.remember(record);
-                        gone += 1;
+                        gone = gone.saturating_add(1);
                         continue;
                     }
                 }
@@ -240,8 +241,9 @@ impl Registrar {
             if known.into_iter().any(|known| is_same(&known.record, &record)) {
                 continue;
             }
-            let expires = core.now.monotonic + (record.expires - core.now.wall);
-            let upstream_expires = core.now.monotonic + record.upstream_expires.saturating_sub(core.now.wall);
+            let expires = core.now.monotonic.saturating_add(record.expires.saturating_sub(core.now.wall));
+            let upstream_expires =
+                core.now.monotonic.saturating_add(record.upstream_expires.saturating_sub(core.now.wall));
             let next_keepalive = Some(core.now.monotonic);
             self.put(Binding { record, expires, upstream_expires, next_keepalive, is_replica: false });
         }
@@ -260,7 +262,7 @@ impl Registrar {
                 let left = record.expires.saturating_sub(core.now.wall);
                 self.put(Binding {
                     record: *record,
-                    expires: core.now.monotonic + left,
+                    expires: core.now.monotonic.saturating_add(left),
                     upstream_expires: Duration::ZERO,
                     next_keepalive: None,
                     is_replica: true,
@@ -291,7 +293,7 @@ impl Registrar {
         if let Some(token) = &binding.record.token {
             self.tokens.insert(token.clone(), aor.clone());
         }
-        self.count += usize::from(!binding.is_replica);
+        self.count = self.count.saturating_add(usize::from(!binding.is_replica));
         self.agenda.note(&aor, binding.due());
         let flow = binding.record.flow;
         let known = self.aors.get(&aor).into_iter().flatten().map(|known| &known.record);
@@ -307,7 +309,7 @@ impl Registrar {
         kept.push(binding);
         *bindings = kept;
         for known in gone {
-            self.count -= usize::from(!known.is_replica);
+            self.count = self.count.saturating_sub(usize::from(!known.is_replica));
             if let Some(old) = known.record.token.filter(|old| Some(old) != token.as_ref()) {
                 self.tokens.remove(&old);
             }
@@ -347,7 +349,7 @@ impl Registrar {
         }
         for binding in &gone {
             self.lost.remember(binding.record.clone());
-            self.count -= usize::from(!binding.is_replica);
+            self.count = self.count.saturating_sub(usize::from(!binding.is_replica));
             if let Some(token) = &binding.record.token {
                 self.tokens.remove(token);
             }

@@ -303,7 +303,7 @@ impl Registrar {
                 flow,
                 call_id: String::from_utf8_lossy(request.call_id().ok()?).into_owned(),
                 cseq: request.cseq().ok()?.number,
-                expires: core.now.wall + lifetime,
+                expires: core.now.wall.saturating_add(lifetime),
                 q: (q.clamp(0.0, 1.0) * 1000.0) as u16,
                 instance: named_instance(request, contact),
                 path,
@@ -318,7 +318,7 @@ impl Registrar {
                 token: None,
                 upstream_expires: Duration::ZERO,
             },
-            expires: core.now.monotonic + lifetime,
+            expires: core.now.monotonic.saturating_add(lifetime),
             upstream_expires: Duration::ZERO,
             next_keepalive: Some(core.now.monotonic),
             is_replica: false,
@@ -409,7 +409,7 @@ impl Registrar {
                 .map_or(phone.default, |seconds| Duration::from_secs(u64::from(seconds)))
                 .min(if is_held_open { phone.nat } else { phone.maximum });
             // Fresh upstream for at least as long as the phone will stay away, and some more.
-            let is_fresh = binding.upstream_expires > now + 2 * lifetime;
+            let is_fresh = binding.upstream_expires > now.saturating_add(lifetime.saturating_mul(2));
             if binding.record.flow == flow && is_same_call && is_fresh && asked != Some(0) {
                 fresh.push((at, lifetime));
             }
@@ -420,9 +420,9 @@ impl Registrar {
         }
         for (at, lifetime) in fresh {
             let Some(binding) = bindings.get_mut(at) else { continue };
-            binding.expires = now + lifetime;
+            binding.expires = now.saturating_add(lifetime);
             self.agenda.note(&aor, binding.expires);
-            binding.record.expires = core.now.wall + lifetime;
+            binding.record.expires = core.now.wall.saturating_add(lifetime);
             binding.record.cseq = cseq;
             core.out.push_back(Output::Binding(BindingChange::Put(Box::new(binding.record.clone()))));
         }
@@ -473,8 +473,8 @@ impl Registrar {
                 self.binding(request, &contact, &aor, realm.id, flow, lifetime, behind_nat, core)
             {
                 binding.record.token = Some(token.clone());
-                binding.upstream_expires = core.now.monotonic + granted;
-                binding.record.upstream_expires = core.now.wall + granted;
+                binding.upstream_expires = core.now.monotonic.saturating_add(granted);
+                binding.record.upstream_expires = core.now.wall.saturating_add(granted);
                 self.keep(binding, core);
                 core.proven(&flow);
             }

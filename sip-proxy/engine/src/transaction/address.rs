@@ -42,16 +42,16 @@ pub(super) fn stamp(request: Message, flow: &Flow) -> Option<Message> {
 
 /// `value` without any `received` and `rport` of its own, then with ours.
 fn stamped_value(value: &[u8], source: IpAddr, port: u16, with_port: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len() + 40);
+    let mut out = Vec::with_capacity(value.len().saturating_add(40));
     let mut quoted = false;
-    let mut start = 0;
+    let mut start = 0usize;
     let mut parts = Vec::new();
     for (index, byte) in value.iter().enumerate() {
         match byte {
             b'"' => quoted = !quoted,
             b';' if !quoted => {
                 parts.push(value.get(start..index).unwrap_or_default());
-                start = index + 1;
+                start = index.saturating_add(1);
             }
             _ => {}
         }
@@ -67,8 +67,7 @@ fn stamped_value(value: &[u8], source: IpAddr, port: u16, with_port: bool) -> Ve
         }
         out.extend_from_slice(part);
     }
-    let trailing = out.len() - out.trim_ascii_end().len();
-    out.truncate(out.len() - trailing);
+    out.truncate(out.trim_ascii_end().len());
     // RFC 3261 §20.42 gives `received` an IPv6 address without brackets.
     out.extend_from_slice(format!(";received={source}").as_bytes());
     if with_port {

@@ -169,10 +169,10 @@ impl InviteClient {
         let Self::Calling { request, early, .. } = self else { return };
         port.send(request.clone());
         match early.take() {
-            None => port.resend_after(port.clock.interval * 2),
-            Some(number) => match HASTE.get(usize::from(number) + 1) {
+            None => port.resend_after(port.clock.interval.saturating_mul(2)),
+            Some(number) => match HASTE.get(usize::from(number).saturating_add(1)) {
                 Some(wait) => {
-                    *early = Some(number + 1);
+                    *early = Some(number.saturating_add(1));
                     port.resend_early(*wait);
                 }
                 None => {

@@ -89,7 +89,7 @@ impl InviteServer {
     pub(super) fn resend(&mut self, port: &mut Port<'_>) {
         if let Self::Completed { response } = self {
             port.send(response.clone());
-            port.resend_after((port.clock.interval * 2).min(port.values.t2));
+            port.resend_after(port.clock.interval.saturating_mul(2).min(port.values.t2));
         }
     }
 

@@ -13,7 +13,7 @@ pub(super) fn of_client(message: &Message) -> Option<Box<[u8]>> {
 
 /// The key of a client transaction.
 pub(super) fn client(branch: &[u8], method: Method<'_>) -> Box<[u8]> {
-    let mut key = Vec::with_capacity(branch.len() + 1 + 10);
+    let mut key = Vec::with_capacity(branch.len().saturating_add(11));
     key.extend_from_slice(branch);
     key.push(b' ');
     key.extend_from_slice(method.as_bytes());

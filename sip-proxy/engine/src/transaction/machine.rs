@@ -74,7 +74,8 @@ impl Port<'_> {
     pub(super) fn resend_after(&mut self, interval: Duration) {
         self.stop_resending();
         self.clock.interval = interval;
-        self.clock.resend = Some(self.timers.schedule(self.now + interval, Alarm::Resend(self.handle)));
+        self.clock.resend =
+            Some(self.timers.schedule(self.now.saturating_add(interval), Alarm::Resend(self.handle)));
     }
 
     /// Once more after this, besides the RFC's timer, whose interval stays what it was.
@@ -91,7 +92,7 @@ impl Port<'_> {
 
     pub(super) fn end_after(&mut self, time: Duration) {
         self.stop_ending();
-        self.clock.end = Some(self.timers.schedule(self.now + time, Alarm::End(self.handle)));
+        self.clock.end = Some(self.timers.schedule(self.now.saturating_add(time), Alarm::End(self.handle)));
     }
 
     pub(super) fn stop_ending(&mut self) {
@@ -102,7 +103,7 @@ impl Port<'_> {
 
     /// 64·T1: how long anything may take (RFC 3261 §17.1.1.2).
     pub(super) fn patience(&self) -> Duration {
-        64 * self.values.t1
+        self.values.t1.saturating_mul(64)
     }
 }
 

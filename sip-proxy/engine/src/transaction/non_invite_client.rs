@@ -49,7 +49,7 @@ impl NonInviteClient {
         match self {
             Self::Trying { request } => {
                 port.send(request.clone());
-                port.resend_after((port.clock.interval * 2).min(port.values.t2));
+                port.resend_after(port.clock.interval.saturating_mul(2).min(port.values.t2));
             }
             Self::Proceeding { request } => {
                 port.send(request.clone());

@@ -120,7 +120,7 @@ impl Repeat {
     ) -> Self {
         let interval = core.account.timers.t1;
         let timer = core.schedule(interval, alarm);
-        let until = core.now.monotonic + 64 * interval;
+        let until = core.now.monotonic.saturating_add(interval.saturating_mul(64));
         let (cseq, rseq) = numbers;
         Self { server, status, response, cseq, rseq, describes, interval, until, timer }
     }
@@ -130,7 +130,7 @@ impl Repeat {
         if core.now.monotonic >= self.until {
             return false;
         }
-        self.interval *= 2;
+        self.interval = self.interval.saturating_mul(2);
         if self.status >= 200 {
             self.interval = self.interval.min(core.account.timers.t2);
         }

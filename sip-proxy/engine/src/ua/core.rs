@@ -69,7 +69,7 @@ impl Core {
     }
 
     pub(super) fn schedule(&mut self, after: std::time::Duration, alarm: Alarm) -> TimerId {
-        self.timers.schedule(self.now.monotonic + after, alarm)
+        self.timers.schedule(self.now.monotonic.saturating_add(after), alarm)
     }
 
     pub(super) fn send(&mut self, flow: Flow, request: Bytes, owner: Owner) -> ClientId {
@@ -208,7 +208,7 @@ impl Core {
         let flow = next_hop(&dialog);
         self.transactions.acknowledge(client, flow, ack, &mut self.out);
         // The early dialog may have carried requests that are forgotten: numbers may skip (RFC 3261 §12.2.2).
-        dialog.local_cseq += 1000;
+        dialog.local_cseq = dialog.local_cseq.saturating_add(1000);
         if with_bye && let Some(bye) = self.dialog_request(&mut dialog, Method::BYE) {
             self.take_leave(flow, bye.finish());
         }

@@ -52,7 +52,7 @@ impl Call {
         }
         let mut leg = Leg::new(Fork(0), dialog, negotiation);
         leg.learn(&request);
-        let next_rseq = 1 + (core.ids.number() % 10_000) as u32;
+        let next_rseq = (core.ids.number() % 10_000).saturating_add(1) as u32;
         let invite = Box::new(request.clone());
         let callee = Callee { server, request: Box::new(request), next_rseq, acknowledged: false };
         let mut call = Self::new(number, Origin::Callee(callee));
@@ -108,7 +108,7 @@ impl Call {
         response = core.product(response, Name::Server);
         let rseq = callee.next_rseq;
         if reliable {
-            callee.next_rseq += 1;
+            callee.next_rseq = callee.next_rseq.saturating_add(1);
             response =
                 response.header(Name::Require, b"100rel").header(Name::RSeq, rseq.to_string().as_bytes());
         }

@@ -174,7 +174,7 @@ impl UserAgent {
 
     fn place(&mut self, target: &[u8], invite: Invite, referrer: Option<CallNumber>) -> CallNumber {
         let number = CallNumber(self.next_call);
-        self.next_call += 1;
+        self.next_call = self.next_call.saturating_add(1);
         if let Some(mut call) = Call::place(number, target, invite, &mut self.core) {
             call.referrer = referrer;
             self.calls.insert(number, call);
@@ -545,7 +545,7 @@ impl UserAgent {
             }
         }
         let number = CallNumber(self.next_call);
-        self.next_call += 1;
+        self.next_call = self.next_call.saturating_add(1);
         if let Some(call) = Call::receive(number, server, flow, request, replaces, &mut self.core) {
             self.calls.insert(number, call);
         }

@@ -132,7 +132,7 @@ impl Call {
         if let Some(offer) = &caller.offer {
             negotiation.offer(Carrier::Invite, offer.clone()).ok()?;
         }
-        let fork = Fork(self.legs.iter().map(|leg| leg.fork.0 + 1).max().unwrap_or(0));
+        let fork = Fork(self.legs.iter().map(|leg| leg.fork.0.saturating_add(1)).max().unwrap_or(0));
         let mut leg = Leg::new(fork, dialog, negotiation);
         leg.invite_cseq = leg.dialog.local_cseq;
         leg.learn(response);
@@ -267,7 +267,7 @@ impl Call {
         if let Some(added) = added {
             caller.is_authenticated = status != 422;
             let flow = core.account.proxy;
-            let cseq = caller.request.cseq().map(|cseq| cseq.number + 1).unwrap_or(2);
+            let cseq = caller.request.cseq().map(|cseq| cseq.number.saturating_add(1)).unwrap_or(2);
             let again = core.again(&caller.request, cseq, &flow, &added);
             if let Some(request) = again.and_then(|again| Message::parse(again).ok()) {
                 caller.client = Some(core.send(flow, request.as_bytes().clone(), Owner::Invite(number)));

@@ -76,7 +76,7 @@ impl Registration {
             self.call_id = core.ids.word(24);
             self.tag = core.ids.tag();
         }
-        self.cseq += 1;
+        self.cseq = self.cseq.saturating_add(1);
         let registrar = format!("sip:{}", core.account.domain());
         let to = core.account.identity();
         let request = core.request(
@@ -114,11 +114,11 @@ impl Registration {
         match status {
             200..=299 => self.on_success(response, core),
             401 | 407 if !self.is_authenticated && is_in_time => {
-                self.at_once += 1;
+                self.at_once = self.at_once.saturating_add(1);
                 let request = self.request.clone();
                 let answer = request.and_then(|request| {
                     let answer = core.credentials(&request, response)?;
-                    self.cseq += 1;
+                    self.cseq = self.cseq.saturating_add(1);
                     let flow = core.account.proxy;
                     core.again(&request, self.cseq, &flow, &[answer])
                 });
@@ -134,7 +134,7 @@ impl Registration {
                 let least = response.number(Name::MinExpires).and_then(Result::ok).unwrap_or_default();
                 let least = Duration::from_secs(u64::from(least));
                 if least > self.asked && !self.wanted.is_zero() && is_in_time {
-                    self.at_once += 1;
+                    self.at_once = self.at_once.saturating_add(1);
                     self.wanted = least.max(self.wanted);
                     self.is_authenticated = false;
                     self.send(core);
@@ -182,7 +182,7 @@ impl Registration {
         } else if !self.wanted.is_zero() {
             // RFC 5626 §4.5: spread.
             let spread = Duration::from_millis(core.ids.number() % 15_000);
-            self.again_in(REST + spread, core);
+            self.again_in(REST.saturating_add(spread), core);
         }
     }
 

@@ -154,7 +154,7 @@ impl Call {
         }
         let bytes = add(request).finish();
         let Ok(message) = Message::parse(bytes.clone()) else { return };
-        self.next_sent += 1;
+        self.next_sent = self.next_sent.saturating_add(1);
         let client = Some(core.send(flow, bytes, Owner::Request(number, id)));
         let (is_authenticated, is_cancelled, attempts, retry) = (false, false, 0, None);
         self.sent.push(Sent {
@@ -264,8 +264,12 @@ impl Call {
             // RFC 3261 §14.1: who made the Call-ID waits longer.
             let (id, step) = (sent.id, core.ids.number());
             let is_owner = matches!(self.origin, super::call::Origin::Caller(_));
-            let wait = if is_owner { 2100 + step % 190 * 10 } else { step % 200 * 10 };
-            sent.attempts += 1;
+            let wait = if is_owner {
+                (step % 190).saturating_mul(10).saturating_add(2100)
+            } else {
+                (step % 200).saturating_mul(10)
+            };
+            sent.attempts = sent.attempts.saturating_add(1);
             sent.client = None;
             sent.retry = Some(core.schedule(std::time::Duration::from_millis(wait), alarm_of(id)));
             // Meanwhile theirs may come.
@@ -300,12 +304,12 @@ impl Call {
     /// A request that met 491 is tried again, unless something came between.
     pub(super) fn on_retry(&mut self, id: u32, core: &mut Core) {
         let Some(position) = self.sent.iter().position(|sent| sent.id == id) else { return };
-        let (call, fork) = (self.number, self.sent[position].fork);
-        self.sent[position].retry = None;
-        let offer =
-            Some(&self.sent[position].message).filter(|_| self.sent[position].offers).and_then(|message| {
-                multipart::session_description(message).map(|at| message.body_bytes().slice(at))
-            });
+        let Some(sent) = self.sent.get_mut(position) else { return };
+        let (call, fork) = (self.number, sent.fork);
+        sent.retry = None;
+        let offer = Some(&sent.message).filter(|_| sent.offers).and_then(|message| {
+            multipart::session_description(message).map(|at| message.body_bytes().slice(at))
+        });
         let Some(leg) = self.leg(fork) else { return };
         let is_free = leg.owed.is_none() && leg.success.is_none() && leg.negotiation.is_settled();
         let is_offered =
@@ -322,7 +326,7 @@ impl Call {
         let number = self.number;
         let Some(sent) = self.sent.get_mut(position) else { return };
         let Some(leg) = self.legs.iter_mut().find(|leg| leg.fork == sent.fork) else { return };
-        leg.dialog.local_cseq += 1;
+        leg.dialog.local_cseq = leg.dialog.local_cseq.saturating_add(1);
         if sent.is_invite() {
             leg.invite_cseq = leg.dialog.local_cseq;
         }

@@ -119,10 +119,10 @@ impl Call {
 
     /// Whether a Replaces value (RFC 3891) names a dialog of this call.
     pub(super) fn is_named_by(&self, replaces: &[u8]) -> bool {
-        let end = memchr::memchr(b';', replaces).unwrap_or(replaces.len());
+        let call_id = replaces.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
         let tag = |name: &[u8]| sip_wire::parameter(replaces, name).unwrap_or_default();
         self.legs.iter().any(|leg| {
-            *leg.dialog.call_id == *replaces[..end].trim_ascii()
+            *leg.dialog.call_id == *call_id
                 && *leg.dialog.local_tag == *tag(b"to-tag")
                 && *leg.dialog.remote_tag == *tag(b"from-tag")
         })
@@ -157,9 +157,9 @@ impl Call {
 fn referred(refer: &Message) -> Option<Referred> {
     let address = sip_wire::Address::parse(refer.value(Name::ReferTo)?).ok()?;
     let uri = address.uri;
-    let end = memchr::memchr(b'?', uri.as_bytes()).unwrap_or(uri.as_bytes().len());
+    let target = uri.as_bytes().split(|byte| *byte == b'?').next().unwrap_or_default();
     Some(Referred {
-        target: Bytes::copy_from_slice(&uri.as_bytes()[..end]),
+        target: Bytes::copy_from_slice(target),
         replaces: uri.header(b"Replaces").map(Into::into),
         referred_by: refer.value(Name::ReferredBy).map(Bytes::copy_from_slice),
     })

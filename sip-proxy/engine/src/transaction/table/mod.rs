@@ -399,7 +399,7 @@ impl<O: Copy> Transactions<O> {
 
     /// Transactions of both sides.
     pub fn len(&self) -> usize {
-        self.clients.len() + self.servers.len()
+        self.clients.len().saturating_add(self.servers.len())
     }
 
     /// Whether nothing is left.
