@@ -15,6 +15,8 @@ pub struct WorkerCounters {
     unreachable: AtomicU64,
     sessions: AtomicU64,
     ports_in_use: AtomicU64,
+    panicked: AtomicU64,
+    descriptions_panicked: AtomicU64,
 }
 
 /// A copy of the numbers.
@@ -38,6 +40,8 @@ pub struct Snapshot {
     pub sessions: u64,
     /// Pairs of ports in use now.
     pub ports_in_use: u64,
+    /// Packets and descriptions dropped because their reading panicked.
+    pub panicked: u64,
 }
 
 impl Snapshot {
@@ -64,6 +68,12 @@ impl WorkerCounters {
         self.unreachable.store(now.unreachable, Ordering::Relaxed);
         self.sessions.store(now.sessions, Ordering::Relaxed);
         self.ports_in_use.store(now.ports_in_use, Ordering::Relaxed);
+        self.panicked.store(now.panicked, Ordering::Relaxed);
+    }
+
+    /// The reading of a description panicked.
+    pub(crate) fn panicked(&self) {
+        self.descriptions_panicked.fetch_add(1, Ordering::Relaxed);
     }
 
     /// The numbers now.
@@ -78,6 +88,10 @@ impl WorkerCounters {
             unreachable: self.unreachable.load(Ordering::Relaxed),
             sessions: self.sessions.load(Ordering::Relaxed),
             ports_in_use: self.ports_in_use.load(Ordering::Relaxed),
+            panicked: self
+                .panicked
+                .load(Ordering::Relaxed)
+                .saturating_add(self.descriptions_panicked.load(Ordering::Relaxed)),
         }
     }
 }

@@ -13,6 +13,7 @@ mod exit;
 mod header;
 mod poll;
 mod ports;
+mod reading;
 mod relay;
 mod reserve;
 mod shared;

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use media_core::Worker;
 use media_core::path::memory::Known;
-use media_core::session::Action;
+use media_core::session::{Action, Refusal, Reply};
 use vitals::Pulse;
 
 use crate::batch::{BATCH, Batch};
 use crate::counters::{Snapshot, WorkerCounters};
 use crate::poll::{self, Waker};
 use crate::ports::{Ports, SHARED, STRANGERS, WAKE};
+use crate::reading::{is_readable, is_sayable};
 use crate::relay::Event;
 
 /// From so many packets in a [`WINDOW`] on, waking for each of them would cost more than forwarding it: 20,000 a second.
@@ -135,6 +136,11 @@ impl Thread {
             match command {
                 Command::Stop => return false,
                 Command::Recall(known) => self.worker.recall(known),
+                Command::Do { session, number, action } if !is_sayable(&action) => {
+                    self.counters.panicked();
+                    let reply = Reply::Description(Err(Refusal::Malformed));
+                    (self.tell)(Event::Reply { session, number, reply });
+                }
                 Command::Do { session, number, action } => {
                     let reply = self.worker.handle(session, *action, now, &mut self.ports);
                     for socket in self.worker.sockets(session) {
@@ -242,6 +248,10 @@ impl Thread {
         numbers: &mut Snapshot,
         now: Duration,
     ) {
+        if !is_readable(packet) {
+            numbers.panicked = numbers.panicked.saturating_add(1);
+            return;
+        }
         let ports = &mut self.ports;
         self.worker.packet(socket, source, packet, now, |out, to, bytes| ports.send(out, to, bytes, numbers));
     }

@@ -5,6 +5,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 pub mod activity;
+mod blocking;
 pub mod calls;
 pub mod config;
 pub mod discovery;

@@ -18,6 +18,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot::Receiver;
 
 use crate::activity::Activity;
+use crate::blocking::blocking;
 use crate::calls::Calls;
 use crate::config::{DiscoveryFile, Settings};
 use crate::discovery::{Discovery, Places};
@@ -157,11 +158,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
             ticks.tick().await;
             let now = clock.now();
             let journal = beating.clone();
-            let beaten = tokio::task::spawn_blocking(move || journal.heartbeat(now.wall, now.monotonic));
-            if beaten.await.is_err() {
-                // It panicked, and so ends this part.
-                return;
-            }
+            blocking(move || journal.heartbeat(now.wall, now.monotonic)).await;
             vitals::round();
             if second % SUMMARY == 0 {
                 summing.summarise();

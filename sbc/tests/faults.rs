@@ -142,3 +142,28 @@ fn pages_that_die_or_hang_are_served_again_and_cost_nothing_else() {
         assert_eq!(Phone::new(victim.program.sip).register("secret"), 200);
     }
 }
+
+#[test]
+fn a_message_whose_reading_panics_costs_itself_and_is_counted() {
+    let Some(mut victim) = Victim::new() else { return };
+    let stranger = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    for number in 1..=3 {
+        let own = stranger.local_addr().unwrap();
+        let options = format!(
+            "OPTIONS sip:example.net SIP/2.0\r\nVia: SIP/2.0/UDP {own};branch=z9hG4bK{number}\r\nFrom: <sip:a@b>;tag=t\r\n\
+             To: <sip:example.net>\r\nCall-ID: c{number}\r\nCSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\n\
+             Subject: fault-in-a-message\r\nContent-Length: 0\r\n\r\n"
+        );
+        stranger.send_to(options.as_bytes(), victim.program.sip).unwrap();
+        let wanted = format!("\nsbc_sip_panicked_total {number}\n");
+        assert!(
+            within(SOON, || victim.program.get("/metrics").is_some_and(|page| page.1.contains(&wanted))),
+            "{}",
+            victim.program.log()
+        );
+    }
+    assert_eq!(Phone::new(victim.program.sip).register("secret"), 200);
+    assert!(!victim.program.has_ended());
+    let log = victim.program.log();
+    assert!(log.contains("reading_panicked") && !log.contains("fault-in-a-message"), "{log}");
+}

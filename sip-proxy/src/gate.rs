@@ -44,6 +44,14 @@ impl Shard {
         if is_scanner(&message) {
             return self.counters.scanners.up();
         }
+        // All that is read of it later has been read once before it can harm anybody.
+        let readable = vitals::contained(|| {
+            vitals::stumble("message", message.as_bytes());
+            sip_wire::rehearse(&message);
+        });
+        if readable.is_err() {
+            return self.unreadable(flow.remote, message.as_bytes());
+        }
         self.counters.received.up();
         self.counters.traffic_received.parsed(&message);
         self.deliver(flow, message);

@@ -62,7 +62,7 @@ impl Life {
                     break;
                 }
                 if self.vitals.silent().iter().any(|(silent, _)| **silent == *name) {
-                    left = u32::saturating_add(left, 1);
+                    left = u64::saturating_add(left, 1);
                     if left > LEFT {
                         return;
                     }

@@ -12,6 +12,7 @@ use sip_engine::event::CallEvent;
 use sqlx::PgPool;
 use tokio::sync::watch;
 
+use crate::blocking::blocking;
 use crate::journal::{Journal, Position};
 use crate::store::refusal::{WriteRows, sift};
 use crate::store::{bounded, explain};
@@ -162,10 +163,4 @@ impl WriteRows<CallEvent> for Shipper {
         vitals::round();
         bounded(record::write(&self.pool, self.node, events)).await
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> std::io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(std::io::Error::other)?
 }

@@ -13,6 +13,7 @@ use sqlx::postgres::PgPool;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
+use crate::blocking::blocking;
 use crate::journal::{Journal, Kept, Replay, line};
 
 use super::names::Names;
@@ -194,7 +195,7 @@ impl Bindings {
         }
         let (Some(turn), Some(journal)) = (waiting.turn.take(), self.journal.clone()) else { return };
         let forget = move || journal.forget_registrations(turn);
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(forget).await {
+        if let Err(error) = blocking(forget).await {
             tracing::warn!(%error, "files of bindings that the database has can't be deleted: see to the directory of the journal");
         }
         waiting.turns = 0;
@@ -222,7 +223,7 @@ impl Bindings {
                 changes.iter().map(|change| line(&names, change)).collect::<Result<_, _>>()?;
             journal.compact_registrations(turn, &lines)
         };
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(compact).await {
+        if let Err(error) = blocking(compact).await {
             tracing::warn!(%error, "files of bindings can't be made smaller: see to the directory of the journal");
         }
         waiting.turns = 0;

@@ -11,7 +11,6 @@
 
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
-#[cfg(debug_assertions)]
 mod fault;
 mod part;
 mod reading;
@@ -19,6 +18,7 @@ mod task;
 mod thread;
 mod watch;
 
+pub use fault::stumble;
 pub use part::{Death, How, Part, Pulse, Vitals, beat, belonging, round};
 pub use reading::{Panicked, contained, tell_panics};
 pub use task::{Belonging, Task};
