@@ -80,7 +80,11 @@ impl Host for Outside {
                 });
             }
             Output::Notice(notice) => self.metrics.notice(&notice),
-            Output::Send { .. } | Output::Close(_) | Output::Proven(_) | Output::Replicate(_) => {}
+            Output::Send { .. }
+            | Output::Close(_)
+            | Output::Proven(_)
+            | Output::Withheld
+            | Output::Replicate(_) => {}
         }
         None
     }

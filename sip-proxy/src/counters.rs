@@ -55,6 +55,8 @@ pub struct ShardCounters {
     pub denied: Count,
     /// Datagrams and stream messages dropped by a source's token bucket.
     pub limited: Count,
+    /// Headers that did not pass because their realm is not trusted with them.
+    pub withheld: Count,
     /// Requests of scanners, dropped.
     pub scanners: Count,
     /// Letters of other threads that found the inbox full and were dropped.

@@ -58,7 +58,7 @@ fn config() -> Config {
         authentication: Authentication::KnownSource,
         digest: vec![Algorithm::Md5],
         demands_qop: false,
-        hairpin: false,
+        hairpin: Default::default(),
         pickup: Default::default(),
         passing: Default::default(),
         identity: IdentityPolicy::Pass,

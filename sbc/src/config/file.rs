@@ -247,9 +247,9 @@ pub struct RealmFile {
     /// `md5`, `sha-256`, or both, preferred first; many phones fail on anything but `md5` alone.
     #[serde(default = "md5")]
     pub digest: Vec<DigestKind>,
-    /// Calls of a trunk of this realm may go back to that same trunk.
+    /// Calls of a trunk of this realm may go back to that same trunk: `true` for all trunks, or a list of names.
     #[serde(default)]
-    pub hairpin: bool,
+    pub hairpin: HairpinKind,
     /// Who, beside the parties of a call, may take it over by Replaces: `domain` (users of the same domain, and who is
     /// subscribed to the dialogs of one of the parties), `subscribed` or `own` (nobody else).
     #[serde(default)]
@@ -453,6 +453,22 @@ pub enum CommandKind {
     Notify,
     /// REFER outside a dialog.
     Refer,
+}
+
+/// `hairpin`
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum HairpinKind {
+    /// All trunks, or none.
+    All(bool),
+    /// Trunks by name.
+    Trunks(Vec<String>),
+}
+
+impl Default for HairpinKind {
+    fn default() -> Self {
+        Self::All(false)
+    }
 }
 
 /// `keepalive`

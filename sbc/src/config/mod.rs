@@ -15,8 +15,8 @@ use std::time::Duration;
 use media_core::worker::Settings as MediaSettings;
 use media_relay::{RealmMedia, RelaySettings};
 use sip_engine::config::{
-    Authentication, Config, DisplayNames, Expiry, IdentityPolicy, Keepalive, Limits, Passing, Pickup, Realm,
-    RegistrarMode, SessionTimer, TimerValues,
+    Authentication, Config, DisplayNames, Expiry, Hairpin, IdentityPolicy, Keepalive, Limits, Passing,
+    Pickup, Realm, RegistrarMode, SessionTimer, TimerValues,
 };
 use sip_engine::digest::Algorithm;
 use sip_engine::io::{RealmId, Transport};
@@ -28,9 +28,9 @@ use sip_proxy::{ListenerSettings, PlaneSettings};
 use vitals::Vitals;
 
 pub use file::{
-    AuthenticationKind, CommandKind, Database, DigestKind, DiscoveryFile, DisplayNamesKind, File, Http,
-    IdentityKind, KeepaliveKind, LatchingKind, LimitsFile, Media, Node, PickupKind, RealmFile, RegistrarKind,
-    Signalling,
+    AuthenticationKind, CommandKind, Database, DigestKind, DiscoveryFile, DisplayNamesKind, File,
+    HairpinKind, Http, IdentityKind, KeepaliveKind, LatchingKind, LimitsFile, Media, Node, PickupKind,
+    RealmFile, RegistrarKind, Signalling,
 };
 pub use release::{IceKind, PairFile, ReleaseFile, ReleaseKind};
 use text::{read_listener, read_media_address, read_network, read_range, read_target};
@@ -314,7 +314,11 @@ fn read_realm(
         }),
         pass_unknown_require: realm.pass_unknown_require,
         demands_qop: realm.require_qop,
-        hairpin: realm.hairpin,
+        hairpin: match &realm.hairpin {
+            HairpinKind::All(false) => Hairpin::None,
+            HairpinKind::All(true) => Hairpin::All,
+            HairpinKind::Trunks(names) => Hairpin::Trunks(names.iter().map(|name| (**name).into()).collect()),
+        },
         pickup: match realm.pickup {
             PickupKind::Domain => Pickup::Domain,
             PickupKind::Subscribed => Pickup::Subscribed,

@@ -49,6 +49,31 @@ fn a_small_file_is_enough() {
     assert_eq!(settings.relay.realms[0].ports, 20000..=24999);
 }
 
+/// NATs that only what comes from inside refreshes need an answer (RFC 4787 REQ-6).
+#[test]
+fn phones_behind_nats_are_asked_for_an_answer_unless_that_is_not_wanted() {
+    let keepalive = |more: &str| {
+        let text = GOOD.replacen("registrar", &format!("{more}\nregistrar"), 1);
+        parse(&text).unwrap().plane.engine.realms[0]
+            .keepalive
+            .map(|one| (one.interval.as_secs(), one.options))
+    };
+    assert_eq!(keepalive(""), Some((20, true)));
+    assert_eq!(keepalive("keepalive = \"crlf\""), Some((20, false)));
+    assert_eq!(keepalive("keepalive_seconds = 0"), None);
+}
+
+#[test]
+fn calls_go_back_to_all_trunks_of_a_realm_or_to_those_it_names() {
+    let hairpin = |more: &str| {
+        let text = GOOD.replacen("registrar", &format!("{more}\nregistrar"), 1);
+        parse(&text).unwrap().plane.engine.realms[0].hairpin.clone()
+    };
+    assert_eq!(hairpin(""), Hairpin::None);
+    assert_eq!(hairpin("hairpin = true"), Hairpin::All);
+    assert_eq!(hairpin("hairpin = [\"carrier\"]"), Hairpin::Trunks(vec!["carrier".into()]));
+}
+
 #[test]
 fn what_is_no_toml_is_told_with_its_line() {
     told("id = 1", "id = ", 2, &[]);

@@ -41,7 +41,7 @@ type MediaNumber = (&'static str, &'static str, MetricType, fn(&Snapshot) -> u64
 
 use MetricType::{COUNTER, GAUGE};
 
-const SIGNALLING: [ShardNumber; 20] = [
+const SIGNALLING: [ShardNumber; 21] = [
     ("sbc_calls", "Calls now, ringing ones included", GAUGE, |shard| &shard.calls),
     ("sbc_transactions", "SIP transactions now", GAUGE, |shard| &shard.transactions),
     ("sbc_bindings", "Registered contacts now", GAUGE, |shard| &shard.bindings),
@@ -66,6 +66,12 @@ const SIGNALLING: [ShardNumber; 20] = [
     ("sbc_sip_limited_total", "SIP messages dropped by the rate of their source", COUNTER, |shard| {
         &shard.limited
     }),
+    (
+        "sbc_sip_headers_withheld_total",
+        "Headers that did not pass because their realm is not trusted with them",
+        COUNTER,
+        |shard| &shard.withheld,
+    ),
     ("sbc_sip_scanners_total", "Requests of scanners, dropped", COUNTER, |shard| &shard.scanners),
     ("sbc_sip_inbox_full_total", "Replies dropped because a shard did not keep up", COUNTER, |shard| {
         &shard.inbox_full
@@ -99,7 +105,7 @@ const SIGNALLING: [ShardNumber; 20] = [
     }),
 ];
 
-const MEDIA: [MediaNumber; 9] = [
+const MEDIA: [MediaNumber; 10] = [
     ("sbc_media_sessions", "Media sessions now", GAUGE, |worker| worker.sessions),
     ("sbc_media_port_pairs", "Pairs of media ports in use", GAUGE, |worker| worker.ports_in_use),
     ("sbc_media_received_total", "Media packets received", COUNTER, |worker| worker.received),
@@ -121,6 +127,12 @@ const MEDIA: [MediaNumber; 9] = [
         "How often a stranger was believed to be a party, where a realm's latching is `any`",
         COUNTER,
         |worker| worker.strangers_learnt,
+    ),
+    (
+        "sbc_media_panicked_total",
+        "Media packets and descriptions dropped because their reading panicked: a mistake of the program",
+        COUNTER,
+        |worker| worker.panicked,
     ),
     ("sbc_media_send_failed_total", "Media packets that the kernel refused to send", COUNTER, |worker| {
         worker.send_failed

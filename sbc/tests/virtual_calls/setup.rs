@@ -54,7 +54,7 @@ pub(crate) fn config() -> Config {
         keepalive: None,
         pass_unknown_require: false,
         demands_qop: false,
-        hairpin: false,
+        hairpin: Default::default(),
         pickup: Default::default(),
         session_timer: None,
         is_trunk_side,

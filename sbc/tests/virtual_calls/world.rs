@@ -400,7 +400,11 @@ impl World {
                     self.records.push(event);
                 }
                 Output::Notice(notice) => self.note(format!("notice {}: {}", notice.kind, notice.detail)),
-                Output::Binding(_) | Output::Close(_) | Output::Proven(_) | Output::Replicate(_) => {}
+                Output::Binding(_)
+                | Output::Close(_)
+                | Output::Proven(_)
+                | Output::Withheld
+                | Output::Replicate(_) => {}
             }
         }
         self.problems.extend(self.wishes.judge_step());

@@ -95,6 +95,13 @@ pub(crate) fn admit(
         });
         return Admission::Refused;
     }
+    // A phone that holds its NAT open so asks for nothing, and takes any answer. It has no password for us, for it takes
+    // none; whoever is not registered over this flow hears that there is no such event (RFC 6665 §8.3.2).
+    if method == Method::NOTIFY && !realm.trusted && !realm.passing.notify && is_keepalive(request) {
+        let status = if registrar.by_flow(&flow, None).is_some() { 200 } else { 489 };
+        core.reject(server, request, status, |response| response);
+        return Admission::Refused;
+    }
     let caller = match realm.authentication {
         Authentication::Open => Caller::Anonymous,
         Authentication::KnownSource => match core.peer_of(&flow) {
@@ -199,6 +206,13 @@ pub(crate) fn admit(
         caller,
         identity,
     }))
+}
+
+/// A NOTIFY that wants nothing but an answer.
+fn is_keepalive(notify: &Message) -> bool {
+    let event = notify.value(Name::Event).unwrap_or_default();
+    let package = event.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    package.eq_ignore_ascii_case(b"keep-alive")
 }
 
 /// What a request outside a dialog would have a phone do whether its user likes it or not: restart, read another

@@ -101,8 +101,8 @@ pub struct Realm {
     /// What challenges offer, preferred first. Many phones (libre, and with it baresip, among them) give up on a
     /// challenge that names anything but MD5, even beside it.
     pub digest: Vec<Algorithm>,
-    /// Whether a call of a trunk of this realm may go back to that trunk.
-    pub hairpin: bool,
+    /// Whose calls, of its trunks, may go back to the trunk that they came from.
+    pub hairpin: Hairpin,
     /// Who may take over whose call.
     pub pickup: Pickup,
     /// Refuse digest answers without `qop` (RFC 2069), which old phones give; they are good once each.
@@ -211,6 +211,28 @@ pub enum Authentication {
     RegisteredFlow,
     /// Anyone may call (lab use).
     Open,
+}
+
+/// The trunks of a realm whose own calls may go back to them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Hairpin {
+    /// None: such a call would come again.
+    #[default]
+    None,
+    /// All.
+    All,
+    /// These, by name.
+    Trunks(Vec<Arc<str>>),
+}
+
+impl Hairpin {
+    pub(crate) fn allows(&self, trunk: &str) -> bool {
+        match self {
+            Self::None => false,
+            Self::All => true,
+            Self::Trunks(names) => names.iter().any(|name| **name == *trunk),
+        }
+    }
 }
 
 /// Who, beside the parties of a dialog, may replace it (RFC 3891).
@@ -353,7 +375,7 @@ pub(crate) mod tests {
             keepalive: None,
             pass_unknown_require: false,
             demands_qop: false,
-            hairpin: false,
+            hairpin: Default::default(),
             pickup: Default::default(),
             session_timer: None,
             is_trunk_side: false,

@@ -13,10 +13,12 @@ use crate::config::{Authentication, Config, Listener, Realm, RegistrarMode};
 use crate::dialog::Dialog;
 use crate::digest::Verdict;
 use crate::event::{CallEvent, CallEventKind};
+use crate::farewells::{Farewell, Farewells};
 use crate::hop;
 use crate::ids::Ids;
 use crate::io::{ConnectionId, Flow, ListenerId, Load, Notice, Output, RealmId, Transport};
 use crate::pickup::{Party, Watchers};
+use crate::proven::Proven;
 use crate::question::{Policy, QuestionId, Resolve};
 use crate::spirals::Spirals;
 use crate::strangers::{Sender, Strangers};
@@ -24,6 +26,7 @@ use crate::time::Now;
 use crate::timer::{TimerId, TimerQueue};
 use crate::transaction::{self, ClientId, Hop, ServerId, Share, Transactions};
 use crate::trunks::Trunks;
+use crate::withheld::Withheld;
 
 /// The methods that we say we understand: those of every phone, and what is relayed anyway.
 pub(crate) const ALLOW: &[u8] = b"INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, PRACK, UPDATE, INFO, REFER, SUBSCRIBE, NOTIFY, MESSAGE, PUBLISH";
@@ -41,7 +44,9 @@ pub(crate) enum Owner {
     Forward(CallKey, u32),
     /// The OPTIONS ping of a trunk, by its number there.
     Ping(u32),
-    /// Nobody waits for the answer: BYE, keepalives.
+    /// A BYE to a phone that may be away, by its number in [`Farewells`].
+    Farewell(u32),
+    /// Nobody waits for the answer: other BYEs, keepalives.
     Nobody,
 }
 
@@ -124,6 +129,9 @@ pub(crate) struct Core {
     pub(crate) strangers: Strangers,
     pub(crate) spirals: Spirals,
     pub(crate) watchers: Watchers,
+    pub(crate) withheld: Withheld,
+    pub(crate) proven: Proven,
+    pub(crate) farewells: Farewells,
     /// How far the sender of the request at hand is known.
     pub(crate) sender: Sender,
     /// What the home of its nonce says of the request at hand.
@@ -166,6 +174,21 @@ impl Core {
     /// Who sent a request over this flow has shown who it is.
     pub(crate) fn proven(&mut self, flow: &Flow) {
         self.out.extend(flow.connection.map(Output::Proven));
+    }
+
+    /// The same, by this user's password: whoever has too many connections loses his oldest.
+    pub(crate) fn proven_by(&mut self, aor: &Arc<str>, flow: &Flow) {
+        self.proven(flow);
+        let limits = self.config.limits;
+        let closed = flow.connection.and_then(|connection| self.proven.note(aor, connection, &limits));
+        if let Some(connection) = closed {
+            self.notice(
+                "user_connections",
+                Some(flow.remote),
+                format!("{aor} has more connections than phones and calls can need (limits.calls_per_user, limits.bindings_per_aor): the oldest is closed"),
+            );
+            self.out.push_back(Output::Close(connection));
+        }
     }
 
     pub(crate) fn notice(
@@ -260,7 +283,7 @@ impl Core {
 
     /// 503 with Retry-After.
     pub(crate) fn refuse_for_now(&mut self, server: ServerId, request: &Message) {
-        let after = self.config.limits.retry_after.as_secs().max(1).to_string();
+        let after = crate::times::rest_of(self.config.limits.retry_after);
         self.reject(server, request, 503, |response| response.header(Name::RetryAfter, after.as_bytes()));
     }
 
@@ -403,6 +426,21 @@ impl Core {
         }
         self.notice("stray_ended", Some(flow.remote), "a call that was answered after a restart was ended");
         true
+    }
+
+    /// BYE to a phone, with what the other side says of the reason. If its connection turns out to be gone, it hears of it
+    /// when it is back.
+    pub(crate) fn say_farewell(&mut self, mut farewell: Farewell) {
+        let Some((hop, mut bye)) = self.dialog_request(&mut farewell.dialog, Method::BYE) else { return };
+        for reason in sip_wire::Values::of_list(farewell.reason.as_deref().unwrap_or_default()) {
+            bye = bye.header(Name::Reason, reason);
+        }
+        let may_be_away = farewell.dialog.flow.connection.is_some() || farewell.left.is_some();
+        let owner = match may_be_away {
+            true => Owner::Farewell(self.farewells.sent(farewell)),
+            false => Owner::Nobody,
+        };
+        self.send_request(hop, None, bye.finish(), owner);
     }
 
     fn say_bye(&mut self, dialog: &mut Dialog) {

@@ -13,10 +13,12 @@ use crate::config::{Authentication, Config};
 use crate::core::{Asker, Core, DialogKey, DialogPlace, Owner, TimerKey, dialog_key};
 use crate::digest::Verdict;
 use crate::event::{EndCause, Side};
+use crate::farewells::Farewells;
 use crate::ids::Ids;
 use crate::io::{Command, DialogEnd, Flow, Input, Load, Output, Replica};
 use crate::media::SessionId;
 use crate::pickup::{Watch, Watchers};
+use crate::proven::Proven;
 use crate::question::Caller;
 use crate::registrar::{Registrar, Registration};
 use crate::slot::{self, Slot};
@@ -27,6 +29,7 @@ use crate::time::Now;
 use crate::timer::TimerQueue;
 use crate::transaction::{Event, ServerId, Share, Transactions};
 use crate::trunks;
+use crate::withheld::Withheld;
 
 /// A SIP node's signalling, without I/O. Feed it [`Input`]s, carry out its [`Output`]s in order, and call
 /// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
@@ -75,6 +78,9 @@ impl Engine {
             strangers,
             spirals,
             watchers: Watchers::new(),
+            withheld: Withheld::new(),
+            proven: Proven::new(),
+            farewells: Farewells::new(),
             sender: Sender::Stranger,
             verdict: None,
         };
@@ -108,6 +114,7 @@ impl Engine {
             Input::Identified { connection, names } => drop(self.core.certificates.insert(connection, names)),
             Input::Closed { connection } => {
                 self.core.certificates.remove(&connection);
+                self.core.proven.closed(connection);
                 for event in self.core.transactions.connection_closed(connection, now, &mut self.core.out) {
                     self.on_event(event);
                 }
@@ -176,6 +183,10 @@ impl Engine {
         for (from, to) in self.registrar.take_moves() {
             for key in self.call_keys() {
                 self.with_call(key, |call, core, _| call.follow_move(from, to, core));
+            }
+            for mut farewell in self.core.farewells.of(from, self.core.now.monotonic) {
+                farewell.dialog.flow = to;
+                self.core.say_farewell(farewell);
             }
         }
     }
@@ -360,7 +371,10 @@ impl Engine {
                     }
                 }
                 Owner::Ping(trunk) => trunks::answered(trunk, Some(&message), &mut self.core),
-                Owner::Nobody => {}
+                Owner::Farewell(number) if message.status().is_some_and(|status| status >= 200) => {
+                    self.core.farewells.heard(number)
+                }
+                Owner::Farewell(_) | Owner::Nobody => {}
             },
             Event::Timeout { owner, .. } => self.on_no_response(owner, 408),
             Event::TransportFailed { owner, .. } => self.on_no_response(owner, 503),
@@ -397,6 +411,7 @@ impl Engine {
                 self.with_call(key, |call, core, _| call.on_forward_failure(forward, status, None, core))
             }
             Owner::Ping(trunk) => trunks::answered(trunk, None, &mut self.core),
+            Owner::Farewell(number) => self.core.farewells.unheard(number, self.core.now.monotonic),
             Owner::Nobody => {}
         }
     }
@@ -456,7 +471,10 @@ impl Engine {
                 }
             },
             Admission::Admitted(admitted) => {
-                self.core.proven(&flow);
+                match &admitted.caller {
+                    Caller::Subscriber { aor } => self.core.proven_by(aor, &flow),
+                    _ => self.core.proven(&flow),
+                }
                 let purpose = if method == Method::INVITE {
                     Purpose::Session
                 } else if method == Method::SUBSCRIBE {

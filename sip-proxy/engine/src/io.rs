@@ -219,6 +219,8 @@ pub enum Output {
     /// The peer of a connection has shown who it is: by digest, registration, address, certificate, or by the ids of a
     /// dialog. Until then the shell owes it little.
     Proven(ConnectionId),
+    /// A header was withheld whose realm is not trusted with it: to be counted.
+    Withheld,
     /// Something worth counting, and a log line where it was not counted a moment ago.
     Notice(Notice),
 }

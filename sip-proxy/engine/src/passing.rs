@@ -10,6 +10,7 @@ use sip_wire::{Builder, Line, Message, Name, Uri, Values};
 
 use crate::config::{DisplayNames, Realm};
 use crate::core::Core;
+use crate::times::bounded;
 use crate::translation::{Translation, event_for};
 
 /// What to do with one header line.
@@ -28,6 +29,10 @@ enum Fate {
     Event,
     /// Subscription-State (RFC 6665 §8.2.3).
     State,
+    /// A time, no longer than one may be.
+    Time,
+    /// Its realm is not trusted with it.
+    Withhold,
 }
 
 fn fate(line: &Line<'_>, from: &Realm, to: &Realm) -> Fate {
@@ -74,6 +79,7 @@ fn fate(line: &Line<'_>, from: &Realm, to: &Realm) -> Fate {
         }
         Name::Event => Fate::Event,
         Name::SubscriptionState => Fate::State,
+        Name::RetryAfter | Name::Expires | Name::MinExpires => Fate::Time,
         Name::ReferredBy => Fate::Addresses,
         Name::Diversion | Name::HistoryInfo if from.trusted || from.passing.allows(line.text) => {
             Fate::Addresses
@@ -85,10 +91,10 @@ fn fate(line: &Line<'_>, from: &Realm, to: &Realm) -> Fate {
         Name::Priority
             if line.value.eq_ignore_ascii_case(b"emergency") && !from.passing.allows(line.text) =>
         {
-            Fate::Drop
+            Fate::Withhold
         }
         _ if is_open(line) || from.passing.allows(line.text) => Fate::Pass,
-        _ => Fate::Drop,
+        _ => Fate::Withhold,
     }
 }
 
@@ -116,16 +122,13 @@ fn is_open(line: &Line<'_>) -> bool {
         | Name::ContentDisposition
         | Name::ContentEncoding
         | Name::Date
-        | Name::Expires
         | Name::InReplyTo
         | Name::MimeVersion
-        | Name::MinExpires
         | Name::Priority
         | Name::Reason
         | Name::ReferSub
         | Name::RejectContact
         | Name::RequestDisposition
-        | Name::RetryAfter
         | Name::SipEtag
         | Name::SipIfMatch
         | Name::Subject
@@ -143,7 +146,7 @@ pub(crate) fn copy_headers(
     mut out: Builder,
     message: &Message,
     names: &Translation<'_>,
-    core: &Core,
+    core: &mut Core,
 ) -> Builder {
     let privacy = Privacy::of(message);
     for line in message.lines().filter(|line| !privacy.hides(line.name)) {
@@ -151,6 +154,11 @@ pub(crate) fn copy_headers(
         let fate = fate(&line, names.from, names.to);
         let value = match fate {
             Fate::Drop => continue,
+            Fate::Withhold => {
+                core.out.extend(core.withheld.note(names.from, name));
+                continue;
+            }
+            Fate::Time => Cow::Owned(names.apply(&bounded(line.name, line.value)).into_owned()),
             Fate::Pass => names.apply(line.value),
             Fate::Tokens => Cow::Owned(tokens(line.value)),
             Fate::State => Cow::Owned(names.apply(&repaired_state(line.value)).into_owned()),
@@ -208,7 +216,12 @@ fn repaired_state(value: &[u8]) -> Vec<u8> {
             continue;
         }
         out.push(b';');
-        if equals < 2 || field.contains(&b'"') {
+        let is = |wanted: &[u8]| name.eq_ignore_ascii_case(wanted);
+        let time = if is(b"expires") { Some(Name::Expires) } else { None };
+        let time = time.or(is(b"retry-after").then_some(Name::RetryAfter));
+        if let Some(time) = time {
+            out.extend_from_slice(&[name, b"=", &*bounded(time, last)].concat());
+        } else if equals < 2 || field.contains(&b'"') {
             out.extend_from_slice(field);
         } else {
             out.extend_from_slice(&[name, b"=", last].concat());
@@ -363,7 +376,7 @@ impl Privacy {
     }
 
     /// Headers that tell of the user, beyond From (RFC 3323 §4.1.1).
-    fn hides(self, name: Name) -> bool {
+    pub(crate) fn hides(self, name: Name) -> bool {
         match name {
             Name::Subject | Name::CallInfo | Name::Organization | Name::ReplyTo | Name::InReplyTo => {
                 self.user || self.header

@@ -237,7 +237,10 @@ pub(crate) fn event_for(value: &[u8], core: &Core) -> Option<Vec<u8>> {
         Some((shown, other, own))
     })?;
     let mut marks = Vec::new();
-    for (place, text) in [(call_id, shown), (to_tag, other), (from_tag, own)] {
+    // What may stand outside quotes is a token; a Call-ID has an `@` more often than not.
+    let quoted =
+        |text: Vec<u8>| if call_id.starts_with(b"\"") { [b"\"", &*text, b"\""].concat() } else { text };
+    for (place, text) in [(call_id, quoted(shown)), (to_tag, other), (from_tag, own)] {
         let start = (place.as_ptr() as usize).checked_sub(value.as_ptr() as usize)?;
         if !place.is_empty() {
             marks.push((start..start.saturating_add(place.len()), text));

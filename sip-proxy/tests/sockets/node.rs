@@ -63,7 +63,7 @@ pub(crate) fn realm(id: RealmId, authentication: Authentication) -> Realm {
         keepalive: None,
         pass_unknown_require: false,
         demands_qop: false,
-        hairpin: false,
+        hairpin: Default::default(),
         pickup: Default::default(),
         session_timer: None,
         is_trunk_side: id == CORE,

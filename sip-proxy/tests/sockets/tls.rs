@@ -206,7 +206,7 @@ fn openssl_as_a_client_verifies_us_and_gets_its_answer() {
 fn a_trunk_is_who_its_certificate_says_and_nobody_without_one() {
     // What it dials is routed back to it, which its realm allows.
     let place = place(Clients::Asked, |mut setup| {
-        setup.realms[1].hairpin = true;
+        setup.realms[1].hairpin = sip_engine::config::Hairpin::All;
         setup
     });
     let from = address();

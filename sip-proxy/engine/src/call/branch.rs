@@ -57,6 +57,10 @@ pub(super) struct Branch {
     pub(super) other_flows: VecDeque<Contact>,
     /// Who sent the call here.
     pub(super) diverted: Option<Arc<Diverted>>,
+    /// Its share of the caller's Max-Breadth (RFC 5393 §5.3.3).
+    pub(super) breadth: u32,
+    /// It has given a provisional response other than 100.
+    pub(super) has_rung: bool,
     pub(super) state: State,
     pub(super) client: Option<ClientId>,
     /// Attempts that a failover left behind; a 2xx of theirs must be taken down.
@@ -89,6 +93,8 @@ impl Branch {
             aor: None,
             other_flows: VecDeque::new(),
             diverted: None,
+            breadth: 1,
+            has_rung: false,
             state: State::Resolving,
             client: None,
             abandoned: Vec::new(),
@@ -231,6 +237,7 @@ impl Call {
             return;
         }
         branch.state = State::Ringing;
+        branch.has_rung = true;
         let Some(flow) = branch.flow else { return };
         if self.times.alerting.is_none() {
             self.times.alerting = Some(core.now.monotonic);
@@ -370,6 +377,7 @@ impl Call {
                 others: std::mem::take(&mut branch.other_flows).into(),
                 who: branch.who.clone(),
                 diverted: branch.diverted.clone(),
+                breadth: branch.breadth,
             })
         });
         if self.has_media {
@@ -396,7 +404,10 @@ impl Call {
         if status >= 600 {
             self.cancel_branches(None, None, core);
             self.steps.clear();
+            self.waiting_phones.clear();
         }
+        // What it held may be used for those that wait.
+        self.ring_waiting(core);
         if !self.branches.iter().all(Branch::is_done) {
             if status >= 600 {
                 let (status, message) = self.best.take().unwrap_or((status, None));

@@ -132,7 +132,7 @@ impl Call {
             let warning = self.refused.and_then(crate::media::Refusal::warning);
             out = warning.into_iter().fold(out, |out, warning| out.header(Name::Warning, warning.as_bytes()));
         } else if status == 503 {
-            out = out.header(Name::RetryAfter, config.limits.retry_after.as_secs().to_string().as_bytes());
+            out = out.header(Name::RetryAfter, crate::times::rest_of(config.limits.retry_after).as_bytes());
         }
         out.finish()
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use sip_wire::{Message, Name, Uri};
 
 use super::branch::{Branch, State};
+use super::breadth::breadth_of;
 use super::redirect::{Diverted, Step};
 use super::{Call, CallTimer, Purpose};
 use crate::core::{Asker, Core};
@@ -15,6 +16,7 @@ use crate::question::{Caller, Contact, Resolve, ResolvedAddress, RouteRefusal, R
 use crate::registrar::Registrar;
 
 /// A phone to ring.
+#[derive(Debug)]
 pub(super) struct Found {
     pub(super) contact: Contact,
     /// Its other flows, for when this one is dead.
@@ -22,6 +24,8 @@ pub(super) struct Found {
     /// Who it is, for the record.
     pub(super) who: Arc<str>,
     pub(super) diverted: Option<Arc<Diverted>>,
+    /// Its share of the caller's Max-Breadth.
+    pub(super) breadth: u32,
 }
 
 impl Call {
@@ -43,6 +47,10 @@ impl Call {
                 }
                 None => self.fail_upstream(404, None, EndCause::NotFound, core),
             }
+            return;
+        }
+        if breadth_of(&self.upstream.request) == 0 {
+            self.fail_upstream(440, None, EndCause::Refused, core);
             return;
         }
         // A dialog that is not ours cannot be replaced, and a plain new call is not what was asked for (RFC 3891 §3).
@@ -100,11 +108,17 @@ impl Call {
                         // A phone that calls its own AOR does not ring itself. An end that a transfer joins may well be
                         // where the call comes from: both are calls of one trunk.
                         if is_transfer || !self.is_from(&contact) {
-                            let found =
-                                Found { contact, others, who: who.clone(), diverted: diverted.clone() };
-                            self.try_contact(found, core);
+                            let (who, diverted) = (who.clone(), diverted.clone());
+                            self.waiting_phones.push_back(Found {
+                                contact,
+                                others,
+                                who,
+                                diverted,
+                                breadth: 1,
+                            });
                         }
                     }
+                    self.ring_waiting(core);
                 }
                 RouteStep::Trunk { target, user } => self.try_trunk(target, &user, diverted, core),
             }
@@ -140,7 +154,7 @@ impl Call {
     }
 
     pub(super) fn try_contact(&mut self, found: Found, core: &mut Core) {
-        let Found { contact, others, who, diverted } = found;
+        let Found { contact, others, who, diverted, breadth } = found;
         // A sips: call is not brought by less than TLS (RFC 3261 §26.2.2).
         if self.is_secure() && contact.flow.transport != Transport::Tls {
             return;
@@ -152,6 +166,7 @@ impl Call {
         branch.other_flows = others.into();
         branch.aor = contact.aor;
         branch.diverted = diverted;
+        branch.breadth = breadth;
         let index = self.branches.len() as u16;
         self.branches.push(branch);
         self.prepare(index, core);
@@ -186,6 +201,7 @@ impl Call {
         };
         branch.trunk = Some(target);
         branch.diverted = diverted;
+        branch.breadth = self.free_breadth().max(1);
         self.branches.push(branch);
         match resolve.literal() {
             Some(address) => self.on_resolved_branch(index, vec![address], core),

@@ -10,11 +10,13 @@
 mod answer;
 mod body;
 mod branch;
+mod breadth;
 mod end;
 mod ends;
 mod forward;
 mod glare;
 mod heard;
+mod history;
 mod hunt;
 mod liveness;
 mod media;
@@ -55,6 +57,7 @@ use crate::translation::Secrets;
 use branch::Branch;
 use ends::Ends;
 use forward::Forward;
+use hunt::Found;
 use media::Wait;
 use pair::{Leaving, Pair};
 use redirect::Step;
@@ -133,6 +136,8 @@ pub(crate) struct Call {
     /// The pair whose 2xx was taken; the media plane may still be thinking about it.
     winner: Option<u32>,
     steps: VecDeque<Step>,
+    /// Phones of the step that more would ring at once than the caller allows.
+    waiting_phones: VecDeque<Found>,
     /// The To tag of the latest provisional response that the caller has: a failure bears it, too (RFC 3261 §8.2.6.2).
     shown_tag: Option<String>,
     /// Users that the call was sent to by redirections, and the one that was dialled.
@@ -202,6 +207,7 @@ impl Call {
             answered: false,
             winner: None,
             steps: VecDeque::new(),
+            waiting_phones: VecDeque::new(),
             shown_tag: None,
             seen: Vec::new(),
             branches: Vec::new(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sip_wire::{Message, Method, Name};
+use sip_wire::{Message, Name};
 
 use super::Call;
 use super::ends::{CALLER, Ends, TARGET, opposite};
@@ -12,6 +12,7 @@ use super::media::user_agent_of;
 use super::renegotiate::Allowance;
 use crate::core::{Core, DialogPlace};
 use crate::dialog::Dialog;
+use crate::farewells::Farewell;
 use crate::hop;
 use crate::io::{ConnectionId, Flow, RealmId};
 use crate::media::{Endpoint, ExchangeId, Summary};
@@ -543,11 +544,11 @@ impl Call {
 
     /// BYE to one end, with what the other side says of the reason.
     pub(super) fn send_bye(&self, end: &mut End, reason: Option<&[u8]>, core: &mut Core) {
-        let Some((hop, mut bye)) = core.dialog_request(&mut end.dialog, Method::BYE) else { return };
-        for reason in sip_wire::Values::of_list(reason.unwrap_or_default()) {
-            bye = bye.header(Name::Reason, reason);
-        }
-        core.send_request(hop, None, bye.finish(), crate::core::Owner::Nobody);
+        core.say_farewell(Farewell {
+            dialog: end.dialog.clone(),
+            left: end.left,
+            reason: reason.map(Into::into),
+        });
     }
 }
 

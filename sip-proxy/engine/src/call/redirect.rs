@@ -11,6 +11,7 @@ use std::sync::Arc;
 use sip_wire::{Address, Message, Scheme, Uri};
 
 use super::Call;
+use super::history::Why;
 use crate::config::Config;
 use crate::core::Core;
 use crate::event::{CallChange, CallEventKind};
@@ -42,6 +43,7 @@ pub(super) struct Diverted {
     realm: RealmId,
     /// The user part that it was dialled by.
     pub(super) user: String,
+    pub(super) why: Why,
     /// Who had sent the call to it.
     pub(super) before: Option<Arc<Diverted>>,
 }
@@ -79,7 +81,8 @@ impl Call {
         if Diverted::all(before.as_ref()).count() >= DIVERSIONS {
             return false;
         }
-        let diverted = Arc::new(Diverted { by, realm, user, before });
+        let why = Why::of(response, branch.has_rung);
+        let diverted = Arc::new(Diverted { by, realm, user, why, before });
         let mut found = Vec::new();
         for uri in by_preference(response) {
             if self.branches.len().saturating_add(found.len()) >= core.config.limits.branches {
@@ -125,13 +128,9 @@ impl Call {
         if self.seen.contains(&user) {
             return Vec::new();
         }
-        let ask = |caller: &Caller| self.route_as(caller, diverted.realm, uri, core, registrar);
-        let ways = ask(&diverted.by).or_else(|refusal| match is_trunk {
-            // A trunk is not called back by itself, but may name numbers that it serves.
-            true => ask(&Caller::Anonymous),
-            false => Err(refusal),
-        });
-        let ways = ways.unwrap_or_default();
+        // A trunk may name numbers that it serves itself: others that lead there come first.
+        let mut ways = self.ways_of(&diverted.by, diverted.realm, uri, core, registrar).unwrap_or_default();
+        ways.sort_by_key(|way| is_of_trunk(way, &diverted.by));
         if ways.is_empty() {
             return Vec::new();
         }
@@ -156,6 +155,28 @@ impl Call {
         core: &Core,
         registrar: &Registrar,
     ) -> Result<Vec<RouteStep>, RouteRefusal> {
+        let mut steps = self.ways_of(caller, realm, uri, core, registrar)?;
+        // A call never goes back to the trunk that it came from, unless told: it would come again.
+        if let Caller::Trunk { name } = caller
+            && !core.realm(realm).is_some_and(|realm| realm.hairpin.allows(name))
+        {
+            steps.retain(|step| !is_of_trunk(step, caller));
+            if steps.is_empty() {
+                return Err(RouteRefusal::NotFound);
+            }
+        }
+        Ok(steps)
+    }
+
+    /// The same, back to where it came from among it.
+    fn ways_of(
+        &self,
+        caller: &Caller,
+        realm: RealmId,
+        uri: &[u8],
+        core: &Core,
+        registrar: &Registrar,
+    ) -> Result<Vec<RouteStep>, RouteRefusal> {
         let uri = Uri::parse(uri).map_err(|_| RouteRefusal::NotFound)?;
         let user = user_of(&uri);
         // What the core sends to a Contact of ours is for the phone behind it.
@@ -165,15 +186,6 @@ impl Call {
         let policy = core.policy.as_ref().ok_or(RouteRefusal::Unavailable)?;
         let host = host_of(&uri);
         let mut steps = policy.route(&RouteQuestion { realm, caller, user: &user, host: &host })?;
-        // A call never goes back to the trunk that it came from, unless told: it would come again.
-        if let Caller::Trunk { name } = caller
-            && !core.realm(realm).is_some_and(|realm| realm.hairpin)
-        {
-            steps.retain(|step| !matches!(step, RouteStep::Trunk { target, .. } if target.name == *name));
-            if steps.is_empty() {
-                return Err(RouteRefusal::NotFound);
-            }
-        }
         // Trunks that are down are the last resort: a ping may be wrong.
         let is_down = |step: &RouteStep| match step {
             RouteStep::Trunk { target, .. } => !core.trunks.is_up(&target.name, core.now.monotonic),
@@ -182,6 +194,11 @@ impl Call {
         steps.sort_by_key(is_down);
         Ok(steps)
     }
+}
+
+/// Whether a way leads to the trunk that asks for it.
+fn is_of_trunk(way: &RouteStep, caller: &Caller) -> bool {
+    matches!((way, caller), (RouteStep::Trunk { target, .. }, Caller::Trunk { name }) if target.name == *name)
 }
 
 fn host_of(uri: &Uri<'_>) -> String {

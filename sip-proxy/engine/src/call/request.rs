@@ -5,6 +5,7 @@ use sip_wire::{Builder, Message, Method, Name};
 
 use super::body::with_body;
 use super::ends::CALLER;
+use super::history::{diversions, history};
 use super::redirect::Diverted;
 use super::transfer::replaces_of;
 use super::{Call, Purpose};
@@ -90,8 +91,11 @@ impl Call {
         for route in &branch.routes {
             out = out.header(Name::Route, route);
         }
+        out = out.header(Name::MaxForwards, hops.to_string().as_bytes());
+        if !is_register {
+            out = out.header(Name::MaxBreadth, branch.breadth.to_string().as_bytes());
+        }
         out = out
-            .header(Name::MaxForwards, hops.to_string().as_bytes())
             .header(Name::From, &from)
             .header(Name::To, &to)
             .header(Name::CallId, branch.call_id.as_bytes())
@@ -128,11 +132,15 @@ impl Call {
             let identity = upstream.identity.as_deref().filter(|_| branch.diverted.is_none());
             out = assert_identity(out, caller, request, from_realm, identity);
         }
-        for diverted in Diverted::all(branch.diverted.as_ref()) {
-            let user = sip_wire::Uri::escape(diverted.user.as_bytes());
-            let value = format!("<sip:{user}@{diverted_host}>;reason=unconditional;counter=1");
+        let diverted: Vec<&Diverted> = Diverted::all(branch.diverted.as_ref()).collect();
+        for value in diversions(&diverted, &diverted_host) {
             out = out.header(Name::Diversion, value.as_bytes());
         }
+        let shown = Some(request).filter(|_| from_realm.trusted);
+        let past = match Privacy::of(request).hides(Name::HistoryInfo) {
+            true => Vec::new(),
+            false => history(&diverted, &user_of_branch(&branch.uri), &diverted_host, shown),
+        };
         let mut names = self.branch_names(&config, index, CALLER)?;
         if let Some(refer_to) = request.value(Name::ReferTo) {
             out = out.header(Name::ReferTo, &names.apply(refer_to));
@@ -150,11 +158,19 @@ impl Call {
         if let Some((name, value)) = authorization {
             out = out.header(name, value.as_bytes());
         }
-        let out = copy_headers(out, request, &names, core);
+        let mut out = copy_headers(out, request, &names, core);
+        for value in past {
+            out = out.header(Name::HistoryInfo, value.as_bytes());
+        }
         let branch = self.branches.get(usize::from(index))?;
         let out = with_body(out, request, branch.offer.as_ref(), &mut names, core);
         Some(out.map(Builder::finish).map_err(|fault| core.body_refused(upstream.flow, fault)))
     }
+}
+
+/// Whom a branch asks for.
+fn user_of_branch(uri: &[u8]) -> String {
+    sip_wire::Uri::parse(uri).map(|uri| crate::passing::user_of(&uri)).unwrap_or_default()
 }
 
 fn strip_tag(value: &[u8]) -> &[u8] {

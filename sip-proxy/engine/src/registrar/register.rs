@@ -68,7 +68,7 @@ impl Registrar {
                         return Registration::Done;
                     }
                 }
-                core.proven(&flow);
+                core.proven_by(&aor, &flow);
                 let limits = core.config.limits;
                 if !core.strangers.may_have(&aor, Kind::Once, &limits, core.now) {
                     core.count_user_limited(&aor, &flow);
@@ -464,7 +464,8 @@ impl Registrar {
                 .find(|granted| granted.uri.user() == token.as_bytes())
                 .and_then(|granted| granted.parameter(b"expires").and_then(sip_wire::number))
                 .or_else(|| response.number(Name::Expires).and_then(Result::ok))
-                .map_or(*upstream, |seconds| Duration::from_secs(u64::from(seconds)));
+                // A registrar may shorten what it is asked for, and not prolong it (RFC 3261 §10.3 step 7).
+                .map_or(*upstream, |seconds| Duration::from_secs(u64::from(seconds)).min(*upstream));
             let lifetime = asked.map_or(phone.default, |seconds| Duration::from_secs(u64::from(seconds)));
             let lifetime = lifetime
                 .min(if behind_nat && flow.transport == Transport::Udp { phone.nat } else { phone.maximum })
@@ -476,7 +477,7 @@ impl Registrar {
                 binding.upstream_expires = core.now.monotonic.saturating_add(granted);
                 binding.record.upstream_expires = core.now.wall.saturating_add(granted);
                 self.keep(binding, core);
-                core.proven(&flow);
+                core.proven_by(&aor, &flow);
             }
         }
         self.answer(server, request, &aor, core);

@@ -42,6 +42,15 @@ pub(super) enum Alarm {
     Retry(CallNumber, u32),
 }
 
+/// A BYE that has no answer yet.
+#[derive(Debug)]
+pub(super) struct Farewell {
+    client: ClientId,
+    flow: Flow,
+    /// As it may be sent once more, with an answer to a challenge.
+    request: Option<Message>,
+}
+
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) account: Account,
@@ -56,7 +65,7 @@ pub(super) struct Core {
     /// Calls that have done what they were for: others' ends have been joined.
     pub(super) served: VecDeque<CallNumber>,
     /// BYEs that have no answer yet.
-    pub(super) farewells: Vec<ClientId>,
+    pub(super) farewells: Vec<Farewell>,
 }
 
 impl Core {
@@ -78,8 +87,32 @@ impl Core {
 
     /// Sends a BYE.
     pub(super) fn take_leave(&mut self, flow: Flow, bye: Bytes) {
+        let request = Message::parse(bye.clone()).ok();
         let client = self.send(flow, bye, Owner::Farewell);
-        self.farewells.push(client);
+        self.farewells.push(Farewell { client, flow, request });
+    }
+
+    /// A BYE has no answer, and will have none.
+    pub(super) fn forget_farewell(&mut self, client: ClientId) -> Option<Farewell> {
+        let position = self.farewells.iter().position(|farewell| farewell.client == client)?;
+        Some(self.farewells.remove(position))
+    }
+
+    /// A challenge to a BYE is answered, once, as to any request inside a dialog (RFC 3261 §22.1): else its peer stays in a
+    /// call.
+    pub(super) fn on_farewell_response(&mut self, client: ClientId, response: &Message) {
+        let Some(status) = response.status().filter(|status| *status >= 200) else { return };
+        let Some(Farewell { flow, request: Some(bye), .. }) = self.forget_farewell(client) else { return };
+        if !matches!(status, 401 | 407) {
+            return;
+        }
+        let cseq = bye.cseq().map(|cseq| cseq.number.saturating_add(1)).unwrap_or(2);
+        let again =
+            self.credentials(&bye, response).and_then(|added| self.again(&bye, cseq, &flow, &[added]));
+        if let Some(again) = again {
+            let client = self.send(flow, again, Owner::Farewell);
+            self.farewells.push(Farewell { client, flow, request: None });
+        }
     }
 
     pub(super) fn send_stateless(&mut self, flow: Flow, message: Bytes) {

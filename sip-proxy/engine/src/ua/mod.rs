@@ -236,7 +236,7 @@ impl UserAgent {
     ) -> Result<(), Misuse> {
         self.wish(call, now, |call, core| match (call.phase, &call.origin) {
             (Phase::Early, Origin::Callee(_)) => {
-                let rest = (Name::RetryAfter, rest.as_secs().to_string().into_bytes());
+                let rest = (Name::RetryAfter, crate::times::rest_of(rest).into_bytes());
                 call.decline_with(status, Ending::Declined(status), &[rest], core);
                 Ok(())
             }
@@ -454,7 +454,7 @@ impl UserAgent {
                         self.core.take_down(client, &message, matches!(owner, Owner::Invite(_)));
                     }
                 }
-                Owner::Farewell => self.core.farewells.retain(|farewell| *farewell != client),
+                Owner::Farewell => self.core.on_farewell_response(client, &message),
             },
             transaction::Event::Timeout { client, owner, .. } => self.on_no_response(client, owner, 408),
             transaction::Event::TransportFailed { client, owner, .. } => {
@@ -473,7 +473,7 @@ impl UserAgent {
             Owner::Request(number, id) => {
                 self.with_call(number, |call, core| call.on_no_response(id, status, core));
             }
-            Owner::Farewell => self.core.farewells.retain(|farewell| *farewell != client),
+            Owner::Farewell => drop(self.core.forget_farewell(client)),
         }
     }
 

@@ -259,7 +259,7 @@ impl Call {
         let may_repeat = !caller.is_cancelled && !caller.is_authenticated;
         let added = match status {
             401 | 407 if may_repeat => core.credentials(&caller.request, &response).map(|one| vec![one]),
-            422 if may_repeat => response.number(Name::MinSe).and_then(Result::ok).map(|least| {
+            422 if may_repeat => crate::times::min_se_of(&response).map(|least| {
                 vec![(Name::SessionExpires, least.to_string()), (Name::MinSe, least.to_string())]
             }),
             _ => None,

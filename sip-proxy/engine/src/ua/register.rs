@@ -132,7 +132,7 @@ impl Registration {
             }
             423 => {
                 let least = response.number(Name::MinExpires).and_then(Result::ok).unwrap_or_default();
-                let least = Duration::from_secs(u64::from(least));
+                let least = Duration::from_secs(u64::from(least)).min(crate::times::LONGEST_MIN_EXPIRES);
                 if least > self.asked && !self.wanted.is_zero() && is_in_time {
                     self.at_once = self.at_once.saturating_add(1);
                     self.wanted = least.max(self.wanted);

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use sip_engine::config::{Authentication, Config, Limits, Pickup};
+use sip_engine::config::{Authentication, Config, Hairpin, Limits, Pickup};
 use sip_engine::event::EndCause;
 use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Message, Method, Name};
@@ -33,7 +33,11 @@ fn invites(line: &Line, to: SocketAddr) -> Vec<&Message> {
 #[test]
 fn a_call_does_not_go_back_to_the_trunk_that_it_came_from_unless_told() {
     let back = address(TRUNK);
-    for (hairpin, expected) in [(false, vec![100, 404]), (true, vec![100])] {
+    let only = |name: &str| Hairpin::Trunks(vec![name.into()]);
+    for (hairpin, goes_back) in
+        [(Hairpin::None, false), (Hairpin::All, true), (only("carrier"), true), (only("other"), false)]
+    {
+        let expected = if goes_back { vec![100] } else { vec![100, 404] };
         let mut config = config();
         config.realms[1].hairpin = hairpin;
         let trunks = vec![trunk("carrier", "203.0.113.9", None)];
@@ -42,14 +46,14 @@ fn a_call_does_not_go_back_to_the_trunk_that_it_came_from_unless_told() {
         line.pass(Duration::from_millis(10));
         let answers: Vec<_> = answers(&line, back);
         assert_eq!(answers.last(), expected.last());
-        assert_eq!(!invites(&line, back).is_empty(), hairpin);
+        assert_eq!(!invites(&line, back).is_empty(), goes_back);
     }
 }
 
 #[test]
 fn a_call_that_other_trunks_bring_back_again_and_again_is_ended_before_it_becomes_many() {
     let mut config = config();
-    config.realms[1].hairpin = true;
+    config.realms[1].hairpin = Hairpin::All;
     let trunks = vec![trunk("carrier", "203.0.113.9", None)];
     let mut line = Line::new(config, Snapshot { trunks });
     let back = address(TRUNK);

@@ -69,11 +69,11 @@ impl Line {
             format!("{}: {}", name.as_str(), String::from_utf8_lossy(request.value(name).unwrap_or_default()))
         };
         let same = [Name::Via, Name::From, Name::CallId, Name::CSeq, Name::To].map(header).join("\r\n");
+        let is_in_dialog = request.to().is_ok_and(|to| to.tag().is_some());
+        let tag = if is_in_dialog { "" } else { ";tag=replied" };
         let (line, rest) = head.split_once("\r\n").expect("a status line");
-        let text = format!(
-            "SIP/2.0 {line}\r\n{same};tag=replied\r\n{rest}Content-Length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let text =
+            format!("SIP/2.0 {line}\r\n{same}{tag}\r\n{rest}Content-Length: {}\r\n\r\n{body}", body.len());
         self.hear_at(side, from, text.into());
     }
 }

@@ -261,3 +261,18 @@ fn control_characters_are_refused_in_requests_and_never_passed() {
     let (_, invite) = line.incoming(address(TRUNK)).unwrap();
     assert!(text(invite, Name::From).starts_with("\"a\\ [2J\" "), "{}", text(invite, Name::From));
 }
+
+#[test]
+fn a_header_that_does_not_pass_is_told_of_once() {
+    let (mut line, alice) = line(IdentityPolicy::Correct);
+    for _ in 0..3 {
+        line.call(alice, "123", &[("P-Charge-Info", "<sip:boss@example.net>"), ("X-Fine", "1")]);
+    }
+    let told: Vec<_> = line.notices.iter().filter(|notice| notice.kind == "header_withheld").collect();
+    let [notice] = &*told else { panic!("{told:?}") };
+    assert!(
+        notice.detail.contains("`p-charge-info`") && notice.detail.contains("access"),
+        "{}",
+        notice.detail
+    );
+}

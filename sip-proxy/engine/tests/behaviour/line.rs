@@ -12,7 +12,7 @@ use sip_engine::config::{
 };
 use sip_engine::digest::{Algorithm, Ha1};
 use sip_engine::event::{CallEvent, CallEventKind, EndCause};
-use sip_engine::io::{Command, Flow, Input, ListenerId, Notice, Output, RealmId, Transport};
+use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Notice, Output, RealmId, Transport};
 use sip_engine::media::{
     Described, MediaAction, MediaOutcome, MediaReply, MediaRequest, Refusal, Renegotiated, Summary,
 };
@@ -52,7 +52,7 @@ pub(crate) fn config() -> Config {
         keepalive: None,
         pass_unknown_require: false,
         demands_qop: false,
-        hairpin: false,
+        hairpin: Default::default(),
         pickup: Default::default(),
         session_timer: None,
         is_trunk_side: false,
@@ -163,6 +163,8 @@ pub(crate) struct Line {
     /// What came to the engine from where.
     pub(crate) heard: Vec<(SocketAddr, Message)>,
     added: u32,
+    /// Connections of phones, by their public addresses; all others speak over UDP.
+    pub(crate) connections: BTreeMap<SocketAddr, ConnectionId>,
     /// The public addresses of phones behind a NAT.
     nats: BTreeMap<SocketAddr, SocketAddr>,
     /// What media was asked and told, in order.
@@ -193,6 +195,7 @@ impl Line {
             deaf: Vec::new(),
             temper: BTreeMap::new(),
             heard: Vec::new(),
+            connections: BTreeMap::new(),
             nats: BTreeMap::new(),
             added: 0,
             media: Vec::new(),
@@ -407,6 +410,18 @@ impl Line {
         answer.into()
     }
 
+    fn is_closed(&self, flow: &Flow) -> bool {
+        flow.connection.is_some_and(|wanted| self.connections.values().all(|open| *open != wanted))
+    }
+
+    /// The connection of a public address is gone.
+    pub(crate) fn close(&mut self, public: &str) {
+        let connection = self.connections.remove(&address(public)).expect("a connection");
+        let now = self.time();
+        self.engine.handle(Input::Closed { connection }, now);
+        self.settle();
+    }
+
     /// Delivers until nobody has anything to say.
     pub(crate) fn settle(&mut self) {
         loop {
@@ -420,8 +435,14 @@ impl Line {
             let to = self.nats.iter().find(|nat| *nat.1 == to).map_or(to, |nat| *nat.0);
             let now = self.time();
             let listener = [ACCESS, CORE].into_iter().find(|listener| sbc(*listener) == to);
-            let flow =
-                |listener| Flow { listener, transport: Transport::Udp, remote: from, connection: None };
+            let connection = self.connections.get(&from).copied();
+            let transport = if connection.is_some() { Transport::Tcp } else { Transport::Udp };
+            let flow = |listener| Flow {
+                listener,
+                transport: if listener == ACCESS { transport } else { Transport::Udp },
+                remote: from,
+                connection,
+            };
             if let Some(listener) = listener {
                 self.heard.push((from, message.clone()));
                 self.engine.handle(Input::Received { flow: flow(listener), message }, now);
@@ -435,6 +456,9 @@ impl Line {
         let now = self.time();
         while let Some(output) = self.engine.poll_output() {
             match output {
+                Output::Send { flow, ticket, .. } if self.is_closed(&flow) => {
+                    self.engine.handle(Input::SendFailed { ticket }, now);
+                }
                 Output::Send { flow, message, .. } => {
                     self.ways.push(flow);
                     self.sent

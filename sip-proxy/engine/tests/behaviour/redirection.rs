@@ -9,7 +9,7 @@ use crate::line::{ACCESS, CORE, DOMAIN, Line, Snapshot, address, config, sbc, tr
 fn with_trunk() -> (Line, std::net::SocketAddr, std::net::SocketAddr) {
     let mut config = config();
     // Its own calls may come back to it, so that what makes a loop of them is seen.
-    config.realms[1].hairpin = true;
+    config.realms[1].hairpin = sip_engine::config::Hairpin::All;
     let mut line = Line::new(config, Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
     let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
     line.register(alice);
@@ -156,6 +156,37 @@ fn a_phone_that_forwards_its_calls_is_who_calls_on() {
     let told = line.records.iter().any(|record| matches!(&record.what,
         CallEventKind::Changed(CallChange::Diverted { by, to }) if **by == *format!("bob@{DOMAIN}") && **to == *"49555"));
     assert!(told, "{:?}", line.records);
+}
+
+#[test]
+fn the_next_target_is_told_who_sent_the_call_on_and_why() {
+    for (rings, contact, reason, cause) in [
+        (false, format!("<sip:49555@{DOMAIN}>"), "unconditional", 302),
+        (true, format!("<sip:49555@{DOMAIN}>"), "no-answer", 408),
+        (true, format!("<sip:49555@{DOMAIN};cause=486>"), "user-busy", 486),
+    ] {
+        let (mut line, alice, bob, gateway) = with_phones();
+        line.agents.remove(&bob);
+        line.call(alice, "bob", &[]);
+        if rings {
+            line.answer_by_hand_from(ACCESS, bob, 180, "");
+        }
+        line.answer_by_hand_from(ACCESS, bob, 302, &format!("Contact: {contact}\r\n"));
+        let invite =
+            line.sent.iter().rfind(|(to, sent)| *to == gateway && sent.method() == Some(Method::INVITE));
+        let invite = &invite.expect("the number is called").1;
+        let text = |value: &[u8]| String::from_utf8_lossy(value).into_owned();
+        let host = DOMAIN;
+        assert_eq!(
+            text(invite.value(Name::Diversion).unwrap()),
+            format!("<sip:bob@{host}>;reason={reason};counter=1")
+        );
+        let history: Vec<_> = invite.values(Name::HistoryInfo).map(text).collect();
+        assert_eq!(
+            history,
+            [format!("<sip:bob@{host}>;index=1"), format!("<sip:49555@{host};cause={cause}>;index=1.1;mp=1")]
+        );
+    }
 }
 
 #[test]

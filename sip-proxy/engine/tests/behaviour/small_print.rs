@@ -117,3 +117,32 @@ fn a_call_is_over_with_its_record_though_a_second_contact_never_answers() {
     assert!(line.cause().is_some());
     assert_eq!(line.engine.sizes().0, 0);
 }
+
+#[test]
+fn a_refusal_asks_nobody_to_stay_away_for_longer_than_five_minutes() {
+    let (mut line, alice, gateway) = with_trunk();
+    line.call(alice, "4930", &[]);
+    line.answer_by_hand(gateway, 486, "Retry-After: 18000 (in a meeting);duration=60\r\n");
+    let answers = answers(&line, alice);
+    let refusal = answers.last().unwrap();
+    assert_eq!(refusal.value(Name::RetryAfter), Some(b"300 (in a meeting);duration=60".as_slice()));
+}
+
+#[test]
+fn a_notify_that_only_holds_a_nat_open_is_answered_and_one_that_commands_is_not_passed() {
+    let (mut line, alice, _) = with_trunk();
+    let stranger = address("10.0.0.99:5060");
+    for (from, event, status) in
+        [(alice, "keep-alive", 200), (stranger, "keep-alive", 489), (stranger, "check-sync;reboot=true", 407)]
+    {
+        line.sent.clear();
+        let notify = format!(
+            "NOTIFY sip:{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/UDP {from};branch=z9hG4bK-{status}\r\nFrom: <sip:alice@{DOMAIN}>;tag=k\r\n\
+             To: <sip:{DOMAIN}>\r\nCall-ID: k{status}\r\nCSeq: 1 NOTIFY\r\nMax-Forwards: 70\r\nEvent: {event}\r\n\
+             Content-Length: 0\r\n\r\n"
+        );
+        line.hear(from, notify.into());
+        let [(to, answer)] = &*line.sent else { panic!("{event}: {:?}", line.sent) };
+        assert_eq!((*to, answer.status()), (from, Some(status)), "{event}");
+    }
+}

@@ -65,7 +65,7 @@ fn realm(id: u16, registrar: RegistrarMode) -> Realm {
         keepalive: None,
         pass_unknown_require: false,
         demands_qop: false,
-        hairpin: false,
+        hairpin: Default::default(),
         pickup: Default::default(),
         session_timer: None,
         is_trunk_side: id == 1,

@@ -167,7 +167,7 @@ impl<O: Copy> Transactions<O> {
     /// 503 without a transaction: the same for every retransmission.
     pub(super) fn refuse(&mut self, flow: &Flow, key: &[u8], request: &Message, out: &mut VecDeque<Output>) {
         let tag = response::stateless_tag(key);
-        let retry_after = self.retry_after.as_secs().max(1).to_string();
+        let retry_after = crate::times::rest_of(self.retry_after);
         let answer = response::response_to(request, 503, None, Some(&tag))
             .header(Name::RetryAfter, retry_after.as_bytes())
             .finish();
