@@ -6,7 +6,7 @@ use std::time::Duration;
 use sip_engine::config::{Authentication, Expiry, RegistrarMode};
 use sip_wire::{Message, Method, Name};
 
-use crate::line::{ACCESS, DOMAIN, Line, Snapshot, address, config, trunk};
+use crate::line::{DOMAIN, Line, Snapshot, address, config, trunk};
 
 const REGISTRAR: &str = "198.51.100.9:5060";
 const PHONE: &str = "10.0.0.5:5060";
