@@ -412,7 +412,7 @@ impl Registrar {
         while looked < AT_ONCE
             && let Some(aor) = self.agenda.pop(now)
         {
-            looked += 1;
+            looked = usize::saturating_add(looked, 1);
             self.remove(&aor, |binding| binding.expires <= now, core);
             let bindings = self.aors.get_mut(&aor).map(Vec::as_mut_slice).unwrap_or_default();
             for binding in bindings.iter_mut().filter(|binding| binding.due() <= now) {

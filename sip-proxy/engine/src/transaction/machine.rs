@@ -81,7 +81,8 @@ impl Port<'_> {
     /// Once more after this, besides the RFC's timer, whose interval stays what it was.
     pub(super) fn resend_early(&mut self, wait: Duration) {
         self.stop_resending();
-        self.clock.resend = Some(self.timers.schedule(self.now + wait, Alarm::Resend(self.handle)));
+        self.clock.resend =
+            Some(self.timers.schedule(self.now.saturating_add(wait), Alarm::Resend(self.handle)));
     }
 
     pub(super) fn stop_resending(&mut self) {

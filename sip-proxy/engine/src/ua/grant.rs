@@ -88,7 +88,7 @@ pub(super) fn refresh_after(granted: Duration, asked: Duration, brief: u32) -> D
     }
     // Who grants more than was asked for is refreshed as we meant: a registrar that restarts may forget us.
     let stands = granted.min(asked.max(SOONEST));
-    stands.saturating_sub((stands / 4).min(AHEAD)).max(SOONEST)
+    stands.saturating_sub(stands.checked_div(4).unwrap_or_default().min(AHEAD)).max(SOONEST)
 }
 
 /// Whether a grant is too short to be kept up by refreshes.
