@@ -9,6 +9,10 @@ use std::time::Duration;
 
 /// A sender's report and its packets may have overtaken each other by so many.
 const REORDERED: u16 = 5;
+/// So many may have been sent between a re-INVITE's answer and what the relay had seen when that came.
+const UNDER_WAY: u16 = 15;
+/// A count that is so much less than what the relay has carried has begun anew.
+const SHORT: i64 = 50;
 /// Most send a packet every 20 ms. Who was seen to send more than `HASTY` a second sends one every 10 ms, or video.
 const USUAL: f64 = 50.0;
 const HASTY: f64 = 70.0;
@@ -32,6 +36,8 @@ pub struct Counted {
     is_counting: bool,
     /// The sequence number of a packet is its count and at least this, modulo 2^16.
     floor: Option<u16>,
+    /// The relay has seen that, and it is no mere bound.
+    is_seen: bool,
     /// The highest number that its receiver has reported, and when.
     received: Option<(u16, Duration)>,
     /// The most packets a second that it sends.
@@ -46,6 +52,7 @@ impl Default for Counted {
             spoke: None,
             is_counting: false,
             floor: None,
+            is_seen: false,
             received: None,
             peak: USUAL,
             window: None,
@@ -94,16 +101,36 @@ impl Counted {
 
     /// Its sender's report. `relayed` is the latest packet that the relay has carried, and when.
     pub fn says(&mut self, packets: u32, relayed: Option<(u16, Duration)>, now: Duration) {
+        self.says_since(packets, relayed, None, now);
+    }
+
+    /// The same; `moved` is the last packet that the relay had carried when the phone took its re-INVITE.
+    pub fn says_since(
+        &mut self,
+        packets: u32,
+        relayed: Option<(u16, Duration)>,
+        moved: Option<u16>,
+        now: Duration,
+    ) {
         let before = self.said.replace((packets, now));
         self.is_counting |= packets > 0;
         self.spoke = Some(now).filter(|_| self.is_counting).or(self.spoke);
         if let Some((count, at)) = before {
             let span = now.saturating_sub(at);
             let more = packets.wrapping_sub(count);
-            if f64::from(more) > span.as_secs_f64() * self.peak * 2.0 + BURST {
+            // It would not have sent what the relay had carried of it.
+            let falls_short = moved
+                .zip(self.floor)
+                .is_some_and(|(moved, floor)| later(moved, floor.wrapping_add(packets as u16)) > SHORT)
+                && self.is_seen;
+            if falls_short || f64::from(more) > span.as_secs_f64() * self.peak * 2.0 + BURST {
                 // Less, or more than anybody can have sent meanwhile. It counts anew, as PJSIP does with each re-INVITE: all that it had
                 // counted came before.
+                self.is_seen = false;
                 self.floor = self.floor.map(|floor| floor.wrapping_add(count as u16));
+                if let Some(moved) = moved {
+                    self.raise(moved.wrapping_sub(UNDER_WAY));
+                }
             } else if span >= WINDOW {
                 self.hurries(f64::from(more) / span.as_secs_f64());
             }
@@ -112,7 +139,7 @@ impl Counted {
         if let Some((number, heard)) = relayed {
             // Where its packets pass the relay it is known; a stream may have begun anew.
             if now < heard.saturating_add(PASSING) {
-                self.floor = Some(floor_by(number));
+                (self.floor, self.is_seen) = (Some(floor_by(number)), true);
             } else {
                 self.raise(floor_by(number));
             }

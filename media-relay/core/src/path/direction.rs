@@ -25,8 +25,8 @@ pub struct Sight {
 
 /// Packets are counted over at least this for a stream's rate.
 const RATE_WINDOW: Duration = Duration::from_millis(400);
-/// A stream of fewer packets a second is silence.
-const FLOWING: f64 = 5.0;
+/// A stream of fewer packets a second is silence, or comfort noise: too few for a trial to tell of them.
+const FLOWING: f64 = 12.0;
 /// So many packets may reach their receiver past the relay, as copies on another way, or be lost to it.
 const UNSEEN: i16 = 100;
 /// Packets that a sender's report and they themselves may have overtaken each other by.
@@ -36,6 +36,10 @@ const STANDING: Duration = Duration::from_secs(1);
 /// No direction is direct for more than 20 s without a report that speaks for it, however the call is looked at: three reports of RFC
 /// 3550's longest interval, of which two were lost.
 pub(super) const UNSPOKEN: Duration = Duration::from_millis(19_400);
+/// Three reports come within this after a re-INVITE, of all kinds of phones.
+const UNREPORTED: Duration = Duration::from_secs(16);
+/// So many packets of a trial are sent by who never pauses.
+const STEADY: u16 = 37;
 /// One that was heard so lately speaks.
 const SPEAKING: Duration = Duration::from_millis(250);
 
@@ -158,9 +162,10 @@ impl Direction {
         self.trial.is_some_and(|trial| trial.sent().is_some())
     }
 
-    /// Whether it was missed in the trial by somebody who has reported then, and counts anew when it is home.
+    /// Whether it was missed in the trial by somebody who has reported then, and counts anew when it is home. It must have been sent for
+    /// nearly all of the time, or it may have begun after that report.
     pub(super) fn was_missed(&self) -> bool {
-        self.is_missed && self.was_tried()
+        self.is_missed && self.trial.and_then(|trial| trial.sent()).is_some_and(|sent| sent >= STEADY)
     }
 
     /// Its sender's own report; what refutes the path by it, if anything does.
@@ -175,7 +180,8 @@ impl Direction {
             (self.quality, self.lossy, self.shaky) = (None, 0, 0);
         }
         self.spoke = Some(now);
-        self.counted.says(packets, relayed.map(|sight| (sight.sequence, sight.heard)), now);
+        let moved = self.proof.as_ref().and_then(Proof::moved);
+        self.counted.says_since(packets, relayed.map(|sight| (sight.sequence, sight.heard)), moved, now);
         self.proof.as_ref()?.is_refuted_by(&self.counted)
     }
 
@@ -198,16 +204,16 @@ impl Direction {
         refuted
     }
 
-    /// A report knows of no progress, and refutes nothing. That speaks for the path if the sender has told what it sent.
+    /// A report knows of no progress, and refutes nothing. That speaks for the path if the sender has told what it sent, of late.
     fn stand_still(&mut self, why: Reason, now: Duration) {
-        if self.counted.has_spoken_since(self.spoken_for.unwrap_or_default()) {
+        if self.counted.has_spoken_since(now.saturating_sub(PATIENCE)) {
             self.spoken_for = Some(now);
         }
         let known = self.proof.as_ref().map(Proof::marked_at);
         let is_stalled =
             !self.counted.is_counting() && known.is_some_and(|at| now > at.saturating_add(STANDING));
         self.stalled = is_stalled.then_some(why);
-        self.is_missed = self.proof.is_some();
+        self.is_missed |= self.proof.is_some() && self.trial.is_none();
     }
 
     /// Whether its sender has said that it sends, off the relay.
@@ -221,7 +227,7 @@ impl Direction {
     pub(super) fn is_unknown(&self, since: Duration, now: Duration) -> Option<Reason> {
         // Who has not been reported at all since the move may report to elsewhere.
         let spoken_for = self.spoken_for.filter(|at| *at > since);
-        let patience = if spoken_for.is_some() { UNSPOKEN } else { PATIENCE };
+        let patience = if spoken_for.is_some() { UNSPOKEN } else { UNREPORTED };
         let is_late = now > spoken_for.unwrap_or(since).saturating_add(patience);
         self.stalled.or(is_late.then_some(Reason::ReportsStopped))
     }

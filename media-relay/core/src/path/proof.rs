@@ -70,6 +70,8 @@ pub struct Proof {
     /// The last packet that is known to have been sent, and when: the relay saw it, or a report confirmed it. `None` of a source
     /// that has begun off the relay, until it is reported.
     mark: Option<u16>,
+    /// The last packet that the relay had seen when it was moved.
+    moved: Option<u16>,
     marked_at: Duration,
     relayed_at: Duration,
     /// Highest sequence number and loss of the receiver's latest report, and when it came.
@@ -85,6 +87,7 @@ impl Proof {
             ssrc,
             clock_rate: clock_rate.max(1),
             mark: Some(sequence),
+            moved: Some(sequence),
             marked_at: now,
             relayed_at: now,
             latest: None,
@@ -101,6 +104,12 @@ impl Proof {
     /// Its sender says that it is another source now (RFC 3550 §8.2): of that one the relay has seen nothing.
     pub fn begin_anew(&mut self, ssrc: u32, now: Duration) {
         (self.ssrc, self.mark, self.marked_at, self.latest) = (ssrc, None, now, None);
+        self.moved = None;
+    }
+
+    /// The last packet that the relay had seen when its sender was moved.
+    pub fn moved(&self) -> Option<u16> {
+        self.moved
     }
 
     /// The last packet that is known to have been sent.

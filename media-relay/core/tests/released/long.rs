@@ -104,7 +104,13 @@ fn what_is_direct_stays_direct_whoever_is_silent_and_whatever_reports_are_lost()
         assert!(share >= 0.95 || since < second(10), "{share} {}", tell());
         assert!(outcomes.iter().all(|outcome| outcome.has_worked), "{}", tell());
         let most = world.moves.iter().max().copied().unwrap_or_default();
-        let limit = Duration::from_millis(if story.loss > 0.0 { 600 } else { 220 });
+        // Who falls silent as a trial begins has opened its NAT to nobody for its 0.7 s.
+        let may_pause = story.voices.contains(&Voice::Spurts);
+        let limit = Duration::from_millis(match story.loss > 0.0 {
+            _ if may_pause => 1_000,
+            true => 600,
+            false => 220,
+        });
         assert!(most <= limit, "{most:?} {}", tell());
         moves.extend(world.moves.iter().copied().filter(|_| story.loss > 0.0));
     });

@@ -215,7 +215,11 @@ impl Release {
                 .filter(|at| *at > since)
         };
         let at = [heard(0), heard(1)];
-        let is_home = at.iter().all(Option::is_some) && accepted.iter().all(Option::is_some);
+        // Two that follow what they hear are pulled back to a path that works by each other's last packets.
+        let is_settled = !(self.may_cling && self.cling())
+            || (now > since.saturating_add(CLINGING)
+                && at.iter().flatten().all(|at| now < at.saturating_add(SKEW)));
+        let is_home = is_settled && at.iter().all(Option::is_some) && accepted.iter().all(Option::is_some);
         if !is_home && self.may_cling && now > since.saturating_add(CLINGING) {
             self.may_cling = false;
             self.timeline.add(Entry::State { to: PathState::Returning, why: Reason::Clung }, now);
