@@ -3,7 +3,7 @@
 //! its mind, holds, and parties that hang up at any moment.
 //!
 //! Every call is a seed: `RELEASE_SEED=17` plays that one alone and tells its story, `RELEASE_CALLS=10000` plays so many,
-//! `RELEASE_OUT=FILE` writes what became of each pair as JSON. A table of it is printed (`--nocapture`).
+//! `RELEASE_OUT=FILE` writes what became of each pair as JSON. `CORE_SEED=17` plays it through a registrar in the core. A table of it is printed (`--nocapture`).
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 mod census;
@@ -28,6 +28,7 @@ use dice::Dice;
 use media_core::path::Constraint;
 use nat_lab::Kind as Nat;
 use phone::Kind;
+use sip_engine::media::PathEntry;
 use world::{Place, World};
 
 /// What happens to a call once it is up.
@@ -56,6 +57,8 @@ struct Plan {
     /// After the answer, ms.
     after: u64,
     act: Act,
+    /// A registrar's proxy in the core leads it back: it is two calls of ours.
+    has_core: bool,
 }
 
 const KNOWN: [Kind; 3] = [Kind::Baresip, Kind::Linphone, Kind::Pjsip];
@@ -98,7 +101,7 @@ impl Plan {
             4 => Act::HangUp { by },
             _ => Act::Nothing,
         };
-        Self { kinds, place, blocked, after, act }
+        Self { kinds, place, blocked, after, act, has_core: false }
     }
 
     /// Whether its direct path works until something happens.
@@ -131,7 +134,7 @@ fn limit(plan: &Plan) -> Duration {
 
 /// Plays a seed.
 fn play(seed: u64, plan: Plan) -> Result<(Call, String), String> {
-    let mut world = World::new(seed, plan.kinds.map(Model::Ordinary), plan.place);
+    let mut world = World::through(plan.has_core, seed, plan.kinds.map(Model::Ordinary), plan.place);
     let mut problems: Vec<String> = Vec::new();
     if let Some(ways) = plan.blocked {
         world.cut(ways);
@@ -150,7 +153,11 @@ fn play(seed: u64, plan: Plan) -> Result<(Call, String), String> {
         Act::Nothing => {}
         Act::Cut(ways) => world.cut(ways),
         Act::Anchor => {
-            world.constrain(Constraint::MustAnchor);
+            if plan.has_core && seed % 2 == 1 {
+                world.constrain_second(Constraint::MustAnchor);
+            } else {
+                world.constrain(Constraint::MustAnchor);
+            }
             world.run(Duration::from_secs(2));
             if plan.is_of_known() && world.is_silent() {
                 problems.push("silent two seconds after policy has called it back".to_owned());
@@ -177,11 +184,35 @@ fn play(seed: u64, plan: Plan) -> Result<(Call, String), String> {
         world.run(Duration::from_secs(1));
     }
     let call = judge(&world, &plan, silence, is_silent, &mut problems);
+    if plan.has_core {
+        compare(&world, &mut problems);
+    }
     let mut story = format!("seed {seed}: {}\n{plan:?}\n", problems.join("; "));
     for (at, line) in &world.story {
         let _ = writeln!(story, "{:9.3} {line}", at.as_secs_f64() - 100.0);
     }
     if problems.is_empty() { Ok((call, story)) } else { Err(story) }
+}
+
+/// The records of both halves tell of one call: the same states for the same reasons, and the same time.
+fn compare(world: &World, problems: &mut Vec<String>) {
+    let states = |path: &[PathEntry]| -> Vec<(String, String)> {
+        let is_state = |entry: &&PathEntry| {
+            ["anchored", "probing", "synchronising", "direct", "returning"].contains(&&*entry.what)
+        };
+        path.iter().filter(is_state).map(|entry| (entry.what.to_string(), entry.why.to_string())).collect()
+    };
+    let (one, other) = (states(&world.path), states(&world.second_path));
+    if one != other {
+        problems.push(format!("the halves tell different stories: {one:?} and {other:?}"));
+    }
+    match (&world.ended, &world.second_ended) {
+        (Some(one), Some(other)) if one.direct.abs_diff(other.direct) <= Duration::from_millis(100) => {}
+        (one, other) => {
+            let direct = [one, other].map(|ended| ended.as_ref().map(|ended| ended.direct));
+            problems.push(format!("the halves were direct for {direct:?}"));
+        }
+    }
 }
 
 /// What its records say, and whether that is true.
@@ -317,6 +348,28 @@ fn seeded_calls_are_released_only_when_proven_and_never_end_silent() {
 }
 
 #[test]
+fn seeded_calls_that_a_registrar_in_the_core_leads_back_are_released_as_one() {
+    let through = |seed| Plan { has_core: true, ..Plan::of(seed) };
+    if let Some(seed) = number_from("CORE_SEED") {
+        match play(seed, through(seed)) {
+            Ok((_, story)) => println!("{story}"),
+            Err(story) => panic!("{story}"),
+        }
+        return;
+    }
+    let mut census = Census::default();
+    let calls = number_from("RELEASE_CALLS").unwrap_or(300);
+    let held = played(calls, |seed, held: &mut Vec<Call>| {
+        play(seed, through(seed)).map(|(call, story)| {
+            held.push(call);
+            story
+        })
+    });
+    held.into_iter().flatten().for_each(|call| census.add(call));
+    println!("{}", census.table());
+}
+
+#[test]
 fn a_phone_that_refuses_to_be_moved_or_says_nothing_is_left_alone_and_its_call_goes_on() {
     let calls = number_from("RELEASE_CALLS").unwrap_or(0).clamp(20, 100);
     let refusing = [488, 491, 500, 501].map(Kind::Refusing).into_iter().chain([Kind::Deaf]);
@@ -325,7 +378,7 @@ fn a_phone_that_refuses_to_be_moved_or_says_nothing_is_left_alone_and_its_call_g
         let mut kinds = [kind, dice.pick(&KNOWN)];
         kinds.rotate_left(dice.below(2) as usize);
         let place = Place::Apart([dice.pick(&OPEN), dice.pick(&OPEN)]);
-        let plan = Plan { kinds, place, blocked: None, after: 300, act: Act::Nothing };
+        let plan = Plan { kinds, place, blocked: None, after: 300, act: Act::Nothing, has_core: false };
         match play(seed, plan) {
             Ok((call, story)) => {
                 let moves = story.lines().filter(|line| line.contains("path synchronising")).count();

@@ -1,9 +1,10 @@
 //! The engine and the phones' user agents of one call, and what carries their messages.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use sip_engine::config::{
     Authentication, Config, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
 };
@@ -13,6 +14,7 @@ use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, Trunk
 use sip_engine::registrar::BindingRecord;
 use sip_engine::time::Now;
 use sip_engine::ua::{Abilities, Account, UserAgent};
+use sip_wire::{Message, Method, Name};
 
 pub(crate) const DOMAIN: &str = "example.net";
 const CALLEE: &str = "bob@example.net";
@@ -29,9 +31,43 @@ pub(crate) fn flow(remote: SocketAddr) -> Flow {
     Flow { listener: ListenerId(0), transport: Transport::Udp, remote, connection: None }
 }
 
+/// The SBC towards the core, and who is there.
+pub(crate) const PROXY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 60)), 5_060);
+
+fn core() -> SocketAddr {
+    ([192, 0, 2, 1], 5_070).into()
+}
+
+pub(crate) fn core_flow() -> Flow {
+    Flow { listener: ListenerId(1), ..flow(PROXY) }
+}
+
+/// What a registrar's proxy in the core makes of a message of the SBC (RFC 3261 §16.11, without state): it brings everything back to the
+/// SBC, which has registered for the called phone, and stays in the path.
+pub(crate) fn proxied(message: &Message) -> Bytes {
+    let mut edit = message.edit();
+    let first = |name: Name| message.lines().find(|line| line.name == name).map(|line| line.index);
+    let Some(method) = message.method() else {
+        edit.remove_line(first(Name::Via).expect("a Via"));
+        return edit.finish();
+    };
+    if let Some(route) = first(Name::Route) {
+        edit.remove_line(route);
+    } else if matches!(method, Method::INVITE | Method::CANCEL | Method::ACK) {
+        edit.request_uri(format!("sip:bob@{}", core()).as_bytes());
+    }
+    let is_first = message.to().is_ok_and(|to| to.tag().is_none());
+    if is_first && method == Method::INVITE {
+        edit.prepend(Name::RecordRoute, format!("<sip:{PROXY};lr>").as_bytes());
+    }
+    let branch = message.via().expect("a Via").branch().map(String::from_utf8_lossy).expect("a branch");
+    edit.prepend(Name::Via, format!("SIP/2.0/UDP {PROXY};branch={branch}-proxy").as_bytes());
+    edit.finish()
+}
+
 fn listener(address: SocketAddr) -> Listener {
     Listener {
-        realm: RealmId(0),
+        realm: RealmId(u16::from(address == core())),
         transport: Transport::Udp,
         address,
         advertised: address,
@@ -40,27 +76,28 @@ fn listener(address: SocketAddr) -> Listener {
 }
 
 pub(crate) fn config() -> Config {
+    let realm = |id, name: &str| Realm {
+        id: RealmId(id),
+        name: name.into(),
+        domains: vec![DOMAIN.into()],
+        registrar: RegistrarMode::None,
+        authentication: Authentication::Open,
+        digest: vec![Algorithm::Md5],
+        identity: IdentityPolicy::Pass,
+        trusted: false,
+        keepalive: None,
+        pass_unknown_require: false,
+        demands_qop: false,
+        hairpin: Default::default(),
+        pickup: Default::default(),
+        session_timer: None,
+        is_trunk_side: false,
+        passing: Default::default(),
+    };
     Config {
         node: 1,
-        realms: vec![Realm {
-            id: RealmId(0),
-            name: "access".into(),
-            domains: vec![DOMAIN.into()],
-            registrar: RegistrarMode::None,
-            authentication: Authentication::Open,
-            digest: vec![Algorithm::Md5],
-            identity: IdentityPolicy::Pass,
-            trusted: false,
-            keepalive: None,
-            pass_unknown_require: false,
-            demands_qop: false,
-            hairpin: Default::default(),
-            pickup: Default::default(),
-            session_timer: None,
-            is_trunk_side: false,
-            passing: Default::default(),
-        }],
-        listeners: vec![listener(sbc())],
+        realms: vec![realm(0, "access"), realm(1, "core")],
+        listeners: vec![listener(sbc()), listener(core())],
         timers: TimerValues::default(),
         limits: Limits::default(),
         product: Some("virtual".into()),
@@ -116,9 +153,11 @@ pub(crate) fn binding(local: SocketAddr, observed: SocketAddr) -> BindingRecord 
     }
 }
 
-/// Knows the called phone.
+/// Knows the called phone, and perhaps a registrar's proxy in the core, through which all calls go.
 #[derive(Debug)]
-pub(crate) struct Snapshot;
+pub(crate) struct Snapshot {
+    pub(crate) has_core: bool,
+}
 
 impl Policy for Snapshot {
     fn credentials(&self, _: &str, _: &str) -> Vec<Ha1> {
@@ -129,7 +168,20 @@ impl Policy for Snapshot {
         None
     }
 
-    fn route(&self, _: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
+    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
+        if self.has_core && question.realm == RealmId(0) {
+            let target = TrunkTarget {
+                name: "registrar".into(),
+                realm: RealmId(1),
+                host: PROXY.ip().to_string().into(),
+                port: Some(PROXY.port()),
+                transport: Some(Transport::Udp),
+                credentials: None,
+                timeout: None,
+                ping: None,
+            };
+            return Ok(vec![RouteStep::Trunk { target: Arc::new(target), user: "bob".into() }]);
+        }
         Ok(vec![RouteStep::Aor { aor: Arc::from(CALLEE) }])
     }
 

@@ -27,7 +27,9 @@ use sip_wire::{Message, Method};
 use crate::device::{Device, Model};
 use crate::dice::Dice;
 use crate::phone::Kind;
-use crate::signalling::{DOMAIN, FRAGMENT, PACKAGE, Snapshot, at, binding, config, flow, sbc, user_agent};
+use crate::signalling::{
+    DOMAIN, FRAGMENT, PACKAGE, Snapshot, at, binding, config, core_flow, flow, proxied, sbc, user_agent,
+};
 
 const OUTSIDE: [&str; 2] = ["198.51.100.7", "203.0.113.8"];
 pub(crate) const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
@@ -98,6 +100,9 @@ enum Letter {
         to: usize,
         bytes: Bytes,
     },
+    /// To the proxy in the core, and from it.
+    ToCore(Bytes),
+    FromCore(Bytes),
     /// A party's own offer, once it is its turn.
     Offer {
         by: usize,
@@ -126,6 +131,10 @@ pub(crate) struct World {
     replies: VecDeque<media_relay::Event>,
     dice: Dice,
     session: Option<u64>,
+    /// Of the second half, where a proxy in the core leads the call back: its record's name, its session, what the record says.
+    second: Option<(u128, u64)>,
+    pub(crate) second_path: Vec<PathEntry>,
+    pub(crate) second_ended: Option<CallEnded>,
     pub(crate) answered: Option<Duration>,
     /// The timeline of its media, as the records have it, and its end.
     pub(crate) path: Vec<PathEntry>,
@@ -151,6 +160,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64, models: [Model; 2], place: Place) -> Self {
+        Self::through(false, seed, models, place)
+    }
+
+    /// With a registrar's proxy in the core, through which the call comes back to the SBC, or without.
+    pub(crate) fn through(has_core: bool, seed: u64, models: [Model; 2], place: Place) -> Self {
         let mut dice = Dice::new(seed);
         let mut network = Network::new(seed);
         let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
@@ -218,17 +232,20 @@ impl World {
         let mut seed = [0; 32];
         seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
         let mut engine = Engine::new(Arc::new(config()), seed);
-        engine.handle(Input::Command(Command::Policy(Arc::new(Snapshot))), at(now));
+        engine.handle(Input::Command(Command::Policy(Arc::new(Snapshot { has_core }))), at(now));
         let contact = SocketAddr::new(phones[1].local().ip(), 5_061);
         engine.handle(Input::Command(Command::Load(vec![binding(contact, ends[1].signalling)])), at(now));
-        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }];
+        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }; 2];
         let policy = ReleasePolicy::new(Limits::default(), realms, Vec::new(), Networks::default());
         let relays = RELAY.map(|ip| ip.parse::<IpAddr>().expect("an address"));
         let discovery = Places { addresses: relays, ports: DISCOVERY };
         let handoff = HandoffSettings { secret: [5; 32], discovery: vec![discovery.at(0, 0)] };
+        let mut own = martian::Own::default();
+        RELAY.iter().for_each(|ip| own.range(ip.parse().expect("an address"), 20_000..=29_999));
         let settings = Settings {
             release: Some(Arc::new(policy)),
             handoff: Some(Arc::new(handoff)),
+            addresses: Arc::new(martian::Rules::new(own, vec![martian::Realm::default(); 2])),
             ..Settings::default()
         };
         let mut world = Self {
@@ -246,6 +263,9 @@ impl World {
             replies: VecDeque::new(),
             dice,
             session: None,
+            second: None,
+            second_path: Vec::new(),
+            second_ended: None,
             answered: None,
             path: Vec::new(),
             ended: None,
@@ -334,6 +354,15 @@ impl World {
         }
     }
 
+    /// The same of the second half.
+    pub(crate) fn constrain_second(&mut self, constraint: Constraint) {
+        self.note(format!("policy of the second half: {constraint:?}"));
+        if let Some((_, session)) = self.second {
+            self.worker.handle(session, Action::Constrain(constraint), self.now, &mut self.sockets);
+            self.listen();
+        }
+    }
+
     /// A party holds, or takes back.
     pub(crate) fn party_offers(&mut self, from: usize, direction: &'static str) {
         let Some(call) = self.ends[from].call else { return };
@@ -373,6 +402,12 @@ impl World {
         let after = Duration::from_millis(self.ends[party].delay + self.dice.below(4));
         self.posted += 1;
         self.letters.push((self.now + after, self.posted, letter));
+    }
+
+    fn post_core(&mut self, letter: Letter) {
+        self.posted += 1;
+        let at = self.now + Duration::from_millis(1 + self.dice.below(3));
+        self.letters.push((at, self.posted, letter));
     }
 
     fn drain_phone(&mut self, index: usize) {
@@ -443,6 +478,9 @@ impl World {
     fn drain_engine(&mut self) {
         while let Some(output) = self.engine.poll_output() {
             match output {
+                Output::Send { flow, message, .. } if flow == core_flow() => {
+                    self.post_core(Letter::ToCore(message));
+                }
                 Output::Send { flow, message, .. } => {
                     let to = self.ends.iter().position(|end| end.signalling == flow.remote);
                     // A Contact behind a NAT can't be reached.
@@ -466,6 +504,17 @@ impl World {
     }
 
     fn record(&mut self, event: CallEvent) {
+        if let (CallEventKind::Started(started), Some(_)) = (&event.what, self.session) {
+            self.second = Some((event.call, started.session.0));
+        }
+        if self.second.is_some_and(|second| second.0 == event.call) {
+            match event.what {
+                CallEventKind::Path(entry) => self.second_path.push(entry),
+                CallEventKind::Ended(ended) => self.second_ended = Some(*ended),
+                _ => {}
+            }
+            return;
+        }
         match event.what {
             CallEventKind::Started(started) => self.session = Some(started.session.0),
             CallEventKind::Answered { .. } => self.answered = Some(self.now),
@@ -513,6 +562,15 @@ impl World {
                     }
                     self.ends[to].agent.handle(Input::Received { flow: flow(sbc()), message }, at(now));
                     self.drain_phone(to);
+                }
+                Letter::ToCore(bytes) => {
+                    let message = Message::parse(bytes).expect("the SBC writes what can be read");
+                    self.post_core(Letter::FromCore(proxied(&message)));
+                }
+                Letter::FromCore(bytes) => {
+                    let message = Message::parse(bytes).expect("the proxy writes what can be read");
+                    self.engine.handle(Input::Received { flow: core_flow(), message }, at(now));
+                    self.drain_engine();
                 }
                 Letter::Offer { by, direction } if self.ends[by].is_up => self.party_offers(by, direction),
                 Letter::Offer { .. } => {}

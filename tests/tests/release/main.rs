@@ -4,7 +4,9 @@
 #![allow(clippy::print_stdout, reason = "what was measured is worth reading where all is well, too")]
 
 mod crowds;
+mod halves;
 mod matrix;
+mod never;
 mod scene;
 mod story;
 

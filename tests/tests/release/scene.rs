@@ -9,9 +9,9 @@ use crush_tests::network::SBC;
 use crush_tests::packet::{Packet, is_rtcp, is_rtp};
 use crush_tests::phone::{Account, Event, Kind};
 use crush_tests::place::{Ground, Place};
-use crush_tests::process::eventually;
+use crush_tests::process::{eventually, run};
 use crush_tests::stage::{Extension, Stage};
-use crush_tests::{Failure, Lab, Network, Result, sbc};
+use crush_tests::{Failure, Lab, Network, Process, Result, kamailio, sbc};
 
 pub(crate) const USERS: [(&str, Network); 2] = [("a1", Network::Access), ("a2", Network::Access)];
 /// From a phone's report to a row in the database, and a look at it.
@@ -27,6 +27,8 @@ pub(crate) struct Scene {
     pub(crate) kinds: [Kind; 2],
     /// When the one called was told to answer.
     pub(crate) answered: Duration,
+    /// A registrar in the core, through which they call each other.
+    _registrar: Option<Process>,
 }
 
 /// Where each phone's capture and recording stand.
@@ -73,24 +75,88 @@ pub(crate) fn gap_limit(kinds: [Kind; 2]) -> Duration {
     Duration::from_millis(if kinds.contains(&Kind::Pjsua) { 200 } else { 60 })
 }
 
+/// The realm of phones that register at a proxy in the core, and the core's; both let their calls leave.
+fn realms_before(registrar: &str) -> String {
+    let address = Network::Access.address(SBC);
+    let second = Network::Access.address(SBC + 1);
+    let settings = "release = \"allow\"\nlan_release = true\nmax_expires_seconds = 600";
+    let access = sbc::forwarding_realm("access", 5060, &format!("{registrar}:5060/udp"), settings);
+    let media = format!("media = [\"{address}\"");
+    access.replace(&media, &format!("{media}, \"{second}\"")) + &sbc::open_core() + "release = \"allow\"\n"
+}
+
 impl Scene {
     /// Both phones, registered.
     pub(crate) fn new(kinds: [Kind; 2], place: Place) -> Result<Self> {
+        Self::of(kinds, place, |account| account)
+    }
+
+    /// The same with accounts of their own.
+    pub(crate) fn of(kinds: [Kind; 2], place: Place, account: impl Fn(Account) -> Account) -> Result<Self> {
         let mut lab = Lab::new("release")?;
         let ground = Ground::new(&mut lab, place)?;
-        let mut stage = Stage::with(lab, &realm(), &sbc::subscribers(&USERS))?;
+        let stage = Stage::with(lab, &realm(), &sbc::subscribers(&USERS))?;
+        Self::with(kinds, ground, stage, account)
+    }
+
+    /// Both phones, registered at a Kamailio in the core, which leads their call back to the SBC.
+    pub(crate) fn through_the_core(kinds: [Kind; 2], place: Place) -> Result<Self> {
+        let mut lab = Lab::new("halves")?;
+        let ground = Ground::new(&mut lab, place)?;
+        let registrar = lab.host("registrar", Network::Core, 5)?;
+        let kamailio = kamailio::start(&lab, "registrar", &registrar)?;
+        let mut stage = Stage::with(lab, &realms_before(&registrar), "")?;
+        stage.knows(Network::Core, &registrar)?;
+        let domain = sbc::FORWARDED_DOMAIN;
+        let scene = Self::with(kinds, ground, stage, |account| Account { domain: domain.into(), ..account })?;
+        Ok(Self { _registrar: Some(kamailio), ..scene })
+    }
+
+    fn with(
+        kinds: [Kind; 2],
+        ground: Ground,
+        mut stage: Stage,
+        account: impl Fn(Account) -> Account,
+    ) -> Result<Self> {
         let mut phone = |index: usize| {
             // What is behind one NAT is known to be one LAN by local addresses alone.
-            let keeps_contact = matches!(place, Place::Lan(_));
-            let account = Account { keeps_contact, ..Account::of(USERS[index].0, Network::Access, "udp") };
+            let keeps_contact = matches!(ground.place(), Place::Lan(_));
+            let own = Account { keeps_contact, ..Account::of(USERS[index].0, Network::Access, "udp") };
             let (host, address) = &ground.hosts[index];
-            stage.on_host(kinds[index], Network::Access, &account, host, address)
+            stage.on_host(kinds[index], Network::Access, &account(own), host, address)
         };
         let mut phones = [phone(0)?, phone(1)?];
         for phone in &mut phones {
             phone.registered()?;
         }
-        Ok(Self { stage, ground, phones, kinds, answered: Duration::ZERO })
+        Ok(Self { stage, ground, phones, kinds, answered: Duration::ZERO, _registrar: None })
+    }
+
+    /// A phone of the access network, and one at a private address behind the SBC's other side.
+    pub(crate) fn across_realms(kinds: [Kind; 2]) -> Result<Self> {
+        let (inside, host) = ("10.9.0.1", "10.9.0.41");
+        let mut lab = Lab::new("across")?;
+        let ground = Ground::new(&mut lab, Place::Open)?;
+        lab.host("inside", Network::Core, 41)?;
+        let (sbc, own) = (lab.namespace("sbc"), lab.namespace("inside"));
+        run(&["ip", "-n", &sbc, "addr", "add", "10.9.0.1/24", "dev", Network::Core.name()])?;
+        run(&["ip", "-n", &own, "-4", "addr", "flush", "dev", "eth0"])?;
+        run(&["ip", "-n", &own, "addr", "add", "10.9.0.41/24", "dev", "eth0"])?;
+        run(&["ip", "-n", &own, "route", "add", "default", "via", inside])?;
+        let realms =
+            realm() + "\n" + &sbc::phone_realm("inside", inside, [5060, 5061], "release = \"allow\"");
+        let seed =
+            sbc::subscribers(&USERS[..1]) + &format!("SELECT sbc_set_password('{inside}', 'a2', 'secret');");
+        let mut stage = Stage::with(lab, &realms, &seed)?;
+        let of = |user: &str| Account::of(user, Network::Access, "udp");
+        let (outer, address) = &ground.hosts[0];
+        let mut one = stage.on_host(kinds[0], Network::Access, &of("a1"), outer, address)?;
+        let account = Account { domain: inside.into(), proxy: inside.into(), ..of("a2") };
+        let mut other = stage.on_host(kinds[1], Network::Core, &account, "inside", host)?;
+        one.registered()?;
+        other.registered()?;
+        let phones = [one, other];
+        Ok(Self { stage, ground, phones, kinds, answered: Duration::ZERO, _registrar: None })
     }
 
     /// The first calls the second, who answers; marks what is heard from the first packet on.

@@ -104,7 +104,7 @@ fn leaves(scene: &mut Scene, mark: &Mark, since: Duration) -> Result<Run> {
     Ok(Run { to_direct: Some(to_direct), gap: gap.longest(), ..Run::default() })
 }
 
-fn called_back(scene: &mut Scene, mark: &Mark) -> Result<Run> {
+pub(crate) fn called_back(scene: &mut Scene, mark: &Mark) -> Result<Run> {
     let run = leaves(scene, mark, scene.answered)?;
     let mark = scene.mark()?;
     scene.stage.sbc.sql("SELECT sbc_call_release(id, 'anchor') FROM call")?;
@@ -117,7 +117,7 @@ fn called_back(scene: &mut Scene, mark: &Mark) -> Result<Run> {
     Ok(Run { has_returned: true, gap: run.gap.max(gap.longest()), ..run })
 }
 
-fn cut(scene: &mut Scene, mark: &Mark) -> Result<Run> {
+pub(crate) fn cut(scene: &mut Scene, mark: &Mark) -> Result<Run> {
     let run = leaves(scene, mark, scene.answered)?;
     let mark = scene.mark()?;
     scene.ground.cut(&scene.stage.lab)?;
@@ -155,7 +155,7 @@ fn never_moved(scene: &mut Scene, mark: &Mark) -> Result<Run> {
     Ok(Run { gap: gap.longest(), ..Run::default() })
 }
 
-fn held(scene: &mut Scene, mark: &Mark) -> Result<Run> {
+pub(crate) fn held(scene: &mut Scene, mark: &Mark) -> Result<Run> {
     let run = leaves(scene, mark, scene.answered)?;
     let start = now();
     scene.phones[0].phone.hold()?;
