@@ -8,6 +8,7 @@ pub mod table;
 pub mod voices;
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use crate::Result;
@@ -16,6 +17,18 @@ use row::{Outcome, Row};
 
 /// How many fields are made at a time: that costs the machine more than the calls, so no call is up meanwhile.
 const MAKERS: usize = 2;
+
+static IS_STOPPED: AtomicBool = AtomicBool::new(false);
+
+/// Ends all calls, so that nothing of them is left behind: they have not been played.
+pub fn stop() {
+    IS_STOPPED.store(true, Ordering::Relaxed);
+}
+
+/// Whether they are to end.
+pub fn is_stopped() -> bool {
+    IS_STOPPED.load(Ordering::Relaxed)
+}
 
 /// Plays rows at the same time: makes all fields, lets all calls run, then looks at each. In the order of the rows; an error is a call
 /// that could not be made.
@@ -26,6 +39,9 @@ pub fn play(rows: &[Row]) -> Vec<Result<Outcome>> {
         for _ in 0..MAKERS {
             scope.spawn(|| {
                 while let Some((index, row)) = next.lock().ok().and_then(|mut next| next.next()) {
+                    if is_stopped() {
+                        break;
+                    }
                     // Once more: a phone may have lost its registration to the line's loss.
                     let field = Field::new(row).or_else(|_| Field::new(row));
                     if let Ok(mut made) = made.lock() {

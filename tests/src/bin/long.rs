@@ -13,6 +13,7 @@ use crush_tests::long::table::{Choice, Table, list, pair};
 use crush_tests::phone::Kind;
 use crush_tests::{Failure, Lab, Result};
 use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
 
 /// How many calls are up at a time where two processors have nothing else to do.
 const FIELDS: usize = 12;
@@ -68,8 +69,15 @@ fn release_long() -> Result<bool> {
     let (wanted, there): (Vec<Row>, Vec<Row>) =
         rows.iter().partition(|row| is_anew || table.row(row).is_none());
     println!("{} calls, {fields} at a time; {} are in {}", wanted.len(), there.len(), path.display());
+    stops_when_told();
     let mut failed = Vec::new();
     for batch in wanted.chunks(fields) {
+        if long::is_stopped() {
+            return Err(Failure(format!(
+                "stopped; what was played is in {}, and the next run goes on",
+                path.display()
+            )));
+        }
         for (row, outcome) in batch.iter().zip(long::play(batch)) {
             match outcome {
                 Ok(outcome) => {
@@ -99,6 +107,21 @@ fn release_long() -> Result<bool> {
     println!("{} rows, {} targets missed", rows.len(), failed.len());
     failed.iter().for_each(|row| println!("  {row}"));
     Ok(failed.is_empty())
+}
+
+/// SIGINT and SIGTERM end the calls, and with them their networks and phones.
+fn stops_when_told() {
+    std::thread::spawn(|| {
+        let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
+        runtime.block_on(async {
+            let Ok(mut told) = signal(SignalKind::terminate()) else { return };
+            tokio::select! {
+                _ = told.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            long::stop();
+        });
+    });
 }
 
 /// A row for people.

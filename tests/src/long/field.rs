@@ -31,7 +31,7 @@ const LONGER: f64 = 60.0;
 const WATCHED: f64 = 35.0;
 /// A path is proven within this, or it counts as never proven by a call that is to be cut.
 const PROVEN: Duration = Duration::from_secs(35);
-/// How often that is looked at: each look is a process.
+/// How often that is looked at, and whether to go on.
 const LOOK: Duration = Duration::from_millis(500);
 /// What of the SBC's traffic is captured: signalling, and reports by their packet types (RFC 3550 §12.1).
 const TALK_AND_REPORTS: &str = "udp and (port 5060 or (udp[9] >= 200 and udp[9] <= 207))";
@@ -144,6 +144,9 @@ impl Field {
         let mut cut_at = None;
         let mut acts = acts.into_iter().peekable();
         while now() < end {
+            if super::is_stopped() {
+                return Err(Failure("stopped".into()));
+            }
             if self.row.cut != Cut::None && cut_at.is_none() {
                 cut_at = self.cut_at(start);
             }
@@ -162,7 +165,7 @@ impl Field {
                 .map(|(after, _)| start + *after)
                 .into_iter()
                 .chain(cut_at.filter(|_| cut.is_none()));
-            let look = now() + if self.row.cut != Cut::None && cut_at.is_none() { LOOK } else { end };
+            let look = now() + LOOK;
             sleep_until(next.chain([look, end]).min().unwrap_or(end));
         }
         let busy = work.zip(self::work()).map_or(0.0, |(before, after)| after.since(before));
@@ -178,7 +181,10 @@ impl Field {
         let mut acts = Vec::new();
         for side in 0..2 {
             acts.push((
-                Duration::from_secs_f64(between(&mut self.random, [0.0, 60.0])),
+                Duration::from_secs_f64(between(
+                    &mut self.random,
+                    [0.0, f64::from(self.row.seconds.min(120)) / 2.0],
+                )),
                 Act::LoseReports(side),
             ));
             if self.row.kinds[side] == Kind::Linphone {

@@ -5,6 +5,7 @@
 
 mod crowds;
 mod halves;
+mod long;
 mod matrix;
 mod never;
 mod scene;
