@@ -101,8 +101,9 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
             ) else {
                 break;
             };
-            // PJSIP's first report in a call or after a re-INVITE names nobody so, before it has heard anybody.
-            if ssrc == 0 && highest == 0 {
+            // A block without a highest number says that nothing was heard, as a report without the block would (RFC 3550 §6.4): PJSIP's
+            // first report in a call or after a re-INVITE names nobody so, linphone (oRTP) a source that has been silent since its last one.
+            if highest == 0 {
                 continue;
             }
             each(Report::Reception {
@@ -239,6 +240,20 @@ mod tests {
         reports(&report, |report| seen.push(report));
         assert_eq!(seen, [Report::Receiver { ssrc: 9 }]);
         assert!(is_about_nobody(&seen) && !is_about_nobody(&[]));
+    }
+
+    #[test]
+    fn a_block_without_a_highest_number_is_about_somebody_who_was_silent() {
+        let mut block = [0; 24];
+        block[..8].copy_from_slice(&[0, 0, 0, 7, 0, 0, 0, 14]);
+        let report = [&[0x81, 201, 0, 7, 0, 0, 0, 9][..], &block].concat();
+        let mut seen = Vec::new();
+        reports(&report, |report| seen.push(report));
+        assert!(is_about_nobody(&seen), "{seen:?}");
+        block[11] = 1;
+        let report = [&[0x81, 201, 0, 7, 0, 0, 0, 9][..], &block].concat();
+        reports(&report, |report| seen.push(report));
+        assert!(!is_about_nobody(&seen), "{seen:?}");
     }
 
     #[test]
