@@ -61,6 +61,11 @@ impl Calls {
         }
     }
 
+    /// What is said of a call that is open here, by itself.
+    pub fn said(&self, call: u128) -> Option<Constraint> {
+        self.open().get(&call)?.constraint
+    }
+
     /// Policy wants the media of a call on the relay, or lets it go: at once, and for the rest of the call. False if the call
     /// is not open here; saying the same again does nothing.
     pub fn constrain(&self, call: u128, constraint: Constraint) -> bool {

@@ -348,6 +348,7 @@ impl Worker {
         if self.constrain_handoff(id, now) {
             return;
         }
+        let constraint = constraint.of_all_media();
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if let Some(introduction) = &mut session.introduction {
             introduction.machine.constrain(constraint, now);
@@ -517,7 +518,7 @@ pub(crate) fn constraint(
 ) -> Option<Constraint> {
     let realms = ends.map(|end| session.leg(end).map(|leg| leg.party.realm));
     let [Some(one), Some(other)] = realms else { return None };
-    session.constraint.or_else(|| policy.between(one, other))
+    session.constraint.map(Constraint::of_all_media).or_else(|| policy.between(one, other))
 }
 
 impl Moving {

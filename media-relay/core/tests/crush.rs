@@ -638,6 +638,36 @@ fn policy_that_changes_in_mid_call_is_told_to_both_until_they_know_and_blocks_ca
 }
 
 #[test]
+fn an_operator_says_of_a_running_call_whatever_a_realm_may_say_and_leaves_it_to_its_realms_again() {
+    for (mode, own) in [(Mode::Allow, Policy::Direct), (Mode::Video, Policy::VideoOnly)] {
+        let mut world = World::new(mode);
+        world.has_video = true;
+        world.connect([true, true]);
+        let says = |constraint| Action::Constrain(constraint);
+        let words = [
+            (says(Constraint::MustAnchor), Policy::Relay),
+            (says(Constraint::VideoOnly), Policy::VideoOnly),
+            (says(Constraint::MayRelease), Policy::Direct),
+            (says(Constraint::VideoOnly), Policy::VideoOnly),
+            (says(Constraint::PreferRelease), Policy::Direct),
+            (says(Constraint::MustAnchor), Policy::Relay),
+            (Action::Unconstrain, own),
+        ];
+        for (word, policy) in words {
+            let what = format!("{word:?}");
+            world.act(word);
+            let told = wishes(&world.wait(MS(100)));
+            assert_eq!(told.iter().map(|one| one.2).collect::<Vec<_>>(), [policy; 2], "{mode:?} {what}");
+            for (wish, endpoint, _) in told {
+                let side = usize::from(endpoint == ENDS[1]);
+                let outcome = Outcome::Accepted(World::sdp(side, true).into());
+                world.act(Action::Renegotiated { wish, endpoint, outcome });
+            }
+        }
+    }
+}
+
+#[test]
 fn who_showed_candidates_in_a_moment_of_policy_that_nobody_was_told_of_is_asked_for_them_again() {
     let mut world = World::call();
     world.wait(MS(1000));

@@ -52,10 +52,12 @@ async fn follow_once(pool: &PgPool, calls: &Calls) -> Result<(), sqlx::Error> {
 async fn apply(pool: &PgPool, calls: &Calls) -> Result<(), sqlx::Error> {
     let rows = sqlx::query!("SELECT call, release FROM call_policy").fetch_all(pool).await?;
     let said = rows.into_iter().map(|row| {
+        // The table takes no other words; what a later version's says is kept to what is safe.
         let constraint = match row.release.as_str() {
-            "anchor" => Constraint::MustAnchor,
+            "allow" => Constraint::MayRelease,
             "prefer" => Constraint::PreferRelease,
-            _ => Constraint::MayRelease,
+            "video" => Constraint::VideoOnly,
+            _ => Constraint::MustAnchor,
         };
         (row.call.as_u128(), constraint)
     });

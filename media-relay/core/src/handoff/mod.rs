@@ -179,6 +179,7 @@ impl Worker {
         }
         match session.constraint {
             Some(Constraint::MustAnchor) => return Policy::Relay,
+            Some(Constraint::VideoOnly) => return Policy::VideoOnly,
             Some(Constraint::MayRelease | Constraint::PreferRelease) => return Policy::Direct,
             None => {}
         }

@@ -22,10 +22,20 @@ use super::timeline::{Entry, PathState, Reading, Reason, Timeline};
 pub enum Constraint {
     /// It stays on the relay, and comes back if it is not there.
     MustAnchor,
+    /// Its audio does; video of two endpoints in CRUSH may leave. Of phones, which are moved with all their media, all stays.
+    VideoOnly,
     /// It may be released where that is likely to work.
     MayRelease,
     /// It is released wherever that can work: a path that failed is tried once more after a rest, even unproven.
     PreferRelease,
+}
+
+impl Constraint {
+    /// What it says of all media at once, as phones are moved.
+    #[must_use]
+    pub fn of_all_media(self) -> Self {
+        if self == Self::VideoOnly { Self::MustAnchor } else { self }
+    }
 }
 
 /// Time limits.

@@ -188,6 +188,21 @@ fn policy_calls_back_at_once_and_lets_go_again() {
 }
 
 #[test]
+fn of_phones_all_media_comes_back_where_only_video_may_go() {
+    for (seed, kinds) in pairs().enumerate() {
+        let mut world = World::new(seed as u64, kinds, Place::Apart([Some(Nat::Cone), None]));
+        world.run(second(12));
+        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        world.constrain(Constraint::VideoOnly);
+        world.run(second(30));
+        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
+        world.constrain(Constraint::MayRelease);
+        world.run(second(12));
+        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+    }
+}
+
+#[test]
 fn policy_that_flips_while_nats_are_learnt_or_a_trial_runs_leaves_nobody_silent() {
     let nats = [Some(Nat::SymmetricRandom), Some(Nat::Cone)];
     for (kinds, nat) in pairs().flat_map(|kinds| nats.map(|nat| (kinds, nat))) {
