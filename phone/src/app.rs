@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crush::agent::{self, FlowBudget, Output, SocketId};
+use crush::stun::handoff::Reason;
 use serde_json::json;
 use sip_engine::config::{Listener, TimerValues};
 use sip_engine::io::{Flow, Input, ListenerId, Output as Signal, RealmId, Transport};
@@ -285,11 +286,18 @@ impl App {
                     self.sockets.close(socket);
                 }
                 Output::Event(event) => {
+                    // With these reasons a path has failed, and pictures with it.
+                    if let agent::Event::Returned { reason, .. } = &event
+                        && !matches!(reason, Reason::Policy | Reason::Quality)
+                    {
+                        call.screen.lost();
+                    }
                     let secured = if let agent::Event::Secured { stream } = event { stream } else { AUDIO };
                     self.report.path(now, number, &event, call.suite(secured));
                 }
                 Output::Media { packet, .. } => {
                     if let Ok(reader) = rtp_rs::RtpReader::new(&packet) {
+                        call.screen.source = reader.ssrc();
                         call.screen.picture(reader.payload());
                     }
                 }

@@ -288,6 +288,9 @@ impl Call {
             let report = encryption::report(&mut stream.protection, bytes);
             if let Some(report) = report.filter(|report| is_rtcp(report)) {
                 stream.reception.report(&report, now);
+                if stream.clock_rate == video::CLOCK && rtcp::asks_for_picture(&report, stream.sender.ssrc) {
+                    self.camera.refresh();
+                }
             }
             return;
         }
@@ -392,21 +395,35 @@ impl Call {
         self.recorder = None;
     }
 
-    /// Reports that are due: from which socket, whereto, what. `wall`: since 1970.
+    /// Whether the other end of the pictures hears that one was lost.
+    fn hears_losses(&self) -> bool {
+        let place = |remote: &Remote| remote.media.get(remote.video?).map(|media| media.hears_losses());
+        self.remote.as_ref().and_then(place).unwrap_or_default()
+    }
+
+    /// Reports that are due, and what asks for a key frame: by the relay, whatever path pictures take. From which socket, whereto, what. `wall`: since 1970.
     pub(crate) fn reports(
         &mut self,
         now: Duration,
         wall: Duration,
         spread: Duration,
     ) -> Vec<(SocketId, SocketAddr, Vec<u8>)> {
-        if !self.is_up || now < self.report_at {
+        let is_due = now >= self.report_at;
+        let asks = self.hears_losses() && self.screen.asks(now);
+        if !self.is_up || !(is_due || asks) {
             return Vec::new();
         }
-        self.report_at = now + rtcp::INTERVAL / 2 + spread;
+        if is_due {
+            self.report_at = now + rtcp::INTERVAL / 2 + spread;
+        }
         let mut reports = Vec::new();
-        for stream in &mut self.streams {
-            if let Some(to) = stream.rtcp {
-                let report = rtcp::compound(&stream.sender, &mut stream.reception, &self.name, now, wall);
+        for (place, stream) in self.streams.iter_mut().enumerate() {
+            let asks = asks && place == usize::from(VIDEO.0);
+            if let Some(to) = stream.rtcp.filter(|_| is_due || asks) {
+                let mut report = rtcp::compound(&stream.sender, &mut stream.reception, &self.name, now, wall);
+                if asks {
+                    report.extend(rtcp::picture_loss(stream.sender.ssrc, self.screen.source));
+                }
                 let report = encryption::protected_report(&mut stream.protection, report);
                 reports.extend(report.map(|report| (stream.sockets.rtcp.0, to, report)));
             }

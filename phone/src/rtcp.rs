@@ -123,9 +123,56 @@ pub(crate) fn compound(
     packet
 }
 
+/// Payload-specific feedback (RFC 4585 §6.1): PLI, and FIR of RFC 5104 §4.3.1.
+const FEEDBACK: u8 = 206;
+const PICTURE_LOSS: u8 = 1;
+const FULL_INTRA: u8 = 4;
+
+/// Asks for a key frame (PLI, RFC 4585 §6.3.1); to stand behind a report.
+pub(crate) fn picture_loss(ours: u32, theirs: u32) -> [u8; 12] {
+    let mut packet = [0x80 | PICTURE_LOSS, FEEDBACK, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0];
+    packet[4..8].copy_from_slice(&ours.to_be_bytes());
+    packet[8..].copy_from_slice(&theirs.to_be_bytes());
+    packet
+}
+
+/// Whether a compound packet asks for a key frame of this source.
+pub(crate) fn asks_for_picture(mut compound: &[u8], source: u32) -> bool {
+    let source = source.to_be_bytes();
+    while let [head, kind, high, low, ..] = compound {
+        let length = 4 * (usize::from(u16::from_be_bytes([*high, *low])) + 1);
+        let Some((packet, rest)) = compound.split_at_checked(length) else { return false };
+        let asks = match (*kind, *head & 0x1F) {
+            (FEEDBACK, PICTURE_LOSS) => packet.get(8..12) == Some(&source[..]),
+            (FEEDBACK, FULL_INTRA) => packet
+                .get(12..)
+                .is_some_and(|entries| entries.chunks_exact(8).any(|entry| entry.starts_with(&source))),
+            _ => false,
+        };
+        if asks {
+            return true;
+        }
+        compound = rest;
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_frame_is_asked_for_by_pli_or_fir_of_the_source_that_is_meant() {
+        let report = compound(&Sender::new([1; 10]), &mut Reception::default(), "a1b2c3d4", MS(20), MS(1));
+        let pli = [&report[..], &picture_loss(1, 7)].concat();
+        assert!(asks_for_picture(&pli, 7) && !asks_for_picture(&pli, 8) && !asks_for_picture(&report, 7));
+        let fir = [0x84, 206, 0, 6, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9, 5, 0, 0, 0, 0, 0, 0, 7, 5, 0, 0, 0];
+        assert!(asks_for_picture(&fir, 7) && asks_for_picture(&fir, 9) && !asks_for_picture(&fir, 5));
+        for length in 0..pli.len() {
+            assert!(!asks_for_picture(&pli[..length], 7));
+        }
+        assert!(!asks_for_picture(&[0x81, 206, 0xff, 0xff, 0, 0, 0, 1, 0, 0, 0, 7], 7));
+    }
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 

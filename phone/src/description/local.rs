@@ -49,6 +49,7 @@ impl Local {
                 secured(&mut text, &keys[0]);
                 if let Some(port) = self.video_port {
                     pictures(&mut text, port, profile, video::PAYLOAD_TYPE, direction);
+                    hears_losses(&mut text, video::PAYLOAD_TYPE);
                     secured(&mut text, &keys[1]);
                 }
                 text
@@ -91,6 +92,10 @@ impl Local {
                 }
                 (Some(port), Some(number)) if Some(place) == remote.video => {
                     pictures(&mut text, port, &one.profile, number, direction);
+                    // An answer says nothing that was not offered (RFC 4585 §4.2).
+                    if one.hears_losses() {
+                        hears_losses(&mut text, number);
+                    }
                     secured(&mut text, &keys[1]);
                 }
                 _ => {
@@ -133,6 +138,10 @@ fn audio(text: &mut String, port: u16, profile: &str, codecs: &[Codec], directio
         let _ = write!(text, "a=rtpmap:{} {name}/8000\r\n", codec.payload_type());
     }
     let _ = write!(text, "a=ptime:20\r\n{}\r\n", direction.line());
+}
+
+fn hears_losses(text: &mut String, number: u8) {
+    let _ = write!(text, "a=rtcp-fb:{number} nack pli\r\n");
 }
 
 fn pictures(text: &mut String, port: u16, profile: &str, number: u8, direction: Direction) {

@@ -21,6 +21,8 @@ pub(crate) struct Media {
     pub(crate) direction: Direction,
     /// The payload type of our pictures' encoding.
     pub(super) pictures: Option<u8>,
+    /// Payload types of which key frames may be asked for by PLI (RFC 4585 §4.2); `*` for all.
+    losses: Vec<String>,
     keys: Vec<Result<Crypto, Refused>>,
 }
 
@@ -39,6 +41,12 @@ impl Media {
 
     fn is_pictures(&self) -> bool {
         self.kind == "video" && self.is_rtp() && self.pictures.is_some()
+    }
+
+    /// Whether who takes pictures may ask for a key frame.
+    pub(crate) fn hears_losses(&self) -> bool {
+        let number = self.pictures.map(|number| number.to_string());
+        self.losses.iter().any(|known| known == "*" || Some(known) == number.as_ref())
     }
 
     fn key(&self, expected: Expected, kind: usize) -> Result<Option<Crypto>, Unusable> {
@@ -142,6 +150,7 @@ fn begun(line: &str, session: Option<IpAddr>, direction: Direction) -> Option<Me
         rtcp: rtp.and_then(|rtp| Some(SocketAddr::new(rtp.ip(), rtp.port().checked_add(1)?))),
         direction,
         pictures: None,
+        losses: Vec::new(),
         keys: Vec::new(),
     })
 }
@@ -152,6 +161,10 @@ fn attribute(one: &mut Media, line: &str) {
         && encoding.split('/').next() == Some(video::ENCODING)
     {
         one.pictures = number.parse().ok().filter(|number: &u8| *number < 128);
+    } else if let Some((number, "nack pli")) =
+        line.strip_prefix("a=rtcp-fb:").and_then(|feedback| feedback.split_once(' '))
+    {
+        one.losses.push(number.to_owned());
     } else if line.starts_with(sdes::ATTRIBUTE) {
         one.keys.push(Crypto::read(line));
     } else if let Some(rtcp) = line.strip_prefix("a=rtcp:") {
