@@ -102,3 +102,72 @@ fn a_direct_call_that_is_held_for_a_moment_or_for_long_goes_again() {
         time_to_direct(&mut world, &says, &format!("held for {lasts} ms"));
     }
 }
+
+/// STUN messages that phones sent each other directly within the next so long, by side.
+fn between_phones(world: &mut World, lasts: u64) -> [usize; 2] {
+    world.capture = Some(Vec::new());
+    let until = world.now() + MS(lasts);
+    world.run_until(until);
+    let captured = world.capture.take().unwrap();
+    [0, 1].map(|side| {
+        let relay = world.relay.address(side, 0);
+        captured.iter().filter(|one| one.side == side && one.to != relay).count()
+    })
+}
+
+#[test]
+fn an_anchored_call_leaves_the_direct_path_alone() {
+    let mut world = direct(&Options::new(21, CONE, CONE));
+    world.offers_take = [MS(20), MS(250)];
+    world.constrain(MustAnchor);
+    world.run_until(world.now() + MS(1500));
+    assert!(are_all(&world, Path::Relay));
+    assert_eq!(between_phones(&mut world, 40_000), [0, 0]);
+    time_to_direct(&mut world, &[(0, MayRelease)], "anchored for 40 s");
+}
+
+#[test]
+fn who_keeps_a_call_on_the_relay_alone_is_asked_once_and_then_both_leave_the_direct_path_alone() {
+    let mut world = direct(&Options::new(22, CONE, CONE));
+    world.input(0, crush::agent::Input::Policy(crush::description::Policy::Relay));
+    world.run_until(world.now() + MS(100));
+    assert!(are_all(&world, Path::Relay));
+    // Not even while nobody knows whether the other has a reason to ask.
+    assert_eq!(between_phones(&mut world, 1500), [0, 0]);
+    world.run_until(world.now() + MS(6000));
+    assert_eq!(between_phones(&mut world, 40_000), [0, 0]);
+    assert!(are_all(&world, Path::Relay));
+    world.input(0, crush::agent::Input::Policy(crush::description::Policy::Direct));
+    let until = world.now() + Duration::from_secs(10);
+    assert!(world.run_while(until, |world| !are_all(world, Path::Direct)));
+}
+
+#[test]
+fn audio_that_must_stay_is_never_sent_directly_while_pictures_leave() {
+    let options = Options {
+        video: true,
+        policy: crush::description::Policy::VideoOnly,
+        ..Options::new(23, CONE, CONE)
+    };
+    let mut world = World::new(&options);
+    world.wire = Some(Vec::new());
+    let has_left = |world: &World| {
+        world.phones.iter().all(|phone| {
+            phone.agent.sending_on(StreamId(1)) == Path::Direct
+                && phone.agent.receiving_on(StreamId(1)) == Path::Direct
+        })
+    };
+    assert!(world.run_while(Duration::from_secs(10), |world| !has_left(world)));
+    // Through comparisons too, of which none calls the pictures back.
+    world.run_until(world.now() + MS(40_000));
+    assert!(has_left(&world));
+    assert!(world.wire.as_ref().unwrap().iter().all(|one| !one.3));
+    // And when policy takes the audio back in mid-call, the pictures go again.
+    let mut world = direct(&Options { video: true, ..Options::new(24, CONE, CONE) });
+    world.constrain(Constraint::VideoOnly);
+    world.run_until(world.now() + MS(300));
+    world.wire = Some(Vec::new());
+    let until = world.now() + Duration::from_secs(20);
+    assert!(world.run_while(until, |world| !has_left(world)));
+    assert!(world.wire.as_ref().unwrap().iter().all(|one| !one.3));
+}

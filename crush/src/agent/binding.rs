@@ -41,6 +41,11 @@ impl Agent {
             return;
         }
         let transaction = message.transaction();
+        let unknown = message.unknown();
+        if !unknown.is_empty() {
+            let bytes = Outgoing::new(Method::Binding, Class::Error, transaction).not_understood(&unknown);
+            return self.transmit(socket, from, bytes.sealed(&ours));
+        }
         if self.is_conflict(message) {
             let bytes = Outgoing::new(Method::Binding, Class::Error, transaction)
                 .error_code(ROLE_CONFLICT)

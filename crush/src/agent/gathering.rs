@@ -382,6 +382,7 @@ impl Agent {
         let finder = self.generation.finder.renewed(self.controlling, first, &mut self.random, now);
         self.generation = Generation::new(ours, theirs, finder);
         self.link = None;
+        self.rests_until = Duration::ZERO;
     }
 
     /// The local address changed (docs/crush.md §9).

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::io::Direction;
+use super::rest::FOR_GOOD;
 use super::switching::MOST_COPIES;
 use super::{Agent, Event, SocketId, StreamId};
 use crate::count::Count;
@@ -12,7 +13,7 @@ use crate::handoff::{Outstanding, Purpose, Retry};
 use crate::media::{Kind, Path};
 use crate::stun::handoff::{
     Condition, Figures, Indication, Mode, Move, Reason, Request, Switch, Target, read_switches, write_error,
-    write_success,
+    write_not_understood, write_success,
 };
 use crate::stun::{Class, Incoming};
 
@@ -23,6 +24,16 @@ const TOO_EARLY: u16 = 425;
 const STALE: u16 = 438;
 
 impl Agent {
+    /// The direct path, or a relay's of ours. The ends may have nominated different pairs: whatever pair was checked both ways is the
+    /// direct path to us, though we send on the nominated one.
+    fn path_of(&self, socket: SocketId, from: SocketAddr) -> Option<Path> {
+        let is_linked = self.link.as_ref().is_some_and(|link| link.is(socket, from));
+        let works = || self.generation.finder.list.get(socket, from).is_some_and(|pair| pair.works());
+        let is_relay =
+            || self.streams.iter().any(|stream| stream.setup.socket == socket && stream.relay == Some(from));
+        if is_linked || works() { Some(Path::Direct) } else { is_relay().then_some(Path::Relay) }
+    }
+
     pub(super) fn handoff_message(
         &mut self,
         socket: SocketId,
@@ -30,13 +41,10 @@ impl Agent {
         message: &Incoming<'_>,
         now: Duration,
     ) {
-        let direct = self.link.as_ref().is_some_and(|link| link.is(socket, from));
-        let relayed =
-            self.streams.iter().any(|stream| stream.setup.socket == socket && stream.relay == Some(from));
-        if !direct && !relayed {
+        let Some(path) = self.path_of(socket, from) else {
             self.refused.stray.up();
             return;
-        }
+        };
         match message.class() {
             Class::Success | Class::Error => return self.handoff_response(message, now),
             Class::Request | Class::Indication => {}
@@ -46,74 +54,87 @@ impl Agent {
             self.refused.unauthentic.up();
             return;
         }
-        let path = if direct { Path::Direct } else { Path::Relay };
         if message.class() == Class::Indication {
             return self.indication(path, message, now);
         }
-        let transaction = message.transaction();
-        let response = match &self.generation.last_response {
-            Some((known, response)) if *known == transaction => {
-                self.refused.replayed.up();
-                response.clone()
-            }
-            _ => {
-                let result = self.obey(path, message, now);
-                let key = &self.generation.ours.key;
-                match result {
-                    Ok(switches) => {
-                        let response = write_success(transaction, &switches, key);
-                        self.generation.last_response = Some((transaction, response.clone()));
-                        response
-                    }
-                    Err(code) => write_error(transaction, code, key),
-                }
-            }
-        };
-        if direct && let Some(link) = &mut self.link {
+        let Some(response) = self.response(path, message, now) else { return };
+        if path == Path::Direct
+            && let Some(link) = &mut self.link
+        {
             link.live.sign(now);
         }
         self.transmit(socket, from, response);
     }
 
-    /// Does what the request asks, or says why not.
-    fn obey(&mut self, path: Path, message: &Incoming<'_>, now: Duration) -> Result<Vec<Switch>, u16> {
-        let request = Request::read(message).ok_or(MALFORMED)?;
+    /// Does what a request asks, and says so or why not, in the order of docs/crush.md §7.2. `None`: it is dropped in silence.
+    fn response(&mut self, path: Path, message: &Incoming<'_>, now: Duration) -> Option<Vec<u8>> {
+        let (transaction, key) = (message.transaction(), self.generation.ours.key.clone());
+        let request = Request::read(message);
+        let is_move = request.as_ref().is_some_and(|request| request.target == Target::Path(Path::Direct));
+        if is_move && path != Path::Direct {
+            // Only who sends on the direct path may ask for it. Whoever lets such a request come by the relay is not answered either: an
+            // error would undo what the request itself has done meanwhile.
+            self.refused.stray.up();
+            return None;
+        }
+        if let Some((known, response)) = &self.generation.last_response
+            && *known == transaction
+        {
+            self.refused.replayed.up();
+            return Some(response.clone());
+        }
+        let unknown = message.unknown();
+        if !unknown.is_empty() {
+            return Some(write_not_understood(transaction, &unknown, &key));
+        }
+        let Some(request) = request else { return Some(write_error(transaction, MALFORMED, &key)) };
         if request.sequence <= self.generation.highest {
             self.refused.replayed.up();
-            return Err(STALE);
+            return Some(write_error(transaction, STALE, &key));
         }
-        if request.moves.iter().any(|one| usize::from(one.stream) >= self.streams.len()) {
-            return Err(UNKNOWN_STREAM);
-        }
+        // Refused or not: a number counts once, or what was refused could be sent again by others when it would be obeyed.
+        self.generation.highest = request.sequence;
+        let response = match self.obey(request, now) {
+            Ok(switches) => write_success(transaction, &switches, &key),
+            Err(code) => write_error(transaction, code, &key),
+        };
+        self.generation.last_response = Some((transaction, response.clone()));
+        Some(response)
+    }
+
+    /// Does what a new request asks, or says why not.
+    fn obey(&mut self, request: Request, now: Duration) -> Result<Vec<Switch>, u16> {
         match request.target {
+            // Always: nobody is kept on a path that the other end has left.
             Target::Path(Path::Relay) => {
-                self.generation.highest = request.sequence;
                 self.return_all(request.reason, false, now);
+                if request.reason == Reason::Policy {
+                    self.rest_with_peer();
+                }
                 Ok(Vec::new())
             }
             Target::Both(_) if self.policy() == Policy::Relay => Err(FORBIDDEN),
+            Target::Both(_) if self.link.is_none() => Err(TOO_EARLY),
             Target::Both(time) => {
-                if self.link.is_none() {
-                    return Err(TOO_EARLY);
-                }
-                self.generation.highest = request.sequence;
-                let until = now.saturating_add(time.min(MOST_COPIES));
-                self.streams.iter_mut().filter(|stream| stream.is_audio()).for_each(|stream| {
-                    stream.outgoing.copy_until(until);
-                });
-                self.copy_tests_until(until);
+                self.wake(now);
+                self.copy_until(now.saturating_add(time.min(MOST_COPIES)));
                 Ok(Vec::new())
             }
             Target::Path(Path::Direct) => {
-                if path != Path::Direct || self.link.is_none() {
-                    return Err(TOO_EARLY);
+                if request.moves.iter().any(|one| usize::from(one.stream) >= self.streams.len()) {
+                    return Err(UNKNOWN_STREAM);
                 }
                 let moves = if request.moves.is_empty() { self.all_moves() } else { request.moves };
-                if moves.iter().any(|one| !self.may_leave(one.stream)) {
+                if moves.is_empty() || moves.iter().any(|one| !self.may_leave(one.stream)) {
                     return Err(FORBIDDEN);
                 }
-                self.generation.highest = request.sequence;
-                Ok(moves.iter().filter_map(|one| self.order(one, now)).collect())
+                if self.link.is_none() {
+                    return Err(TOO_EARLY);
+                }
+                self.wake(now);
+                let switches = moves.iter().filter_map(|one| self.order(one, now)).collect();
+                self.end_tests_if_ordered();
+                Ok(switches)
             }
         }
     }
@@ -158,7 +179,8 @@ impl Agent {
     }
 
     fn indication(&mut self, path: Path, message: &Incoming<'_>, now: Duration) {
-        let Some((sequence, indication)) = Indication::read(message) else {
+        let read = Indication::read(message).filter(|_| message.unknown().is_empty());
+        let Some((sequence, indication)) = read else {
             self.refused.malformed.up();
             return;
         };
@@ -193,13 +215,21 @@ impl Agent {
             return;
         }
         self.unanswered = 0;
-        match (&request.purpose, message.class()) {
+        // What we must understand of a success and do not makes it none (RFC 8489 §6.3.3).
+        let class = if message.unknown().is_empty() { message.class() } else { Class::Error };
+        match (&request.purpose, class) {
             (Purpose::Handoff(moves), Class::Success) => {
                 let switches = read_switches(message);
                 self.moved(moves, &switches, now);
             }
             (Purpose::Handoff(_), _) => self.handoff_failed(now),
-            (Purpose::Compare(_), Class::Error) => self.handoff_failed(now),
+            (Purpose::Compare(_), Class::Error) => {
+                self.handoff_failed(now);
+                if message.error_code() == Some(FORBIDDEN) {
+                    // Until the peer asks, or begins anew, as it does when its policy lets it.
+                    self.rest(FOR_GOOD);
+                }
+            }
             (Purpose::Compare(_) | Purpose::Return, _) => {}
         }
     }

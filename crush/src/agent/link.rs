@@ -119,6 +119,14 @@ impl Link {
         self.consent_next = self.consent_next.min(now);
     }
 
+    /// It has been left alone for a while, and is of use again: it has its time to answer, as when it was found.
+    pub(super) fn found_again(&mut self, now: Duration) {
+        (self.consent, self.consent_next) = (now, now);
+        (self.sent, self.test_next) = (now, now);
+        self.trial = now;
+        self.outstanding.clear();
+    }
+
     /// An answer to a check of ours on it.
     pub(super) fn answered(&mut self, transaction: u128, now: Duration) -> bool {
         let Some(place) = self.outstanding.iter().position(|(known, _)| *known == transaction) else {

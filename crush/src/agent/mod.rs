@@ -8,6 +8,7 @@
 //! ```
 
 mod binding;
+mod copies;
 mod gathering;
 mod generation;
 mod handoff;
@@ -15,6 +16,7 @@ mod io;
 mod link;
 mod media;
 mod relay;
+mod rest;
 mod secured;
 mod stream;
 mod switching;
@@ -84,6 +86,10 @@ pub struct Agent {
     /// Why media is on the relay.
     returned: Reason,
     tests: Comparison,
+    /// Test packets stand in for audio until then.
+    tests_until: Duration,
+    /// The direct path is left alone until then: what would be sent there is forbidden, here or at the peer.
+    rests_until: Duration,
     request: Option<Outstanding>,
     /// Handoffs in a row that nobody answered.
     unanswered: u8,
@@ -146,6 +152,8 @@ impl Agent {
             has_returned: false,
             returned: Reason::Comparison,
             tests: Comparison::default(),
+            tests_until: Duration::ZERO,
+            rests_until: Duration::ZERO,
             request: None,
             unanswered: 0,
             wanted: VecDeque::new(),

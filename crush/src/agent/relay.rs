@@ -53,13 +53,13 @@ impl Agent {
             return;
         };
         for place in 0..self.streams.len() {
+            let sending = self.sending(place, now);
             let (stream, warmth) = (self.streams.get_mut(place), self.warmth.get_mut(place));
             let Some((stream, warmth)) = stream.zip(warmth) else { return };
             let Some(relay) = stream.relay else {
                 continue;
             };
             let socket = stream.setup.socket;
-            let sending = stream.outgoing.sending(now);
             if sending != warmth.told {
                 // News: a request of its own.
                 warmth.told = sending;

@@ -11,6 +11,7 @@ use crate::stun::handoff::{Figures, Indication, Move, Reason, Target};
 use crate::sync::rating;
 
 use super::link::Link;
+use super::rest::FOR_GOOD;
 use super::stream::Stream;
 
 /// Before the first handoff after the first return; doubles with each return after it.
@@ -70,9 +71,10 @@ impl Agent {
         self.generation.measure = None;
         self.link = Some(Link::new(socket, remote, round_trip, now));
         self.tests = Default::default();
+        self.rests_until = Duration::ZERO;
         let until = now.saturating_add(MOST_COPIES);
+        self.copy_until(until);
         for stream in self.streams.iter_mut().filter(|stream| stream.is_audio()) {
-            stream.outgoing.copy_until(until);
             stream.comparison.restart(Path::Relay);
         }
         let not_before = match self.incoming {
@@ -81,13 +83,6 @@ impl Agent {
         };
         self.incoming = Incoming::Relay { not_before, copies_until: until };
         self.event(Event::Found { socket, remote, round_trip });
-    }
-
-    /// Test packets are sent while audio would be copied.
-    pub(super) fn copy_tests_until(&mut self, until: Duration) {
-        if let Some(stream) = self.streams.first_mut() {
-            stream.outgoing.copy_until(until);
-        }
     }
 
     /// Whether both paths are synchronised, and what they are like.
@@ -104,7 +99,8 @@ impl Agent {
     }
 
     pub(super) fn decide(&mut self, now: Duration) {
-        if self.link.is_none() || self.policy() == Policy::Relay {
+        self.wake_if_due(now);
+        if self.link.is_none() || self.policy() == Policy::Relay || self.is_resting() {
             return;
         }
         match self.incoming {
@@ -179,14 +175,17 @@ impl Agent {
         let Some(link) = &self.link else {
             return false;
         };
-        let Some(audio) = self.streams.iter().find(|stream| stream.is_audio()) else {
+        // Audio that stays is on one path alone: then test packets have been on both.
+        let audio = self.streams.iter().filter(|stream| stream.is_audio());
+        let compared = audio.map(|stream| &stream.comparison).chain([&self.tests]);
+        let Some(comparison) = compared.max_by_key(|one| one.compared()) else {
             return false;
         };
-        let packets = f64::from(audio.comparison.compared());
+        let packets = f64::from(comparison.compared());
         if packets < LEAST_EVIDENCE {
             return false;
         }
-        let figures = audio.comparison.figures();
+        let figures = comparison.figures();
         // One lost packet of 50 is 7 points: of the loss, only what is certain (two standard deviations) counts.
         let deviation = (figures.direct_loss * (1.0 - figures.direct_loss) / packets.min(50.0)).sqrt();
         let direct_loss = (figures.direct_loss - 2.0 * deviation).max(0.0);
@@ -279,6 +278,7 @@ impl Agent {
         };
         self.incoming = Incoming::Relay { not_before, copies_until: now };
         self.request = None;
+        self.tests_until = Duration::ZERO;
         if tell && (linked || receiving || sending) {
             self.ask(Target::Path(Path::Relay), reason, Vec::new(), None, now);
         }
@@ -299,9 +299,10 @@ impl Agent {
     pub(super) fn obey_policy(&mut self, now: Duration) {
         let is_held = self.policy() == Policy::Relay;
         let was_held = std::mem::replace(&mut self.is_held, is_held);
-        if self.link.is_none() && !is_held {
+        if (self.link.is_none() || was_held) && !is_held {
             if was_held && !self.generation.candidates.is_empty() {
-                // What was known before may be stale, and what was said since may not have passed.
+                // What was known before may be stale (a pair too, which has been left alone since), and what was said since may not have
+                // passed.
                 self.generation.finder.forget_reach();
                 self.begin_generation(now);
             }
@@ -322,10 +323,16 @@ impl Agent {
             self.return_all(Reason::Policy, true, now);
             self.retry(now);
         }
+        if is_held {
+            self.rest(FOR_GOOD);
+        }
     }
 
     /// Consent, keepalives, test packets, and whether packets are missing.
     pub(super) fn keep_link(&mut self, now: Duration) {
+        if self.is_resting() {
+            return;
+        }
         let receiving = matches!(self.incoming, Incoming::Direct { .. });
         let Some(link) = &mut self.link else {
             return;
@@ -367,40 +374,6 @@ impl Agent {
         }
     }
 
-    /// Where there is no audio, test packets go on both paths.
-    fn send_tests(&mut self, now: Duration) {
-        let copying = self.streams.iter().any(|stream| stream.outgoing.copies(now));
-        let quiet = |at: &Duration| now < at.saturating_add(Duration::from_millis(30));
-        let talking = self.streams.iter().filter_map(|stream| stream.audio_sent.as_ref()).any(quiet);
-        let Some(link) = &mut self.link else {
-            return;
-        };
-        if !copying {
-            link.test_next = link.test_next.max(now);
-            return;
-        }
-        if talking || now < link.test_next {
-            return;
-        }
-        let number = link.tested(now);
-        link.sent(false, now);
-        let (socket, remote) = (link.socket, link.remote);
-        let clock = now.as_millis() as u32;
-        let bytes = self.indication_bytes(Indication::Test { number, clock });
-        self.transmit(socket, remote, bytes.clone());
-        self.by_relay(bytes, now);
-    }
-
-    fn indication_bytes(&mut self, indication: Indication) -> Vec<u8> {
-        let Some(theirs) = self.generation.theirs.clone() else {
-            return Vec::new();
-        };
-        self.generation.indications.up();
-        let transaction = self.random.transaction();
-        let sender = &self.generation.ours.ufrag;
-        indication.write(self.generation.indications, transaction, &theirs.ufrag, sender, &theirs.key)
-    }
-
     /// The path is dead: everything begins anew.
     fn restart(&mut self, now: Duration) {
         self.begin_generation(now);
@@ -408,14 +381,13 @@ impl Agent {
     }
 
     pub(super) fn link_timeout(&self) -> Option<Duration> {
+        if self.is_resting() {
+            return self.rest_timeout();
+        }
         let link = self.link.as_ref()?;
         let receiving = matches!(self.incoming, Incoming::Direct { .. });
         let missing = receiving.then(|| link.live.missing_at(link.round_trip));
-        let copies = self.streams.iter().map(|stream| stream.outgoing.copy_end()).max();
-        let talked = self.streams.iter().filter_map(|stream| stream.audio_sent).max();
-        let quiet_at =
-            talked.map_or(Duration::ZERO, |talked| talked.saturating_add(Duration::from_millis(30)));
-        let tests = Some(link.test_next.max(quiet_at)).filter(|at| copies.is_some_and(|end| *at < end));
+        let tests = self.tests_timeout();
         let dead = matches!(self.incoming, Incoming::Relay { .. }).then(|| link.dead_at());
         let always = [link.consent_expires(), link.check_at(receiving), link.keepalive_at()];
         [missing, tests, dead].into_iter().flatten().chain(always).min()
@@ -423,7 +395,7 @@ impl Agent {
 
     pub(super) fn decision_timeout(&self) -> Option<Duration> {
         self.link.as_ref()?;
-        if self.policy() == Policy::Relay {
+        if self.policy() == Policy::Relay || self.is_resting() {
             return None;
         }
         match self.incoming {

@@ -51,10 +51,6 @@ impl Outgoing {
         self.copy = self.copy.max(until);
     }
 
-    pub(crate) fn copy_end(&self) -> Duration {
-        self.copy
-    }
-
     pub(crate) fn copies(&self, now: Duration) -> bool {
         now < self.copy
     }

@@ -139,7 +139,7 @@ pub struct Request {
     pub target: Target,
     /// Why.
     pub reason: Reason,
-    /// Which streams; empty for all.
+    /// Which streams go direct; empty for all. Everything else concerns all of them.
     pub moves: Vec<Move>,
     /// What the receiver measured.
     pub figures: Option<Figures>,
@@ -284,23 +284,23 @@ impl Request {
         message.sealed(key)
     }
 
-    /// `None` if an attribute is missing or malformed.
+    /// `None` if an attribute is missing or malformed. What only concerns moves to the direct path is not looked at elsewhere: a
+    /// return is to be obeyed whatever else it says.
     pub fn read(message: &Incoming<'_>) -> Option<Self> {
         let [path, reason, high, low]: [u8; 4] = message.value(PATH)?.try_into().ok()?;
+        let target = match path {
+            0 => Target::Path(Path::Relay),
+            1 => Target::Path(Path::Direct),
+            2 => Target::Both(duration([high, low])),
+            _ => return None,
+        };
+        let is_move = target == Target::Path(Path::Direct);
+        let moves = message.values(STREAM).filter(|_| is_move).take(STREAMS);
         Some(Self {
             sequence: message.word(SEQUENCE)?,
-            target: match path {
-                0 => Target::Path(Path::Relay),
-                1 => Target::Path(Path::Direct),
-                2 => Target::Both(duration([high, low])),
-                _ => return None,
-            },
+            target,
             reason: Reason::numbered(reason)?,
-            moves: message
-                .values(STREAM)
-                .take(STREAMS)
-                .map(|value| Move::read(&value))
-                .collect::<Option<_>>()?,
+            moves: moves.map(|value| Move::read(&value)).collect::<Option<_>>()?,
             figures: message.value(FIGURES).and_then(|value| Figures::read(&value)),
         })
     }
@@ -323,6 +323,11 @@ pub fn write_success(transaction: u128, switches: &[Switch], key: &Key) -> Vec<u
 /// An error response.
 pub fn write_error(transaction: u128, code: u16, key: &Key) -> Vec<u8> {
     Outgoing::new(Method::Handoff, Class::Error, transaction).error_code(code).sealed(key)
+}
+
+/// The error response to a request with attributes that are not understood.
+pub fn write_not_understood(transaction: u128, unknown: &[u16], key: &Key) -> Vec<u8> {
+    Outgoing::new(Method::Handoff, Class::Error, transaction).not_understood(unknown).sealed(key)
 }
 
 /// The CRUSH-SWITCH attributes of a success response; malformed ones are left out.

@@ -24,6 +24,33 @@ pub enum Method {
     Handoff,
 }
 
+/// Comprehension-required attributes that are understood, be it only that a message of ours has no use for them: those of RFC 8489
+/// §18.3, of ICE (RFC 8445 §16.1), and CHANGE-REQUEST (RFC 5780 §7.2).
+const UNDERSTOOD: [u16; 16] = [
+    0x0001, // MAPPED-ADDRESS
+    super::CHANGE_REQUEST,
+    0x0006, // USERNAME
+    0x0008, // MESSAGE-INTEGRITY
+    0x0009, // ERROR-CODE
+    UNKNOWN_ATTRIBUTES,
+    0x0014, // REALM
+    0x0015, // NONCE
+    0x001C, // MESSAGE-INTEGRITY-SHA256
+    0x001D, // PASSWORD-ALGORITHM
+    0x001E, // USERHASH
+    0x0020, // XOR-MAPPED-ADDRESS
+    super::PRIORITY,
+    super::USE_CANDIDATE,
+    // RFC 3489's, which old phones add to their checks.
+    0x0002, // RESPONSE-ADDRESS
+    0x0004, // SOURCE-ADDRESS
+];
+const UNKNOWN_ATTRIBUTES: u16 = 0x000A;
+/// From here on attributes may be ignored (RFC 8489 §14).
+const COMPREHENSION_OPTIONAL: u16 = 0x8000;
+/// UNKNOWN ATTRIBUTE (RFC 8489 §14.8).
+pub const UNKNOWN_ATTRIBUTE: u16 = 420;
+
 const BINDING: u16 = 0x001;
 const HANDOFF: u16 = 0x0C5;
 
@@ -121,6 +148,13 @@ impl<'a> Incoming<'a> {
             .map(|(_, attribute)| attribute.value.to_vec())
     }
 
+    /// Types of the attributes that its sender demands to be understood, and are not (RFC 8489 §6.3). An authentic request with
+    /// any is answered with 420 that names them, an indication is dropped, a success means failure.
+    pub fn unknown(&self) -> Vec<u16> {
+        let types = self.message.iter_attributes().map(|(_, attribute)| attribute.get_type().value());
+        types.filter(|kind| *kind < COMPREHENSION_OPTIONAL && !UNDERSTOOD.contains(kind)).collect()
+    }
+
     /// A 32 bit attribute.
     pub fn word(&self, kind: u16) -> Option<u32> {
         Some(u32::from_be_bytes(self.value(kind)?.try_into().ok()?))
@@ -205,6 +239,13 @@ impl Outgoing {
         self.with(ErrorCode::TYPE.value(), &[0, 0, (code / 100) as u8, (code % 100) as u8])
     }
 
+    /// The error that an authentic request gets for attributes that are not understood (RFC 8489 §6.3.1).
+    #[must_use]
+    pub fn not_understood(self, unknown: &[u16]) -> Self {
+        let types: Vec<u8> = unknown.iter().flat_map(|kind| kind.to_be_bytes()).collect();
+        self.error_code(UNKNOWN_ATTRIBUTE).with(UNKNOWN_ATTRIBUTES, &types)
+    }
+
     /// The message without integrity: requests to a discovery service (RFC 5780).
     pub fn plain(mut self) -> Vec<u8> {
         // Only refused for a message that has one already.
@@ -271,6 +312,27 @@ mod tests {
         if let Some(message) = Incoming::read(&packet) {
             assert_eq!(message.word(0xC0C0), None);
         }
+    }
+
+    #[test]
+    fn attributes_that_must_be_understood_and_are_not_are_named_and_all_others_are_not() {
+        let key = Key::new("secret");
+        let packet = Outgoing::new(Method::Handoff, Class::Request, 7)
+            .with(0x7FFF, &[1])
+            .username("far", "near")
+            .with(0x0026, &[0; 40])
+            .with(0x8000, &[2])
+            .with(0xC0C0, &[0, 0, 0, 9])
+            .sealed(&key);
+        let message = Incoming::read(&packet).unwrap();
+        assert!(message.authentic(&key));
+        assert_eq!(message.unknown(), [0x7FFF, 0x0026]);
+        let answer =
+            Outgoing::new(Method::Handoff, Class::Error, 7).not_understood(&message.unknown()).sealed(&key);
+        let answer = Incoming::read(&answer).unwrap();
+        assert!(answer.authentic(&key) && answer.unknown().is_empty());
+        assert_eq!(answer.error_code(), Some(420));
+        assert_eq!(answer.value(0x000A), Some(vec![0x7F, 0xFF, 0x00, 0x26]));
     }
 
     #[test]

@@ -4,7 +4,7 @@ pub mod handoff;
 mod message;
 mod report;
 
-pub use message::{Class, Incoming, Key, Method, Outgoing, is_stun};
+pub use message::{Class, Incoming, Key, Method, Outgoing, UNKNOWN_ATTRIBUTE, is_stun};
 pub use report::{Report, Sending};
 
 /// ICE's PRIORITY (RFC 8445 §16.1).

@@ -8,4 +8,4 @@ mod relay;
 mod world;
 
 pub use phone::{Heard, Phone, Talk, said, ulaw, unlaw};
-pub use world::{Options, Place, World, forged_address};
+pub use world::{OTHER, OTHER_SOCKET, Options, Place, World, forged_address};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crush::agent::{Agent, Config, FlowBudget, Input, Marks, Output, SocketId, StreamId, StreamSetup};
 use crush::description::{Policy, Support};
 use crush::media::Kind as MediaKind;
-use crush::stun::is_stun;
+use crush::stun::{Key, is_stun};
 use media_core::path::Constraint;
 use nat_lab::{Behaviour, Event, FlowLimit, HostId, Impairment, Kind, Link, NatId, Network, PUBLIC, Penalty};
 
@@ -135,8 +135,8 @@ const OFFER: u64 = 500_000;
 const SLOWED: u64 = 1_000_000;
 
 /// The phones' sockets of the other family.
-const OTHER_SOCKET: SocketId = SocketId(50);
-const OTHER: [SocketAddr; 2] = [
+pub const OTHER_SOCKET: SocketId = SocketId(50);
+pub const OTHER: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 0x10)), 5004),
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x20)), 5004),
 ];
@@ -382,6 +382,13 @@ impl World {
     /// A datagram that a phone's socket receives, whoever sent it.
     pub fn inject(&mut self, side: usize, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
         self.input(side, Input::Datagram { socket, from, bytes });
+    }
+
+    /// The ufrag and the key that a phone has told of in its latest INFO.
+    pub fn credentials(&self, side: usize) -> Option<(String, Key)> {
+        let (_, text, _) = self.infos.iter().rfind(|(author, _, _)| *author == side)?;
+        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        Some((value("a=ice-ufrag:")?.to_owned(), Key::new(value("a=ice-pwd:")?)))
     }
 
     fn is_lost(&mut self) -> bool {

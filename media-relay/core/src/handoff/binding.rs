@@ -103,6 +103,11 @@ impl Worker {
             send(socket, source, &answer(Class::Error).error_code(UNAUTHENTICATED).plain());
             return false;
         }
+        let unknown = message.unknown();
+        if !unknown.is_empty() {
+            send(socket, source, &answer(Class::Error).not_understood(&unknown).sealed(&key));
+            return true;
+        }
         let Some(session) = self.sessions.get_mut(&stream.session) else { return false };
         let Some(leg) = session.leg_mut(stream.endpoint) else { return false };
         let Some(line) = leg.handoff.line_mut(stream.index) else { return false };

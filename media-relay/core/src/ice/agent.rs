@@ -175,6 +175,11 @@ impl Agent {
             return Heard::default();
         }
         let answer = |class| Outgoing::new(Method::Binding, class, message.transaction());
+        let unknown = message.unknown();
+        if !unknown.is_empty() {
+            let reply = answer(Class::Error).not_understood(&unknown).sealed(&self.key);
+            return Heard { reply: Some(reply), is_authentic: true, nominated: None };
+        }
         // RFC 8445 §7.3.1.1.
         let conflict = if self.is_controlling { ICE_CONTROLLING } else { ICE_CONTROLLED };
         if let Some(theirs) = message.long(conflict) {
