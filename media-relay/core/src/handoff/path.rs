@@ -349,7 +349,8 @@ impl Handoff {
                 let (to, why) = (PathState::Direct, crush::stun::handoff::Reason::Synchronised);
                 self.enter(to, Entry::Handoff { to, why }, now);
             }
-        } else if is_direct && self.state != PathState::Direct {
+        } else if is_direct && !matches!(self.state, PathState::Direct | PathState::Returning) {
+            // One of them has said that it returns, and its packets are on their way: that is no news of the direct path.
             let (to, why) = (PathState::Direct, Reason::Counted);
             self.enter(to, Entry::State { to, why }, now);
         } else if self.state == PathState::Direct
