@@ -397,7 +397,6 @@ impl Agent {
         self.hosts.clear();
         // First the relay learns the new address, then the peer hears of it.
         self.keep_relay_warm(now);
-        self.charge_relayed(now);
         self.return_all(crate::stun::handoff::Reason::Network, true, now);
         self.retry(now);
         self.generation.finder.move_elsewhere(now);
@@ -441,6 +440,7 @@ impl Agent {
         while let Some(finding) = self.generation.finder.finding() {
             match finding {
                 Finding::Part(part) => {
+                    self.charge_relayed(now);
                     let temper = self.generation.finder.pace.temper();
                     self.event(Event::Probing { temper, part, effort: self.effort() });
                 }

@@ -225,13 +225,13 @@ impl Agent {
         }
         if self.support.is_some() && !self.connecting {
             self.connecting = true;
-            self.charge_relayed(now);
             self.event(Event::Connecting);
         }
         self.obey_policy(now);
     }
 
-    /// What goes to the relay are flows too, that no leave is asked for: RTP and RTCP.
+    /// What goes to the relay are flows too, that no leave is asked for: RTP and RTCP. The spray pays for them, so that an easy pair waits for
+    /// nothing.
     fn charge_relayed(&mut self, now: Duration) {
         let streams = self.streams.iter().filter(|stream| stream.relay.is_some()).count() as u32;
         self.generation.finder.pace.charge(streams.saturating_mul(2), now);
