@@ -4,6 +4,13 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 listen=${LISTEN:-127.0.0.1}
+for name in SIP_PORT HTTP_PORT; do
+    value=${!name:-1}
+    if [[ ! $value =~ ^[0-9]{1,5}$ ]] || ((10#$value < 1 || 10#$value > 65534)); then
+        echo "$name=$value is no port: a number from 1 to 65534" >&2
+        exit 1
+    fi
+done
 sip_port=${SIP_PORT:-5060}
 http_port=${HTTP_PORT:-8080}
 http_listen=${HTTP_LISTEN:-127.0.0.1}
@@ -24,20 +31,22 @@ cargo build --release -p sbc
 
 sbc_pid=
 finish() {
-    trap - EXIT INT TERM
-    if [[ -n $sbc_pid ]] && kill -0 "$sbc_pid" 2>/dev/null; then
+    trap - EXIT
+    # The first signal lets running calls end, a second one ends them.
+    trap 'kill -TERM "$sbc_pid" 2>/dev/null || true' INT TERM HUP
+    if [[ -n $sbc_pid ]]; then
         kill -TERM "$sbc_pid" 2>/dev/null || true
-        wait "$sbc_pid" 2>/dev/null || true
+        while kill -0 "$sbc_pid" 2>/dev/null; do wait "$sbc_pid" 2>/dev/null || true; done
     fi
     deploy/dev/postgres.sh stop "$var"
     echo 'stopped; the data stays under var/run'
 }
 trap finish EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'exit 0' INT
+trap 'exit 143' TERM HUP
 
-if [[ ! -s $var/key.pem ]]; then
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=$listen" \
+if [[ ! -s $var/key.pem ]] || ! openssl x509 -in "$var/certificate.pem" -noout -checkip "$listen" 2>/dev/null | grep -q 'does match'; then
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=$listen" -addext "subjectAltName=IP:$listen" \
         -keyout "$var/key.pem" -out "$var/certificate.pem" 2>/dev/null
 fi
 # The lock is this script's: what outlives it must not hold it.
@@ -56,14 +65,14 @@ chmod 755 "$var/records" "$var/psql"
 # The seed is idempotent: a second run continues with the same data.
 psql -q -v ON_ERROR_STOP=1 "$DATABASE_URL" -v listen="$listen" -f deploy/dev/seed.sql
 
-# In the background so that a signal reaches the trap at once.
-"$program" serve --config "$var/sbc.toml" 9>&- &
+# In the background so that a signal reaches the trap at once, and in a session of its own: Ctrl-C is one signal, not two.
+setsid "$program" serve --config "$var/sbc.toml" 9>&- &
 sbc_pid=$!
-until curl -sf -o /dev/null "http://$http_listen:$http_port/readyz"; do
+until curl -sf -m 2 -o /dev/null "http://$http_listen:$http_port/readyz"; do
     if ! kill -0 "$sbc_pid" 2>/dev/null; then
         wait "$sbc_pid" || true
         sbc_pid=
-        echo "The SBC did not start; why stands above. A taken port: make run SIP_PORT=5070 HTTP_PORT=8081" >&2
+        echo "The SBC did not start; why stands above. A taken port: make run SIP_PORT=5070 HTTP_PORT=8081 (the side of the trunks has 5080)" >&2
         exit 1
     fi
     sleep 0.1

@@ -25,7 +25,10 @@ pub async fn latest(pool: &PgPool, count: u32) -> Result<String, Error> {
         describe(row, &mut out)?;
         out.push('\n');
     }
-    out.push_str("`sbc records ID` shows what happened in one of them; tables `call` and `call_event` hold all of it.\n");
+    if rows.len() == usize::try_from(count).unwrap_or(usize::MAX) {
+        let _ = writeln!(out, "The latest {count}, the last one at the end; `-n` and a number show more.");
+    }
+    out.push_str("With its id behind the command it shows what happened in one; tables `call` and `call_event` hold all of it.\n");
     Ok(out)
 }
 
@@ -122,8 +125,16 @@ fn heard(stream: &Value) -> String {
         },
         _ => String::new(),
     };
+    // Where nothing else came, this is why nobody was heard.
+    let strangers = match number("strangers") {
+        Some(strangers) if strangers > 0.0 => {
+            format!("; {strangers:.0} more came from addresses that the call does not know, and were dropped")
+        }
+        _ => String::new(),
+    };
+    let what = if kind.is_empty() { "media".to_owned() } else { format!("{kind} {codec}") };
     format!(
-        "{kind} {codec} from {party}: {packets} packets, {lost} lost, jitter {jitter:.1} ms{whole}{mos}{direct}"
+        "{what} from {party}: {packets} packets, {lost} lost, jitter {jitter:.1} ms{whole}{mos}{direct}{strangers}"
     )
 }
 
@@ -154,6 +165,12 @@ mod tests {
             heard(&direct),
             "audio PCMU from the caller: 250 packets, 0 lost, jitter 0.0 ms, on the whole way 9 lost of 900, MOS 4.2; \
              off the relay 9 lost of 650, DTMF not seen"
+        );
+        let dropped = json!({"party": 0, "packets": 0, "lost": 0, "jitter_ms": 0.0, "strangers": 310});
+        assert_eq!(
+            heard(&dropped),
+            "media from the caller: 0 packets, 0 lost, jitter 0.0 ms; 310 more came from addresses that the call does not \
+             know, and were dropped"
         );
         let unknown = json!({
             "party": 0, "kind": "audio", "codec": "PCMU", "packets": 250, "lost": 0, "jitter_ms": 0.0, "mos": null, "whole": null,

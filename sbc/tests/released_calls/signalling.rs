@@ -54,7 +54,8 @@ pub(crate) fn proxied(message: &Message) -> Bytes {
     if let Some(route) = first(Name::Route) {
         edit.remove_line(route);
     } else if matches!(method, Method::INVITE | Method::CANCEL | Method::ACK) {
-        edit.request_uri(format!("sip:bob@{}", core()).as_bytes());
+        // The Contact that a registrar knows is not what was dialled (RFC 3261 §16.6 step 2).
+        edit.request_uri(format!("sip:bobs-phone@{}", core()).as_bytes());
     }
     let is_first = message.to().is_ok_and(|to| to.tag().is_none());
     if is_first && method == Method::INVITE {
