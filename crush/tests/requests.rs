@@ -170,7 +170,8 @@ fn what_is_wrong_with_a_request_is_told_in_one_order() {
     // hides those behind it.
     let (old, new) = (1u32.to_be_bytes(), FIRST.to_be_bytes());
     let (nowhere, stays, broken) = (moved(9), moved(0), [0; 15]);
-    let cases: [(u128, u16, Vec<(u16, &[u8])>); 5] = [
+    type Attributes<'a> = Vec<(u16, &'a [u8])>;
+    let cases: [(u128, u16, Attributes<'_>); 5] = [
         (1, 420, vec![unknown, (SEQUENCE, &old), (PATH, &path), (STREAM, &broken)]),
         (2, 400, vec![(SEQUENCE, &old), (PATH, &path), (STREAM, &broken)]),
         (3, 438, vec![(SEQUENCE, &old), (PATH, &path), (STREAM, &nowhere)]),
