@@ -14,7 +14,7 @@ use crate::worker::Worker;
 /// Without RTP for so long: longer than a lost packet and jitter.
 pub(crate) const QUIET: Duration = Duration::from_millis(200);
 
-/// Since when a session is direct, if it is; `media` is when RTP came last, `is_told` whether its parties were told, or say, that
+/// Since when a session is direct, if it is; `media` is when RTP came last (zero: never), `is_told` whether its parties were told, or say, that
 /// it goes elsewhere.
 pub(crate) fn direct_since<'a>(
     media: Duration,
@@ -22,7 +22,11 @@ pub(crate) fn direct_since<'a>(
     mut streams: impl Iterator<Item = &'a Stream>,
     now: Duration,
 ) -> Option<Duration> {
-    if media.is_zero() || now < media.saturating_add(QUIET) {
+    if media.is_zero() {
+        // Both have been silent from the beginning: their word is all that there is.
+        return is_told.then_some(now);
+    }
+    if now < media.saturating_add(QUIET) {
         return None;
     }
     if is_told {
