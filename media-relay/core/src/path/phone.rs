@@ -34,6 +34,12 @@ impl Temperament {
     /// Nothing is known of it: latching must be feared.
     const UNKNOWN: Self = Self { follows_what_it_hears: true, is_known: false, leaves_ice: false };
 
+    /// Whether it is known to forget with each re-INVITE what it had counted, lost packets too (PJSIP). What it says at home of a trial
+    /// is then neither for the path nor against it; what it said during the trial is.
+    pub(super) fn counts_anew(self) -> bool {
+        self.follows_what_it_hears && self.is_known
+    }
+
     /// By its User-Agent or Server header.
     pub fn of(product: &str) -> Self {
         let product = product.to_ascii_lowercase();

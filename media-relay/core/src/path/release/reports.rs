@@ -82,8 +82,10 @@ impl Release {
         let sender = party ^ 1;
         let receiver = &self.lines[line][party];
         let (is_counted_on, has_sent) = (receiver.is_counted_on(), receiver.was_tried());
+        let counts_anew = self.parties[party].temperament.counts_anew();
         let direction = &mut self.lines[line][sender];
-        let outcome = direction.weigh(report);
+        // Of one that has forgotten what it lost before it came home, a count that is about as great as before says nothing.
+        let outcome = direction.weigh(report).filter(|_| !counts_anew);
         if let Err(lie) = direction.reported_on_relay(report, now) {
             return self.reject(party, lie, now);
         }
