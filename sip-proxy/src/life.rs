@@ -15,7 +15,7 @@ use crate::counters::ShardCounters;
 use crate::link::{Letter, ShardHandle};
 use crate::plane::{Host, PlaneSettings};
 use crate::shard::Shard;
-use crate::stream::{Dial, Known};
+use crate::stream::Dial;
 use crate::udp::{self, Endpoint};
 
 /// Letters taken from the inbox before their outputs are carried out.
@@ -36,8 +36,6 @@ pub(crate) struct Part {
     /// Of datagram listeners, by their number.
     pub(crate) sockets: Vec<(usize, std::net::UdpSocket)>,
     pub(crate) links: Vec<ShardHandle>,
-    /// Whom the door lets in before strangers.
-    pub(crate) known: Arc<Known>,
     /// The way to the door.
     pub(crate) dials: mpsc::UnboundedSender<Dial>,
     pub(crate) inbox: mpsc::Receiver<Letter>,
@@ -64,8 +62,7 @@ impl Part {
     }
 
     async fn live(self) {
-        let Part { index, settings, clock, sockets, links, dials, known, mut inbox, counters, engine, host } =
-            self;
+        let Part { index, settings, clock, sockets, links, dials, mut inbox, counters, engine, host } = self;
         let rearm = Rc::new(Notify::new());
         let addresses: Vec<_> = settings.engine.listeners.iter().map(|listener| listener.address).collect();
         let vitals = settings.vitals.clone();
@@ -74,7 +71,6 @@ impl Part {
             vitals.part(format!("signalling {index}: {what}{address}"))
         };
         let shard = Shard::new(index, settings, clock, links, dials, counters, engine, host, rearm.clone());
-        shard.borrow_mut().known = known;
 
         for (listener, socket) in sockets {
             match UdpSocket::from_std(socket) {

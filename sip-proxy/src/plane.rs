@@ -20,7 +20,7 @@ use crate::filter::FilterSettings;
 use crate::life::{Part, Sockets};
 use crate::link::Letter;
 pub use crate::link::ShardHandle;
-use crate::stream::{self, Door, Known};
+use crate::stream::{self, Door};
 use crate::tls::TlsIdentity;
 use crate::udp;
 
@@ -187,7 +187,6 @@ impl SipPlane {
         let mut plane = Self { config, shards, counters, threads: Vec::with_capacity(count) };
         let share = settings.share(count);
         let parts = plane.shards.clone().into_iter().zip(plane.counters.clone());
-        let known = Arc::new(Known::new());
         for (index, ((shard, counters), (inbox, sockets))) in
             parts.zip(inboxes.into_iter().zip(sockets)).enumerate()
         {
@@ -200,7 +199,6 @@ impl SipPlane {
                 shard: shard.clone(),
                 counters: counters.clone(),
                 dials: dialling,
-                known: known.clone(),
             };
             let part = Part {
                 index,
@@ -208,7 +206,6 @@ impl SipPlane {
                 clock,
                 sockets: sockets.datagram,
                 dials,
-                known: known.clone(),
                 links: plane.shards.clone(),
                 inbox,
                 counters,

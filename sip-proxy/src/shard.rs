@@ -30,7 +30,7 @@ use crate::held::Held;
 use crate::link::{Arrival, Letter, ShardHandle, Transmission, owner};
 use crate::overload::Overload;
 use crate::plane::{Host, PlaneSettings, shard_of, share_of};
-use crate::stream::{Connections, Dial, Known, Outgoing};
+use crate::stream::{Connections, Dial, Outgoing};
 use crate::udp::{self, Datagram, Endpoint, Flushed};
 
 /// Outputs and the inputs that answer them at once are worked off in turns; this many turns without an end would be a
@@ -57,7 +57,6 @@ pub(crate) struct Shard {
     pub(crate) dials: mpsc::UnboundedSender<Dial>,
     endpoints: Vec<Option<Endpoint>>,
     overload: Overload,
-    pub(crate) known: Arc<Known>,
     load: Load,
     held: Held,
     armed: Option<Duration>,
@@ -101,7 +100,6 @@ impl Shard {
                 dials,
                 endpoints: (0..listeners).map(|_| None).collect(),
                 overload: Overload::new(listeners),
-                known: Arc::new(Known::new()),
                 load: Load::Fine,
                 held: Held::default(),
                 armed: None,
@@ -110,12 +108,6 @@ impl Shard {
                 settings,
             })
         })
-    }
-
-    fn proven(&mut self, connection: ConnectionId) {
-        if let Some(source) = self.connections.proven(connection) {
-            self.known.note(source);
-        }
     }
 
     /// A datagram socket is ready for use.
@@ -168,7 +160,7 @@ impl Shard {
             Letter::Transmit(transmission) => self.transmit(*transmission),
             Letter::Close(connection) => self.connections.close(connection),
             Letter::Accepted(accepted) => self.accepted(*accepted),
-            Letter::Proven(connection) => self.proven(connection),
+            Letter::Proven(connection) => self.connections.proven(connection),
             // Whenever outputs were carried out it is looked.
             Letter::LookAgain => {}
             Letter::Stop => {
@@ -230,7 +222,6 @@ impl Shard {
         let command = match command {
             Command::Policy(policy) => {
                 self.policy = Some(policy.clone());
-                self.known.follow(policy.clone());
                 Command::Policy(policy)
             }
             Command::Configure(config) => Command::Configure(share_of(&config, shards)),
@@ -326,7 +317,7 @@ impl Shard {
                     }
                 },
                 Output::Proven(connection) => match owner(connection) {
-                    home if home == self.index => self.proven(connection),
+                    home if home == self.index => self.connections.proven(connection),
                     home => {
                         if let Some(link) = self.links.get(home) {
                             link.send(Letter::Proven(connection));

@@ -247,15 +247,13 @@ impl Connections {
         Some(Entry { entered, victim: victim.map(ConnectionId) })
     }
 
-    /// The peer of a connection has shown who it is; where it is, if that is news.
-    pub(crate) fn proven(&mut self, connection: ConnectionId) -> Option<IpAddr> {
-        let entry = self.open.get(&connection)?;
-        if entry.standing.is_proven.replace(true) {
-            return None;
+    /// The peer of a connection has shown who it is.
+    pub(crate) fn proven(&mut self, connection: ConnectionId) {
+        if let Some(entry) = self.open.get(&connection)
+            && !entry.standing.is_proven.replace(true)
+        {
+            self.strangers.leave(entry.flow.remote.ip(), connection.0);
         }
-        let source = entry.flow.remote.ip();
-        self.strangers.leave(source, connection.0);
-        Some(source.to_canonical())
     }
 
     /// Takes a connection off the table. Its task writes what is queued, and ends.

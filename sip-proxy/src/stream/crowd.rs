@@ -50,11 +50,6 @@ impl Crowd {
         victim.map(|(_, number)| number)
     }
 
-    /// Places that are taken.
-    pub(super) fn len(&self) -> usize {
-        self.size
-    }
-
     /// Gives a place back; false if it was taken before.
     pub(super) fn leave(&mut self, address: IpAddr, number: u64) -> bool {
         self.take(source(address), number)

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
-use sip_engine::io::{ListenerId, RealmId};
+use sip_engine::io::ListenerId;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::{AbortHandle, LocalSet};
@@ -20,7 +20,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
 use tokio_rustls::TlsStream;
 
 use super::crowd::Crowd;
-use super::known::Known;
 use super::socket::Socket;
 use super::{HANDSHAKE, after, tune};
 use crate::counters::ShardCounters;
@@ -79,15 +78,6 @@ pub(crate) struct Door {
     pub(crate) counters: Arc<ShardCounters>,
     /// What the shard wants dialled; closed when the shard has ended.
     pub(crate) dials: mpsc::UnboundedReceiver<Dial>,
-    pub(crate) known: Arc<Known>,
-}
-
-/// Who is at the door, as far as his address tells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Guest {
-    /// A trunk, or where somebody has shown who he is before.
-    Known,
-    Stranger,
 }
 
 impl Door {
@@ -110,25 +100,22 @@ impl Door {
     }
 
     async fn live(self) {
-        let Self { index, settings, sockets, shard, counters, mut dials, known } = self;
+        let Self { index, settings, sockets, shard, counters, mut dials } = self;
         let hall = Rc::new(Hall {
             shard,
             counters,
             turns: Semaphore::new(0),
-            turns_of_known: Semaphore::new(0),
-            known,
             waiting: RefCell::new(Waiting::new(&settings)),
         });
         for (place, socket) in sockets {
             let listener = settings.listeners.get(place).cloned().unwrap_or_default();
             let Ok(id) = u16::try_from(place).map(ListenerId) else { continue };
-            let realm = settings.engine.realm_of(id).map(|realm| realm.id);
             match TcpListener::from_std(socket) {
                 Ok(socket) => {
                     let address =
                         socket.local_addr().map(|address| format!(" {address}")).unwrap_or_default();
                     let part = settings.vitals.part(format!("signalling {index}: tcp{address}"));
-                    tokio::task::spawn_local(part.task(accept(socket, (id, realm), listener, hall.clone())));
+                    tokio::task::spawn_local(part.task(accept(socket, id, listener, hall.clone())));
                 }
                 // Its phones could not connect.
                 Err(error) => return tracing::error!(%error, "a stream listener can't be polled"),
@@ -156,64 +143,44 @@ impl Door {
 struct Hall {
     shard: ShardHandle,
     counters: Arc<ShardCounters>,
-    /// Handshakes that may begin: of strangers, and of those who are known.
+    /// Handshakes that may begin.
     turns: Semaphore,
-    turns_of_known: Semaphore,
-    known: Arc<Known>,
     waiting: RefCell<Waiting>,
 }
 
 /// Who is at the door.
 struct Waiting {
     next: u64,
-    strangers: Queue,
-    /// Nobody else takes their places.
-    known: Queue,
-    tasks: AHashMap<u64, AbortHandle>,
-}
-
-/// One of the two queues before it.
-struct Queue {
     all: Crowd,
     /// Of them those whose handshake has not begun: as many as have their turn within half a second.
     shaking: Crowd,
-}
-
-impl Queue {
-    fn new(settings: &PlaneSettings) -> Self {
-        let turns = (settings.handshakes_per_second / 2).max(1);
-        Self {
-            all: Crowd::new(settings.connections_unproven, settings.connections_per_source),
-            shaking: Crowd::new(turns, turns),
-        }
-    }
+    tasks: AHashMap<u64, AbortHandle>,
 }
 
 impl Waiting {
     fn new(settings: &PlaneSettings) -> Self {
-        Self { next: 0, strangers: Queue::new(settings), known: Queue::new(settings), tasks: AHashMap::new() }
-    }
-
-    fn queue(&mut self, guest: Guest) -> &mut Queue {
-        match guest {
-            Guest::Known => &mut self.known,
-            Guest::Stranger => &mut self.strangers,
+        let turns = (settings.handshakes_per_second / 2).max(1);
+        Self {
+            next: 0,
+            all: Crowd::new(settings.connections_unproven, settings.connections_per_source),
+            shaking: Crowd::new(turns, turns),
+            tasks: AHashMap::new(),
         }
     }
 }
 
 impl Hall {
     /// A place at the door; who had it is sent away.
-    fn enter(self: &Rc<Self>, source: IpAddr, guest: Guest) -> Place {
+    fn enter(self: &Rc<Self>, source: IpAddr) -> Place {
         let mut waiting = self.waiting.borrow_mut();
         let number = waiting.next;
         waiting.next = number.wrapping_add(1);
-        let victim = waiting.queue(guest).all.enter(source, number);
+        let victim = waiting.all.enter(source, number);
         let task = victim.and_then(|victim| waiting.tasks.remove(&victim));
         drop(waiting);
         self.send_away(task);
         self.counters.connections.up();
-        Place { hall: self.clone(), number, source, guest }
+        Place { hall: self.clone(), number, source }
     }
 
     fn send_away(&self, task: Option<AbortHandle>) {
@@ -235,7 +202,6 @@ struct Place {
     hall: Rc<Hall>,
     number: u64,
     source: IpAddr,
-    guest: Guest,
 }
 
 impl Place {
@@ -243,27 +209,22 @@ impl Place {
     async fn turn(&self) {
         let victim = {
             let mut waiting = self.hall.waiting.borrow_mut();
-            let victim = waiting.queue(self.guest).shaking.enter(self.source, self.number);
+            let victim = waiting.shaking.enter(self.source, self.number);
             victim.and_then(|victim| waiting.tasks.remove(&victim))
         };
         self.hall.send_away(victim);
-        let turns = match self.guest {
-            Guest::Known => &self.hall.turns_of_known,
-            Guest::Stranger => &self.hall.turns,
-        };
-        if let Ok(turn) = turns.acquire().await {
+        if let Ok(turn) = self.hall.turns.acquire().await {
             turn.forget();
         }
-        self.hall.waiting.borrow_mut().queue(self.guest).shaking.leave(self.source, self.number);
+        self.hall.waiting.borrow_mut().shaking.leave(self.source, self.number);
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut waiting = self.hall.waiting.borrow_mut();
-        let queue = waiting.queue(self.guest);
-        queue.all.leave(self.source, self.number);
-        queue.shaking.leave(self.source, self.number);
+        waiting.all.leave(self.source, self.number);
+        waiting.shaking.leave(self.source, self.number);
         waiting.tasks.remove(&self.number);
         self.hall.counters.connections.down();
     }
@@ -280,23 +241,16 @@ async fn give_turns(per_second: usize, hall: Rc<Hall>) {
         let now = Instant::now();
         owed += now.duration_since(last).as_secs_f64() * per_second as f64;
         last = now;
-        // A turn of somebody who has left before it came is nobody's.
-        let waiting = hall.waiting.borrow().known.shaking.len();
-        let open_to_known = hall.turns_of_known.available_permits().min(waiting);
-        let open = hall.turns.available_permits().saturating_add(open_to_known);
-        let due = (owed as usize).min(most.saturating_sub(open));
+        let due = (owed as usize).min(most.saturating_sub(hall.turns.available_permits()));
         owed = (owed - due as f64).clamp(0.0, 1.0);
-        // Who is known waits for nobody else.
-        let of_known = due.min(waiting.saturating_sub(open_to_known));
-        hall.turns_of_known.add_permits(of_known);
-        hall.turns.add_permits(due.saturating_sub(of_known));
+        hall.turns.add_permits(due);
     }
 }
 
 /// Takes connections until the shard ends.
 async fn accept(
     socket: TcpListener,
-    (listener, realm): (ListenerId, Option<RealmId>),
+    listener: ListenerId,
     settings: crate::plane::ListenerSettings,
     hall: Rc<Hall>,
 ) {
@@ -315,8 +269,7 @@ async fn accept(
             hall.counters.denied.up();
             continue;
         }
-        let guest = if hall.known.has(realm, source) { Guest::Known } else { Guest::Stranger };
-        let place = hall.enter(source, guest);
+        let place = hall.enter(source);
         let (number, tls) = (place.number, settings.tls.clone());
         let task = tokio::task::spawn_local(vitals::belonging(async move {
             let since = Instant::now();

@@ -5,7 +5,6 @@ mod converse;
 mod crowd;
 mod dial;
 mod door;
-mod known;
 mod socket;
 
 use std::io;
@@ -23,7 +22,6 @@ use connections::Proof;
 pub(crate) use connections::{Connections, Outgoing};
 use converse::{Origin, converse};
 pub(crate) use door::{Accepted, Dial, Door, Opened};
-pub(crate) use known::Known;
 use socket::Socket;
 
 use crate::shard::Shard;

@@ -130,8 +130,10 @@ pub(crate) fn cut(scene: &mut Scene, mark: &Mark) -> Result<Run> {
 
 fn blocked(scene: &mut Scene, mark: &Mark) -> Result<Run> {
     scene.path("synchronising", "try", scene.answered, TO_DIRECT)?;
-    let stays = scene.path("stays", "failed", scene.answered, TO_DIRECT)?;
-    scene.settled(stays);
+    // Two PJSIPs have forgotten what they lost: their trial has told nothing, and is made again later.
+    let ends = if scene.kinds == [Kind::Pjsua; 2] { ("anchored", "trial") } else { ("stays", "failed") };
+    let home = scene.path(ends.0, ends.1, scene.answered, TO_DIRECT)?;
+    scene.settled(home);
     let silence = scene.gap(mark)?;
     let has_baresip = scene.kinds.contains(&Kind::Baresip);
     let limit = Duration::from_millis(if has_baresip { 1_000 } else { 3_500 });
