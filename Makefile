@@ -72,6 +72,10 @@ soak: ## load for an hour (SOAK_SECONDS)
 lint: ## formatting, clippy, shellcheck, licences and advisories, queries against a real database
 	@deploy/dev/lint.sh
 
+.PHONY: shape
+shape: ## figures of the code's shape: parameters, sides as numbers, circles, doubles in tests (deploy/dev/shape.py -v names them)
+	@python3 deploy/dev/shape.py
+
 .PHONY: bench
 bench: ## side by side with Kamailio and rtpengine; writes bench/results.json
 	@tests/lab/install.sh bench
