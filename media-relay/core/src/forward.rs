@@ -113,13 +113,18 @@ impl Worker {
             None => stream.reception.count(packet.len(), now),
         }
         stream.send_held(now, &mut send);
-        let (session, consumers) = (stream.session, stream.consumers.clone());
+        let session = stream.session;
         if role == Role::Spare {
             self.streams.take_spare(id, source);
             self.attend(session, now);
         }
         let mut came_back = false;
-        for consumer in consumers {
+        // By number: a copy of the list would cost more than all lookups.
+        for place in 0.. {
+            let Some(consumer) = self.streams.get(id).and_then(|stream| stream.consumers.get(place)).copied()
+            else {
+                break;
+            };
             if let Some(consumer) = self.streams.get_mut(consumer) {
                 if consumer.is_parked {
                     came_back |= consumer.is_released;
