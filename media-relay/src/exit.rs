@@ -13,7 +13,7 @@ use crate::address;
 use crate::batch::{BATCH, LARGEST};
 use crate::counters::Snapshot;
 use crate::header::{self, LARGEST_HEADER};
-use crate::ports;
+use crate::socket;
 
 /// Never received from (raw(7): IPPROTO_RAW is for sending only).
 const RAW: i32 = libc::IPPROTO_RAW;
@@ -150,7 +150,7 @@ impl Exit {
             Some((*self.ends.get(index)?, self.packets.get(index)?.get(header..length)?))
         };
         let ((port, to), datagram) = of(index).ok_or(io::ErrorKind::NotFound)?;
-        ports::bind(SocketAddr::new(self.address, port), self.traffic_class)?.send_to(datagram, to)?;
+        socket::bind(SocketAddr::new(self.address, port), self.traffic_class)?.send_to(datagram, to)?;
         Ok(())
     }
 }

@@ -9,19 +9,25 @@
 mod address;
 mod batch;
 mod counters;
+mod event;
 mod exit;
 mod header;
 mod poll;
 mod ports;
+mod probe;
 mod reading;
+mod realm;
 mod relay;
 mod reserve;
 mod shared;
 mod sieve;
+mod socket;
 mod steering;
 mod thread;
 
 pub use counters::{Snapshot, WorkerCounters};
-pub use ports::{Address, RealmMedia};
-pub use relay::{Event, Relay, RelaySettings, StartError};
-pub use steering::{Unavailable, steering_works};
+pub use event::Event;
+pub use probe::steering_works;
+pub use realm::{Address, RealmMedia};
+pub use relay::{Relay, RelaySettings, StartError};
+pub use steering::Unavailable;

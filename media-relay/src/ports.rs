@@ -10,20 +10,20 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use media_core::Expected;
 use media_core::worker::{PortPair, Ports as Source, SocketId};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::batch;
 use crate::counters::Snapshot;
 use crate::poll::Poll;
+use crate::realm::{Address, RealmMedia};
 use crate::shared::Shared;
 use crate::sieve::{Flood, sieve};
+use crate::socket::bind;
 use crate::steering::{Steering, Unavailable};
 
 /// A pair rests so long after its call, unless it is needed.
@@ -32,28 +32,6 @@ const QUARANTINE: Duration = Duration::from_secs(30);
 const NOTICE: Duration = Duration::from_secs(10);
 /// Ports that other programs hold are passed over; so many in a row mean a wrong range.
 const TRIES: usize = 64;
-/// The kernel doubles it, for its own needs: about 170 packets of speech or 50 of video. More would only make an overload last longer.
-const RECEIVE_BUFFER: usize = 64 * 1024;
-
-/// A media address of a realm.
-#[derive(Debug, Clone)]
-pub struct Address {
-    /// Where sockets are bound.
-    pub bind: IpAddr,
-    /// What descriptions say; differs from `bind` behind a one-to-one NAT.
-    pub advertised: IpAddr,
-}
-
-/// The media side of a realm.
-#[derive(Debug, Clone)]
-pub struct RealmMedia {
-    /// Its addresses; the first of a family is used first.
-    pub addresses: Vec<Address>,
-    /// Its ports.
-    pub ports: RangeInclusive<u16>,
-    /// How routers are to treat what is sent (DSCP, RFC 2474), 0 to 63.
-    pub dscp: u8,
-}
 
 #[derive(Debug)]
 struct Pool {
@@ -304,20 +282,6 @@ impl Ports {
             }
         }
     }
-}
-
-/// A media port's own socket.
-pub(crate) fn bind(address: SocketAddr, traffic_class: u8) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-        socket.set_tclass_v6(traffic_class.into())?;
-    } else {
-        socket.set_tos_v4(traffic_class.into())?;
-    }
-    socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
 }
 
 /// Which pairs are taken.

@@ -9,17 +9,19 @@ use std::time::{Duration, Instant};
 
 use media_core::Worker;
 use media_core::ours::OpenPorts;
-use media_core::path::memory::{Known, Outcome, Pair, Record};
-use media_core::session::{self, Action, INITIAL, Reply};
+use media_core::path::memory::{Known, Pair, Record};
+use media_core::session::{Action, INITIAL};
 use media_core::worker::Settings;
 use vitals::Vitals;
 
-use crate::counters::WorkerCounters;
+use crate::counters::{Snapshot, WorkerCounters};
+use crate::event::{Command, Event};
 use crate::poll::{Poll, Waker};
-use crate::ports::{Ports, RealmMedia, WAKE};
+use crate::ports::{Ports, WAKE};
+use crate::realm::RealmMedia;
 use crate::reserve::Reservation;
 use crate::steering::{Steering, Unavailable};
-use crate::thread::{Command, Thread};
+use crate::thread::Thread;
 
 /// How the relay is set up.
 #[derive(Debug, Clone)]
@@ -36,29 +38,6 @@ pub struct RelaySettings {
     pub steering: bool,
     /// Where workers say that they live.
     pub vitals: Vitals,
-}
-
-/// What the relay tells.
-#[derive(Debug)]
-pub enum Event {
-    /// The reply to an action.
-    Reply {
-        /// Its session.
-        session: u64,
-        /// The action's number.
-        number: u32,
-        /// The reply.
-        reply: Reply,
-    },
-    /// What a session has to tell.
-    Told {
-        /// Which.
-        session: u64,
-        /// What.
-        event: session::Event,
-    },
-    /// What became of a move, for the store.
-    Moved(Outcome),
 }
 
 /// Why the relay does not start.
@@ -145,6 +124,7 @@ impl Relay {
                 counters: counters.clone(),
                 origin,
                 tell: tell.clone(),
+                numbers: Snapshot::default(),
             };
             let part = settings.vitals.part(format!("media {index}"));
             threads.push(

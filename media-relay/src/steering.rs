@@ -5,17 +5,15 @@
 
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::{Mutex, PoisonError};
 
 use aya::maps::{HashMap, MapData, MapError, SockMap};
 use aya::programs::{ProgramError, SkLookup};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use media_core::Expected;
 
-use crate::ports::RealmMedia;
 use crate::reserve::Reservation;
-use crate::shared::Shared;
 
 #[cfg(steering)]
 const OBJECT: Option<&[u8]> = Some(aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/steer.bpf.o")));
@@ -114,17 +112,6 @@ pub(crate) struct Targets {
     /// For whom the port expects.
     pub(crate) expected: u32,
     pub(crate) strangers: u32,
-}
-
-/// Whether ports can be steered here: it is tried, and undone.
-///
-/// # Errors
-/// Says what is missing.
-pub fn steering_works(realms: &[RealmMedia]) -> Result<(), Unavailable> {
-    let ranges: Vec<_> = realms.iter().map(|realm| realm.ports.clone()).collect();
-    let _reservation = Reservation::make(&ranges).map_err(Unavailable::Reserve)?;
-    let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    Shared::open(local, 0, Arc::new(Steering::attach(1, 2, None)?)).map(drop)
 }
 
 /// The attached program, shared by all workers. Dropping it detaches it.

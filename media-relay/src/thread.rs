@@ -6,16 +6,15 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use media_core::Worker;
-use media_core::path::memory::Known;
-use media_core::session::{Action, Refusal, Reply};
+use media_core::session::{Refusal, Reply};
 use vitals::Pulse;
 
 use crate::batch::{BATCH, Batch};
 use crate::counters::{Snapshot, WorkerCounters};
+use crate::event::{Command, Event};
 use crate::poll::{self, Waker};
 use crate::ports::{Ports, SHARED, STRANGERS, WAKE};
 use crate::reading::{is_readable, is_sayable};
-use crate::relay::Event;
 
 /// From so many packets in a [`WINDOW`] on, waking for each of them would cost more than forwarding it: 20,000 a second.
 const BUSY: u64 = 200;
@@ -50,14 +49,6 @@ impl Pace {
     }
 }
 
-/// What a worker is told.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Do { session: u64, number: u32, action: Box<Action> },
-    Recall(Arc<Known>),
-    Stop,
-}
-
 pub(crate) struct Thread {
     pub(crate) worker: Worker,
     pub(crate) ports: Ports,
@@ -66,13 +57,13 @@ pub(crate) struct Thread {
     pub(crate) counters: Arc<WorkerCounters>,
     pub(crate) origin: Instant,
     pub(crate) tell: Arc<dyn Fn(Event) + Send + Sync>,
+    pub(crate) numbers: Snapshot,
 }
 
 impl Thread {
     pub(crate) fn run(mut self, pulse: &Pulse) {
         let mut ready = Vec::with_capacity(512);
         let mut batch = Batch::new();
-        let mut numbers = Snapshot::default();
         let mut pace = Pace::default();
         poll::sharpen_timers();
         let mut now = self.origin.elapsed();
@@ -80,7 +71,7 @@ impl Thread {
             let timeout = self.worker.poll_timeout().map_or(BEAT, |due| {
                 BEAT.min(due.saturating_sub(now).saturating_add(Duration::from_millis(1)))
             });
-            if pace.is_busy(numbers.received, now) {
+            if pace.is_busy(self.numbers.received, now) {
                 // Whatever is ready goes first: a worker that is behind never rests.
                 self.ports.poll().wait(Duration::ZERO, &mut ready);
                 if ready.is_empty() {
@@ -99,33 +90,38 @@ impl Thread {
                 } else if *token >= STRANGERS {
                     // Their turn comes last.
                 } else if *token >= SHARED {
-                    self.drain_shared((*token & !SHARED) as usize, &mut batch, &mut numbers, now);
+                    self.drain_shared((*token & !SHARED) as usize, &mut batch, now);
                 } else {
-                    self.drain(*token as u32, limit, &mut batch, &mut numbers, now);
+                    self.drain(*token as u32, limit, &mut batch, now);
                 }
             }
             for token in ready.iter().filter(|token| **token >= STRANGERS && **token != WAKE) {
-                self.drain_strangers((*token & !STRANGERS) as usize, &mut batch, &mut numbers, now);
+                self.drain_strangers((*token & !STRANGERS) as usize, &mut batch, now);
             }
-            self.transmit(&mut numbers);
-            self.ports.flush(&mut numbers);
+            self.transmit();
+            self.ports.flush(&mut self.numbers);
             // After the packets: those of a call came before its end.
             if is_woken && !self.obey(now) {
                 return;
             }
             if self.worker.poll_timeout().is_some_and(|due| due <= now) {
                 self.worker.handle_timeout(now, &mut self.ports);
-                self.transmit(&mut numbers);
-                self.ports.flush(&mut numbers);
+                self.transmit();
+                self.ports.flush(&mut self.numbers);
             }
             self.tell_events();
-            numbers.dropped = self.worker.dropped.saturating_add(self.ports.flooded);
-            numbers.keepalives = self.worker.keepalives;
-            numbers.strangers_learnt = self.worker.strangers_learnt;
-            numbers.sessions = self.worker.len() as u64;
-            numbers.ports_in_use = self.ports.in_use;
-            self.counters.store(&numbers);
+            self.count();
         }
+    }
+
+    fn count(&mut self) {
+        let numbers = &mut self.numbers;
+        numbers.dropped = self.worker.dropped.saturating_add(self.ports.flooded);
+        numbers.keepalives = self.worker.keepalives;
+        numbers.strangers_learnt = self.worker.strangers_learnt;
+        numbers.sessions = self.worker.len() as u64;
+        numbers.ports_in_use = self.ports.in_use;
+        self.counters.store(numbers);
     }
 
     /// False: to stop.
@@ -157,9 +153,9 @@ impl Thread {
         true
     }
 
-    fn transmit(&mut self, numbers: &mut Snapshot) {
+    fn transmit(&mut self) {
         while let Some((out, to, bytes)) = self.worker.poll_transmit() {
-            self.ports.send(out, to, &bytes, numbers);
+            self.ports.send(out, to, &bytes, &mut self.numbers);
         }
     }
 
@@ -173,15 +169,15 @@ impl Thread {
     }
 
     /// Of a port that has a socket of its own.
-    fn drain(&mut self, socket: u32, limit: usize, batch: &mut Batch, numbers: &mut Snapshot, now: Duration) {
+    fn drain(&mut self, socket: u32, limit: usize, batch: &mut Batch, now: Duration) {
         let Some(fd) = self.ports.fd(socket) else { return };
         // One batch per turn, level-triggered: a flood on one port does not starve the others.
         let count = batch.receive(fd, limit);
         let before = self.worker.dropped;
-        numbers.received = numbers.received.saturating_add(count as u64);
+        self.numbers.received = self.numbers.received.saturating_add(count as u64);
         for index in 0..count {
             if let Some((source, packet)) = batch.get(index) {
-                self.forward(socket, source, packet, numbers, now);
+                self.forward(socket, source, packet, now);
             }
         }
         let strangers = self.worker.dropped.saturating_sub(before);
@@ -192,16 +188,16 @@ impl Thread {
     }
 
     /// Of a socket that the ports of an address share.
-    fn drain_shared(&mut self, pool: usize, batch: &mut Batch, numbers: &mut Snapshot, now: Duration) {
+    fn drain_shared(&mut self, pool: usize, batch: &mut Batch, now: Duration) {
         let Some((fd, _)) = self.ports.shared_fds(pool) else { return };
         for _ in 0..TURNS {
             let count = batch.receive(fd, BATCH);
-            numbers.received = numbers.received.saturating_add(count as u64);
+            self.numbers.received = self.numbers.received.saturating_add(count as u64);
             for index in 0..count {
                 let Some((source, packet)) = batch.get(index) else { continue };
                 match self.steered(pool, batch, index) {
                     Some(socket) => {
-                        self.forward(socket, source, packet, numbers, now);
+                        self.forward(socket, source, packet, now);
                         if self.ports.expects_more_than_one(socket) {
                             self.ports.expect(socket, self.worker.expected(socket));
                         }
@@ -217,15 +213,15 @@ impl Thread {
 
     /// What came to the ports of an address from whom they do not expect: one batch a turn, after everything else. A party whose NAT
     /// has moved it is among them, and expected as soon as it has been heard.
-    fn drain_strangers(&mut self, pool: usize, batch: &mut Batch, numbers: &mut Snapshot, now: Duration) {
+    fn drain_strangers(&mut self, pool: usize, batch: &mut Batch, now: Duration) {
         let Some((_, fd)) = self.ports.shared_fds(pool) else { return };
         let count = batch.receive(fd, BATCH);
-        numbers.received = numbers.received.saturating_add(count as u64);
+        self.numbers.received = self.numbers.received.saturating_add(count as u64);
         for index in 0..count {
             let Some((source, packet)) = batch.get(index) else { continue };
             match self.steered(pool, batch, index) {
                 Some(socket) => {
-                    self.forward(socket, source, packet, numbers, now);
+                    self.forward(socket, source, packet, now);
                     self.ports.expect(socket, self.worker.expected(socket));
                 }
                 None => self.worker.dropped = self.worker.dropped.saturating_add(1),
@@ -240,19 +236,12 @@ impl Thread {
     }
 
     #[inline]
-    fn forward(
-        &mut self,
-        socket: u32,
-        source: SocketAddr,
-        packet: &[u8],
-        numbers: &mut Snapshot,
-        now: Duration,
-    ) {
+    fn forward(&mut self, socket: u32, source: SocketAddr, packet: &[u8], now: Duration) {
         if !is_readable(packet) {
-            numbers.panicked = numbers.panicked.saturating_add(1);
+            self.numbers.panicked = self.numbers.panicked.saturating_add(1);
             return;
         }
-        let ports = &mut self.ports;
+        let (ports, numbers) = (&mut self.ports, &mut self.numbers);
         self.worker.packet(socket, source, packet, now, |out, to, bytes| ports.send(out, to, bytes, numbers));
     }
 }
