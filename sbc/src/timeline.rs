@@ -150,6 +150,7 @@ fn stay(stay: Stay) -> &'static str {
         Stay::SharedAddress => "shared_address",
         Stay::UnknownMapping => "unknown_mapping",
         Stay::NoReports => "no_reports",
+        Stay::Inconclusive => "inconclusive",
         Stay::Remembered => "remembered",
         Stay::Unfit => "unfit_address",
         Stay::Unroutable => "unroutable",

@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ahash::AHashSet;
+use ahash::AHashMap;
 use bytes::Bytes;
 
 use crate::behaviour::Behaviour;
@@ -156,7 +156,8 @@ pub struct Network {
     topology: Topology,
     queue: BinaryHeap<Queued>,
     order: u64,
-    cuts: AHashSet<(IpAddr, IpAddr)>,
+    /// The share that is lost between two addresses.
+    cuts: AHashMap<(IpAddr, IpAddr), f64>,
     lost: Lost,
 }
 
@@ -165,7 +166,7 @@ impl Network {
     pub fn new(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let hasher = crate::nat::hasher(&mut random);
-        let cuts = AHashSet::with_hasher(hasher.clone());
+        let cuts = AHashMap::with_hasher(hasher.clone());
         let topology = Topology::new(hasher);
         Self {
             now: Duration::ZERO,
@@ -251,10 +252,15 @@ impl Network {
     /// Lets nothing pass any more from one address to another, as they are on the segment where both are: between two
     /// homes, the external addresses of their NATs.
     pub fn cut(&mut self, from: IpAddr, to: IpAddr) {
-        self.cuts.insert((from, to));
+        self.fade(from, to, 1.0);
     }
 
-    /// Takes back [`cut`](Self::cut).
+    /// Loses this share of what passes from one address to another, as [`cut`](Self::cut) does of all.
+    pub fn fade(&mut self, from: IpAddr, to: IpAddr, share: f64) {
+        self.cuts.insert((from, to), share);
+    }
+
+    /// Takes back [`cut`](Self::cut) and [`fade`](Self::fade).
     pub fn restore(&mut self, from: IpAddr, to: IpAddr) {
         self.cuts.remove(&(from, to));
     }
@@ -344,7 +350,10 @@ impl Network {
     /// On a segment: to whoever has the address there, or through the gateway.
     fn crosses(&mut self, segment: SegmentId, datagram: Datagram) {
         let Datagram { source, destination, .. } = datagram;
-        if !self.cuts.is_empty() && self.cuts.contains(&(source.ip(), destination.ip())) {
+        if !self.cuts.is_empty()
+            && let Some(share) = self.cuts.get(&(source.ip(), destination.ip())).copied()
+            && (share >= 1.0 || self.random.chance(share))
+        {
             self.lost.cut += 1;
             return;
         }

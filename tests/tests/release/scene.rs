@@ -240,13 +240,19 @@ impl Scene {
         }
     }
 
-    /// Whether the timeline has such an entry after a moment.
-    pub(crate) fn has(&self, what: &str, since: Duration) -> Result<bool> {
+    /// How many such entries the timeline has after a moment.
+    pub(crate) fn count(&self, what: &str, since: Duration) -> Result<u32> {
         let query = format!(
-            "SELECT count(*) > 0 FROM call_path WHERE what = '{what}' AND at >= to_timestamp({:.6})",
+            "SELECT count(*) FROM call_path WHERE what = '{what}' AND at >= to_timestamp({:.6})",
             since.as_secs_f64()
         );
-        Ok(self.stage.sbc.sql(&query)? == "t")
+        let count = self.stage.sbc.sql(&query)?;
+        count.parse().map_err(|_| self.failure(&format!("no number: {count}")))
+    }
+
+    /// Whether it has any.
+    pub(crate) fn has(&self, what: &str, since: Duration) -> Result<bool> {
+        Ok(self.count(what, since)? > 0)
     }
 
     /// Waits until both hear only whom they should, and each other's tone.

@@ -10,6 +10,8 @@ use crate::scene::{Gap, Mark, Scene, gap_limit, now};
 
 /// From answer to proof.
 const TO_DIRECT: Duration = Duration::from_secs(12);
+/// Two trials that tell nothing, 10 s apart.
+const UNTOLD: Duration = Duration::from_secs(40);
 /// Policy's word, looked at by the SBC in its database, and both phones heard through it.
 const CALLED_BACK: Duration = Duration::from_secs(1);
 /// A path that fails in mid-call shows in the next report; the longest interval of these phones is 5 s.
@@ -130,10 +132,17 @@ pub(crate) fn cut(scene: &mut Scene, mark: &Mark) -> Result<Run> {
 
 fn blocked(scene: &mut Scene, mark: &Mark) -> Result<Run> {
     scene.path("synchronising", "try", scene.answered, TO_DIRECT)?;
-    // Two PJSIPs have forgotten what they lost: their trial has told nothing, and is made again later.
-    let ends = if scene.kinds == [Kind::Pjsua; 2] { ("anchored", "trial") } else { ("stays", "failed") };
-    let home = scene.path(ends.0, ends.1, scene.answered, TO_DIRECT)?;
+    // Two PJSIPs have forgotten what they lost: where they said nothing in time, their trial has told nothing and is made once more.
+    let (why, longest) = match scene.kinds {
+        [Kind::Pjsua, Kind::Pjsua] => ("failed|inconclusive", UNTOLD),
+        _ => ("failed", TO_DIRECT),
+    };
+    let home = scene.path("stays", why, scene.answered, longest)?;
     scene.settled(home);
+    let trials = scene.count("synchronising", scene.answered)?;
+    if trials > 2 {
+        return Err(scene.failure(&format!("{trials} trials over a path that is blocked")));
+    }
     let silence = scene.gap(mark)?;
     let has_baresip = scene.kinds.contains(&Kind::Baresip);
     let limit = Duration::from_millis(if has_baresip { 1_000 } else { 3_500 });

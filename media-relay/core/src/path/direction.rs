@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::counted::{Counted, later};
 use super::phone::PATIENCE;
 use super::proof::{ABSURD_JITTER_SECONDS, AHEAD, Evidence, Lie, Proof, Reception, Verdict};
+use super::quality::Quality;
 use super::timeline::Reason;
 use super::trial::{Outcome, Trial};
 
@@ -38,6 +39,9 @@ const STANDING: Duration = Duration::from_secs(1);
 pub(super) const UNSPOKEN: Duration = Duration::from_millis(19_400);
 /// Three reports come within this after a re-INVITE, of all kinds of phones.
 const UNREPORTED: Duration = Duration::from_secs(16);
+/// So long after both have agreed to move a report knows of what was sent since: a packet's way to its receiver and the report's from
+/// there. One that is sooner may be about the time before, and is no evidence of the trial.
+const TELLING: Duration = Duration::from_millis(100);
 /// So many packets of a trial are sent by who never pauses.
 const STEADY: u16 = 37;
 /// One that was heard so lately speaks.
@@ -60,17 +64,15 @@ pub(super) struct Direction {
     /// A report has found that it does not go on, and its sender, which never counts, cannot say whether anything was sent: what
     /// that is for the path, which is not known to be alive.
     pub(super) stalled: Option<Reason>,
-    /// Since the move its receiver has reported, and only that nothing came.
+    /// When both had agreed to move, and it could arrive.
+    met: Option<Duration>,
+    /// Since then its receiver has reported, and only that nothing came.
     is_missed: bool,
     /// What its sender says that it has sent.
     counted: Counted,
     /// When it last said so.
     spoke: Option<Duration>,
-    /// Highest number and loss by the report before, and how many reports in a row were too lossy.
-    quality: Option<(u32, i32)>,
-    lossy: u8,
-    /// How many in a row had too much jitter.
-    shaky: u8,
+    quality: Quality,
     /// What the receiver had lost by its last report before a move.
     lost_before: Option<i32>,
 }
@@ -84,6 +86,12 @@ impl Direction {
         self.counted.passes(sight.packets, now);
         if let Some(trial) = &mut self.trial {
             trial.see(&sight);
+        }
+        if let Some(known) = self.sight.filter(|known| known.ssrc == sight.ssrc && self.proof.is_none()) {
+            let sent = sight.sequence.wrapping_sub(known.sequence);
+            if (sent as i16) >= 0 {
+                self.quality.passes(sent, sight.packets.saturating_sub(known.packets));
+            }
         }
         self.sight = Some(sight);
         let (packets, since) = *self.window.get_or_insert((sight.packets, now));
@@ -112,15 +120,23 @@ impl Direction {
         if let Some(sight) = self.sight {
             let heard = sight.heard.max(now);
             self.proof = Some(Proof::new(sight.ssrc, sight.clock_rate, sight.sequence, heard));
-            (self.quality, self.lossy, self.shaky) = (None, 0, 0);
             (self.stalled, self.is_missed) = (None, false);
+            (self.met, self.trial) = (None, None);
         }
+        self.quality.begin();
     }
 
-    /// It is at the relay again; what a trial has shown stays known.
+    /// Both have agreed to move: from now on its packets can arrive.
+    pub(super) fn meet(&mut self, now: Duration) {
+        self.met = Some(now);
+    }
+
+    /// It is at the relay again; what a trial has shown stays known, also by a report that came on the way home.
     pub(super) fn forget(&mut self) {
+        self.is_proven = if self.trial.is_some() { self.is_confirmed() } else { self.is_proven };
         self.proof = None;
         (self.window, self.rate) = (None, None);
+        self.quality.begin();
     }
 
     /// A trial is over, and what it shows will be told by the next report.
@@ -149,12 +165,19 @@ impl Direction {
             return Err(Lie::TooMany);
         }
         (self.lost_before, self.reported) = (Some(report.lost), Some(now));
+        self.quality.on_relay(report);
         Ok(())
     }
 
     /// What a report says of the trial.
     pub(super) fn weigh(&self, report: &Reception) -> Option<Outcome> {
         self.trial?.weigh(report, &self.sight?)
+    }
+
+    /// Whether its sender is known to have been silent in the trial, or has been since: only then did it cost nobody anything.
+    pub(super) fn was_silent(&self) -> bool {
+        let Some((trial, sight)) = self.trial.zip(self.sight) else { return false };
+        trial.was_silent(&sight)
     }
 
     /// Whether enough was sent in the trial for a report to tell.
@@ -177,7 +200,7 @@ impl Direction {
             let proof = self.proof.as_mut().filter(|_| self.counted.count().is_some())?;
             proof.begin_anew(ssrc, now);
             self.counted = Counted::default();
-            (self.quality, self.lossy, self.shaky) = (None, 0, 0);
+            self.quality.begin();
         }
         self.spoke = Some(now);
         let moved = self.proof.as_ref().and_then(Proof::moved);
@@ -197,7 +220,7 @@ impl Direction {
     /// Its receiver, which has reported about it before, reports about nobody: what refutes the path by that, if anything.
     pub(super) fn heard_nothing(&mut self, now: Duration) -> Option<Evidence> {
         self.reported?;
-        let refuted = self.proof.as_ref()?.heard_nothing(&self.counted, now);
+        let refuted = self.proof.as_mut()?.heard_nothing(&self.counted, now);
         if refuted.is_none() {
             self.stand_still(Reason::ReportsStopped, now);
         }
@@ -213,7 +236,8 @@ impl Direction {
         let is_stalled =
             !self.counted.is_counting() && known.is_some_and(|at| now > at.saturating_add(STANDING));
         self.stalled = is_stalled.then_some(why);
-        self.is_missed |= self.proof.is_some() && self.trial.is_none();
+        let is_telling = self.met.is_some_and(|met| now >= met.saturating_add(TELLING));
+        self.is_missed |= is_telling && self.proof.is_some() && self.trial.is_none();
     }
 
     /// Whether its sender has said that it sends, off the relay.
@@ -230,6 +254,17 @@ impl Direction {
         let patience = if spoken_for.is_some() { UNSPOKEN } else { UNREPORTED };
         let is_late = now > spoken_for.unwrap_or(since).saturating_add(patience);
         self.stalled.or(is_late.then_some(Reason::ReportsStopped))
+    }
+
+    /// Whether it was spoken for on this direct path, and has only not been for too long: reports were lost, and none has said anything
+    /// against it.
+    pub(super) fn has_only_lapsed(&self, since: Duration) -> bool {
+        self.stalled.is_none() && self.spoken_for.is_some_and(|at| at > since)
+    }
+
+    /// Whether its receiver has reported since then.
+    pub(super) fn is_reported_since(&self, since: Duration) -> bool {
+        self.reported.is_some_and(|at| at > since)
     }
 
     /// Its packets went on arriving off the relay, by a report since then.
@@ -249,23 +284,20 @@ impl Direction {
         u64::from(sent).saturating_add(REORDERED) >= sight.packets
     }
 
-    /// Two reports in a row with too much loss between them.
-    pub(super) fn is_too_lossy(&mut self, report: &Reception, percent: u32) -> bool {
-        let Some((highest, lost)) = self.quality.replace((report.highest, report.lost)) else { return false };
-        let expected = i64::from(report.highest.wrapping_sub(highest));
-        let missing = i64::from(report.lost).saturating_sub(lost.into());
-        let is_lossy =
-            expected >= 20 && missing.saturating_mul(100) > expected.saturating_mul(percent.into());
-        self.lossy = if is_lossy { self.lossy.saturating_add(1) } else { 0 };
-        self.lossy >= 2
+    /// What its sender's line loses, percent.
+    pub(super) fn line_loss(&self) -> f64 {
+        self.quality.line_loss()
     }
 
-    /// Two reports in a row with more jitter than this. One may have met the end of a silence, whose length some count as jitter.
+    /// Whether it loses too much, besides what both `lines` lose; see [`Quality`].
+    pub(super) fn is_too_lossy(&mut self, report: &Reception, percent: u32, lines: f64) -> bool {
+        self.quality.is_too_lossy(report, percent, lines)
+    }
+
+    /// Whether its jitter is too much.
     pub(super) fn is_too_shaky(&mut self, report: &Reception, limit: Duration) -> bool {
-        let rate = self.sight.map_or(8000, |sight| sight.clock_rate.max(1));
-        let is_shaky = f64::from(report.jitter) / f64::from(rate) > limit.as_secs_f64();
-        self.shaky = if is_shaky { self.shaky.saturating_add(1) } else { 0 };
-        self.shaky >= 2
+        let rate = self.sight.map_or(8000, |sight| sight.clock_rate);
+        self.quality.is_too_shaky(report, rate, limit)
     }
 
     /// The first report after a move says how many packets the receiver has missed since its last one before.
@@ -295,5 +327,61 @@ impl Direction {
     /// What a report is weighed against.
     pub(super) fn evidence(&self, report: &Reception, now: Duration) -> Option<Evidence> {
         self.proof.as_ref().map(|proof| proof.evidence(report, &self.counted, now))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(milliseconds: u64) -> Duration {
+        Duration::from_millis(10_000 + milliseconds)
+    }
+
+    fn sight(packets: u64, sequence: u16, heard: Duration) -> Sight {
+        Sight { ssrc: 7, clock_rate: 8000, packets, sequence, heard }
+    }
+
+    fn report(highest: u32) -> Reception {
+        Reception { ssrc: 7, highest, lost: 0, jitter: 8 }
+    }
+
+    /// On trial from 10 s to 10.7 s.
+    fn tried() -> Direction {
+        let mut direction = Direction::default();
+        direction.see(sight(500, 1_500, at(0)), at(0));
+        direction.watch(at(0));
+        direction.meet(at(30));
+        direction
+    }
+
+    #[test]
+    fn what_a_report_says_on_the_way_home_from_a_trial_stays_known() {
+        let mut direction = tried();
+        direction.end_trial();
+        assert!(!direction.is_proven);
+        assert_eq!(direction.judge(&report(1_530), at(750)), Some(Verdict::Confirmed));
+        direction.forget();
+        assert!(direction.is_proven);
+    }
+
+    #[test]
+    fn what_was_confirmed_before_a_path_broke_proves_nothing_afterwards() {
+        let mut direction = tried();
+        assert_eq!(direction.judge(&report(1_520), at(400)), Some(Verdict::Confirmed));
+        direction.forget();
+        assert!(!direction.is_proven);
+    }
+
+    #[test]
+    fn a_report_that_came_before_anything_could_is_no_evidence_of_a_trial() {
+        for (milliseconds, is_telling) in [(40, false), (120, false), (300, true)] {
+            let mut direction = tried();
+            assert_eq!(direction.judge(&report(1_500), at(milliseconds)), Some(Verdict::Open));
+            direction.end_trial();
+            direction.forget();
+            direction.see(sight(600, 1_640, at(900)), at(900));
+            assert_eq!(direction.was_missed(), is_telling, "{milliseconds}");
+        }
     }
 }

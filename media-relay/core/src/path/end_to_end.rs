@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::direction::{Direction, Sight};
+use super::lapse::Lapse;
 use super::phone::PATIENCE;
 use super::place::Stay;
 use super::proof::{Evidence, Lie, Reception, Verdict};
@@ -76,6 +77,7 @@ pub struct EndToEnd {
     /// The phone that controls has said which pair it uses.
     is_nominated: bool,
     failures: u8,
+    lapse: Lapse,
     timeline: Timeline,
     outputs: VecDeque<Output>,
 }
@@ -99,6 +101,7 @@ impl EndToEnd {
             state: State::Anchored { not_before: now.saturating_add(settings.settle) },
             is_nominated: false,
             failures: 0,
+            lapse: Lapse::default(),
             timeline: past.unwrap_or_else(|| Timeline::new(now)),
             outputs: VecDeque::new(),
         }
@@ -226,7 +229,9 @@ impl EndToEnd {
     /// `party` reports about what it receives.
     pub fn reception(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
         let sender = (party & 1) ^ 1;
-        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
+        let Some(pair) = self.lines.get_mut(line) else { return };
+        let lines = pair.each_ref().map(Direction::line_loss).iter().sum();
+        let direction = &mut pair[sender];
         let (evidence, was_confirmed) = (direction.evidence(report, now), direction.is_confirmed());
         let verdict = direction.judge(report, now);
         if let Some(evidence) = evidence
@@ -250,7 +255,7 @@ impl EndToEnd {
                 if let Some(length) = direction.estimated_gap(report) {
                     self.timeline.add(Entry::Gap { from: sender, length, is_estimate: true }, now);
                 }
-                if direction.is_too_lossy(report, self.settings.loss_percent) {
+                if direction.is_too_lossy(report, self.settings.loss_percent, lines) {
                     self.come_home(Reason::Quality, now);
                 }
             }
@@ -367,6 +372,9 @@ impl EndToEnd {
 
     fn consider(&mut self, now: Duration) {
         let is_flowing = self.directions().all(|direction| direction.is_flowing(now));
+        if is_flowing && !self.lapse.is_over(&self.lines) {
+            return;
+        }
         let first = self.may_offer.iter().position(|may| *may);
         if let (Some(first), true) = (first, is_flowing && self.constraint != Constraint::MustAnchor) {
             self.outputs.push_back(Output::Ask(first));
@@ -406,6 +414,7 @@ impl EndToEnd {
         }
         let unknown = self.directions().find_map(|direction| direction.is_unknown(since, now));
         if let Some(why) = unknown {
+            self.lapse.note(why, &self.lines, since, now);
             self.come_home(why, now);
         }
     }
@@ -442,9 +451,12 @@ impl EndToEnd {
         }
         let has_worked = self.is_nominated || self.directions().any(Direction::is_confirmed);
         self.lines.iter_mut().flatten().for_each(Direction::forget);
-        let not_before = match why {
-            Reason::Policy => now,
-            Reason::Renegotiated => now.saturating_add(self.settings.settle),
+        let lapse =
+            if why == Reason::ReportsStopped { self.lapse.rest(self.settings.rest, now) } else { None };
+        let not_before = match (why, lapse) {
+            (Reason::Policy, _) => now,
+            (Reason::Renegotiated, _) => now.saturating_add(self.settings.settle),
+            (_, Some(not_before)) => not_before,
             _ => {
                 self.failures = self.failures.saturating_add(1);
                 if !has_worked || self.failures >= self.settings.failures {

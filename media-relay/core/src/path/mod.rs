@@ -9,10 +9,12 @@
 pub mod counted;
 mod direction;
 pub mod end_to_end;
+mod lapse;
 pub mod memory;
 pub mod phone;
 pub mod place;
 pub mod proof;
+mod quality;
 mod release;
 pub mod timeline;
 pub mod trial;

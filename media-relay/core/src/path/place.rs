@@ -77,6 +77,9 @@ pub enum Stay {
     UnknownMapping,
     /// No reports reach the relay, so that nothing could be proven.
     NoReports,
+    /// Both spoke in its trials, and reports have told nothing of them, neither for the path nor against it: each costs a moment of
+    /// silence where it does not work.
+    Inconclusive,
     /// It failed for such a pair before.
     Remembered,
     /// The phone refused to be moved in this call.

@@ -76,6 +76,8 @@ pub struct Proof {
     relayed_at: Duration,
     /// Highest sequence number and loss of the receiver's latest report, and when it came.
     latest: Option<(u32, i32, Duration)>,
+    /// When its receiver last said that it hears nobody: what it had reported before is all that it knew then, too.
+    unheard_at: Option<Duration>,
     confirmed_at: Option<Duration>,
     confirmed_last: Option<Duration>,
 }
@@ -91,6 +93,7 @@ impl Proof {
             marked_at: now,
             relayed_at: now,
             latest: None,
+            unheard_at: None,
             confirmed_at: None,
             confirmed_last: None,
         }
@@ -104,7 +107,7 @@ impl Proof {
     /// Its sender says that it is another source now (RFC 3550 §8.2): of that one the relay has seen nothing.
     pub fn begin_anew(&mut self, ssrc: u32, now: Duration) {
         (self.ssrc, self.mark, self.marked_at, self.latest) = (ssrc, None, now, None);
-        self.moved = None;
+        (self.moved, self.unheard_at) = (None, None);
     }
 
     /// The last packet that the relay had seen when its sender was moved.
@@ -159,18 +162,31 @@ impl Proof {
         counted.sent_by(at).is_some_and(|sent| later(sent, number) >= BEHIND)
     }
 
-    /// The sender has told how much it has sent, and so perhaps that it was more than the receiver knew of when it last reported.
+    /// The sender has told how much it has sent, and so perhaps that it was more than the receiver knew of when it last reported, if
+    /// only that it hears nobody.
     pub fn is_refuted_by(&self, counted: &Counted) -> Option<Evidence> {
-        let (highest, lost, at) = self.latest?;
-        let report = Reception { ssrc: self.ssrc, highest, lost, jitter: 0 };
-        Self::is_behind(highest as u16, counted, at).then(|| self.evidence(&report, counted, at))
+        let (number, at) = self.known()?;
+        self.refute(number, counted, at)
     }
 
     /// The receiver reports that it hears nobody (RFC 3550 §6.4: its report has no block about the source).
-    pub fn heard_nothing(&self, counted: &Counted, now: Duration) -> Option<Evidence> {
+    pub fn heard_nothing(&mut self, counted: &Counted, now: Duration) -> Option<Evidence> {
+        self.unheard_at = Some(now);
+        let (number, at) = self.known()?;
+        self.refute(number, counted, at)
+    }
+
+    /// The last number that the receiver knew of, and when it last said so.
+    fn known(&self) -> Option<(u16, Duration)> {
+        let reported = self.latest.map(|latest| latest.2);
+        let at = reported.into_iter().chain(self.unheard_at).max()?;
         let number = self.latest.map(|latest| latest.0 as u16).or(self.mark)?;
+        Some((number, at))
+    }
+
+    fn refute(&self, number: u16, counted: &Counted, at: Duration) -> Option<Evidence> {
         let report = Reception { ssrc: self.ssrc, highest: number.into(), lost: 0, jitter: 0 };
-        Self::is_behind(number, counted, now).then(|| self.evidence(&report, counted, now))
+        Self::is_behind(number, counted, at).then(|| self.evidence(&report, counted, at))
     }
 
     /// What the receiver reports.
@@ -323,6 +339,18 @@ mod tests {
             call.proof.heard_nothing(&call.counted, after(5_100)).map(|evidence| evidence.due),
             Some(245)
         );
+    }
+
+    #[test]
+    fn a_senders_report_refutes_by_what_its_receiver_said_last_if_only_that_it_hears_nobody() {
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
+        assert_eq!(call.proof.heard_nothing(&call.counted, after(10_000)), None, "nobody has counted yet");
+        assert_eq!(call.says(1_500, 10_100).map(|evidence| evidence.due), Some(240));
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
+        assert_eq!(call.proof.heard_nothing(&call.counted, after(5_100)), None);
+        assert_eq!(call.says(1_500, 10_100), None, "all of it may have been sent since");
     }
 
     #[test]

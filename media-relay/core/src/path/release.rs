@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::direction::{Direction, Sight, UNSPOKEN};
+use super::lapse::Lapse;
 use super::phone::Temperament;
 use super::place::{Mapping, Networks, Place, Stay};
 use super::timeline::{Entry, PathState, Reading, Reason, Timeline};
@@ -197,8 +198,10 @@ pub struct Release {
     look: Duration,
     answered: Duration,
     failures: u8,
-    /// How many trials have told nothing.
+    /// How many trials have told nothing; and how many of them although both spoke, so that they may have been heard as silence.
     quiet_trials: u8,
+    untold_trials: u8,
+    lapse: Lapse,
     /// The path was refuted while nobody could know it: its receiver had been silent.
     is_blameless: bool,
     /// Where the present or last move led, and whether its path was once direct.
@@ -249,6 +252,8 @@ impl Release {
             answered: now,
             failures: 0,
             quiet_trials: 0,
+            untold_trials: 0,
+            lapse: Lapse::default(),
             is_blameless: false,
             tried: None,
             was_direct: false,
@@ -387,7 +392,10 @@ impl Release {
                 _ => {}
             }
         } else if let State::Staying(why) = self.state
-            && !matches!(why, Stay::Refused | Stay::Unmoved | Stay::Failed | Stay::Remembered)
+            && !matches!(
+                why,
+                Stay::Refused | Stay::Unmoved | Stay::Failed | Stay::Remembered | Stay::Inconclusive
+            )
         {
             self.enter(State::Anchored { not_before: now }, Reason::Policy, now);
         }
@@ -469,7 +477,11 @@ impl Release {
             (State::Probing { accepted, .. }, Moved::Accepted) => accepted[party] = Some(now),
             (State::Synchronising { accepted, .. }, Moved::Accepted) => {
                 accepted[party] = Some(now);
+                let have_met = accepted.iter().all(Option::is_some);
                 self.lines.iter_mut().for_each(|line| line[party].watch(now));
+                if have_met {
+                    self.lines.iter_mut().flatten().for_each(|direction| direction.meet(now));
+                }
                 self.park(party);
                 self.conclude(now);
             }

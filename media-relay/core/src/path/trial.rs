@@ -72,6 +72,11 @@ impl Trial {
         self.direct.filter(|sent| *sent >= ENOUGH)
     }
 
+    /// Whether hardly anything was sent in it, or its sender has not been heard since.
+    pub fn was_silent(&self, sight: &Sight) -> bool {
+        sight.ssrc == self.ssrc && self.direct.is_none_or(|sent| sent < ENOUGH)
+    }
+
     /// What a report says that came when the relay had seen this much; `None` if it speaks of the time before, or too little
     /// was sent (silence).
     pub fn weigh(&self, report: &Reception, sight: &Sight) -> Option<Outcome> {

@@ -14,6 +14,8 @@ mod halves;
 mod long;
 mod never;
 mod phone;
+mod quality;
+mod trials;
 mod world;
 
 use std::time::Duration;

@@ -140,6 +140,8 @@ pub(crate) struct Phone {
     sequence: u32,
     sent: u32,
     next_report: Duration,
+    /// A PJSIP's, after a re-INVITE.
+    pub(crate) first_report: Duration,
     /// Of the far source: its name, first and highest number, and how many.
     source: Option<u32>,
     first: Option<u32>,
@@ -185,6 +187,7 @@ impl Phone {
             sequence: dice.below(0xffff) as u32,
             sent: 0,
             next_report: Duration::MAX,
+            first_report: Duration::from_millis(200),
             source: None,
             first: None,
             highest: 0,
@@ -271,7 +274,7 @@ impl Phone {
         }
         self.next_report = match self.kind {
             kind if kind.is_mute() => Duration::MAX,
-            Kind::Pjsip | Kind::Deaf => now + Duration::from_millis(200),
+            Kind::Pjsip | Kind::Deaf => now + self.first_report,
             Kind::Linphone | Kind::Slow(_) => now + Duration::from_millis(300 + dice.below(2_700)),
             _ => now + Duration::from_secs(5),
         };

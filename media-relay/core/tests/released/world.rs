@@ -411,6 +411,13 @@ impl World {
         }
     }
 
+    /// This share of what goes from one party's network to the other's directly is lost, both ways.
+    pub(crate) fn fade(&mut self, share: f64) {
+        let [one, other] = OUTSIDE.map(|ip| ip.parse().expect("an address"));
+        self.network.fade(one, other, share);
+        self.network.fade(other, one, share);
+    }
+
     /// Each line to the outside loses this share of what it carries, both ways.
     pub(crate) fn lose(&mut self, loss: f64) {
         for end in self.outside_links.clone() {

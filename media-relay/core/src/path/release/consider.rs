@@ -17,6 +17,10 @@ fn is_missed(line: &[Direction; 2], from: usize) -> bool {
 /// A trial that has told nothing is made again after so long, and twice that the next time; and so often.
 const LATER: Duration = Duration::from_secs(10);
 const QUIET_TRIALS: u8 = 6;
+/// But only so often where both spoke: each may have cost them half a second, and the next will hardly tell more.
+const UNTOLD_TRIALS: u8 = 2;
+/// After a trial of which no report can tell any more its packets are counted for so long, and no longer waited for.
+const COUNTING: Duration = Duration::from_secs(1);
 
 impl Release {
     /// Who is silent opens no way through its NAT, and proves nothing: nobody is moved before both speak.
@@ -40,6 +44,9 @@ impl Release {
         }
         if !self.is_flowing(now) {
             self.look = now.saturating_add(LOOK);
+            return;
+        }
+        if !self.lapse.is_over(&self.lines) {
             return;
         }
         let way = match self.way() {
@@ -108,6 +115,15 @@ impl Release {
         is_silent.then(|| now < self.answered.saturating_add(PATIENCE))
     }
 
+    /// How long reports may still tell of a trial that is over. Those of one that has forgotten at home what it lost do not.
+    pub(super) fn weighing(&self) -> Duration {
+        let may_tell = self.directions().any(|(from, direction)| {
+            !direction.is_proven && !self.parties[from ^ 1].temperament.counts_anew()
+        });
+        let is_proven = self.directions().all(|(_, direction)| direction.is_proven);
+        if may_tell || is_proven { PATIENCE } else { COUNTING }
+    }
+
     /// After a trial: reports have proven the path, or may still do so.
     pub(super) fn look_for_verdict(&mut self, until: Duration, now: Duration) {
         let is_proven = self.directions().all(|(_, direction)| direction.is_proven);
@@ -136,8 +152,17 @@ impl Release {
         } else if self.lines.iter().any(|line| (0..2).any(|from| is_missed(line, from))) {
             self.forget_trial();
             self.stay(Stay::Failed, now);
-        } else {
+        } else if self.directions().any(|(_, direction)| direction.was_silent()) {
             self.try_later(now);
+        } else {
+            // The trial counts, whatever was heard of it.
+            self.untold_trials = self.untold_trials.saturating_add(1);
+            if self.untold_trials >= UNTOLD_TRIALS {
+                self.forget_trial();
+                self.stay(Stay::Inconclusive, now);
+            } else {
+                self.try_later(now);
+            }
         }
     }
 

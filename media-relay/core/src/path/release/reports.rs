@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{REPORT_SPACING, Release, State, UNSPOKEN};
+use super::{Direction, REPORT_SPACING, Release, State, UNSPOKEN};
 use crate::path::place::Stay;
 use crate::path::proof::{Evidence, Lie, Reception, Verdict};
 use crate::path::timeline::{Entry, Reason};
@@ -106,11 +106,12 @@ impl Release {
     }
 
     fn confirmed(&mut self, line: usize, sender: usize, report: &Reception, now: Duration) {
+        let lines = self.lines[line].each_ref().map(Direction::line_loss).iter().sum();
         let direction = &mut self.lines[line][sender];
         if let Some(length) = direction.estimated_gap(report) {
             self.timeline.add(Entry::Gap { from: sender, length, is_estimate: true }, now);
         }
-        let is_lossy = direction.is_too_lossy(report, self.settings.loss_percent);
+        let is_lossy = direction.is_too_lossy(report, self.settings.loss_percent, lines);
         let is_shaky = direction.is_too_shaky(report, self.settings.jitter);
         if is_lossy || is_shaky {
             self.come_home(Reason::Quality, now);

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::{CLINGING, Constraint, LEAD, Output, Release, SKEW, STRAGGLERS, State};
-use crate::path::phone::PATIENCE;
 use crate::path::place::Stay;
 use crate::path::timeline::{Entry, PathState, Reason};
 
@@ -120,6 +119,7 @@ impl Release {
         if let Some(why) = self.is_unknown(since, now) {
             // Of a sender that never counts nobody knows whether it was silent.
             self.is_blameless = why == Reason::Refuted;
+            self.lapse.note(why, &self.lines, since, now);
             self.come_home(why, now);
         }
     }
@@ -238,7 +238,7 @@ impl Release {
         self.may_cling = false;
         self.lines.iter_mut().flatten().for_each(super::Direction::forget);
         if why == Reason::Trial {
-            return self.enter(State::Weighing { until: now.saturating_add(PATIENCE) }, why, now);
+            return self.enter(State::Weighing { until: now.saturating_add(self.weighing()) }, why, now);
         }
         if std::mem::take(&mut self.is_blameless) {
             return self.try_later(now);
@@ -255,8 +255,11 @@ impl Release {
             Reason::Clung => self.stay(Stay::Failed, now),
             // It has taken our offer and stayed: it would take the next one no better, at the price of the same silence.
             Reason::CameBack if !self.was_direct => self.stay(Stay::Unmoved, now),
-            // That reports have stopped says nothing of the path.
-            Reason::ReportsStopped => self.rest(Stay::NoReports, now),
+            // That reports have stopped says nothing of the path, and less if they were only lost.
+            Reason::ReportsStopped => match self.lapse.rest(self.settings.rest, now) {
+                Some(not_before) => self.anchor(not_before, now),
+                None => self.rest(Stay::NoReports, now),
+            },
             _ => self.rest(Stay::Failed, now),
         }
     }
