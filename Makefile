@@ -90,14 +90,17 @@ demo: ## two phones behind two NATs: their call leaves the relay, loses the dire
 	@"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/demo"
 
 .PHONY: nat-matrix
-nat-matrix: ## which pairs of NATs get a direct path: 1,000 virtual runs each (RUNS), and real phones in namespaces; writes bench/nat-matrix.json and its picture
+nat-matrix: ## which pairs of NATs get a direct path: 1,000 virtual runs each (RUNS), and real phones in namespaces; writes bench/nat-matrix.json and its picture, fails if a row misses a bound
 	@tests/lab/install.sh test
 	@mkdir -p '$(SBC_LAB_OUT)'
-	@NAT_MATRIX_RUNS=$${RUNS:-1000} NAT_MATRIX_OUT='$(SBC_LAB_OUT)/virtual.json' \
-		$(CARGO) test --quiet -p crush --test nat_matrix matrix -- --ignored
 	@$(CARGO) $(PROGRAMS)
-	@NAT_MATRIX_OUT='$(SBC_LAB_OUT)/namespaces.json' $(LONG_TESTS) -E 'binary(nat_matrix)'
-	@python3 bench/nat_matrix.py '$(SBC_LAB_OUT)/virtual.json' '$(SBC_LAB_OUT)/namespaces.json' bench/nat-matrix.json docs/nat-matrix.svg
+	@rm -f '$(SBC_LAB_OUT)/virtual.json' '$(SBC_LAB_OUT)/namespaces.json'
+	@status=0; \
+	NAT_MATRIX_RUNS=$${RUNS:-1000} NAT_MATRIX_OUT='$(SBC_LAB_OUT)/virtual.json' \
+		$(CARGO) test --quiet -p crush --test nat_matrix matrix -- --ignored || status=1; \
+	NAT_MATRIX_OUT='$(SBC_LAB_OUT)/namespaces.json' $(LONG_TESTS) -E 'binary(nat_matrix)' || status=1; \
+	python3 bench/nat_matrix.py '$(SBC_LAB_OUT)/virtual.json' '$(SBC_LAB_OUT)/namespaces.json' bench/nat-matrix.json docs/nat-matrix.svg || status=1; \
+	exit $$status
 
 .PHONY: handoff-quality
 handoff-quality: ## what is heard at handoffs, returns and network switches, 1,000 virtual runs each (RUNS); writes bench/handoff.json
