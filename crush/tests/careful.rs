@@ -75,7 +75,7 @@ fn one_two_and_three_calls_of_a_host_together_trip_no_limiter_of_thirty() {
         &[(COUNTING, CONE), (COUNTING, COUNTING), (CONE, RANDOM)],
     ] {
         for seed in [1, 2] {
-            let budget = FlowBudget::new(Temper::Normal, None);
+            let budget = FlowBudget::new(None, None);
             let (limited, direct) = at_once(places, &Config::default(), &budget, blocks(30.0, 30), seed);
             assert_eq!((limited, direct), (0, places.len()), "{places:?}");
         }
@@ -84,15 +84,15 @@ fn one_two_and_three_calls_of_a_host_together_trip_no_limiter_of_thirty() {
 
 #[test]
 fn a_limit_of_forty_holds_for_two_calls_together() {
-    let config = Config { temper: Temper::Fast, ..Config::default() };
-    let budget = FlowBudget::new(Temper::Fast, Some(40.0));
+    let config = Config { temper: Some(Temper::Fast), ..Config::default() };
+    let budget = FlowBudget::new(Some(Temper::Fast), Some(40.0));
     let (limited, direct) = at_once(&[(CONE, RANDOM), (CONE, RANDOM)], &config, &budget, blocks(45.0, 45), 1);
     assert_eq!((limited, direct), (0, 2));
 }
 
 #[test]
 fn who_is_blocked_in_spite_of_what_was_said_notices_it_and_is_not_blocked_again() {
-    let config = Config { temper: Temper::Fast, ..Config::default() };
+    let config = Config { temper: Some(Temper::Fast), ..Config::default() };
     let limiter = Some(Penalty::Block(Duration::from_secs(2)));
     for (a, b) in [(RANDOM, CONE), (CONE, RANDOM)] {
         for seed in 1..=4 {
@@ -109,4 +109,43 @@ fn who_is_blocked_in_spite_of_what_was_said_notices_it_and_is_not_blocked_again(
             }
         }
     }
+}
+
+#[test]
+fn haste_that_the_operator_allows_is_made_where_the_user_has_said_nothing() {
+    let time = |user: Option<Temper>, operator: Option<Temper>| {
+        let config = Config { temper: user, ..Config::default() };
+        let options = |seed| Options { config: config.clone(), operator, ..Options::new(seed, CONE, RANDOM) };
+        let mut times: Vec<Duration> = (1..=9)
+            .map(|seed| {
+                let mut world = World::new(&options(seed));
+                assert!(world.run_while(MS(60_000), |world| !world.both_direct()), "{seed}");
+                world.now()
+            })
+            .collect();
+        times.sort();
+        times[4]
+    };
+    let (fast, normal) = (Some(Temper::Fast), Some(Temper::Normal));
+    assert!(time(None, fast) < MS(4000));
+    // The slower of two words, and `normal` where nobody has said a word.
+    for (user, operator) in [(None, None), (normal, fast), (fast, normal), (None, normal)] {
+        assert!(time(user, operator) > MS(5000), "{user:?} {operator:?}");
+    }
+}
+
+#[test]
+fn what_was_said_of_a_network_is_not_said_of_the_next() {
+    let mut world = World::new(&Options { operator: Some(Temper::Fast), ..Options::new(3, CONE, CONE) });
+    assert!(world.run_while(MS(5000), |world| !world.both_direct()));
+    world.switch_network(0, Kind::SymmetricRandom);
+    world.describe(0, crush::description::Policy::Direct);
+    let probing = |(at, event): &(Duration, Event)| match event {
+        Event::Probing { temper, .. } if *at > MS(1000) => Some(*temper),
+        _ => None,
+    };
+    let until = world.now() + MS(10_000);
+    world.run_until(until);
+    let tempers: Vec<Temper> = world.phones[0].events.iter().filter_map(probing).collect();
+    assert!(!tempers.is_empty() && tempers.iter().all(|temper| *temper != Temper::Fast), "{tempers:?}");
 }

@@ -55,7 +55,7 @@ impl Cell {
             _ => None,
         };
         let (temper, seconds) =
-            if limiter == "setting" { (Temper::Fast, 30) } else { (Config::default().temper, 60) };
+            if limiter == "setting" { (Some(Temper::Fast), 30) } else { (Config::default().temper, 60) };
         let config = Config { temper, ..Config::default() };
         let options = Options { config, limiter: penalty, loss, ..Options::new(1_000_000, a, b) };
         // The spray's own limit, and what discovery and the handoff take.
@@ -170,7 +170,8 @@ impl Found {
         let _ = write!(
             line,
             ", \"temper\": \"{}\", \"limiter\": \"{}\", \"loss\": {loss}",
-            config.temper, cell.limiter
+            config.temper.unwrap_or_default(),
+            cell.limiter
         );
         let _ = write!(line, ", \"runs\": {}, \"direct_share\": {:.4}", self.runs, self.share());
         let (median, p95) = (quantile(&self.times, 0.5), quantile(&self.times, 0.95));

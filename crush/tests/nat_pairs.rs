@@ -79,7 +79,7 @@ fn a_router_that_moves_the_port_of_who_is_called_first_is_passed_by_a_socket_tha
 
 #[test]
 fn such_a_socket_trips_no_flood_limiter() {
-    let config = Config { temper: Temper::Stealth, ..Config::default() };
+    let config = Config { temper: Some(Temper::Stealth), ..Config::default() };
     for (a, b) in [(LEAKY, CONE), (CONE, LEAKY), (LEAKY, COUNTING)] {
         let far = Duration::from_millis(30);
         let options = Options { config: config.clone(), limiter: Some(BLOCK), far, ..Options::new(3, a, b) };
@@ -113,7 +113,7 @@ fn two_random_nats_fail_honestly_and_the_call_goes_on_unharmed() {
 
 #[test]
 fn at_the_stealth_temper_a_flood_limiter_never_strikes() {
-    let config = Config { temper: Temper::Stealth, ..Config::default() };
+    let config = Config { temper: Some(Temper::Stealth), ..Config::default() };
     for (a, b) in [(CONE, CONE), (COUNTING, CONE), (COUNTING, COUNTING), (RANDOM, CONE)] {
         let options = Options { config: config.clone(), limiter: Some(BLOCK), ..Options::new(3, a, b) };
         let times = times(&options, 3, Duration::from_secs(182));
@@ -134,7 +134,7 @@ fn two_percent_of_loss_only_delay_it() {
 fn two_counting_nats_that_open_several_pairs_at_once_settle_for_one_in_spite_of_loss() {
     // With these seeds a nominating check is lost while another pair turns valid.
     for seed in [1_000_283, 1_000_339, 1_000_354, 1_000_361] {
-        let config = Config { temper: Temper::Fast, ..Config::default() };
+        let config = Config { temper: Some(Temper::Fast), ..Config::default() };
         let options = Options { loss: 0.02, config, ..Options::new(seed, COUNTING, COUNTING) };
         assert_eq!(times(&options, 1, Duration::from_secs(5)).len(), 1, "seed {seed}");
     }

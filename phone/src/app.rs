@@ -274,7 +274,7 @@ impl App {
             match output {
                 Output::Transmit { socket, to, bytes } => self.sockets.send(socket, to, &bytes),
                 Output::Trickle(text) => call.trickle.next = Some(text),
-                Output::OpenSocket => match self.sockets.open(self.address) {
+                Output::OpenSocket { beside } => match self.sockets.open_beside(beside) {
                     Ok((socket, local)) => {
                         self.owners.insert(socket, number);
                         call.agent.handle(agent::Input::SocketOpened { socket, local }, now);
@@ -300,6 +300,10 @@ impl App {
                         call.screen.source = reader.ssrc();
                         call.screen.picture(reader.payload());
                     }
+                }
+                Output::MapAnew => {
+                    let own = self.owners.iter().filter(|(_, owner)| **owner == number);
+                    self.mappings.renew(own.map(|(socket, _)| *socket));
                 }
                 // Reports on media's port: only if both were multiplexed, which is not offered.
                 Output::Rtcp { .. } => {}
@@ -346,7 +350,7 @@ impl App {
     }
 
     /// What arrives on the call's sockets is the call's. The direct path is that of the first, whose port the router may open,
-    /// or of one of the other family.
+    /// or of one of the other family: a router may open that, too, where signalling goes over IPv6.
     fn own(&mut self, number: CallNumber) {
         let now = self.now();
         let Some(call) = self.calls.get_mut(&number) else { return };
@@ -359,6 +363,9 @@ impl App {
         {
             self.owners.insert(socket, number);
             call.agent.handle(agent::Input::Host { socket, local }, now);
+            if self.options.paths.asks_router() {
+                self.mappings.want(socket, local);
+            }
         }
         if self.options.paths.asks_router()
             && let Some(pair) = call.sockets().next()

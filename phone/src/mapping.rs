@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crush::agent::SocketId;
 use portmapper::{Client, Config};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -28,7 +28,8 @@ pub(crate) struct Mapped {
 /// All that was asked for, until it is given back.
 #[derive(Debug)]
 pub(crate) struct Mappings {
-    wanted: HashMap<SocketId, oneshot::Sender<()>>,
+    /// Each word to one asks the router anew; its end gives the port back.
+    wanted: HashMap<SocketId, mpsc::Sender<()>>,
     tasks: JoinSet<()>,
     found: mpsc::Sender<Mapped>,
 }
@@ -48,9 +49,17 @@ impl Mappings {
         if !address.is_private() {
             return;
         }
-        let (release, released) = oneshot::channel();
-        self.wanted.insert(socket, release);
-        self.tasks.spawn(keep(socket, port, self.found.clone(), released));
+        let (anew, wishes) = mpsc::channel(1);
+        self.wanted.insert(socket, anew);
+        self.tasks.spawn(keep(socket, port, self.found.clone(), wishes));
+    }
+
+    /// Asks anew for what is wanted of these sockets: a router may have restarted, and forgotten (RFC 6887 §8.5).
+    pub(crate) fn renew(&self, sockets: impl Iterator<Item = SocketId>) {
+        for anew in sockets.filter_map(|socket| self.wanted.get(&socket)) {
+            // Who has been told already, and has not begun, need not be told twice.
+            let _ = anew.try_send(());
+        }
     }
 
     /// The socket is closed: so shall its port be.
@@ -70,14 +79,23 @@ impl Mappings {
     }
 }
 
-/// Looks for a router that opens ports, and keeps this one open until it is no longer wanted.
+/// Keeps a port open until it is no longer wanted. Each wish asks for it anew, of whatever router is there then.
 async fn keep(
     socket: SocketId,
     port: NonZeroU16,
     found: mpsc::Sender<Mapped>,
-    released: oneshot::Receiver<()>,
+    mut wishes: mpsc::Receiver<()>,
 ) {
-    let mut released = std::pin::pin!(released);
+    while open(socket, port, &found, &mut wishes).await.is_some() {}
+}
+
+/// Looks for a router that opens ports, and keeps this one open until there is another wish. `None`: it is no longer wanted.
+async fn open(
+    socket: SocketId,
+    port: NonZeroU16,
+    found: &mpsc::Sender<Mapped>,
+    wishes: &mut mpsc::Receiver<()>,
+) -> Option<()> {
     // PCP and NAT-PMP answer within milliseconds; a search for UPnP takes up to a second.
     let protocols = [
         Config { enable_upnp: false, ..Config::default() },
@@ -88,7 +106,7 @@ async fn keep(
         let client = Client::new(protocol);
         let available = tokio::select! {
             available = client.probe() => available,
-            _ = &mut released => return,
+            wish = wishes.recv() => return wish,
         };
         let Ok(Ok(available)) = available else { continue };
         if !(available.pcp || available.nat_pmp || available.upnp) {
@@ -97,24 +115,26 @@ async fn keep(
         client.update_local_port(port);
         let mut external = client.watch_external_address();
         let mut is_open = false;
-        loop {
+        let wish = loop {
             let is_last = protocols.peek().is_none();
             tokio::select! {
                 () = sleep(PATIENCE), if !is_open && !is_last => continue 'protocols,
-                changed = external.changed() => if changed.is_err() { return },
-                _ = &mut released => break,
+                changed = external.changed() => if changed.is_err() { break wishes.recv().await },
+                wish = wishes.recv() => break wish,
             }
             let address = *external.borrow_and_update();
             if let Some(address) = address {
                 is_open = true;
                 let _ = found.send(Mapped { socket, address: address.into() }).await;
             }
-        }
+        };
         if external.borrow().is_some() {
             client.deactivate();
             // Requests are served in order: an answer to the next one means that the port is given back.
             let _ = timeout(RELEASE, client.probe()).await;
         }
-        return;
+        return wish;
     }
+    // No router opens ports; one that comes may.
+    wishes.recv().await
 }

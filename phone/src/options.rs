@@ -96,7 +96,7 @@ pub(crate) struct Paths {
     #[arg(long)]
     pub(crate) no_crush: bool,
     /// How fast it looks for a direct path: `fast` (200 new flows a second) only in a network that is known to bear it; 25 a second are
-    /// borne by nearly all. `normal` if nothing is said, or what `--limit` needs.
+    /// borne by nearly all. If nothing is said, what the SBC says of its network, or what `--limit` needs, else `normal`.
     #[arg(long, value_enum)]
     pub(crate) temper: Option<Pace>,
     /// New flows in any second that the network bears, for all calls together.
@@ -111,10 +111,10 @@ pub(crate) struct Paths {
 }
 
 impl Paths {
-    /// Haste only where the user has said that the network bears it.
-    pub(crate) fn temper(&self) -> Temper {
+    /// What the user has said that the network bears.
+    pub(crate) fn temper(&self) -> Option<Temper> {
         let is_fast = self.limit.is_some_and(|limit| limit > BORNE_BY_MOST);
-        self.temper.map_or(if is_fast { Temper::Fast } else { Temper::Normal }, Pace::temper)
+        self.temper.map(Pace::temper).or(is_fast.then_some(Temper::Fast))
     }
 
     pub(crate) fn asks_router(&self) -> bool {

@@ -50,6 +50,13 @@ impl Sockets {
         self.take(std::net::UdpSocket::bind(SocketAddr::new(address, 0))?)
     }
 
+    /// One on the address of another, any port.
+    pub(crate) fn open_beside(&mut self, other: SocketId) -> io::Result<(SocketId, SocketAddr)> {
+        let other = self.open.get(&other).ok_or(io::ErrorKind::NotFound)?;
+        let address = other.socket.local_addr()?.ip();
+        self.open(address)
+    }
+
     /// RTP on an even port and RTCP on the next (RFC 3550 §11).
     pub(crate) fn open_pair(&mut self, address: IpAddr) -> io::Result<[(SocketId, SocketAddr); 2]> {
         let bind = |port| std::net::UdpSocket::bind(SocketAddr::new(address, port));

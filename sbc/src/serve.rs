@@ -20,7 +20,7 @@ use tokio::sync::oneshot::Receiver;
 use crate::activity::Activity;
 use crate::blocking::blocking;
 use crate::calls::Calls;
-use crate::config::{DiscoveryFile, Settings};
+use crate::config::{DiscoveryFile, File, Settings};
 use crate::discovery::{Discovery, Places};
 use crate::http::life::Life;
 use crate::http::{Pages, router};
@@ -71,7 +71,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         seed
     };
     let mut media = settings.relay.clone();
-    media.sessions.handoff = handoff(settings.file.discovery.as_ref());
+    media.sessions.handoff = handoff(&settings.file);
     media.sessions.secret = seed();
     let (moved, outcomes) = tokio::sync::mpsc::unbounded_channel();
     let relay = Relay::start(&media, move |event| {
@@ -168,11 +168,12 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     }));
 
     if let Some(file) = &settings.file.discovery {
-        let places = Places { addresses: file.addresses, ports: file.ports };
-        let discovery = Discovery::bind(places).await;
-        discovery
-            .map_err(|error| format!("discovery: {error}; choose free addresses of this machine"))?
-            .serve(&vitals);
+        for addresses in file.services() {
+            let discovery = Discovery::bind(Places { addresses, ports: file.ports }).await;
+            discovery
+                .map_err(|error| format!("discovery: {error}; choose free addresses of this machine"))?
+                .serve(&vitals);
+        }
         tracing::info!(addresses = ?file.addresses, ports = ?file.ports, "discovery service");
     }
 
@@ -325,14 +326,19 @@ impl Follower {
 }
 
 /// What CRUSH needs. Without a secret that nobody can guess, nobody is told of it.
-fn handoff(discovery: Option<&DiscoveryFile>) -> Option<Arc<HandoffSettings>> {
+fn handoff(file: &File) -> Option<Arc<HandoffSettings>> {
     let mut secret = [0; 32];
     if getrandom::fill(&mut secret).is_err() {
         tracing::error!("the system has no randomness; CRUSH is off");
         return None;
     }
-    let primary = discovery.map(|file| SocketAddr::new(file.addresses[0], file.ports[0]));
-    Some(Arc::new(HandoffSettings { secret, discovery: primary.into_iter().collect() }))
+    let primary = |file: &DiscoveryFile| -> Vec<SocketAddr> {
+        let [port, _] = file.ports;
+        file.services().map(|[address, _]| SocketAddr::new(address, port)).collect()
+    };
+    let discovery = file.discovery.as_ref().map(primary).unwrap_or_default();
+    let tempers = file.realm.iter().map(|realm| realm.get_ref().temper.map(Into::into)).collect();
+    Some(Arc::new(HandoffSettings { secret, discovery, tempers }))
 }
 
 /// Takes as many open files as the system allows: a call has four sockets, and shells start programs with 1,024.

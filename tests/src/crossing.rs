@@ -12,7 +12,7 @@ use crate::home::{Home, Player, two_homes};
 use crate::network::SBC;
 use crate::packet::{Packet, is_rtp};
 use crate::phone::{Account, Event, Phone as _};
-use crate::process::eventually;
+use crate::process::{eventually, run};
 use crate::sbc::{self, Sbc};
 use crate::softphone::{Softphone, Voice};
 use crate::{Failure, Lab, Network, Result};
@@ -38,6 +38,8 @@ pub struct Crossing {
     /// All that passes the SBC.
     pub relay: Capture,
     hosts: [String; 2],
+    /// The SBC's, as the phones know it.
+    address: IpAddr,
 }
 
 /// How a call is made.
@@ -49,14 +51,25 @@ pub struct Plan<'a> {
     pub options: &'a [&'a str],
     /// What may leave the relay, as the realm says it.
     pub release: &'a str,
-    /// The homes have IPv6 besides; the SBC speaks IPv4 with them.
-    pub has_ipv6: bool,
+    /// What IPv6 is there.
+    pub ipv6: Ipv6,
+}
+
+/// IPv6 in the homes of a [`Plan`], which have IPv4 in any case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ipv6 {
+    /// None.
+    None,
+    /// From home to home; the SBC speaks IPv4 with them.
+    Besides,
+    /// The SBC speaks it with them, and there is no way from home to home.
+    Signalling,
 }
 
 impl Default for Plan<'_> {
     fn default() -> Self {
         let voices = [430.0, 600.0].map(Voice::Tone);
-        Self { voices, options: &[], release: "allow", has_ipv6: false }
+        Self { voices, options: &[], release: "allow", ipv6: Ipv6::None }
     }
 }
 
@@ -70,31 +83,53 @@ impl Crossing {
     pub fn planned(name: &str, players: [Player; 2], options: &[&str], plan: &Plan<'_>) -> Result<Self> {
         let mut lab = Lab::new(name)?;
         let homes = two_homes(&mut lab, players, options)?;
-        if plan.has_ipv6 {
+        if plan.ipv6 != Ipv6::None {
             let [a, b] = &homes;
             a.add_ipv6(&lab, b)?;
             b.add_ipv6(&lab, a)?;
         }
-        let places = [SBC, SBC + 1].map(|host| format!("\"{}\"", Network::Access.address(host))).join(", ");
+        let mut places = [SBC, SBC + 1].map(|host| Network::Access.address(host)).to_vec();
         let release = format!("release = \"{}\"", plan.release);
-        let realms = format!("[discovery]\naddresses = [{places}]\n\n") + &sbc::phones_with(&release);
-        let sbc = Sbc::start(&lab, &realms, &sbc::subscribers(&USERS))?;
+        let domain = match plan.ipv6 {
+            Ipv6::None | Ipv6::Besides => Network::Access.address(SBC),
+            Ipv6::Signalling => {
+                for home in &homes {
+                    home.lead_ipv6_to_sbc(&lab)?;
+                }
+                let second = Network::Access.address6(SBC + 1);
+                let device = Network::Access.name();
+                let sbc = lab.namespace("sbc");
+                run(&["ip", "-n", &sbc, "addr", "add", &format!("{second}/64"), "dev", device, "nodad"])?;
+                places.extend([Network::Access.address6(SBC), second]);
+                format!("[{}]", Network::Access.address6(SBC))
+            }
+        };
+        let realm = match plan.ipv6 {
+            Ipv6::Signalling => sbc::phone_realm("access", &domain, [5060, 5061], &release),
+            Ipv6::None | Ipv6::Besides => sbc::phones_with(&release),
+        };
+        let realms = format!("[discovery]\naddresses = {places:?}\n\n") + &realm;
+        let user = |(name, _)| format!("SELECT sbc_set_password('{domain}', '{name}', 'secret');");
+        let sbc = Sbc::start(&lab, &realms, &USERS.map(user).concat())?;
         let relay = lab.capture(Network::Access)?;
         let hosts = ["a-1", "b-1"].map(str::to_owned);
         let tap = |host: &String| lab.capture_at(host, "eth0");
         let taps = [tap(&hosts[0])?, tap(&hosts[1])?];
         let phone = |side: usize, more: &[&str]| {
             let account = Account::of(USERS[side].0, Network::Access, "udp");
+            let account = Account { domain: domain.clone(), proxy: domain.clone(), ..account };
             let options = [plan.options, more].concat();
             Softphone::start_with(&lab, &hosts[side], &account, plan.voices[side], &options)
         };
         let mut phones = [phone(0, &[])?, phone(1, &["--answer"])?];
         phones.iter_mut().try_for_each(|phone| phone.registered(SOON))?;
         let [a, b] = &mut phones;
-        a.dial(&format!("sip:b@{}", Network::Access.address(SBC)))?;
+        a.dial(&format!("sip:b@{domain}"))?;
         a.wait(Event::Established, SOON)?;
         b.wait(Event::Established, SOON)?;
-        Ok(Self { lab, sbc, homes, phones, taps, relay, hosts })
+        let address = domain.trim_matches(['[', ']']).parse();
+        let address = address.map_err(|_| Failure(format!("no address: {domain}")))?;
+        Ok(Self { lab, sbc, homes, phones, taps, relay, hosts, address })
     }
 
     /// Waits until both phones have told an event so often.
@@ -158,7 +193,7 @@ impl Crossing {
         wanted: impl Fn(&Packet, bool) -> bool,
     ) -> Result<Vec<(Duration, bool)>> {
         let home = 20 + side as u8;
-        let relay: IpAddr = Network::Access.address(SBC).parse().map_err(|_| Failure("no address".into()))?;
+        let relay = self.address;
         let is_here = |packet: &Packet| match packet.destination.ip() {
             _ if packet.protocol != 17 => false,
             IpAddr::V4(to) => to.octets()[..3] == [192, 168, home],
@@ -201,7 +236,7 @@ impl Crossing {
 
     /// RTP packets that reached the relay, by second since a moment.
     pub fn load(&mut self, since: Duration) -> Result<Vec<usize>> {
-        let relay: IpAddr = Network::Access.address(SBC).parse().map_err(|_| Failure("no address".into()))?;
+        let relay = self.address;
         let mut seconds = Vec::new();
         for packet in self.relay.packets()?.iter().filter(|packet| is_rtp_to(packet, relay)) {
             let second = packet.at.saturating_sub(since).as_secs() as usize;

@@ -188,6 +188,15 @@ impl Home {
         Ok(())
     }
 
+    /// The way between a home's IPv6 and the SBC, and none to other homes.
+    pub fn lead_ipv6_to_sbc(&self, lab: &Lab) -> Result<()> {
+        let router = lab.namespace(&self.name);
+        run(&["ip", "-n", &router, "route", "flush", "proto", "boot", "root", "2001:db8:b::/48"])?;
+        let prefix = format!("2001:db8:b:{:x}::/64", self.number);
+        let router = Network::Access.address6(self.number);
+        run(&["ip", "-n", &lab.namespace("sbc"), "route", "add", &prefix, "via", &router]).map(drop)
+    }
+
     /// Gives the program `nat` a command (`show`, `rebind`, `line loss=5%` ...) and returns its answer.
     pub fn tell(&self, words: &[&str]) -> Result<String> {
         let (program, control) = (program()?, self.control.display().to_string());

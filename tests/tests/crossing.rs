@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use crush_tests::crossing::{Crossing, Plan, gap, now, story, told};
+use crush_tests::crossing::{Crossing, Ipv6, Plan, gap, now, story, told};
 use crush_tests::home::Player;
 use crush_tests::skip_unless_possible;
 use crush_tests::softphone::Voice;
@@ -215,7 +215,20 @@ fn two_homes_whose_nats_cannot_be_crossed_talk_by_ipv6_through_both_firewalls() 
     skip_unless_possible!("curl", "openssl");
     let kinds = [Kind::SymmetricRandom, Kind::SymmetricRandom].map(Player::Tun);
     let mut call =
-        Crossing::planned("six", kinds, &OPTIONS, &Plan { has_ipv6: true, ..Plan::default() }).unwrap();
+        Crossing::planned("six", kinds, &OPTIONS, &Plan { ipv6: Ipv6::Besides, ..Plan::default() }).unwrap();
+    call.both("direct", 1, FOUND).unwrap();
+    for (pause, by_relay) in heard(&mut call, MS(1000), |_| {}) {
+        assert!(pause < MS(150) && !by_relay, "{pause:?} {by_relay}\n{}", stories(&call));
+    }
+    call.end().unwrap();
+}
+
+#[test]
+fn two_homes_whose_phones_signal_over_ipv6_talk_by_the_ipv4_that_their_nats_let_through() {
+    skip_unless_possible!("curl", "openssl");
+    let kinds = [Kind::Cone, Kind::SymmetricSequential].map(Player::Tun);
+    let plan = Plan { ipv6: Ipv6::Signalling, ..Plan::default() };
+    let mut call = Crossing::planned("signals-six", kinds, &OPTIONS, &plan).unwrap();
     call.both("direct", 1, FOUND).unwrap();
     for (pause, by_relay) in heard(&mut call, MS(1000), |_| {}) {
         assert!(pause < MS(150) && !by_relay, "{pause:?} {by_relay}\n{}", stories(&call));

@@ -10,7 +10,7 @@ use crate::description::{
     Candidate, CandidateKind, DISCOVERED, Fragment, HOST, MAPPING, Policy, Temper, priority,
 };
 use crate::find::{Finding, Flow};
-use crate::gather::Discovery;
+use crate::gather::{Ask, Discovery};
 use crate::media::Kind;
 use crate::stun::{CHANGE_REQUEST, Class, Incoming, Method, Outgoing};
 
@@ -28,31 +28,53 @@ const RELAY_ASKED: Duration = Duration::from_millis(500);
 impl Agent {
     /// Begins to gather as soon as the SBC has said that it takes part.
     pub(super) fn gather(&mut self, now: Duration) {
-        let (Some(support), Some(first)) = (&self.support, self.streams.first()) else {
+        let (Some(_), Some(first)) = (&self.support, self.streams.first()) else {
             return;
         };
         if self.policy() == Policy::Relay || !self.generation.candidates.is_empty() {
             return;
         }
         let (socket, local) = (first.setup.socket, first.setup.local);
-        let server = support.servers.iter().copied().find(|server| server.is_ipv4() == local.is_ipv4());
         self.add_candidate(local, CandidateKind::Host, HOST);
+        self.discover_with(socket, local, now);
         for (socket, local) in self.hosts.clone() {
-            self.add_host(socket, local);
+            self.add_host(socket, local, now);
         }
         if let Some(mapped) = self.mapped {
             self.router_mapped(mapped, now);
         }
-        if let Some(server) = server {
-            self.generation.discovery = Some(Discovery::new(socket, local, server, &mut self.random, now));
-            self.want(Wanted::Filtering);
-        }
         self.trickle_soon(now);
     }
 
-    fn want(&mut self, wanted: Wanted) {
+    /// Which discovery service answers for an address: one of its family.
+    fn server_for(&self, local: SocketAddr) -> Option<SocketAddr> {
+        let servers = &self.support.as_ref()?.servers;
+        servers.iter().copied().find(|server| server.is_ipv4() == local.is_ipv4())
+    }
+
+    /// A family's NAT shows at its first socket.
+    fn discover_with(&mut self, socket: SocketId, local: SocketAddr, now: Duration) {
+        let server = self.server_for(local);
+        let family = self.generation.families.of_mut(local);
+        if family.base.is_some() {
+            return;
+        }
+        family.base = Some((socket, local));
+        if let Some(server) = server {
+            family.discovery = Some(Discovery::new(socket, local, server, &mut self.random, now));
+            self.want(Wanted::Filtering, socket);
+        }
+    }
+
+    fn want(&mut self, wanted: Wanted, beside: SocketId) {
         self.wanted.push_back(wanted);
-        self.outputs.push_back(Output::OpenSocket);
+        self.outputs.push_back(Output::OpenSocket { beside });
+    }
+
+    /// What the search wants is of the family that it sprays.
+    fn want_for_search(&mut self, wanted: Wanted) {
+        let beside = self.generation.finder.sprays_from();
+        self.want(wanted, beside);
     }
 
     pub(super) fn socket_opened(&mut self, socket: SocketId, local: SocketAddr, now: Duration) {
@@ -65,7 +87,7 @@ impl Agent {
         self.generation.extra.push(socket);
         match wanted {
             Some(Wanted::Filtering) => {
-                if let Some(discovery) = &mut self.generation.discovery {
+                if let Some(discovery) = &mut self.generation.families.of_mut(local).discovery {
                     discovery.probe_with(socket, &mut self.random, now);
                 }
             }
@@ -83,7 +105,7 @@ impl Agent {
         if self.generation.candidates.iter().any(|known| known.address == address) {
             return;
         }
-        let local = self.streams.first().map(|stream| stream.setup.local);
+        let local = self.generation.families.of(address).base.map(|(_, local)| local);
         let foundation = self.generation.candidates.len().saturating_add(1).to_string();
         self.generation.candidates.push(Candidate {
             foundation,
@@ -97,17 +119,18 @@ impl Agent {
     pub(super) fn host_opened(&mut self, socket: SocketId, local: SocketAddr, now: Duration) {
         self.hosts.push((socket, local));
         if !self.generation.candidates.is_empty() {
-            self.add_host(socket, local);
+            self.add_host(socket, local, now);
             self.trickle_soon(now);
         }
     }
 
-    fn add_host(&mut self, socket: SocketId, local: SocketAddr) {
+    fn add_host(&mut self, socket: SocketId, local: SocketAddr, now: Duration) {
         self.generation.finder.base(socket, local);
         self.add_candidate(local, CandidateKind::Host, HOST);
+        self.discover_with(socket, local, now);
     }
 
-    /// A server saw the first stream's socket under this address.
+    /// A server saw the first socket of a family under this address.
     pub(super) fn seen_as(&mut self, address: SocketAddr, now: Duration) {
         if self.generation.candidates.is_empty() {
             return;
@@ -123,7 +146,7 @@ impl Agent {
         }
     }
 
-    /// The router forwards this address to the first stream's socket.
+    /// The router forwards this address to the first socket of its family.
     pub(super) fn router_mapped(&mut self, address: SocketAddr, now: Duration) {
         self.mapped = Some(address);
         // A router may be quicker than the call: then gathering begins with it.
@@ -137,12 +160,12 @@ impl Agent {
         if self.link.is_some() {
             return;
         }
-        while let Some(ask) = self.generation.discovery.as_mut().and_then(|discovery| discovery.due(now)) {
+        while let Some(ask) = self.question(now) {
             // Retransmissions are paced as what they repeat: a flow that may not exist yet.
             if !self.generation.finder.pace.take(Flow::New, now) {
                 break;
             }
-            if let Some(discovery) = &mut self.generation.discovery {
+            if let Some(discovery) = &mut self.generation.families.of_mut(ask.to).discovery {
                 discovery.sent(ask.transaction, now);
             }
             let request = Outgoing::new(Method::Binding, Class::Request, ask.transaction);
@@ -153,13 +176,40 @@ impl Agent {
             };
             self.transmit(ask.socket, ask.to, request.plain());
         }
-        self.learn(now);
+        for base in self.bases() {
+            self.learn(base, now);
+        }
         self.measure(now);
     }
 
+    /// Where discovery runs from: the first stream's family, then the other.
+    fn bases(&self) -> [Option<SocketAddr>; 2] {
+        let first = self.first_local();
+        let is_other = |local: &SocketAddr| first.is_none_or(|first| first.is_ipv4() != local.is_ipv4());
+        let mut bases = self.generation.families.each().filter_map(|family| family.base.map(|base| base.1));
+        [first, bases.find(is_other)]
+    }
+
+    fn first_local(&self) -> Option<SocketAddr> {
+        self.streams.first().map(|stream| stream.setup.local)
+    }
+
+    /// The next question of discovery that is due.
+    fn question(&mut self, now: Duration) -> Option<Ask> {
+        let first = self.first_local();
+        self.bases().into_iter().flatten().find_map(|base| {
+            let families = &mut self.generation.families;
+            if families.may_ask(base, first, now) > now {
+                return None;
+            }
+            families.of_mut(base).discovery.as_mut()?.due(now)
+        })
+    }
+
     /// Takes over what discovery knows.
-    fn learn(&mut self, now: Duration) {
-        let Some(discovery) = &self.generation.discovery else {
+    fn learn(&mut self, base: Option<SocketAddr>, now: Duration) {
+        let Some(base) = base else { return };
+        let Some(discovery) = &self.generation.families.of(base).discovery else {
             return;
         };
         let over = discovery.is_over(now);
@@ -169,16 +219,17 @@ impl Agent {
         if let Some(mapped) = mapped {
             self.seen_as(mapped, now);
         }
-        if (mapping_known || over) && self.generation.nat != behaviour {
-            if self.generation.nat.is_none() {
+        let family = self.generation.families.of_mut(base);
+        if (mapping_known || over) && family.nat != behaviour {
+            if family.nat.is_none() {
                 self.generation.finder.measured();
             }
-            self.generation.nat = behaviour;
+            family.nat = behaviour;
             self.nats_known(now);
             self.trickle_soon(now);
         }
         if over {
-            self.generation.discovery = None;
+            self.generation.families.of_mut(base).discovery = None;
             if let Some(probe) = probe {
                 self.close(probe);
             }
@@ -194,9 +245,7 @@ impl Agent {
     }
 
     fn nats_known(&mut self, now: Duration) {
-        if let (Some(mine), Some(theirs)) = (self.generation.nat, self.generation.their_nat) {
-            self.generation.finder.nats(mine, theirs, now);
-        }
+        self.generation.finder.nats(self.generation.families.known(), now);
     }
 
     /// What a socket has sent keeps its port for it: now the peer may know that.
@@ -209,11 +258,7 @@ impl Agent {
 
     /// Asks for the newest port once more.
     fn measure(&mut self, now: Duration) {
-        let local = self.streams.first().map(|stream| stream.setup.local);
-        let servers = self.support.as_ref().map(|support| &support.servers);
-        let server = servers.zip(local).and_then(|(servers, local)| {
-            servers.iter().copied().find(|server| server.is_ipv4() == local.is_ipv4())
-        });
+        let server = self.generation.measure.and_then(|measure| self.server_for(measure.local));
         let (Some(measure), Some(server)) = (&mut self.generation.measure, server) else {
             return;
         };
@@ -240,9 +285,12 @@ impl Agent {
         message: &Incoming<'_>,
         now: Duration,
     ) -> bool {
-        if let Some(discovery) = &mut self.generation.discovery
-            && discovery.answer(socket, message, &mut self.random, now)
-        {
+        let random = &mut self.random;
+        let mut discoveries =
+            self.generation.families.each_mut().filter_map(|family| family.discovery.as_mut());
+        let is_discovery = discoveries.any(|discovery| discovery.answer(socket, message, random, now));
+        drop(discoveries);
+        if is_discovery {
             return true;
         }
         let Some(measure) = self.generation.measure else {
@@ -257,7 +305,9 @@ impl Agent {
             self.generation.finder.fresh(socket, measure.local);
             return true;
         }
-        if let (Some(mapped), Some(nat)) = (message.mapped_address(), &mut self.generation.nat) {
+        if let (Some(mapped), Some(nat)) =
+            (message.mapped_address(), &mut self.generation.families.of_mut(measure.local).nat)
+        {
             nat.last = mapped.port();
             nat.round = self.generation.finder.next_round();
             self.generation.finder.measured();
@@ -273,8 +323,14 @@ impl Agent {
             return None;
         }
         let leave = self.generation.finder.pace.ready(Flow::New);
-        let discovery =
-            self.generation.discovery.as_ref().and_then(Discovery::timeout).map(|at| at.max(leave));
+        let first = self.first_local();
+        let families = &self.generation.families;
+        let asks = families.each().filter_map(|family| {
+            let (discovery, (_, local)) = family.discovery.as_ref().zip(family.base)?;
+            let turn = families.may_ask(local, first, Duration::ZERO);
+            Some(discovery.timeout()?.max(leave).max(turn))
+        });
+        let discovery = asks.min();
         let measure = self.generation.measure.map(|measure| measure.next);
         let trickle = self.generation.trickle_at.filter(|_| self.confirmed);
         [discovery, measure, trickle].into_iter().flatten().min()
@@ -284,7 +340,10 @@ impl Agent {
         if self.generation.candidates.is_empty() {
             return;
         }
-        let complete = self.generation.discovery.as_ref().is_none_or(Discovery::knows_mapping);
+        // What is found out of the other family comes in another INFO.
+        let first = self.first_local();
+        let discovery = first.and_then(|first| self.generation.families.of(first).discovery.as_ref());
+        let complete = discovery.is_none_or(Discovery::knows_mapping);
         let at = if complete { now } else { now.saturating_add(TRICKLE_WAIT) };
         let known = self.generation.trickle_at;
         self.generation.trickle_at = Some(known.map_or(at, |known| known.min(at)));
@@ -310,9 +369,9 @@ impl Agent {
         let fragment = Fragment {
             ufrag: self.generation.ours.ufrag.clone(),
             pwd: self.generation.ours.pwd.clone(),
-            nats: self.generation.nat.into_iter().collect(),
+            nats: self.generation.families.each().filter_map(|family| family.nat).collect(),
             candidates,
-            ended: self.generation.discovery.is_none(),
+            ended: !self.generation.families.is_discovering(),
         };
         let text = fragment.write(media);
         if text != self.generation.trickled {
@@ -354,21 +413,22 @@ impl Agent {
             }
             None => drop(self.generation.theirs.get_or_insert_with(told)),
         }
-        let ipv6 = self.streams.first().is_some_and(|stream| stream.setup.local.is_ipv6());
-        if let Some(nat) = fragment.nats.into_iter().find(|nat| nat.ipv6 == ipv6) {
-            self.generation.their_nat = Some(nat);
-            self.nats_known(now);
+        for nat in fragment.nats {
+            self.generation.families.described(&nat).their_nat = Some(nat);
         }
+        self.nats_known(now);
         self.generation.finder.remotes(&fragment.candidates);
     }
 
     /// New credentials. What the peer said holds until it says otherwise, as it will once it knows ours.
     pub(super) fn begin_generation(&mut self, now: Duration) {
-        let (theirs, their_nat) = (self.generation.theirs.take(), self.generation.their_nat);
+        let (theirs, their_nats) = (self.generation.theirs.take(), self.generation.families.theirs());
         let remotes = self.generation.finder.known_remotes().to_vec();
         let ours = Credentials::random(&mut self.random);
         self.renew(ours, theirs, now);
-        self.generation.their_nat = their_nat;
+        for nat in their_nats.into_iter().flatten() {
+            self.generation.families.described(&nat).their_nat = Some(nat);
+        }
         self.generation.finder.remotes(&remotes);
     }
 
@@ -383,6 +443,11 @@ impl Agent {
         self.generation = Generation::new(ours, theirs, finder);
         self.link = None;
         self.rests_until = Duration::ZERO;
+        // A generation begins because something that was known turned out false, here or at the peer: nothing that a NAT or router said
+        // before is told again unless it says so once more.
+        if self.mapped.take().is_some() {
+            self.outputs.push_back(Output::MapAnew);
+        }
     }
 
     /// The local address changed (docs/crush.md §9).
@@ -444,10 +509,10 @@ impl Agent {
                     let temper = self.generation.finder.pace.temper();
                     self.event(Event::Probing { temper, part, effort: self.effort() });
                 }
-                Finding::Sockets(count) => (0..count).for_each(|_| self.want(Wanted::Spray)),
+                Finding::Sockets(count) => (0..count).for_each(|_| self.want_for_search(Wanted::Spray)),
                 Finding::Spent(socket) => self.close(socket),
-                Finding::Measure => self.want(Wanted::Measure),
-                Finding::Fresh => self.want(Wanted::Fresh),
+                Finding::Measure => self.want_for_search(Wanted::Measure),
+                Finding::Fresh => self.want_for_search(Wanted::Fresh),
                 Finding::Opened(socket) => self.opened(socket, now),
                 Finding::Found { socket, remote, round_trip } => {
                     self.found(socket, remote, round_trip, now);

@@ -3,10 +3,10 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::family::Families;
 use super::io::SocketId;
-use crate::description::{Candidate, NatBehaviour};
+use crate::description::Candidate;
 use crate::find::Finder;
-use crate::gather::Discovery;
 use crate::handoff::Window;
 use crate::random::Random;
 use crate::stun::Key;
@@ -47,9 +47,7 @@ pub(super) struct Generation {
     pub(super) ours: Credentials,
     pub(super) theirs: Option<Credentials>,
     pub(super) finder: Finder,
-    pub(super) discovery: Option<Discovery>,
-    pub(super) nat: Option<NatBehaviour>,
-    pub(super) their_nat: Option<NatBehaviour>,
+    pub(super) families: Families,
     pub(super) candidates: Vec<Candidate>,
     pub(super) trickled: String,
     pub(super) trickle_at: Option<Duration>,
@@ -74,9 +72,7 @@ impl Generation {
             ours,
             theirs,
             finder,
-            discovery: None,
-            nat: None,
-            their_nat: None,
+            families: Families::default(),
             candidates: Vec::new(),
             trickled: String::new(),
             trickle_at: None,

@@ -21,8 +21,9 @@ pub struct StreamId(pub u8);
 /// Settings of one call.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Pace of new flows. `Fast` only where a user or an operator has said that the network bears it.
-    pub temper: Temper,
+    /// Pace of new flows that the user has said this network bears. `None`: he has said nothing; then what its operator says
+    /// ([`crate::description::Support::temper`]), else [`Temper::Normal`].
+    pub temper: Option<Temper>,
     /// The host's account, which all of its calls share. `None`: this call is alone on its host.
     pub flows: Option<FlowBudget>,
     /// Sockets that the birthday method may use.
@@ -38,7 +39,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            temper: Temper::default(),
+            temper: None,
             flows: None,
             most_sockets: 256,
             audio_mode: None,
@@ -105,7 +106,7 @@ pub enum Input<'a> {
     },
     /// No more sockets can be had.
     SocketRefused,
-    /// The router mapped the first stream's socket (UPnP IGD, NAT-PMP or PCP).
+    /// The router mapped the first stream's socket (UPnP IGD, NAT-PMP or PCP), or that of [`Input::Host`] of the other family.
     Mapped(SocketAddr),
     /// A socket on another address of this host: the other family's, another interface's. It carries the direct path if that
     /// turns out to be the way.
@@ -141,10 +142,16 @@ pub enum Output {
     },
     /// Send an INFO with Info-Package trickle-ice and this body.
     Trickle(String),
-    /// Open a UDP socket on the address of the first stream's, any port.
-    OpenSocket,
+    /// Open a UDP socket on the address of this one, any port.
+    OpenSocket {
+        /// Of the family that is being looked at.
+        beside: SocketId,
+    },
     /// No longer needed.
     CloseSocket(SocketId),
+    /// Ask the router once more for what it has mapped, and say with [`Input::Mapped`] what it answers, the same or not: a new search begins,
+    /// and a router that restarted has forgotten (RFC 6887 §8.5).
+    MapAnew,
     /// An RTP packet of a stream without playout (video), each once.
     Media {
         /// Its m-line.

@@ -4,11 +4,12 @@
 //!  Description, Confirmed, Trickle      ->          -> Trickle (INFO), Event
 //!  Datagram                             ->  Agent   -> Transmit, Media, Rtcp
 //!  Media (RTP to send)                  ->          -> OpenSocket, CloseSocket
-//!  Mapped, NetworkChanged, Policy, Keys ->          -> poll_timeout
+//!  Mapped, NetworkChanged, Policy, Keys ->          -> MapAnew, poll_timeout
 //! ```
 
 mod binding;
 mod copies;
+mod family;
 mod gathering;
 mod generation;
 mod handoff;
@@ -69,6 +70,7 @@ pub struct Agent {
     /// Nothing may leave the relay, as far as is known.
     is_held: bool,
     confirmed: bool,
+    /// Where the router forwards to us, as it said in this generation.
     mapped: Option<SocketAddr>,
     /// Sockets on other addresses than the first stream's.
     hosts: Vec<(SocketId, SocketAddr)>,
@@ -221,7 +223,7 @@ impl Agent {
         self.support = Support::find(sdp);
         self.sbc = self.support.as_ref().map(|support| Credentials::new(&support.ufrag, &support.pwd));
         if let Some(temper) = self.support.as_ref().and_then(|support| support.temper) {
-            self.generation.finder.pace.slow_host_down(temper, now);
+            self.generation.finder.pace.network_bears(temper, now);
         }
         if self.support.is_some() && !self.connecting {
             self.connecting = true;

@@ -67,7 +67,7 @@ impl Agent {
                 self.outputs.push_back(Output::CloseSocket(other));
             }
         }
-        self.generation.discovery = None;
+        self.generation.families.stop();
         self.generation.measure = None;
         self.link = Some(Link::new(socket, remote, round_trip, now));
         self.tests = Default::default();

@@ -22,6 +22,8 @@ pub struct FlowBudget(Arc<Mutex<Account>>);
 #[derive(Debug)]
 struct Account {
     temper: Temper,
+    /// Nothing has been said of the network, and nothing learnt: the first word counts, whatever it is.
+    is_open: bool,
     limit: Option<f64>,
     flows: Bucket,
     paused_until: Duration,
@@ -31,11 +33,13 @@ struct Account {
 }
 
 impl FlowBudget {
-    /// `limit`: new flows in any second, if that is less than the temper's.
-    pub fn new(temper: Temper, limit: Option<f64>) -> Self {
+    /// `temper`: what the user has said; `None`: nothing. `limit`: new flows in any second, if that is less than the temper's.
+    pub fn new(temper: Option<Temper>, limit: Option<f64>) -> Self {
+        let (is_open, temper) = (temper.is_none(), temper.unwrap_or_default());
         let flows = Tempo::of(temper).new_flows(limit, Duration::ZERO);
         let (paused_until, calls) = (Duration::ZERO, Vec::new());
-        Self(Arc::new(Mutex::new(Account { temper, limit, flows, paused_until, calls, next_call: 0 })))
+        let account = Account { temper, is_open, limit, flows, paused_until, calls, next_call: 0 };
+        Self(Arc::new(Mutex::new(account)))
     }
 
     /// A panic of another call's thread leaves nothing half done here.
@@ -53,11 +57,21 @@ impl FlowBudget {
 }
 
 impl Account {
+    /// What the operator says of the network, once; nobody is asked twice.
+    fn is_said(&mut self, temper: Temper, now: Duration) {
+        if self.is_open && temper < self.temper {
+            self.temper = temper;
+            self.flows.become_like(Tempo::of(temper).new_flows(self.limit, now), now);
+        }
+        self.slow_down(temper, now);
+    }
+
     /// Never up again.
     fn slow_down(&mut self, temper: Temper, now: Duration) {
+        self.is_open = false;
         if temper > self.temper {
             self.temper = temper;
-            self.flows.become_slower(Tempo::of(temper).new_flows(self.limit, now), now);
+            self.flows.become_like(Tempo::of(temper).new_flows(self.limit, now), now);
         }
     }
 }
@@ -101,6 +115,13 @@ impl Share {
     /// Flows that were made without leave.
     pub(super) fn charge(&self, flows: u32, now: Duration) {
         self.0.budget.account().flows.charge(flows, now);
+    }
+
+    /// What the operator says; the temper of the host from then on.
+    pub(super) fn is_said(&self, temper: Temper, now: Duration) -> Temper {
+        let mut account = self.0.budget.account();
+        account.is_said(temper, now);
+        account.temper
     }
 
     pub(super) fn slow_down(&self, temper: Temper, now: Duration) {
@@ -151,7 +172,7 @@ mod tests {
     #[test]
     fn all_calls_of_a_host_together_make_no_more_flows_than_one_and_each_gets_its_part() {
         for calls in 1..=5 {
-            let made = made(&FlowBudget::new(Temper::Normal, None), calls, MS(20_000));
+            let made = made(&FlowBudget::new(None, None), calls, MS(20_000));
             assert!(most_in_a_second(&made) <= 29, "{calls} calls");
             for one in &made {
                 assert!(one.len() >= 490 / calls && one.len() <= 510 / calls + 2, "{} of {calls}", one.len());
@@ -162,7 +183,7 @@ mod tests {
     #[test]
     fn no_second_holds_more_flows_than_the_limit() {
         for limit in [1.0, 2.0, 5.0, 12.0, 24.0, 40.0, 100.0] {
-            let made = made(&FlowBudget::new(Temper::Fast, Some(limit)), 3, MS(20_000));
+            let made = made(&FlowBudget::new(Some(Temper::Fast), Some(limit)), 3, MS(20_000));
             let (most, sum) = (most_in_a_second(&made), made.iter().map(Vec::len).sum::<usize>());
             assert!(most as f64 <= limit, "{most} of {limit}");
             assert!(sum as f64 >= limit * 9.5, "{sum} in 20 s at {limit}");
@@ -171,7 +192,7 @@ mod tests {
 
     #[test]
     fn what_one_call_leaves_goes_to_the_others_and_a_call_that_is_over_has_no_turn() {
-        let budget = FlowBudget::new(Temper::Normal, None);
+        let budget = FlowBudget::new(None, None);
         let (idle, over) = (budget.share(), budget.share());
         drop(over);
         let made = made(&budget, 1, MS(10_000));
@@ -182,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_strike_holds_for_all_calls_and_is_never_forgotten() {
-        let budget = FlowBudget::new(Temper::Fast, None);
+        let budget = FlowBudget::new(Some(Temper::Fast), None);
         let (one, other) = (budget.share(), budget.share());
         one.struck(Temper::Normal, MS(1000));
         assert!(other.ready() >= MS(4000));
@@ -192,5 +213,30 @@ mod tests {
             made += usize::from(other.ready() <= now && other.take(now));
         }
         assert!((40..=54).contains(&made), "{made}");
+    }
+
+    #[test]
+    fn an_operator_is_believed_once_unless_the_user_has_said_something_or_a_limiter_has_struck() {
+        let after = |budget: &FlowBudget, said: &[Temper]| {
+            let share = budget.share();
+            said.iter().map(|temper| share.is_said(*temper, MS(1000))).next_back()
+        };
+        use Temper::{Fast, Normal, Stealth};
+        let unsaid = || FlowBudget::new(None, None);
+        assert_eq!(after(&unsaid(), &[Fast]), Some(Fast));
+        assert_eq!(after(&unsaid(), &[Fast, Stealth, Fast]), Some(Stealth));
+        assert_eq!(after(&unsaid(), &[Normal, Fast]), Some(Normal));
+        assert_eq!(after(&FlowBudget::new(Some(Normal), None), &[Fast]), Some(Normal));
+        assert_eq!(after(&FlowBudget::new(Some(Fast), None), &[Normal]), Some(Normal));
+        let struck = unsaid();
+        struck.share().struck(Normal, MS(1));
+        assert_eq!(after(&struck, &[Fast]), Some(Normal));
+        let moved = unsaid();
+        moved.share().slow_down(Normal, MS(1));
+        assert_eq!(after(&moved, &[Fast]), Some(Normal));
+        // A limit is one, whatever pace is said.
+        let limited = FlowBudget::new(None, Some(12.0));
+        assert_eq!(after(&limited, &[Fast]), Some(Fast));
+        assert!(most_in_a_second(&made(&limited, 2, MS(5000))) <= 12);
     }
 }

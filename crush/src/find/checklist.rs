@@ -139,6 +139,11 @@ impl Checklist {
         }
     }
 
+    /// Nothing is held any more.
+    pub(crate) fn release(&mut self) {
+        self.hold = None;
+    }
+
     fn held(&self, now: Duration) -> Option<Hold> {
         self.hold.filter(|hold| now < hold.until)
     }

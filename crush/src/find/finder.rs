@@ -259,13 +259,47 @@ impl Finder {
         }
     }
 
-    /// Both NATs are known, or known anew.
-    pub(crate) fn nats(&mut self, mine: NatBehaviour, theirs: NatBehaviour, now: Duration) {
+    /// Both NATs are known, or known anew, ours and theirs, by family. Checks go on in both; one is sprayed, the one that promises more: both
+    /// ends judge by the same lines, so that they come to the same one, at the latest when both know all.
+    pub(crate) fn nats(&mut self, known: impl Iterator<Item = (NatBehaviour, NatBehaviour)>, now: Duration) {
+        let promise = |(mine, theirs): &(NatBehaviour, NatBehaviour)| {
+            (Part::of(mine, theirs, self.controlling).promise(), !mine.ipv6)
+        };
+        let Some((mine, theirs)) = known.max_by_key(promise) else { return };
+        if self.nats.is_some_and(|(before, _)| before.ipv6 != mine.ipv6) {
+            self.turn_away(now);
+        }
         self.nats = Some((mine, theirs));
+        self.spray_from = match self.part {
+            None => self.base_of_family(mine.ipv6),
+            Some(_) => self.spray_from,
+        };
         let since = *self.nats_since.get_or_insert(now);
         if self.part.is_none() {
             self.spray_starts = since.saturating_add(self.pace.tempo().head_start);
         }
+    }
+
+    /// The other family is sprayed from now on, if one is.
+    fn turn_away(&mut self, now: Duration) {
+        if self.gave_up || self.found {
+            return;
+        }
+        self.count_spray(now);
+        self.list.release();
+        (self.part, self.spray, self.spray_ends) = (None, None, None);
+        (self.round, self.round_ends, self.is_measuring) = (None, None, false);
+        self.reopen = Reopen::default();
+    }
+
+    fn base_of_family(&self, ipv6: bool) -> SocketId {
+        let base = self.bases.iter().find(|base| base.local.is_ipv6() == ipv6).or(self.bases.first());
+        base.map_or(self.spray_from, |base| base.socket)
+    }
+
+    /// A socket on the address that the spray leaves from.
+    pub(crate) fn sprays_from(&self) -> SocketId {
+        self.base_of_family(self.nats.is_some_and(|(mine, _)| mine.ipv6))
     }
 
     /// The newest port was measured: flows from now on count.

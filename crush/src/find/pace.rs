@@ -103,7 +103,7 @@ impl Bucket {
     }
 
     /// Takes the figures of another one; its tokens are no gift.
-    pub(super) fn become_slower(&mut self, other: Self, now: Duration) {
+    pub(super) fn become_like(&mut self, other: Self, now: Duration) {
         self.fill(now);
         *self = Self { tokens: self.tokens.min(other.depth), ..other };
     }
@@ -124,6 +124,8 @@ pub(crate) enum Flow {
 #[derive(Debug, Clone)]
 pub(crate) struct Pace {
     temper: Temper,
+    /// Nobody has said anything of the network, and nothing has been learnt.
+    is_open: bool,
     host: Share,
     flows: Bucket,
     packets: Bucket,
@@ -132,10 +134,12 @@ pub(crate) struct Pace {
 
 impl Pace {
     /// `budget`: the host's.
-    pub(crate) fn new(temper: Temper, budget: &FlowBudget, now: Duration) -> Self {
+    pub(crate) fn new(temper: Option<Temper>, budget: &FlowBudget, now: Duration) -> Self {
+        let (is_open, temper) = (temper.is_none(), temper.unwrap_or_default());
         let tempo = Tempo::of(temper);
         Self {
             temper,
+            is_open,
             host: budget.share(),
             flows: tempo.new_flows(None, now),
             packets: Bucket::new(tempo.packets, tempo.burst, now),
@@ -163,16 +167,30 @@ impl Pace {
 
     /// No faster than this from now on.
     pub(crate) fn slow_down(&mut self, temper: Temper, now: Duration) {
-        if temper <= self.temper {
-            return;
+        self.is_open = false;
+        if temper > self.temper {
+            self.set_temper(temper, now);
         }
-        self.temper = temper;
-        let tempo = self.tempo();
-        self.flows.become_slower(tempo.new_flows(None, now), now);
-        self.packets.become_slower(Bucket::new(tempo.packets, tempo.burst, now), now);
     }
 
-    /// What is said of one call's network holds for the host there.
+    fn set_temper(&mut self, temper: Temper, now: Duration) {
+        self.temper = temper;
+        let tempo = self.tempo();
+        self.flows.become_like(tempo.new_flows(None, now), now);
+        self.packets.become_like(Bucket::new(tempo.packets, tempo.burst, now), now);
+    }
+
+    /// What the operator says of the network. Haste is believed where nobody has said anything else of it, and nothing has been learnt, by
+    /// this call or another of the host; slowness always.
+    pub(crate) fn network_bears(&mut self, temper: Temper, now: Duration) {
+        let host = self.host.is_said(temper, now);
+        if self.is_open && host <= temper && temper < self.temper {
+            self.set_temper(temper, now);
+        }
+        self.slow_down(temper, now);
+    }
+
+    /// What is learnt of one call's network holds for the host there.
     pub(crate) fn slow_host_down(&mut self, temper: Temper, now: Duration) {
         self.slow_down(temper, now);
         self.host.slow_down(temper, now);
@@ -223,7 +241,7 @@ mod tests {
     use super::*;
 
     fn pace(temper: Temper) -> Pace {
-        Pace::new(temper, &FlowBudget::new(temper, None), Duration::ZERO)
+        Pace::new(Some(temper), &FlowBudget::new(Some(temper), None), Duration::ZERO)
     }
 
     #[test]
@@ -248,7 +266,8 @@ mod tests {
 
     #[test]
     fn ready_says_when_a_flow_may_be_made() {
-        let mut pace = Pace::new(Temper::Fast, &FlowBudget::new(Temper::Fast, Some(5.0)), Duration::ZERO);
+        let fast = Some(Temper::Fast);
+        let mut pace = Pace::new(fast, &FlowBudget::new(fast, Some(5.0)), Duration::ZERO);
         while pace.take(Flow::New, Duration::ZERO) {}
         let ready = pace.ready(Flow::New);
         assert!(ready >= Duration::from_millis(200));

@@ -40,6 +40,20 @@ impl Part {
             (true, true) => Self::Fan,
         }
     }
+
+    /// How much sooner than others this promises a path, in a search where both families are known: the greatest is looked for. The same
+    /// seen from either end, whose parts belong together.
+    pub(crate) fn promise(self) -> u8 {
+        match self {
+            Self::Hold | Self::Sweep => 5,
+            Self::Fan | Self::Scan => 4,
+            Self::Sockets | Self::Shots => 3,
+            // Ordinary checks go on in any case.
+            Self::Reopen => 2,
+            Self::Checks => 1,
+            Self::GiveUp => 0,
+        }
+    }
 }
 
 #[cfg(test)]

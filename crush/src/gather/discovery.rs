@@ -14,6 +14,8 @@ const RTO: Duration = Duration::from_millis(200);
 const TRANSMISSIONS: u8 = 4;
 /// Filtering is asked about so much later: what it tells is not needed for a path, and new flows are dear at the beginning.
 const FILTER_DELAY: Duration = Duration::from_millis(400);
+/// Questions about another family wait so long for the answers to these.
+const TURN: Duration = Duration::from_millis(300);
 /// How long an answer through the filter is waited for.
 const FILTER_WAIT: Duration = Duration::from_millis(500);
 
@@ -165,6 +167,11 @@ impl Discovery {
             || self.probe_since.is_some_and(|since| now >= since.saturating_add(FILTER_WAIT))
             || (self.filtering.is_empty() && now >= self.started.saturating_add(FILTER_WAIT));
         mapping_over && filtering_over
+    }
+
+    /// When others may ask, too: once its questions about mapping are answered, or have had their time.
+    pub(crate) fn leaves_off(&self) -> Duration {
+        if self.knows_mapping() { self.started } else { self.started.saturating_add(TURN) }
     }
 
     /// Mapping is known; filtering may still be open.

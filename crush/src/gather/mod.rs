@@ -3,4 +3,4 @@
 mod discovery;
 mod pattern;
 
-pub(crate) use discovery::Discovery;
+pub(crate) use discovery::{Ask, Discovery};

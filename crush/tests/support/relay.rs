@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crush::description::Support;
+use crush::description::{Support, Temper};
 use crush::stun::{
     CHANGE_ADDRESS, CHANGE_PORT, CHANGE_REQUEST, Class, Incoming, Method, OTHER_ADDRESS, Outgoing, is_stun,
 };
@@ -86,6 +86,8 @@ impl Ports for Numbered {
 #[derive(Debug)]
 pub struct Relay {
     pub addresses: [IpAddr; 2],
+    /// Of the discovery service, by family.
+    discovery: Vec<[IpAddr; 2]>,
     worker: Worker,
     ports: Numbered,
     streams: usize,
@@ -102,14 +104,23 @@ pub struct Relay {
 
 impl Relay {
     /// With a call between two, connected.
-    pub fn new(addresses: [IpAddr; 2], ends: [End; 2]) -> Self {
+    pub fn new(
+        addresses: [IpAddr; 2],
+        discovery: Vec<[IpAddr; 2]>,
+        temper: Option<Temper>,
+        ends: [End; 2],
+    ) -> Self {
         let realm = RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() };
         let release = ReleasePolicy::new(Limits::default(), vec![realm], Vec::new(), Networks::default());
-        let discovery = vec![SocketAddr::new(addresses[0], 3478)];
+        let primary = discovery.iter().map(|[first, _]| SocketAddr::new(*first, 3478)).collect();
         let settings = Settings {
             inactivity: None,
             release: Some(Arc::new(release)),
-            handoff: Some(Arc::new(HandoffSettings { secret: [5; 32], discovery })),
+            handoff: Some(Arc::new(HandoffSettings {
+                secret: [5; 32],
+                discovery: primary,
+                tempers: vec![temper],
+            })),
             ..Settings::default()
         };
         let mut worker = Worker::new(settings, "anchor".to_owned());
@@ -139,6 +150,7 @@ impl Relay {
         let told = [answered, offered];
         let mut relay = Self {
             addresses,
+            discovery,
             worker,
             ports,
             streams,
@@ -269,7 +281,8 @@ impl Relay {
         bytes: &[u8],
     ) -> Option<(SocketAddr, SocketAddr, Vec<u8>)> {
         let message = Incoming::read(bytes).filter(|message| message.class() == Class::Request)?;
-        let other_ip = if to.ip() == self.addresses[0] { self.addresses[1] } else { self.addresses[0] };
+        let [first, second] = *self.discovery.iter().find(|places| places.contains(&to.ip()))?;
+        let other_ip = if to.ip() == first { second } else { first };
         let other_port = if to.port() == 3478 { 3479 } else { 3478 };
         let change = message.word(CHANGE_REQUEST).unwrap_or(0);
         let ip = if change & CHANGE_ADDRESS == 0 { to.ip() } else { other_ip };

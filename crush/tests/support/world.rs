@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crush::agent::{Agent, Config, FlowBudget, Input, Marks, Output, SocketId, StreamId, StreamSetup};
-use crush::description::{Policy, Support};
+use crush::description::{Policy, Support, Temper};
 use crush::media::Kind as MediaKind;
 use crush::stun::{Key, is_stun};
 use media_core::path::Constraint;
@@ -46,11 +46,13 @@ pub struct Options {
     /// B's takes so much longer.
     pub far: Duration,
     pub ipv6: bool,
-    /// Phones that speak IPv4 with the relay have an IPv6 address besides.
+    /// Phones have an address of the family that they do not speak with the relay, too, and there is a discovery service in both.
     pub dual_stack: bool,
     /// The n-th STUN message or INFO of the run is lost.
     pub lose: Option<u64>,
     pub policy: Policy,
+    /// What the operator says that the network bears.
+    pub operator: Option<Temper>,
     /// The relay takes so much longer.
     pub detour: Duration,
 }
@@ -74,6 +76,7 @@ impl Options {
             dual_stack: false,
             lose: None,
             policy: Policy::Direct,
+            operator: None,
             detour: Duration::ZERO,
         }
     }
@@ -103,6 +106,9 @@ pub struct World {
     info_sent: [Duration; 2],
     /// Each second INFO is lost once.
     pub are_infos_lost: bool,
+    is_upnp: [bool; 2],
+    /// How often each phone wanted its router to be asked anew.
+    pub asked_router: [u32; 2],
     offers: Vec<(usize, u32, Policy)>,
     /// So long an offer of the SBC's takes to each phone. Not at all: its answer takes no time either.
     pub offers_take: [Duration; 2],
@@ -141,6 +147,19 @@ pub const OTHER: [SocketAddr; 2] = [
     SocketAddr::new(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 0x20)), 5004),
 ];
 
+/// Of the discovery service, the first of which is the relay's, by family.
+const DISCOVERY: [[&str; 2]; 2] = [["203.0.113.5", "203.0.113.6"], ["2001:db8:5::5", "2001:db8:5::6"]];
+
+/// A phone's address of the family that it does not speak with the relay.
+fn other(ipv6: bool, is_public: bool, side: usize) -> SocketAddr {
+    let inside = ["192.168.1.10", "192.168.7.20"][side];
+    let outside = ["198.51.100.7", "198.51.100.99"][side];
+    match ipv6 {
+        false => OTHER[side],
+        true => SocketAddr::new(ip(if is_public { outside } else { inside }), 5004),
+    }
+}
+
 /// An address nobody has.
 pub fn forged_address() -> SocketAddr {
     "192.0.2.66:6666".parse().unwrap()
@@ -153,12 +172,13 @@ fn ip(text: &str) -> IpAddr {
 impl World {
     pub fn new(options: &Options) -> Self {
         let mut network = Network::new(options.seed);
-        let relays = if options.ipv6 {
-            [ip("2001:db8:5::5"), ip("2001:db8:5::6")]
-        } else {
-            [ip("203.0.113.5"), ip("203.0.113.6")]
-        };
-        let relay_host = network.add_host(PUBLIC, &relays);
+        let relays = DISCOVERY[usize::from(options.ipv6)].map(ip);
+        let discovery = [(!options.ipv6, DISCOVERY[0]), (options.ipv6, DISCOVERY[1])]
+            .into_iter()
+            .filter(|(is_own, _)| options.dual_stack || *is_own)
+            .map(|(_, places)| places.map(ip))
+            .collect::<Vec<_>>();
+        let relay_host = network.add_host(PUBLIC, &discovery.concat());
         network.set_link(relay_host, Link::both(Impairment::delay(options.detour / 2)));
         let line = Impairment {
             delay: options.delay,
@@ -183,7 +203,9 @@ impl World {
                 (true, 0) => (ip("2001:db8:1::10"), ip("198.51.100.7")),
                 (true, _) => (ip("2001:db8:2::20"), ip("198.51.100.99")),
             };
-            let other = if options.dual_stack { vec![OTHER[side].ip()] } else { Vec::new() };
+            let is_public = options.places[side] == Place::Public;
+            let other =
+                if options.dual_stack { vec![other(options.ipv6, is_public, side).ip()] } else { Vec::new() };
             let both = |address: IpAddr| [&[address][..], &other].concat();
             match kind {
                 None => {
@@ -249,7 +271,7 @@ impl World {
                 signalling: outside.unwrap_or(addresses[side]),
             }
         });
-        let relay = Relay::new(relays, ends);
+        let relay = Relay::new(relays, discovery, options.operator, ends);
         let mut world = Self {
             network,
             phones: phones.try_into().unwrap(),
@@ -260,6 +282,8 @@ impl World {
             infos: Vec::new(),
             info_sent: [Duration::ZERO; 2],
             are_infos_lost: false,
+            is_upnp: options.places.map(|place| place == Place::Upnp),
+            asked_router: [0; 2],
             offers: Vec::new(),
             offers_take: [Duration::ZERO; 2],
             is_busy: false,
@@ -287,8 +311,9 @@ impl World {
                 world.map(side, options, address);
             }
             if options.dual_stack {
-                world.phones[side].sockets.insert(OTHER_SOCKET, OTHER[side]);
-                world.input(side, Input::Host { socket: OTHER_SOCKET, local: OTHER[side] });
+                let local = other(options.ipv6, options.places[side] == Place::Public, side);
+                world.phones[side].sockets.insert(OTHER_SOCKET, local);
+                world.input(side, Input::Host { socket: OTHER_SOCKET, local });
             }
             // Phones do not tick at the same moment.
             let phase = MS(options.seed % 20 + side as u64 * 7);
@@ -384,6 +409,16 @@ impl World {
         self.input(side, Input::Datagram { socket, from, bytes });
     }
 
+    /// What a phone has told in its latest INFO.
+    pub fn told(&self, side: usize) -> &str {
+        self.infos.iter().rfind(|(author, _, _)| *author == side).map_or("", |(_, text, _)| text)
+    }
+
+    /// A phone's router restarts: all that it has mapped is gone, and its line has another address.
+    pub fn restart_router(&mut self, side: usize, address: &str) {
+        self.network.readdress(self.nats[side].unwrap(), &[ip(address)]);
+    }
+
     /// The ufrag and the key that a phone has told of in its latest INFO.
     pub fn credentials(&self, side: usize) -> Option<(String, Key)> {
         let (_, text, _) = self.infos.iter().rfind(|(author, _, _)| *author == side)?;
@@ -422,10 +457,11 @@ impl World {
                     self.phones[side].infos += 1;
                     self.send_info(side, text, now);
                 }
-                Output::OpenSocket => {
+                Output::OpenSocket { beside } => {
                     let phone = &mut self.phones[side];
                     let socket = SocketId(phone.next_socket);
-                    let local = SocketAddr::new(phone.address, phone.next_port);
+                    let address = phone.sockets.get(&beside).map_or(phone.address, SocketAddr::ip);
+                    let local = SocketAddr::new(address, phone.next_port);
                     phone.next_socket += 1;
                     phone.next_port += 1;
                     phone.sockets.insert(socket, local);
@@ -437,6 +473,14 @@ impl World {
                 Output::Event(event) => self.phones[side].events.push((now, event)),
                 Output::Media { packet, .. } => {
                     self.phones[side].video.push((now, u16::from_be_bytes([packet[2], packet[3]])));
+                }
+                Output::MapAnew => {
+                    self.asked_router[side] += 1;
+                    let internal = SocketAddr::new(self.phones[side].address, 5004);
+                    let Some(nat) = self.nats[side].filter(|_| self.is_upnp[side]) else { continue };
+                    self.network.nat(nat).unforward(internal);
+                    let external = self.network.nat(nat).forward(5004, internal, now).unwrap();
+                    self.phones[side].agent.handle(Input::Mapped(external), now);
                 }
                 Output::Rtcp { .. } => {}
             }

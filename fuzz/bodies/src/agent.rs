@@ -151,7 +151,8 @@ impl Call {
                     let fragment = Fragment::read(&text).expect("a fragment that can be read");
                     self.theirs = Some((fragment.ufrag, Key::new(&fragment.pwd)));
                 }
-                Output::OpenSocket => {
+                Output::OpenSocket { beside } => {
+                    assert!(self.sockets.contains_key(&beside), "{beside:?} is not open");
                     // Every eighth is refused.
                     let socket = SocketId(self.next_socket);
                     self.next_socket += 1;
@@ -166,7 +167,7 @@ impl Call {
                 Output::CloseSocket(socket) => {
                     assert!(self.sockets.remove(&socket).is_some(), "{socket:?} was not open");
                 }
-                Output::Media { .. } | Output::Rtcp { .. } | Output::Event(_) => {}
+                Output::MapAnew | Output::Media { .. } | Output::Rtcp { .. } | Output::Event(_) => {}
             }
         }
     }

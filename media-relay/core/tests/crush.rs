@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crush::description::{Candidate, Fragment, Policy, Support};
+use crush::description::{Candidate, Fragment, Policy, Support, Temper};
 use crush::stun::handoff::{Indication, PATH, Reason, SEQUENCE};
 use crush::stun::{Class, Incoming, Key, Method, Outgoing, Report, Sending};
 use media_core::Worker;
@@ -68,7 +68,11 @@ impl World {
     fn new(mode: Mode) -> Self {
         let realm = RealmRelease { mode, ..RealmRelease::default() };
         let release = ReleasePolicy::new(Limits::default(), vec![realm; 2], Vec::new(), Networks::default());
-        let handoff = HandoffSettings { secret: [7; 32], discovery: vec![at("203.0.113.5:3478")] };
+        let handoff = HandoffSettings {
+            secret: [7; 32],
+            discovery: vec![at("203.0.113.5:3478")],
+            tempers: vec![None, Some(Temper::Fast)],
+        };
         let settings = Settings {
             release: Some(Arc::new(release)),
             handoff: Some(Arc::new(handoff)),
@@ -801,5 +805,16 @@ proptest! {
         }
         prop_assert_eq!(world.talk(1), Some(at(SEEN[0])));
         prop_assert_eq!(world.talk_from(0, stranger), None);
+    }
+}
+
+#[test]
+fn an_endpoint_is_told_the_pace_that_the_operator_of_its_own_realm_has_said() {
+    for (realms, said) in [([0, 1], [None, Some(Temper::Fast)]), ([1, 1], [Some(Temper::Fast); 2])] {
+        let mut world = World::new(Mode::Allow);
+        world.realms = realms;
+        world.connect([true, true]);
+        let told = world.told.each_ref().map(|told| told.as_ref().unwrap().temper);
+        assert_eq!(told, said, "{realms:?}");
     }
 }

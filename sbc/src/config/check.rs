@@ -53,10 +53,13 @@ pub(super) fn whole(file: &File) -> Result<(), Mistake> {
         return Err((0, what.to_owned()));
     }
     if let Some(discovery) = &file.discovery {
-        let ([one, other], [port, other_port]) = (discovery.addresses, discovery.ports);
-        if one == other || one.is_ipv4() != other.is_ipv4() || port == other_port {
-            let what =
-                "discovery: RFC 5780 needs two different addresses of one family and two different ports";
+        let is_whole = |ipv4: bool| {
+            let own: Vec<_> = discovery.addresses.iter().filter(|one| one.is_ipv4() == ipv4).collect();
+            matches!(own[..], []) || matches!(own[..], [one, other] if one != other)
+        };
+        let [port, other_port] = discovery.ports;
+        if discovery.addresses.is_empty() || !is_whole(true) || !is_whole(false) || port == other_port {
+            let what = "discovery: RFC 5780 needs two different addresses of one family and two different ports; for the other family write two more";
             return Err((0, what.to_owned()));
         }
     }

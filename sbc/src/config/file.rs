@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sip_engine::config::Limits;
 use toml::Spanned;
 
-use super::release::{IceKind, ReleaseFile, ReleaseKind};
+use super::release::{IceKind, ReleaseFile, ReleaseKind, TemperKind};
 
 /// The file as written.
 #[derive(Debug, Clone, Deserialize)]
@@ -138,11 +138,21 @@ impl Default for Media {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DiscoveryFile {
-    /// Two of this machine, of one family, primary first.
-    pub addresses: [IpAddr; 2],
+    /// Of this machine, two of a family, primary first: of one family, or of both.
+    pub addresses: Vec<IpAddr>,
     /// Two, primary first.
     #[serde(default = "discovery_ports")]
     pub ports: [u16; 2],
+}
+
+impl DiscoveryFile {
+    /// Its services, one a family: primary and other address.
+    pub fn services(&self) -> impl Iterator<Item = [IpAddr; 2]> + '_ {
+        [true, false].into_iter().filter_map(|ipv4| {
+            let mut own = self.addresses.iter().filter(|address| address.is_ipv4() == ipv4);
+            Some([*own.next()?, *own.next()?])
+        })
+    }
 }
 
 /// STUN's own (RFC 8489 §18.6), and the next.
@@ -297,6 +307,9 @@ pub struct RealmFile {
     /// Whether ICE is spoken with its phones: `off`, `answer` or `offer`; without it `offer` where media may leave the relay, else
     /// `off`.
     pub ice: Option<IceKind>,
+    /// How many new flows its network bears, told to endpoints in CRUSH whose users have said nothing: `fast` (200 a second, only where nothing
+    /// in front of the endpoints punishes that), `normal` (25), `stealth` (20). Without it nothing is said, and they go at `normal`.
+    pub temper: Option<TemperKind>,
     /// Session timer, seconds; 0 none of our own.
     #[serde(default)]
     pub session_seconds: u64,

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
+use crush::description::Temper;
 use ipnet::IpNet;
 use media_core::path::Settings;
 use media_core::path::place::Networks;
@@ -87,6 +88,28 @@ pub enum ReleaseKind {
     Allow,
     /// It is released wherever it can work, and tried again after a failure.
     Prefer,
+}
+
+/// `temper` of a realm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TemperKind {
+    /// 200 new flows a second.
+    Fast,
+    /// 25.
+    Normal,
+    /// 20.
+    Stealth,
+}
+
+impl From<TemperKind> for Temper {
+    fn from(kind: TemperKind) -> Self {
+        match kind {
+            TemperKind::Fast => Self::Fast,
+            TemperKind::Normal => Self::Normal,
+            TemperKind::Stealth => Self::Stealth,
+        }
+    }
 }
 
 /// `ice` of a realm.

@@ -151,10 +151,23 @@ fn numbers_that_make_no_sense_are_told() {
     told("[node]", "[media]\nworkers = 0\n[node]", 1, &["media.workers", "1 to 256"]);
     told("[node]", "[signalling]\nshards = 300\n[node]", 1, &["signalling.shards", "1 to 256"]);
     told("[node]", "[limits]\ncalls = 0\n[node]", 1, &["limits.calls is 0"]);
-    for addresses in ["\"192.0.2.1\", \"192.0.2.1\"", "\"192.0.2.1\", \"2001:db8::1\""] {
+    for addresses in [
+        "",
+        "\"192.0.2.1\"",
+        "\"192.0.2.1\", \"192.0.2.1\"",
+        "\"192.0.2.1\", \"2001:db8::1\"",
+        "\"192.0.2.1\", \"192.0.2.2\", \"2001:db8::1\"",
+        "\"192.0.2.1\", \"192.0.2.2\", \"192.0.2.3\", \"192.0.2.4\"",
+    ] {
         let section = format!("[discovery]\naddresses = [{addresses}]\n[node]");
         told("[node]", &section, 1, &["discovery", "two different addresses of one family"]);
     }
+    let both =
+        "[discovery]\naddresses = [\"2001:db8::1\", \"192.0.2.1\", \"192.0.2.2\", \"2001:db8::2\"]\n[node]";
+    let services: Vec<_> =
+        parse(&GOOD.replace("[node]", both)).unwrap().file.discovery.unwrap().services().collect();
+    let services = services.iter().map(|pair| pair.map(|address| address.to_string())).collect::<Vec<_>>();
+    assert_eq!(services, [["192.0.2.1", "192.0.2.2"], ["2001:db8::1", "2001:db8::2"]]);
     told("name = \"core\"", "name = \"core\"\nsession_seconds = 60", 16, &["RFC 4028", "90"]);
     told(
         "name = \"core\"",

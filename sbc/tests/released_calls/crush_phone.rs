@@ -189,7 +189,7 @@ impl CrushPhone {
                     }
                 }
                 Output::Trickle(text) => self.trickle = Some(text),
-                Output::OpenSocket => {
+                Output::OpenSocket { .. } => {
                     let socket = self.next_socket;
                     self.next_socket += 1;
                     let local = SocketAddr::new(self.local.ip(), 30_000 + socket as u16);
@@ -200,7 +200,7 @@ impl CrushPhone {
                     self.sockets.remove(&socket.0);
                 }
                 Output::Event(event) => self.events.push(event),
-                Output::Media { .. } | Output::Rtcp { .. } => {}
+                Output::MapAnew | Output::Media { .. } | Output::Rtcp { .. } => {}
             }
         }
     }

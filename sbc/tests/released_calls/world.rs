@@ -239,7 +239,8 @@ impl World {
         let policy = ReleasePolicy::new(Limits::default(), realms, Vec::new(), Networks::default());
         let relays = RELAY.map(|ip| ip.parse::<IpAddr>().expect("an address"));
         let discovery = Places { addresses: relays, ports: DISCOVERY };
-        let handoff = HandoffSettings { secret: [5; 32], discovery: vec![discovery.at(0, 0)] };
+        let handoff =
+            HandoffSettings { secret: [5; 32], discovery: vec![discovery.at(0, 0)], tempers: Vec::new() };
         let mut own = martian::Own::default();
         RELAY.iter().for_each(|ip| own.range(ip.parse().expect("an address"), 20_000..=29_999));
         let settings = Settings {

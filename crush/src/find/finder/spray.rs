@@ -62,7 +62,8 @@ impl Finder {
             Part::Scan => {
                 // The peer has checked our candidates, as we have checked its.
                 let made = self.pace.made().saturating_sub(self.flows_at_measure);
-                let expected = (made as i32).saturating_add(self.remotes.len() as i32);
+                let checked = self.remotes.iter().filter(|remote| remote.address.is_ipv6() == mine.ipv6);
+                let expected = (made as i32).saturating_add(checked.count() as i32);
                 let lag = Duration::from_secs_f64(f64::from(LAG) / self.pace.tempo().flows);
                 self.spray_starts = now.saturating_add(lag).saturating_add(Duration::from_millis(100));
                 Some(Spray::Scan(Scan::new(theirs.last, step(&theirs), expected)))

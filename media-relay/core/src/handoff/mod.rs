@@ -10,7 +10,7 @@ mod path;
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
-use crush::description::{Policy, Support};
+use crush::description::{Policy, Support, Temper};
 use crush::stun::Sending;
 use hmac::{Hmac, Mac};
 use memchr::memmem;
@@ -29,8 +29,11 @@ pub(crate) use path::{Handoff, LEAST_INACTIVITY};
 pub struct HandoffSettings {
     /// What the credentials of legs are made from: random, and known to nobody else.
     pub secret: [u8; 32],
-    /// Primary addresses of discovery services.
+    /// Primary addresses of discovery services, one of each family at most.
     pub discovery: Vec<SocketAddr>,
+    /// The pace of new flows that a realm's network is known to bear, by realm: haste harms only those behind it, so only its operator can say
+    /// that it is harmless. Nothing is said of those that are not here.
+    pub tempers: Vec<Option<Temper>>,
 }
 
 impl std::fmt::Debug for HandoffSettings {
@@ -144,7 +147,9 @@ impl Worker {
         };
         let (ufrag, pwd) = credentials(&settings.secret, id, reader.party);
         let servers = settings.discovery.clone();
-        let support = Support { ufrag, pwd, policy, servers, temper: None };
+        let realm = self.sessions.get(&id).and_then(|session| Some(session.leg(reader)?.party.realm));
+        let temper = realm.and_then(|realm| settings.tempers.get(usize::from(realm)).copied().flatten());
+        let support = Support { ufrag, pwd, policy, servers, temper };
         if let Some(leg) = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(reader)) {
             (leg.handoff.line, leg.handoff.policy) = (Some(support.to_string().into()), policy);
         }
