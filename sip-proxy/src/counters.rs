@@ -1,34 +1,7 @@
 //! What the transports count. Read by the metrics endpoint, written by the shards.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
+pub use crate::count::Count;
 use crate::traffic::Traffic;
-
-/// One number that only grows, or a gauge.
-#[derive(Debug, Default)]
-pub struct Count(AtomicU64);
-
-impl Count {
-    /// One more.
-    pub fn up(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// One less, for gauges.
-    pub fn down(&self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// Replaces a gauge's value.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    /// The value.
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// One per shard, so that no two threads write one cache line.
 #[derive(Debug, Default)]

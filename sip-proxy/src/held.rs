@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 
 use sip_wire::{Message, Method, Name};
 
+use crate::host::{Host, Promise};
 use crate::link::Transmission;
-use crate::plane::{Host, Promise};
 
 /// In the order in which they were held.
 #[derive(Debug, Default)]

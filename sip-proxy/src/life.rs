@@ -2,21 +2,16 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::Arc;
 
-use sip_engine::Engine;
 use sip_engine::io::ListenerId;
 use tokio::net::UdpSocket;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::LocalSet;
 
-use crate::clock::Clock;
-use crate::counters::ShardCounters;
-use crate::link::{Letter, ShardHandle};
-use crate::plane::{Host, PlaneSettings};
-use crate::shard::Shard;
-use crate::stream::Dial;
-use crate::udp::{self, Endpoint};
+use crate::datagrams;
+use crate::link::Letter;
+use crate::shard::{Ground, Shard};
+use crate::udp::Endpoint;
 
 /// Letters taken from the inbox before their outputs are carried out.
 const LETTERS: usize = 64;
@@ -30,26 +25,18 @@ pub(crate) struct Sockets {
 
 /// All that a shard's thread takes along.
 pub(crate) struct Part {
-    pub(crate) index: usize,
-    pub(crate) settings: PlaneSettings,
-    pub(crate) clock: Clock,
+    pub(crate) ground: Ground,
     /// Of datagram listeners, by their number.
     pub(crate) sockets: Vec<(usize, std::net::UdpSocket)>,
-    pub(crate) links: Vec<ShardHandle>,
-    /// The way to the door.
-    pub(crate) dials: mpsc::UnboundedSender<Dial>,
     pub(crate) inbox: mpsc::Receiver<Letter>,
-    pub(crate) counters: Arc<ShardCounters>,
-    pub(crate) engine: Engine,
-    pub(crate) host: Box<dyn Host + Send>,
 }
 
 impl Part {
     /// The thread's life.
     pub(crate) fn run(self) {
         // The shard is a part from here on: without a runtime it has ended.
-        let name = format!("signalling {}", self.index);
-        let (index, part) = (self.index, self.settings.vitals.part(name));
+        let name = format!("signalling {}", self.ground.index);
+        let (index, part) = (self.ground.index, self.ground.settings.vitals.part(name));
         let life = part.task(self.live());
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
@@ -62,7 +49,8 @@ impl Part {
     }
 
     async fn live(self) {
-        let Part { index, settings, clock, sockets, links, dials, mut inbox, counters, engine, host } = self;
+        let Part { ground, sockets, mut inbox } = self;
+        let (index, settings) = (ground.index, &ground.settings);
         let rearm = Rc::new(Notify::new());
         let addresses: Vec<_> = settings.engine.listeners.iter().map(|listener| listener.address).collect();
         let vitals = settings.vitals.clone();
@@ -70,14 +58,17 @@ impl Part {
             let address = addresses.get(listener).map(|address| format!(" {address}")).unwrap_or_default();
             vitals.part(format!("signalling {index}: {what}{address}"))
         };
-        let shard = Shard::new(index, settings, clock, links, dials, counters, engine, host, rearm.clone());
+        let shard = Shard::new(ground, rearm.clone());
 
         for (listener, socket) in sockets {
             match UdpSocket::from_std(socket) {
                 Ok(socket) => {
-                    let socket = Rc::new(socket);
-                    shard.borrow_mut().listen(listener, Endpoint::new(socket.clone()));
-                    let reading = udp::read(socket, listener_id(listener), shard.clone());
+                    let (socket, blocked) = (Rc::new(socket), Rc::new(Notify::new()));
+                    let id = listener_id(listener);
+                    shard.borrow_mut().listen(listener, Endpoint::new(socket.clone(), blocked.clone()));
+                    let writing = datagrams::write(socket.clone(), id, blocked, shard.clone());
+                    tokio::task::spawn_local(vitals::belonging(writing));
+                    let reading = datagrams::read(socket, id, shard.clone());
                     tokio::task::spawn_local(part("udp", listener).task(reading));
                 }
                 // Its phones would hear nothing.

@@ -144,14 +144,6 @@ impl ShardHandle {
     }
 }
 
-/// Connections are numbered so that the number names the shard that owns them.
-pub(crate) const OWNER_SHIFT: u32 = 48;
-
-/// Which shard owns a connection.
-pub(crate) fn owner(connection: ConnectionId) -> usize {
-    (connection.0 >> OWNER_SHIFT) as usize
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -27,11 +27,13 @@ use crate::clock::Clock;
 use crate::counters::ShardCounters;
 use crate::filter::Filter;
 use crate::held::Held;
-use crate::link::{Arrival, Letter, ShardHandle, Transmission, owner};
+use crate::host::Host;
+use crate::link::{Arrival, Letter, ShardHandle, Transmission};
 use crate::overload::Overload;
-use crate::plane::{Host, PlaneSettings, shard_of, share_of};
+use crate::settings::PlaneSettings;
+use crate::spread::{owner, shard_of, share_of};
 use crate::stream::{Connections, Dial, Outgoing};
-use crate::udp::{self, Datagram, Endpoint, Flushed};
+use crate::udp::{Datagram, Endpoint, Flushed};
 
 /// Outputs and the inputs that answer them at once are worked off in turns; this many turns without an end would be a
 /// loop between engine and host.
@@ -61,22 +63,24 @@ pub(crate) struct Shard {
     held: Held,
     armed: Option<Duration>,
     rearm: Rc<Notify>,
-    me: Weak<RefCell<Shard>>,
+}
+
+/// All that a shard is made of.
+pub(crate) struct Ground {
+    pub(crate) index: usize,
+    pub(crate) settings: PlaneSettings,
+    pub(crate) clock: Clock,
+    pub(crate) links: Vec<ShardHandle>,
+    /// The way to the door.
+    pub(crate) dials: mpsc::UnboundedSender<Dial>,
+    pub(crate) counters: Arc<ShardCounters>,
+    pub(crate) engine: Engine,
+    pub(crate) host: Box<dyn Host + Send>,
 }
 
 impl Shard {
-    #[expect(clippy::too_many_arguments, reason = "all that a shard is made of")]
-    pub(crate) fn new(
-        index: usize,
-        settings: PlaneSettings,
-        clock: Clock,
-        links: Vec<ShardHandle>,
-        dials: mpsc::UnboundedSender<Dial>,
-        counters: Arc<ShardCounters>,
-        mut engine: Engine,
-        host: Box<dyn Host + Send>,
-        rearm: Rc<Notify>,
-    ) -> Rc<RefCell<Self>> {
+    pub(crate) fn new(ground: Ground, rearm: Rc<Notify>) -> Rc<RefCell<Self>> {
+        let Ground { index, settings, clock, links, dials, counters, mut engine, host } = ground;
         engine.set_home(Slot::new(u16::try_from(index).unwrap_or_default()));
         let listeners = settings.engine.listeners.len();
         let filters = (0..listeners)
@@ -104,7 +108,6 @@ impl Shard {
                 held: Held::default(),
                 armed: None,
                 rearm,
-                me: me.clone(),
                 settings,
             })
         })
@@ -417,17 +420,20 @@ impl Shard {
     pub(crate) fn flush(&mut self, listener: ListenerId) {
         let Some(endpoint) = self.endpoint(listener) else { return };
         let mut failed = Vec::new();
-        if let Flushed::Blocked = endpoint.flush(|datagram| failed.push((datagram.ticket, datagram.sender)))
-            && endpoint.block()
-        {
-            let socket = endpoint.socket.clone();
-            if let Some(me) = self.me.upgrade() {
-                tokio::task::spawn_local(vitals::belonging(udp::unblock(socket, listener, me)));
-            }
+        if let Flushed::Blocked = endpoint.flush(|datagram| failed.push((datagram.ticket, datagram.sender))) {
+            endpoint.block();
         }
         for (ticket, sender) in failed {
             self.failed(ticket, sender);
         }
+    }
+
+    /// A listener's socket takes datagrams again.
+    pub(crate) fn unblocked(&mut self, listener: ListenerId) {
+        if let Some(endpoint) = self.endpoint(listener) {
+            endpoint.unblock();
+        }
+        self.flush(listener);
     }
 
     /// Tells the engine that sent it, which may be another shard's.

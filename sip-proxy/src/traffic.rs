@@ -2,7 +2,7 @@
 
 use sip_wire::{Message, Method};
 
-use crate::counters::Count;
+use crate::count::Count;
 
 /// Methods with a count of their own; all others share one, so that strangers can't make counts.
 const METHODS: [&str; 14] = [

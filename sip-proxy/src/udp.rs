@@ -1,6 +1,5 @@
-//! Datagram listeners: read in batches, and written in batches when all that an input caused is known.
+//! A datagram listener's socket, and what waits to leave by it: written in batches, when all that an input caused is known.
 
-use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
@@ -8,13 +7,13 @@ use std::os::fd::AsFd;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use sip_engine::io::{ListenerId, Ticket};
+use sip_engine::io::Ticket;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
+use tokio::sync::Notify;
 
-use crate::batch::{self, BATCH, Inbound};
-use crate::shard::Shard;
+use crate::batch;
 
 /// Datagrams that wait while the kernel's send buffer is full; what is beyond them is dropped as a network would.
 const WAITING: usize = 1024;
@@ -45,9 +44,11 @@ pub(crate) struct Datagram {
 
 /// One shard's socket of a datagram listener, and what waits to leave by it.
 pub(crate) struct Endpoint {
-    pub(crate) socket: Rc<UdpSocket>,
+    socket: Rc<UdpSocket>,
     waiting: VecDeque<Datagram>,
     is_blocked: bool,
+    /// Who waits for the socket then.
+    blocked: Rc<Notify>,
 }
 
 /// What came of an attempt to send all that waits.
@@ -59,8 +60,8 @@ pub(crate) enum Flushed {
 }
 
 impl Endpoint {
-    pub(crate) fn new(socket: Rc<UdpSocket>) -> Self {
-        Self { socket, waiting: VecDeque::new(), is_blocked: false }
+    pub(crate) fn new(socket: Rc<UdpSocket>, blocked: Rc<Notify>) -> Self {
+        Self { socket, waiting: VecDeque::new(), is_blocked: false, blocked }
     }
 
     /// Queues a datagram; gives it back if too many wait.
@@ -85,51 +86,20 @@ impl Endpoint {
         Flushed::Done
     }
 
-    /// Whether this is the first time since the socket was last writable; the caller then waits for it.
-    pub(crate) fn block(&mut self) -> bool {
-        !std::mem::replace(&mut self.is_blocked, true)
+    /// Tells who waits for the socket, unless that was done since it was last writable.
+    pub(crate) fn block(&mut self) {
+        if !std::mem::replace(&mut self.is_blocked, true) {
+            self.blocked.notify_one();
+        }
+    }
+
+    pub(crate) fn unblock(&mut self) {
+        self.is_blocked = false;
     }
 }
 
 fn failed_first(waiting: &mut VecDeque<Datagram>, failed: &mut impl FnMut(Datagram)) {
     if let Some(first) = waiting.pop_front() {
         failed(first);
-    }
-}
-
-/// Waits until a full send buffer has room again, and sends what waited.
-pub(crate) async fn unblock(socket: Rc<UdpSocket>, listener: ListenerId, shard: Rc<RefCell<Shard>>) {
-    if socket.writable().await.is_err() {
-        return;
-    }
-    let mut shard = shard.borrow_mut();
-    if let Some(endpoint) = shard.endpoint(listener) {
-        endpoint.is_blocked = false;
-    }
-    shard.flush(listener);
-}
-
-/// Reads a listener's datagrams until the shard ends.
-pub(crate) async fn read(socket: Rc<UdpSocket>, listener: ListenerId, shard: Rc<RefCell<Shard>>) {
-    let mut inbound = Inbound::new();
-    loop {
-        if socket.readable().await.is_err() {
-            return;
-        }
-        let mut count = 0;
-        let received = socket.try_io(Interest::READABLE, || {
-            count = inbound.receive(socket.as_fd())?;
-            // Less than a batch was all there is: without another call, the socket counts as empty until epoll tells
-            // of the next datagram.
-            if count < BATCH { Err(io::ErrorKind::WouldBlock.into()) } else { Ok(()) }
-        });
-        let mut shard = shard.borrow_mut();
-        // Any other error is an ICMP message about an earlier send; the transaction's timer deals with it.
-        shard.tick();
-        shard.read(listener, received.is_ok());
-        for (source, datagram) in (0..count).filter_map(|index| inbound.get(index)) {
-            shard.datagram(listener, source, datagram);
-        }
-        shard.settle();
     }
 }

@@ -13,9 +13,9 @@ use tokio::sync::mpsc;
 use super::converse::Origin;
 use super::crowd::Crowd;
 use super::dial;
-use crate::link::OWNER_SHIFT;
-use crate::plane::PlaneSettings;
+use crate::settings::PlaneSettings;
 use crate::shard::{NOBODY, Shard};
+use crate::spread::OWNER_SHIFT;
 
 /// Messages that may wait for a slow peer: what hanging up all calls of a busy trunk sends at once.
 const QUEUE: usize = 8192;

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::connections::{Entered, Standing};
 use super::{HANDSHAKE, after};
-use crate::plane::PlaneSettings;
+use crate::settings::PlaneSettings;
 use crate::shard::Shard;
 
 /// A peer that takes nothing for so long is dead.

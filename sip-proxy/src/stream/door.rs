@@ -24,7 +24,7 @@ use super::socket::Socket;
 use super::{HANDSHAKE, after, tune};
 use crate::counters::ShardCounters;
 use crate::link::{Letter, ShardHandle};
-use crate::plane::PlaneSettings;
+use crate::settings::PlaneSettings;
 use crate::tls::TlsIdentity;
 
 /// Above the program's own: of one core that is fully used, the door gets a quarter and a thread of calls the rest.
@@ -251,7 +251,7 @@ async fn give_turns(per_second: usize, hall: Rc<Hall>) {
 async fn accept(
     socket: TcpListener,
     listener: ListenerId,
-    settings: crate::plane::ListenerSettings,
+    settings: crate::settings::ListenerSettings,
     hall: Rc<Hall>,
 ) {
     loop {
