@@ -1,7 +1,9 @@
 //! Long calls of real phones through the SBC, several at once, each in a field of its own; what their interfaces show of them, and
 //! whether it is what calls may show. `make release-long` plays them all and keeps a row of each.
 
+pub mod bounds;
 pub mod field;
+pub mod homecoming;
 pub mod listening;
 pub mod row;
 pub mod table;

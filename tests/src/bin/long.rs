@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crush_tests::long;
+use crush_tests::long::bounds::{self, Line};
 use crush_tests::long::row::Row;
 use crush_tests::long::table::{Choice, Table, list, pair};
 use crush_tests::phone::Kind;
@@ -16,9 +17,7 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How many calls are up at a time where two processors have nothing else to do.
-const FIELDS: usize = 12;
-/// Of the moves with loss at most one in twenty may be silent for longer.
-const SHORT_MOVES: f64 = 0.95;
+const FIELDS: usize = 20;
 
 fn main() -> ExitCode {
     match release_long() {
@@ -95,18 +94,18 @@ fn release_long() -> Result<bool> {
             }
         }
     }
-    for (row, value) in rows.iter().filter_map(|row| Some((row, table.row(row)?))) {
-        let missed = value["missed"].as_array().into_iter().flatten().filter_map(Value::as_str);
-        failed.extend(missed.map(|missed| format!("{row}  {missed}")));
+    let played: Vec<_> = rows.iter().filter_map(|row| Some((*row, table.row(row)?))).collect();
+    for (row, value) in &played {
+        failed.extend(bounds::missed(row, value).into_iter().map(|missed| format!("{row}  {missed}")));
     }
-    let (moves, share) = table.moves_with_loss();
-    println!("\n{moves} moves with loss, {:.1} % of them silent for at most 250 ms", 100.0 * share);
-    if share < SHORT_MOVES {
-        failed.push(format!("{:.1} % of {moves} moves with loss were short", 100.0 * share));
+    println!("\n{} of {} rows are in {}", played.len(), rows.len(), path.display());
+    let lines = bounds::summary(&played);
+    for Line { name, kept: [all, kept], holds, worst } in &lines {
+        let (verdict, worst) = (if *holds { "ok    " } else { "MISSED" }, worst.as_deref().unwrap_or("-"));
+        println!("{verdict} {name:60} {kept:>4} of {all:<4} {worst}");
     }
-    println!("{} rows, {} targets missed", rows.len(), failed.len());
     failed.iter().for_each(|row| println!("  {row}"));
-    Ok(failed.is_empty())
+    Ok(failed.is_empty() && lines.iter().all(|line| line.holds))
 }
 
 /// SIGINT and SIGTERM end the calls, and with them their networks and phones.

@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nat_lab::{Kind as Nat, Random};
 
-use super::listening::{Ear, Silence, direct_share};
-use super::row::{Cut, Homecoming, Outcome, Row};
-use super::voices::{between, rests, turns};
+use super::homecoming::Severed;
+use super::listening::{Ear, Silence, direct_time};
+use super::row::{Cut, Outcome, Row};
+use super::voices::{between, rests, speech_in, turns};
 use crate::capture::Capture;
 use crate::home::{Player, apply};
 use crate::network::SBC;
@@ -27,11 +28,16 @@ const HERTZ: [f64; 2] = [600.0, 770.0];
 const SOON: Duration = Duration::from_secs(40);
 /// What a phone has to say lasts longer than its call by so much, seconds: it begins to play when its media does.
 const LONGER: f64 = 60.0;
-/// A path is cut at least so long before the end of the call, seconds; each telling report that is lost may cost 6.2 s.
-const WATCHED: f64 = 35.0;
-/// A path is proven within this, or it counts as never proven by a call that is to be cut.
-const PROVEN: Duration = Duration::from_secs(35);
-/// How often that is looked at, and whether to go on.
+/// A path is to be cut at least so long before the end of the call, seconds: somebody may be silent for 20, and each telling report that is
+/// lost may cost 6.2 s.
+const WATCHED: f64 = 45.0;
+/// One that is not direct at that moment is cut when it is again, but no later than so long before the end.
+const AWAITED: Duration = Duration::from_secs(25);
+/// A voice that has sent less than this share of the packets of its speech was not heard because of itself.
+const VOICE: f64 = 0.5;
+/// What a pause in sending is at least, where a phone falls silent.
+const REST: Duration = Duration::from_millis(800);
+/// How often a path that is to be cut is looked at, and whether to go on.
 const LOOK: Duration = Duration::from_millis(500);
 /// What of the SBC's traffic is captured: signalling, and reports by their packet types (RFC 3550 §12.1).
 const TALK_AND_REPORTS: &str = "udp and (port 5060 or (udp[9] >= 200 and udp[9] <= 207))";
@@ -151,7 +157,12 @@ impl Field {
                 cut_at = self.cut_at(start);
             }
             if cut.is_none() && cut_at.is_some_and(|at| at <= now()) {
-                cut = self.cut()?;
+                // What is on the relay at this moment is not cut off by it.
+                if self.is_direct() && now() + AWAITED <= end {
+                    cut = self.cut()?;
+                } else {
+                    cut_at = Some(now() + LOOK);
+                }
             }
             while let Some((_, act)) = acts.next_if(|(after, _)| start + *after <= now()) {
                 match act {
@@ -200,10 +211,17 @@ impl Field {
         acts
     }
 
-    /// A random moment to come, once the path is proven; or once it has not been for long.
+    /// Whether the path is proven by now.
+    fn is_direct(&self) -> bool {
+        let states = STATES.map(|state| format!("'{state}'")).join(", ");
+        let latest =
+            format!("SELECT what FROM call_path WHERE what IN ({states}) ORDER BY sequence DESC LIMIT 1");
+        self.sbc.sql(&latest).is_ok_and(|state| state == "direct")
+    }
+
+    /// A random moment to come, once the path is proven.
     fn cut_at(&mut self, start: Duration) -> Option<Duration> {
-        let is_proven = "SELECT count(*) > 0 FROM call_path WHERE what = 'direct'";
-        if now() < start + PROVEN && !self.sbc.sql(is_proven).is_ok_and(|is| is == "t") {
+        if !self.is_direct() {
             return None;
         }
         let latest = f64::from(self.row.seconds) - WATCHED - (now() - start).as_secs_f64();
@@ -245,12 +263,12 @@ impl Field {
 
     /// What the captures and the record tell of the call. All of it is kept if it is not as it should be.
     pub fn look(self, call: &Call) -> Result<Outcome> {
-        let Self { row, phones, taps, relay: at_relay, sbc, ground, mut lab, .. } = self;
+        let Self { row, turns, phones, taps, relay: at_relay, sbc, ground, mut lab, .. } = self;
         let timeline = "SELECT extract(epoch FROM at), after_ms, what, why, party, evidence FROM call_path ORDER BY sequence";
         let closed = "SELECT count(*) FROM call WHERE ended_at IS NOT NULL";
         sbc.eventually_sql(closed, "1", Duration::from_secs(15))?;
         let path = sbc.sql(timeline)?;
-        let ended = sbc.sql("SELECT cause FROM call")?;
+        let ended = sbc.sql("SELECT cause, duration_ms FROM call")?;
         drop(phones);
         let [one, other] = taps;
         let [one, other] = [(one, 0), (other, 1)].map(|(tap, side)| -> Result<Ear> {
@@ -285,10 +303,32 @@ impl Field {
         let after_proof =
             entries.iter().filter(|entry| proven.is_some_and(|proven| entry.at > proven) && entry.at < until);
         let reasons = after_proof.filter(|entry| ["returning", "stays"].contains(&entry.what.as_str()));
+        let relay = relay();
+        let severed = call.cut.map(|cut| Severed {
+            ears: &ears,
+            lost: &lost,
+            deaf: row.cut.deaf(),
+            relay: &relay,
+            cut,
+            end: call.span[1],
+        });
+        let cut = severed.map(|severed| severed.homecoming(start));
+        let mut faults: Vec<String> = ended_early(&ended, call.span).into_iter().collect();
+        faults.extend((0..2).flat_map(|side| {
+            said(&row, side, &turns[side], &ears[side], call.span)
+                .map(|what| format!("{}: {what}", USERS[side].0))
+        }));
+        if row.cut != Cut::None && !cut.is_some_and(|cut| cut.was_direct) {
+            faults.push("was not direct when it was to be cut".to_owned());
+        }
         let mut outcome = Outcome {
             proven: proven.map(|at| at.saturating_sub(start)),
-            direct_share: proven
-                .map_or(0.0, |proven| direct_share([&ears[0], &ears[1]], ground.far, [proven, until])),
+            direct_share: proven.map_or(0.0, |proven| {
+                let spans = direct_spans(&entries, [proven, until]);
+                let direct: Duration =
+                    spans.map(|span| direct_time([&ears[0], &ears[1]], ground.far, span)).sum();
+                direct.as_secs_f64() / until.saturating_sub(proven).as_secs_f64().max(0.001)
+            }),
             longest_silence: before.iter().flatten().map(Silence::length).max().unwrap_or_default(),
             moves,
             reasons: reasons
@@ -302,8 +342,8 @@ impl Field {
                 })
                 .collect(),
             reports: [ears.iter().map(|ear| ear.reports.len()).sum(), lost.iter().map(Vec::len).sum()],
-            cut: call.cut.map(|at| homecoming(&row, &ears, &lost, [start, at])),
-            ended: (ended != "bye").then(|| format!("the call ended by {ended}")),
+            cut,
+            faults,
             busy: call.busy,
             kept: None,
         };
@@ -335,26 +375,41 @@ fn lost(ear: &Ear, arrived: &mut HashMap<Vec<u8>, u32>) -> Vec<Duration> {
     lost
 }
 
-/// How both heard each other through the relay again.
-fn homecoming(
-    row: &Row,
-    ears: &[Ear; 2],
-    lost: &[Vec<Duration>; 2],
-    [start, cut]: [Duration; 2],
-) -> Homecoming {
-    let mut home = Some(Duration::ZERO);
-    let mut telling = None;
-    for &side in row.cut.deaf() {
-        let spoken = &ears[1 - side].sent;
-        let Some(missed) = spoken.get(spoken.partition_point(|at| *at < cut)) else { continue };
-        let heard = ears[side].first_from(&relay(), cut);
-        home = home.zip(heard.map(|heard| heard.saturating_sub(*missed))).map(|(one, other)| one.max(other));
-        // Either phone's report tells of a path that is cut both ways.
-        let silent =
-            lost[side].iter().filter(|at| **at > cut && heard.is_none_or(|heard| **at < heard)).count();
-        telling = Some(telling.map_or(silent, |before: usize| before.min(silent)));
+/// A call ends when its caller hangs up, and not before: who has ended sends nothing that could be missed.
+fn ended_early(record: &str, [start, until]: [Duration; 2]) -> Option<String> {
+    let (cause, length) = record.split_once('|').unwrap_or((record, ""));
+    let length = Duration::from_millis(length.parse().unwrap_or_default());
+    let is_whole = cause == "bye" && length + Duration::from_secs(1) >= until.saturating_sub(start);
+    (!is_whole).then(|| format!("the call ended by {cause} after {length:?}"))
+}
+
+/// What is wrong with the voice of a phone: one that did not speak would miss nothing of the other's limits, and one that never fell silent
+/// would show nothing of silence.
+fn said(row: &Row, side: usize, turns: &[Turn], ear: &Ear, [start, until]: [Duration; 2]) -> Option<String> {
+    let length = until.saturating_sub(start).as_secs_f64();
+    let wanted = 50.0 * speech_in(turns, length);
+    if (ear.sent.len() as f64) < VOICE * wanted {
+        return Some(format!("sent {} packets where it spoke for {wanted:.0}", ear.sent.len()));
     }
-    Homecoming { at: cut.saturating_sub(start), home, lost: telling.unwrap_or_default() as u32 }
+    // baresip sends silence, too.
+    let has_rests = row.vad.is_of(side) && [Kind::Linphone, Kind::Pjsua].contains(&row.kinds[side]);
+    let rests = ear.sent.windows(2).filter(|pair| pair[1].saturating_sub(pair[0]) >= REST).count();
+    (has_rests && length > 60.0 && rests == 0).then(|| "never fell silent".to_owned())
+}
+
+/// The states of a path, among what else its timeline tells.
+const STATES: [&str; 5] = ["anchored", "probing", "synchronising", "direct", "returning"];
+
+/// When the record says that the call was direct: who says nothing after it was called home leaves no packet that could tell.
+fn direct_spans(
+    entries: &[Entry],
+    [from, until]: [Duration; 2],
+) -> impl Iterator<Item = [Duration; 2]> + use<> {
+    let states: Vec<_> = entries.iter().filter(|entry| STATES.contains(&entry.what.as_str())).collect();
+    let ends = states.iter().skip(1).map(|entry| entry.at).chain([until]);
+    let spans = states.iter().zip(ends).filter(|(entry, _)| entry.what == "direct");
+    let spans: Vec<_> = spans.map(|(entry, end)| [entry.at.max(from), end.min(until)]).collect();
+    spans.into_iter().filter(|[from, until]| from < until)
 }
 
 /// A line of the call's timeline.

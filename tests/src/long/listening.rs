@@ -7,13 +7,16 @@ use crate::ears::{Arrival, arrivals};
 use crate::packet::{Packet, is_rtcp, is_rtp};
 
 /// What each RTP packet of these phones carries.
-const PACKET: Duration = Duration::from_millis(20);
+pub(super) const PACKET: Duration = Duration::from_millis(20);
 /// A sender that pauses for longer has stopped speaking.
-const PAUSE: Duration = Duration::from_millis(100);
+pub(super) const PAUSE: Duration = Duration::from_millis(100);
+/// Who has sent for so long can be sent to.
+const OPENED: Duration = Duration::from_millis(500);
 /// Changes of the way that follow so soon are one move: the last packets of the old way meet the first of the new one.
 const MOVE: Duration = Duration::from_millis(600);
-/// A silence this long that no move explains is told as if it were one.
-const UNEXPLAINED: Duration = Duration::from_millis(100);
+/// A silence that no move explains is told as if it were one when it is longer than most moves may be; shorter ones would only make the
+/// share of short moves look better.
+const UNEXPLAINED: Duration = Duration::from_millis(250);
 
 /// A stretch in which a phone heard nothing although the other spoke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,18 +69,20 @@ impl Ear {
         }
     }
 
-    /// The silences of this phone, whose peer sent at these moments. What comes before its first packet does not count: behind a NAT
-    /// the relay can send to it only once it has sent itself.
+    /// The silences of this phone, whose peer sent at these moments. What comes before its first packet does not count, if that comes
+    /// soon: behind a NAT the relay can send to it only once it has sent itself.
     pub fn silences(&self, spoken: &[Duration], until: Duration) -> Vec<Silence> {
         let Some(first) = self.heard.first() else {
             return bursts(spoken)
                 .map(|[start, last]| Silence { start, end: (last + PACKET).min(until) })
                 .collect();
         };
-        let times: Vec<Duration> = self.heard.iter().map(|arrival| arrival.at).chain([until]).collect();
+        let opened = self.sent.first().map(|sent| *sent + OPENED).filter(|opened| *opened < first.at);
+        let heard = self.heard.iter().map(|arrival| arrival.at);
+        let times: Vec<Duration> = opened.into_iter().chain(heard).chain([until]).collect();
         let mut silences = Vec::new();
         for gap in times.windows(2) {
-            let [from, to] = [gap[0].max(first.at), gap[1]];
+            let [from, to] = [gap[0], gap[1]];
             let start = spoken.partition_point(|at| *at <= from);
             let end = spoken.partition_point(|at| *at < to);
             for [first, last] in bursts(spoken.get(start..end).unwrap_or_default()) {
@@ -127,14 +132,14 @@ impl Ear {
 }
 
 /// First and last of what was sent without a pause.
-fn bursts(sent: &[Duration]) -> impl Iterator<Item = [Duration; 2]> {
+pub(super) fn bursts(sent: &[Duration]) -> impl Iterator<Item = [Duration; 2]> {
     let parts = sent.chunk_by(|one, next| next.saturating_sub(*one) <= PAUSE);
     parts.filter_map(|part| Some([*part.first()?, *part.last()?]))
 }
 
-/// The share of a time in which both directions were direct: what a phone heard came from the other's address. Who says nothing is where he
+/// For how long of a time both directions were direct: what a phone heard came from the other's address. Who says nothing is where he
 /// was; what comes through the relay beside what comes directly is a copy.
-pub fn direct_share(ears: [&Ear; 2], far: [IpAddr; 2], [from, until]: [Duration; 2]) -> f64 {
+pub fn direct_time(ears: [&Ear; 2], far: [IpAddr; 2], [from, until]: [Duration; 2]) -> Duration {
     // (when, which phone, whether directly)
     let mut turns = Vec::new();
     for (index, ear) in ears.into_iter().enumerate() {
@@ -156,11 +161,7 @@ pub fn direct_share(ears: [&Ear; 2], far: [IpAddr; 2], [from, until]: [Duration;
         at = when;
         is_direct[index] = is_it || is_copy;
     }
-    if is_direct == [true; 2] {
-        total += until - at;
-    }
-    let whole = until.saturating_sub(from).as_secs_f64();
-    if whole > 0.0 { total.as_secs_f64() / whole } else { 0.0 }
+    if is_direct == [true; 2] { total + (until - at) } else { total }
 }
 
 #[cfg(test)]
@@ -216,6 +217,14 @@ mod tests {
     }
 
     #[test]
+    fn who_has_spoken_himself_is_to_hear_from_then_on() {
+        let ear = Ear { sent: spoken(0, 3000), ..heard(&[(1501, 3001, 1)]) };
+        assert_eq!(longest(&ear.silences(&spoken(0, 3000), ms(3000))), ms(981));
+        let ear = Ear { sent: spoken(1200, 3000), ..ear };
+        assert!(longest(&ear.silences(&spoken(0, 3000), ms(3000))) < ms(25));
+    }
+
+    #[test]
     fn a_long_silence_on_one_way_is_told_beside_the_moves() {
         let ear = heard(&[(1, 1001, 1), (1501, 2001, 1), (2001, 3001, 2)]);
         let silences = ear.silences(&spoken(0, 3000), ms(3000));
@@ -229,7 +238,7 @@ mod tests {
         let mut one = heard(&[(0, 10_000, 2), (4005, 5000, 1)]);
         one.heard.sort_by_key(|arrival| arrival.at);
         let other = heard(&[(0, 10_000, 2)]);
-        assert_eq!(direct_share([&one, &other], far, [ms(100), ms(9_900)]), 1.0);
+        assert_eq!(direct_time([&one, &other], far, [ms(100), ms(9_900)]), ms(9_800));
     }
 
     #[test]
@@ -238,9 +247,10 @@ mod tests {
         let one = heard(&[(0, 2000, near), (2000, 10_000, far)]);
         let other = heard(&[(0, 4000, near), (4000, 8000, far), (8000, 10_000, near)]);
         let far = [IpAddr::from([10, 0, 0, far]); 2];
-        let share = |from: u64, until: u64| direct_share([&one, &other], far, [ms(from), ms(until)]);
-        assert!((share(0, 10_000) - 0.4).abs() < 0.02, "{}", share(0, 10_000));
-        assert!((share(5000, 10_000) - 0.6).abs() < 0.025);
-        assert_eq!(share(4100, 7900), 1.0);
+        let time =
+            |from: u64, until: u64| direct_time([&one, &other], far, [ms(from), ms(until)]).as_millis();
+        assert!(time(0, 10_000).abs_diff(4_000) <= 100, "{}", time(0, 10_000));
+        assert!(time(5000, 10_000).abs_diff(3_000) <= 100);
+        assert_eq!(time(4100, 7900), 3_800);
     }
 }

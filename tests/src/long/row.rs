@@ -6,22 +6,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::bounds;
+use super::homecoming::{Home, Homecoming};
 use super::listening::Move;
 use crate::Failure;
 use crate::phone::Kind;
-
-/// Direct for at least this share of the time after the first proof.
-pub const DIRECT: f64 = 0.95;
-/// No silence is longer without loss.
-pub const SILENCE: Duration = Duration::from_millis(200);
-/// With loss 95 % of the moves are no longer silent than the first, and none than the second.
-pub const SILENCE_WITH_LOSS: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(600)];
-/// From a cut to media through the relay: ordinary phones show it in their next report, whose interval RFC 3550 §6.2 and §6.3.1 bound ...
-pub const HOME: Duration = Duration::from_secs(7);
-/// ... by 6.2 s (5 s, times 1.5, by e - 1.5), so that each report which was lost may cost as much more.
-pub const REPORT: Duration = Duration::from_millis(6_200);
-/// Endpoints that speak CRUSH, each behind a NAT of 20 ms.
-pub const CRUSH_HOME: Duration = Duration::from_millis(300);
 
 /// Who falls silent now and then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,23 +70,12 @@ pub struct Outcome {
     pub reports: [usize; 2],
     /// Of a call whose path was cut.
     pub cut: Option<Homecoming>,
-    /// Why it ended otherwise than by its caller.
-    pub ended: Option<String>,
+    /// Of a call that ended otherwise than by its caller, or was not what the row says: then it shows nothing.
+    pub faults: Vec<String>,
     /// The processors were busy for this share of the call.
     pub busy: f64,
     /// Where captures and logs are, of a call that missed a target.
     pub kept: Option<String>,
-}
-
-/// How a call came home from a path that was cut.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Homecoming {
-    /// When it was cut, since the answer.
-    pub at: Duration,
-    /// From the first packet that was missed to the first one through the relay; of two directions the later. `None` if it never came.
-    pub home: Option<Duration>,
-    /// Reports that would have told of it, and were lost.
-    pub lost: u32,
 }
 
 impl Row {
@@ -133,57 +111,32 @@ impl Row {
 impl Outcome {
     /// The row of the table.
     pub fn row(&self, row: &Row) -> Value {
-        let silence = |one: &Move| one.silence.as_millis() as u64;
-        let mut value = row.key();
+        let ms = |time: Duration| time.as_millis() as u64;
+        let (home, home_ms) = match self.cut.map(|cut| cut.home) {
+            None => (None, None),
+            Some(Home::NothingMissed) => (Some("nothing missed"), None),
+            Some(Home::After(missed)) => (Some("heard"), Some(ms(missed))),
+            Some(Home::Never) => (Some("never"), None),
+        };
         let more = json!({
-            "direct_share": rounded(self.direct_share), "longest_silence_ms": self.longest_silence.as_millis() as u64,
-            "proof_s": self.proven.map(seconds), "moves_ms": self.moves.iter().map(silence).collect::<Vec<_>>(),
+            "direct_share": rounded(self.direct_share), "longest_silence_ms": ms(self.longest_silence),
+            "proof_s": self.proven.map(seconds), "moves_ms": self.moves.iter().map(|one| ms(one.silence)).collect::<Vec<_>>(),
             "reasons": self.reasons, "reports": self.reports[0], "reports_lost": self.reports[1],
-            "cut_s": self.cut.map(|cut| seconds(cut.at)),
-            "home_ms": self.cut.and_then(|cut| cut.home).map(|home| home.as_millis() as u64),
-            "telling_reports_lost": self.cut.map(|cut| cut.lost), "ended": self.ended, "busy": rounded(self.busy),
-            "missed": self.missed(row),
+            "cut_s": self.cut.map(|cut| seconds(cut.at)), "home": home, "home_ms": home_ms,
+            "telling_reports_lost": self.cut.map(|cut| cut.lost),
+            "later_silence_ms": self.cut.map(|cut| ms(cut.later)), "faults": self.faults, "busy": rounded(self.busy),
         });
+        let mut value = row.key();
         if let (Some(value), Value::Object(more)) = (value.as_object_mut(), more) {
             value.extend(more);
         }
+        value["missed"] = bounds::missed(row, &value).into();
         value
     }
 
-    /// What of the targets was missed.
+    /// What of the bounds was missed.
     pub fn missed(&self, row: &Row) -> Vec<String> {
-        let mut missed = Vec::new();
-        missed.extend(self.ended.clone());
-        match self.proven {
-            None => missed.push("never direct".to_owned()),
-            Some(_) if self.direct_share < DIRECT => {
-                missed.push(format!(
-                    "direct for {:.1} %: {}",
-                    100.0 * self.direct_share,
-                    self.reasons.join(", ")
-                ));
-            }
-            Some(_) => {}
-        }
-        let limit = if row.loss == 0 { SILENCE } else { SILENCE_WITH_LOSS[1] };
-        if self.longest_silence > limit {
-            missed.push(format!("silent for {} ms", self.longest_silence.as_millis()));
-        }
-        if let Some(cut) = self.cut {
-            let limit = if row.is_crush() { CRUSH_HOME } else { HOME + REPORT * cut.lost };
-            match cut.home {
-                None => missed.push("silent to the end after the cut".to_owned()),
-                Some(home) if home > limit => {
-                    missed.push(format!(
-                        "home {} ms after the cut, {} reports lost",
-                        home.as_millis(),
-                        cut.lost
-                    ));
-                }
-                Some(_) => {}
-            }
-        }
-        missed
+        bounds::missed(row, &self.row(row))
     }
 }
 
@@ -301,35 +254,5 @@ mod tests {
         let kept = outcome.row(&one);
         assert!(one.is(&kept) && !other.is(&kept), "{kept}");
         assert_eq!(kept["missed"], json!([]));
-    }
-
-    #[test]
-    fn each_lost_report_gives_a_cut_path_its_interval_more() {
-        let came = |home, lost| Outcome {
-            proven: Some(Duration::ZERO),
-            direct_share: 1.0,
-            cut: Some(Homecoming {
-                at: Duration::from_secs(30),
-                home: Some(Duration::from_millis(home)),
-                lost,
-            }),
-            ..Outcome::default()
-        };
-        let row = row(0, Cut::Both);
-        assert!(came(6_900, 0).missed(&row).is_empty());
-        assert_eq!(came(7_100, 0).missed(&row).len(), 1);
-        assert!(came(13_100, 1).missed(&row).is_empty());
-    }
-
-    #[test]
-    fn silence_has_another_limit_with_loss() {
-        let silent = Outcome {
-            proven: Some(Duration::ZERO),
-            direct_share: 1.0,
-            longest_silence: Duration::from_millis(300),
-            ..Outcome::default()
-        };
-        assert_eq!(silent.missed(&row(0, Cut::None)), ["silent for 300 ms"]);
-        assert!(silent.missed(&row(2, Cut::None)).is_empty());
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::row::{Cut, Row, SILENCE_WITH_LOSS, Vad, kind};
+use super::row::{Cut, Row, Vad, kind};
 use crate::phone::Kind;
 use crate::{Failure, Result};
 
@@ -120,18 +120,6 @@ impl Table {
         let fresh = self.path.with_extension("json.new");
         fs::write(&fresh, format!("[\n{}\n]\n", text.join(",\n")))?;
         Ok(fs::rename(&fresh, &self.path)?)
-    }
-
-    /// What the rows with loss have of moves: how many, and the share of those that were silent for no longer than most may be.
-    pub fn moves_with_loss(&self) -> (usize, f64) {
-        let with_loss = self.rows.iter().filter(|row| row["loss"] != 0);
-        let moves: Vec<u64> = with_loss
-            .flat_map(|row| row["moves_ms"].as_array().into_iter().flatten().filter_map(Value::as_u64))
-            .collect();
-        let short =
-            moves.iter().filter(|silence| u128::from(**silence) <= SILENCE_WITH_LOSS[0].as_millis()).count();
-        let share = if moves.is_empty() { 1.0 } else { short as f64 / moves.len() as f64 };
-        (moves.len(), share)
     }
 }
 

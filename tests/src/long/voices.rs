@@ -39,9 +39,24 @@ pub fn rests(turns: &[Turn]) -> Vec<[Duration; 2]> {
     rests
 }
 
+/// Seconds of speech in the first seconds of all.
+pub fn speech_in(turns: &[Turn], seconds: f64) -> f64 {
+    let mut left = seconds;
+    let mut speech = 0.0;
+    for turn in turns {
+        speech += turn.speaks.min(left.max(0.0));
+        left -= turn.speaks + turn.rests;
+    }
+    speech
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn silence(rests: &[[Duration; 2]]) -> f64 {
+        rests.iter().map(|[start, end]| (*end - *start).as_secs_f64()).sum()
+    }
 
     #[test]
     fn turns_fill_their_time_and_their_rests_lie_in_it() {
@@ -50,6 +65,8 @@ mod tests {
         assert!((60.0..92.0).contains(&length), "{length}");
         let rests = rests(&turns);
         assert!(rests.iter().all(|[start, end]| start < end));
+        assert!((speech_in(&turns, 1e9) + silence(&rests) - length).abs() < 0.001);
+        assert_eq!(speech_in(&turns, 1.5), 1.5);
         assert_eq!(rests.last().map(|[_, end]| end.as_secs_f64().round()), Some(length.round()));
     }
 }
