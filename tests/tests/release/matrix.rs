@@ -29,7 +29,7 @@ fn rows() -> Vec<(Place, Story)> {
     ]
 }
 
-fn name(kind: Kind) -> &'static str {
+pub(crate) fn name(kind: Kind) -> &'static str {
     match kind {
         Kind::Baresip => "baresip",
         Kind::Linphone => "linphone",
@@ -44,7 +44,12 @@ fn seconds(time: Duration) -> f64 {
 
 /// A row of results: the median time to direct, the longest gap and silence of all runs; `missed` says in how many a limit was
 /// not kept.
-fn row(kinds: [Kind; 2], place: Place, story: Story, results: &[(Result<Run, Failure>, bool)]) -> Value {
+pub(crate) fn row(
+    kinds: [Kind; 2],
+    [nat_a, nat_b]: [String; 2],
+    story: &str,
+    results: &[(Result<Run, Failure>, bool)],
+) -> Value {
     let done: Vec<&Run> = results.iter().filter_map(|(result, _)| result.as_ref().ok()).collect();
     let longest = |time: fn(&Run) -> Duration| done.iter().map(|run| time(run)).max().unwrap_or_default();
     let mut to_direct: Vec<Duration> = done.iter().filter_map(|run| run.to_direct).collect();
@@ -54,10 +59,9 @@ fn row(kinds: [Kind; 2], place: Place, story: Story, results: &[(Result<Run, Fai
         // What it was; the story that follows is in the output.
         *missed.entry(failure.0.lines().next().unwrap_or_default()).or_default() += 1;
     }
-    let [nat_a, nat_b] = place.names();
     json!({
         "a": name(kinds[0]), "b": name(kinds[1]), "nat_a": nat_a, "nat_b": nat_b,
-        "phones": "real", "story": story.name(), "runs": results.len(),
+        "phones": "real", "story": story, "runs": results.len(),
         "direct": done.iter().filter(|run| run.to_direct.is_some()).count(),
         "returned": done.iter().filter(|run| run.has_returned).count(),
         "silent": results.iter().filter(|(_, is_silent)| *is_silent).count(),
@@ -69,23 +73,36 @@ fn row(kinds: [Kind; 2], place: Place, story: Story, results: &[(Result<Run, Fai
     })
 }
 
+/// How often each is played.
+pub(crate) fn runs() -> u32 {
+    std::env::var("REAL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3)
+}
+
+/// Keeps the rows that there are so far, where `make release-matrix` finds them.
+pub(crate) fn write(file: &str, table: &[Value]) {
+    if let Ok(folder) = std::env::var("REAL_OUT") {
+        fs::write(format!("{folder}/{file}.json"), serde_json::to_string_pretty(table).unwrap()).unwrap();
+    }
+}
+
+/// No call of any row has missed a limit or ended silent.
+pub(crate) fn none_missed(table: &[Value]) {
+    let missed: Vec<&Value> = table.iter().filter(|row| row["missed"] != 0 || row["silent"] != 0).collect();
+    assert!(missed.is_empty(), "{missed:#?}");
+}
+
 fn play_all(kinds: [Kind; 2]) {
     skip_unless_possible!(kinds[0].program(), kinds[1].program(), "conntrack", "curl", "openssl");
-    let runs = std::env::var("REAL_RUNS").ok().and_then(|runs| runs.parse().ok()).unwrap_or(3);
     let mut table = Vec::new();
     for (place, story) in rows() {
-        let results: Vec<_> = (0..runs).map(|_| play(kinds, place, story)).collect();
+        let results: Vec<_> = (0..runs()).map(|_| play(kinds, place, story)).collect();
         for failure in results.iter().filter_map(|(result, _)| result.as_ref().err()) {
             println!("{story:?}: {failure}");
         }
-        table.push(row(kinds, place, story, &results));
-        if let Ok(folder) = std::env::var("REAL_OUT") {
-            let file = format!("{folder}/{}-{}.json", name(kinds[0]), name(kinds[1]));
-            fs::write(file, serde_json::to_string_pretty(&table).unwrap()).unwrap();
-        }
+        table.push(row(kinds, place.names(), story.name(), &results));
+        write(&format!("{}-{}", name(kinds[0]), name(kinds[1])), &table);
     }
-    let missed: Vec<&Value> = table.iter().filter(|row| row["missed"] != 0 || row["silent"] != 0).collect();
-    assert!(missed.is_empty(), "{missed:#?}");
+    none_missed(&table);
 }
 
 macro_rules! pairs {
