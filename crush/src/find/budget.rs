@@ -219,7 +219,7 @@ mod tests {
     fn an_operator_is_believed_once_unless_the_user_has_said_something_or_a_limiter_has_struck() {
         let after = |budget: &FlowBudget, said: &[Temper]| {
             let share = budget.share();
-            said.iter().map(|temper| share.is_said(*temper, MS(1000))).next_back()
+            said.iter().fold(None, |_, temper| Some(share.is_said(*temper, MS(1000))))
         };
         use Temper::{Fast, Normal, Stealth};
         let unsaid = || FlowBudget::new(None, None);
