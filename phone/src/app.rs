@@ -13,7 +13,7 @@ use serde_json::json;
 use sip_engine::config::{Listener, TimerValues};
 use sip_engine::io::{Flow, Input, ListenerId, Output as Signal, RealmId, Transport};
 use sip_engine::question::TrunkCredentials;
-use sip_engine::ua::{Abilities, Account, CallNumber, UserAgent};
+use sip_engine::ua::{Abilities, Account, CallNumber, Info, UserAgent};
 use sip_proxy::clock::Clock;
 use sip_proxy::dns::Resolver;
 use srtp::Master;
@@ -317,7 +317,8 @@ impl App {
             && let Some(text) = call.trickle.next.take()
         {
             let body = Bytes::from(text.clone());
-            match self.agent.info_of(number, PACKAGE, FRAGMENT.as_bytes(), body, self.clock.now()) {
+            let info = Info { package: PACKAGE, content_type: FRAGMENT.as_bytes(), body };
+            match self.agent.info_of(number, info, self.clock.now()) {
                 Ok(()) => call.trickle.under_way = Some(text),
                 // Not yet, or not any more: with the next tick, if the call lives.
                 Err(_) => call.trickle.next = Some(text),

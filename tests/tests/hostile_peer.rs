@@ -20,7 +20,7 @@ use crush_tests::softphone::{Softphone, Voice as Says};
 use crush_tests::voice::Voice;
 use crush_tests::{Lab, Network, skip_unless_possible};
 use sip_engine::io::Transport;
-use sip_engine::ua::{CallNumber, Event, Invite, REGISTRATION};
+use sip_engine::ua::{CallNumber, Event, Info, Invite, REGISTRATION};
 
 const SOON: Duration = Duration::from_secs(20);
 const STEP: Duration = Duration::from_millis(2);
@@ -137,8 +137,9 @@ impl Hostile {
         while said < count && Instant::now() < end {
             if begun.elapsed().as_secs_f64() * rate >= f64::from(said) {
                 let (body, now) = (Bytes::from(fragment(kind, said)), self.agent.now());
-                let package = b"application/trickle-ice-sdpfrag";
-                let _ = self.agent.ua.info_of(self.call.unwrap(), "trickle-ice", package, body, now);
+                let content_type = b"application/trickle-ice-sdpfrag";
+                let info = Info { package: "trickle-ice", content_type, body };
+                let _ = self.agent.ua.info_of(self.call.unwrap(), info, now);
                 said += 1;
             }
             self.poll();

@@ -10,7 +10,7 @@ use crush_tests::process::run;
 use crush_tests::sbc::{Sbc, open_core, phone_realm, subscribers};
 use crush_tests::socket::udp;
 use crush_tests::{Lab, Network, skip_unless_possible};
-use sip_engine::digest::answer;
+use sip_engine::digest::{Login, answer};
 use sip_engine::ids::Ids;
 use sip_wire::{Message, Method, Name};
 
@@ -46,8 +46,14 @@ fn register(phone: &UdpSocket, user: &str, contact: &str) {
     let challenge = receive(phone).expect("a challenge");
     let mut ids = Ids::new([1; 32], 1);
     let uri = format!("sip:{domain}");
-    let (name, value) =
-        answer(&challenge, Method::REGISTER, uri.as_bytes(), user, "secret", &mut ids).unwrap();
+    let (name, value) = answer(
+        &challenge,
+        Method::REGISTER,
+        uri.as_bytes(),
+        Login { username: user, password: "secret" },
+        &mut ids,
+    )
+    .unwrap();
     phone.send_to(request(2, &format!("{}: {value}\r\n", name.as_str())).as_bytes(), sbc).unwrap();
     assert_eq!(receive(phone).and_then(|answer| answer.status()), Some(200));
 }

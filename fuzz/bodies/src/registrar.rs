@@ -11,7 +11,7 @@ use sip_engine::Engine;
 use sip_engine::config::{
     Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
 };
-use sip_engine::digest::{Algorithm, Ha1, answer};
+use sip_engine::digest::{Algorithm, Ha1, Login, answer};
 use sip_engine::ids::Ids;
 use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Output, RealmId, Transport};
 use sip_engine::media::{Described, MediaAction, MediaOutcome, MediaReply, Summary};
@@ -323,8 +323,13 @@ impl World {
         self.hear(flow, first);
         let challenge = self.sent.iter().rfind(|(_, message)| message.status() == Some(401))?.1.clone();
         let uri = format!("sip:{DOMAIN}");
-        let (name, value) =
-            answer(&challenge, Method::REGISTER, uri.as_bytes(), user, password, &mut self.ids)?;
+        let (name, value) = answer(
+            &challenge,
+            Method::REGISTER,
+            uri.as_bytes(),
+            Login { username: user, password },
+            &mut self.ids,
+        )?;
         let second = register
             .replace("BRANCH", &format!("z9hG4bK-r{number}b"))
             .replace("Expires:", &format!("{}: {value}\r\nExpires:", name.as_str()));

@@ -110,7 +110,7 @@ impl App {
             None => Some(call.offer()),
         };
         self.keep(number, call);
-        let _ = self.agent.ring(number, 180, None, false, clock);
+        let _ = self.agent.ring(number, 180, None, clock);
         // Who has taken the call that this one replaces has taken this one (RFC 3891 §3).
         if self.options.answer || replaces {
             self.take(number);

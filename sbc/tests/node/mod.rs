@@ -195,7 +195,13 @@ impl Phone {
         let challenge = self.ask("REGISTER", "");
         let mut ids = Ids::new([self.sent as u8; 32], 9);
         let uri = b"sip:example.net";
-        let answer = digest::answer(&challenge, Method::REGISTER, uri, USER, password, &mut ids);
+        let answer = digest::answer(
+            &challenge,
+            Method::REGISTER,
+            uri,
+            digest::Login { username: USER, password },
+            &mut ids,
+        );
         let Some((_, value)) = answer else { return challenge.status().unwrap() };
         self.ask("REGISTER", &format!("Authorization: {value}\r\n")).status().unwrap()
     }

@@ -21,7 +21,7 @@ use sip_engine::Engine;
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
 use sip_engine::io::{Command, Input, Output};
 use sip_engine::media::PathEntry;
-use sip_engine::ua::{CallNumber, Event, Fork, Invite, UserAgent};
+use sip_engine::ua::{CallNumber, Event, Fork, Info, Invite, UserAgent};
 use sip_wire::{Message, Method};
 
 use crate::device::{Device, Model};
@@ -645,7 +645,8 @@ impl World {
             }
             if let (Some(call), Some(text)) = (self.ends[index].call, phone.trickle.take()) {
                 let body = Bytes::from(text.clone());
-                match self.ends[index].agent.info_of(call, PACKAGE, FRAGMENT, body, at(self.now)) {
+                let info = Info { package: PACKAGE, content_type: FRAGMENT, body };
+                match self.ends[index].agent.info_of(call, info, at(self.now)) {
                     Ok(()) => phone.under_way = Some(text),
                     Err(_) => phone.trickle = Some(text),
                 }

@@ -353,12 +353,13 @@ impl Phone {
                     None => describe(&mut self.describer),
                 });
                 let sdp = sdp.flatten().filter(|_| reliable || offer.is_some());
-                match self.agent.ring(call, status, sdp.clone(), reliable, now) {
+                let ring = if reliable { UserAgent::ring_reliably } else { UserAgent::ring };
+                match ring(&mut self.agent, call, status, sdp.clone(), now) {
                     Err(Misuse::NotSupported) => {
                         let sdp = sdp.filter(|_| offer.is_some());
-                        self.agent.ring(call, status, sdp, false, now)
+                        self.agent.ring(call, status, sdp, now)
                     }
-                    Err(Misuse::OutOfTurn) => self.agent.ring(call, status, None, reliable, now),
+                    Err(Misuse::OutOfTurn) => ring(&mut self.agent, call, status, None, now),
                     other => other,
                 }
             }

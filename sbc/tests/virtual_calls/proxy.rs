@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sip_engine::config::TimerValues;
 use sip_engine::io::{Flow, Input, ListenerId, Output, Transport};
-use sip_engine::transaction::{ClientId, Event, ServerId, Transactions};
+use sip_engine::transaction::{ClientId, Context, Event, Incoming, ServerId, Transactions};
 use sip_wire::{Message, Method, Name};
 
 use crate::world::at;
@@ -66,20 +66,26 @@ impl Proxy {
             let answer = without_via(&message);
             self.transactions.send_stateless(upstream, answer, &mut self.out);
         }
-        if let Some(event) = self.transactions.receive(flow, message, at(now), &mut self.out) {
+        if let Some(event) =
+            self.transactions.receive(flow, message, &mut Context { now: at(now), out: &mut self.out })
+        {
             self.on_event(event, now);
         }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Duration) {
-        while let Some(event) = self.transactions.handle_timeout(at(now), &mut self.out) {
+        while let Some(event) =
+            self.transactions.handle_timeout(&mut Context { now: at(now), out: &mut self.out })
+        {
             self.on_event(event, now);
         }
     }
 
     fn on_event(&mut self, event: Event<usize>, now: Duration) {
         match event {
-            Event::Request { server, flow, message } if message.method() == Some(Method::INVITE) => {
+            Event::Request(Incoming { server, flow, request: message })
+                if message.method() == Some(Method::INVITE) =>
+            {
                 self.upstream = Some(flow);
                 for (index, target) in self.targets.clone().into_iter().enumerate() {
                     let mut edit = message.edit();
@@ -96,8 +102,12 @@ impl Proxy {
                         remote: target,
                         connection: None,
                     };
-                    let client =
-                        self.transactions.request(to, None, edit.finish(), index, at(now), &mut self.out);
+                    let client = self.transactions.request(
+                        to,
+                        edit.finish(),
+                        index,
+                        &mut Context { now: at(now), out: &mut self.out },
+                    );
                     self.forks.push(Fork {
                         server,
                         client,
@@ -107,10 +117,15 @@ impl Proxy {
                     });
                 }
             }
-            Event::Request { server, message, .. } => {
+            Event::Request(Incoming { server, request: message, .. }) => {
                 let answer =
                     sip_engine::transaction::response_to(&message, 481, None, Some("proxy")).finish();
-                self.transactions.respond(server, 481, answer, at(now), &mut self.out);
+                self.transactions.respond(
+                    server,
+                    481,
+                    answer,
+                    &mut Context { now: at(now), out: &mut self.out },
+                );
             }
             Event::Cancelled { invite, .. } => self.cancel(invite, None, now),
             Event::Response { client, message, .. } => self.on_response(client, message, now),
@@ -129,13 +144,23 @@ impl Proxy {
         match status {
             0..=199 => {
                 let answer = without_via(&message);
-                self.transactions.respond(server, status, answer, at(now), &mut self.out);
+                self.transactions.respond(
+                    server,
+                    status,
+                    answer,
+                    &mut Context { now: at(now), out: &mut self.out },
+                );
             }
             200..=299 => {
                 fork.is_answered = true;
                 // The layer learns of it too, so that no failure follows; the copy is a retransmission to the SBC.
                 let answer = without_via(&message);
-                self.transactions.respond(server, status, answer, at(now), &mut self.out);
+                self.transactions.respond(
+                    server,
+                    status,
+                    answer,
+                    &mut Context { now: at(now), out: &mut self.out },
+                );
                 self.cancel(server, Some(target), now);
             }
             _ => {
@@ -148,7 +173,7 @@ impl Proxy {
     fn cancel(&mut self, server: ServerId, but: Option<usize>, now: Duration) {
         let rest = self.forks.iter().filter(|fork| fork.server == server && Some(fork.target) != but);
         for client in rest.map(|fork| fork.client).collect::<Vec<_>>() {
-            self.transactions.cancel(client, None, at(now), &mut self.out);
+            self.transactions.cancel(client, None, &mut Context { now: at(now), out: &mut self.out });
         }
     }
 
@@ -163,7 +188,12 @@ impl Proxy {
             .filter_map(|fork| fork.refused.as_ref())
             .min_by_key(|refused| refused.status().map(|status| if status >= 600 { 0 } else { status }));
         if let Some((status, answer)) = best.map(|best| (best.status().unwrap_or(500), without_via(best))) {
-            self.transactions.respond(server, status, answer, at(now), &mut self.out);
+            self.transactions.respond(
+                server,
+                status,
+                answer,
+                &mut Context { now: at(now), out: &mut self.out },
+            );
         }
     }
 }

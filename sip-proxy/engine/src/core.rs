@@ -24,7 +24,7 @@ use crate::spirals::Spirals;
 use crate::strangers::{Sender, Strangers};
 use crate::time::Now;
 use crate::timer::{TimerId, TimerQueue};
-use crate::transaction::{self, ClientId, Hop, ServerId, Share, Transactions};
+use crate::transaction::{self, Asked, ClientId, Context, Hop, Incoming, ServerId, Share, Transactions};
 use crate::trunks::Trunks;
 use crate::withheld::Withheld;
 
@@ -210,38 +210,35 @@ impl Core {
         fault.status()
     }
 
-    pub(crate) fn send_request(
-        &mut self,
-        to: impl Into<Hop>,
-        name: Option<Arc<str>>,
-        request: Bytes,
-        owner: Owner,
-    ) -> ClientId {
-        self.transactions.request(to, name, request, owner, self.now, &mut self.out)
+    pub(crate) fn send_request(&mut self, hop: impl Into<Hop>, request: Bytes, owner: Owner) -> ClientId {
+        let mut context = Context { now: self.now, out: &mut self.out };
+        self.transactions.request(hop, request, owner, &mut context)
     }
 
     /// See [`Transactions::hasten`](crate::transaction::Transactions::hasten).
     pub(crate) fn hasten(&mut self, client: ClientId) {
-        self.transactions.hasten(client, self.now, &mut self.out);
+        self.transactions.hasten(client, &mut Context { now: self.now, out: &mut self.out });
     }
 
     pub(crate) fn respond(&mut self, server: ServerId, status: u16, response: Bytes) {
-        self.transactions.respond(server, status, response, self.now, &mut self.out);
+        let mut context = Context { now: self.now, out: &mut self.out };
+        self.transactions.respond(server, status, response, &mut context);
     }
 
     /// The sender of a request is one whom we serve: from here on it has a transaction. False if there is no room for one
     /// in its share; then it has its answer.
-    pub(crate) fn keep(&mut self, server: ServerId, share: Share, request: &Message) -> bool {
-        if self.transactions.keep(server, share, self.now, &mut self.out) {
+    pub(crate) fn keep(&mut self, incoming: &Incoming, share: Share) -> bool {
+        let mut context = Context { now: self.now, out: &mut self.out };
+        if self.transactions.keep(incoming.server, share, &mut context) {
             return true;
         }
-        let remote = self.transactions.server_flow(server).map(|flow| flow.remote);
+        let remote = self.transactions.server_flow(incoming.server).map(|flow| flow.remote);
         self.notice(
             "transactions_exhausted",
             remote,
             format!("503: the share of {share} in limits.transactions is used up"),
         );
-        self.refuse_for_now(server, request);
+        self.refuse_for_now(incoming);
         false
     }
 
@@ -276,15 +273,15 @@ impl Core {
     }
 
     /// 423: a subscription or publication must be asked for longer.
-    pub(crate) fn refuse_brief(&mut self, server: ServerId, request: &Message) {
+    pub(crate) fn refuse_brief(&mut self, incoming: &Incoming) {
         let least = crate::times::LEAST_EXPIRES.as_secs().to_string();
-        self.reject(server, request, 423, |response| response.header(Name::MinExpires, least.as_bytes()));
+        self.reject_with(incoming, 423, |response| response.header(Name::MinExpires, least.as_bytes()));
     }
 
     /// 503 with Retry-After.
-    pub(crate) fn refuse_for_now(&mut self, server: ServerId, request: &Message) {
+    pub(crate) fn refuse_for_now(&mut self, incoming: &Incoming) {
         let after = crate::times::rest_of(self.config.limits.retry_after);
-        self.reject(server, request, 503, |response| response.header(Name::RetryAfter, after.as_bytes()));
+        self.reject_with(incoming, 503, |response| response.header(Name::RetryAfter, after.as_bytes()));
     }
 
     /// The methods that a realm takes: REGISTER where there is a registrar (RFC 3261 §20.5).
@@ -301,13 +298,18 @@ impl Core {
     }
 
     /// Answers a request by ourselves; without a transaction as long as its sender has proven nothing.
-    pub(crate) fn reject(
+    pub(crate) fn reject<'a>(&mut self, asked: impl Into<Asked<'a>>, status: u16) {
+        self.reject_with(asked, status, |response| response);
+    }
+
+    /// The same, with headers that say more.
+    pub(crate) fn reject_with<'a>(
         &mut self,
-        server: ServerId,
-        request: &Message,
+        asked: impl Into<Asked<'a>>,
         status: u16,
         add: impl FnOnce(Builder) -> Builder,
     ) {
+        let Asked { server, request } = asked.into();
         let tag = match self.transactions.computed_tag(server) {
             Some(_) if !self.may_answer(server) => return,
             Some(tag) => tag,
@@ -325,7 +327,8 @@ impl Core {
     }
 
     pub(crate) fn cancel(&mut self, client: ClientId, reason: Option<&[u8]>) {
-        self.transactions.cancel(client, reason, self.now, &mut self.out);
+        let mut context = Context { now: self.now, out: &mut self.out };
+        self.transactions.cancel(client, reason, &mut context);
     }
 
     pub(crate) fn schedule(&mut self, after: std::time::Duration, key: TimerKey) -> TimerId {
@@ -440,14 +443,14 @@ impl Core {
             true => Owner::Farewell(self.farewells.sent(farewell)),
             false => Owner::Nobody,
         };
-        self.send_request(hop, None, bye.finish(), owner);
+        self.send_request(hop, bye.finish(), owner);
     }
 
     fn say_bye(&mut self, dialog: &mut Dialog) {
         // The early dialog may have carried requests that are forgotten: numbers may skip (RFC 3261 §12.2.2).
         dialog.local_cseq = dialog.local_cseq.saturating_add(1000);
         if let Some((hop, bye)) = self.dialog_request(dialog, Method::BYE) {
-            self.send_request(hop, None, bye.finish(), Owner::Nobody);
+            self.send_request(hop, bye.finish(), Owner::Nobody);
         }
     }
 

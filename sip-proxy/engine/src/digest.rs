@@ -116,15 +116,63 @@ pub enum Fault {
     NoQop,
 }
 
+/// Who asks for credentials (RFC 3261 §22.1). Its status, its header and the header of the answer follow from that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Challenger {
+    /// A registrar: 401.
+    Registrar,
+    /// A proxy, and a B2BUA in its place: 407.
+    Proxy,
+}
+
+impl Challenger {
+    /// The status of its challenge.
+    pub fn status(self) -> u16 {
+        match self {
+            Challenger::Registrar => 401,
+            Challenger::Proxy => 407,
+        }
+    }
+
+    /// The header of its challenge.
+    pub fn challenge(self) -> Name {
+        match self {
+            Challenger::Registrar => Name::WwwAuthenticate,
+            Challenger::Proxy => Name::ProxyAuthenticate,
+        }
+    }
+
+    /// The header that answers it.
+    pub fn credentials(self) -> Name {
+        match self {
+            Challenger::Registrar => Name::Authorization,
+            Challenger::Proxy => Name::ProxyAuthorization,
+        }
+    }
+}
+
+/// A user's name and password, in clear.
+#[derive(Clone, Copy)]
+pub struct Login<'a> {
+    /// The name.
+    pub username: &'a str,
+    /// The password.
+    pub password: &'a str,
+}
+
 /// What credentials are judged for.
 #[derive(Debug, Clone, Copy)]
 pub struct Realm<'a> {
+    /// Who wants them.
+    pub by: Challenger,
     /// The domain.
     pub name: &'a str,
     /// The network that the request comes from, see [`crate::buckets::network_of`].
     pub network: u128,
     /// Whether an answer without `qop` is refused. RFC 3261 §22.4 (7) leaves it optional to receive.
     pub demands_qop: bool,
+    /// What it offers (RFC 8760 §2.4: preferred first).
+    pub algorithms: &'a [Algorithm],
 }
 
 impl<'a> Realm<'a> {
@@ -157,15 +205,8 @@ impl Authenticator {
         self.signer.home = home;
     }
 
-    /// The values of the challenge headers, in the order given (RFC 8760 §2.4: preferred first).
-    pub fn challenge(
-        &self,
-        realm: Realm<'_>,
-        algorithms: &[Algorithm],
-        is_stale: bool,
-        now: Now,
-        ids: &mut Ids,
-    ) -> Vec<String> {
+    /// The values of the challenge headers, one for each of the realm's algorithms.
+    pub fn challenge(&self, realm: Realm<'_>, is_stale: bool, now: Now, ids: &mut Ids) -> Vec<String> {
         let nonce = self.signer.make(realm.scope(), now, ids);
         let stale = if is_stale { ", stale=true" } else { "" };
         let one = |algorithm: &Algorithm| {
@@ -175,26 +216,25 @@ impl Authenticator {
                 algorithm.as_str()
             )
         };
-        algorithms.iter().map(one).collect()
+        realm.algorithms.iter().map(one).collect()
     }
 
-    /// Judges the credentials in `header` for `realm`. `secrets` finds a user's.
+    /// Judges a request's credentials for `realm`. `secrets` finds a user's.
     pub fn judge(
         &mut self,
         request: &Message,
-        header: Name,
         realm: Realm<'_>,
         now: Now,
         secrets: impl Fn(&str) -> Vec<Ha1>,
     ) -> Verdict {
         self.sweep(now);
         let mut verdict = Verdict::Missing;
-        for value in request.values(header) {
+        for value in request.values(realm.by.credentials()) {
             let Some(given) = Fields::parse(value) else { continue };
             if given.get(b"realm").is_none_or(|named| *named != *realm.name.as_bytes()) {
                 continue;
             }
-            verdict = self.judge_one(&given, request, realm, now, &secrets);
+            verdict = self.judge_one(&Credentials { given, request }, realm, now, &secrets);
             if let Verdict::Accepted(_) = verdict {
                 break;
             }
@@ -204,12 +244,12 @@ impl Authenticator {
 
     fn judge_one(
         &mut self,
-        given: &Fields<'_>,
-        request: &Message,
+        credentials: &Credentials<'_>,
         realm: Realm<'_>,
         now: Now,
         secrets: &impl Fn(&str) -> Vec<Ha1>,
     ) -> Verdict {
+        let Credentials { given, request } = credentials;
         let text = |name: &[u8]| given.get(name);
         let named = text(b"username");
         let username = named.as_deref().and_then(|name| user_of(name, realm.name));
@@ -309,16 +349,14 @@ pub fn answer(
     challenged: &Message,
     method: Method<'_>,
     uri: &[u8],
-    username: &str,
-    password: &str,
+    login: Login<'_>,
     ids: &mut Ids,
 ) -> Option<(Name, String)> {
-    let (from, to) = match challenged.status()? {
-        401 => (Name::WwwAuthenticate, Name::Authorization),
-        407 => (Name::ProxyAuthenticate, Name::ProxyAuthorization),
-        _ => return None,
-    };
-    let challenges: Vec<_> = challenged.values(from).filter_map(Fields::parse).collect();
+    let Login { username, password } = login;
+    let by = [Challenger::Registrar, Challenger::Proxy]
+        .into_iter()
+        .find(|by| Some(by.status()) == challenged.status())?;
+    let challenges: Vec<_> = challenged.values(by.challenge()).filter_map(Fields::parse).collect();
     let algorithm_of = |challenge: &Fields<'_>| {
         challenge.get(b"algorithm").map_or(Some(Algorithm::Md5), |token| Algorithm::of(&token))
     };
@@ -357,7 +395,13 @@ pub fn answer(
     if let Some(opaque) = challenge.get(b"opaque") {
         let _ = write!(value, ", opaque=\"{}\"", String::from_utf8_lossy(&opaque));
     }
-    Some((to, value))
+    Some((by.credentials(), value))
+}
+
+/// What a request shows, and the request.
+struct Credentials<'a> {
+    given: Fields<'a>,
+    request: &'a Message,
 }
 
 /// `Digest name=value, name="value"`.
@@ -388,7 +432,13 @@ mod tests {
         assert_eq!(&*ha1.value, "3d78807defe7de2157e2b0b6573a855f");
     }
 
-    const HERE: Realm<'_> = Realm { name: "example.com", network: 1, demands_qop: false };
+    const HERE: Realm<'_> = Realm {
+        by: Challenger::Registrar,
+        name: "example.com",
+        network: 1,
+        demands_qop: false,
+        algorithms: &[Algorithm::Sha256, Algorithm::Md5],
+    };
 
     fn request(authorization: Option<&str>) -> Message {
         let line = authorization.map(|value| format!("Authorization: {value}\r\n")).unwrap_or_default();
@@ -407,18 +457,18 @@ mod tests {
                 vec![]
             }
         };
-        let mut judge =
-            |message: &Message, now| authenticator.judge(message, Name::Authorization, HERE, now, secrets);
+        let mut judge = |message: &Message, now| authenticator.judge(message, HERE, now, secrets);
         assert_eq!(judge(&request(None), now), Verdict::Missing);
         let signer = Authenticator::new(&mut Ids::new([1; 32], 0), Duration::from_secs(300));
-        let values = signer.challenge(HERE, &[Algorithm::Sha256, Algorithm::Md5], false, now, &mut ids);
+        let values = signer.challenge(HERE, false, now, &mut ids);
         let challenge = format!(
             "SIP/2.0 401 Unauthorized\r\nWWW-Authenticate: {}\r\nWWW-Authenticate: {}\r\n\r\n",
             values[0], values[1]
         );
         let challenge = Message::parse(challenge.into()).unwrap();
         let mut answer_with = |password| {
-            answer(&challenge, Method::REGISTER, b"sip:example.com", "alice", password, &mut ids).unwrap().1
+            let login = Login { username: "alice", password };
+            answer(&challenge, Method::REGISTER, b"sip:example.com", login, &mut ids).unwrap().1
         };
         let right = request(Some(&answer_with("secret")));
         let guess = judge(&request(Some(&answer_with("guess"))), now);
@@ -431,7 +481,8 @@ mod tests {
 
     /// A node's nonce, and the answer to it in the form of RFC 2069.
     fn old_answer(authenticator: &Authenticator, now: Now, ids: &mut Ids) -> String {
-        let challenge = authenticator.challenge(HERE, &[Algorithm::Md5], false, now, ids).remove(0);
+        let realm = Realm { algorithms: &[Algorithm::Md5], ..HERE };
+        let challenge = authenticator.challenge(realm, false, now, ids).remove(0);
         let nonce =
             String::from_utf8_lossy(&Fields::parse(challenge.as_bytes()).unwrap().get(b"nonce").unwrap())
                 .into_owned();
@@ -451,7 +502,7 @@ mod tests {
         let now = Now { monotonic: Duration::from_secs(1000), wall: Duration::ZERO };
         let secrets = |_: &str| vec![Ha1::of(Algorithm::Md5, "alice", "example.com", "secret")];
         let answer = request(Some(&old_answer(&authenticator, now, &mut ids)));
-        let mut judge = |realm| authenticator.judge(&answer, Name::Authorization, realm, now, secrets);
+        let mut judge = |realm| authenticator.judge(&answer, realm, now, secrets);
         assert_eq!(
             judge(Realm { demands_qop: true, ..HERE }),
             Verdict::Wrong { user: "alice@example.com".into(), fault: Fault::NoQop }
@@ -472,7 +523,7 @@ mod tests {
             format!("REGISTER sip:example.org SIP/2.0\r\nAuthorization: {answer}\r\n\r\n").into(),
         )
         .unwrap();
-        let verdict = authenticator.judge(&elsewhere, Name::Authorization, HERE, now, secrets);
+        let verdict = authenticator.judge(&elsewhere, HERE, now, secrets);
         assert_eq!(verdict, Verdict::OtherResource("alice".into()));
     }
 

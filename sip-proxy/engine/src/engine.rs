@@ -8,14 +8,14 @@ use ahash::{AHashMap, AHashSet};
 use sip_wire::{Message, Method, Name};
 
 use crate::admission::{self, Admission};
-use crate::call::{Call, CallKey, Purpose, read_replaces};
+use crate::call::{Admitted, Call, CallKey, Purpose, read_replaces};
 use crate::config::{Authentication, Config};
 use crate::core::{Asker, Core, DialogKey, DialogPlace, Owner, TimerKey, dialog_key};
 use crate::digest::Verdict;
 use crate::event::{EndCause, Side};
 use crate::farewells::Farewells;
 use crate::ids::Ids;
-use crate::io::{Command, DialogEnd, Flow, Input, Load, Output, Replica};
+use crate::io::{Command, DialogEnd, Flow, Input, Load, Output, RealmId, Replica};
 use crate::media::SessionId;
 use crate::pickup::{Watch, Watchers};
 use crate::proven::Proven;
@@ -27,9 +27,16 @@ use crate::spirals::Spirals;
 use crate::strangers::{Kind, Sender, Strangers};
 use crate::time::Now;
 use crate::timer::TimerQueue;
-use crate::transaction::{Event, ServerId, Share, Transactions};
+use crate::transaction::{Context, Event, Incoming, ServerId, Share, Transactions};
 use crate::trunks;
 use crate::withheld::Withheld;
+
+/// What a step of the transactions works with, by fields, so that they stay borrowable.
+macro_rules! context {
+    ($self:ident) => {
+        Context { now: $self.core.now, out: &mut $self.core.out }
+    };
+}
 
 /// A SIP node's signalling, without I/O. Feed it [`Input`]s, carry out its [`Output`]s in order, and call
 /// [`handle_timeout`](Self::handle_timeout) at [`poll_timeout`](Self::poll_timeout).
@@ -107,7 +114,7 @@ impl Engine {
             }
             Input::Refused { flow, refused } => self.core.refuse(flow, &refused),
             Input::SendFailed { ticket } => {
-                if let Some(event) = self.core.transactions.send_failed(ticket, now, &mut self.core.out) {
+                if let Some(event) = self.core.transactions.send_failed(ticket, &mut context!(self)) {
                     self.on_event(event);
                 }
             }
@@ -115,7 +122,7 @@ impl Engine {
             Input::Closed { connection } => {
                 self.core.certificates.remove(&connection);
                 self.core.proven.closed(connection);
-                for event in self.core.transactions.connection_closed(connection, now, &mut self.core.out) {
+                for event in self.core.transactions.connection_closed(connection, &mut context!(self)) {
                     self.on_event(event);
                 }
                 self.registrar.connection_closed(connection, &mut self.core);
@@ -156,8 +163,7 @@ impl Engine {
         if !self.core.is_sound(flow, &message) {
             return;
         }
-        let now = self.core.now;
-        if let Some(event) = self.core.transactions.receive(flow, message, now, &mut self.core.out) {
+        if let Some(event) = self.core.transactions.receive(flow, message, &mut context!(self)) {
             self.on_event(event);
         }
     }
@@ -173,8 +179,8 @@ impl Engine {
     pub fn judge(&mut self, flow: &Flow, request: &Message, now: Now) -> Verdict {
         self.core.now = now;
         let Some(realm) = self.core.realm_of(flow) else { return Verdict::Missing };
-        let (header, domain) = admission::wanted_credentials(request, realm);
-        self.registrar.judge(flow, request, header, &domain, &mut self.core)
+        let wanted = admission::wanted_credentials(request, realm);
+        self.registrar.judge(flow, request, &wanted, &mut self.core)
     }
 
     /// A phone that has registered by another flow is to be reached there in its calls, too (RFC 5626 §5.3): behind a NAT
@@ -213,7 +219,7 @@ impl Engine {
     /// What is due at `now`.
     pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
-        while let Some(event) = self.core.transactions.handle_timeout(now, &mut self.core.out) {
+        while let Some(event) = self.core.transactions.handle_timeout(&mut context!(self)) {
             self.on_event(event);
         }
         while let Some(key) = self.core.timers.pop(now.monotonic) {
@@ -331,8 +337,9 @@ impl Engine {
 
     fn on_event(&mut self, event: Event<Owner>) {
         match event {
-            Event::Request { server, flow, message } => {
-                self.on_request(server, flow, message);
+            Event::Request(incoming) => {
+                let server = incoming.server;
+                self.on_request(incoming);
                 self.core.transactions.forget_unproven(server);
             }
             Event::Cancelled { invite, cancel } => {
@@ -425,55 +432,54 @@ impl Engine {
         named.or_else(|| self.core.dialogs.get(&dialog_key(call_id, local, b""))).cloned()
     }
 
-    fn on_request(&mut self, server: ServerId, flow: Flow, request: Message) {
+    fn on_request(&mut self, incoming: Incoming) {
+        let Incoming { flow, request, .. } = &incoming;
         let Some(method) = request.method() else { return };
-        self.core.sender = if self.core.peer_of(&flow).is_some() {
+        self.core.sender = if self.core.peer_of(flow).is_some() {
             Sender::Trunk
-        } else if self.registrar.by_flow(&flow, None).is_some() {
+        } else if self.registrar.by_flow(flow, None).is_some() {
             Sender::Registered
         } else {
             Sender::Stranger
         };
         // A request is in a dialog if the dialog is known. A To tag alone proves nothing, and opens nothing.
         if request.to().is_ok_and(|to| to.tag().is_some()) {
-            if !self.is_in_dialog(&request) {
-                self.core.reject(server, &request, 481, |response| response);
-            } else if self.core.keep(server, Share::Dialogs, &request)
-                && !self.core.asks_too_much(server, &flow, &request)
-            {
-                self.on_dialog_request(server, flow, request);
+            if !self.is_in_dialog(request) {
+                self.core.reject(&incoming, 481);
+            } else if self.core.keep(&incoming, Share::Dialogs) && !self.core.asks_too_much(&incoming) {
+                self.on_dialog_request(incoming);
             }
             return;
         }
         if method == Method::CANCEL {
-            self.core.reject(server, &request, 481, |response| response);
+            self.core.reject(&incoming, 481);
             return;
         }
-        if !self.lets_in(server, &flow, &request) || self.core.asks_too_much(server, &flow, &request) {
+        if !self.lets_in(&incoming) || self.core.asks_too_much(&incoming) {
             return;
         }
-        if merge_key(&request).is_some_and(|key| self.firsts.contains_key(&key)) {
+        if merge_key(request).is_some_and(|key| self.firsts.contains_key(&key)) {
             // It came twice, on two ways (RFC 3261 §8.2.2.2).
-            self.core.reject(server, &request, 482, |response| response);
+            self.core.reject(&incoming, 482);
             return;
         }
-        match admission::admit(server, flow, &request, &mut self.core, &mut self.registrar) {
-            Admission::Refused => {}
-            Admission::Register => match self.registrar.on_register(server, flow, &request, &mut self.core) {
+        match admission::admit(&incoming, &mut self.core, &mut self.registrar) {
+            Err(rejection) => rejection.answer(&incoming, &mut self.core, &self.registrar),
+            Ok(Admission::Ping) => admission::answer_ping(&incoming, &mut self.core),
+            Ok(Admission::Keepalive) => self.core.reject(&incoming, 200),
+            Ok(Admission::Register) => match self.registrar.on_register(&incoming, &mut self.core) {
                 Registration::Done => {}
-                Registration::Forward { aor, tokens } => {
-                    let realm =
-                        self.core.realm_of(&flow).map(|realm| realm.id).unwrap_or(crate::io::RealmId(0));
+                Registration::Forward(forwarded) => {
+                    let realm = self.core.realm_of(flow).map(|realm| realm.id).unwrap_or(RealmId(0));
                     let caller = Caller::Anonymous;
-                    let admitted =
-                        crate::call::Admitted { server, flow, request, realm, caller, identity: None };
-                    self.start(Purpose::Register { aor, tokens }, admitted);
+                    let admitted = Admitted { incoming, realm, caller, identity: None };
+                    self.start(Purpose::Register(forwarded), admitted);
                 }
             },
-            Admission::Admitted(admitted) => {
+            Ok(Admission::Call(admitted)) => {
                 match &admitted.caller {
-                    Caller::Subscriber { aor } => self.core.proven_by(aor, &flow),
-                    _ => self.core.proven(&flow),
+                    Caller::Subscriber { aor } => self.core.proven_by(aor, flow),
+                    _ => self.core.proven(flow),
                 }
                 let purpose = if method == Method::INVITE {
                     Purpose::Session
@@ -488,7 +494,8 @@ impl Engine {
     }
 
     /// What a request costs before anything is known of it: nothing, where its sender is in the realm's trust already.
-    fn lets_in(&mut self, server: ServerId, flow: &Flow, request: &Message) -> bool {
+    fn lets_in(&mut self, incoming: &Incoming) -> bool {
+        let Incoming { flow, request, .. } = incoming;
         let sender = self.core.sender;
         let authentication = self.core.realm_of(flow).map(|realm| realm.authentication);
         let is_trusted = match authentication {
@@ -509,7 +516,7 @@ impl Engine {
                 Some(flow.remote),
                 "503: the signalling thread is behind, or memory is short (the log says it); more shards or another node would help",
             );
-            self.core.refuse_for_now(server, request);
+            self.core.refuse_for_now(incoming);
             return false;
         }
         let now = self.core.now;
@@ -520,10 +527,10 @@ impl Engine {
             self.core.count_limited(flow);
             return false;
         }
-        !is_trusted || self.core.keep(server, Share::Known, request)
+        !is_trusted || self.core.keep(incoming, Share::Known)
     }
 
-    fn start(&mut self, purpose: Purpose, admitted: crate::call::Admitted) {
+    fn start(&mut self, purpose: Purpose, admitted: Admitted) {
         let limit = self.core.config.limits.calls;
         // The last quarter is not for who need not say who he is.
         let room = match admitted.caller {
@@ -533,14 +540,14 @@ impl Engine {
         if self.calls.len() >= room {
             self.core.notice(
                 "calls_exhausted",
-                Some(admitted.flow.remote),
+                Some(admitted.incoming.flow.remote),
                 "503: the limit of calls is reached; raise limits.calls if the machine bears more",
             );
-            self.core.refuse_for_now(admitted.server, &admitted.request);
+            self.core.refuse_for_now(&admitted.incoming);
             return;
         }
-        let server = admitted.server;
-        let counted = match (&admitted.caller, admission::kind_of(&admitted.request)) {
+        let server = admitted.incoming.server;
+        let counted = match (&admitted.caller, admission::kind_of(&admitted.incoming.request)) {
             (_, Kind::Once) => None,
             (Caller::Subscriber { aor }, kind) => Some((aor.clone(), kind)),
             _ => None,
@@ -548,12 +555,13 @@ impl Engine {
         if let Some((aor, kind)) = &counted {
             self.core.strangers.began(aor, *kind);
         }
-        let turn = (purpose == Purpose::Session).then(|| self.core.spirals.turn_of(&admitted.request));
+        let turn =
+            (purpose == Purpose::Session).then(|| self.core.spirals.turn_of(&admitted.incoming.request));
         if let Some(turn) = turn {
             self.core.spirals.began(turn);
         }
         let watch = (purpose == Purpose::Subscription)
-            .then(|| Watch::of(&admitted.request, &admitted.caller))
+            .then(|| Watch::of(&admitted.incoming.request, &admitted.caller))
             .flatten();
         if let Some(watch) = &watch {
             self.core.watchers.began(watch.clone());
@@ -587,27 +595,28 @@ impl Engine {
         self.core.half_dialogs.get(&dialog_key(request.call_id().ok()?, local, b"")).copied()
     }
 
-    fn on_dialog_request(&mut self, server: ServerId, flow: Flow, request: Message) {
-        if let Some(place) = self.place_of(&request) {
-            self.core.proven(&flow);
+    fn on_dialog_request(&mut self, incoming: Incoming) {
+        let Incoming { flow, request, .. } = &incoming;
+        if let Some(place) = self.place_of(request) {
+            self.core.proven(flow);
             self.with_call(place.call, |call, core, registrar| {
                 let at = (place.pair, place.side);
-                call.on_dialog_request(at, (server, flow), request, core, registrar)
+                call.on_dialog_request(at, incoming, core, registrar)
             });
             return;
         }
         if request.method() == Some(Method::NOTIFY)
-            && let Some((key, branch)) = self.half_dialog(&request)
+            && let Some((key, branch)) = self.half_dialog(request)
         {
             self.with_call(key, |call, core, registrar| {
-                match call.on_early_notify(branch, flow, &request, core) {
-                    Some(pair) => call.on_dialog_request((pair, 1), (server, flow), request, core, registrar),
-                    None => core.reject(server, &request, 481, |response| response),
+                match call.on_early_notify(branch, &incoming, core) {
+                    Some(pair) => call.on_dialog_request((pair, 1), incoming, core, registrar),
+                    None => core.reject(&incoming, 481),
                 }
             });
             return;
         }
-        self.core.reject(server, &request, 481, |response| response);
+        self.core.reject(&incoming, 481);
     }
 }
 

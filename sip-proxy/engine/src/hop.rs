@@ -32,7 +32,7 @@ pub(crate) fn next_hop(dialog: &Dialog, core: &Core) -> Hop {
     match named_by(&uri, &dialog.flow, realm, core).filter(|_| is_followed) {
         Some(flow) => {
             let is_free = realm.is_trunk_side && transport_named(&uri).is_none();
-            Hop { flow, large: if is_free { dialog.large } else { Large::AsDatagram } }
+            Hop::new(flow, if is_free { dialog.large } else { Large::AsDatagram })
         }
         None => over_flow,
     }

@@ -119,6 +119,12 @@ pub struct TrunkCredentials {
     pub password: Arc<str>,
 }
 
+impl<'a> From<&'a TrunkCredentials> for crate::digest::Login<'a> {
+    fn from(credentials: &'a TrunkCredentials) -> Self {
+        Self { username: &credentials.username, password: &credentials.password }
+    }
+}
+
 impl Debug for TrunkCredentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TrunkCredentials").field("username", &self.username).finish_non_exhaustive()

@@ -10,7 +10,7 @@ use crate::config::Realm;
 use crate::core::{ALLOW, Core};
 use crate::io::{Flow, Output};
 use crate::strangers::Sender;
-use crate::transaction::{ServerId, stateless_tag};
+use crate::transaction::{Incoming, stateless_tag};
 
 /// Options that pass through us or that we know.
 const KNOWN_OPTIONS: [&str; 10] = [
@@ -71,17 +71,18 @@ impl Core {
     }
 
     /// Answers a sound request that asks for more than passes through us.
-    pub(crate) fn asks_too_much(&mut self, server: ServerId, flow: &Flow, request: &Message) -> bool {
+    pub(crate) fn asks_too_much(&mut self, incoming: &Incoming) -> bool {
+        let Incoming { flow, request, .. } = incoming;
         let Some(realm) = self.realm_of(flow) else { return false };
         if let Some(unknown) = unknown_options(request, realm) {
-            self.reject(server, request, 420, |response| response.header(Name::Unsupported, &unknown));
+            self.reject_with(incoming, 420, |response| response.header(Name::Unsupported, &unknown));
             return true;
         }
         // What cannot be looked into could hold a description that nobody relays, or show who its author is: it is
         // refused, never passed (RFC 3261 §8.2.3).
         if let Err(fault) = Body::of(request) {
             let status = self.body_refused(*flow, fault);
-            self.reject(server, request, status, |response| match fault {
+            self.reject_with(incoming, status, |response| match fault {
                 BodyFault::Encoded => response.header(Name::AcceptEncoding, b"identity"),
                 BodyFault::Describes => response.header(Name::Accept, readable(request)),
                 _ => response,

@@ -11,7 +11,7 @@ use crate::core::{Asker, Core, Owner};
 use crate::io::Flow;
 use crate::question::{Resolve, ResolvedAddress, TrunkTarget};
 use crate::times::LONGEST_REST;
-use crate::transaction;
+use crate::transaction::{self, Hop};
 
 /// What is known of the trunks of the present snapshot.
 #[derive(Debug)]
@@ -160,7 +160,8 @@ pub(crate) fn send(name: &Arc<str>, addresses: Vec<ResolvedAddress>, core: &mut 
         .header(Name::Accept, b"application/sdp")
         .finish();
     let flow = Flow { listener, transport: address.transport, remote: address.address, connection: None };
-    core.send_request(flow, Some(address.server_name), request, Owner::Ping(number));
+    let hop = Hop { server_name: Some(address.server_name), ..flow.into() };
+    core.send_request(hop, request, Owner::Ping(number));
 }
 
 /// A ping's final response, or none.

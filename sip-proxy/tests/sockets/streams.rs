@@ -441,8 +441,7 @@ pub(crate) fn authorized(request: &str, challenge: &str, user: &str) -> String {
         &parsed,
         sip_wire::Method::new(method.as_bytes()),
         uri.as_bytes(),
-        user,
-        "secret",
+        sip_engine::digest::Login { username: user, password: "secret" },
         &mut Ids::new([1; 32], 9),
     )
     .unwrap();

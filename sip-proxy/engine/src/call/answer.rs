@@ -13,7 +13,7 @@ use crate::event::{CallEventKind, EndCause};
 use crate::media::ExchangeId;
 use crate::passing::{copy_headers, passing_options};
 use crate::session_timer::Agreement;
-use crate::transaction;
+use crate::transaction::{self, Answer};
 
 impl Call {
     /// A response that belongs to a pair, in its order.
@@ -107,14 +107,15 @@ impl Call {
             return;
         }
         let Some(answer) = self.build_response(id, response, sdp, core) else { return };
-        let server = self.upstream.server;
+        let server = self.upstream.incoming.server;
         core.respond(server, status, answer.clone());
         if status >= 200 {
             return;
         }
         if response.has_token(Name::Require, "100rel") {
-            let cseq = cseq_of(&self.upstream.request);
-            self.repeat_until_acknowledged(id, CALLER, server, (status, cseq), answer, core);
+            let cseq = cseq_of(&self.upstream.incoming.request);
+            let answer = Answer { server, status, response: answer };
+            self.repeat_until_acknowledged((id, CALLER), answer, cseq, core);
         }
     }
 
@@ -134,12 +135,13 @@ impl Call {
         let to_realm = config.realm(upstream.realm)?;
         let tag = String::from_utf8_lossy(&pair.ends[CALLER].dialog.local_tag).into_owned();
         let reason = response.reason().filter(|reason| !reason.is_empty()).map(|reason| names.apply(reason));
-        let mut out = transaction::response_to(&upstream.request, status, reason.as_deref(), Some(&tag));
+        let mut out =
+            transaction::response_to(&upstream.incoming.request, status, reason.as_deref(), Some(&tag));
         self.shown_tag = Some(tag);
-        for record_route in upstream.request.values(Name::RecordRoute) {
+        for record_route in upstream.incoming.request.values(Name::RecordRoute) {
             out = out.header(Name::RecordRoute, record_route);
         }
-        out = out.header(Name::Contact, &core.contact(upstream.flow.listener));
+        out = out.header(Name::Contact, &core.contact(upstream.incoming.flow.listener));
         let mut supported = passing_options(response, Name::Supported);
         let mut require = passing_options(response, Name::Require);
         if status < 200 {
@@ -149,7 +151,7 @@ impl Call {
                 out = out.header(Name::RSeq, reliable.ours.to_string().as_bytes());
             }
         } else if self.purpose == Purpose::Session {
-            let agreed = Agreement::answering(&upstream.request, to_realm.session_timer);
+            let agreed = Agreement::answering(&upstream.incoming.request, to_realm.session_timer);
             if let Some(agreed) = agreed {
                 pair.ends[CALLER].session.agreed = Some(agreed);
                 out = out.header(Name::SessionExpires, agreed.as_answer().as_bytes());
@@ -195,7 +197,7 @@ impl Call {
             let status = match sip_wire::Body::of(response) {
                 Ok(_) => 488,
                 Err(fault) => {
-                    core.body_refused(self.upstream.flow, fault);
+                    core.body_refused(self.upstream.incoming.flow, fault);
                     502
                 }
             };
@@ -207,7 +209,7 @@ impl Call {
             self.fail_upstream(502, None, EndCause::MediaRefused, core);
             return;
         };
-        let server = self.upstream.server;
+        let server = self.upstream.incoming.server;
         self.answered = true;
         self.times.answered = Some(core.now.monotonic);
         if let Some(timer) = self.ringing.take() {
@@ -234,8 +236,9 @@ impl Call {
         self.record(CallEventKind::Answered { realm, trunk, destination, reached, uri }, core);
         let status = response.status().unwrap_or(200);
         core.respond(server, status, answer.clone());
-        let cseq = cseq_of(&self.upstream.request);
-        self.repeat_until_acknowledged(id, CALLER, server, (status, cseq), answer, core);
+        let cseq = cseq_of(&self.upstream.incoming.request);
+        let answer = Answer { server, status, response: answer };
+        self.repeat_until_acknowledged((id, CALLER), answer, cseq, core);
         // With the offer in the INVITE nothing of the caller's ACK matters to the target; with the offer in the 2xx its
         // ACK carries the answer.
         let is_late =

@@ -19,7 +19,7 @@ use crate::question::{Contact, ResolvedAddress, TrunkTarget};
 use crate::registrar::Registrar;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
-use crate::transaction::{self, ClientId, Hop, Large, ServerId};
+use crate::transaction::{self, ClientId, Hop, Large};
 
 /// How far a branch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,7 +122,7 @@ impl Call {
         let Some(flow) = branch.flow else { return };
         self.secrets[TARGET].add_address(flow.remote.ip());
         let description =
-            multipart::session_description(&self.upstream.request).filter(|_| self.is_session());
+            multipart::session_description(&self.upstream.incoming.request).filter(|_| self.is_session());
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         if branch.offer.is_some() || description.is_none() {
             self.send_branch(index, core);
@@ -130,7 +130,7 @@ impl Call {
         }
         branch.state = State::Preparing;
         let (party, realm, uri) = (branch.party, branch.realm, branch.uri.clone());
-        let sdp = self.upstream.request.body_bytes().slice(description.unwrap_or_default());
+        let sdp = self.upstream.incoming.request.body_bytes().slice(description.unwrap_or_default());
         let action = MediaAction::Offer {
             exchange: ExchangeId(1),
             from: Endpoint { party: 0, branch: 0 },
@@ -176,12 +176,8 @@ impl Call {
             Some(trunk) if trunk.transport.is_none() => Large::OverStream,
             _ => Large::AsDatagram,
         };
-        let client = core.send_request(
-            Hop { flow, large },
-            branch.server_name.clone(),
-            request,
-            Owner::Branch(key, index),
-        );
+        let hop = Hop { flow, large, server_name: branch.server_name.clone() };
+        let client = core.send_request(hop, request, Owner::Branch(key, index));
         branch.client = Some(client);
         branch.state = State::Trying;
         core.half_dialogs
@@ -250,11 +246,19 @@ impl Call {
             let config = core.config.clone();
             let Some(names) = self.branch_names(&config, index, TARGET) else { return };
             let reason = response.reason().map(|reason| names.apply(reason));
-            let answer =
-                transaction::response_to(&self.upstream.request, status, reason.as_deref(), Some(&tag));
+            let answer = transaction::response_to(
+                &self.upstream.incoming.request,
+                status,
+                reason.as_deref(),
+                Some(&tag),
+            );
             self.shown_tag = Some(tag);
-            let contact = core.contact(self.upstream.flow.listener);
-            core.respond(self.upstream.server, status, answer.header(Name::Contact, &contact).finish());
+            let contact = core.contact(self.upstream.incoming.flow.listener);
+            core.respond(
+                self.upstream.incoming.server,
+                status,
+                answer.header(Name::Contact, &contact).finish(),
+            );
             return;
         };
         self.take_response(pair, response, core);
@@ -273,10 +277,8 @@ impl Call {
         branch.state = State::Done;
         let Some(flow) = branch.flow else { return };
         match &self.purpose {
-            Purpose::Register { aor, tokens } => {
-                let (aor, tokens) = (aor.clone(), tokens.clone());
-                let Admit { server, flow, request } = self.upstream_copy();
-                registrar.forwarded(server, flow, &request, &response, aor, tokens, core);
+            Purpose::Register(forwarded) => {
+                registrar.forwarded(&self.upstream.incoming, forwarded, &response, core);
                 self.done_once(core);
                 return;
             }
@@ -425,7 +427,7 @@ impl Call {
     fn retry_with_credentials(&mut self, index: u16, response: &Message, core: &mut Core) -> bool {
         if !matches!(response.status(), Some(401 | 407))
             || self.is_over()
-            || matches!(self.purpose, Purpose::Register { .. })
+            || matches!(self.purpose, Purpose::Register(_))
         {
             return false;
         }
@@ -438,15 +440,8 @@ impl Call {
         };
         branch.authenticated = true;
         let uri = branch.uri.clone();
-        let method = self.upstream.request.method().unwrap_or(Method::INVITE);
-        let answer = crate::digest::answer(
-            response,
-            method,
-            &uri,
-            &credentials.username,
-            &credentials.password,
-            &mut core.ids,
-        );
+        let method = self.upstream.incoming.request.method().unwrap_or(Method::INVITE);
+        let answer = crate::digest::answer(response, method, &uri, (&credentials).into(), &mut core.ids);
         let Some(answer) = answer else { return false };
         match self.build(index, Some(answer), core) {
             Ok(request) => {
@@ -502,23 +497,9 @@ impl Call {
         }
     }
 
-    fn upstream_copy(&self) -> Admit {
-        Admit {
-            server: self.upstream.server,
-            flow: self.upstream.flow,
-            request: self.upstream.request.clone(),
-        }
-    }
-
     /// The final response of a request that makes no dialog.
     pub(super) fn pass_final(&mut self, response: Message, core: &mut Core) {
         let status = response.status().unwrap_or(500);
         self.finish_upstream(status, Some(response), cause_of(status), Side::Callee, core);
     }
-}
-
-struct Admit {
-    server: ServerId,
-    flow: Flow,
-    request: Message,
 }

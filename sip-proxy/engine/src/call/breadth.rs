@@ -19,7 +19,7 @@ impl Call {
     /// What no branch holds that waits for its final response.
     pub(super) fn free_breadth(&self) -> u32 {
         let held = self.branches.iter().filter(|branch| !branch.is_done()).map(|branch| branch.breadth);
-        breadth_of(&self.upstream.request).saturating_sub(held.fold(0, u32::saturating_add))
+        breadth_of(&self.upstream.incoming.request).saturating_sub(held.fold(0, u32::saturating_add))
     }
 
     /// Rings those that wait, as many as may be at once; of equals the first has what cannot be divided.

@@ -13,7 +13,7 @@ use super::{Call, CallTimer, Ended};
 use crate::core::{Core, TimerKey, dialog_key};
 use crate::event::{CallEnded, CallEventKind, CallStarted, EndCause, Side};
 use crate::media::{MediaAction, MediaEvent, StreamStatistics};
-use crate::transaction::{self, ServerId};
+use crate::transaction::{self, Answer, Asked, ServerId};
 
 impl Call {
     pub(super) fn record(&mut self, what: CallEventKind, core: &mut Core) {
@@ -23,14 +23,14 @@ impl Call {
     }
 
     pub(super) fn record_started(&mut self, core: &mut Core) {
-        let request = &self.upstream.request;
+        let request = &self.upstream.incoming.request;
         let text = |bytes: &[u8]| Arc::<str>::from(String::from_utf8_lossy(bytes));
         let realm = core.realm(self.upstream.realm).map(|realm| realm.name.clone()).unwrap_or_default();
         let started = CallStarted {
             session: self.session,
             realm,
-            source: self.upstream.flow.remote,
-            transport: self.upstream.flow.transport.via_token().into(),
+            source: self.upstream.incoming.flow.remote,
+            transport: self.upstream.incoming.flow.transport.via_token().into(),
             caller: self.caller_name(),
             from: text(request.from().map(|from| from.uri.as_bytes()).unwrap_or_default()),
             request_uri: text(request.request_uri().unwrap_or_default()),
@@ -55,7 +55,7 @@ impl Call {
     }
 
     pub(super) fn refuse_upstream(&mut self, server: ServerId, status: u16, core: &mut Core) {
-        if server == self.upstream.server {
+        if server == self.upstream.incoming.server {
             self.fail_upstream(status, None, EndCause::Failed, core);
         }
     }
@@ -78,12 +78,12 @@ impl Call {
             self.say_bye(winner, TARGET, None, core);
         }
         if status == 408 && !self.is_session() {
-            core.stay_silent(self.upstream.server);
+            core.stay_silent(self.upstream.incoming.server);
             self.finish(cause, side, status, Vec::new(), core);
             return;
         }
         let response = self.final_response(status, message.as_ref(), core);
-        let answer = (self.upstream.server, status, response);
+        let answer = Answer { server: self.upstream.incoming.server, status, response };
         self.finish(cause, side, status, vec![answer], core);
     }
 
@@ -94,7 +94,7 @@ impl Call {
         // A redirection that leads nowhere is no more than a target that is not there.
         let status = if (300..400).contains(&status) { 480 } else { status };
         // The caller shall not answer challenges that were meant for us, but for the registrar's behind us.
-        let is_register = matches!(self.purpose, super::Purpose::Register { .. });
+        let is_register = matches!(self.purpose, super::Purpose::Register(_));
         let status =
             if matches!(status, 401 | 407) && !is_register && message.is_some() { 403 } else { status };
         let tag = self.shown_tag.clone().unwrap_or_else(|| core.ids.tag());
@@ -105,7 +105,8 @@ impl Call {
             .and_then(Message::reason)
             .zip(names.as_ref())
             .map(|(reason, names)| names.apply(reason));
-        let mut out = transaction::response_to(&self.upstream.request, status, reason.as_deref(), Some(&tag));
+        let mut out =
+            transaction::response_to(&self.upstream.incoming.request, status, reason.as_deref(), Some(&tag));
         if let (Some(message), Some(names)) = (message, &mut names) {
             if is_register {
                 for name in [Name::WwwAuthenticate, Name::ProxyAuthenticate] {
@@ -120,11 +121,11 @@ impl Call {
                 Ok(body) => super::body::add(crate::passing::copy_headers(out, message, names, core), body),
                 // Not 200 for what does not arrive.
                 Err(fault) if (200..300).contains(&status) => {
-                    core.body_refused(self.upstream.flow, fault);
-                    transaction::response_to(&self.upstream.request, 502, None, Some(&tag))
+                    core.body_refused(self.upstream.incoming.flow, fault);
+                    transaction::response_to(&self.upstream.incoming.request, 502, None, Some(&tag))
                 }
                 Err(fault) => {
-                    core.body_refused(self.upstream.flow, fault);
+                    core.body_refused(self.upstream.incoming.flow, fault);
                     crate::passing::copy_headers(out, message, names, core)
                 }
             };
@@ -144,13 +145,14 @@ impl Call {
     }
 
     /// BYE from one end.
-    pub(super) fn on_bye(&mut self, id: u32, side: usize, server: ServerId, bye: &Message, core: &mut Core) {
+    pub(super) fn on_bye(&mut self, (id, side): (u32, usize), asked: Asked<'_>, core: &mut Core) {
+        let Asked { server, request: bye } = asked;
         let answer = transaction::response_to(bye, 200, None, None);
         let answer = match &core.config.product {
             Some(product) => answer.header(Name::Server, product.as_bytes()),
             None => answer,
         };
-        let answer = (server, 200, answer.finish());
+        let answer = Answer { server, status: 200, response: answer.finish() };
         if !self.answered {
             // A caller may end an early dialog with BYE (RFC 3261 §15); the INVITE still wants its answer.
             self.cancel_branches(None, None, core);
@@ -159,7 +161,8 @@ impl Call {
                 self.say_bye(winner, TARGET, None, core);
             }
             let terminated = self.final_response(487, None, core);
-            let upstream = (self.upstream.server, 487, terminated);
+            let server = self.upstream.incoming.server;
+            let upstream = Answer { server, status: 487, response: terminated };
             self.finish(EndCause::Cancelled, side_of(side), 487, vec![upstream, answer], core);
             return;
         }
@@ -217,7 +220,7 @@ impl Call {
         cause: EndCause,
         side: Side,
         status: u16,
-        answers: Vec<(ServerId, u16, Bytes)>,
+        answers: Vec<Answer>,
         core: &mut Core,
     ) {
         if self.is_over() {
@@ -268,8 +271,8 @@ impl Call {
         if self.is_session() {
             self.record(CallEventKind::Ended(record), core);
         }
-        for (server, status, answer) in answers {
-            core.respond(server, status, answer);
+        for Answer { server, status, response } in answers {
+            core.respond(server, status, response);
         }
     }
 

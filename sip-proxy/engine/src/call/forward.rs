@@ -7,18 +7,17 @@ use super::body::with_body;
 use super::ends::{CALLER, opposite};
 use super::heard::Heard;
 use super::media::Wait;
-use super::pair::Exchange;
+use super::pair::{Crossing, Exchange};
 use super::renegotiate::Wish;
 use super::transfer::translate_refer_to;
 use super::trickle::{FRAGMENT, is_trickle};
 use super::{Call, is_target_refresh};
 use crate::core::{Core, Owner};
 use crate::event::{EndCause, Side};
-use crate::io::Flow;
 use crate::media::{Described, Refusal};
 use crate::passing::{copy_headers, passing_options};
 use crate::registrar::Registrar;
-use crate::transaction::{ClientId, Hop, ServerId};
+use crate::transaction::{Asked, ClientId, Hop, Incoming, ServerId};
 
 /// A request on its way from one end to the other.
 #[derive(Debug)]
@@ -90,6 +89,11 @@ impl Forward {
         if let Origin::End(server) = self.origin { Some(server) } else { None }
     }
 
+    /// The same with its request, to be answered.
+    pub(super) fn asked(&self) -> Option<Asked<'_>> {
+        Some(Asked { server: self.server()?, request: &self.request })
+    }
+
     /// Whether it describes the session, or asks for that.
     pub(super) fn offers(&self) -> bool {
         self.exchange.is_some() || self.sent_invite
@@ -132,53 +136,53 @@ impl Call {
     pub(crate) fn on_dialog_request(
         &mut self,
         (id, side): (u32, usize),
-        (server, flow): (ServerId, Flow),
-        request: Message,
+        mut incoming: Incoming,
         core: &mut Core,
         registrar: &mut Registrar,
     ) {
+        let Incoming { flow, request, .. } = &incoming;
         let Some(method) = request.method() else { return };
         if self.pair(id).is_none() || self.is_over() {
             let is_farewell = method == Method::BYE && self.is_left_by(id, side, core);
             let status = if is_farewell { 200 } else { 481 };
-            core.reject(server, &request, status, |response| response);
+            core.reject(&incoming, status);
             return;
         }
-        let heard = self.hear((id, side), (server, flow), &request, core, registrar);
+        let heard = self.hear((id, side), &incoming, core, registrar);
         if heard == Heard::Challenged {
             return;
         }
         if is_target_refresh(method)
-            && let Some(unfit) = crate::hop::unfit(&request, &flow, core)
+            && let Some(unfit) = crate::hop::unfit(request, flow, core)
         {
             core.notice("unfit_address", Some(flow.remote), format!("Contact or Record-Route names {unfit}"));
-            core.reject(server, &request, 488, |response| response);
+            core.reject(&incoming, 488);
             return;
         }
         let Some(end) = self.pair_mut(id).map(|pair| &mut pair.ends[side]) else { return };
-        if let Err(fault) = end.dialog.accepts(&request) {
-            core.reject(server, &request, fault.status(), |response| response);
+        if let Err(fault) = end.dialog.accepts(request) {
+            core.reject(&incoming, fault.status());
             return;
         }
-        end.learn(&request);
+        end.learn(request);
         if is_target_refresh(method) && heard == Heard::Peer {
-            self.refresh_target(id, side, &request, core);
+            self.refresh_target(id, side, request, core);
         }
-        self.secrets[side].add_message(&request, flow.remote);
+        self.secrets[side].add_message(request, flow.remote);
         if method == Method::BYE {
-            self.on_bye(id, side, server, &request, core);
+            self.on_bye((id, side), (&incoming).into(), core);
             return;
         }
-        if crate::times::is_too_brief(&request) {
-            core.refuse_brief(server, &request);
+        if crate::times::is_too_brief(request) {
+            core.refuse_brief(&incoming);
             return;
         }
         if method == Method::INVITE || method == Method::UPDATE {
-            let realm = core.realm_of(&flow);
+            let realm = core.realm_of(flow);
             if let Some(minimum) =
-                realm.and_then(|realm| crate::session_timer::too_small(&request, realm.session_timer))
+                realm.and_then(|realm| crate::session_timer::too_small(request, realm.session_timer))
             {
-                core.reject(server, &request, 422, |response| {
+                core.reject_with(&incoming, 422, |response| {
                     response.header(Name::MinSe, minimum.to_string().as_bytes())
                 });
                 return;
@@ -186,36 +190,32 @@ impl Call {
             if method == Method::INVITE && self.answered {
                 self.stop_repeating_if_acknowledged(id, side, core);
             }
-            if !self.may_offer_now(id, side, server, &request, core) {
+            if !self.may_offer_now(id, side, &incoming, core) {
                 return;
             }
         }
-        let request = if method == Method::NOTIFY { Self::with_sound_state(request) } else { request };
-        self.forward(id, side, server, request, core);
+        if method == Method::NOTIFY {
+            incoming.request = Self::with_sound_state(incoming.request);
+        }
+        self.forward(id, side, incoming, core);
     }
 
     /// Only who has the 2xx to its INVITE can send another INVITE in the dialog: the ACK was lost, the call must not die
     /// of that. (An UPDATE may have been sent in the early dialog, before the 2xx.)
     fn stop_repeating_if_acknowledged(&mut self, id: u32, side: usize, core: &mut Core) {
         let Some(pair) = self.pair_mut(id) else { return };
-        let is_repeated = pair.ends[side].repeat.as_ref().is_some_and(|repeat| repeat.status >= 200);
+        let is_repeated = pair.ends[side].repeat.as_ref().is_some_and(|repeat| repeat.answer.status >= 200);
         if pair.owed_ack.is_none() && is_repeated {
             pair.ends[side].is_acknowledged = true;
             self.stop_repeating(id, side, core);
         }
     }
 
-    pub(super) fn forward(
-        &mut self,
-        id: u32,
-        from: usize,
-        server: ServerId,
-        request: Message,
-        core: &mut Core,
-    ) {
+    pub(super) fn forward(&mut self, id: u32, from: usize, incoming: Incoming, core: &mut Core) {
+        let Incoming { server, request, .. } = &incoming;
         let method_is = |method| request.method() == Some(method);
         let description =
-            multipart::session_description(&request).map(|range| request.body_bytes().slice(range));
+            multipart::session_description(request).map(|range| request.body_bytes().slice(range));
         let Some(pair) = self.pair(id) else { return };
         let pending = pair.exchange;
         let is_confirmed = self.answered;
@@ -224,7 +224,7 @@ impl Call {
             id: self.next_forward,
             pair: id,
             from,
-            origin: Origin::End(server),
+            origin: Origin::End(*server),
             client: None,
             sent_invite: method_is(Method::INVITE)
                 || (method_is(Method::UPDATE) && !to_has_update && is_confirmed),
@@ -244,9 +244,9 @@ impl Call {
             return;
         }
         if method_is(Method::PRACK) {
-            let known = self.acknowledged_provisional(id, &request, core);
+            let known = self.acknowledged_provisional(id, request, core);
             if !known {
-                core.reject(server, &request, 481, |response| response);
+                core.reject(&incoming, 481);
                 return;
             }
         }
@@ -271,19 +271,20 @@ impl Call {
                     self.ask_media(action, Wait::Forward(number), core);
                 }
             }
-            _ if is_trickle(&request) => self.ask_for_fragment(number, core),
+            _ if is_trickle(request) => self.ask_for_fragment(number, core),
             _ => self.send_forward(number, core),
         }
     }
 
     /// A PRACK: what it acknowledges is no longer repeated (RFC 3262 §3).
     fn acknowledged_provisional(&mut self, id: u32, prack: &Message, core: &mut Core) -> bool {
-        let Ok(cseq) = self.upstream.request.cseq().map(|cseq| cseq.number) else { return false };
+        let Ok(cseq) = self.upstream.incoming.request.cseq().map(|cseq| cseq.number) else { return false };
         let Some(pair) = self.pair(id) else { return false };
         let found =
             pair.reliable.iter().any(|reliable| crate::dialog::acknowledges(prack, reliable.ours, cseq));
         // The 2xx may be out already, and is not what a PRACK acknowledges.
-        let is_provisional = pair.ends[CALLER].repeat.as_ref().is_some_and(|repeat| repeat.status < 200);
+        let is_provisional =
+            pair.ends[CALLER].repeat.as_ref().is_some_and(|repeat| repeat.answer.status < 200);
         if found && is_provisional {
             self.stop_repeating(id, CALLER, core);
         }
@@ -306,8 +307,8 @@ impl Call {
             }
             Err(refusal) => {
                 let forward = self.forwards.remove(position);
-                if let Some(server) = forward.server() {
-                    core.reject(server, &forward.request, refusal.status(), |response| {
+                if let Some(asked) = forward.asked() {
+                    core.reject_with(asked, refusal.status(), |response| {
                         refusal.warning().into_iter().fold(response, |response, warning| {
                             response.header(Name::Warning, warning.as_bytes())
                         })
@@ -328,7 +329,7 @@ impl Call {
             // It cannot be said to the other end, and is answered all the same.
             Err(status) => return self.on_forward_failure(number, status, None, core),
         };
-        let client = core.send_request(hop, None, request, Owner::Forward(self.key, number));
+        let client = core.send_request(hop, request, Owner::Forward(self.key, number));
         let Some(forward) = self.forward_mut(number) else { return };
         forward.client = Some(client);
         // Media that moves is silent until both ends have moved.
@@ -380,7 +381,7 @@ impl Call {
                 out.header(Name::SessionExpires, interval.as_bytes()).header(Name::MinSe, minimum.as_bytes());
         }
         if method == Method::PRACK {
-            let cseq = self.upstream.request.cseq().ok()?.number;
+            let cseq = self.upstream.incoming.request.cseq().ok()?.number;
             let theirs = pair
                 .reliable
                 .iter()
@@ -418,10 +419,10 @@ impl Call {
         let waiting = self
             .pairs
             .iter_mut()
-            .find(|pair| pair.crossing.as_ref().is_some_and(|crossing| crossing.1 == server));
-        if let Some((_, server, request, timer)) = waiting.and_then(|pair| pair.crossing.take()) {
+            .find(|pair| pair.crossing.as_ref().is_some_and(|crossing| crossing.incoming.server == server));
+        if let Some(Crossing { incoming, timer, .. }) = waiting.and_then(|pair| pair.crossing.take()) {
             core.timers.cancel(timer);
-            core.reject(server, &request, 487, |response| response);
+            core.reject(&incoming, 487);
             return;
         }
         let Some(forward) = self.forwards.iter().find(|forward| forward.server() == Some(server)) else {

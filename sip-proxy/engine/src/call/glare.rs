@@ -1,13 +1,13 @@
 //! Whose turn it is to offer (RFC 3261 §14, RFC 3311 §5.2), what phones make of it, and who waits for whom.
 
-use sip_wire::{Message, Method, Name, multipart};
+use sip_wire::{Method, Name, multipart};
 
 use super::forward::Origin;
 use super::media::Wait;
-use super::pair::Exchange;
+use super::pair::{Crossing, Exchange};
 use super::{Call, CallTimer};
 use crate::core::Core;
-use crate::transaction::ServerId;
+use crate::transaction::Incoming;
 
 impl Call {
     /// RFC 3261 §14.2, RFC 3311 §5.2, and what phones make of them.
@@ -15,10 +15,10 @@ impl Call {
         &mut self,
         id: u32,
         side: usize,
-        server: ServerId,
-        request: &Message,
+        incoming: &Incoming,
         core: &mut Core,
     ) -> bool {
+        let request = &incoming.request;
         let has_offer = multipart::session_description(request).is_some();
         let is_invite = request.method() == Some(Method::INVITE);
         if !is_invite && !has_offer {
@@ -35,7 +35,7 @@ impl Call {
         let early = is_invite && !self.answered;
         if own || is_pending == Some(side) || early {
             let after = (core.ids.number() % 10).to_string();
-            core.reject(server, request, 500, |response| response.header(Name::RetryAfter, after.as_bytes()));
+            core.reject_with(incoming, 500, |response| response.header(Name::RetryAfter, after.as_bytes()));
             return false;
         }
         if !others && is_pending.is_none() {
@@ -45,19 +45,19 @@ impl Call {
         // Two of us must not wait for each other: only where nothing of ours is open in the trunk's own leg may it wait.
         if (is_phone || !is_glare) && (others || is_pending.is_some()) && pair.crossing.is_none() {
             let timer = self.schedule(core.config.timers.glare, CallTimer::Glare(id), core);
-            let request = request.clone();
+            let incoming = incoming.clone();
             if let Some(pair) = self.pair_mut(id) {
-                pair.crossing = Some((side, server, request, timer));
+                pair.crossing = Some(Crossing { side, incoming, timer });
             }
             return false;
         }
-        core.reject(server, request, 491, |response| response);
+        core.reject(incoming, 491);
         false
     }
 
     pub(super) fn on_glare_timeout(&mut self, id: u32, core: &mut Core) {
-        if let Some((_, server, request, _)) = self.pair_mut(id).and_then(|pair| pair.crossing.take()) {
-            core.reject(server, &request, 491, |response| response);
+        if let Some(crossing) = self.pair_mut(id).and_then(|pair| pair.crossing.take()) {
+            core.reject(&crossing.incoming, 491);
         }
     }
 
@@ -101,10 +101,11 @@ impl Call {
     }
 
     pub(super) fn take_crossing(&mut self, id: u32, core: &mut Core) {
-        if let Some((side, server, request, timer)) = self.pair_mut(id).and_then(|pair| pair.crossing.take())
+        if let Some(Crossing { side, incoming, timer }) =
+            self.pair_mut(id).and_then(|pair| pair.crossing.take())
         {
             core.timers.cancel(timer);
-            self.forward(id, side, server, request, core);
+            self.forward(id, side, incoming, core);
         }
     }
 }

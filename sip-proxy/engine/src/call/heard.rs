@@ -5,16 +5,16 @@
 //! phone that has not shown it yet is asked (RFC 3261 §22.1), but for what ends a call or belongs to one that rings: a call
 //! must be able to end over whatever is left of a network. What stays unproven is served, and answered where it came from.
 
-use sip_wire::{Message, Method, Name};
+use sip_wire::Method;
 
 use super::Call;
 use crate::config::Authentication;
 use crate::core::Core;
-use crate::digest::Verdict;
+use crate::digest::{Challenger, Verdict};
 use crate::hop;
 use crate::io::Flow;
-use crate::registrar::Registrar;
-use crate::transaction::ServerId;
+use crate::registrar::{Registrar, Wanted};
+use crate::transaction::Incoming;
 
 /// What is known of who sent a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,41 +32,42 @@ impl Call {
     pub(super) fn hear(
         &mut self,
         (id, side): (u32, usize),
-        (server, flow): (ServerId, Flow),
-        request: &Message,
+        incoming: &Incoming,
         core: &mut Core,
         registrar: &mut Registrar,
     ) -> Heard {
+        let Incoming { flow, request, .. } = incoming;
         let Some(end) = self.pair(id).map(|pair| &pair.ends[side]) else { return Heard::Elsewhere };
-        if hop::is_same_way(&end.dialog.flow, &flow) || end.dialog.is_from_target(&flow) {
-            return self.adopt((id, side), flow, core);
+        if hop::is_same_way(&end.dialog.flow, flow) || end.dialog.is_from_target(flow) {
+            return self.adopt((id, side), *flow, core);
         }
         let Some((is_trunk_side, authentication)) =
-            core.realm_of(&flow).map(|realm| (realm.is_trunk_side, realm.authentication))
+            core.realm_of(flow).map(|realm| (realm.is_trunk_side, realm.authentication))
         else {
             return Heard::Elsewhere;
         };
         if is_trunk_side || authentication == Authentication::KnownSource {
-            let is_known = core.peer_of(&flow).is_some();
-            return if is_known { self.adopt((id, side), flow, core) } else { Heard::Elsewhere };
+            let is_known = core.peer_of(flow).is_some();
+            return if is_known { self.adopt((id, side), *flow, core) } else { Heard::Elsewhere };
         }
         let Some(aor) = end.aor.clone() else { return Heard::Elsewhere };
-        if registrar.by_flow(&flow, Some(&aor)).is_some_and(|known| known == aor) {
-            return self.adopt((id, side), flow, core);
+        if registrar.by_flow(flow, Some(&aor)).is_some_and(|known| known == aor) {
+            return self.adopt((id, side), *flow, core);
         }
         if authentication != Authentication::Digest {
             return Heard::Elsewhere;
         }
         let domain = aor.rsplit('@').next().unwrap_or_default();
-        let verdict = registrar.authenticate(&flow, request, Name::ProxyAuthorization, domain, core);
+        let wanted = Wanted { by: Challenger::Proxy, domain: domain.into() };
+        let verdict = registrar.authenticate(flow, request, &wanted, core);
         if matches!(&verdict, Verdict::Accepted(user) if *aor == *format!("{user}@{domain}")) {
-            return self.adopt((id, side), flow, core);
+            return self.adopt((id, side), *flow, core);
         }
         let method = request.method().unwrap_or(Method::INFO);
         if [Method::ACK, Method::BYE, Method::CANCEL, Method::PRACK].contains(&method) {
             return Heard::Elsewhere;
         }
-        registrar.challenge(server, &flow, request, 407, domain, &verdict, core);
+        registrar.challenge(incoming, &wanted, &verdict, core);
         Heard::Challenged
     }
 

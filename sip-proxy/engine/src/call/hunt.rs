@@ -34,7 +34,7 @@ impl Call {
         if self.is_session() {
             self.record_started(core);
         }
-        if let Purpose::Register { .. } = self.purpose {
+        if let Purpose::Register(_) = self.purpose {
             let target = core.realm(self.upstream.realm).and_then(|realm| match &realm.registrar {
                 crate::config::RegistrarMode::Forward { registrar, .. } => Some(registrar.clone()),
                 _ => None,
@@ -49,19 +49,19 @@ impl Call {
             }
             return;
         }
-        if breadth_of(&self.upstream.request) == 0 {
+        if breadth_of(&self.upstream.incoming.request) == 0 {
             self.fail_upstream(440, None, EndCause::Refused, core);
             return;
         }
         // A dialog that is not ours cannot be replaced, and a plain new call is not what was asked for (RFC 3891 §3).
         if self.is_session()
-            && self.upstream.request.count(Name::Replaces) > 0
-            && super::transfer::replaces_of(&self.upstream.request, core).is_none()
+            && self.upstream.incoming.request.count(Name::Replaces) > 0
+            && super::transfer::replaces_of(&self.upstream.incoming.request, core).is_none()
         {
             self.fail_upstream(481, None, EndCause::NotFound, core);
             return;
         }
-        let uri = self.upstream.request.request_uri().unwrap_or_default();
+        let uri = self.upstream.incoming.request.request_uri().unwrap_or_default();
         match self.route_as(&self.upstream.caller, self.upstream.realm, uri, core, registrar) {
             Ok(steps) => self.steps = steps.into_iter().map(Into::into).collect(),
             Err(refusal) => {
@@ -137,20 +137,26 @@ impl Call {
 
     /// Whether the caller asked for TLS on every hop.
     fn is_secure(&self) -> bool {
-        let uri = self.upstream.request.request_uri().and_then(|uri| Uri::parse(uri).ok());
+        let uri = self.upstream.incoming.request.request_uri().and_then(|uri| Uri::parse(uri).ok());
         uri.is_some_and(|uri| uri.scheme() == sip_wire::Scheme::Sips)
     }
 
     /// Whether trunks have to be reached by TLS. Behind the host that a `sips:` URI names, here, the operator's routes say
     /// how calls go on (RFC 3261 §26.2.2); but who came by TLS is not carried on by less.
     fn needs_secure_trunk(&self) -> bool {
-        self.is_secure() && self.upstream.flow.transport == Transport::Tls
+        self.is_secure() && self.upstream.incoming.flow.transport == Transport::Tls
     }
 
     /// Whether a contact is the caller's own.
     fn is_from(&self, contact: &Contact) -> bool {
-        contact.flow == self.upstream.flow
-            && self.upstream.request.contacts().flatten().any(|own| own.uri.as_bytes() == contact.uri)
+        contact.flow == self.upstream.incoming.flow
+            && self
+                .upstream
+                .incoming
+                .request
+                .contacts()
+                .flatten()
+                .any(|own| own.uri.as_bytes() == contact.uri)
     }
 
     pub(super) fn try_contact(&mut self, found: Found, core: &mut Core) {
@@ -182,8 +188,8 @@ impl Call {
         let index = self.branches.len() as u16;
         let port = target.port.map(|port| format!(":{port}")).unwrap_or_default();
         let uri = match &self.purpose {
-            Purpose::Register { .. } => {
-                without_headers(self.upstream.request.request_uri().unwrap_or_default())
+            Purpose::Register(_) => {
+                without_headers(self.upstream.incoming.request.request_uri().unwrap_or_default())
             }
             _ if user.is_empty() => format!("sip:{}{port}", target.host).into_bytes(),
             _ => {
@@ -212,7 +218,7 @@ impl Call {
     /// What the dialled URI says of its number beside the digits (RFC 4694: it has been ported, and where to), and
     /// that it is one (RFC 3261 §19.1.1): there are carriers that refuse calls without.
     fn number_as_dialled(&self) -> (String, &'static str) {
-        let Ok(uri) = Uri::parse(self.upstream.request.request_uri().unwrap_or_default()) else {
+        let Ok(uri) = Uri::parse(self.upstream.incoming.request.request_uri().unwrap_or_default()) else {
             return Default::default();
         };
         (number_parameters(&uri), if is_telephone(&uri) { ";user=phone" } else { "" })
@@ -313,7 +319,7 @@ impl Call {
         let config = core.config.clone();
         let names = self.branch_names(&config, 0, super::ends::CALLER);
         let reason = super::translate::reason_of(cancel, names.as_ref());
-        if server != self.upstream.server {
+        if server != self.upstream.incoming.server {
             self.cancel_forward(server, reason.as_deref(), core);
             return;
         }
@@ -342,7 +348,7 @@ impl Call {
         if !name.is_empty() {
             return name;
         }
-        let from = self.upstream.request.from();
+        let from = self.upstream.incoming.request.from();
         String::from_utf8_lossy(from.map(|from| from.uri.as_bytes()).unwrap_or_default()).into()
     }
 

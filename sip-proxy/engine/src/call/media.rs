@@ -50,11 +50,11 @@ impl Wait {
 impl Call {
     /// What the caller's INVITE says of it.
     pub(super) fn caller_info(&self) -> PartyInfo {
-        let request = &self.upstream.request;
+        let request = &self.upstream.incoming.request;
         let contact = request.contacts().next().and_then(Result::ok);
         PartyInfo {
             realm: self.upstream.realm,
-            signalling: self.upstream.flow.remote,
+            signalling: self.upstream.incoming.flow.remote,
             user_agent: user_agent_of(request),
             contact: contact.and_then(|contact| literal_of(contact.uri.as_bytes())),
             wants_privacy: Privacy::of(request).is_any(),
@@ -183,7 +183,7 @@ impl Call {
         if let Err(Refusal::Unfit(unfit)) = result {
             core.notice(
                 "unfit_address",
-                Some(self.upstream.flow.remote),
+                Some(self.upstream.incoming.flow.remote),
                 format!("a session description in a call from here names {unfit}, and is refused; see `local_peers` for phones on this machine"),
             );
         }

@@ -37,21 +37,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use sip_wire::{Message, Method};
 
 use crate::core::{Core, TimerKey};
 use crate::event::{CallEnded, EndCause, Side};
-use crate::io::{Flow, RealmId};
+use crate::io::RealmId;
 use crate::media::{ExchangeId, SessionId};
 use crate::pickup::Watch;
 use crate::question::Caller;
-use crate::registrar::Registrar;
+use crate::registrar::{Forwarded, Registrar};
 use crate::slot::{Slot, slot_of};
 use crate::spirals::Turn;
 use crate::strangers::Kind;
 use crate::timer::TimerId;
-use crate::transaction::ServerId;
+use crate::transaction::{Answer, Incoming, ServerId};
 use crate::translation::Secrets;
 
 use branch::Branch;
@@ -104,15 +103,13 @@ pub(crate) enum Purpose {
     /// Anything that makes no dialog.
     Once,
     /// REGISTER on its way to the core's registrar.
-    Register { aor: Arc<str>, tokens: Arc<[Arc<str>]> },
+    Register(Forwarded),
 }
 
 /// The facts of a request that is admitted.
 #[derive(Debug)]
 pub(crate) struct Admitted {
-    pub(crate) server: ServerId,
-    pub(crate) flow: Flow,
-    pub(crate) request: Message,
+    pub(crate) incoming: Incoming,
     pub(crate) realm: RealmId,
     pub(crate) caller: Caller,
     /// The user part that From must bear for the other side, if the caller's own claim is corrected.
@@ -184,7 +181,7 @@ enum Ended {
     /// The media plane counts; then the record is written and these requests get their answers.
     Counting {
         record: Box<CallEnded>,
-        answers: Vec<(ServerId, u16, Bytes)>,
+        answers: Vec<Answer>,
     },
     /// The record is written; what remains are transactions.
     Yes,
@@ -193,9 +190,9 @@ enum Ended {
 /// A new call that hunts for its target.
 impl Call {
     pub(crate) fn new(key: CallKey, purpose: Purpose, upstream: Admitted, core: &mut Core) -> Self {
-        let slot = slot_of(&upstream.request);
+        let slot = slot_of(&upstream.incoming.request);
         let mut secrets = Ends::<Secrets>::default();
-        secrets[ends::CALLER].add_message(&upstream.request, upstream.flow.remote);
+        secrets[ends::CALLER].add_message(&upstream.incoming.request, upstream.incoming.flow.remote);
         Self {
             key,
             purpose,
@@ -233,11 +230,11 @@ impl Call {
     }
 
     pub(crate) fn upstream_server(&self) -> ServerId {
-        self.upstream.server
+        self.upstream.incoming.server
     }
 
     pub(crate) fn first_request(&self) -> &Message {
-        &self.upstream.request
+        &self.upstream.incoming.request
     }
 
     pub(crate) fn session(&self) -> SessionId {
@@ -299,7 +296,7 @@ impl Call {
                 let who = self.caller_name();
                 core.notice(
                     "call_too_long",
-                    Some(self.upstream.flow.remote),
+                    Some(self.upstream.incoming.flow.remote),
                     format!("a call of {who} was ended after limits.call_seconds = {after}"),
                 );
                 self.hang_up(EndCause::TooLong, Side::Sbc, core);

@@ -14,7 +14,7 @@ use crate::event::{EndCause, Side};
 use crate::media::{Described, MediaAction, Refusal};
 use crate::passing::{copy_headers, passing_options};
 use crate::session_timer::Agreement;
-use crate::transaction::{self, ClientId};
+use crate::transaction::{self, Answer, ClientId};
 
 impl Call {
     /// The response to a forwarded request.
@@ -213,22 +213,23 @@ impl Call {
             self.after_forward(id, core);
             return;
         }
+        let status = response.status().unwrap_or(200);
         let answer = self.build_forward_response(&forward, response, sdp, core);
-        if let (Some(server), None) = (forward.server(), &answer) {
+        if let (Some(asked), None) = (forward.asked(), &answer) {
             // What came with the 2xx cannot be passed: it is no 2xx for who asked (RFC 3261 §21.5.3), and if an offer may
             // have been in it, nobody can answer that.
-            core.reject(server, &forward.request, 502, |response| response);
+            core.reject(asked, 502);
             if is_invite {
                 self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
                 return;
             }
         }
-        if let (Some(server), Some(answer)) = (forward.server(), answer) {
-            let status = response.status().unwrap_or(200);
-            core.respond(server, status, answer.clone());
+        if let (Some(server), Some(response)) = (forward.server(), answer) {
+            core.respond(server, status, response.clone());
             if is_invite {
                 let cseq = cseq_of(&forward.request);
-                self.repeat_until_acknowledged(id, from, server, (status, cseq), answer, core);
+                let answer = Answer { server, status, response };
+                self.repeat_until_acknowledged((id, from), answer, cseq, core);
                 if let Some(pair) = self.pair_mut(id) {
                     pair.owed_ack = is_late.then_some(to);
                 }
@@ -346,7 +347,7 @@ impl Call {
         if let Some(exchange) = forward.exchange {
             self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
         }
-        if let Some(server) = forward.server() {
+        if let Some(asked) = forward.asked() {
             // 408 and 481 would make a phone end its call (RFC 5057); a BYE says it properly.
             let shown = match status {
                 408 | 481 if is_session_request => 500,
@@ -359,9 +360,9 @@ impl Call {
                 .filter(|response| response.status() == Some(shown))
                 .and_then(|response| self.build_forward_response(&forward, response, None, core));
             match answer {
-                None if shown == 408 => core.stay_silent(server),
-                Some(answer) => core.respond(server, shown, answer),
-                None => core.reject(server, &forward.request, shown, |response| response),
+                None if shown == 408 => core.stay_silent(asked.server),
+                Some(answer) => core.respond(asked.server, shown, answer),
+                None => core.reject(asked, shown),
             }
         }
         if is_gone || is_lost {

@@ -20,7 +20,7 @@ use crate::passing::Privacy;
 use crate::question::TrunkTarget;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
-use crate::transaction::{ClientId, Large, ServerId};
+use crate::transaction::{Answer, ClientId, Incoming, Large};
 
 /// One end of a pair.
 #[derive(Debug)]
@@ -71,11 +71,9 @@ pub(super) struct SessionTimerState {
 /// A response that waits for its ACK (RFC 3261 §13.3.1.4) or PRACK (RFC 3262 §3).
 #[derive(Debug)]
 pub(super) struct Repeat {
-    pub(super) server: ServerId,
-    pub(super) status: u16,
+    pub(super) answer: Answer,
     /// CSeq number of the INVITE, which the ACK bears.
     pub(super) cseq: u32,
-    pub(super) response: Bytes,
     pub(super) interval: std::time::Duration,
     pub(super) until: std::time::Duration,
     pub(super) timer: TimerId,
@@ -94,6 +92,16 @@ pub(super) struct Exchange {
 pub(super) struct Reliable {
     pub(super) theirs: u32,
     pub(super) ours: u32,
+}
+
+/// A request that came while ours, or the other end's, was open.
+#[derive(Debug)]
+pub(super) struct Crossing {
+    /// Whose it is.
+    pub(super) side: usize,
+    pub(super) incoming: Incoming,
+    /// How long it may wait.
+    pub(super) timer: TimerId,
 }
 
 /// An end that still has to say goodbye to.
@@ -120,7 +128,7 @@ pub(super) struct Pair {
     /// Responses of the target that came while the media plane thought about one before.
     pub(super) deferred: std::collections::VecDeque<Message>,
     /// A request that crossed ours and waits.
-    pub(super) crossing: Option<(usize, ServerId, Message, TimerId)>,
+    pub(super) crossing: Option<Crossing>,
     /// The end that waits for the ACK of the other, with the answer in it.
     pub(super) owed_ack: Option<usize>,
     /// The caller is to have a BYE as soon as its ACK has come, with this Reason.
@@ -214,8 +222,7 @@ impl Call {
         }
         let sent = self.branches.get(usize::from(branch))?;
         let dialog = Dialog::uac(sent.request.as_ref()?, response, flow).ok()?;
-        let (party, realm) = (sent.party, sent.realm);
-        self.make_pair(branch, dialog, realm, party, Some(response), core)
+        self.make_pair(branch, dialog, Some(response), core)
     }
 
     /// A pair with a new dialog towards the caller.
@@ -223,20 +230,19 @@ impl Call {
         &mut self,
         branch: u16,
         target: Dialog,
-        realm: RealmId,
-        party: u16,
         learn: Option<&Message>,
         core: &mut Core,
     ) -> Option<u32> {
         let forks = self.pairs.iter().filter(|pair| pair.branch == branch).count() as u16;
-        let tag = self.branches.get_mut(usize::from(branch)).and_then(|branch| branch.tag.take());
-        let tag = tag.unwrap_or_else(|| core.ids.tag());
-        let caller = Dialog::uas(&self.upstream.request, &tag, self.upstream.flow).ok()?;
+        let sent = self.branches.get_mut(usize::from(branch))?;
+        let (party, realm) = (sent.party, sent.realm);
+        let tag = sent.tag.take().unwrap_or_else(|| core.ids.tag());
+        let caller = Dialog::uas(&self.upstream.incoming.request, &tag, self.upstream.incoming.flow).ok()?;
         let mut ends = Ends([
             End::new(caller, self.upstream.realm, Endpoint { party: 0, branch: 0 }),
             End::new(target, realm, Endpoint { party, branch: forks }),
         ]);
-        ends[CALLER].learn(&self.upstream.request);
+        ends[CALLER].learn(&self.upstream.incoming.request);
         if let crate::question::Caller::Subscriber { aor } = &self.upstream.caller {
             ends[CALLER].aor = Some(aor.clone());
         }
@@ -249,7 +255,7 @@ impl Call {
                 branch.trunk.clone().map_or(Large::AsDatagram, |trunk| large_to(Some(trunk)));
         }
         // The INVITE is kept anyway.
-        let request = &self.upstream.request;
+        let request = &self.upstream.incoming.request;
         ends[CALLER].said =
             sip_wire::multipart::session_description(request).map(|range| request.body_bytes().slice(range));
         ends[TARGET].invite_cseq = ends[TARGET].dialog.local_cseq;
@@ -367,9 +373,9 @@ impl Call {
                 core.timers.cancel(timer);
             }
         }
-        if let Some((_, server, request, timer)) = pair.crossing {
+        if let Some(Crossing { incoming, timer, .. }) = pair.crossing {
             core.timers.cancel(timer);
-            core.reject(server, &request, 487, |response| response);
+            core.reject(&incoming, 487);
         }
         let (gone, kept): (Vec<Forward>, Vec<Forward>) =
             std::mem::take(&mut self.forwards).into_iter().partition(|forward| forward.pair == id);
@@ -381,28 +387,26 @@ impl Call {
             if let Origin::Media(wish) = &forward.origin {
                 core.timers.cancel(wish.timer);
             }
-            if let Some(server) = forward.server() {
+            if let Some(asked) = forward.asked() {
                 // RFC 3261 §15.1.2: what is pending when the dialog ends gets 487.
-                core.reject(server, &forward.request, 487, |response| response);
+                core.reject(asked, 487);
             }
         }
     }
 
-    /// Repeats a response of this status, to the INVITE with this CSeq number, until it is acknowledged.
+    /// Repeats an answer to an end's INVITE, which has this CSeq number, until it is acknowledged.
     pub(super) fn repeat_until_acknowledged(
         &mut self,
-        pair: u32,
-        side: usize,
-        server: ServerId,
-        (status, cseq): (u16, u32),
-        response: Bytes,
+        (pair, side): (u32, usize),
+        answer: Answer,
+        cseq: u32,
         core: &mut Core,
     ) {
         let interval = core.config.timers.t1;
         let until = core.now.monotonic.saturating_add(interval.saturating_mul(64));
         let timer = self.schedule(interval, super::CallTimer::Repeat(pair, side as u8), core);
         let Some(pair) = self.pair_mut(pair) else { return };
-        let repeat = Repeat { server, status, cseq, response, interval, until, timer };
+        let repeat = Repeat { answer, cseq, interval, until, timer };
         if let Some(old) = pair.ends[side].repeat.replace(repeat) {
             core.timers.cancel(old.timer);
         }
@@ -427,19 +431,20 @@ impl Call {
         let Some(repeat) = &mut end.repeat else { return };
         if now < repeat.until {
             // Provisional responses double without a bound (RFC 3262 §3), 2xx up to T2.
-            repeat.interval = if repeat.status < 200 {
+            let status = repeat.answer.status;
+            repeat.interval = if status < 200 {
                 repeat.interval.saturating_mul(2)
             } else {
                 repeat.interval.saturating_mul(2).min(t2)
             };
             repeat.timer = core.timers.schedule(now.saturating_add(repeat.interval), key);
-            let (server, status, response) = (repeat.server, repeat.status, repeat.response.clone());
+            let Answer { server, response, .. } = &repeat.answer;
             if !flow.transport.is_reliable() || status < 200 {
-                core.respond(server, status, response);
+                core.respond(*server, status, response.clone());
             }
             return;
         }
-        let (server, status) = (repeat.server, repeat.status);
+        let Answer { server, status, .. } = repeat.answer;
         end.repeat = None;
         if is_leaving {
             self.leave(id, side, core);
@@ -455,7 +460,7 @@ impl Call {
     pub(crate) fn on_ack(&mut self, id: u32, side: usize, ack: &Message, core: &mut Core) {
         // One that was late, or came twice, is of the INVITE before.
         let cseq = cseq_of(ack);
-        let is_of = |repeat: &Repeat| repeat.status >= 200 && repeat.cseq == cseq;
+        let is_of = |repeat: &Repeat| repeat.answer.status >= 200 && repeat.cseq == cseq;
         if self.is_over() {
             let is_awaited = self.leaving.iter().any(|leaving| {
                 leaving.pair == id && leaving.side == side && leaving.end.repeat.as_ref().is_none_or(is_of)

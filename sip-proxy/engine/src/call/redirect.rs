@@ -94,7 +94,7 @@ impl Call {
         {
             let limits = core.config.limits;
             if !core.strangers.may_have(aor, Kind::Session, &limits, core.now) {
-                core.count_user_limited(aor, &self.upstream.flow);
+                core.count_user_limited(aor, &self.upstream.incoming.flow);
                 return false;
             }
             core.strangers.began(aor, Kind::Session);
@@ -122,7 +122,7 @@ impl Call {
             return Vec::new();
         }
         if self.seen.is_empty() {
-            let first = self.upstream.request.request_uri().and_then(|uri| Uri::parse(uri).ok());
+            let first = self.upstream.incoming.request.request_uri().and_then(|uri| Uri::parse(uri).ok());
             self.seen.extend(first.map(|uri| user_of(&uri)));
         }
         if self.seen.contains(&user) {

@@ -14,6 +14,7 @@ use crate::passing::{
     ANONYMOUS, Privacy, copy_headers, is_anonymous, is_telephone, passing_options, translate_address,
 };
 use crate::question::Caller;
+use crate::registrar::Forwarded;
 use crate::transaction;
 
 impl Call {
@@ -34,7 +35,7 @@ impl Call {
         core: &mut Core,
     ) -> Option<Result<Bytes, u16>> {
         let upstream = &self.upstream;
-        let request = &upstream.request;
+        let request = &upstream.incoming.request;
         let method = request.method()?;
         let branch = self.branches.get_mut(usize::from(index))?;
         let flow = branch.flow?;
@@ -48,7 +49,7 @@ impl Call {
         branch.cseq = branch.cseq.saturating_add(1);
         let domain = config.host_of(branch.realm, flow.listener);
         let diverted_host = domain.clone();
-        let is_register = matches!(self.purpose, Purpose::Register { .. });
+        let is_register = matches!(self.purpose, Purpose::Register(_));
         let (from, to) = if is_register {
             // AORs are the registrar's own; only the tags are ours.
             let bare = |name| request.value(name).map(|value| strip_tag(value).to_vec()).unwrap_or_default();
@@ -101,7 +102,9 @@ impl Call {
             .header(Name::CallId, branch.call_id.as_bytes())
             .header(Name::CSeq, &cseq);
         out = match &self.purpose {
-            Purpose::Register { tokens, .. } => register_contact(out, request, tokens, listener, from_realm),
+            Purpose::Register(Forwarded { tokens, .. }) => {
+                register_contact(out, request, tokens, listener, from_realm)
+            }
             Purpose::Once if method != Method::OPTIONS => out,
             _ => out.header(Name::Contact, &core.contact(flow.listener)),
         };
@@ -164,7 +167,7 @@ impl Call {
         }
         let branch = self.branches.get(usize::from(index))?;
         let out = with_body(out, request, branch.offer.as_ref(), &mut names, core);
-        Some(out.map(Builder::finish).map_err(|fault| core.body_refused(upstream.flow, fault)))
+        Some(out.map(Builder::finish).map_err(|fault| core.body_refused(upstream.incoming.flow, fault)))
     }
 }
 

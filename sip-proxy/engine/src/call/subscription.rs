@@ -6,7 +6,7 @@ use super::forward::Forward;
 use super::{Call, CallTimer};
 use crate::core::Core;
 use crate::event::EndCause;
-use crate::io::Flow;
+use crate::transaction::Incoming;
 
 impl Call {
     /// A SUBSCRIBE was accepted (RFC 6665 §4.1).
@@ -15,7 +15,7 @@ impl Call {
             return self.fail_upstream(502, None, EndCause::Failed, core);
         };
         self.answered = true;
-        core.respond(self.upstream.server, response.status().unwrap_or(200), answer);
+        core.respond(self.upstream.incoming.server, response.status().unwrap_or(200), answer);
         self.extend_subscription(response, core);
     }
 
@@ -74,12 +74,12 @@ impl Call {
     pub(crate) fn on_early_notify(
         &mut self,
         index: u16,
-        flow: Flow,
-        notify: &Message,
+        incoming: &Incoming,
         core: &mut Core,
     ) -> Option<u32> {
         let branch = self.branches.get(usize::from(index))?;
-        let (sent, party, realm) = (branch.request.as_ref()?, branch.party, branch.realm);
+        let sent = branch.request.as_ref()?;
+        let Incoming { flow, request: notify, .. } = incoming;
         // Seen as a response to our SUBSCRIBE, a NOTIFY's From is its To.
         let tag = notify.from().ok()?.tag()?;
         let to = [sent.value(Name::To)?, b";tag=", tag].concat();
@@ -93,7 +93,7 @@ impl Call {
             None => as_response,
         };
         let as_response = Message::parse(as_response.finish()).ok()?;
-        let dialog = crate::dialog::Dialog::uac(sent, &as_response, flow).ok()?;
-        self.make_pair(index, dialog, realm, party, None, core)
+        let dialog = crate::dialog::Dialog::uac(sent, &as_response, *flow).ok()?;
+        self.make_pair(index, dialog, None, core)
     }
 }

@@ -40,7 +40,7 @@ impl Call {
         from: usize,
     ) -> Option<Translation<'a>> {
         let branch = self.branches.get(usize::from(index))?;
-        let caller = (self.upstream.realm, self.upstream.flow.listener);
+        let caller = (self.upstream.realm, self.upstream.incoming.flow.listener);
         let target = (branch.realm, branch.flow?.listener);
         let (here, there) = if from == CALLER { (caller, target) } else { (target, caller) };
         let mut names = self.names(config, from, here, there)?;
@@ -69,7 +69,7 @@ impl Call {
     }
 
     fn add_branch(&self, names: &mut Translation<'_>, branch: &Branch, from: usize) {
-        let request = &self.upstream.request;
+        let request = &self.upstream.incoming.request;
         let caller_id = request.call_id().unwrap_or_default();
         let caller_tag = request.from().ok().and_then(|from| from.tag()).unwrap_or_default();
         for (caller, target) in

@@ -38,8 +38,8 @@ impl Call {
             return self.send_forward(number, core);
         }
         let Some(forward) = self.take_forward(number) else { return };
-        if let Some(server) = forward.server() {
-            core.reject(server, &forward.request, 200, |response| response);
+        if let Some(asked) = forward.asked() {
+            core.reject(asked, 200);
         }
         self.after_forward(forward.pair, core);
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use sip_wire::{Name, Uri};
 
 use crate::core::{Core, TimerKey};
-use crate::digest::Authenticator;
+use crate::digest::{Authenticator, Challenger};
 use crate::io::{ConnectionId, Flow, Output, RealmId, Ticket, Transport};
 use crate::question::Contact;
 use crate::transaction;
@@ -146,8 +146,23 @@ const AT_ONCE: usize = 1_000;
 pub(crate) enum Registration {
     /// Answered.
     Done,
-    /// To be forwarded to the registrar of the core, with a Contact user for each of its Contacts.
-    Forward { aor: Arc<str>, tokens: Arc<[Arc<str>]> },
+    /// To be forwarded to the registrar of the core.
+    Forward(Forwarded),
+}
+
+/// A REGISTER on its way to the registrar of the core.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Forwarded {
+    pub(crate) aor: Arc<str>,
+    /// The users of our Contacts there, one for each of its own.
+    pub(crate) tokens: Arc<[Arc<str>]>,
+}
+
+/// Credentials that a request must show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(crate) by: Challenger,
+    pub(crate) domain: Arc<str>,
 }
 
 impl Registrar {

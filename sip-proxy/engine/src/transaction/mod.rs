@@ -19,10 +19,15 @@ pub(crate) use response::stateless_tag;
 pub use response::{reason_of, response_to};
 pub use table::Transactions;
 
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sip_wire::Message;
 
-use crate::io::Flow;
+use crate::io::{Flow, Output};
+use crate::time::Now;
 
 /// A client transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -73,17 +78,67 @@ pub enum Large {
 }
 
 /// Where a request goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hop {
     /// The way.
     pub flow: Flow,
     /// And what may be made of it.
     pub large: Large,
+    /// Whose certificate TLS wants there (RFC 5922); `None`: that of the address.
+    pub server_name: Option<Arc<str>>,
+}
+
+impl Hop {
+    /// This way, without a name.
+    pub fn new(flow: Flow, large: Large) -> Self {
+        Self { flow, large, server_name: None }
+    }
 }
 
 impl From<Flow> for Hop {
     fn from(flow: Flow) -> Self {
-        Self { flow, large: Large::AsDatagram }
+        Self::new(flow, Large::AsDatagram)
+    }
+}
+
+/// When a step of the layer is taken, and where what it sends goes.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The time.
+    pub now: Now,
+    /// Takes what is sent, in order.
+    pub out: &'a mut VecDeque<Output>,
+}
+
+/// A request that has come.
+#[derive(Debug, Clone)]
+pub struct Incoming {
+    /// Its transaction: where the response goes.
+    pub server: ServerId,
+    /// Where it came from.
+    pub flow: Flow,
+    /// The request; its top Via carries `received` and `rport` already.
+    pub request: Message,
+}
+
+/// What it takes to answer a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked<'a> {
+    pub(crate) server: ServerId,
+    pub(crate) request: &'a Message,
+}
+
+/// A response of ours, and the transaction that it is for.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    pub(crate) server: ServerId,
+    pub(crate) status: u16,
+    pub(crate) response: Bytes,
+}
+
+impl<'a> From<&'a Incoming> for Asked<'a> {
+    fn from(incoming: &'a Incoming) -> Self {
+        Self { server: incoming.server, request: &incoming.request }
     }
 }
 
@@ -92,14 +147,7 @@ impl From<Flow> for Hop {
 pub enum Event<O> {
     /// A new request; it must be answered with [`Transactions::respond`] sooner or later. An INVITE gets its 100 by
     /// itself.
-    Request {
-        /// Where the response goes.
-        server: ServerId,
-        /// Where it came from.
-        flow: Flow,
-        /// The request; its top Via carries `received` and `rport` already.
-        message: Message,
-    },
+    Request(Incoming),
     /// The INVITE was cancelled before a final response; the CANCEL has its 200, the INVITE needs its 487.
     Cancelled {
         /// The INVITE's transaction.

@@ -12,7 +12,7 @@ use crate::dialog::Dialog;
 use crate::negotiation::Negotiation;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
-use crate::transaction::{self, ClientId, ServerId};
+use crate::transaction::{self, Answer, Asked, ClientId, Incoming};
 
 /// Who began it, and what only that side has.
 #[derive(Debug)]
@@ -59,9 +59,9 @@ pub(super) struct Call {
 #[derive(Debug)]
 pub(super) enum Owed {
     /// The 2xx to a re-INVITE, UPDATE or PRACK.
-    Response(ServerId, Box<Message>),
+    Response(Box<Incoming>),
     /// The same, but it is we who are asked to offer.
-    Offer(ServerId, Box<Message>),
+    Offer(Box<Incoming>),
     /// The PRACK of a reliable response.
     Prack(u32),
     /// The ACK of a 2xx.
@@ -95,13 +95,12 @@ pub(super) struct Leg {
 /// A response that is repeated until it is acknowledged (RFC 3261 §13.3.1.4, RFC 3262 §3).
 #[derive(Debug)]
 pub(super) struct Repeat {
-    pub(super) server: ServerId,
-    pub(super) status: u16,
-    pub(super) response: Bytes,
+    answer: Answer,
     /// CSeq number of the INVITE, which the ACK bears.
     pub(super) cseq: u32,
     /// RSeq, of a provisional one.
     pub(super) rseq: u32,
+    /// Of a provisional one: it holds a description.
     pub(super) describes: bool,
     interval: std::time::Duration,
     until: std::time::Duration,
@@ -109,20 +108,11 @@ pub(super) struct Repeat {
 }
 
 impl Repeat {
-    pub(super) fn start(
-        server: ServerId,
-        status: u16,
-        response: Bytes,
-        numbers: (u32, u32),
-        describes: bool,
-        alarm: Alarm,
-        core: &mut Core,
-    ) -> Self {
+    pub(super) fn start(answer: Answer, cseq: u32, alarm: Alarm, core: &mut Core) -> Self {
         let interval = core.account.timers.t1;
         let timer = core.schedule(interval, alarm);
         let until = core.now.monotonic.saturating_add(interval.saturating_mul(64));
-        let (cseq, rseq) = numbers;
-        Self { server, status, response, cseq, rseq, describes, interval, until, timer }
+        Self { answer, cseq, rseq: 0, describes: false, interval, until, timer }
     }
 
     /// Sends it once more; false when its time is over.
@@ -131,11 +121,11 @@ impl Repeat {
             return false;
         }
         self.interval = self.interval.saturating_mul(2);
-        if self.status >= 200 {
+        if self.answer.status >= 200 {
             self.interval = self.interval.min(core.account.timers.t2);
         }
         self.timer = core.schedule(self.interval, alarm);
-        core.respond(self.server, self.status, self.response.clone());
+        core.respond(self.answer.server, self.answer.status, self.answer.response.clone());
         true
     }
 
@@ -172,8 +162,8 @@ impl Leg {
         for repeat in [self.provisional, self.success].into_iter().flatten() {
             repeat.stop(core);
         }
-        if let Some(Owed::Response(server, request) | Owed::Offer(server, request)) = self.owed {
-            core.respond_plainly(server, &request, 487);
+        if let Some(Owed::Response(asked) | Owed::Offer(asked)) = self.owed {
+            core.respond_plainly(&*asked, 487);
         }
     }
 
@@ -285,8 +275,8 @@ impl Call {
         for leg in std::mem::take(&mut self.legs) {
             leg.leave(core);
         }
-        if let Some(super::transfer::Transfer::Asked(server, refer)) = self.transfer.take() {
-            core.respond_plainly(server, &refer, 487);
+        if let Some(super::transfer::Transfer::Asked(refer)) = self.transfer.take() {
+            core.respond_plainly(&*refer, 487);
         }
         if let Some(timer) = self.session_alarm.take() {
             core.timers.cancel(timer);
@@ -326,14 +316,8 @@ impl Call {
     }
 
     /// A 2xx of ours with its session timer, as it leaves.
-    pub(super) fn succeed(
-        &mut self,
-        fork: Fork,
-        server: ServerId,
-        request: &Message,
-        sdp: Option<Bytes>,
-        core: &mut Core,
-    ) {
+    pub(super) fn succeed(&mut self, fork: Fork, asked: Asked<'_>, sdp: Option<Bytes>, core: &mut Core) {
+        let Asked { server, request } = asked;
         let Some(leg) = self.legs.iter_mut().find(|leg| leg.fork == fork) else { return };
         let tag = String::from_utf8_lossy(&leg.dialog.local_tag).into_owned();
         let mut response = transaction::response_to(request, 200, None, Some(&tag));
@@ -355,7 +339,6 @@ impl Call {
             }
         }
         response = core.product(response, Name::Server);
-        let describes = sdp.is_some();
         if let Some(sdp) = sdp {
             response = response.body(b"application/sdp", sdp);
         }
@@ -363,8 +346,8 @@ impl Call {
         core.respond(server, 200, response.clone());
         if method == Method::INVITE {
             let cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
-            let alarm = Alarm::Final(self.number);
-            let repeat = Repeat::start(server, 200, response, (cseq, 0), describes, alarm, core);
+            let answer = Answer { server, status: 200, response };
+            let repeat = Repeat::start(answer, cseq, Alarm::Final(self.number), core);
             if let Some(old) = leg.success.replace(repeat) {
                 old.stop(core);
             }

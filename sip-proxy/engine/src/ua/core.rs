@@ -13,7 +13,7 @@ use crate::ids::Ids;
 use crate::io::{Flow, ListenerId, Output, Transport};
 use crate::time::Now;
 use crate::timer::{TimerId, TimerQueue};
-use crate::transaction::{self, ClientId, ServerId, Transactions};
+use crate::transaction::{self, Asked, ClientId, Context, ServerId, Transactions};
 
 /// Who gets the events of a client transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +51,15 @@ pub(super) struct Farewell {
     request: Option<Message>,
 }
 
+/// What a request outside any dialog is told apart by (RFC 3261 §8.1.1), beside its From, which is the account's.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Origination<'a> {
+    pub(super) to: &'a [u8],
+    pub(super) call_id: &'a str,
+    pub(super) from_tag: &'a str,
+    pub(super) cseq: u32,
+}
+
 #[derive(Debug)]
 pub(super) struct Core {
     pub(super) account: Account,
@@ -82,7 +91,8 @@ impl Core {
     }
 
     pub(super) fn send(&mut self, flow: Flow, request: Bytes, owner: Owner) -> ClientId {
-        self.transactions.request(flow, None, request, owner, self.now, &mut self.out)
+        let mut context = Context { now: self.now, out: &mut self.out };
+        self.transactions.request(flow, request, owner, &mut context)
     }
 
     /// Sends a BYE.
@@ -120,11 +130,13 @@ impl Core {
     }
 
     pub(super) fn respond(&mut self, server: ServerId, status: u16, response: Bytes) {
-        self.transactions.respond(server, status, response, self.now, &mut self.out);
+        let mut context = Context { now: self.now, out: &mut self.out };
+        self.transactions.respond(server, status, response, &mut context);
     }
 
     /// A response with nothing but what it must have.
-    pub(super) fn respond_plainly(&mut self, server: ServerId, request: &Message, status: u16) {
+    pub(super) fn respond_plainly<'a>(&mut self, asked: impl Into<Asked<'a>>, status: u16) {
+        let Asked { server, request } = asked.into();
         let tag = self.ids.tag();
         let response =
             self.product(transaction::response_to(request, status, None, Some(&tag)), Name::Server);
@@ -171,11 +183,9 @@ impl Core {
         &mut self,
         method: Method<'_>,
         uri: &[u8],
-        to: &[u8],
-        call_id: &str,
-        from_tag: &str,
-        cseq: u32,
+        origination: Origination<'_>,
     ) -> Option<Builder> {
+        let Origination { to, call_id, from_tag, cseq } = origination;
         let listener = self.account.listeners.get(usize::from(self.account.proxy.listener.0))?;
         let via = transaction::via(listener, &self.ids.branch());
         let from = format!("{};tag={from_tag}", self.account.identity());
@@ -225,8 +235,7 @@ impl Core {
             challenged,
             request.method()?,
             request.request_uri()?,
-            &credentials.username,
-            &credentials.password,
+            (&credentials).into(),
             &mut self.ids,
         )
     }

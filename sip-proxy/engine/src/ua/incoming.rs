@@ -7,15 +7,13 @@ use super::call::{Call, Leg, Origin, Phase, Repeat};
 use super::core::{Alarm, Core};
 use super::event::{CallNumber, Ending, Event, Fork, Misuse};
 use crate::dialog::Dialog;
-use crate::io::Flow;
 use crate::negotiation::{Carrier, Negotiation};
-use crate::transaction::{self, ServerId};
+use crate::transaction::{self, Answer, Incoming, ServerId};
 
 /// The called side.
 #[derive(Debug)]
 pub(super) struct Callee {
-    server: ServerId,
-    request: Box<Message>,
+    invite: Box<Incoming>,
     next_rseq: u32,
     /// The ACK to the first 2xx has come.
     pub(super) acknowledged: bool,
@@ -23,7 +21,7 @@ pub(super) struct Callee {
 
 impl Callee {
     pub(super) fn server(&self) -> ServerId {
-        self.server
+        self.invite.server
     }
 }
 
@@ -31,30 +29,29 @@ impl Call {
     /// `None` if the INVITE makes no dialog; it has its answer then.
     pub(super) fn receive(
         number: CallNumber,
-        server: ServerId,
-        flow: Flow,
-        request: Message,
+        incoming: Incoming,
         replaces: Option<CallNumber>,
         core: &mut Core,
     ) -> Option<Self> {
+        let Incoming { flow, request, .. } = &incoming;
         let tag = core.ids.tag();
-        let dialog = match Dialog::uas(&request, &tag, flow) {
+        let dialog = match Dialog::uas(request, &tag, *flow) {
             Ok(dialog) => dialog,
             Err(fault) => {
-                core.respond_plainly(server, &request, fault.status());
+                core.respond_plainly(&incoming, fault.status());
                 return None;
             }
         };
-        let offer = multipart::session_description(&request).map(|range| request.body_bytes().slice(range));
+        let offer = multipart::session_description(request).map(|range| request.body_bytes().slice(range));
         let mut negotiation = Negotiation::default();
         if let Some(offer) = &offer {
             negotiation.offered(Carrier::Invite, offer.clone()).ok()?;
         }
         let mut leg = Leg::new(Fork(0), dialog, negotiation);
-        leg.learn(&request);
+        leg.learn(request);
         let next_rseq = (core.ids.number() % 10_000).saturating_add(1) as u32;
         let invite = Box::new(request.clone());
-        let callee = Callee { server, request: Box::new(request), next_rseq, acknowledged: false };
+        let callee = Callee { invite: Box::new(incoming), next_rseq, acknowledged: false };
         let mut call = Self::new(number, Origin::Callee(callee));
         call.legs.push(leg);
         call.replaces = replaces;
@@ -77,7 +74,7 @@ impl Call {
         else {
             return Err(Misuse::NotNow);
         };
-        let request = callee.request.clone();
+        let request = callee.invite.request.clone();
         let knows =
             [Name::Supported, Name::Require].into_iter().any(|name| request.has_token(name, "100rel"));
         if reliable && !(knows && core.account.abilities.reliable) {
@@ -117,12 +114,14 @@ impl Call {
             response = response.body(b"application/sdp", sdp);
         }
         let response = response.finish();
-        core.respond(callee.server, status, response.clone());
+        let server = callee.invite.server;
+        core.respond(server, status, response.clone());
         if reliable {
             let cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();
             let alarm = Alarm::Provisional(number);
-            leg.provisional =
-                Some(Repeat::start(callee.server, status, response, (cseq, rseq), describes, alarm, core));
+            let mut repeat = Repeat::start(Answer { server, status, response }, cseq, alarm, core);
+            (repeat.rseq, repeat.describes) = (rseq, describes);
+            leg.provisional = Some(repeat);
         }
         Ok(())
     }
@@ -156,9 +155,9 @@ impl Call {
             repeat.stop(core);
         }
         leg.dialog.confirmed = true;
-        let (server, request, fork) = (callee.server, callee.request.clone(), leg.fork);
+        let (invite, fork) = (callee.invite.clone(), leg.fork);
         self.phase = Phase::Up;
-        self.succeed(fork, server, &request, sdp, core);
+        self.succeed(fork, (&*invite).into(), sdp, core);
         Ok(())
     }
 
@@ -180,12 +179,12 @@ impl Call {
             return;
         };
         let tag = String::from_utf8_lossy(&leg.dialog.local_tag).into_owned();
-        let mut response = transaction::response_to(&callee.request, status, None, Some(&tag));
+        let mut response = transaction::response_to(&callee.invite.request, status, None, Some(&tag));
         for (name, value) in headers {
             response = response.header(*name, value);
         }
         let response = core.product(response, Name::Server).finish();
-        core.respond(callee.server, status, response);
+        core.respond(callee.invite.server, status, response);
         self.end(ending, None, core);
     }
 

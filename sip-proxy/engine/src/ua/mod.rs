@@ -21,6 +21,7 @@ mod transfer;
 pub use account::{Abilities, Account, REGISTRATION};
 pub use event::{CallNumber, Ending, Event, Fork, Misuse};
 pub use outgoing::Invite;
+pub use request::Info;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -35,7 +36,7 @@ use crate::negotiation::Agreed;
 use crate::question::TrunkCredentials;
 use crate::time::Now;
 use crate::timer::TimerQueue;
-use crate::transaction::{self, ClientId, ServerId, Transactions};
+use crate::transaction::{self, ClientId, Context, Incoming, Transactions};
 
 use call::{Call, Origin, Phase};
 use core::{Alarm, Core, Owner};
@@ -80,17 +81,27 @@ impl UserAgent {
         self.core.now = now;
         match input {
             Input::Received { flow, message } => {
-                if let Some(event) = self.core.transactions.receive(flow, message, now, &mut self.core.out) {
+                if let Some(event) = self.core.transactions.receive(
+                    flow,
+                    message,
+                    &mut Context { now, out: &mut self.core.out },
+                ) {
                     self.on_event(event);
                 }
             }
             Input::SendFailed { ticket } => {
-                if let Some(event) = self.core.transactions.send_failed(ticket, now, &mut self.core.out) {
+                if let Some(event) =
+                    self.core.transactions.send_failed(ticket, &mut Context { now, out: &mut self.core.out })
+                {
                     self.on_event(event);
                 }
             }
             Input::Closed { connection } => {
-                for event in self.core.transactions.connection_closed(connection, now, &mut self.core.out) {
+                for event in self
+                    .core
+                    .transactions
+                    .connection_closed(connection, &mut Context { now, out: &mut self.core.out })
+                {
                     self.on_event(event);
                 }
             }
@@ -109,7 +120,9 @@ impl UserAgent {
     /// What is due at `now`.
     pub fn handle_timeout(&mut self, now: Now) {
         self.core.now = now;
-        while let Some(event) = self.core.transactions.handle_timeout(now, &mut self.core.out) {
+        while let Some(event) =
+            self.core.transactions.handle_timeout(&mut Context { now, out: &mut self.core.out })
+        {
             self.on_event(event);
         }
         while let Some(alarm) = self.core.timers.pop(now.monotonic) {
@@ -200,10 +213,20 @@ impl UserAgent {
         call: CallNumber,
         status: u16,
         sdp: Option<Bytes>,
-        reliable: bool,
         now: Now,
     ) -> Result<(), Misuse> {
-        self.wish(call, now, |call, core| call.ring(status, sdp, reliable, core))
+        self.wish(call, now, |call, core| call.ring(status, sdp, false, core))
+    }
+
+    /// The same, repeated until its PRACK comes (RFC 3262), where the caller knows that.
+    pub fn ring_reliably(
+        &mut self,
+        call: CallNumber,
+        status: u16,
+        sdp: Option<Bytes>,
+        now: Now,
+    ) -> Result<(), Misuse> {
+        self.wish(call, now, |call, core| call.ring(status, sdp, true, core))
     }
 
     /// Takes a call: with the answer, or with the offer if the INVITE held none. A call that it replaces is hung up.
@@ -315,27 +338,20 @@ impl UserAgent {
     ) -> Result<(), Misuse> {
         self.wish(call, now, |call, core| {
             let fork = call.legs.first().filter(|leg| leg.dialog.confirmed).ok_or(Misuse::NotNow)?.fork;
-            call.request_in(fork, Method::INFO, false, core, |request| request.body(content_type, body));
+            call.request_in(fork, Method::INFO, core, |request| request.body(content_type, body));
             Ok(())
         })
     }
 
     /// INFO of a package (RFC 6086 §4.2), in a call that is up.
-    pub fn info_of(
-        &mut self,
-        call: CallNumber,
-        package: &str,
-        content_type: &[u8],
-        body: Bytes,
-        now: Now,
-    ) -> Result<(), Misuse> {
+    pub fn info_of(&mut self, call: CallNumber, info: Info<'_>, now: Now) -> Result<(), Misuse> {
         self.wish(call, now, |call, core| {
             let fork = call.legs.first().filter(|leg| leg.dialog.confirmed).ok_or(Misuse::NotNow)?.fork;
-            call.request_in(fork, Method::INFO, false, core, |request| {
+            call.request_in(fork, Method::INFO, core, |request| {
                 request
-                    .other(b"Info-Package", package.as_bytes())
+                    .other(b"Info-Package", info.package.as_bytes())
                     .header(Name::ContentDisposition, b"Info-Package")
-                    .body(content_type, body)
+                    .body(info.content_type, info.body)
             });
             Ok(())
         })
@@ -427,7 +443,7 @@ impl UserAgent {
 
     fn on_event(&mut self, event: transaction::Event<Owner>) {
         match event {
-            transaction::Event::Request { server, flow, message } => self.on_request(server, flow, message),
+            transaction::Event::Request(incoming) => self.on_request(incoming),
             transaction::Event::Cancelled { invite, .. } => {
                 let numbers: Vec<CallNumber> = self.calls.keys().copied().collect();
                 for number in numbers {
@@ -481,36 +497,38 @@ impl UserAgent {
         self.calls.values().find_map(|call| Some((call.number, call.fork_of(request)?)))
     }
 
-    fn on_request(&mut self, server: ServerId, flow: Flow, request: Message) {
-        if let Err(cause) = check_request(&request) {
-            self.core.respond_plainly(server, &request, cause.status());
+    fn on_request(&mut self, incoming: Incoming) {
+        let Incoming { server, flow, request } = &incoming;
+        if let Err(cause) = check_request(request) {
+            self.core.respond_plainly(&incoming, cause.status());
             return;
         }
         let method = request.method().unwrap_or(Method::OPTIONS);
         if request.to().is_ok_and(|to| to.tag().is_some()) {
-            match self.place_of(&request) {
+            match self.place_of(request) {
                 Some((number, fork)) => {
-                    self.with_call(number, |call, core| call.on_request(fork, server, flow, request, core))
+                    self.with_call(number, |call, core| call.on_request(fork, incoming, core))
                 }
-                None => self.core.respond_plainly(server, &request, 481),
+                None => self.core.respond_plainly(&incoming, 481),
             }
         } else if method == Method::INVITE {
-            self.on_invite(server, flow, request);
+            self.on_invite(incoming);
         } else if method == Method::OPTIONS || method == Method::MESSAGE || method == Method::NOTIFY {
             let tag = self.core.ids.tag();
-            let response = transaction::response_to(&request, 200, None, Some(&tag));
-            let response = self.core.abilities(response, &flow).header(Name::Accept, b"application/sdp");
-            self.core.respond(server, 200, response.finish());
+            let response = transaction::response_to(request, 200, None, Some(&tag));
+            let response = self.core.abilities(response, flow).header(Name::Accept, b"application/sdp");
+            self.core.respond(*server, 200, response.finish());
         } else {
             let status = if method == Method::BYE || method == Method::CANCEL { 481 } else { 405 };
             let tag = self.core.ids.tag();
-            let response = transaction::response_to(&request, status, None, Some(&tag))
+            let response = transaction::response_to(request, status, None, Some(&tag))
                 .header(Name::Allow, self.core.account.allow().as_bytes());
-            self.core.respond(server, status, response.finish());
+            self.core.respond(*server, status, response.finish());
         }
     }
 
-    fn on_invite(&mut self, server: ServerId, flow: Flow, request: Message) {
+    fn on_invite(&mut self, incoming: Incoming) {
+        let Incoming { server, request, .. } = &incoming;
         let core = &mut self.core;
         let knows_reliable = core.account.abilities.reliable;
         let unknown: Vec<&[u8]> = request
@@ -523,16 +541,16 @@ impl UserAgent {
             .collect();
         if !unknown.is_empty() {
             let tag = core.ids.tag();
-            let response = transaction::response_to(&request, 420, None, Some(&tag))
+            let response = transaction::response_to(request, 420, None, Some(&tag))
                 .header(Name::Unsupported, &unknown.join(&b", "[..]));
-            core.respond(server, 420, response.finish());
+            core.respond(*server, 420, response.finish());
             return;
         }
-        if let Some(least) = crate::session_timer::too_small(&request, core.account.session_timer) {
+        if let Some(least) = crate::session_timer::too_small(request, core.account.session_timer) {
             let tag = core.ids.tag();
-            let response = transaction::response_to(&request, 422, None, Some(&tag))
+            let response = transaction::response_to(request, 422, None, Some(&tag))
                 .header(Name::MinSe, least.to_string().as_bytes());
-            core.respond(server, 422, response.finish());
+            core.respond(*server, 422, response.finish());
             return;
         }
         let mut replaces = None;
@@ -540,13 +558,13 @@ impl UserAgent {
             replaces = self.calls.values().find(|call| call.is_named_by(value)).map(|call| call.number);
             if replaces.is_none() {
                 // RFC 3891 §3.
-                self.core.respond_plainly(server, &request, 481);
+                self.core.respond_plainly(&incoming, 481);
                 return;
             }
         }
         let number = CallNumber(self.next_call);
         self.next_call = self.next_call.saturating_add(1);
-        if let Some(call) = Call::receive(number, server, flow, request, replaces, &mut self.core) {
+        if let Some(call) = Call::receive(number, incoming, replaces, &mut self.core) {
             self.calls.insert(number, call);
         }
     }

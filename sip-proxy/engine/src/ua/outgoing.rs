@@ -4,12 +4,12 @@ use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
 use super::call::{Call, Leg, Origin, Owed, Phase};
-use super::core::{Core, Owner};
+use super::core::{Core, Origination, Owner};
 use super::event::{CallNumber, Ending, Event, Fork};
 use crate::dialog::Dialog;
 use crate::negotiation::{Carrier, Negotiation};
 use crate::session_timer::Agreement;
-use crate::transaction::ClientId;
+use crate::transaction::{ClientId, Context};
 
 /// What an INVITE holds beyond its target.
 #[derive(Debug, Clone, Default)]
@@ -42,7 +42,7 @@ impl Caller {
     pub(super) fn cancel(&mut self, core: &mut Core) {
         self.is_cancelled = true;
         if let Some(client) = self.client {
-            core.transactions.cancel(client, None, core.now, &mut core.out);
+            core.transactions.cancel(client, None, &mut Context { now: core.now, out: &mut core.out });
         }
     }
 }
@@ -51,7 +51,8 @@ impl Call {
     pub(super) fn place(number: CallNumber, target: &[u8], invite: Invite, core: &mut Core) -> Option<Self> {
         let (call_id, tag) = (core.ids.word(24), core.ids.tag());
         let to = [b"<".as_slice(), target, b">"].concat();
-        let mut request = core.request(Method::INVITE, target, &to, &call_id, &tag, 1)?;
+        let origination = Origination { to: &to, call_id: &call_id, from_tag: &tag, cseq: 1 };
+        let mut request = core.request(Method::INVITE, target, origination)?;
         let flow = core.account.proxy;
         request = core.abilities(request, &flow);
         if let Some(timer) = core.account.session_timer {
@@ -208,13 +209,16 @@ impl Call {
         }
         let offers = offer.is_some();
         let rack = format!("{rseq} {} INVITE", leg.invite_cseq);
-        self.request_in(fork, Method::PRACK, offers, core, |request| {
+        let sent = self.request_in(fork, Method::PRACK, core, |request| {
             let request = request.header(Name::RAck, rack.as_bytes());
             match answer.or(offer) {
                 Some(sdp) => request.body(b"application/sdp", sdp),
                 None => request,
             }
         });
+        if let Some(sent) = sent {
+            sent.offers = offers;
+        }
     }
 
     fn on_success(&mut self, client: ClientId, response: &Message, core: &mut Core) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sip_wire::{Message, Method, Name};
 
-use super::core::{Alarm, Core, Owner};
+use super::core::{Alarm, Core, Origination, Owner};
 use super::event::Event;
 use super::grant::{self, Ours};
 use crate::timer::TimerId;
@@ -79,14 +79,9 @@ impl Registration {
         self.cseq = self.cseq.saturating_add(1);
         let registrar = format!("sip:{}", core.account.domain());
         let to = core.account.identity();
-        let request = core.request(
-            Method::REGISTER,
-            registrar.as_bytes(),
-            to.as_bytes(),
-            &self.call_id,
-            &self.tag,
-            self.cseq,
-        );
+        let origination =
+            Origination { to: to.as_bytes(), call_id: &self.call_id, from_tag: &self.tag, cseq: self.cseq };
+        let request = core.request(Method::REGISTER, registrar.as_bytes(), origination);
         let Some(request) = request else { return };
         let mut contact = core.contact(core.account.proxy.listener);
         if let Some(instance) = &core.account.instance {

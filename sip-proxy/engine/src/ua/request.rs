@@ -10,7 +10,18 @@ use crate::dialog::{Impact, impact_of};
 use crate::negotiation::Carrier;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
-use crate::transaction::ClientId;
+use crate::transaction::{ClientId, Context};
+
+/// What an INFO of a package says (RFC 6086 §4.2).
+#[derive(Debug, Clone)]
+pub struct Info<'a> {
+    /// The package.
+    pub package: &'a str,
+    /// What the body is.
+    pub content_type: &'a [u8],
+    /// The body.
+    pub body: Bytes,
+}
 
 /// A request of ours that waits for its final response.
 #[derive(Debug)]
@@ -20,7 +31,7 @@ pub(super) struct Sent {
     client: Option<ClientId>,
     message: Message,
     /// It carries an offer.
-    offers: bool,
+    pub(super) offers: bool,
     is_authenticated: bool,
     attempts: u8,
     is_cancelled: bool,
@@ -43,7 +54,7 @@ impl Sent {
             core.timers.cancel(timer);
         }
         if let Some(client) = self.client.filter(|_| self.is_invite()) {
-            core.transactions.cancel(client, None, core.now, &mut core.out);
+            core.transactions.cancel(client, None, &mut Context { now: core.now, out: &mut core.out });
         }
     }
 
@@ -70,10 +81,7 @@ impl Call {
         if let (Some(leg), Some(offer)) = (self.leg(fork), &offer) {
             leg.negotiation.offer(Carrier::Invite, offer.clone()).map_err(|_| Misuse::OutOfTurn)?;
         }
-        self.request_in(fork, Method::INVITE, offer.is_some(), core, |request| match offer {
-            Some(offer) => request.body(b"application/sdp", offer),
-            None => request,
-        });
+        self.offer_in(fork, Method::INVITE, offer, core);
         Ok(())
     }
 
@@ -83,7 +91,9 @@ impl Call {
         let sent = self.sent.iter_mut().find(|sent| sent.is_invite()).ok_or(Misuse::NotNow)?;
         sent.is_cancelled = true;
         match (sent.client, sent.retry.take()) {
-            (Some(client), _) => core.transactions.cancel(client, None, core.now, &mut core.out),
+            (Some(client), _) => {
+                core.transactions.cancel(client, None, &mut Context { now: core.now, out: &mut core.out })
+            }
             (None, timer) => {
                 // It waited for another try.
                 if let Some(timer) = timer {
@@ -119,28 +129,36 @@ impl Call {
             }
             leg.negotiation.offer(Carrier::Update, offer.clone()).map_err(|_| Misuse::OutOfTurn)?;
         }
-        self.request_in(fork, Method::UPDATE, offer.is_some(), core, |request| match offer {
-            Some(offer) => request.body(b"application/sdp", offer),
-            None => request,
-        });
+        self.offer_in(fork, Method::UPDATE, offer, core);
         Ok(())
     }
 
-    /// Sends a request in a dialog.
+    /// Sends a request in a dialog, with our offer if there is one.
+    fn offer_in(&mut self, fork: Fork, method: Method<'_>, offer: Option<Bytes>, core: &mut Core) {
+        let offers = offer.is_some();
+        let sent = self.request_in(fork, method, core, |request| match offer {
+            Some(offer) => request.body(b"application/sdp", offer),
+            None => request,
+        });
+        if let Some(sent) = sent {
+            sent.offers = offers;
+        }
+    }
+
+    /// Sends a request in a dialog; `None` if it could not be written.
     pub(super) fn request_in(
         &mut self,
         fork: Fork,
         method: Method<'_>,
-        offers: bool,
         core: &mut Core,
         add: impl FnOnce(Builder) -> Builder,
-    ) {
+    ) -> Option<&mut Sent> {
         let (number, id) = (self.number, self.next_sent);
         let interval = self.session.map(|agreed| agreed.interval).or_else(|| {
             core.account.session_timer.map(|timer| timer.interval).filter(|_| self.phase == Phase::Up)
         });
-        let Some(leg) = self.leg(fork) else { return };
-        let Some(mut request) = core.dialog_request(&mut leg.dialog, method) else { return };
+        let leg = self.leg(fork)?;
+        let mut request = core.dialog_request(&mut leg.dialog, method)?;
         if method == Method::INVITE {
             leg.invite_cseq = leg.dialog.local_cseq;
         }
@@ -153,7 +171,7 @@ impl Call {
                 .header(Name::SessionExpires, format!("{};refresher=uac", interval.as_secs()).as_bytes());
         }
         let bytes = add(request).finish();
-        let Ok(message) = Message::parse(bytes.clone()) else { return };
+        let message = Message::parse(bytes.clone()).ok()?;
         self.next_sent = self.next_sent.saturating_add(1);
         let client = Some(core.send(flow, bytes, Owner::Request(number, id)));
         let (is_authenticated, is_cancelled, attempts, retry) = (false, false, 0, None);
@@ -162,12 +180,13 @@ impl Call {
             fork,
             client,
             message,
-            offers,
+            offers: false,
             is_authenticated,
             attempts,
             is_cancelled,
             retry,
         });
+        self.sent.last_mut()
     }
 
     /// A response to one of them.

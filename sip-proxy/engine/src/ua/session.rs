@@ -6,65 +6,58 @@ use sip_wire::{Message, Method, Name, multipart};
 use super::call::{Call, Owed, Phase};
 use super::core::Core;
 use super::event::{Ending, Event, Fork, Misuse};
-use crate::io::Flow;
 use crate::negotiation::Carrier;
-use crate::transaction::{self, ServerId};
+use crate::transaction::{self, Incoming, ServerId};
 
 impl Call {
     /// A request in one of this call's dialogs.
-    pub(super) fn on_request(
-        &mut self,
-        fork: Fork,
-        server: ServerId,
-        flow: Flow,
-        request: Message,
-        core: &mut Core,
-    ) {
+    pub(super) fn on_request(&mut self, fork: Fork, incoming: Incoming, core: &mut Core) {
+        let Incoming { server, flow, request } = &incoming;
         let Some(method) = request.method() else { return };
         let Some(leg) = self.leg(fork) else { return };
-        if let Err(fault) = leg.dialog.accepts(&request) {
-            core.respond_plainly(server, &request, fault.status());
+        if let Err(fault) = leg.dialog.accepts(request) {
+            core.respond_plainly(&incoming, fault.status());
             return;
         }
-        leg.dialog.flow = flow;
-        leg.learn(&request);
+        leg.dialog.flow = *flow;
+        leg.learn(request);
         if [Method::INVITE, Method::UPDATE, Method::REFER, Method::NOTIFY].contains(&method) {
-            leg.dialog.refresh_target(&request);
+            leg.dialog.refresh_target(request);
         }
         if method == Method::BYE {
-            self.on_bye(server, &request, core);
+            self.on_bye(&incoming, core);
         } else if method == Method::INVITE {
-            self.on_reinvite(fork, server, request, core);
+            self.on_reinvite(fork, incoming, core);
         } else if method == Method::UPDATE {
-            self.on_update(fork, server, request, core);
+            self.on_update(fork, incoming, core);
         } else if method == Method::PRACK {
-            self.on_prack(fork, server, request, core);
+            self.on_prack(fork, incoming, core);
         } else if method == Method::INFO {
-            let package = info_package(&request).map(<[u8]>::to_ascii_lowercase);
+            let package = info_package(request).map(<[u8]>::to_ascii_lowercase);
             let packages = &core.account.info_packages;
             if package.is_some_and(|package| !packages.iter().any(|known| known.as_bytes() == package)) {
                 // RFC 6086 §4.2.2.
-                let response = transaction::response_to(&request, 469, None, None);
-                core.respond(server, 469, core.info_packages(response).finish());
+                let response = transaction::response_to(request, 469, None, None);
+                core.respond(*server, 469, core.info_packages(response).finish());
                 return;
             }
-            core.respond_plainly(server, &request, 200);
-            core.tell(Event::Info { call: self.number, request: Box::new(request) });
+            core.respond_plainly(&incoming, 200);
+            core.tell(Event::Info { call: self.number, request: Box::new(incoming.request) });
         } else if method == Method::REFER {
-            self.on_refer(server, request, core);
+            self.on_refer(incoming, core);
         } else if method == Method::NOTIFY {
-            self.on_notify(server, &request, core);
+            self.on_notify(&incoming, core);
         } else if method == Method::OPTIONS || method == Method::MESSAGE {
-            let response = transaction::response_to(&request, 200, None, None);
-            core.respond(server, 200, core.abilities(response, &flow).finish());
+            let response = transaction::response_to(request, 200, None, None);
+            core.respond(*server, 200, core.abilities(response, flow).finish());
         } else {
-            let response = transaction::response_to(&request, 501, None, None);
-            core.respond(server, 501, core.abilities(response, &flow).finish());
+            let response = transaction::response_to(request, 501, None, None);
+            core.respond(*server, 501, core.abilities(response, flow).finish());
         }
     }
 
-    fn on_bye(&mut self, server: ServerId, request: &Message, core: &mut Core) {
-        core.respond_plainly(server, request, 200);
+    fn on_bye(&mut self, incoming: &Incoming, core: &mut Core) {
+        core.respond_plainly(incoming, 200);
         if self.phase == Phase::Early {
             // RFC 3261 §15: a caller may end an early dialog so; the INVITE still wants its answer.
             self.decline_with(487, Ending::Cancelled, &[], core);
@@ -74,8 +67,8 @@ impl Call {
     }
 
     /// Refuses a request that offers, or asks for an offer, out of turn.
-    fn refuse_for_now(&self, server: ServerId, request: &Message, status: u16, core: &mut Core) {
-        let response = transaction::response_to(request, status, None, None);
+    fn refuse_for_now(&self, incoming: &Incoming, status: u16, core: &mut Core) {
+        let response = transaction::response_to(&incoming.request, status, None, None);
         let response = if status == 500 {
             // RFC 3261 §14.2, RFC 3311 §5.2: between 0 and 10 seconds.
             let after = (core.ids.number() % 11).to_string();
@@ -83,20 +76,21 @@ impl Call {
         } else {
             response
         };
-        core.respond(server, status, response.finish());
+        core.respond(incoming.server, status, response.finish());
     }
 
-    fn is_interval_refused(&self, server: ServerId, request: &Message, core: &mut Core) -> bool {
+    fn is_interval_refused(&self, incoming: &Incoming, core: &mut Core) -> bool {
+        let request = &incoming.request;
         let Some(least) = crate::session_timer::too_small(request, core.account.session_timer) else {
             return false;
         };
         let response = transaction::response_to(request, 422, None, None)
             .header(Name::MinSe, least.to_string().as_bytes());
-        core.respond(server, 422, response.finish());
+        core.respond(incoming.server, 422, response.finish());
         true
     }
 
-    fn on_reinvite(&mut self, fork: Fork, server: ServerId, request: Message, core: &mut Core) {
+    fn on_reinvite(&mut self, fork: Fork, incoming: Incoming, core: &mut Core) {
         let call = self.number;
         let is_ours_open = self.has_open_invite();
         let phase = self.phase;
@@ -109,35 +103,35 @@ impl Call {
             leg.negotiation.check_offer().err().map(|fault| fault.status())
         };
         if let Some(status) = status {
-            self.refuse_for_now(server, &request, status, core);
+            self.refuse_for_now(&incoming, status, core);
             return;
         }
-        if self.is_interval_refused(server, &request, core) {
+        if self.is_interval_refused(&incoming, core) {
             return;
         }
-        let sdp = multipart::session_description(&request).map(|range| request.body_bytes().slice(range));
+        let sdp = description_in(&incoming.request);
         let Some(leg) = self.leg(fork) else { return };
         match sdp {
             Some(sdp) => {
                 let _ = leg.negotiation.offered(Carrier::Invite, sdp.clone());
-                leg.owed = Some(Owed::Response(server, Box::new(request)));
+                leg.owed = Some(Owed::Response(Box::new(incoming)));
                 core.tell(Event::Offered { call, fork, carrier: Carrier::Invite, sdp });
             }
             None => {
-                leg.owed = Some(Owed::Offer(server, Box::new(request)));
+                leg.owed = Some(Owed::Offer(Box::new(incoming)));
                 core.tell(Event::OfferWanted { call, fork });
             }
         }
     }
 
-    fn on_update(&mut self, fork: Fork, server: ServerId, request: Message, core: &mut Core) {
+    fn on_update(&mut self, fork: Fork, incoming: Incoming, core: &mut Core) {
         let call = self.number;
-        if self.is_interval_refused(server, &request, core) {
+        if self.is_interval_refused(&incoming, core) {
             return;
         }
-        let sdp = multipart::session_description(&request).map(|range| request.body_bytes().slice(range));
+        let sdp = description_in(&incoming.request);
         let Some(sdp) = sdp else {
-            self.succeed(fork, server, &request, None, core);
+            self.succeed(fork, (&incoming).into(), None, core);
             return;
         };
         let is_ours_open = self.has_open_invite();
@@ -149,44 +143,44 @@ impl Call {
             other => other,
         };
         if let Some(status) = refused {
-            self.refuse_for_now(server, &request, status, core);
+            self.refuse_for_now(&incoming, status, core);
             return;
         }
         let _ = leg.negotiation.offered(Carrier::Update, sdp.clone());
-        leg.owed = Some(Owed::Response(server, Box::new(request)));
+        leg.owed = Some(Owed::Response(Box::new(incoming)));
         core.tell(Event::Offered { call, fork, carrier: Carrier::Update, sdp });
     }
 
-    fn on_prack(&mut self, fork: Fork, server: ServerId, request: Message, core: &mut Core) {
+    fn on_prack(&mut self, fork: Fork, incoming: Incoming, core: &mut Core) {
         let call = self.number;
+        let request = &incoming.request;
         let Some(leg) = self.leg(fork) else { return };
-        let is_of = |repeat: &mut super::call::Repeat| {
-            crate::dialog::acknowledges(&request, repeat.rseq, repeat.cseq)
-        };
+        let is_of =
+            |repeat: &mut super::call::Repeat| crate::dialog::acknowledges(request, repeat.rseq, repeat.cseq);
         let Some(repeat) = leg.provisional.take_if(is_of) else {
-            if leg.overtaken.is_some_and(|(rseq, cseq)| crate::dialog::acknowledges(&request, rseq, cseq)) {
-                self.succeed(fork, server, &request, None, core);
+            if leg.overtaken.is_some_and(|(rseq, cseq)| crate::dialog::acknowledges(request, rseq, cseq)) {
+                self.succeed(fork, (&incoming).into(), None, core);
                 return;
             }
-            core.respond_plainly(server, &request, 481);
+            core.respond_plainly(&incoming, 481);
             return;
         };
         repeat.stop(core);
-        let sdp = multipart::session_description(&request).map(|range| request.body_bytes().slice(range));
+        let sdp = description_in(&incoming.request);
         match sdp {
             Some(sdp) if leg.negotiation.awaited() == Some(Carrier::Response) => {
                 let _ = leg.negotiation.answered(sdp.clone());
-                self.succeed(fork, server, &request, None, core);
+                self.succeed(fork, (&incoming).into(), None, core);
                 core.tell(Event::Answered { call, fork, sdp });
             }
             Some(sdp) => match leg.negotiation.offered(Carrier::Prack, sdp.clone()) {
                 Ok(()) => {
-                    leg.owed = Some(Owed::Response(server, Box::new(request)));
+                    leg.owed = Some(Owed::Response(Box::new(incoming)));
                     core.tell(Event::Offered { call, fork, carrier: Carrier::Prack, sdp });
                 }
-                Err(fault) => self.refuse_for_now(server, &request, fault.status(), core),
+                Err(fault) => self.refuse_for_now(&incoming, fault.status(), core),
             },
-            None => self.succeed(fork, server, &request, None, core),
+            None => self.succeed(fork, (&incoming).into(), None, core),
         }
     }
 
@@ -199,13 +193,11 @@ impl Call {
             self.decline_with(487, Ending::Cancelled, &[], core);
             return;
         }
-        let is_it = |owed: &mut Owed| matches!(owed, Owed::Response(server, _) | Owed::Offer(server, _) if *server == invite);
+        let is_it = |owed: &mut Owed| matches!(owed, Owed::Response(asked) | Owed::Offer(asked) if asked.server == invite);
         for leg in &mut self.legs {
-            if let Some(Owed::Response(server, request) | Owed::Offer(server, request)) =
-                leg.owed.take_if(is_it)
-            {
+            if let Some(Owed::Response(asked) | Owed::Offer(asked)) = leg.owed.take_if(is_it) {
                 leg.negotiation.abandon();
-                core.respond_plainly(server, &request, 487);
+                core.respond_plainly(&*asked, 487);
                 core.tell(Event::Withdrawn { call, fork: leg.fork });
             }
         }
@@ -219,7 +211,7 @@ impl Call {
         }
         leg.negotiation.answer(sdp.clone()).map_err(|_| Misuse::OutOfTurn)?;
         match leg.owed.take() {
-            Some(Owed::Response(server, request)) => self.succeed(fork, server, &request, Some(sdp), core),
+            Some(Owed::Response(asked)) => self.succeed(fork, (&*asked).into(), Some(sdp), core),
             Some(Owed::Prack(rseq)) => self.acknowledge_provisional(fork, rseq, Some(sdp), core),
             Some(Owed::Ack) => leg.acknowledge(Some(&sdp), core),
             Some(Owed::Offer(..)) | None => {}
@@ -230,12 +222,11 @@ impl Call {
     /// Makes the offer that their INVITE asks for.
     pub(super) fn offer(&mut self, fork: Fork, sdp: Bytes, core: &mut Core) -> Result<(), Misuse> {
         let leg = self.leg(fork).ok_or(Misuse::NotNow)?;
-        let Some(Owed::Offer(server, request)) = leg.owed.take_if(|owed| matches!(owed, Owed::Offer(..)))
-        else {
+        let Some(Owed::Offer(asked)) = leg.owed.take_if(|owed| matches!(owed, Owed::Offer(..))) else {
             return Err(Misuse::OutOfTurn);
         };
         leg.negotiation.offer(Carrier::Response, sdp.clone()).map_err(|_| Misuse::OutOfTurn)?;
-        self.succeed(fork, server, &request, Some(sdp), core);
+        self.succeed(fork, (&*asked).into(), Some(sdp), core);
         Ok(())
     }
 
@@ -244,9 +235,9 @@ impl Call {
     pub(super) fn refuse_offer(&mut self, fork: Fork, status: u16, core: &mut Core) -> Result<(), Misuse> {
         let leg = self.leg(fork).ok_or(Misuse::NotNow)?;
         match leg.owed.take().ok_or(Misuse::OutOfTurn)? {
-            Owed::Response(server, request) | Owed::Offer(server, request) => {
+            Owed::Response(asked) | Owed::Offer(asked) => {
                 leg.negotiation.abandon();
-                core.respond_plainly(server, &request, status);
+                core.respond_plainly(&*asked, status);
             }
             owed @ Owed::Ack => {
                 leg.owed = Some(owed);
@@ -264,6 +255,11 @@ impl Call {
     fn has_open_invite(&self) -> bool {
         self.sent.iter().any(|sent| sent.is_open_invite())
     }
+}
+
+/// The session description in a message.
+fn description_in(message: &Message) -> Option<Bytes> {
+    multipart::session_description(message).map(|range| message.body_bytes().slice(range))
 }
 
 /// The package of an INFO, without parameters (RFC 6086 §4.2.1).

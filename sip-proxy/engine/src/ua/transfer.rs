@@ -7,13 +7,13 @@ use super::call::Call;
 use super::core::Core;
 use super::event::{CallNumber, Event, Misuse};
 use crate::dialog::Dialog;
-use crate::transaction::{self, ServerId};
+use crate::transaction::{self, Incoming};
 
 /// A REFER of theirs.
 #[derive(Debug)]
 pub(super) enum Transfer {
     /// It waits for our answer.
-    Asked(ServerId, Box<Message>),
+    Asked(Box<Incoming>),
     /// The call that it asked for is under way, and we report on it.
     Reporting,
 }
@@ -54,47 +54,48 @@ impl Call {
         };
         let referred_by = format!("<{}>", core.account.aor);
         self.referral = Some(Referral { consultation: replaces.map(|(other, _)| other) });
-        self.request_in(fork, Method::REFER, false, core, |request| {
+        self.request_in(fork, Method::REFER, core, |request| {
             request.header(Name::ReferTo, &refer_to).header(Name::ReferredBy, referred_by.as_bytes())
         });
         Ok(())
     }
 
-    pub(super) fn on_refer(&mut self, server: ServerId, request: Message, core: &mut Core) {
-        let is_readable = request.count(Name::ReferTo) == 1 && referred(&request).is_some();
+    pub(super) fn on_refer(&mut self, incoming: Incoming, core: &mut Core) {
+        let request = &incoming.request;
+        let is_readable = request.count(Name::ReferTo) == 1 && referred(request).is_some();
         if !is_readable {
-            core.respond_plainly(server, &request, 400);
+            core.respond_plainly(&incoming, 400);
         } else if self.transfer.is_some() {
-            core.respond_plainly(server, &request, 491);
+            core.respond_plainly(&incoming, 491);
         } else {
-            self.transfer = Some(Transfer::Asked(server, Box::new(request.clone())));
-            core.tell(Event::TransferRequested { call: self.number, request: Box::new(request) });
+            core.tell(Event::TransferRequested { call: self.number, request: Box::new(request.clone()) });
+            self.transfer = Some(Transfer::Asked(Box::new(incoming)));
         }
     }
 
     /// 202, and the first report; the caller of this places the call.
     pub(super) fn accept_refer(&mut self, core: &mut Core) -> Result<Referred, Misuse> {
-        let Some(Transfer::Asked(server, refer)) =
+        let Some(Transfer::Asked(refer)) =
             self.transfer.take_if(|transfer| matches!(transfer, Transfer::Asked(..)))
         else {
             return Err(Misuse::NotNow);
         };
-        let referred = referred(&refer).ok_or(Misuse::NotNow)?;
+        let referred = referred(&refer.request).ok_or(Misuse::NotNow)?;
         let flow = self.legs.first().map(|leg| leg.dialog.flow).unwrap_or(core.account.proxy);
-        let response = core.abilities(transaction::response_to(&refer, 202, None, None), &flow);
-        core.respond(server, 202, response.finish());
+        let response = core.abilities(transaction::response_to(&refer.request, 202, None, None), &flow);
+        core.respond(refer.server, 202, response.finish());
         self.transfer = Some(Transfer::Reporting);
         self.notify(100, core);
         Ok(referred)
     }
 
     pub(super) fn refuse_refer(&mut self, status: u16, core: &mut Core) -> Result<(), Misuse> {
-        let Some(Transfer::Asked(server, refer)) =
+        let Some(Transfer::Asked(refer)) =
             self.transfer.take_if(|transfer| matches!(transfer, Transfer::Asked(..)))
         else {
             return Err(Misuse::NotNow);
         };
-        core.respond_plainly(server, &refer, status);
+        core.respond_plainly(&*refer, status);
         Ok(())
     }
 
@@ -109,7 +110,7 @@ impl Call {
             self.transfer = None;
         }
         let body = format!("SIP/2.0 {status} {}\r\n", transaction::reason_of(status));
-        self.request_in(fork, Method::NOTIFY, false, core, |request| {
+        self.request_in(fork, Method::NOTIFY, core, |request| {
             request
                 .header(Name::Event, b"refer")
                 .header(Name::SubscriptionState, state)
@@ -128,8 +129,9 @@ impl Call {
         })
     }
 
-    pub(super) fn on_notify(&mut self, server: ServerId, request: &Message, core: &mut Core) {
-        core.respond_plainly(server, request, 200);
+    pub(super) fn on_notify(&mut self, incoming: &Incoming, core: &mut Core) {
+        core.respond_plainly(incoming, 200);
+        let request = &incoming.request;
         let is_refer = request.value(Name::Event).is_some_and(|event| event.starts_with(b"refer"));
         let status = request
             .body()

@@ -43,8 +43,13 @@ impl Line {
                 return answer.status();
             }
             let mut ids = Ids::new([9; 32], 9);
-            let (name, value) =
-                digest::answer(answer, asked.method, to.as_bytes(), "alice", PASSWORD, &mut ids)?;
+            let (name, value) = digest::answer(
+                answer,
+                asked.method,
+                to.as_bytes(),
+                digest::Login { username: "alice", password: PASSWORD },
+                &mut ids,
+            )?;
             credentials = format!("{}: {value}\r\n", name.as_str());
         }
         None

@@ -118,9 +118,13 @@ fn registers(line: &mut Line, from: &str, flow: u32) {
         let mut ids = Ids::new([flow as u8; 32], 9);
         let (uri, answer) =
             (format!("sip:{DOMAIN}"), &line.sent.iter().rfind(|(to, _)| *to == bob).unwrap().1);
-        if let Some((name, value)) =
-            digest::answer(answer, Method::REGISTER, uri.as_bytes(), "bob", PASSWORD, &mut ids)
-        {
+        if let Some((name, value)) = digest::answer(
+            answer,
+            Method::REGISTER,
+            uri.as_bytes(),
+            digest::Login { username: "bob", password: PASSWORD },
+            &mut ids,
+        ) {
             credentials = format!("{}: {value}\r\n", name.as_str());
         }
     }

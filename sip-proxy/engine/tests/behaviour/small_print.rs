@@ -91,7 +91,13 @@ fn an_instance_cannot_write_a_contact_of_its_own_into_the_answer() {
         line.hear(alice, register.into());
         let (uri, mut ids) = (format!("sip:{DOMAIN}"), Ids::new([9; 32], 9));
         let challenge = &line.sent.last().unwrap().1;
-        let answer = digest::answer(challenge, Method::REGISTER, uri.as_bytes(), "alice", PASSWORD, &mut ids);
+        let answer = digest::answer(
+            challenge,
+            Method::REGISTER,
+            uri.as_bytes(),
+            digest::Login { username: "alice", password: PASSWORD },
+            &mut ids,
+        );
         if let Some((name, value)) = answer {
             credentials = format!("{}: {value}\r\n", name.as_str());
         }

@@ -280,7 +280,13 @@ fn register(line: &mut Line, from: SocketAddr, number: u32, password: Option<&st
         .filter(|_| password.is_some());
     let credentials = challenge.zip(password).and_then(|(challenge, password)| {
         let mut ids = Ids::new([number as u8; 32], 9);
-        digest::answer(&challenge, Method::REGISTER, REGISTRAR.as_bytes(), "alice", password, &mut ids)
+        digest::answer(
+            &challenge,
+            Method::REGISTER,
+            REGISTRAR.as_bytes(),
+            digest::Login { username: "alice", password },
+            &mut ids,
+        )
     });
     let credentials =
         credentials.map(|(name, value)| format!("{}: {value}\r\n", name.as_str())).unwrap_or_default();

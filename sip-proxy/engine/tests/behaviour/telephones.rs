@@ -5,7 +5,7 @@ use std::time::Duration;
 use sip_engine::config::Listener;
 use sip_engine::io::{Flow, ListenerId, RealmId, Transport};
 use sip_engine::media::MediaAction;
-use sip_engine::ua::{Abilities, Ending, Event};
+use sip_engine::ua::{Abilities, Ending, Event, Info};
 
 use crate::line::{ACCESS, Line, PACKAGE, SDP, Snapshot, address, config, sbc};
 
@@ -31,7 +31,8 @@ fn info_of_a_package_that_both_ends_know_arrives_and_another_is_refused_with_469
     for (package, status) in [(PACKAGE, 200), ("dtmf", 469)] {
         let now = line.time();
         let agent = line.agents.get_mut(&alice).unwrap();
-        agent.info_of(call, package, b"text/plain", "a=x".into(), now).unwrap();
+        let info = Info { package, content_type: b"text/plain", body: "a=x".into() };
+        agent.info_of(call, info, now).unwrap();
         line.settle();
         let done = |(at, event): &(_, Event)| matches!(event, Event::Done { method: "INFO", status: s, .. } if (*at, *s) == (alice, status));
         assert!(line.events.iter().any(done), "{package}: {:?}", line.events.last());
@@ -55,7 +56,8 @@ fn trickled(shown: Option<&'static str>) -> (Option<u16>, Vec<bytes::Bytes>) {
     line.fragment = shown.map(Into::into);
     let now = line.time();
     let agent = line.agents.get_mut(&alice).unwrap();
-    agent.info_of(call, PACKAGE, b"application/trickle-ice-sdpfrag", SAID.into(), now).unwrap();
+    let content_type = b"application/trickle-ice-sdpfrag";
+    agent.info_of(call, Info { package: PACKAGE, content_type, body: SAID.into() }, now).unwrap();
     line.settle();
     let asked = line.media.iter().filter(|request| {
         matches!(&request.action, MediaAction::Trickle { fragment, .. } if *fragment == SAID.as_bytes())

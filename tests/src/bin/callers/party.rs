@@ -216,7 +216,7 @@ impl Party {
                 let mut leg = Leg::new(voice, false, number.unwrap_or(self.hold));
                 leg.answer_due = Some(Instant::now() + RINGING);
                 self.legs.insert(call, leg);
-                let _ = self.agent.ua.ring(call, 180, None, false, now);
+                let _ = self.agent.ua.ring(call, 180, None, now);
             }
             Event::Progress { call, status: 180.., .. } => {
                 if let Some(leg) = self.legs.get_mut(&call).filter(|leg| !leg.rang) {

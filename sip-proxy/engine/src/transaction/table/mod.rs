@@ -13,11 +13,10 @@ use super::invite_server::InviteServer;
 use super::machine::{Alarm, Clock, Handle, Port, Step};
 use super::non_invite_client::NonInviteClient;
 use super::non_invite_server::NonInviteServer;
-use super::{ClientId, Event, Hop, Large, ServerId, address, key, response};
+use super::{ClientId, Context, Event, Hop, Large, ServerId, address, key, response};
 use crate::config::{Config, Listener, TimerValues};
 use crate::io::{ConnectionId, Flow, ListenerId, Notice, Output, Ticket, Transport};
 use crate::slots::Slots;
-use crate::time::Now;
 use crate::timer::TimerQueue;
 
 /// The transaction layer. `O` tells the user of the layer whose client transaction it was.
@@ -53,6 +52,17 @@ struct Client<O> {
     attempt: u8,
 }
 
+/// A request that leaves.
+struct Outgoing<O> {
+    flow: Flow,
+    server_name: Option<Arc<str>>,
+    request: Bytes,
+    /// `None` for a CANCEL of the layer's own.
+    owner: Option<O>,
+    /// What goes instead, and which way, should this one fail.
+    fallback: Option<Box<(Flow, Bytes)>>,
+}
+
 #[derive(Debug)]
 enum ClientMachine {
     Invite(InviteClient),
@@ -83,12 +93,12 @@ enum ServerMachine {
 
 /// The client's port, by fields, so that its machine stays borrowable.
 macro_rules! client_port {
-    ($self:ident, $client:ident, $id:expr, $now:expr, $out:expr) => {
+    ($self:ident, $client:ident, $id:expr, $context:ident) => {
         Port {
-            now: $now.monotonic,
+            now: $context.now.monotonic,
             values: &$self.values,
             timers: &mut $self.timers,
-            out: $out,
+            out: &mut *$context.out,
             clock: &mut $client.clock,
             handle: Handle::Client($id),
             flow: $client.flow,
@@ -99,13 +109,13 @@ macro_rules! client_port {
 }
 
 macro_rules! server_port {
-    ($self:ident, $server:ident, $id:expr, $now:expr, $out:expr) => {
+    ($self:ident, $server:ident, $id:expr, $context:ident) => {
         Port {
             flow: $server.reply_flow(),
-            now: $now.monotonic,
+            now: $context.now.monotonic,
             values: &$self.values,
             timers: &mut $self.timers,
-            out: $out,
+            out: &mut *$context.out,
             clock: &mut $server.clock,
             handle: Handle::Server($id),
             server_name: None,
@@ -172,16 +182,10 @@ impl<O: Copy> Transactions<O> {
 
     /// A message from the wire. Retransmissions, ACKs to failures, CANCELs and 100s are dealt with here; what the user
     /// must see comes back.
-    pub fn receive(
-        &mut self,
-        flow: Flow,
-        message: Message,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> Option<Event<O>> {
+    pub fn receive(&mut self, flow: Flow, message: Message, context: &mut Context<'_>) -> Option<Event<O>> {
         match message.status() {
-            Some(status) => self.receive_response(flow, status, message, now, out),
-            None => self.receive_request(flow, message, now, out),
+            Some(status) => self.receive_response(flow, status, message, context),
+            None => self.receive_request(flow, message, context),
         }
     }
 
@@ -192,27 +196,28 @@ impl<O: Copy> Transactions<O> {
     /// listener, with a Via that says so; if that fails, as a datagram after all (RFC 3261 §18.1.1).
     pub fn request(
         &mut self,
-        to: impl Into<Hop>,
-        server_name: Option<Arc<str>>,
+        hop: impl Into<Hop>,
         request: Bytes,
         owner: O,
-        now: Now,
-        out: &mut VecDeque<Output>,
+        context: &mut Context<'_>,
     ) -> ClientId {
-        let Hop { flow: to, large } = to.into();
-        match self.over_stream(&to, &request).filter(|_| large == Large::OverStream) {
+        let Hop { flow: to, large, server_name } = hop.into();
+        let owner = Some(owner);
+        let outgoing = match self.over_stream(&to, &request).filter(|_| large == Large::OverStream) {
             Some((flow, enlarged)) => {
-                self.start_client(flow, server_name, enlarged, Some(owner), Some((to, request)), now, out)
+                let fallback = Some(Box::new((to, request)));
+                Outgoing { flow, server_name, request: enlarged, owner, fallback }
             }
-            None => self.start_client(to, server_name, request, Some(owner), None, now, out),
-        }
+            None => Outgoing { flow: to, server_name, request, owner, fallback: None },
+        };
+        self.start_client(outgoing, context)
     }
 
     /// Somebody hears nothing as long as an INVITE that has just been sent is lost: over UDP it is repeated after 100, 200 and
     /// 400 ms, besides the RFC's timer.
-    pub fn hasten(&mut self, client: ClientId, now: Now, out: &mut VecDeque<Output>) {
+    pub fn hasten(&mut self, client: ClientId, context: &mut Context<'_>) {
         let Some(entry) = self.clients.get_mut(client.index, client.generation) else { return };
-        let mut port = client_port!(self, entry, client, now, out);
+        let mut port = client_port!(self, entry, client, context);
         if let ClientMachine::Invite(machine) = &mut entry.machine {
             machine.hasten(&mut port);
         }
@@ -225,31 +230,24 @@ impl<O: Copy> Transactions<O> {
 
     /// Cancels an INVITE, at once or after the first provisional response (RFC 3261 §9.1). Its final response still
     /// comes: 487, a 2xx that crossed, or [`Event::Timeout`]. `reason` is the value of a Reason header (RFC 3326).
-    pub fn cancel(&mut self, client: ClientId, reason: Option<&[u8]>, now: Now, out: &mut VecDeque<Output>) {
+    pub fn cancel(&mut self, client: ClientId, reason: Option<&[u8]>, context: &mut Context<'_>) {
         if let Some(entry) = self.clients.get_mut(client.index, client.generation)
             && let ClientMachine::Invite(machine) = &mut entry.machine
         {
             machine.cancel(reason);
-            self.send_cancel_if_due(client, now, out);
+            self.send_cancel_if_due(client, context);
         }
     }
 
     /// Answers a request, along RFC 3261 §18.2.2 and RFC 3581. More 2xx after the first 2xx to an INVITE are sent as
     /// given (the user repeats them until the ACK, RFC 3261 §13.3.1.4); anything else after a final response is dropped.
-    pub fn respond(
-        &mut self,
-        server: ServerId,
-        status: u16,
-        response: Bytes,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) {
+    pub fn respond(&mut self, server: ServerId, status: u16, response: Bytes, context: &mut Context<'_>) {
         let Some(entry) = self.servers.get_mut(server.index, server.generation) else { return };
-        let mut port = server_port!(self, entry, server, now, out);
+        let mut port = server_port!(self, entry, server, context);
         let step = match &mut entry.machine {
             ServerMachine::Unproven { asked } => {
                 let asked = *asked;
-                return self.answer_unproven(server, asked, response, out);
+                return self.answer_unproven(server, asked, response, context.out);
             }
             ServerMachine::Invite(machine) => {
                 machine.respond(status, response, &mut port);
@@ -305,7 +303,7 @@ impl<O: Copy> Transactions<O> {
     }
 
     /// A send failed.
-    pub fn send_failed(&mut self, failed: Ticket, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+    pub fn send_failed(&mut self, failed: Ticket, context: &mut Context<'_>) -> Option<Event<O>> {
         let (handle, attempt) = owner_of(failed)?;
         match handle {
             Handle::Client(id) => {
@@ -313,7 +311,7 @@ impl<O: Copy> Transactions<O> {
                 if client.attempt != attempt || !client.is_waiting() {
                     return None;
                 }
-                self.client_failed(id, now, out)
+                self.client_failed(id, context)
             }
             // A response that can't be delivered: the transaction ends by its timers, as if the network had lost it
             // (RFC 6026 §8.8 keeps it for the ACK and for retransmissions, which bring a new way).
@@ -325,8 +323,7 @@ impl<O: Copy> Transactions<O> {
     pub fn connection_closed(
         &mut self,
         connection: ConnectionId,
-        now: Now,
-        out: &mut VecDeque<Output>,
+        context: &mut Context<'_>,
     ) -> Vec<Event<O>> {
         let lowest = Handle::Client(ClientId { index: 0, generation: 0 });
         let affected: Vec<Handle> = self
@@ -343,7 +340,7 @@ impl<O: Copy> Transactions<O> {
                     let Some(client) = self.clients.get_mut(id.index, id.generation) else { continue };
                     client.flow.connection = None;
                     if client.is_waiting() {
-                        events.extend(self.client_failed(id, now, out));
+                        events.extend(self.client_failed(id, context));
                     }
                 }
                 Handle::Server(id) => {
@@ -359,11 +356,11 @@ impl<O: Copy> Transactions<O> {
     }
 
     /// What is due at `now`, one event at a time: call until it returns `None`.
-    pub fn handle_timeout(&mut self, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
-        while let Some(alarm) = self.timers.pop(now.monotonic) {
+    pub fn handle_timeout(&mut self, context: &mut Context<'_>) -> Option<Event<O>> {
+        while let Some(alarm) = self.timers.pop(context.now.monotonic) {
             let event = match alarm {
-                Alarm::Resend(Handle::Client(id)) => self.client_resend(id, now, out),
-                Alarm::Resend(Handle::Server(id)) => self.server_resend(id, now, out),
+                Alarm::Resend(Handle::Client(id)) => self.client_resend(id, context),
+                Alarm::Resend(Handle::Server(id)) => self.server_resend(id, context),
                 Alarm::End(Handle::Client(id)) => self.client_end(id),
                 Alarm::End(Handle::Server(id)) => self.server_end(id),
             };
@@ -407,17 +404,8 @@ impl<O: Copy> Transactions<O> {
         self.len() == 0 && self.timers.is_empty()
     }
 
-    #[expect(clippy::too_many_arguments, reason = "all that a transaction holds")]
-    fn start_client(
-        &mut self,
-        flow: Flow,
-        server_name: Option<Arc<str>>,
-        request: Bytes,
-        owner: Option<O>,
-        fallback: Option<(Flow, Bytes)>,
-        now: Now,
-        out: &mut VecDeque<Output>,
-    ) -> ClientId {
+    fn start_client(&mut self, outgoing: Outgoing<O>, context: &mut Context<'_>) -> ClientId {
+        let Outgoing { flow, server_name, request, owner, fallback } = outgoing;
         let parsed = Message::parse(request.clone()).ok();
         let key: Arc<[u8]> = parsed.as_ref().and_then(key::of_client).unwrap_or_default().into();
         let is_invite = parsed.is_some_and(|request| request.method() == Some(Method::INVITE));
@@ -426,10 +414,10 @@ impl<O: Copy> Transactions<O> {
         let (index, generation) = clients.insert(|index, generation| {
             let id = ClientId { index, generation };
             let mut port = Port {
-                now: now.monotonic,
+                now: context.now.monotonic,
                 values,
                 timers,
-                out,
+                out: &mut *context.out,
                 clock: &mut clock,
                 handle: Handle::Client(id),
                 flow,
@@ -441,16 +429,7 @@ impl<O: Copy> Transactions<O> {
             } else {
                 ClientMachine::NonInvite(NonInviteClient::start(request, &mut port))
             };
-            Client {
-                key: Arc::clone(&key),
-                owner,
-                flow,
-                server_name,
-                clock,
-                machine,
-                fallback: fallback.map(Box::new),
-                attempt: 0,
-            }
+            Client { key: Arc::clone(&key), owner, flow, server_name, clock, machine, fallback, attempt: 0 }
         });
         let id = ClientId { index, generation };
         self.client_keys.insert(key, id);
@@ -464,20 +443,20 @@ impl<O: Copy> Transactions<O> {
         &mut self,
         key: Arc<[u8]>,
         flow: Flow,
-        reply_port: u16,
-        is_invite: bool,
-        now: Now,
-        out: &mut VecDeque<Output>,
+        request: &Message,
+        context: &mut Context<'_>,
     ) -> ServerId {
+        let reply_port = reply_port(&flow, request);
+        let is_invite = request.method() == Some(Method::INVITE);
         let mut clock = Clock::default();
         let Self { servers, timers, values, trying_after, .. } = self;
         let (index, generation) = servers.insert(|index, generation| {
             let handle = Handle::Server(ServerId { index, generation });
             let mut port = Port {
-                now: now.monotonic,
+                now: context.now.monotonic,
                 values,
                 timers,
-                out,
+                out: &mut *context.out,
                 clock: &mut clock,
                 handle,
                 flow,
@@ -500,12 +479,12 @@ impl<O: Copy> Transactions<O> {
     }
 
     /// The transport took the request no further: by datagram if TCP was only tried for its size, else it failed.
-    fn client_failed(&mut self, id: ClientId, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+    fn client_failed(&mut self, id: ClientId, context: &mut Context<'_>) -> Option<Event<O>> {
         let client = self.clients.get_mut(id.index, id.generation)?;
         if let Some((flow, request)) = client.fallback.take().map(|fallback| *fallback) {
             client.flow = flow;
             client.attempt ^= 1;
-            let mut port = client_port!(self, client, id, now, out);
+            let mut port = client_port!(self, client, id, context);
             port.stop_ending();
             match &mut client.machine {
                 ClientMachine::Invite(machine) => {
@@ -521,9 +500,9 @@ impl<O: Copy> Transactions<O> {
         Some(Event::TransportFailed { client: id, owner: owner? })
     }
 
-    fn client_resend(&mut self, id: ClientId, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+    fn client_resend(&mut self, id: ClientId, context: &mut Context<'_>) -> Option<Event<O>> {
         let client = self.clients.get_mut(id.index, id.generation)?;
-        let mut port = client_port!(self, client, id, now, out);
+        let mut port = client_port!(self, client, id, context);
         match &mut client.machine {
             ClientMachine::Invite(machine) => machine.resend(&mut port),
             ClientMachine::NonInvite(machine) => machine.resend(&mut port),
@@ -531,11 +510,11 @@ impl<O: Copy> Transactions<O> {
         None
     }
 
-    fn server_resend(&mut self, id: ServerId, now: Now, out: &mut VecDeque<Output>) -> Option<Event<O>> {
+    fn server_resend(&mut self, id: ServerId, context: &mut Context<'_>) -> Option<Event<O>> {
         let server = self.servers.get_mut(id.index, id.generation)?;
         let trying =
             server.request.as_deref().map(|request| response::response_to(request, 100, None, None).finish());
-        let mut port = server_port!(self, server, id, now, out);
+        let mut port = server_port!(self, server, id, context);
         if let ServerMachine::Invite(machine) = &mut server.machine {
             match trying {
                 Some(trying) if machine.wants_trying() => machine.respond(100, trying, &mut port),
@@ -564,14 +543,15 @@ impl<O: Copy> Transactions<O> {
         is_unacknowledged.then_some(Event::NoAck { invite: id })
     }
 
-    fn send_cancel_if_due(&mut self, id: ClientId, now: Now, out: &mut VecDeque<Output>) {
+    fn send_cancel_if_due(&mut self, id: ClientId, context: &mut Context<'_>) {
         let Some(client) = self.clients.get_mut(id.index, id.generation) else { return };
         let (flow, server_name) = (client.flow, client.server_name.clone());
-        let mut port = client_port!(self, client, id, now, out);
+        let mut port = client_port!(self, client, id, context);
         let ClientMachine::Invite(machine) = &mut client.machine else { return };
         let Some((invite, reason)) = machine.cancel_due(&mut port) else { return };
         if let Some(cancel) = response::cancel_of(&invite, reason.as_deref()) {
-            self.start_client(flow, server_name, cancel, None, None, now, out);
+            let outgoing = Outgoing { flow, server_name, request: cancel, owner: None, fallback: None };
+            self.start_client(outgoing, context);
         }
     }
 
@@ -623,6 +603,11 @@ impl<O> Client<O> {
             ClientMachine::NonInvite(machine) => machine.is_waiting(),
         }
     }
+}
+
+/// Where answers by datagram go (RFC 3261 §18.2.2, RFC 3581), or over a stream.
+fn reply_port(flow: &Flow, request: &Message) -> u16 {
+    if flow.transport.is_reliable() { flow.remote.port() } else { address::reply_port(request, flow) }
 }
 
 fn notice(out: &mut VecDeque<Output>, kind: &'static str, flow: &Flow, detail: &str) {

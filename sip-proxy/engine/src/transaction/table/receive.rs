@@ -7,9 +7,8 @@ use sip_wire::{Message, Method, Name};
 use super::ticket::ticket;
 use super::{ClientMachine, ServerMachine, Transactions, notice};
 use crate::io::{Flow, Output};
-use crate::time::Now;
 use crate::transaction::machine::{Handle, Port, Step};
-use crate::transaction::{Event, ServerId, address, key, response};
+use crate::transaction::{Context, Event, Incoming, ServerId, address, key, response};
 
 impl<O: Copy> Transactions<O> {
     pub(super) fn receive_response(
@@ -17,13 +16,12 @@ impl<O: Copy> Transactions<O> {
         flow: Flow,
         status: u16,
         message: Message,
-        now: Now,
-        out: &mut VecDeque<Output>,
+        context: &mut Context<'_>,
     ) -> Option<Event<O>> {
         let found = key::of_client(&message).and_then(|key| self.client_keys.get(&*key).copied());
         let Some(id) = found else { return Some(Event::Stray { flow, message }) };
         let client = self.clients.get_mut(id.index, id.generation)?;
-        let mut port = client_port!(self, client, id, now, out);
+        let mut port = client_port!(self, client, id, context);
         let step = match &mut client.machine {
             ClientMachine::Invite(machine) => machine.receive(status, &message, &mut port),
             ClientMachine::NonInvite(machine) => machine.receive(status, &mut port),
@@ -32,7 +30,7 @@ impl<O: Copy> Transactions<O> {
         let owner = client.owner;
         match step {
             Step::TellAndEnd | Step::End => self.remove_client(id),
-            Step::Absorb | Step::Tell => self.send_cancel_if_due(id, now, out),
+            Step::Absorb | Step::Tell => self.send_cancel_if_due(id, context),
         }
         let owner = owner.filter(|_| matches!(step, Step::Tell | Step::TellAndEnd))?;
         Some(Event::Response { client: id, owner, message })
@@ -42,13 +40,12 @@ impl<O: Copy> Transactions<O> {
         &mut self,
         flow: Flow,
         message: Message,
-        now: Now,
-        out: &mut VecDeque<Output>,
+        context: &mut Context<'_>,
     ) -> Option<Event<O>> {
         let method = message.method()?;
         let Some(key) = key::of_server(&message) else {
             notice(
-                out,
+                context.out,
                 "request_unmatchable",
                 &flow,
                 "a request without a readable Via, From, Call-ID or CSeq was dropped",
@@ -57,7 +54,7 @@ impl<O: Copy> Transactions<O> {
         };
         let is_ack = method == Method::ACK;
         if let Some(id) = self.server_keys.get(&*key).copied() {
-            return self.receive_again(id, is_ack, flow, message, now, out);
+            return self.receive_again(id, flow, message, context);
         }
         if is_ack {
             return if self.is_ack_to_stateless(&key, &message) {
@@ -67,40 +64,33 @@ impl<O: Copy> Transactions<O> {
             };
         }
         if self.proof.is_some() {
-            return self.receive_unproven(key, flow, message, now, out);
+            return self.receive_unproven(key, flow, message, context);
         }
         let is_cancel = method == Method::CANCEL;
-        let is_invite = method == Method::INVITE;
         let is_in_dialog = message.to().is_ok_and(|to| to.tag().is_some());
         let message = address::stamp(message, &flow)?;
         if self.len() >= self.limit && !is_in_dialog && !is_cancel {
-            self.refuse(&flow, &key, &message, out);
+            self.refuse(&flow, &key, &message, context.out);
             return None;
         }
-        let reply_port = if flow.transport.is_reliable() {
-            flow.remote.port()
-        } else {
-            address::reply_port(&message, &flow)
-        };
-        let server = self.start_server(key.into(), flow, reply_port, is_invite, now, out);
+        let server = self.start_server(key.into(), flow, &message, context);
         if is_cancel {
-            return self.receive_cancel(server, message, now, out);
+            return self.receive_cancel(server, message, context);
         }
         self.servers.get_mut(server.index, server.generation)?.request = Some(Box::new(message.clone()));
-        Some(Event::Request { server, flow, message })
+        Some(Event::Request(Incoming { server, flow, request: message }))
     }
 
     /// A retransmission, or an ACK.
     pub(super) fn receive_again(
         &mut self,
         id: ServerId,
-        is_ack: bool,
         flow: Flow,
         message: Message,
-        now: Now,
-        out: &mut VecDeque<Output>,
+        context: &mut Context<'_>,
     ) -> Option<Event<O>> {
         let server = self.servers.get_mut(id.index, id.generation)?;
+        let is_ack = message.method() == Some(Method::ACK);
         // A retransmission over a new connection shows where a response can go now.
         if flow.transport.is_reliable() && server.flow.connection != flow.connection {
             if let Some(old) = server.flow.connection {
@@ -112,7 +102,7 @@ impl<O: Copy> Transactions<O> {
                 self.connections.insert((new.0, Handle::Server(id)));
             }
         }
-        let mut port = server_port!(self, server, id, now, out);
+        let mut port = server_port!(self, server, id, context);
         let step = match &mut server.machine {
             ServerMachine::Invite(machine) if is_ack => machine.ack(&mut port),
             ServerMachine::Invite(machine) => {
@@ -142,8 +132,7 @@ impl<O: Copy> Transactions<O> {
         &mut self,
         server: ServerId,
         cancel: Message,
-        now: Now,
-        out: &mut VecDeque<Output>,
+        context: &mut Context<'_>,
     ) -> Option<Event<O>> {
         let invite = key::of_cancelled(&cancel).and_then(|key| self.server_keys.get(&*key).copied());
         let entry = invite.and_then(|id| self.servers.get(id.index, id.generation));
@@ -160,7 +149,7 @@ impl<O: Copy> Transactions<O> {
         };
         let tag = tag.unwrap_or_else(|| response::stateless_tag(cancel.call_id().unwrap_or_default()));
         let answer = response::response_to(&cancel, status, None, Some(&tag)).finish();
-        self.respond(server, status, answer, now, out);
+        self.respond(server, status, answer, context);
         invite.filter(|_| !is_answered).map(|invite| Event::Cancelled { invite, cancel })
     }
 

@@ -16,13 +16,12 @@ use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use sip_wire::{Message, Method, Name};
 
-use super::{Server, ServerMachine, Transactions, notice};
+use super::{Server, ServerMachine, Transactions, notice, reply_port};
 use crate::io::{Flow, Output};
-use crate::time::Now;
 use crate::transaction::invite_server::InviteServer;
 use crate::transaction::machine::{Clock, Handle, Port};
 use crate::transaction::non_invite_server::NonInviteServer;
-use crate::transaction::{Event, ServerId, Share, address, key};
+use crate::transaction::{Context, Event, Incoming, ServerId, Share, address, key};
 
 use super::ticket::ticket;
 
@@ -48,7 +47,7 @@ impl<O: Copy> Transactions<O> {
     /// The sender of a request is one whom we serve: its transaction begins. False if the table has no room in its
     /// share; then it stays without. To be called in the step in which the request arrived.
     #[must_use]
-    pub fn keep(&mut self, server: ServerId, share: Share, now: Now, out: &mut VecDeque<Output>) -> bool {
+    pub fn keep(&mut self, server: ServerId, share: Share, context: &mut Context<'_>) -> bool {
         let room = self.room(share);
         // The request itself is counted already.
         let has_room = self.len() <= room;
@@ -61,7 +60,7 @@ impl<O: Copy> Transactions<O> {
         }
         let is_invite =
             entry.request.as_deref().is_some_and(|request| request.method() == Some(Method::INVITE));
-        let mut port = server_port!(self, entry, server, now, out);
+        let mut port = server_port!(self, entry, server, context);
         entry.machine = if is_invite {
             ServerMachine::Invite(InviteServer::start(self.trying_after, &mut port))
         } else {
@@ -113,8 +112,7 @@ impl<O: Copy> Transactions<O> {
         key: Box<[u8]>,
         flow: Flow,
         message: Message,
-        now: Now,
-        out: &mut VecDeque<Output>,
+        context: &mut Context<'_>,
     ) -> Option<Event<O>> {
         let asked = message.as_bytes().len();
         let message = address::stamp(message, &flow)?;
@@ -123,30 +121,26 @@ impl<O: Copy> Transactions<O> {
         if vias > MOST_VIA {
             let detail =
                 "a request with Via headers of more than 8,192 octets was dropped: no request passes so many";
-            notice(out, "oversized", &flow, detail);
+            notice(context.out, "oversized", &flow, detail);
             return None;
         }
-        let reply_port = if flow.transport.is_reliable() {
-            flow.remote.port()
-        } else {
-            address::reply_port(&message, &flow)
-        };
         // A CANCEL has a transaction if its INVITE has one (RFC 3261 §9.2).
         if message.method() == Some(Method::CANCEL)
             && key::of_cancelled(&message).is_some_and(|key| self.server_keys.contains_key(&*key))
         {
-            let server = self.start_server(key.into(), flow, reply_port, false, now, out);
-            return self.receive_cancel(server, message, now, out);
+            let server = self.start_server(key.into(), flow, &message, context);
+            return self.receive_cancel(server, message, context);
         }
         let (index, generation) = self.servers.insert(|_, _| Server {
             key: key.into(),
             flow,
-            reply_port,
+            reply_port: reply_port(&flow, &message),
             clock: Clock::default(),
             machine: ServerMachine::Unproven { asked },
             request: Some(Box::new(message.clone())),
         });
-        Some(Event::Request { server: ServerId { index, generation }, flow, message })
+        let server = ServerId { index, generation };
+        Some(Event::Request(Incoming { server, flow, request: message }))
     }
 
     pub(super) fn answer_unproven(
