@@ -13,9 +13,9 @@ use super::invite_server::InviteServer;
 use super::machine::{Alarm, Clock, Handle, Port, Step};
 use super::non_invite_client::NonInviteClient;
 use super::non_invite_server::NonInviteServer;
-use super::{ClientId, Context, Event, Hop, Large, ServerId, address, key, response};
+use super::{ClientId, Context, Event, Hop, Large, ServerId, address, response};
 use crate::config::{Config, Listener, TimerValues};
-use crate::io::{ConnectionId, Flow, ListenerId, Notice, Output, Ticket, Transport};
+use crate::io::{ConnectionId, Flow, Notice, Output, Ticket};
 use crate::slots::Slots;
 use crate::timer::TimerQueue;
 
@@ -50,17 +50,6 @@ struct Client<O> {
     fallback: Option<Box<(Flow, Bytes)>>,
     /// Tells the sends before a fallback from those after it.
     attempt: u8,
-}
-
-/// A request that leaves.
-struct Outgoing<O> {
-    flow: Flow,
-    server_name: Option<Arc<str>>,
-    request: Bytes,
-    /// `None` for a CANCEL of the layer's own.
-    owner: Option<O>,
-    /// What goes instead, and which way, should this one fail.
-    fallback: Option<Box<(Flow, Bytes)>>,
 }
 
 #[derive(Debug)]
@@ -124,10 +113,12 @@ macro_rules! server_port {
     };
 }
 
+mod client;
 mod receive;
 mod ticket;
 mod unproven;
 
+use client::Outgoing;
 pub(super) use ticket::NOBODY;
 use ticket::{owner_of, ticket};
 
@@ -404,41 +395,6 @@ impl<O: Copy> Transactions<O> {
         self.len() == 0 && self.timers.is_empty()
     }
 
-    fn start_client(&mut self, outgoing: Outgoing<O>, context: &mut Context<'_>) -> ClientId {
-        let Outgoing { flow, server_name, request, owner, fallback } = outgoing;
-        let parsed = Message::parse(request.clone()).ok();
-        let key: Arc<[u8]> = parsed.as_ref().and_then(key::of_client).unwrap_or_default().into();
-        let is_invite = parsed.is_some_and(|request| request.method() == Some(Method::INVITE));
-        let mut clock = Clock::default();
-        let Self { clients, timers, values, .. } = self;
-        let (index, generation) = clients.insert(|index, generation| {
-            let id = ClientId { index, generation };
-            let mut port = Port {
-                now: context.now.monotonic,
-                values,
-                timers,
-                out: &mut *context.out,
-                clock: &mut clock,
-                handle: Handle::Client(id),
-                flow,
-                server_name: server_name.as_ref(),
-                ticket: ticket(Handle::Client(id), 0),
-            };
-            let machine = if is_invite {
-                ClientMachine::Invite(InviteClient::start(request, &mut port))
-            } else {
-                ClientMachine::NonInvite(NonInviteClient::start(request, &mut port))
-            };
-            Client { key: Arc::clone(&key), owner, flow, server_name, clock, machine, fallback, attempt: 0 }
-        });
-        let id = ClientId { index, generation };
-        self.client_keys.insert(key, id);
-        if let Some(connection) = flow.connection {
-            self.connections.insert((connection.0, Handle::Client(id)));
-        }
-        id
-    }
-
     fn start_server(
         &mut self,
         key: Arc<[u8]>,
@@ -478,38 +434,6 @@ impl<O: Copy> Transactions<O> {
         id
     }
 
-    /// The transport took the request no further: by datagram if TCP was only tried for its size, else it failed.
-    fn client_failed(&mut self, id: ClientId, context: &mut Context<'_>) -> Option<Event<O>> {
-        let client = self.clients.get_mut(id.index, id.generation)?;
-        if let Some((flow, request)) = client.fallback.take().map(|fallback| *fallback) {
-            client.flow = flow;
-            client.attempt ^= 1;
-            let mut port = client_port!(self, client, id, context);
-            port.stop_ending();
-            match &mut client.machine {
-                ClientMachine::Invite(machine) => {
-                    let cancel = machine.take_cancel();
-                    *machine = InviteClient::start(request, &mut port).with_cancel(cancel);
-                }
-                ClientMachine::NonInvite(machine) => *machine = NonInviteClient::start(request, &mut port),
-            }
-            return None;
-        }
-        let owner = client.owner;
-        self.remove_client(id);
-        Some(Event::TransportFailed { client: id, owner: owner? })
-    }
-
-    fn client_resend(&mut self, id: ClientId, context: &mut Context<'_>) -> Option<Event<O>> {
-        let client = self.clients.get_mut(id.index, id.generation)?;
-        let mut port = client_port!(self, client, id, context);
-        match &mut client.machine {
-            ClientMachine::Invite(machine) => machine.resend(&mut port),
-            ClientMachine::NonInvite(machine) => machine.resend(&mut port),
-        }
-        None
-    }
-
     fn server_resend(&mut self, id: ServerId, context: &mut Context<'_>) -> Option<Event<O>> {
         let server = self.servers.get_mut(id.index, id.generation)?;
         let trying =
@@ -524,17 +448,6 @@ impl<O: Copy> Transactions<O> {
         None
     }
 
-    fn client_end(&mut self, id: ClientId) -> Option<Event<O>> {
-        let client = self.clients.get(id.index, id.generation)?;
-        let step = match &client.machine {
-            ClientMachine::Invite(machine) => machine.end(),
-            ClientMachine::NonInvite(machine) => machine.end(),
-        };
-        let owner = client.owner;
-        self.remove_client(id);
-        owner.filter(|_| step == Step::TellAndEnd).map(|owner| Event::Timeout { client: id, owner })
-    }
-
     fn server_end(&mut self, id: ServerId) -> Option<Event<O>> {
         let server = self.servers.get(id.index, id.generation)?;
         let is_unacknowledged =
@@ -543,64 +456,12 @@ impl<O: Copy> Transactions<O> {
         is_unacknowledged.then_some(Event::NoAck { invite: id })
     }
 
-    fn send_cancel_if_due(&mut self, id: ClientId, context: &mut Context<'_>) {
-        let Some(client) = self.clients.get_mut(id.index, id.generation) else { return };
-        let (flow, server_name) = (client.flow, client.server_name.clone());
-        let mut port = client_port!(self, client, id, context);
-        let ClientMachine::Invite(machine) = &mut client.machine else { return };
-        let Some((invite, reason)) = machine.cancel_due(&mut port) else { return };
-        if let Some(cancel) = response::cancel_of(&invite, reason.as_deref()) {
-            let outgoing = Outgoing { flow, server_name, request: cancel, owner: None, fallback: None };
-            self.start_client(outgoing, context);
-        }
-    }
-
-    fn remove_client(&mut self, id: ClientId) {
-        let Some(client) = self.clients.remove(id.index, id.generation) else { return };
-        client.clock.stop(&mut self.timers);
-        if self.client_keys.get(&client.key) == Some(&id) {
-            self.client_keys.remove(&client.key);
-        }
-        if let Some(connection) = client.flow.connection {
-            self.connections.remove(&(connection.0, Handle::Client(id)));
-        }
-    }
-
     fn remove_server(&mut self, id: ServerId) {
         let Some(server) = self.servers.remove(id.index, id.generation) else { return };
         server.clock.stop(&mut self.timers);
         self.server_keys.remove(&server.key);
         if let Some(connection) = server.flow.connection {
             self.connections.remove(&(connection.0, Handle::Server(id)));
-        }
-    }
-
-    /// Where a request too large for a datagram goes instead.
-    fn over_stream(&self, to: &Flow, request: &Bytes) -> Option<(Flow, Bytes)> {
-        let listener = self.listeners.get(usize::from(to.listener.0))?;
-        if to.transport != Transport::Udp || request.len() <= listener.datagram_limit {
-            return None;
-        }
-        let sibling = self.listeners.iter().position(|other| {
-            other.realm == listener.realm
-                && other.transport == Transport::Tcp
-                && other.address.is_ipv4() == listener.address.is_ipv4()
-        })?;
-        let flow = Flow {
-            listener: ListenerId(u16::try_from(sibling).ok()?),
-            transport: Transport::Tcp,
-            remote: to.remote,
-            connection: None,
-        };
-        Some((flow, address::over_tcp(request, self.listeners.get(sibling)?)?))
-    }
-}
-
-impl<O> Client<O> {
-    fn is_waiting(&self) -> bool {
-        match &self.machine {
-            ClientMachine::Invite(machine) => machine.is_waiting(),
-            ClientMachine::NonInvite(machine) => machine.is_waiting(),
         }
     }
 }
