@@ -16,7 +16,7 @@ use std::time::Duration;
 use cluster::Cluster;
 use sbc::journal::{Journal, Position};
 use sbc::ship::{ShipCounters, Shipper};
-use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, Side};
+use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, EndedBy};
 use sip_engine::media::{DirectStatistics, Endpoint, PathEntry, SessionId, StreamStatistics, WholeWay};
 use sqlx::PgPool;
 use tokio::sync::watch;
@@ -56,7 +56,7 @@ fn answered() -> CallEventKind {
 fn ended(cause: EndCause, codec: &str) -> CallEventKind {
     CallEventKind::Ended(Box::new(CallEnded {
         cause,
-        side: Side::Caller,
+        side: EndedBy::Caller,
         status: 200,
         alerting_after: None,
         answered_after: Some(Duration::from_millis(1500)),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sip_engine::event::{CallEnded, CallEvent, CallEventKind, EndCause, Side};
+use sip_engine::event::{CallEnded, CallEvent, CallEventKind, EndCause, EndedBy};
 
 use super::segment::{Found, Line, Reader};
 
@@ -105,7 +105,7 @@ fn end(call: u128, state: &Open) -> CallEvent {
     let talked = state.answered.map(|answered| monotonic.saturating_sub(answered)).unwrap_or_default();
     let ended = CallEnded {
         cause: EndCause::Crash,
-        side: Side::Sbc,
+        side: EndedBy::Sbc,
         status: if state.answered.is_some() { 200 } else { 500 },
         alerting_after: None,
         answered_after: state.answered.map(|answered| answered.saturating_sub(state.started)),

@@ -1,7 +1,7 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
-use sip_engine::event::{CallEnded, CallStarted, EndCause, Side};
+use sip_engine::event::{CallEnded, CallStarted, EndCause, EndedBy};
 use sip_engine::media::SessionId;
 
 use super::*;
@@ -40,7 +40,7 @@ fn answered() -> CallEventKind {
 fn ended(cause: EndCause, seconds: u64) -> CallEventKind {
     CallEventKind::Ended(Box::new(CallEnded {
         cause,
-        side: Side::Caller,
+        side: EndedBy::Caller,
         status: 200,
         alerting_after: None,
         answered_after: Some(Duration::from_secs(1)),

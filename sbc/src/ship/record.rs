@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, Side};
+use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, EndedBy};
 use sip_engine::media::{PathEntry, StreamStatistics};
 use sqlx::types::Uuid;
 use sqlx::{PgPool, PgTransaction};
@@ -296,10 +296,10 @@ pub fn cause(cause: EndCause) -> &'static str {
     }
 }
 
-fn side(side: Side) -> &'static str {
+fn side(side: EndedBy) -> &'static str {
     match side {
-        Side::Caller => "caller",
-        Side::Callee => "callee",
-        Side::Sbc => "sbc",
+        EndedBy::Caller => "caller",
+        EndedBy::Callee => "callee",
+        EndedBy::Sbc => "sbc",
     }
 }

@@ -8,7 +8,7 @@ use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name};
 
-use crate::call::{CallKey, CallTimer};
+use crate::call::{CallKey, CallTimer, EndId};
 use crate::config::{Authentication, Config, Listener, Realm, RegistrarMode};
 use crate::dialog::Dialog;
 use crate::digest::Verdict;
@@ -71,12 +71,11 @@ pub(crate) enum Asker {
 /// Finds the dialog of a message without building one: Call-ID, local and remote tag.
 pub(crate) type DialogKey = Box<[u8]>;
 
-/// Where a dialog belongs: a call, the pair of dialogs in it, and which of the two.
+/// Where a dialog belongs: a call, and the end of a pair in it.
 #[derive(Debug, Clone)]
 pub(crate) struct DialogPlace {
     pub(crate) call: CallKey,
-    pub(crate) pair: u32,
-    pub(crate) side: usize,
+    pub(crate) end: EndId,
     /// The other end of the pair.
     pub(crate) peer: Option<Arc<Peer>>,
 }

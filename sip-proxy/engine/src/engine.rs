@@ -5,31 +5,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::{AHashMap, AHashSet};
-use sip_wire::{Message, Method, Name};
+use sip_wire::{Message, Method};
 
-use crate::admission::{self, Admission};
-use crate::call::{Admitted, Call, CallKey, Purpose, read_replaces};
-use crate::config::{Authentication, Config};
-use crate::core::{Asker, Core, DialogKey, DialogPlace, Owner, TimerKey, dialog_key};
+use crate::admission;
+use crate::call::{Call, CallKey, read_replaces};
+use crate::config::Config;
+use crate::core::{Asker, Core, DialogKey, Owner, TimerKey, dialog_key};
 use crate::digest::Verdict;
-use crate::event::{EndCause, Side};
+use crate::event::{EndCause, EndedBy};
 use crate::farewells::Farewells;
 use crate::ids::Ids;
-use crate::io::{Command, DialogEnd, Flow, Input, Load, Output, RealmId, Replica};
+use crate::io::{Command, DialogEnd, Flow, Input, Load, Output, Replica};
 use crate::media::SessionId;
-use crate::pickup::{Watch, Watchers};
+use crate::pickup::Watchers;
 use crate::proven::Proven;
-use crate::question::Caller;
-use crate::registrar::{Registrar, Registration};
+use crate::registrar::Registrar;
 use crate::slot::{self, Slot};
 use crate::slots::Slots;
 use crate::spirals::Spirals;
-use crate::strangers::{Kind, Sender, Strangers};
+use crate::strangers::{Sender, Strangers};
 use crate::time::Now;
 use crate::timer::TimerQueue;
-use crate::transaction::{Context, Event, Incoming, ServerId, Share, Transactions};
+use crate::transaction::{Context, Event, Reply, ServerId, Transactions};
 use crate::trunks;
 use crate::withheld::Withheld;
+
+mod requests;
+
+use requests::merge_key;
 
 /// What a step of the transactions works with, by fields, so that they stay borrowable.
 macro_rules! context {
@@ -270,14 +273,14 @@ impl Engine {
             Command::Drain => self.core.draining = true,
             Command::HangUpAll => {
                 for key in self.call_keys() {
-                    self.with_call(key, |call, core, _| call.hang_up(EndCause::Shutdown, Side::Sbc, core));
+                    self.with_call(key, |call, core, _| call.hang_up(EndCause::Shutdown, EndedBy::Sbc, core));
                 }
             }
             Command::HangUp(id) => {
                 for key in self.call_keys() {
                     self.with_call(key, |call, core, _| {
                         if call.id == id {
-                            call.hang_up(EndCause::Operator, Side::Sbc, core);
+                            call.hang_up(EndCause::Operator, EndedBy::Sbc, core);
                         }
                     });
                 }
@@ -355,14 +358,14 @@ impl Engine {
             Event::Ack { message, .. } => {
                 if let Some(place) = self.place_of(&message) {
                     self.with_call(place.call, |call, core, _| {
-                        call.on_ack(place.pair, place.side, &message, core)
+                        call.on_ack(place.end.pair, place.end.side, &message, core)
                     });
                 }
             }
             Event::Response { client, owner, message } => match owner {
                 Owner::Branch(key, branch) if self.has_call(key) => {
                     self.with_call(key, |call, core, registrar| {
-                        call.on_branch_response(branch, client, message, core, registrar)
+                        call.on_branch_response(branch, Reply { client, response: message }, core, registrar)
                     });
                 }
                 Owner::Forward(key, forward) if self.has_call(key) => {
@@ -411,7 +414,7 @@ impl Engine {
         match owner {
             Owner::Branch(key, branch) => {
                 self.with_call(key, |call, core, registrar| {
-                    call.on_branch_failure(branch, status, None, core, registrar)
+                    call.on_branch_failure(branch, status.into(), core, registrar)
                 });
             }
             Owner::Forward(key, forward) => {
@@ -422,206 +425,4 @@ impl Engine {
             Owner::Nobody => {}
         }
     }
-
-    fn place_of(&self, message: &Message) -> Option<DialogPlace> {
-        let local = message.to().ok()?.tag()?;
-        let remote = message.from().ok()?.tag().unwrap_or_default();
-        let call_id = message.call_id().ok()?;
-        // Who answered without a tag may ask with one: its tag was null (RFC 3261 §12.1.2).
-        let named = self.core.dialogs.get(&dialog_key(call_id, local, remote));
-        named.or_else(|| self.core.dialogs.get(&dialog_key(call_id, local, b""))).cloned()
-    }
-
-    fn on_request(&mut self, incoming: Incoming) {
-        let Incoming { flow, request, .. } = &incoming;
-        let Some(method) = request.method() else { return };
-        self.core.sender = if self.core.peer_of(flow).is_some() {
-            Sender::Trunk
-        } else if self.registrar.by_flow(flow, None).is_some() {
-            Sender::Registered
-        } else {
-            Sender::Stranger
-        };
-        // A request is in a dialog if the dialog is known. A To tag alone proves nothing, and opens nothing.
-        if request.to().is_ok_and(|to| to.tag().is_some()) {
-            if !self.is_in_dialog(request) {
-                self.core.reject(&incoming, 481);
-            } else if self.core.keep(&incoming, Share::Dialogs) && !self.core.asks_too_much(&incoming) {
-                self.on_dialog_request(incoming);
-            }
-            return;
-        }
-        if method == Method::CANCEL {
-            self.core.reject(&incoming, 481);
-            return;
-        }
-        if !self.lets_in(&incoming) || self.core.asks_too_much(&incoming) {
-            return;
-        }
-        if merge_key(request).is_some_and(|key| self.firsts.contains_key(&key)) {
-            // It came twice, on two ways (RFC 3261 §8.2.2.2).
-            self.core.reject(&incoming, 482);
-            return;
-        }
-        match admission::admit(&incoming, &mut self.core, &mut self.registrar) {
-            Err(rejection) => rejection.answer(&incoming, &mut self.core, &self.registrar),
-            Ok(Admission::Ping) => admission::answer_ping(&incoming, &mut self.core),
-            Ok(Admission::Keepalive) => self.core.reject(&incoming, 200),
-            Ok(Admission::Register) => match self.registrar.on_register(&incoming, &mut self.core) {
-                Registration::Done => {}
-                Registration::Forward(forwarded) => {
-                    let realm = self.core.realm_of(flow).map(|realm| realm.id).unwrap_or(RealmId(0));
-                    let caller = Caller::Anonymous;
-                    let admitted = Admitted { incoming, realm, caller, identity: None };
-                    self.start(Purpose::Register(forwarded), admitted);
-                }
-            },
-            Ok(Admission::Call(admitted)) => {
-                match &admitted.caller {
-                    Caller::Subscriber { aor } => self.core.proven_by(aor, flow),
-                    _ => self.core.proven(flow),
-                }
-                let purpose = if method == Method::INVITE {
-                    Purpose::Session
-                } else if method == Method::SUBSCRIBE {
-                    Purpose::Subscription
-                } else {
-                    Purpose::Once
-                };
-                self.start(purpose, *admitted);
-            }
-        }
-    }
-
-    /// What a request costs before anything is known of it: nothing, where its sender is in the realm's trust already.
-    fn lets_in(&mut self, incoming: &Incoming) -> bool {
-        let Incoming { flow, request, .. } = incoming;
-        let sender = self.core.sender;
-        let authentication = self.core.realm_of(flow).map(|realm| realm.authentication);
-        let is_trusted = match authentication {
-            Some(Authentication::KnownSource) => sender == Sender::Trunk,
-            Some(Authentication::RegisteredFlow) => sender == Sender::Registered,
-            Some(Authentication::Digest | Authentication::Open) | None => false,
-        };
-        // Whoever shows credentials is looked at: the right ones are always served.
-        let shows = request.count(Name::Authorization) > 0 || request.count(Name::ProxyAuthorization) > 0;
-        let is_refused = match (self.core.load, sender) {
-            (Load::Fine, _) | (Load::Behind, Sender::Trunk | Sender::Registered) => false,
-            (Load::Behind, Sender::Stranger) => !shows,
-            (Load::FarBehind, _) => true,
-        };
-        if is_refused {
-            self.core.notice(
-                "overloaded",
-                Some(flow.remote),
-                "503: the signalling thread is behind, or memory is short (the log says it); more shards or another node would help",
-            );
-            self.core.refuse_for_now(incoming);
-            return false;
-        }
-        let now = self.core.now;
-        if !shows
-            && authentication != Some(Authentication::Open)
-            && !self.core.strangers.may_ask(sender, flow, now)
-        {
-            self.core.count_limited(flow);
-            return false;
-        }
-        !is_trusted || self.core.keep(incoming, Share::Known)
-    }
-
-    fn start(&mut self, purpose: Purpose, admitted: Admitted) {
-        let limit = self.core.config.limits.calls;
-        // The last quarter is not for who need not say who he is.
-        let room = match admitted.caller {
-            Caller::Anonymous => limit.saturating_sub(limit / 4),
-            Caller::Subscriber { .. } | Caller::Trunk { .. } => limit,
-        };
-        if self.calls.len() >= room {
-            self.core.notice(
-                "calls_exhausted",
-                Some(admitted.incoming.flow.remote),
-                "503: the limit of calls is reached; raise limits.calls if the machine bears more",
-            );
-            self.core.refuse_for_now(&admitted.incoming);
-            return;
-        }
-        let server = admitted.incoming.server;
-        let counted = match (&admitted.caller, admission::kind_of(&admitted.incoming.request)) {
-            (_, Kind::Once) => None,
-            (Caller::Subscriber { aor }, kind) => Some((aor.clone(), kind)),
-            _ => None,
-        };
-        if let Some((aor, kind)) = &counted {
-            self.core.strangers.began(aor, *kind);
-        }
-        let turn =
-            (purpose == Purpose::Session).then(|| self.core.spirals.turn_of(&admitted.incoming.request));
-        if let Some(turn) = turn {
-            self.core.spirals.began(turn);
-        }
-        let watch = (purpose == Purpose::Subscription)
-            .then(|| Watch::of(&admitted.incoming.request, &admitted.caller))
-            .flatten();
-        if let Some(watch) = &watch {
-            self.core.watchers.began(watch.clone());
-            self.core.out.push_back(Output::Replicate(Replica::Watch(watch.clone())));
-        }
-        let core = &mut self.core;
-        let (index, generation) = self
-            .calls
-            .insert(|index, generation| Call::new(CallKey { index, generation }, purpose, admitted, core));
-        let key = CallKey { index, generation };
-        if let Some(call) = self.calls.get_mut(index, generation) {
-            call.counted.extend(counted);
-            call.turn = turn;
-            call.watch = watch;
-            self.sessions.insert(call.session(), key);
-            self.upstream.insert(server, key);
-            if let Some(first) = merge_key(call.first_request()) {
-                self.firsts.insert(first, key);
-            }
-        }
-        self.with_call(key, |call, core, registrar| call.start(core, registrar));
-    }
-
-    fn is_in_dialog(&self, request: &Message) -> bool {
-        self.place_of(request).is_some()
-            || (request.method() == Some(Method::NOTIFY) && self.half_dialog(request).is_some())
-    }
-
-    fn half_dialog(&self, request: &Message) -> Option<(CallKey, u16)> {
-        let local = request.to().ok()?.tag()?;
-        self.core.half_dialogs.get(&dialog_key(request.call_id().ok()?, local, b"")).copied()
-    }
-
-    fn on_dialog_request(&mut self, incoming: Incoming) {
-        let Incoming { flow, request, .. } = &incoming;
-        if let Some(place) = self.place_of(request) {
-            self.core.proven(flow);
-            self.with_call(place.call, |call, core, registrar| {
-                let at = (place.pair, place.side);
-                call.on_dialog_request(at, incoming, core, registrar)
-            });
-            return;
-        }
-        if request.method() == Some(Method::NOTIFY)
-            && let Some((key, branch)) = self.half_dialog(request)
-        {
-            self.with_call(key, |call, core, registrar| {
-                match call.on_early_notify(branch, &incoming, core) {
-                    Some(pair) => call.on_dialog_request((pair, 1), incoming, core, registrar),
-                    None => core.reject(&incoming, 481),
-                }
-            });
-            return;
-        }
-        self.core.reject(&incoming, 481);
-    }
-}
-
-/// What two branches of one request have in common: From tag, Call-ID and CSeq.
-fn merge_key(request: &Message) -> Option<DialogKey> {
-    let tag = request.from().ok()?.tag()?;
-    Some(dialog_key(request.call_id().ok()?, tag, request.value(Name::CSeq)?))
 }

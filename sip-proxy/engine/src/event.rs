@@ -121,7 +121,7 @@ pub struct CallEnded {
     /// What ended it.
     pub cause: EndCause,
     /// Who ended it.
-    pub side: Side,
+    pub side: EndedBy,
     /// The final SIP status of the INVITE; 200 for an answered call.
     pub status: u16,
     /// From INVITE to the first 180 or 183, if one came.
@@ -186,7 +186,7 @@ pub enum EndCause {
 
 /// Who ended a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Side {
+pub enum EndedBy {
     /// The calling party.
     Caller,
     /// The called party.

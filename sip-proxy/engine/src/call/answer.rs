@@ -4,9 +4,9 @@ use bytes::Bytes;
 use sip_wire::{Message, Name, multipart};
 
 use super::body::{add, body_for};
-use super::ends::{CALLER, TARGET};
 use super::media::Wait;
 use super::pair::{Exchange, Reliable, cseq_of};
+use super::side::{EndId, Side};
 use super::{Call, Purpose};
 use crate::core::Core;
 use crate::event::{CallEventKind, EndCause};
@@ -50,7 +50,8 @@ impl Call {
                 if is_repeated {
                     self.answer_call(id, &response, None, core);
                 } else {
-                    self.answer_initial(id, response, sdp, is_reliable, core);
+                    pair.negotiated |= is_reliable;
+                    self.answer_initial(id, response, sdp, core);
                 }
             }
             Some(sdp) if !has_offer && is_reliable && !pair.negotiated && pair.exchange.is_none() => {
@@ -64,7 +65,9 @@ impl Call {
     /// Whether a target takes the call and has never answered its offer, or only in a way that the media plane refused.
     pub(super) fn lacks_answer(&self, id: u32) -> bool {
         self.branch_has_offer(id)
-            && self.pair(id).is_some_and(|pair| !pair.negotiated && pair.ends[CALLER].description.is_none())
+            && self
+                .pair(id)
+                .is_some_and(|pair| !pair.negotiated && pair.ends[Side::Caller].description.is_none())
     }
 
     pub(super) fn branch_has_offer(&self, id: u32) -> bool {
@@ -73,17 +76,8 @@ impl Call {
             .is_some_and(|branch| branch.offer.is_some())
     }
 
-    pub(super) fn answer_initial(
-        &mut self,
-        id: u32,
-        response: Message,
-        sdp: Bytes,
-        is_reliable: bool,
-        core: &mut Core,
-    ) {
-        let Some(pair) = self.pair_mut(id) else { return };
-        pair.negotiated |= is_reliable;
-        if let Some(action) = self.answer_action(id, ExchangeId(1), TARGET, sdp) {
+    fn answer_initial(&mut self, id: u32, response: Message, sdp: Bytes, core: &mut Core) {
+        if let Some(action) = self.answer_action(id, ExchangeId(1), Side::Target, sdp) {
             self.ask_media(action, Wait::Response(id, Box::new(response)), core);
         }
     }
@@ -92,9 +86,9 @@ impl Call {
     pub(super) fn offer_late(&mut self, id: u32, response: Message, sdp: Bytes, core: &mut Core) {
         let exchange = self.new_exchange();
         let Some(pair) = self.pair_mut(id) else { return };
-        pair.exchange = Some(Exchange { id: exchange, offerer: TARGET });
+        pair.exchange = Some(Exchange { id: exchange, offerer: Side::Target });
         pair.negotiated = true;
-        let action = self.offer_action(id, exchange, TARGET, sdp);
+        let action = self.offer_action(id, exchange, Side::Target, sdp);
         if let Some(action) = action {
             self.ask_media(action, Wait::Response(id, Box::new(response)), core);
         }
@@ -115,7 +109,7 @@ impl Call {
         if response.has_token(Name::Require, "100rel") {
             let cseq = cseq_of(&self.upstream.incoming.request);
             let answer = Answer { server, status, response: answer };
-            self.repeat_until_acknowledged((id, CALLER), answer, cseq, core);
+            self.repeat_until_acknowledged(EndId { pair: id, side: Side::Caller }, answer, cseq, core);
         }
     }
 
@@ -129,11 +123,11 @@ impl Call {
     ) -> Option<Bytes> {
         let status = response.status()?;
         let config = core.config.clone();
-        let mut names = self.pair_names(&config, id, TARGET)?;
+        let mut names = self.pair_names(&config, id, Side::Target)?;
         let upstream = &self.upstream;
         let pair = self.pairs.iter_mut().find(|pair| pair.id == id)?;
         let to_realm = config.realm(upstream.realm)?;
-        let tag = String::from_utf8_lossy(&pair.ends[CALLER].dialog.local_tag).into_owned();
+        let tag = String::from_utf8_lossy(&pair.ends[Side::Caller].dialog.local_tag).into_owned();
         let reason = response.reason().filter(|reason| !reason.is_empty()).map(|reason| names.apply(reason));
         let mut out =
             transaction::response_to(&upstream.incoming.request, status, reason.as_deref(), Some(&tag));
@@ -153,7 +147,7 @@ impl Call {
         } else if self.purpose == Purpose::Session {
             let agreed = Agreement::answering(&upstream.incoming.request, to_realm.session_timer);
             if let Some(agreed) = agreed {
-                pair.ends[CALLER].session.agreed = Some(agreed);
+                pair.ends[Side::Caller].session.agreed = Some(agreed);
                 out = out.header(Name::SessionExpires, agreed.as_answer().as_bytes());
                 if !agreed.we_refresh {
                     require.extend_from_slice(if require.is_empty() { b"timer" } else { b", timer" });
@@ -170,13 +164,13 @@ impl Call {
             out = out.header(Name::Server, product.as_bytes());
         }
         let out = copy_headers(out, response, &names, core);
-        let flow = pair.flow(TARGET);
+        let flow = pair.flow(Side::Target);
         if let Some(sdp) = &sdp {
-            pair.ends[CALLER].description = Some(sdp.clone());
+            pair.ends[Side::Caller].description = Some(sdp.clone());
         }
         // What was agreed by an unreliable response belongs into the final one too.
         let agreed = if sdp.is_none() && status >= 200 && !pair.negotiated {
-            pair.ends[CALLER].description.clone()
+            pair.ends[Side::Caller].description.clone()
         } else {
             None
         };
@@ -201,12 +195,12 @@ impl Call {
                     502
                 }
             };
-            self.fail_upstream(status, None, EndCause::MediaRefused, core);
+            self.fail_upstream(status, EndCause::MediaRefused, core);
             return;
         }
         let Some(answer) = self.build_response(id, response, sdp, core) else {
             // What the target says cannot be passed: it has its ACK and a BYE, and the caller a failure.
-            self.fail_upstream(502, None, EndCause::MediaRefused, core);
+            self.fail_upstream(502, EndCause::MediaRefused, core);
             return;
         };
         let server = self.upstream.incoming.server;
@@ -219,17 +213,19 @@ impl Call {
         if !longest.is_zero() {
             self.ringing = Some(self.schedule(longest, super::CallTimer::Longest, core));
         }
-        self.stop_repeating(id, CALLER, core);
+        self.stop_repeating(id, Side::Caller, core);
         let (realm, destination, trunk, (reached, uri)) = match self.pair(id) {
             Some(pair) => {
-                let realm =
-                    core.realm(pair.ends[TARGET].realm).map(|realm| realm.name.clone()).unwrap_or_default();
+                let realm = core
+                    .realm(pair.ends[Side::Target].realm)
+                    .map(|realm| realm.name.clone())
+                    .unwrap_or_default();
                 let trunk = self
                     .branches
                     .get(usize::from(pair.branch))
                     .and_then(|branch| branch.trunk.as_ref())
                     .map(|trunk| trunk.name.clone());
-                (realm, pair.flow(TARGET).remote, trunk, self.reached(pair.branch))
+                (realm, pair.flow(Side::Target).remote, trunk, self.reached(pair.branch))
             }
             None => return,
         };
@@ -238,18 +234,20 @@ impl Call {
         core.respond(server, status, answer.clone());
         let cseq = cseq_of(&self.upstream.incoming.request);
         let answer = Answer { server, status, response: answer };
-        self.repeat_until_acknowledged((id, CALLER), answer, cseq, core);
+        self.repeat_until_acknowledged(EndId { pair: id, side: Side::Caller }, answer, cseq, core);
         // With the offer in the INVITE nothing of the caller's ACK matters to the target; with the offer in the 2xx its
         // ACK carries the answer.
-        let is_late =
-            self.pair(id).and_then(|pair| pair.exchange).is_some_and(|exchange| exchange.offerer == TARGET);
+        let is_late = self
+            .pair(id)
+            .and_then(|pair| pair.exchange)
+            .is_some_and(|exchange| exchange.offerer == Side::Target);
         if let Some(pair) = self.pair_mut(id) {
-            pair.owed_ack = is_late.then_some(TARGET);
+            pair.owed_ack = is_late.then_some(Side::Target);
         }
         if !is_late {
-            self.acknowledge(id, TARGET, None, core);
+            self.acknowledge(id, Side::Target, None, core);
         }
-        for side in [CALLER, TARGET] {
+        for side in [Side::Caller, Side::Target] {
             self.arm_session_timer(id, side, core);
         }
     }

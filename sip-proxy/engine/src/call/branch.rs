@@ -6,20 +6,20 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
-use super::ends::{CALLER, TARGET};
 use super::hunt::{Found, cause_of, is_better, may_fail_over};
 use super::media::Wait;
 use super::redirect::Diverted;
-use super::{Call, CallTimer, Purpose};
+use super::side::Side;
+use super::{Call, CallTimer, Final, Purpose};
 use crate::core::{Core, Owner, dialog_key};
-use crate::event::{EndCause, Side};
+use crate::event::{EndCause, EndedBy};
 use crate::io::{Flow, RealmId};
 use crate::media::{Endpoint, ExchangeId, MediaAction};
 use crate::question::{Contact, ResolvedAddress, TrunkTarget};
 use crate::registrar::Registrar;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
-use crate::transaction::{self, ClientId, Hop, Large};
+use crate::transaction::{self, ClientId, Hop, Large, Reply};
 
 /// How far a branch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +120,7 @@ impl Call {
     pub(super) fn prepare(&mut self, index: u16, core: &mut Core) {
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         let Some(flow) = branch.flow else { return };
-        self.secrets[TARGET].add_address(flow.remote.ip());
+        self.secrets[Side::Target].add_address(flow.remote.ip());
         let description =
             multipart::session_description(&self.upstream.incoming.request).filter(|_| self.is_session());
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
@@ -158,8 +158,8 @@ impl Call {
                 if let Some(branch) = self.branches.get_mut(usize::from(index)) {
                     branch.state = State::Done;
                 }
-                if self.best.as_ref().is_none_or(|(best, _)| is_better(status, *best)) {
-                    self.best = Some((status, None));
+                if self.best.as_ref().is_none_or(|best| is_better(status, best.status)) {
+                    self.best = Some(status.into());
                 }
             }
         }
@@ -197,11 +197,11 @@ impl Call {
     pub(crate) fn on_branch_response(
         &mut self,
         index: u16,
-        client: ClientId,
-        response: Message,
+        reply: Reply,
         core: &mut Core,
         registrar: &mut Registrar,
     ) {
+        let Reply { client, response } = reply;
         let Some(status) = response.status() else { return };
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         if let Some(timer) = branch.failover.take() {
@@ -215,12 +215,15 @@ impl Call {
         }
         let flow = branch.flow;
         if let Some(flow) = flow {
-            self.secrets[TARGET].add_message(&response, flow.remote);
+            self.secrets[Side::Target].add_message(&response, flow.remote);
         }
         match status {
             101..=199 => self.on_branch_provisional(index, response, core),
-            200..=299 => self.on_branch_success(index, client, response, core, registrar),
-            _ => self.on_branch_failure(index, status, Some(response), core, registrar),
+            200..=299 => self.on_branch_success(index, Reply { client, response }, core, registrar),
+            _ => {
+                let outcome = Final { status, response: Some(response) };
+                self.on_branch_failure(index, outcome, core, registrar)
+            }
         }
     }
 
@@ -244,7 +247,7 @@ impl Call {
             let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
             let tag = branch.tag.get_or_insert_with(|| core.ids.tag()).clone();
             let config = core.config.clone();
-            let Some(names) = self.branch_names(&config, index, TARGET) else { return };
+            let Some(names) = self.branch_names(&config, index, Side::Target) else { return };
             let reason = response.reason().map(|reason| names.apply(reason));
             let answer = transaction::response_to(
                 &self.upstream.incoming.request,
@@ -264,14 +267,8 @@ impl Call {
         self.take_response(pair, response, core);
     }
 
-    fn on_branch_success(
-        &mut self,
-        index: u16,
-        client: ClientId,
-        response: Message,
-        core: &mut Core,
-        registrar: &mut Registrar,
-    ) {
+    fn on_branch_success(&mut self, index: u16, reply: Reply, core: &mut Core, registrar: &mut Registrar) {
+        let Reply { client, response } = reply;
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         let was_done = branch.state == State::Done;
         branch.state = State::Done;
@@ -297,13 +294,13 @@ impl Call {
         }
         let Some(pair) = self.pair_of_response(index, &response, flow, core) else {
             core.take_down(client, &response, true);
-            self.fail_upstream(500, None, EndCause::Failed, core);
+            self.fail_upstream(500, EndCause::Failed, core);
             return;
         };
         if let Some(found) = self.pair_mut(pair) {
-            found.ends[TARGET].open_invite = Some(client);
-            found.ends[TARGET].dialog.confirm(&response);
-            found.ends[CALLER].dialog.confirmed = true;
+            found.ends[Side::Target].open_invite = Some(client);
+            found.ends[Side::Target].dialog.confirm(&response);
+            found.ends[Side::Caller].dialog.confirmed = true;
         }
         self.publish(pair, core);
         if self.purpose == Purpose::Subscription {
@@ -317,12 +314,12 @@ impl Call {
         for other in others {
             self.drop_pair(other, core);
         }
-        let endpoint = self.pair(pair).map(|pair| pair.endpoint(TARGET));
+        let endpoint = self.pair(pair).map(|pair| pair.endpoint(Side::Target));
         if let (Some(endpoint), true) = (endpoint, self.has_media) {
             self.tell_media(MediaAction::Select { endpoint }, core);
         }
         if let Some(found) = self.pair_mut(pair) {
-            found.ends[TARGET].session.agreed = Agreement::of_answer(&response);
+            found.ends[Side::Target].session.agreed = Agreement::of_answer(&response);
         }
         self.take_response(pair, response, core);
     }
@@ -331,11 +328,11 @@ impl Call {
     pub(crate) fn on_branch_failure(
         &mut self,
         index: u16,
-        status: u16,
-        response: Option<Message>,
+        outcome: Final,
         core: &mut Core,
         registrar: &mut Registrar,
     ) {
+        let Final { status, response } = outcome;
         if let Some(response) = &response
             && (self.retry_with_credentials(index, response, core)
                 || self.retry_with_interval(index, response, core))
@@ -366,7 +363,7 @@ impl Call {
         let Some(branch) = self.branches.get(usize::from(index)) else { return };
         let party = branch.party;
         if matches!(status, 500..=599 | 408) && !branch.alternatives.is_empty() {
-            self.best.get_or_insert((status, response));
+            self.best.get_or_insert(Final { status, response });
             self.next_address(index, core);
             return;
         }
@@ -400,8 +397,8 @@ impl Call {
             }
             return;
         }
-        if self.best.as_ref().is_none_or(|(best, _)| is_better(status, *best)) {
-            self.best = Some((status, response));
+        if self.best.as_ref().is_none_or(|best| is_better(status, best.status)) {
+            self.best = Some(Final { status, response });
         }
         if status >= 600 {
             self.cancel_branches(None, None, core);
@@ -412,8 +409,9 @@ impl Call {
         self.ring_waiting(core);
         if !self.branches.iter().all(Branch::is_done) {
             if status >= 600 {
-                let (status, message) = self.best.take().unwrap_or((status, None));
-                self.fail_upstream(status, message, cause_of(status), core);
+                let outcome = self.best.take().unwrap_or(status.into());
+                let cause = cause_of(outcome.status);
+                self.fail_upstream(outcome, cause, core);
             }
             return;
         }
@@ -500,6 +498,7 @@ impl Call {
     /// The final response of a request that makes no dialog.
     pub(super) fn pass_final(&mut self, response: Message, core: &mut Core) {
         let status = response.status().unwrap_or(500);
-        self.finish_upstream(status, Some(response), cause_of(status), Side::Callee, core);
+        let outcome = Final { status, response: Some(response) };
+        self.finish_upstream(outcome, cause_of(status), EndedBy::Callee, core);
     }
 }

@@ -6,14 +6,22 @@ use std::time::Duration;
 use bytes::Bytes;
 use sip_wire::{Message, Name};
 
-use super::ends::{CALLER, TARGET, opposite};
 use super::media::Wait;
 use super::pair::side_of;
-use super::{Call, CallTimer, Ended};
+use super::side::{EndId, Side};
+use super::{Call, CallTimer, Ended, Final};
 use crate::core::{Core, TimerKey, dialog_key};
-use crate::event::{CallEnded, CallEventKind, CallStarted, EndCause, Side};
+use crate::event::{CallEnded, CallEventKind, CallStarted, EndCause, EndedBy};
 use crate::media::{MediaAction, MediaEvent, StreamStatistics};
 use crate::transaction::{self, Answer, Asked, ServerId};
+
+/// Why a call ends, by whom, and with which status.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ending {
+    pub(super) cause: EndCause,
+    pub(super) by: EndedBy,
+    pub(super) status: u16,
+}
 
 impl Call {
     pub(super) fn record(&mut self, what: CallEventKind, core: &mut Core) {
@@ -41,50 +49,40 @@ impl Call {
         self.record(CallEventKind::Started(Box::new(started)), core);
     }
 
-    /// The initial request fails: the caller gets `status`, or what `message` says.
-    pub(super) fn fail_upstream(
-        &mut self,
-        status: u16,
-        message: Option<Message>,
-        cause: EndCause,
-        core: &mut Core,
-    ) {
-        let side = if message.is_some() { Side::Callee } else { Side::Sbc };
+    /// The initial request fails: the caller gets the status, or what the response says.
+    pub(super) fn fail_upstream(&mut self, outcome: impl Into<Final>, cause: EndCause, core: &mut Core) {
+        let outcome = outcome.into();
+        let by = if outcome.response.is_some() { EndedBy::Callee } else { EndedBy::Sbc };
         self.cancel_branches(None, None, core);
-        self.finish_upstream(status, message, cause, side, core);
+        self.finish_upstream(outcome, cause, by, core);
     }
 
     pub(super) fn refuse_upstream(&mut self, server: ServerId, status: u16, core: &mut Core) {
         if server == self.upstream.incoming.server {
-            self.fail_upstream(status, None, EndCause::Failed, core);
+            self.fail_upstream(status, EndCause::Failed, core);
         }
     }
 
     /// The initial request gets its final response, and with it the call its end.
-    pub(super) fn finish_upstream(
-        &mut self,
-        status: u16,
-        message: Option<Message>,
-        cause: EndCause,
-        side: Side,
-        core: &mut Core,
-    ) {
+    pub(super) fn finish_upstream(&mut self, outcome: Final, cause: EndCause, by: EndedBy, core: &mut Core) {
+        let Final { status, response } = outcome;
         if self.answered || self.is_over() {
             return;
         }
         self.answered = true;
         // The target's 2xx came, and the caller's INVITE fails all the same.
         if let Some(winner) = self.winner {
-            self.say_bye(winner, TARGET, None, core);
+            self.say_bye(winner, Side::Target, None, core);
         }
+        let ending = Ending { cause, by, status };
         if status == 408 && !self.is_session() {
             core.stay_silent(self.upstream.incoming.server);
-            self.finish(cause, side, status, Vec::new(), core);
+            self.finish(ending, Vec::new(), core);
             return;
         }
-        let response = self.final_response(status, message.as_ref(), core);
+        let response = self.final_response(status, response.as_ref(), core);
         let answer = Answer { server: self.upstream.incoming.server, status, response };
-        self.finish(cause, side, status, vec![answer], core);
+        self.finish(ending, vec![answer], core);
     }
 
     fn final_response(&mut self, status: u16, message: Option<&Message>, core: &mut Core) -> Bytes {
@@ -99,7 +97,7 @@ impl Call {
             if matches!(status, 401 | 407) && !is_register && message.is_some() { 403 } else { status };
         let tag = self.shown_tag.clone().unwrap_or_else(|| core.ids.tag());
         let last = u16::try_from(self.branches.len()).unwrap_or_default().saturating_sub(1);
-        let mut names = self.branch_names(&config, last, TARGET);
+        let mut names = self.branch_names(&config, last, Side::Target);
         let reason = message
             .filter(|message| message.status() == Some(status))
             .and_then(Message::reason)
@@ -141,11 +139,13 @@ impl Call {
     /// A one-off request has been answered elsewhere.
     pub(super) fn done_once(&mut self, core: &mut Core) {
         self.answered = true;
-        self.finish(EndCause::Bye, Side::Caller, 200, Vec::new(), core);
+        let ending = Ending { cause: EndCause::Bye, by: EndedBy::Caller, status: 200 };
+        self.finish(ending, Vec::new(), core);
     }
 
     /// BYE from one end.
-    pub(super) fn on_bye(&mut self, (id, side): (u32, usize), asked: Asked<'_>, core: &mut Core) {
+    pub(super) fn on_bye(&mut self, at: EndId, asked: Asked<'_>, core: &mut Core) {
+        let EndId { pair: id, side } = at;
         let Asked { server, request: bye } = asked;
         let answer = transaction::response_to(bye, 200, None, None);
         let answer = match &core.config.product {
@@ -158,29 +158,31 @@ impl Call {
             self.cancel_branches(None, None, core);
             self.answered = true;
             if let Some(winner) = self.winner {
-                self.say_bye(winner, TARGET, None, core);
+                self.say_bye(winner, Side::Target, None, core);
             }
             let terminated = self.final_response(487, None, core);
             let server = self.upstream.incoming.server;
             let upstream = Answer { server, status: 487, response: terminated };
-            self.finish(EndCause::Cancelled, side_of(side), 487, vec![upstream, answer], core);
+            let ending = Ending { cause: EndCause::Cancelled, by: side_of(side), status: 487 };
+            self.finish(ending, vec![upstream, answer], core);
             return;
         }
         let config = core.config.clone();
         let names = self.pair_names(&config, id, side);
         let reason = super::translate::reason_of(bye, names.as_ref());
-        self.say_bye(id, opposite(side), reason.as_deref(), core);
-        self.finish(EndCause::Bye, side_of(side), 200, vec![answer], core);
+        self.say_bye(id, !side, reason.as_deref(), core);
+        let ending = Ending { cause: EndCause::Bye, by: side_of(side), status: 200 };
+        self.finish(ending, vec![answer], core);
     }
 
-    fn say_bye(&mut self, id: u32, side: usize, reason: Option<&[u8]>, core: &mut Core) {
+    fn say_bye(&mut self, id: u32, side: Side, reason: Option<&[u8]>, core: &mut Core) {
         // RFC 3261 §15: the caller's ACK must have come before our BYE goes there; a 2xx of theirs must have our ACK.
         if self.pair(id).is_some_and(|pair| pair.ends[side].open_invite.is_some()) {
             self.acknowledge(id, side, None, core);
         }
         let Some(position) = self.pairs.iter().position(|pair| pair.id == id) else { return };
         let Some(pair) = self.pairs.get_mut(position) else { return };
-        if side == CALLER && pair.ends[side].repeat.is_some() && !pair.ends[side].is_acknowledged {
+        if side == Side::Caller && pair.ends[side].repeat.is_some() && !pair.ends[side].is_acknowledged {
             pair.farewell = Some(reason.map(<[u8]>::to_vec));
             return;
         }
@@ -190,7 +192,7 @@ impl Call {
     }
 
     /// Ends the call from our side: BYE to both ends, or what an unanswered one needs.
-    pub(crate) fn hang_up(&mut self, cause: EndCause, side: Side, core: &mut Core) {
+    pub(crate) fn hang_up(&mut self, cause: EndCause, side: EndedBy, core: &mut Core) {
         if self.is_over() {
             return;
         }
@@ -201,28 +203,21 @@ impl Call {
                 _ => 480,
             };
             self.cancel_branches(None, None, core);
-            self.finish_upstream(status, None, cause, side, core);
+            self.finish_upstream(status.into(), cause, side, core);
             return;
         }
         let confirmed: Vec<u32> =
             self.pairs.iter().filter(|pair| pair.is_confirmed()).map(|pair| pair.id).collect();
         for pair in confirmed {
-            self.say_bye(pair, CALLER, None, core);
-            self.say_bye(pair, TARGET, None, core);
+            self.say_bye(pair, Side::Caller, None, core);
+            self.say_bye(pair, Side::Target, None, core);
         }
-        self.finish(cause, side, 200, Vec::new(), core);
+        self.finish(Ending { cause, by: side, status: 200 }, Vec::new(), core);
     }
 
     /// The end: media is deleted first, so that the record has its counts; then the record is written; then the answers
     /// leave.
-    pub(super) fn finish(
-        &mut self,
-        cause: EndCause,
-        side: Side,
-        status: u16,
-        answers: Vec<Answer>,
-        core: &mut Core,
-    ) {
+    pub(super) fn finish(&mut self, ending: Ending, answers: Vec<Answer>, core: &mut Core) {
         if self.is_over() {
             return;
         }
@@ -238,9 +233,10 @@ impl Call {
         }
         let since = |moment: Duration| moment.saturating_sub(self.times.started);
         let now = core.now.monotonic;
+        let Ending { cause, by, status } = ending;
         let record = Box::new(CallEnded {
             cause,
-            side,
+            side: by,
             status,
             alerting_after: self.times.alerting.map(since),
             answered_after: self.times.answered.map(since),
@@ -279,7 +275,7 @@ impl Call {
     /// The media plane noticed something, or wants something.
     pub(crate) fn on_media_event(&mut self, event: MediaEvent, core: &mut Core) {
         match event {
-            MediaEvent::Inactive { .. } => self.hang_up(EndCause::MediaTimeout, Side::Sbc, core),
+            MediaEvent::Inactive { .. } => self.hang_up(EndCause::MediaTimeout, EndedBy::Sbc, core),
             MediaEvent::Unheard { .. } => self.ask_whether_alive(core),
             MediaEvent::Renegotiate { wish, legs, deadline, .. } => {
                 self.renegotiate(wish, legs, deadline, core)

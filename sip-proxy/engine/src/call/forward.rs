@@ -4,16 +4,16 @@ use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
 use super::body::with_body;
-use super::ends::{CALLER, opposite};
 use super::heard::Heard;
 use super::media::Wait;
 use super::pair::{Crossing, Exchange};
 use super::renegotiate::Wish;
+use super::side::{EndId, Side};
 use super::transfer::translate_refer_to;
 use super::trickle::{FRAGMENT, is_trickle};
 use super::{Call, is_target_refresh};
 use crate::core::{Core, Owner};
-use crate::event::{EndCause, Side};
+use crate::event::{EndCause, EndedBy};
 use crate::media::{Described, Refusal};
 use crate::passing::{copy_headers, passing_options};
 use crate::registrar::Registrar;
@@ -25,7 +25,7 @@ pub(super) struct Forward {
     pub(super) id: u32,
     pub(super) pair: u32,
     /// The end it came from.
-    pub(super) from: usize,
+    pub(super) from: Side,
     pub(super) origin: Origin,
     pub(super) request: Message,
     pub(super) client: Option<ClientId>,
@@ -61,8 +61,7 @@ impl Forward {
     /// It is not tried again.
     pub(super) fn of_ours(
         id: u32,
-        pair: u32,
-        to: usize,
+        to: EndId,
         method: &str,
         origin: Origin,
         description: Option<Bytes>,
@@ -70,8 +69,8 @@ impl Forward {
         let request = Message::parse(format!("{method} sip:ours.invalid SIP/2.0\r\n\r\n").into()).ok()?;
         Some(Self {
             id,
-            pair,
-            from: opposite(to),
+            pair: to.pair,
+            from: !to.side,
             origin,
             sent_invite: request.method() == Some(Method::INVITE),
             request,
@@ -135,11 +134,12 @@ impl Call {
     /// A request inside one of this call's dialogs.
     pub(crate) fn on_dialog_request(
         &mut self,
-        (id, side): (u32, usize),
+        at: EndId,
         mut incoming: Incoming,
         core: &mut Core,
         registrar: &mut Registrar,
     ) {
+        let EndId { pair: id, side } = at;
         let Incoming { flow, request, .. } = &incoming;
         let Some(method) = request.method() else { return };
         if self.pair(id).is_none() || self.is_over() {
@@ -148,7 +148,7 @@ impl Call {
             core.reject(&incoming, status);
             return;
         }
-        let heard = self.hear((id, side), &incoming, core, registrar);
+        let heard = self.hear(at, &incoming, core, registrar);
         if heard == Heard::Challenged {
             return;
         }
@@ -170,7 +170,7 @@ impl Call {
         }
         self.secrets[side].add_message(request, flow.remote);
         if method == Method::BYE {
-            self.on_bye((id, side), (&incoming).into(), core);
+            self.on_bye(at, (&incoming).into(), core);
             return;
         }
         if crate::times::is_too_brief(request) {
@@ -202,7 +202,7 @@ impl Call {
 
     /// Only who has the 2xx to its INVITE can send another INVITE in the dialog: the ACK was lost, the call must not die
     /// of that. (An UPDATE may have been sent in the early dialog, before the 2xx.)
-    fn stop_repeating_if_acknowledged(&mut self, id: u32, side: usize, core: &mut Core) {
+    fn stop_repeating_if_acknowledged(&mut self, id: u32, side: Side, core: &mut Core) {
         let Some(pair) = self.pair_mut(id) else { return };
         let is_repeated = pair.ends[side].repeat.as_ref().is_some_and(|repeat| repeat.answer.status >= 200);
         if pair.owed_ack.is_none() && is_repeated {
@@ -211,7 +211,7 @@ impl Call {
         }
     }
 
-    pub(super) fn forward(&mut self, id: u32, from: usize, incoming: Incoming, core: &mut Core) {
+    pub(super) fn forward(&mut self, id: u32, from: Side, incoming: Incoming, core: &mut Core) {
         let Incoming { server, request, .. } = &incoming;
         let method_is = |method| request.method() == Some(method);
         let description =
@@ -219,7 +219,7 @@ impl Call {
         let Some(pair) = self.pair(id) else { return };
         let pending = pair.exchange;
         let is_confirmed = self.answered;
-        let to_has_update = pair.ends[opposite(from)].has_update;
+        let to_has_update = pair.ends[!from].has_update;
         let forward = Forward {
             id: self.next_forward,
             pair: id,
@@ -284,9 +284,9 @@ impl Call {
             pair.reliable.iter().any(|reliable| crate::dialog::acknowledges(prack, reliable.ours, cseq));
         // The 2xx may be out already, and is not what a PRACK acknowledges.
         let is_provisional =
-            pair.ends[CALLER].repeat.as_ref().is_some_and(|repeat| repeat.answer.status < 200);
+            pair.ends[Side::Caller].repeat.as_ref().is_some_and(|repeat| repeat.answer.status < 200);
         if found && is_provisional {
-            self.stop_repeating(id, CALLER, core);
+            self.stop_repeating(id, Side::Caller, core);
         }
         found
     }
@@ -315,7 +315,7 @@ impl Call {
                     });
                 }
                 if matches!(forward.origin, Origin::Restore) {
-                    self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
+                    self.hang_up(EndCause::MediaRefused, EndedBy::Sbc, core);
                     return;
                 }
                 self.after_forward(forward.pair, core);
@@ -349,7 +349,7 @@ impl Call {
         let (id, from, sent_invite) = (forward.pair, forward.from, forward.sent_invite);
         let (request, sdp, fragment) =
             (forward.request.clone(), forward.description.clone(), forward.fragment.clone());
-        let to = opposite(from);
+        let to = !from;
         let method = if sent_invite { Method::INVITE } else { request.method()? };
         let timer = self.session_headers(id, to, method, core);
         let mut names = self.pair_names(&config, id, from)?;
@@ -405,7 +405,7 @@ impl Call {
     }
 
     /// An end names where it is from now on (RFC 3261 §12.2).
-    pub(super) fn refresh_target(&mut self, id: u32, side: usize, message: &Message, core: &mut Core) {
+    pub(super) fn refresh_target(&mut self, id: u32, side: Side, message: &Message, core: &mut Core) {
         let Some(end) = self.pair_mut(id).map(|pair| &mut pair.ends[side]) else { return };
         let before = end.dialog.target.clone();
         end.dialog.refresh_target(message);

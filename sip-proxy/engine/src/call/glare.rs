@@ -5,6 +5,7 @@ use sip_wire::{Method, Name, multipart};
 use super::forward::Origin;
 use super::media::Wait;
 use super::pair::{Crossing, Exchange};
+use super::side::Side;
 use super::{Call, CallTimer};
 use crate::core::Core;
 use crate::transaction::Incoming;
@@ -14,7 +15,7 @@ impl Call {
     pub(super) fn may_offer_now(
         &mut self,
         id: u32,
-        side: usize,
+        side: Side,
         incoming: &Incoming,
         core: &mut Core,
     ) -> bool {

@@ -8,6 +8,7 @@
 use sip_wire::Method;
 
 use super::Call;
+use super::side::EndId;
 use crate::config::Authentication;
 use crate::core::Core;
 use crate::digest::{Challenger, Verdict};
@@ -31,15 +32,15 @@ impl Call {
     /// Judges where a request of an end came from; what the end has proven is kept.
     pub(super) fn hear(
         &mut self,
-        (id, side): (u32, usize),
+        at: EndId,
         incoming: &Incoming,
         core: &mut Core,
         registrar: &mut Registrar,
     ) -> Heard {
         let Incoming { flow, request, .. } = incoming;
-        let Some(end) = self.pair(id).map(|pair| &pair.ends[side]) else { return Heard::Elsewhere };
+        let Some(end) = self.pair(at.pair).map(|pair| &pair.ends[at.side]) else { return Heard::Elsewhere };
         if hop::is_same_way(&end.dialog.flow, flow) || end.dialog.is_from_target(flow) {
-            return self.adopt((id, side), *flow, core);
+            return self.adopt(at, *flow, core);
         }
         let Some((is_trunk_side, authentication)) =
             core.realm_of(flow).map(|realm| (realm.is_trunk_side, realm.authentication))
@@ -48,11 +49,11 @@ impl Call {
         };
         if is_trunk_side || authentication == Authentication::KnownSource {
             let is_known = core.peer_of(flow).is_some();
-            return if is_known { self.adopt((id, side), *flow, core) } else { Heard::Elsewhere };
+            return if is_known { self.adopt(at, *flow, core) } else { Heard::Elsewhere };
         }
         let Some(aor) = end.aor.clone() else { return Heard::Elsewhere };
         if registrar.by_flow(flow, Some(&aor)).is_some_and(|known| known == aor) {
-            return self.adopt((id, side), *flow, core);
+            return self.adopt(at, *flow, core);
         }
         if authentication != Authentication::Digest {
             return Heard::Elsewhere;
@@ -61,7 +62,7 @@ impl Call {
         let wanted = Wanted { by: Challenger::Proxy, domain: domain.into() };
         let verdict = registrar.authenticate(flow, request, &wanted, core);
         if matches!(&verdict, Verdict::Accepted(user) if *aor == *format!("{user}@{domain}")) {
-            return self.adopt((id, side), *flow, core);
+            return self.adopt(at, *flow, core);
         }
         let method = request.method().unwrap_or(Method::INFO);
         if [Method::ACK, Method::BYE, Method::CANCEL, Method::PRACK].contains(&method) {
@@ -73,13 +74,13 @@ impl Call {
 
     /// An end is where its request came from. What came over another listener's transport answers itself, and says nothing
     /// of where the end listens.
-    fn adopt(&mut self, (id, side): (u32, usize), seen: Flow, core: &mut Core) -> Heard {
-        if let Some(end) = self.pair_mut(id).map(|pair| &mut pair.ends[side]) {
+    fn adopt(&mut self, at: EndId, seen: Flow, core: &mut Core) -> Heard {
+        if let Some(end) = self.pair_mut(at.pair).map(|pair| &mut pair.ends[at.side]) {
             let known = end.dialog.flow;
             if known != seen && (seen.listener == known.listener || seen.transport == known.transport) {
                 end.dialog.flow = seen;
                 core.note_stream(&seen);
-                self.publish(id, core);
+                self.publish(at.pair, core);
             }
         }
         Heard::Peer

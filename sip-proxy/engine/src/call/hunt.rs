@@ -6,10 +6,11 @@ use sip_wire::{Message, Name, Uri};
 
 use super::branch::{Branch, State};
 use super::breadth::breadth_of;
-use super::redirect::{Diverted, Step};
-use super::{Call, CallTimer, Purpose};
+use super::redirect::{Dialled, Diverted, Step};
+use super::side::Side;
+use super::{Call, CallTimer, Final, Purpose};
 use crate::core::{Asker, Core};
-use crate::event::{EndCause, Side};
+use crate::event::{EndCause, EndedBy};
 use crate::io::{Flow, Transport};
 use crate::passing::{is_telephone, number_parameters};
 use crate::question::{Caller, Contact, Resolve, ResolvedAddress, RouteRefusal, RouteStep, TrunkTarget};
@@ -45,12 +46,12 @@ impl Call {
                     self.steps.push_back(RouteStep::Trunk { target, user }.into());
                     self.next_step(core, registrar);
                 }
-                None => self.fail_upstream(404, None, EndCause::NotFound, core),
+                None => self.fail_upstream(404, EndCause::NotFound, core),
             }
             return;
         }
         if breadth_of(&self.upstream.incoming.request) == 0 {
-            self.fail_upstream(440, None, EndCause::Refused, core);
+            self.fail_upstream(440, EndCause::Refused, core);
             return;
         }
         // A dialog that is not ours cannot be replaced, and a plain new call is not what was asked for (RFC 3891 §3).
@@ -58,11 +59,12 @@ impl Call {
             && self.upstream.incoming.request.count(Name::Replaces) > 0
             && super::transfer::replaces_of(&self.upstream.incoming.request, core).is_none()
         {
-            self.fail_upstream(481, None, EndCause::NotFound, core);
+            self.fail_upstream(481, EndCause::NotFound, core);
             return;
         }
         let uri = self.upstream.incoming.request.request_uri().unwrap_or_default();
-        match self.route_as(&self.upstream.caller, self.upstream.realm, uri, core, registrar) {
+        let dialled = Dialled { by: &self.upstream.caller, realm: self.upstream.realm, uri };
+        match self.route_as(&dialled, core, registrar) {
             Ok(steps) => self.steps = steps.into_iter().map(Into::into).collect(),
             Err(refusal) => {
                 let (status, cause) = match refusal {
@@ -70,7 +72,7 @@ impl Call {
                     RouteRefusal::Forbidden => (403, EndCause::Refused),
                     RouteRefusal::Unavailable => (503, EndCause::Unreachable),
                 };
-                self.fail_upstream(status, None, cause, core);
+                self.fail_upstream(status, cause, core);
                 return;
             }
         }
@@ -129,9 +131,9 @@ impl Call {
         if self.branches.iter().all(Branch::is_done) && !self.answered && !self.is_over() {
             // Nobody was asked: the address is known, and no phone has registered for it.
             let is_unregistered = self.branches.is_empty() && self.best.is_none();
-            let (status, message) = self.best.take().unwrap_or((480, None));
-            let cause = if is_unregistered { EndCause::NotRegistered } else { cause_of(status) };
-            self.fail_upstream(status, message, cause, core);
+            let outcome = self.best.take().unwrap_or(Final::from(480));
+            let cause = if is_unregistered { EndCause::NotRegistered } else { cause_of(outcome.status) };
+            self.fail_upstream(outcome, cause, core);
         }
     }
 
@@ -273,7 +275,7 @@ impl Call {
         }
         branch.state = State::Done;
         if self.best.is_none() {
-            self.best = Some((503, None));
+            self.best = Some(Final::from(503));
         }
         core.notice("unreachable", None, format!("no address of {name} could be reached: check its host, transport and the listeners of its realm"));
     }
@@ -294,7 +296,7 @@ impl Call {
             core.cancel(client, None);
             branch.abandoned.push(client);
         }
-        self.best.get_or_insert((408, None));
+        self.best.get_or_insert(Final::from(408));
         self.next_address(index, core);
         if self.branches.iter().all(Branch::is_done) {
             self.next_step(core, registrar);
@@ -305,7 +307,7 @@ impl Call {
         self.ringing = None;
         if !self.answered && !self.is_over() {
             self.cancel_branches(None, None, core);
-            self.fail_upstream(408, None, EndCause::NoAnswer, core);
+            self.fail_upstream(408, EndCause::NoAnswer, core);
         }
     }
 
@@ -317,7 +319,7 @@ impl Call {
         core: &mut Core,
     ) {
         let config = core.config.clone();
-        let names = self.branch_names(&config, 0, super::ends::CALLER);
+        let names = self.branch_names(&config, 0, Side::Caller);
         let reason = super::translate::reason_of(cancel, names.as_ref());
         if server != self.upstream.incoming.server {
             self.cancel_forward(server, reason.as_deref(), core);
@@ -327,7 +329,7 @@ impl Call {
             return;
         }
         self.cancel_branches(None, reason.as_deref(), core);
-        self.finish_upstream(487, None, EndCause::Cancelled, Side::Caller, core);
+        self.finish_upstream(Final::from(487), EndCause::Cancelled, EndedBy::Caller, core);
     }
 
     pub(super) fn arm_ringing(&mut self, core: &mut Core) {

@@ -2,8 +2,9 @@
 
 use super::Call;
 use super::forward::{Forward, Origin};
+use super::side::{EndId, Side};
 use crate::core::Core;
-use crate::event::{EndCause, Side};
+use crate::event::{EndCause, EndedBy};
 
 impl Call {
     /// Asks both ends of a call that is up; what is still unanswered is not asked again.
@@ -15,10 +16,16 @@ impl Call {
         let Some(pair) = self.pairs.iter().find(|pair| pair.is_confirmed()).map(|pair| pair.id) else {
             return;
         };
-        for side in 0..2 {
+        for side in [Side::Caller, Side::Target] {
             let forward = self.next_forward;
             self.next_forward = self.next_forward.saturating_add(1);
-            self.forwards.extend(Forward::of_ours(forward, pair, side, "OPTIONS", Origin::Liveness, None));
+            self.forwards.extend(Forward::of_ours(
+                forward,
+                EndId { pair, side },
+                "OPTIONS",
+                Origin::Liveness,
+                None,
+            ));
             self.send_forward(forward, core);
         }
     }
@@ -34,7 +41,7 @@ impl Call {
     ) {
         self.take_forward(number);
         if !has_answered || matches!(status, 408 | 481) {
-            self.hang_up(EndCause::MediaTimeout, Side::Sbc, core);
+            self.hang_up(EndCause::MediaTimeout, EndedBy::Sbc, core);
         }
     }
 }

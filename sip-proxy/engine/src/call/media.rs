@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use sip_wire::{Message, Name, Uri};
 
-use super::ends::{CALLER, TARGET, opposite};
-use super::pair::{End, Exchange, said_in};
+use super::pair::{End, said_in};
+use super::side::{EndId, Side};
 use super::{Call, CallTimer};
 use crate::core::Core;
-use crate::event::{CallChange, CallEventKind, EndCause, Side};
+use crate::event::{CallChange, CallEventKind, EndCause, EndedBy};
 use crate::io::{Flow, RealmId};
 use crate::media::{
     Described, ExchangeId, MediaAction, MediaOutcome, MediaReply, MediaRequest, PartyInfo, Refusal,
@@ -32,7 +32,7 @@ pub(super) enum Wait {
     /// The description in the response to one.
     ForwardResponse(u32, Box<Message>),
     /// The answer in an ACK: of which pair, and which end sent it.
-    Ack(u32, usize),
+    Ack(EndId),
     /// The answer for the ACK of a re-INVITE of ours that asked for an offer.
     Offered(u32),
     /// Candidates in a request inside a pair.
@@ -103,11 +103,11 @@ impl Call {
         &self,
         id: u32,
         exchange: ExchangeId,
-        from: usize,
+        from: Side,
         sdp: Bytes,
     ) -> Option<MediaAction> {
         let pair = self.pair(id)?;
-        let to = opposite(from);
+        let to = !from;
         Some(MediaAction::Offer {
             exchange,
             from: pair.endpoint(from),
@@ -123,14 +123,14 @@ impl Call {
         &self,
         id: u32,
         exchange: ExchangeId,
-        from: usize,
+        from: Side,
         sdp: Bytes,
     ) -> Option<MediaAction> {
         let pair = self.pair(id)?;
         Some(MediaAction::Answer {
             exchange,
             from: pair.endpoint(from),
-            to: pair.endpoint(opposite(from)),
+            to: pair.endpoint(!from),
             from_info: pair.ends[from].info(),
             sdp,
         })
@@ -192,7 +192,7 @@ impl Call {
                 Ok(described) => self.on_branch_offer(index, described.sdp, core),
                 Err(refusal) => {
                     self.refused = Some(refusal);
-                    self.on_branch_failure(index, refusal.status(), None, core, registrar);
+                    self.on_branch_failure(index, refusal.status().into(), core, registrar);
                 }
             },
             Wait::Response(pair, response) => self.on_response_description(pair, *response, result, core),
@@ -200,18 +200,18 @@ impl Call {
             Wait::ForwardResponse(forward, response) => {
                 self.on_forward_answer(forward, *response, result, core)
             }
-            Wait::Ack(id, side) => {
+            Wait::Ack(EndId { pair: id, side }) => {
                 if let Some(pair) = self.pair_mut(id) {
                     pair.exchange = None;
                 }
                 match result {
                     Ok(described) => {
-                        self.acknowledge(id, opposite(side), Some(described.sdp), core);
+                        self.acknowledge(id, !side, Some(described.sdp), core);
                         self.after_forward(id, core);
                     }
                     Err(_) => {
-                        self.acknowledge(id, opposite(side), None, core);
-                        self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
+                        self.acknowledge(id, !side, None, core);
+                        self.hang_up(EndCause::MediaRefused, EndedBy::Sbc, core);
                     }
                 }
             }
@@ -233,8 +233,8 @@ impl Call {
         match result {
             Ok(described) => {
                 if let Some(pair) = self.pair_mut(id) {
-                    pair.ends[TARGET].summary = described.summary;
-                    pair.ends[TARGET].said = said_in(&response);
+                    pair.ends[Side::Target].summary = described.summary;
+                    pair.ends[Side::Target].said = said_in(&response);
                 }
                 if is_final {
                     self.answer_call(id, &response, Some(described.sdp), core);
@@ -244,14 +244,14 @@ impl Call {
             }
             Err(refusal) if is_final => {
                 let status = if refusal == Refusal::Malformed { 502 } else { refusal.status() };
-                self.fail_upstream(status, None, EndCause::MediaRefused, core);
+                self.fail_upstream(status, EndCause::MediaRefused, core);
             }
             // A broken early description costs early media, not the call, unless nothing better comes.
             Err(_) => {
                 if let Some(pair) = self.pair_mut(id)
                     && std::mem::take(&mut pair.negotiated)
                 {
-                    pair.ends[CALLER].description = None;
+                    pair.ends[Side::Caller].description = None;
                 }
                 self.pass_response(id, &response, None, core);
             }
@@ -262,19 +262,12 @@ impl Call {
     }
 
     /// The answer to an offer in a 2xx comes in the ACK.
-    pub(super) fn answer_in_ack(
-        &mut self,
-        id: u32,
-        side: usize,
-        exchange: Exchange,
-        sdp: Bytes,
-        core: &mut Core,
-    ) {
-        if let Some(pair) = self.pair_mut(id) {
-            pair.ends[side].said = Some(Bytes::copy_from_slice(&sdp));
+    pub(super) fn answer_in_ack(&mut self, end: EndId, exchange: ExchangeId, sdp: Bytes, core: &mut Core) {
+        if let Some(pair) = self.pair_mut(end.pair) {
+            pair.ends[end.side].said = Some(Bytes::copy_from_slice(&sdp));
         }
-        if let Some(action) = self.answer_action(id, exchange.id, side, sdp) {
-            self.ask_media(action, Wait::Ack(id, side), core);
+        if let Some(action) = self.answer_action(end.pair, exchange, end.side, sdp) {
+            self.ask_media(action, Wait::Ack(end), core);
         }
     }
 
@@ -282,7 +275,7 @@ impl Call {
     pub(super) fn note_agreement(
         &mut self,
         id: u32,
-        offerer: usize,
+        offerer: Side,
         summary: crate::media::Summary,
         core: &mut Core,
     ) {

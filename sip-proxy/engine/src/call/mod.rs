@@ -12,7 +12,6 @@ mod body;
 mod branch;
 mod breadth;
 mod end;
-mod ends;
 mod forward;
 mod glare;
 mod heard;
@@ -26,11 +25,13 @@ mod redirect;
 mod refresh;
 mod renegotiate;
 mod request;
+mod side;
 mod subscription;
 mod transfer;
 mod translate;
 mod trickle;
 
+pub(crate) use side::{EndId, Side};
 pub(crate) use transfer::read_replaces;
 
 use std::collections::VecDeque;
@@ -40,7 +41,7 @@ use std::time::Duration;
 use sip_wire::{Message, Method};
 
 use crate::core::{Core, TimerKey};
-use crate::event::{CallEnded, EndCause, Side};
+use crate::event::{CallEnded, EndCause, EndedBy};
 use crate::io::RealmId;
 use crate::media::{ExchangeId, SessionId};
 use crate::pickup::Watch;
@@ -54,12 +55,13 @@ use crate::transaction::{Answer, Incoming, ServerId};
 use crate::translation::Secrets;
 
 use branch::Branch;
-use ends::Ends;
+use end::Ending;
 use forward::Forward;
 use hunt::Found;
 use media::Wait;
 use pair::{Leaving, Pair};
 use redirect::Step;
+use side::Sides;
 
 /// Names a call inside its engine; stale once the call is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,7 +72,7 @@ pub struct CallKey {
 
 /// A call's timers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CallTimer {
+pub(crate) enum CallTimer {
     /// The target has rung long enough (RFC 3261 §16.6 timer C).
     Ringing,
     /// A branch got no response at all: the next address or target is tried.
@@ -78,9 +80,9 @@ pub enum CallTimer {
     /// The media plane owes a reply.
     Media(u32),
     /// A 2xx or a reliable provisional response to the end of a pair is repeated until its ACK or PRACK.
-    Repeat(u32, u8),
+    Repeat(EndId),
     /// A session timer (RFC 4028): refresh, or the end.
-    Session(u32, u8),
+    Session(EndId),
     /// A phone's re-INVITE has waited long enough for ours.
     Glare(u32),
     /// A re-INVITE that met 491 is tried again.
@@ -116,6 +118,19 @@ pub(crate) struct Admitted {
     pub(crate) identity: Option<String>,
 }
 
+/// How a request came out: by a final response, or without one as if by this status.
+#[derive(Debug)]
+pub(crate) struct Final {
+    pub(crate) status: u16,
+    pub(crate) response: Option<Message>,
+}
+
+impl From<u16> for Final {
+    fn from(status: u16) -> Self {
+        Self { status, response: None }
+    }
+}
+
 /// A call.
 #[derive(Debug)]
 pub(crate) struct Call {
@@ -127,7 +142,7 @@ pub(crate) struct Call {
     session: SessionId,
     upstream: Admitted,
     /// The caller's texts, and the targets'.
-    secrets: Ends<Secrets>,
+    secrets: Sides<Secrets>,
     /// Whether the initial request has its final response.
     answered: bool,
     /// The pair whose 2xx was taken; the media plane may still be thinking about it.
@@ -150,7 +165,7 @@ pub(crate) struct Call {
     has_media: bool,
     /// Why media could not offer to a target what the caller has offered.
     refused: Option<crate::media::Refusal>,
-    best: Option<(u16, Option<Message>)>,
+    best: Option<Final>,
     /// Until its answer how long it may ring, then how long it may last.
     ringing: Option<TimerId>,
     times: Times,
@@ -191,8 +206,8 @@ enum Ended {
 impl Call {
     pub(crate) fn new(key: CallKey, purpose: Purpose, upstream: Admitted, core: &mut Core) -> Self {
         let slot = slot_of(&upstream.incoming.request);
-        let mut secrets = Ends::<Secrets>::default();
-        secrets[ends::CALLER].add_message(&upstream.incoming.request, upstream.incoming.flow.remote);
+        let mut secrets = Sides::<Secrets>::default();
+        secrets[Side::Caller].add_message(&upstream.incoming.request, upstream.incoming.flow.remote);
         Self {
             key,
             purpose,
@@ -285,12 +300,15 @@ impl Call {
             CallTimer::Ringing => self.on_ringing_too_long(core),
             CallTimer::Failover(branch) => self.on_failover(branch, core, registrar),
             CallTimer::Media(number) => self.on_media_timeout(number, core, registrar),
-            CallTimer::Repeat(pair, side) => self.on_repeat(pair, usize::from(side), core),
-            CallTimer::Session(pair, side) => self.on_session_timer(pair, usize::from(side), core),
+            CallTimer::Repeat(end) => self.on_repeat(end.pair, end.side, core),
+            CallTimer::Session(end) => self.on_session_timer(end.pair, end.side, core),
             CallTimer::Glare(pair) => self.on_glare_timeout(pair, core),
             CallTimer::Retry(forward) => self.on_retry(forward, core),
             CallTimer::Renegotiation(forward) => self.on_renegotiation_timeout(forward, core),
-            CallTimer::Expiry => self.finish(EndCause::SessionExpired, Side::Sbc, 200, Vec::new(), core),
+            CallTimer::Expiry => {
+                let ending = Ending { cause: EndCause::SessionExpired, by: EndedBy::Sbc, status: 200 };
+                self.finish(ending, Vec::new(), core)
+            }
             CallTimer::Longest => {
                 let after = core.config.limits.longest_call.as_secs();
                 let who = self.caller_name();
@@ -299,7 +317,7 @@ impl Call {
                     Some(self.upstream.incoming.flow.remote),
                     format!("a call of {who} was ended after limits.call_seconds = {after}"),
                 );
-                self.hang_up(EndCause::TooLong, Side::Sbc, core);
+                self.hang_up(EndCause::TooLong, EndedBy::Sbc, core);
             }
         }
     }

@@ -4,13 +4,13 @@ use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
 use super::body::with_body;
-use super::ends::{CALLER, opposite};
 use super::forward::{ATTEMPTS, Forward, Origin};
 use super::media::Wait;
 use super::pair::{Exchange, cseq_of, said_in};
+use super::side::{EndId, Side};
 use super::{Call, CallTimer, is_target_refresh};
 use crate::core::Core;
-use crate::event::{EndCause, Side};
+use crate::event::{EndCause, EndedBy};
 use crate::media::{Described, MediaAction, Refusal};
 use crate::passing::{copy_headers, passing_options};
 use crate::session_timer::Agreement;
@@ -36,7 +36,7 @@ impl Call {
         if status < 200 || self.is_over() {
             return;
         }
-        let (id, to) = (forward.pair, opposite(forward.from));
+        let (id, to) = (forward.pair, !forward.from);
         if let Some(flow) = self.pair(id).map(|pair| pair.flow(to)) {
             self.secrets[to].add_message(&response, flow.remote);
         }
@@ -127,7 +127,7 @@ impl Call {
             Ok(described) => {
                 let (offerer, summary) = match forward.exchange {
                     Some(_) => (from, forward.summary.clone()),
-                    None => (opposite(from), described.summary),
+                    None => (!from, described.summary),
                 };
                 self.note_agreement(id, offerer, summary, core);
                 self.complete_forward(number, &response, Some(described.sdp), core);
@@ -141,7 +141,7 @@ impl Call {
     /// and BYE follows (RFC 3261 §13.2.2.4).
     pub(super) fn on_refused_answer(&mut self, number: u32, refusal: Refusal, core: &mut Core) {
         let Some(forward) = self.forward_mut(number) else { return };
-        let (id, to, sent_invite) = (forward.pair, opposite(forward.from), forward.sent_invite);
+        let (id, to, sent_invite) = (forward.pair, !forward.from, forward.sent_invite);
         let is_restore = matches!(forward.origin, Origin::Restore);
         let exchange = forward.exchange.take();
         if sent_invite {
@@ -159,14 +159,14 @@ impl Call {
         self.on_forward_failure(number, 488, None, core);
         if !is_being_restored {
             // No session is left that both ends know.
-            self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
+            self.hang_up(EndCause::MediaRefused, EndedBy::Sbc, core);
         }
     }
 
     /// Offers an end once more what the other has described last; false if that cannot be.
-    pub(super) fn restore(&mut self, id: u32, to: usize, core: &mut Core) -> bool {
+    pub(super) fn restore(&mut self, id: u32, to: Side, core: &mut Core) -> bool {
         let Some(pair) = self.pair(id) else { return false };
-        let Some(said) = pair.ends[opposite(to)].said.clone() else { return false };
+        let Some(said) = pair.ends[!to].said.clone() else { return false };
         let method = match (self.answered, pair.ends[to].has_update) {
             (true, _) => "INVITE",
             (false, true) => "UPDATE",
@@ -174,13 +174,15 @@ impl Call {
         };
         let (number, exchange) = (self.next_forward, self.new_exchange());
         self.next_forward = self.next_forward.saturating_add(1);
-        let Some(mut forward) = Forward::of_ours(number, id, to, method, Origin::Restore, None) else {
+        let Some(mut forward) =
+            Forward::of_ours(number, EndId { pair: id, side: to }, method, Origin::Restore, None)
+        else {
             return false;
         };
-        forward.exchange = Some(Exchange { id: exchange, offerer: opposite(to) });
+        forward.exchange = Some(Exchange { id: exchange, offerer: !to });
         forward.attempts = 0;
         self.forwards.push(forward);
-        let Some(action) = self.offer_action(id, exchange, opposite(to), said) else { return false };
+        let Some(action) = self.offer_action(id, exchange, !to, said) else { return false };
         self.ask_media(action, Wait::Forward(number), core);
         true
     }
@@ -194,7 +196,7 @@ impl Call {
         core: &mut Core,
     ) {
         let Some(forward) = self.take_forward(number) else { return };
-        let (id, from, to) = (forward.pair, forward.from, opposite(forward.from));
+        let (id, from, to) = (forward.pair, forward.from, !forward.from);
         let is_invite = forward.request.method() == Some(Method::INVITE);
         let is_late =
             self.pair(id).and_then(|pair| pair.exchange).is_some_and(|exchange| exchange.offerer == to)
@@ -220,7 +222,7 @@ impl Call {
             // have been in it, nobody can answer that.
             core.reject(asked, 502);
             if is_invite {
-                self.hang_up(EndCause::MediaRefused, Side::Sbc, core);
+                self.hang_up(EndCause::MediaRefused, EndedBy::Sbc, core);
                 return;
             }
         }
@@ -229,7 +231,7 @@ impl Call {
             if is_invite {
                 let cseq = cseq_of(&forward.request);
                 let answer = Answer { server, status, response };
-                self.repeat_until_acknowledged((id, from), answer, cseq, core);
+                self.repeat_until_acknowledged(EndId { pair: id, side: from }, answer, cseq, core);
                 if let Some(pair) = self.pair_mut(id) {
                     pair.owed_ack = is_late.then_some(to);
                 }
@@ -248,7 +250,7 @@ impl Call {
         core: &mut Core,
     ) -> Option<Bytes> {
         let config = core.config.clone();
-        let (from, to) = (forward.from, opposite(forward.from));
+        let (from, to) = (forward.from, !forward.from);
         let mut names = self.pair_names(&config, forward.pair, to)?;
         let pair = self.pairs.iter_mut().find(|pair| pair.id == forward.pair)?;
         let near = config.realm(pair.ends[from].realm)?;
@@ -329,7 +331,7 @@ impl Call {
         if status == 491 && forward.attempts < ATTEMPTS && (is_phone || is_lost) && forward.sent_invite {
             // RFC 3261 §14.1: whoever owns the Call-ID waits longer. We made that of the target's dialog.
             let spread = (core.ids.number() % 200).saturating_mul(10);
-            let wait = if from == CALLER { spread.saturating_add(2100) } else { spread };
+            let wait = if from == Side::Caller { spread.saturating_add(2100) } else { spread };
             let wait = std::time::Duration::from_millis(wait);
             let Some(forward) = self.forward_mut(number) else { return };
             forward.attempts = forward.attempts.saturating_add(1);
@@ -367,11 +369,11 @@ impl Call {
         }
         if is_gone || is_lost {
             let cause = if is_gone { EndCause::Failed } else { EndCause::MediaRefused };
-            self.hang_up(cause, Side::Sbc, core);
+            self.hang_up(cause, EndedBy::Sbc, core);
             return;
         }
         if matches!(forward.origin, Origin::Refresh) {
-            self.on_refused_refresh(id, opposite(from), core);
+            self.on_refused_refresh(id, !from, core);
         }
         if self.purpose == super::Purpose::Subscription && matches!(status, 481 | 408 | 489) {
             self.done_once(core);
@@ -384,7 +386,7 @@ impl Call {
     pub(super) fn raise_interval(&mut self, number: u32, response: Option<&Message>) -> bool {
         let least = response.and_then(crate::times::min_se_of);
         let Some(forward) = self.forward_of(number) else { return false };
-        let (id, to) = (forward.pair, opposite(forward.from));
+        let (id, to) = (forward.pair, !forward.from);
         let (Some(least), Some(pair)) = (least, self.pair_mut(id)) else { return false };
         let known = pair.ends[to].session.least.replace(std::time::Duration::from_secs(u64::from(least)));
         known.is_none()

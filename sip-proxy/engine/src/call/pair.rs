@@ -6,12 +6,13 @@ use bytes::Bytes;
 use sip_wire::{Message, Name};
 
 use super::Call;
-use super::ends::{CALLER, Ends, TARGET, opposite};
 use super::forward::{Forward, Origin};
 use super::media::user_agent_of;
 use super::renegotiate::Allowance;
+use super::side::{EndId, Side, Sides};
 use crate::core::{Core, DialogPlace};
 use crate::dialog::Dialog;
+use crate::event::EndedBy;
 use crate::farewells::Farewell;
 use crate::hop;
 use crate::io::{ConnectionId, Flow, RealmId};
@@ -84,7 +85,7 @@ pub(super) struct Repeat {
 pub(super) struct Exchange {
     pub(super) id: ExchangeId,
     /// Which end offered.
-    pub(super) offerer: usize,
+    pub(super) offerer: Side,
 }
 
 /// A reliable provisional response of the target (RFC 3262), and what it became for the caller.
@@ -98,7 +99,7 @@ pub(super) struct Reliable {
 #[derive(Debug)]
 pub(super) struct Crossing {
     /// Whose it is.
-    pub(super) side: usize,
+    pub(super) side: Side,
     pub(super) incoming: Incoming,
     /// How long it may wait.
     pub(super) timer: TimerId,
@@ -108,7 +109,7 @@ pub(super) struct Crossing {
 #[derive(Debug)]
 pub(super) struct Leaving {
     pair: u32,
-    side: usize,
+    side: Side,
     end: Box<End>,
     /// Reason (RFC 3326) of the BYE.
     reason: Option<Vec<u8>>,
@@ -119,7 +120,7 @@ pub(super) struct Pair {
     pub(super) id: u32,
     /// Which branch its target's dialog belongs to.
     pub(super) branch: u16,
-    pub(super) ends: Ends<End>,
+    pub(super) ends: Sides<End>,
     /// The offer that waits for its answer.
     pub(super) exchange: Option<Exchange>,
     /// The initial offer has been answered in this pair.
@@ -130,21 +131,21 @@ pub(super) struct Pair {
     /// A request that crossed ours and waits.
     pub(super) crossing: Option<Crossing>,
     /// The end that waits for the ACK of the other, with the answer in it.
-    pub(super) owed_ack: Option<usize>,
+    pub(super) owed_ack: Option<Side>,
     /// The caller is to have a BYE as soon as its ACK has come, with this Reason.
     pub(super) farewell: Option<Option<Vec<u8>>>,
 }
 
 impl Pair {
     pub(super) fn is_confirmed(&self) -> bool {
-        self.ends[TARGET].dialog.confirmed
+        self.ends[Side::Target].dialog.confirmed
     }
 
-    pub(super) fn endpoint(&self, side: usize) -> Endpoint {
+    pub(super) fn endpoint(&self, side: Side) -> Endpoint {
         self.ends[side].endpoint
     }
 
-    pub(super) fn flow(&self, side: usize) -> Flow {
+    pub(super) fn flow(&self, side: Side) -> Flow {
         self.ends[side].dialog.flow
     }
 }
@@ -205,17 +206,17 @@ impl Call {
         let tag = response.to().ok()?.tag().unwrap_or_default().to_vec();
         let of_branch = |pair: &&mut Pair| pair.branch == branch;
         let known = self.pairs.iter_mut().filter(of_branch).find(|pair| {
-            let dialog = &pair.ends[TARGET].dialog;
+            let dialog = &pair.ends[Side::Target].dialog;
             *dialog.remote_tag == tag || (dialog.remote_tag.is_empty() && !dialog.confirmed)
         });
         if let Some(pair) = known {
             let id = pair.id;
-            let end = &mut pair.ends[TARGET];
+            let end = &mut pair.ends[Side::Target];
             end.learn(response);
             if *end.dialog.remote_tag != tag {
                 core.dialogs.remove(&end.dialog.key());
                 end.dialog.take_tag(response);
-                self.secrets[TARGET].add(&tag);
+                self.secrets[Side::Target].add(&tag);
                 self.publish(id, core);
             }
             return Some(id);
@@ -238,35 +239,37 @@ impl Call {
         let (party, realm) = (sent.party, sent.realm);
         let tag = sent.tag.take().unwrap_or_else(|| core.ids.tag());
         let caller = Dialog::uas(&self.upstream.incoming.request, &tag, self.upstream.incoming.flow).ok()?;
-        let mut ends = Ends([
-            End::new(caller, self.upstream.realm, Endpoint { party: 0, branch: 0 }),
-            End::new(target, realm, Endpoint { party, branch: forks }),
-        ]);
-        ends[CALLER].learn(&self.upstream.incoming.request);
+        let mut ends = Sides {
+            caller: End::new(caller, self.upstream.realm, Endpoint { party: 0, branch: 0 }),
+            target: End::new(target, realm, Endpoint { party, branch: forks }),
+        };
+        ends[Side::Caller].learn(&self.upstream.incoming.request);
         if let crate::question::Caller::Subscriber { aor } = &self.upstream.caller {
-            ends[CALLER].aor = Some(aor.clone());
+            ends[Side::Caller].aor = Some(aor.clone());
         }
         if let crate::question::Caller::Trunk { name } = &self.upstream.caller {
-            ends[CALLER].dialog.large = large_to(core.policy.as_ref().and_then(|policy| policy.trunk(name)));
+            ends[Side::Caller].dialog.large =
+                large_to(core.policy.as_ref().and_then(|policy| policy.trunk(name)));
         }
         if let Some(branch) = self.branches.get(usize::from(branch)) {
-            ends[TARGET].aor = branch.aor.clone();
-            ends[TARGET].dialog.large =
+            ends[Side::Target].aor = branch.aor.clone();
+            ends[Side::Target].dialog.large =
                 branch.trunk.clone().map_or(Large::AsDatagram, |trunk| large_to(Some(trunk)));
         }
         // The INVITE is kept anyway.
         let request = &self.upstream.incoming.request;
-        ends[CALLER].said =
+        ends[Side::Caller].said =
             sip_wire::multipart::session_description(request).map(|range| request.body_bytes().slice(range));
-        ends[TARGET].invite_cseq = ends[TARGET].dialog.local_cseq;
+        ends[Side::Target].invite_cseq = ends[Side::Target].dialog.local_cseq;
         // What a refresh by re-INVITE has to say again.
-        ends[TARGET].description = self.branches.get(usize::from(branch)).and_then(|sent| sent.offer.clone());
+        ends[Side::Target].description =
+            self.branches.get(usize::from(branch)).and_then(|sent| sent.offer.clone());
         if let Some(message) = learn {
-            ends[TARGET].learn(message);
+            ends[Side::Target].learn(message);
         }
         let id = self.next_pair;
         self.next_pair = self.next_pair.saturating_add(1);
-        for (side, end) in ends.iter().enumerate() {
+        for (side, end) in ends.iter() {
             let dialog = &end.dialog;
             core.note_stream(&dialog.flow);
             self.secrets[side].add(&dialog.remote_tag);
@@ -293,20 +296,20 @@ impl Call {
     /// end: after each change of a tag, a target or a flow.
     pub(super) fn publish(&self, id: u32, core: &mut Core) {
         let Some(pair) = self.pair(id) else { return };
-        let who = Ends([self.caller_in_records(), self.reached(pair.branch).0]);
+        let who = Sides { caller: self.caller_in_records(), target: self.reached(pair.branch).0 };
         let branch = self.branches.get(usize::from(pair.branch));
         let target = branch.and_then(|branch| {
             branch.aor.clone().or_else(|| branch.trunk.as_ref().map(|trunk| trunk.name.clone()))
         });
-        let names = Ends([self.caller_name(), target.unwrap_or_else(|| "".into())]);
-        for (side, end) in pair.ends.iter().enumerate() {
-            let other = (&pair.ends[opposite(side)], &who[opposite(side)]);
+        let names = Sides { caller: self.caller_name(), target: target.unwrap_or_else(|| "".into()) };
+        for (side, end) in pair.ends.iter() {
+            let other = (&pair.ends[!side], &who[!side]);
             let other = (self.purpose == super::Purpose::Session).then_some(other);
             let name = names[side].clone();
             let named = crate::pickup::Party { realm: end.realm, name };
             let peer =
                 other.map(|(other, who)| Arc::new(super::transfer::peer_of(other, who.clone(), named, core)));
-            let place = DialogPlace { call: self.key, pair: id, side, peer };
+            let place = DialogPlace { call: self.key, end: EndId { pair: id, side }, peer };
             core.dialogs.insert(end.dialog.key(), place);
         }
     }
@@ -358,8 +361,9 @@ impl Call {
         let Some(position) = self.pairs.iter().position(|pair| pair.id == id) else { return };
         let mut pair = self.pairs.remove(position);
         let mut farewell = pair.farewell.take();
-        for (side, end) in pair.ends.0.into_iter().enumerate() {
-            if side == CALLER
+        let Sides { caller, target } = pair.ends;
+        for (side, end) in [(Side::Caller, caller), (Side::Target, target)] {
+            if side == Side::Caller
                 && let Some(reason) = farewell.take()
             {
                 if let Some(timer) = end.session.timer {
@@ -397,29 +401,29 @@ impl Call {
     /// Repeats an answer to an end's INVITE, which has this CSeq number, until it is acknowledged.
     pub(super) fn repeat_until_acknowledged(
         &mut self,
-        (pair, side): (u32, usize),
+        at: EndId,
         answer: Answer,
         cseq: u32,
         core: &mut Core,
     ) {
         let interval = core.config.timers.t1;
         let until = core.now.monotonic.saturating_add(interval.saturating_mul(64));
-        let timer = self.schedule(interval, super::CallTimer::Repeat(pair, side as u8), core);
-        let Some(pair) = self.pair_mut(pair) else { return };
+        let timer = self.schedule(interval, super::CallTimer::Repeat(at), core);
+        let Some(pair) = self.pair_mut(at.pair) else { return };
         let repeat = Repeat { answer, cseq, interval, until, timer };
-        if let Some(old) = pair.ends[side].repeat.replace(repeat) {
+        if let Some(old) = pair.ends[at.side].repeat.replace(repeat) {
             core.timers.cancel(old.timer);
         }
     }
 
-    pub(super) fn stop_repeating(&mut self, pair: u32, side: usize, core: &mut Core) {
+    pub(super) fn stop_repeating(&mut self, pair: u32, side: Side, core: &mut Core) {
         if let Some(repeat) = self.pair_mut(pair).and_then(|pair| pair.ends[side].repeat.take()) {
             core.timers.cancel(repeat.timer);
         }
     }
 
-    pub(super) fn on_repeat(&mut self, id: u32, side: usize, core: &mut Core) {
-        let key = super::TimerKey::Call(self.key, super::CallTimer::Repeat(id, side as u8));
+    pub(super) fn on_repeat(&mut self, id: u32, side: Side, core: &mut Core) {
+        let key = super::TimerKey::Call(self.key, super::CallTimer::Repeat(EndId { pair: id, side }));
         let (t2, now) = (core.config.timers.t2, core.now.monotonic);
         let leaving = self.leaving.iter_mut().find(|leaving| leaving.pair == id && leaving.side == side);
         let (end, is_leaving) = match (leaving, self.pairs.iter_mut().find(|pair| pair.id == id)) {
@@ -452,12 +456,12 @@ impl Call {
             // RFC 3262 §3: the request is rejected with a 5xx.
             self.refuse_upstream(server, 504, core);
         } else {
-            self.hang_up(crate::event::EndCause::NoAck, crate::event::Side::Sbc, core);
+            self.hang_up(crate::event::EndCause::NoAck, EndedBy::Sbc, core);
         }
     }
 
     /// An ACK to a 2xx.
-    pub(crate) fn on_ack(&mut self, id: u32, side: usize, ack: &Message, core: &mut Core) {
+    pub(crate) fn on_ack(&mut self, id: u32, side: Side, ack: &Message, core: &mut Core) {
         // One that was late, or came twice, is of the INVITE before.
         let cseq = cseq_of(ack);
         let is_of = |repeat: &Repeat| repeat.answer.status >= 200 && repeat.cseq == cseq;
@@ -476,7 +480,7 @@ impl Call {
         }
         let Some(pair) = self.pair_mut(id) else { return };
         pair.ends[side].is_acknowledged = true;
-        if !is_awaited || pair.owed_ack != Some(opposite(side)) {
+        if !is_awaited || pair.owed_ack != Some(!side) {
             return;
         }
         pair.owed_ack = None;
@@ -485,21 +489,23 @@ impl Call {
         let description =
             sip_wire::multipart::session_description(ack).map(|range| ack.body_bytes().slice(range));
         match (exchange, description) {
-            (Some(exchange), Some(sdp)) => self.answer_in_ack(id, side, exchange, sdp, core),
+            (Some(exchange), Some(sdp)) => {
+                self.answer_in_ack(EndId { pair: id, side }, exchange.id, sdp, core)
+            }
             (Some(_), None) => {
                 // The 2xx held an offer and the ACK no answer: the session has no media it could have (RFC 3261 §13.2.1).
-                self.acknowledge(id, opposite(side), None, core);
+                self.acknowledge(id, !side, None, core);
                 self.hang_up(crate::event::EndCause::MediaRefused, side_of(side), core);
             }
             (None, _) => {
-                self.acknowledge(id, opposite(side), None, core);
+                self.acknowledge(id, !side, None, core);
                 self.after_forward(id, core);
             }
         }
     }
 
     /// ACKs the 2xx of an end, with an answer if that is where it goes.
-    pub(super) fn acknowledge(&mut self, id: u32, side: usize, sdp: Option<Bytes>, core: &mut Core) {
+    pub(super) fn acknowledge(&mut self, id: u32, side: Side, sdp: Option<Bytes>, core: &mut Core) {
         let Some(pair) = self.pairs.iter_mut().find(|pair| pair.id == id) else { return };
         let end = &mut pair.ends[side];
         let Some((flow, mut ack)) = core.dialog_ack(&end.dialog, end.invite_cseq) else { return };
@@ -516,7 +522,7 @@ impl Call {
     }
 
     /// Says goodbye to an end of a call that is over: its ACK has come, or never will.
-    pub(super) fn leave(&mut self, id: u32, side: usize, core: &mut Core) {
+    pub(super) fn leave(&mut self, id: u32, side: Side, core: &mut Core) {
         let Some(position) =
             self.leaving.iter().position(|leaving| leaving.pair == id && leaving.side == side)
         else {
@@ -532,7 +538,7 @@ impl Call {
     }
 
     /// An end that was to have our BYE says it first.
-    pub(super) fn is_left_by(&mut self, id: u32, side: usize, core: &mut Core) -> bool {
+    pub(super) fn is_left_by(&mut self, id: u32, side: Side, core: &mut Core) -> bool {
         let Some(position) =
             self.leaving.iter().position(|leaving| leaving.pair == id && leaving.side == side)
         else {
@@ -575,6 +581,9 @@ pub(super) fn cseq_of(message: &Message) -> u32 {
     message.cseq().map(|cseq| cseq.number).unwrap_or_default()
 }
 
-pub(super) fn side_of(side: usize) -> crate::event::Side {
-    if side == CALLER { crate::event::Side::Caller } else { crate::event::Side::Callee }
+pub(super) fn side_of(side: Side) -> EndedBy {
+    match side {
+        Side::Caller => EndedBy::Caller,
+        Side::Target => EndedBy::Callee,
+    }
 }

@@ -34,6 +34,14 @@ impl From<RouteStep> for Step {
     }
 }
 
+/// What a party of a realm dials.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dialled<'a> {
+    pub(super) by: &'a Caller,
+    pub(super) realm: RealmId,
+    pub(super) uri: &'a [u8],
+}
+
 /// Who sent a call elsewhere.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Diverted {
@@ -129,7 +137,8 @@ impl Call {
             return Vec::new();
         }
         // A trunk may name numbers that it serves itself: others that lead there come first.
-        let mut ways = self.ways_of(&diverted.by, diverted.realm, uri, core, registrar).unwrap_or_default();
+        let dialled = Dialled { by: &diverted.by, realm: diverted.realm, uri };
+        let mut ways = self.ways_of(&dialled, core, registrar).unwrap_or_default();
         ways.sort_by_key(|way| is_of_trunk(way, &diverted.by));
         if ways.is_empty() {
             return Vec::new();
@@ -146,16 +155,15 @@ impl Call {
         ways.into_iter().map(|way| Step { way, diverted: Some(diverted.clone()) }).collect()
     }
 
-    /// Where policy sends what a party of a realm dials.
+    /// Where policy sends what is dialled.
     pub(super) fn route_as(
         &self,
-        caller: &Caller,
-        realm: RealmId,
-        uri: &[u8],
+        dialled: &Dialled<'_>,
         core: &Core,
         registrar: &Registrar,
     ) -> Result<Vec<RouteStep>, RouteRefusal> {
-        let mut steps = self.ways_of(caller, realm, uri, core, registrar)?;
+        let Dialled { by: caller, realm, .. } = *dialled;
+        let mut steps = self.ways_of(dialled, core, registrar)?;
         // A call never goes back to the trunk that it came from, unless told: it would come again.
         if let Caller::Trunk { name } = caller
             && !core.realm(realm).is_some_and(|realm| realm.hairpin.allows(name))
@@ -171,12 +179,11 @@ impl Call {
     /// The same, back to where it came from among it.
     fn ways_of(
         &self,
-        caller: &Caller,
-        realm: RealmId,
-        uri: &[u8],
+        dialled: &Dialled<'_>,
         core: &Core,
         registrar: &Registrar,
     ) -> Result<Vec<RouteStep>, RouteRefusal> {
+        let Dialled { by: caller, realm, uri } = *dialled;
         let uri = Uri::parse(uri).map_err(|_| RouteRefusal::NotFound)?;
         let user = user_of(&uri);
         // What the core sends to a Contact of ours is for the phone behind it.

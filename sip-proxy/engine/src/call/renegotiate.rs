@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::ends::opposite;
 use super::forward::{Forward, Origin};
 use super::media::Wait;
 use super::pair::side_of;
+use super::side::EndId;
 use super::{Call, CallTimer};
 use crate::core::Core;
 use crate::event::EndCause;
@@ -66,23 +66,23 @@ impl Call {
             }
             return;
         };
-        for ((endpoint, offer), (pair, side)) in legs.into_iter().zip(free) {
+        for ((endpoint, offer), leg) in legs.into_iter().zip(free) {
             let forward = self.next_forward;
             self.next_forward = self.next_forward.saturating_add(1);
             let timer = self.schedule(deadline, CallTimer::Renegotiation(forward), core);
             let origin = Origin::Media(Wish { number, endpoint, timer, is_late: false });
-            self.forwards.extend(Forward::of_ours(forward, pair, side, "INVITE", origin, offer));
-            if let Some(pair) = self.pair_mut(pair) {
-                pair.ends[side].allowance.spend(core.now.monotonic);
+            self.forwards.extend(Forward::of_ours(forward, leg, "INVITE", origin, offer));
+            if let Some(pair) = self.pair_mut(leg.pair) {
+                pair.ends[leg.side].allowance.spend(core.now.monotonic);
             }
             self.send_forward(forward, core);
         }
     }
 
     /// The pair and end of a leg that may be offered something now.
-    fn free_leg(&self, endpoint: Endpoint, core: &Core) -> Option<(u32, usize)> {
+    fn free_leg(&self, endpoint: Endpoint, core: &Core) -> Option<EndId> {
         let (pair, side) = self.pairs.iter().find_map(|pair| {
-            let side = pair.ends.iter().position(|end| end.endpoint == endpoint)?;
+            let (side, _) = pair.ends.iter().find(|(_, end)| end.endpoint == endpoint)?;
             (self.answered && pair.is_confirmed()).then_some((pair, side))
         })?;
         let end = &pair.ends[side];
@@ -98,7 +98,8 @@ impl Call {
                 && forward.offers()
                 && (forward.server().is_some() || forward.from != side)
         });
-        (is_settled && !is_open && end.allowance.has_room(core.now.monotonic)).then_some((pair.id, side))
+        (is_settled && !is_open && end.allowance.has_room(core.now.monotonic))
+            .then_some(EndId { pair: pair.id, side })
     }
 
     fn tell_renegotiated(&mut self, wish: u32, endpoint: Endpoint, outcome: Renegotiated, core: &mut Core) {
@@ -115,7 +116,7 @@ impl Call {
     ) {
         let Some(forward) = self.forwards.iter().find(|forward| forward.id == number) else { return };
         let Origin::Media(wish) = &forward.origin else { return };
-        let (id, to, timer) = (forward.pair, opposite(forward.from), wish.timer);
+        let (id, to, timer) = (forward.pair, !forward.from, wish.timer);
         let (name, endpoint, offer) = (wish.number, wish.endpoint, forward.description.clone());
         core.timers.cancel(timer);
         let asked = offer.is_none();
@@ -143,7 +144,7 @@ impl Call {
     pub(super) fn on_renegotiation_answer(&mut self, number: u32, answer: Option<Bytes>, core: &mut Core) {
         let Some(position) = self.forwards.iter().position(|forward| forward.id == number) else { return };
         let forward = self.forwards.remove(position);
-        let (id, to) = (forward.pair, opposite(forward.from));
+        let (id, to) = (forward.pair, !forward.from);
         let last = self.pair(id).and_then(|pair| pair.ends[to].description.clone());
         self.acknowledge(id, to, answer.or(last), core);
         self.after_forward(id, core);
@@ -159,7 +160,7 @@ impl Call {
         self.tell_renegotiated(wish.number, wish.endpoint, Renegotiated::Refused(shown), core);
         if status == 481 {
             // Its call is gone (RFC 5057 §5.1): the other end hears of it.
-            self.hang_up(EndCause::Failed, side_of(opposite(forward.from)), core);
+            self.hang_up(EndCause::Failed, side_of(!forward.from), core);
             return;
         }
         self.after_forward(forward.pair, core);

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name};
 
 use super::body::with_body;
-use super::ends::CALLER;
 use super::history::{diversions, history};
 use super::redirect::Diverted;
+use super::side::Side;
 use super::transfer::replaces_of;
 use super::{Call, Purpose};
 use crate::core::Core;
@@ -144,7 +144,7 @@ impl Call {
             true => Vec::new(),
             false => history(&diverted, &user_of_branch(&branch.uri), &diverted_host, shown),
         };
-        let mut names = self.branch_names(&config, index, CALLER)?;
+        let mut names = self.branch_names(&config, index, Side::Caller)?;
         if let Some(refer_to) = request.value(Name::ReferTo) {
             out = out.header(Name::ReferTo, &names.apply(refer_to));
         }

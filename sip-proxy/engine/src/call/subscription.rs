@@ -12,7 +12,7 @@ impl Call {
     /// A SUBSCRIBE was accepted (RFC 6665 §4.1).
     pub(super) fn accept_subscription(&mut self, id: u32, response: &Message, core: &mut Core) {
         let Some(answer) = self.build_response(id, response, None, core) else {
-            return self.fail_upstream(502, None, EndCause::Failed, core);
+            return self.fail_upstream(502, EndCause::Failed, core);
         };
         self.answered = true;
         core.respond(self.upstream.incoming.server, response.status().unwrap_or(200), answer);

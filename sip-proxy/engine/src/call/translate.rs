@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use sip_wire::{Message, Name};
 
-use super::ends::{CALLER, opposite};
 use super::pair::Pair;
+use super::side::Side;
 use super::{Branch, Call};
 use crate::config::Config;
 use crate::io::{ListenerId, RealmId};
@@ -17,13 +17,13 @@ type Place = (RealmId, ListenerId);
 
 impl Call {
     /// For messages of an end of a pair, to the other.
-    pub(super) fn pair_names<'a>(&self, config: &'a Config, id: u32, from: usize) -> Option<Translation<'a>> {
+    pub(super) fn pair_names<'a>(&self, config: &'a Config, id: u32, from: Side) -> Option<Translation<'a>> {
         let pair = self.pair(id)?;
-        let place = |side: usize| {
+        let place = |side: Side| {
             let end = &pair.ends[side];
             (end.realm, end.dialog.flow.listener)
         };
-        let mut names = self.names(config, from, place(from), place(opposite(from)))?;
+        let mut names = self.names(config, from, place(from), place(!from))?;
         // What the pair's own dialogs are called comes first, then what other forks' are.
         let others = self.pairs.iter().filter(|other| other.id != id);
         for pair in std::iter::once(pair).chain(others) {
@@ -32,17 +32,17 @@ impl Call {
         Some(names)
     }
 
-    /// For messages of the caller to a branch's target (`from` is [`CALLER`]), or of the target to the caller.
+    /// For messages of the caller to a branch's target (`from` is [`Side::Caller`]), or of the target to the caller.
     pub(super) fn branch_names<'a>(
         &self,
         config: &'a Config,
         index: u16,
-        from: usize,
+        from: Side,
     ) -> Option<Translation<'a>> {
         let branch = self.branches.get(usize::from(index))?;
         let caller = (self.upstream.realm, self.upstream.incoming.flow.listener);
         let target = (branch.realm, branch.flow?.listener);
-        let (here, there) = if from == CALLER { (caller, target) } else { (target, caller) };
+        let (here, there) = if from == Side::Caller { (caller, target) } else { (target, caller) };
         let mut names = self.names(config, from, here, there)?;
         for pair in &self.pairs {
             add_pair(&mut names, pair, from);
@@ -54,7 +54,7 @@ impl Call {
     fn names<'a>(
         &self,
         config: &'a Config,
-        from: usize,
+        from: Side,
         here: Place,
         there: Place,
     ) -> Option<Translation<'a>> {
@@ -62,20 +62,20 @@ impl Call {
         let own = config.listener(here.1)?.advertised.ip();
         let host = config.host_of(there.0, there.1);
         let mut names = Translation::new(realms, self.secrets[from].clone(), Some(own), host);
-        if let (CALLER, Caller::Subscriber { aor }) = (from, &self.upstream.caller) {
+        if let (Side::Caller, Caller::Subscriber { aor }) = (from, &self.upstream.caller) {
             names.author = Some(aor.clone());
         }
         Some(names)
     }
 
-    fn add_branch(&self, names: &mut Translation<'_>, branch: &Branch, from: usize) {
+    fn add_branch(&self, names: &mut Translation<'_>, branch: &Branch, from: Side) {
         let request = &self.upstream.incoming.request;
         let caller_id = request.call_id().unwrap_or_default();
         let caller_tag = request.from().ok().and_then(|from| from.tag()).unwrap_or_default();
         for (caller, target) in
             [(caller_id, branch.call_id.as_bytes()), (caller_tag, branch.from_tag.as_bytes())]
         {
-            if from == CALLER {
+            if from == Side::Caller {
                 names.add_id(caller, target);
             } else {
                 names.add_id(target, caller);
@@ -85,8 +85,8 @@ impl Call {
 }
 
 /// The far end stands for us as we stand for it: its ids on the one leg are ours on the other.
-fn add_pair(names: &mut Translation<'_>, pair: &Pair, from: usize) {
-    let (here, there) = (&pair.ends[from], &pair.ends[opposite(from)]);
+fn add_pair(names: &mut Translation<'_>, pair: &Pair, from: Side) {
+    let (here, there) = (&pair.ends[from], &pair.ends[!from]);
     names.add_id(&here.dialog.call_id, &there.dialog.call_id);
     names.add_id(&here.dialog.remote_tag, &there.dialog.local_tag);
     names.add_id(&here.dialog.local_tag, &there.dialog.remote_tag);

@@ -5,7 +5,6 @@ use bytes::Bytes;
 use sip_wire::{Message, Method};
 
 use super::Call;
-use super::ends::opposite;
 use super::media::Wait;
 use crate::core::Core;
 use crate::media::MediaAction;
@@ -25,8 +24,7 @@ impl Call {
         let Some(forward) = self.forwards.iter().find(|forward| forward.id == number) else { return };
         let (id, from, fragment) = (forward.pair, forward.from, forward.request.body_bytes());
         let Some(pair) = self.pair(id) else { return };
-        let action =
-            MediaAction::Trickle { from: pair.endpoint(from), to: pair.endpoint(opposite(from)), fragment };
+        let action = MediaAction::Trickle { from: pair.endpoint(from), to: pair.endpoint(!from), fragment };
         self.ask_media(action, Wait::Fragment(number), core);
     }
 

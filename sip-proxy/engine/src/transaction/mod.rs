@@ -128,6 +128,13 @@ pub(crate) struct Asked<'a> {
     pub(crate) request: &'a Message,
 }
 
+/// A response that has come, and the transaction that it is of.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) client: ClientId,
+    pub(crate) response: Message,
+}
+
 /// A response of ours, and the transaction that it is for.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
