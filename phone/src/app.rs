@@ -26,6 +26,7 @@ use crate::instance::Instance;
 use crate::mapping::{Mapped, Mappings};
 use crate::network;
 use crate::options::Options;
+use crate::random::random;
 use crate::report::Report;
 use crate::signalling::Signalling;
 use crate::sockets::{Datagram, Sockets};
@@ -159,12 +160,6 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let left = app.ends_at.map_or(GOODBYE, |at| at.saturating_sub(app.now()));
     app.mappings.end(left).await;
     Ok(if app.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-pub(crate) fn random<const N: usize>() -> Result<[u8; N], getrandom::Error> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)?;
-    Ok(bytes)
 }
 
 fn listener(options: &Options, local: SocketAddr) -> Listener {

@@ -13,10 +13,10 @@ use crush::stun::is_stun;
 use srtp::sdes::Crypto;
 use srtp::{Master, Suite};
 
-use crate::app::random;
 use crate::codec::Codec;
 use crate::description::{Direction, Local, Remote};
 use crate::encryption::{self, Expected, Protection, Srtp, Unusable};
+use crate::random::random;
 use crate::rtcp::{self, Reception};
 use crate::rtp::Sender;
 use crate::sound::{RATE, Recorder, Source};

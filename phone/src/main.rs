@@ -20,6 +20,7 @@ mod instance;
 mod mapping;
 mod network;
 mod options;
+mod random;
 mod report;
 mod rtcp;
 mod rtp;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use toml::Spanned;
 
 use super::file::{File, RealmFile, RegistrarKind};
-use super::release::ReleaseKind;
+use super::release_file::ReleaseKind;
 use super::text::{read_listener, read_media_address, read_range};
 use sip_engine::io::RealmId;
 

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use sip_engine::config::Limits;
 use toml::Spanned;
 
-use super::release::{IceKind, ReleaseFile, ReleaseKind, TemperKind};
+use super::release_file::{IceKind, ReleaseFile, ReleaseKind, TemperKind};
 
 /// The file as written.
 #[derive(Debug, Clone, Deserialize)]

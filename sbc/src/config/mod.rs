@@ -4,6 +4,7 @@ mod check;
 mod file;
 mod own;
 mod release;
+mod release_file;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -32,7 +33,7 @@ pub use file::{
     HairpinKind, Http, IdentityKind, KeepaliveKind, LatchingKind, LimitsFile, Media, Node, PickupKind,
     RealmFile, RegistrarKind, Signalling,
 };
-pub use release::{IceKind, PairFile, ReleaseFile, ReleaseKind, TemperKind};
+pub use release_file::{IceKind, PairFile, ReleaseFile, ReleaseKind, TemperKind};
 use text::{read_listener, read_media_address, read_network, read_range, read_target};
 
 /// A mistake in the file: where, what, and how to mend it.

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use sip_engine::event::CallEventKind;
 
+use super::open::Open;
 use super::queue::Entry;
-use super::recovery::{self, Open};
 use super::registrations::Registrations;
 use super::segment::{self, Line, Position};
 use super::{COMPLAIN, JournalCounters, SEGMENT, WAITING};
@@ -335,10 +335,4 @@ impl Disk {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
-}
-
-impl Open {
-    fn new(event: &sip_engine::event::CallEvent) -> Self {
-        recovery::begin(event)
-    }
 }

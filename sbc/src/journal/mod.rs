@@ -13,6 +13,7 @@
 
 mod disk;
 mod mark;
+mod open;
 mod queue;
 mod recovery;
 mod registrations;

@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use sip_engine::event::CallEvent;
 
-use super::recovery::Open;
+use super::open::Open;
 use super::{make_private, private};
 
 /// One line: JSON, so that an operator can read what is kept.

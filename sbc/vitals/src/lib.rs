@@ -14,6 +14,7 @@
 mod fault;
 mod part;
 mod reading;
+mod seen;
 mod task;
 mod thread;
 mod watch;

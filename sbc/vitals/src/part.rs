@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use crate::watch::Seen;
+use crate::seen::Seen;
 
 /// The status of a process one of whose parts panicked or ended (`EX_SOFTWARE` of sysexits).
 const DIED: i32 = 70;

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use crate::part::{Body, Death, How, Vitals, locked};
+use crate::seen::Seen;
 use crate::thread::{activity, is_traced};
 
 /// How often it looks.
@@ -33,20 +34,6 @@ impl fmt::Debug for Watch {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         out.debug_struct("Watch").field("silence", &self.silence).finish_non_exhaustive()
     }
-}
-
-/// What the watchdog has seen of a part.
-#[derive(Debug, Default)]
-pub(crate) struct Seen {
-    beats: u64,
-    rounds: u64,
-    silent: Duration,
-    asked: Duration,
-    /// Since the last round.
-    waiting: Duration,
-    /// The processor time of its thread when its silence was noticed.
-    used: Option<(i32, Duration)>,
-    is_told: bool,
 }
 
 impl Vitals {
