@@ -283,6 +283,7 @@ pub fn cause(cause: EndCause) -> &'static str {
         EndCause::Failed => "failed",
         EndCause::Refused => "refused",
         EndCause::NotRegistered => "not_registered",
+        EndCause::OwnPhone => "own_phone",
         EndCause::Unreachable => "unreachable",
         EndCause::NoAck => "no_ack",
         EndCause::SessionExpired => "session_expired",

@@ -182,6 +182,7 @@ impl World {
             EndCause::Declined => has(&|ending| matches!(ending, Ending::Refused(403 | 603))),
             EndCause::NotFound => has(&|ending| matches!(ending, Ending::Refused(404 | 481))),
             EndCause::NoAnswer => has(&|ending| matches!(ending, Ending::Refused(408 | 480))),
+            EndCause::OwnPhone => has(&|ending| ending == Ending::Refused(486)),
             EndCause::NotRegistered => has(&|ending| ending == Ending::Refused(480)),
             EndCause::MediaRefused => {
                 // Of a phone that hangs up before it has answered an offer the ACK comes first, without an answer.

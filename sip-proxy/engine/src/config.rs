@@ -341,6 +341,14 @@ pub struct Limits {
     pub retry_after: Duration,
 }
 
+impl Limits {
+    /// Registrations of phones that are not registered yet which may wait for a registrar behind us: with their two transactions
+    /// each a third of what strangers may take of the table, so that one that is silent does not fill it.
+    pub fn registrations(&self) -> usize {
+        self.transactions / 8
+    }
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {

@@ -8,7 +8,7 @@ use ahash::{AHashMap, AHashSet};
 use sip_wire::{Message, Method};
 
 use crate::admission;
-use crate::call::{Call, CallKey, read_replaces};
+use crate::call::{Call, CallKey, Purpose, read_replaces};
 use crate::config::Config;
 use crate::core::{Asker, Core, DialogKey, Owner, TimerKey, dialog_key};
 use crate::digest::Verdict;
@@ -48,6 +48,8 @@ pub struct Engine {
     core: Core,
     registrar: Registrar,
     calls: Slots<Call>,
+    /// Of these, registrations on their way to a registrar behind us.
+    registering: usize,
     sessions: AHashMap<SessionId, CallKey>,
     /// Calls whose INVITE or other first request is still open, by its transaction.
     upstream: AHashMap<ServerId, CallKey>,
@@ -99,6 +101,7 @@ impl Engine {
             core,
             registrar,
             calls: Slots::new(),
+            registering: 0,
             sessions: AHashMap::new(),
             upstream: AHashMap::new(),
             firsts: AHashMap::new(),
@@ -327,6 +330,9 @@ impl Engine {
             self.core.out.push_back(Output::Replicate(Replica::Unwatch(watch)));
         }
         if call.is_finished() {
+            if matches!(call.purpose, Purpose::Register(_)) {
+                self.registering = self.registering.saturating_sub(1);
+            }
             let session = call.session();
             let server = call.upstream_server();
             if let Some(first) = merge_key(call.first_request()) {

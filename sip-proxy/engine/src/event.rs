@@ -162,6 +162,8 @@ pub enum EndCause {
     Refused,
     /// The address is a subscriber's, and no phone has registered for it.
     NotRegistered,
+    /// The only phone of the address that was dialled is the caller's own.
+    OwnPhone,
     /// No target could be reached.
     Unreachable,
     /// No ACK came for the 2xx.

@@ -267,8 +267,15 @@ impl Call {
         if self.is_session() {
             self.record(CallEventKind::Ended(record), core);
         }
+        let is_unproven =
+            matches!(&self.purpose, super::Purpose::Register(forwarded) if forwarded.is_strangers);
         for Answer { server, status, response } in answers {
             core.respond(server, status, response);
+            // **State comes after proof**, behind a registrar too: whom it refuses has proven nothing, and is not remembered for half
+            // a minute. Its REGISTER that comes again is asked about again.
+            if is_unproven && status >= 300 {
+                core.transactions.forget(server);
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use crate::event::{EndCause, EndedBy};
 use crate::io::{Flow, Transport};
 use crate::passing::{is_telephone, number_parameters};
 use crate::question::{Caller, Contact, Resolve, ResolvedAddress, RouteRefusal, RouteStep, TrunkTarget};
-use crate::registrar::Registrar;
+use crate::registrar::{Registrar, are_equal};
 
 /// A phone to ring.
 #[derive(Debug)]
@@ -107,9 +107,12 @@ impl Call {
                     let limit = core.config.limits.branches;
                     let is_transfer = aor.strip_prefix('\0').is_some();
                     for (contact, others) in contacts.into_iter().take(limit) {
-                        // A phone that calls its own AOR does not ring itself. An end that a transfer joins may well be
-                        // where the call comes from: both are calls of one trunk.
-                        if is_transfer || !self.is_from(&contact) {
+                        // A phone that calls its own AOR does not ring itself, over none of its flows. An end that a transfer
+                        // joins may well be where the call comes from: both are calls of one trunk.
+                        let is_own = self.is_from(&contact) || others.iter().any(|other| self.is_from(other));
+                        if is_own && !is_transfer {
+                            self.has_passed_itself = true;
+                        } else {
                             let (who, diverted) = (who.clone(), diverted.clone());
                             self.waiting_phones.push_back(Found {
                                 contact,
@@ -129,10 +132,19 @@ impl Call {
             }
         }
         if self.branches.iter().all(Branch::is_done) && !self.answered && !self.is_over() {
-            // Nobody was asked: the address is known, and no phone has registered for it.
-            let is_unregistered = self.branches.is_empty() && self.best.is_none();
-            let outcome = self.best.take().unwrap_or(Final::from(480));
-            let cause = if is_unregistered { EndCause::NotRegistered } else { cause_of(outcome.status) };
+            let nobody_was_asked = self.branches.is_empty() && self.best.is_none();
+            let outcome = match self.best.take() {
+                Some(best) => best,
+                // The one phone that there is has its receiver off (RFC 3261 §21.4.24).
+                None if self.has_passed_itself && self.is_session() => Final::from(486),
+                None => Final::from(480),
+            };
+            let cause = match nobody_was_asked {
+                true if self.has_passed_itself => EndCause::OwnPhone,
+                // The address is known, and no phone has registered for it.
+                true => EndCause::NotRegistered,
+                false => cause_of(outcome.status),
+            };
             self.fail_upstream(outcome, cause, core);
         }
     }
@@ -151,14 +163,10 @@ impl Call {
 
     /// Whether a contact is the caller's own.
     fn is_from(&self, contact: &Contact) -> bool {
-        contact.flow == self.upstream.incoming.flow
-            && self
-                .upstream
-                .incoming
-                .request
-                .contacts()
-                .flatten()
-                .any(|own| own.uri.as_bytes() == contact.uri)
+        let Ok(uri) = Uri::parse(&contact.uri) else { return false };
+        let incoming = &self.upstream.incoming;
+        contact.flow == incoming.flow
+            && incoming.request.contacts().flatten().any(|own| are_equal(&own.uri, &uri))
     }
 
     pub(super) fn try_contact(&mut self, found: Found, core: &mut Core) {

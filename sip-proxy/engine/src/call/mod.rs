@@ -152,6 +152,8 @@ pub(crate) struct Call {
     waiting_phones: VecDeque<Found>,
     /// The To tag of the latest provisional response that the caller has: a failure bears it, too (RFC 3261 §8.2.6.2).
     shown_tag: Option<String>,
+    /// Whether a phone was left out because it is the caller's own.
+    has_passed_itself: bool,
     /// Users that the call was sent to by redirections, and the one that was dialled.
     seen: Vec<String>,
     branches: Vec<Branch>,
@@ -221,6 +223,7 @@ impl Call {
             steps: VecDeque::new(),
             waiting_phones: VecDeque::new(),
             shown_tag: None,
+            has_passed_itself: false,
             seen: Vec::new(),
             branches: Vec::new(),
             pairs: Vec::new(),

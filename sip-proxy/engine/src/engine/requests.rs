@@ -129,7 +129,21 @@ impl Engine {
             Caller::Anonymous => limit.saturating_sub(limit / 4),
             Caller::Subscriber { .. } | Caller::Trunk { .. } => limit,
         };
-        if self.calls.len() >= room {
+        let is_registration = matches!(purpose, Purpose::Register(_));
+        if matches!(&purpose, Purpose::Register(forwarded) if forwarded.is_strangers)
+            && self.registering >= self.core.config.limits.registrations()
+        {
+            self.core.notice(
+                "registrations_exhausted",
+                Some(admitted.incoming.flow.remote),
+                "503: as many registrations as limits.transactions allows wait for the registrar behind this realm: is it up?",
+            );
+            self.core.refuse_for_now(&admitted.incoming);
+            self.core.transactions.forget(admitted.incoming.server);
+            return;
+        }
+        // What waits for a registrar takes no call's place.
+        if !is_registration && self.calls.len().saturating_sub(self.registering) >= room {
             self.core.notice(
                 "calls_exhausted",
                 Some(admitted.incoming.flow.remote),
@@ -164,6 +178,9 @@ impl Engine {
             .calls
             .insert(|index, generation| Call::new(CallKey { index, generation }, purpose, admitted, core));
         let key = CallKey { index, generation };
+        if is_registration {
+            self.registering = self.registering.saturating_add(1);
+        }
         if let Some(call) = self.calls.get_mut(index, generation) {
             call.counted.extend(counted);
             call.turn = turn;

@@ -156,6 +156,8 @@ pub(crate) struct Forwarded {
     pub(crate) aor: Arc<str>,
     /// The users of our Contacts there, one for each of its own.
     pub(crate) tokens: Arc<[Arc<str>]>,
+    /// Whether nobody is registered over the flow that it came by.
+    pub(crate) is_strangers: bool,
 }
 
 /// Credentials that a request must show.

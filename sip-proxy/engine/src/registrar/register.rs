@@ -36,6 +36,11 @@ impl Registrar {
         let registering = Registering { incoming, aor: &aor, realm: realm.id, is_behind_nat };
         match &realm.registrar {
             RegistrarMode::None => {
+                let detail = format!(
+                    "405: a REGISTER in realm {}, which has no registrar: name the phone a listener of a realm that has one, or set `registrar` here",
+                    realm.name
+                );
+                core.notice("no_registrar", Some(flow.remote), detail);
                 core.reject(incoming, 405);
                 Registration::Done
             }
@@ -53,6 +58,13 @@ impl Registrar {
             RegistrarMode::Local(expiry) => {
                 let domain = Arc::<str>::from(aor.rsplit('@').next().unwrap_or_default());
                 if !realm.domains.contains(&domain) {
+                    let detail = format!(
+                        "404: a REGISTER for the domain {}, which realm {} does not serve: set the phone's domain to {}, or add that one to `domains` of the realm",
+                        digest::shown(domain.as_bytes()),
+                        realm.name,
+                        realm.domains.join(" or ")
+                    );
+                    core.notice("domain_not_served", Some(flow.remote), detail);
                     core.reject(incoming, 404);
                     return Registration::Done;
                 }
@@ -342,7 +354,12 @@ impl Registrar {
             tokens.push(binding.record.token.clone().unwrap_or_else(|| core.ids.word(16).into()));
         }
         if tokens.is_empty() || fresh.len() < tokens.len() {
-            return Registration::Forward(Forwarded { aor: aor.clone(), tokens: tokens.into() });
+            let is_strangers = core.sender == Sender::Stranger;
+            return Registration::Forward(Forwarded {
+                aor: aor.clone(),
+                tokens: tokens.into(),
+                is_strangers,
+            });
         }
         for (at, lifetime) in fresh {
             let Some(binding) = bindings.get_mut(at) else { continue };
@@ -365,7 +382,7 @@ impl Registrar {
         core: &mut Core,
     ) {
         let Incoming { flow, request, .. } = incoming;
-        let Forwarded { aor, tokens } = forwarded;
+        let Forwarded { aor, tokens, .. } = forwarded;
         let Some(realm) = core.realm_of(flow).cloned() else { return };
         let RegistrarMode::Forward { phone, upstream, .. } = &realm.registrar else { return };
         let expires = request.number(Name::Expires).and_then(Result::ok);

@@ -71,6 +71,26 @@ fn a_subscriber_without_a_phone_did_not_ring() {
 }
 
 #[test]
+fn who_dials_himself_rings_his_other_phones_and_is_busy_without_any() {
+    let (mut line, alice, _) = with_trunk();
+    let call = line.call(alice, "alice", &[]);
+    assert_eq!(line.ending(alice, call), Some(Ending::Refused(486)));
+    assert_eq!(line.cause(), Some(EndCause::OwnPhone));
+    let asked =
+        line.sent.iter().filter(|(to, message)| *to == alice && message.method() == Some(Method::INVITE));
+    assert_eq!(asked.count(), 0, "it does not ring itself");
+
+    let desk = line.add("alice", "10.0.0.7:5060", ACCESS, Abilities::default());
+    line.register(desk);
+    line.call(alice, "alice", &[]);
+    line.accept(desk);
+    assert_eq!(reached(&line).len(), 1);
+    let asked =
+        line.sent.iter().filter(|(to, message)| *to == alice && message.method() == Some(Method::INVITE));
+    assert_eq!(asked.count(), 0, "it does not ring itself");
+}
+
+#[test]
 fn a_request_that_comes_back_for_the_same_target_is_a_loop_and_for_another_is_not() {
     for (user, status) in [("4930", Some(482)), ("4931", None)] {
         let (mut line, alice, gateway) = with_trunk();
