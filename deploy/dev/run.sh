@@ -57,10 +57,11 @@ fill() {
 }
 fill deploy/dev/sbc.toml.in >"$var/sbc.toml"
 "$program" migrate --config "$var/sbc.toml"
-# A command that reads the records needs no environment of its own.
-printf '#!/bin/sh\nDATABASE_URL="%s" exec "%s" records --config "%s" "$@"\n' \
-    "$DATABASE_URL" "$(realpath "$program")" "$var/sbc.toml" >"$var/records"
-printf '#!/bin/sh\nexec psql "%s" "$@"\n' "$DATABASE_URL" >"$var/psql"
+# A command that reads the records needs no environment of its own, but the database, which ends with this script.
+is_there="[ -S '${DATABASE_URL#*host=}/.s.PGSQL.5432' ] || { echo 'the database runs while make run does: start it first' >&2; exit 1; }"
+printf '#!/bin/sh\n%s\nDATABASE_URL="%s" exec "%s" records --config "%s" "$@"\n' \
+    "$is_there" "$DATABASE_URL" "$(realpath "$program")" "$var/sbc.toml" >"$var/records"
+printf '#!/bin/sh\n%s\nexec psql "%s" "$@"\n' "$is_there" "$DATABASE_URL" >"$var/psql"
 chmod 755 "$var/records" "$var/psql"
 # The seed is idempotent: a second run continues with the same data.
 psql -q -v ON_ERROR_STOP=1 "$DATABASE_URL" -v listen="$listen" -f deploy/dev/seed.sql
