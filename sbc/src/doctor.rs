@@ -67,7 +67,7 @@ pub async fn examine_database(settings: &Settings) -> Vec<Finding> {
                 findings.serious(format!("database: {missing} migrations are missing; run `sbc migrate`"))
             }
             Err(error) => {
-                findings.serious(format!("database: {}", store::complaint(&pool, &error).await));
+                findings.serious(format!("database: {}", store::trouble::diagnose(&pool, &error).await));
             }
         },
     }

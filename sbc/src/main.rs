@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sbc::config::Settings;
+use sbc::config::{Database, Settings};
 use sbc::{doctor, records, serve, store};
 
 /// A session border controller.
@@ -63,8 +63,20 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
         return Ok(ExitCode::SUCCESS);
     }
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let settings = Settings::load(&arguments.config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    match &arguments.command {
+        Command::Migrate => {
+            runtime.block_on(migrate(&Database::load(&arguments.config)?))?;
+            println!("the schema is up to date");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Records { call, count } => {
+            print!("{}", runtime.block_on(read_records(&Database::load(&arguments.config)?, *call, *count))?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Serve | Command::Check | Command::Doctor | Command::Version => {}
+    }
+    let settings = Settings::load(&arguments.config)?;
     match arguments.command {
         Command::Serve => {
             let filter =
@@ -98,37 +110,6 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
             );
             Ok(ExitCode::SUCCESS)
         }
-        Command::Migrate => {
-            runtime.block_on(async {
-                let pool = store::pool(&settings.database_url()?, 2)?;
-                if let Err(error) = pool.acquire().await {
-                    return Err(format!("the database: {}", store::complaint(&pool, &error).await));
-                }
-                store::MIGRATIONS
-                    .run(&pool)
-                    .await
-                    .map_err(|error| format!("{error}; may the user of database.url create tables?"))
-            })?;
-            println!("the schema is up to date");
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Records { call, count } => {
-            let text = runtime.block_on(async {
-                let pool = store::pool(&settings.database_url()?, 2)?;
-                let read = match call {
-                    Some(id) => records::one(&pool, id).await,
-                    None => records::latest(&pool, count).await,
-                };
-                match read {
-                    Ok(text) => Ok(text),
-                    Err(error) => {
-                        Err(format!("the records can't be read: {}", store::complaint(&pool, &error).await))
-                    }
-                }
-            })?;
-            print!("{text}");
-            Ok(ExitCode::SUCCESS)
-        }
         Command::Doctor => {
             let mut findings = doctor::examine(&settings);
             findings.extend(runtime.block_on(doctor::examine_database(&settings)));
@@ -144,6 +125,33 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
                 ExitCode::SUCCESS
             })
         }
-        Command::Version => Ok(ExitCode::SUCCESS),
+        Command::Migrate | Command::Records { .. } | Command::Version => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn migrate(database: &Database) -> Result<(), String> {
+    let pool = store::pool(&database.url()?, 2)?;
+    if let Err(error) = pool.acquire().await {
+        return Err(format!("the database: {}", store::trouble::diagnose(&pool, &error).await));
+    }
+    let done = store::MIGRATIONS.run(&pool).await;
+    done.map_err(|error| format!("{error}; may the user of database.url create tables?"))
+}
+
+async fn read_records(database: &Database, call: Option<uuid::Uuid>, count: u32) -> Result<String, String> {
+    let pool = store::pool(&database.url()?, 2)?;
+    let read = match call {
+        Some(id) => records::one(&pool, id).await,
+        None => records::latest(&pool, count).await.map(Some),
+    };
+    match (read, call) {
+        (Ok(Some(text)), _) => Ok(text),
+        (Ok(None), call) => Err(format!(
+            "the database has no call {}; without an id the latest are shown, with theirs (a new one is there within a second)",
+            call.unwrap_or_default()
+        )),
+        (Err(error), _) => {
+            Err(format!("the records can't be read: {}", store::trouble::diagnose(&pool, &error).await))
+        }
     }
 }

@@ -32,8 +32,8 @@ pub async fn latest(pool: &PgPool, count: u32) -> Result<String, Error> {
     Ok(out)
 }
 
-/// One call and its events.
-pub async fn one(pool: &PgPool, id: Uuid) -> Result<String, Error> {
+/// One call and its events; `None` if the database has no such call.
+pub async fn one(pool: &PgPool, id: Uuid) -> Result<Option<String>, Error> {
     let row = sqlx::query(
         "SELECT id, to_char(started_at, 'YYYY-MM-DD HH24:MI:SS') AS at, from_uri, request_uri, realm, trunk, reached, reached_uri,
             answered_realm, destination, cause, ended_by, status, setup_ms, duration_ms, direct_ms, media
@@ -42,7 +42,7 @@ pub async fn one(pool: &PgPool, id: Uuid) -> Result<String, Error> {
     .bind(id)
     .fetch_optional(pool)
     .await?;
-    let Some(row) = row else { return Ok(format!("There is no call {id}.\n")) };
+    let Some(row) = row else { return Ok(None) };
     let mut out = String::new();
     describe(&row, &mut out)?;
     let events = sqlx::query(
@@ -56,7 +56,7 @@ pub async fn one(pool: &PgPool, id: Uuid) -> Result<String, Error> {
         let detail: Value = event.try_get("detail")?;
         let _ = writeln!(out, "  {at}  {kind:<9} {}", shown(&detail.to_string()));
     }
-    Ok(out)
+    Ok(Some(out))
 }
 
 fn describe(row: &PgRow, out: &mut String) -> Result<(), Error> {

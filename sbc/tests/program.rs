@@ -225,6 +225,54 @@ fn the_front_page_and_the_log_lead_on_and_the_records_of_calls_are_shown() {
 }
 
 #[test]
+fn records_are_shown_to_who_can_read_no_keys_and_an_unknown_id_is_a_failure() {
+    let Some(cluster) = Cluster::start() else { return };
+    let program = Program::new(&cluster.url);
+    let file = std::fs::read_to_string(program.file()).unwrap();
+    let unreadable = "certificate = \"/nowhere/tls.pem\"\nkey = \"/nowhere/tls.key\"\n";
+    std::fs::write(program.file(), format!("{file}{unreadable}")).unwrap();
+    assert!(!program.run("check").status.success());
+    let migrated = program.run("migrate");
+    assert!(migrated.status.success(), "{migrated:?}");
+    let records = program.run("records");
+    assert!(records.status.success() && text(&records.stdout).contains("no call yet"), "{records:?}");
+    let id = "00000000-0000-0000-0000-000000000008";
+    let one = program.command("records").arg(id).output().unwrap();
+    let said = text(&one.stderr);
+    assert!(!one.status.success() && said.contains("has no call") && said.contains(id), "{one:?}");
+    cluster.stop();
+    let away = program.run("records");
+    assert!(!away.status.success() && text(&away.stderr).contains("is the server up"), "{away:?}");
+}
+
+#[test]
+fn a_phone_that_registers_for_a_domain_that_is_not_served_is_told_of_with_what_to_do() {
+    let Some(cluster) = Cluster::start() else { return };
+    let mut program = Program::new(&cluster.url);
+    assert!(program.run("migrate").status.success());
+    let file = std::fs::read_to_string(program.file()).unwrap();
+    std::fs::write(
+        program.file(),
+        file.replacen("domains = [\"example.net\"]", "domains = [\"example.edu\"]", 1),
+    )
+    .unwrap();
+    program.serve();
+    assert!(within(SOON, || program.status("/readyz") == Some(200)), "{}", program.log());
+    let mut phone = Phone::new(program.sip);
+    for _ in 0..20 {
+        assert_eq!(phone.register("secret"), 404);
+    }
+    let log = program.log();
+    let told: Vec<&str> = log.lines().filter(|line| line.contains("does not serve")).collect();
+    assert!((1..=5).contains(&told.len()), "a few of them: {log}");
+    for said in ["domain example.net", "realm access", "to example.edu", "`domains`"] {
+        assert!(told[0].contains(said), "{said} is not in {}", told[0]);
+    }
+    let counted = "sbc_notices_total{kind=\"domain_not_served\"} 20";
+    assert!(within(SOON, || program.get("/metrics").is_some_and(|page| page.1.contains(counted))));
+}
+
+#[test]
 fn pages_that_other_machines_can_read_are_warned_of_unless_that_is_meant() {
     let program = Program::new("postgres:///nowhere");
     let doctor = |http: &str| {

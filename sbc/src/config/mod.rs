@@ -1,6 +1,7 @@
 //! The configuration file: read, checked, and turned into what the planes need.
 
 mod check;
+mod database;
 mod file;
 mod own;
 mod release;
@@ -82,11 +83,7 @@ impl Settings {
 
     /// Checks a text; `path` is for messages.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let fault = |at: usize, what: String| ConfigError::Mistake {
-            path: path.to_owned(),
-            line: text.get(..at).unwrap_or(text).matches('\n').count().saturating_add(1),
-            text: what,
-        };
+        let fault = |at: usize, what: String| fault(path, text, at, what);
         let file: File = toml::from_str(text).map_err(|error| {
             let at = error.span().map_or(0, |span| span.start);
             fault(at, error.message().replace('\n', " "))
@@ -218,18 +215,14 @@ impl Settings {
 
     /// The database's URL, wherever it comes from.
     pub fn database_url(&self) -> Result<String, String> {
-        let url = &self.file.database.url;
-        if let Some(name) = url.strip_prefix('$') {
-            return std::env::var(name)
-                .map_err(|_| format!("database.url: the environment has no {name}; set it"));
-        }
-        if let Some(path) = url.strip_prefix('@') {
-            return std::fs::read_to_string(path)
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| format!("database.url: {path}: {error}"));
-        }
-        Ok(url.clone())
+        self.file.database.url()
     }
+}
+
+/// A mistake at this octet of the file.
+fn fault(path: &Path, file: &str, at: usize, text: String) -> ConfigError {
+    let line = file.get(..at).unwrap_or(file).matches('\n').count().saturating_add(1);
+    ConfigError::Mistake { path: path.to_owned(), line, text }
 }
 
 fn read_realm(

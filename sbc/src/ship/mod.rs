@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sip_engine::event::CallEvent;
 use sqlx::PgPool;
@@ -14,15 +14,14 @@ use tokio::sync::watch;
 
 use crate::blocking::blocking;
 use crate::journal::{Journal, Position};
+use crate::store::bounded;
 use crate::store::refusal::{WriteRows, sift};
-use crate::store::{bounded, explain};
+use crate::store::trouble::{Trouble, diagnose};
 pub use record::cause;
 
 const BATCH: usize = 500;
 /// How long a record may wait when the journal was empty.
 const PAUSE: Duration = Duration::from_millis(100);
-/// How often a failure that lasts is told again.
-const COMPLAIN: Duration = Duration::from_secs(60);
 
 /// What the shipper tells metrics.
 #[derive(Debug, Default)]
@@ -64,15 +63,18 @@ impl Shipper {
     pub async fn run(self, mut stop: watch::Receiver<bool>) {
         let mut position = self.journal.shipped();
         let mut pause = PAUSE;
-        let mut complained: Option<Instant> = None;
+        let mut journal = Trouble::new("the journal can be read again");
+        let mut database = Trouble::new("call records reach the database again");
         loop {
             vitals::round();
             match self.step(position).await {
                 Ok((count, next)) => {
                     position = next;
                     pause = PAUSE;
-                    if complained.take().is_some() {
-                        tracing::info!("call records reach the database again");
+                    journal.end();
+                    // With nothing to write the database was not asked.
+                    if count > 0 {
+                        database.end();
                     }
                     self.counters.shipped.fetch_add(count as u64, Ordering::Relaxed);
                     let backlog = if count < BATCH { 0 } else { self.journal.backlog(position) };
@@ -88,17 +90,22 @@ impl Shipper {
                     self.counters.failed.fetch_add(1, Ordering::Relaxed);
                     let backlog = self.journal.backlog(position);
                     self.counters.backlog.store(backlog, Ordering::Relaxed);
-                    if complained.is_none_or(|at| at.elapsed() > COMPLAIN) {
-                        complained = Some(Instant::now());
-                        let error = match &error {
-                            ShipError::Database(error) => explain(&self.pool, error).await,
-                            ShipError::Journal(_) => error.to_string(),
-                        };
-                        tracing::warn!(
-                            error,
+                    match error {
+                        ShipError::Database(error) if database.must_tell() => {
+                            let found = diagnose(&self.pool, &error).await;
+                            tracing::warn!(
+                                error = found.why,
+                                bytes = backlog,
+                                "call records wait in the journal for the database; none is lost: {}",
+                                found.cure
+                            );
+                        }
+                        ShipError::Journal(error) if journal.must_tell() => tracing::error!(
+                            %error,
                             bytes = backlog,
-                            "call records wait in the journal for the database; none is lost: check database.url, the server, and `sbc migrate`"
-                        );
+                            "the journal can't be read, so its call records do not reach the database: check the disk, and who owns the files in node.data"
+                        ),
+                        ShipError::Database(_) | ShipError::Journal(_) => {}
                     }
                     if *stop.borrow() {
                         return;

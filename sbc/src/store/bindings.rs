@@ -18,11 +18,9 @@ use crate::journal::{Journal, Kept, Replay, line};
 
 use super::names::Names;
 use super::refusal::{Aside, StoreCounters, WriteRows, sift};
-use super::{cure, explain};
+use super::trouble::{Trouble, diagnose};
 
-/// How often an error that lasts is told again.
-const COMPLAIN: Duration = Duration::from_secs(60);
-/// How long to wait after one.
+/// How long to wait after an error.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Changes of one statement.
 const BATCH: usize = 500;
@@ -109,13 +107,14 @@ impl Bindings {
     ) {
         let mut waiting = Waiting::replayed(replay);
         let mut restored = Some(restored);
-        let mut complained: Option<Instant> = None;
+        let mut trouble = Trouble::new("bindings are read and written again");
         let mut swept: Option<Instant> = None;
         let mut received = Vec::new();
         loop {
             vitals::round();
             if waiting.changes.is_empty() && restored.is_none() {
-                match tokio::time::timeout(IDLE, changes.recv_many(&mut received, BATCH)).await {
+                let idle = if trouble.lasts() { AGAIN } else { IDLE };
+                match tokio::time::timeout(idle, changes.recv_many(&mut received, BATCH)).await {
                     Ok(0) => return,
                     Ok(_) => received.drain(..).for_each(|change| waiting.take(change)),
                     Err(_) => {}
@@ -124,7 +123,8 @@ impl Bindings {
             while let Ok(change) = changes.try_recv() {
                 waiting.take(change);
             }
-            let must_sweep = swept.is_none_or(|at| at.elapsed() >= SWEEP);
+            // What waited may be out of date by now, and then nothing is left to write: the database is asked all the same.
+            let must_sweep = trouble.lasts() || swept.is_none_or(|at| at.elapsed() >= SWEEP);
             let outcome = {
                 let step = self.step(&waiting, restored.is_some(), must_sweep);
                 let step = tokio::time::timeout(PATIENCE, step);
@@ -143,11 +143,13 @@ impl Bindings {
             };
             match outcome {
                 Ok(Step::Restored(found)) => {
+                    trouble.end();
                     if let Some(restored) = restored.take() {
                         let _ = restored.send(waiting.adopt(found));
                     }
                 }
                 Ok(Step::Written { batch, refused }) => {
+                    trouble.end();
                     if must_sweep {
                         swept = Some(Instant::now());
                     }
@@ -161,20 +163,21 @@ impl Bindings {
                     }
                     waiting.written(batch, &refused);
                     self.forget_what_is_written(&mut waiting).await;
-                    if complained.take().is_some() {
-                        tracing::info!("bindings are written again");
-                    }
                 }
                 Err(error) => {
                     self.counters.failures.fetch_add(1, Ordering::Relaxed);
-                    if complained.is_none_or(|at| at.elapsed() > COMPLAIN) {
-                        complained = Some(Instant::now());
-                        let why = explain(&self.pool, &error).await;
+                    if trouble.must_tell() {
+                        let found = diagnose(&self.pool, &error).await;
+                        let harm = if restored.is_some() {
+                            "read, and calls and registrations get 503 until they are"
+                        } else {
+                            "written; registrations are in force and wait in the journal"
+                        };
                         tracing::warn!(
-                            error = why,
+                            error = found.why,
                             waiting = waiting.changes.len(),
-                            "bindings wait for the database: {}",
-                            cure(&error)
+                            "bindings can't be {harm}: {}",
+                            found.cure
                         );
                     }
                     if changes.is_closed() {

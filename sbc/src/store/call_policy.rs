@@ -1,47 +1,44 @@
 //! What operators want of single calls while they last: rows of `call_policy`.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use media_core::path::Constraint;
 use sqlx::postgres::{PgListener, PgPool};
 
+use super::bounded;
 use super::snapshot::changed;
-use super::{bounded, cure, explain};
+use super::trouble::{Trouble, diagnose};
 use crate::calls::Calls;
 
 const CHANNEL: &str = "sbc_call_policy";
-/// How often an error that lasts is told again.
-const COMPLAIN: Duration = Duration::from_secs(60);
 
 /// Does for ever what the table says, at once after each notification.
 pub async fn follow(pool: PgPool, calls: Arc<Calls>) {
-    let mut complained: Option<Instant> = None;
+    let mut trouble = Trouble::new("the policy of single calls is read again");
     loop {
         vitals::round();
-        match follow_once(&pool, &calls).await {
-            Ok(()) => complained = None,
-            Err(error) if complained.is_none_or(|at| at.elapsed() > COMPLAIN) => {
-                complained = Some(Instant::now());
-                let why = explain(&pool, &error).await;
-                tracing::error!(
-                    error = why,
-                    "the policy of single calls can't be read; what was read before stays in force: {}",
-                    cure(&error)
-                );
-            }
-            Err(_) => {}
+        if let Err(error) = follow_once(&pool, &calls, &mut trouble).await
+            && trouble.must_tell()
+        {
+            let found = diagnose(&pool, &error).await;
+            tracing::error!(
+                error = found.why,
+                "the policy of single calls can't be read; what was read before stays in force: {}",
+                found.cure
+            );
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
 }
 
-async fn follow_once(pool: &PgPool, calls: &Calls) -> Result<(), sqlx::Error> {
+async fn follow_once(pool: &PgPool, calls: &Calls, trouble: &mut Trouble) -> Result<(), sqlx::Error> {
     // Listening comes before reading, so that no change falls between.
     let mut listener = bounded(PgListener::connect_with(pool)).await?;
     bounded(listener.listen(CHANNEL)).await?;
     loop {
         bounded(apply(pool, calls)).await?;
+        trouble.end();
         if !changed(&mut listener).await? {
             return Ok(());
         }

@@ -12,16 +12,15 @@ use sqlx::types::ipnet::IpNet;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::watch;
 
+use super::bounded;
 use super::refusal::{Aside, StoreCounters, WriteRows, sift};
-use super::{bounded, cure, explain};
+use super::trouble::{Trouble, diagnose};
 
 /// How often outcomes are written, and those of other nodes and operators' changes looked for.
 const LOOK: Duration = Duration::from_secs(2);
 /// How long a pair is remembered that nobody has tried since, and how often such rows are looked for.
 const KEEP_DAYS: i32 = 90;
 const PRUNE: Duration = Duration::from_secs(3_600);
-/// How often an error that lasts is told again.
-const COMPLAIN: Duration = Duration::from_secs(60);
 
 /// A pair, its failures in a row, and how long it still rests.
 pub type Resting = (Pair, u32, Duration);
@@ -71,7 +70,7 @@ pub async fn follow(
 ) {
     let mut waiting = Waiting::new();
     let mut known = Vec::new();
-    let mut complained: Option<Instant> = None;
+    let mut trouble = Trouble::new("outcomes of release are read and written again");
     let mut pruned: Option<Instant> = None;
     loop {
         let is_last = *stop.borrow_and_update();
@@ -82,7 +81,7 @@ pub async fn follow(
         vitals::round();
         match bounded(store.look(&mut waiting, must_prune)).await {
             Ok(rows) => {
-                complained = None;
+                trouble.end();
                 if must_prune {
                     pruned = Some(Instant::now());
                 }
@@ -94,14 +93,17 @@ pub async fn follow(
             }
             Err(error) => {
                 store.counters.failures.fetch_add(1, Ordering::Relaxed);
-                if complained.is_none_or(|at| at.elapsed() > COMPLAIN) {
-                    complained = Some(Instant::now());
-                    let why = explain(&store.pool, &error).await;
+                if trouble.must_tell() {
+                    let found = diagnose(&store.pool, &error).await;
+                    let harm = match waiting.len() {
+                        0 => "those that come will wait",
+                        _ => "a restart now would forget those that wait",
+                    };
                     tracing::warn!(
-                        error = why,
+                        error = found.why,
                         waiting = waiting.len(),
-                        "outcomes of release wait for the database; a restart now would forget them: {}",
-                        cure(&error)
+                        "outcomes of release can't be written; what was read before stays in force, {harm}: {}",
+                        found.cure
                     );
                 }
             }

@@ -15,7 +15,8 @@ use sip_engine::question::{TrunkCredentials, TrunkTarget};
 use sqlx::postgres::{PgListener, PgPool};
 use sqlx::{PgTransaction, types::ipnet::IpNet};
 
-use super::{bounded, cure, explain};
+use super::bounded;
+use super::trouble::{Trouble, diagnose};
 use crate::config::Settings;
 use crate::policy::routes::RouteList;
 use crate::policy::subscribers::SubscriberList;
@@ -29,8 +30,6 @@ const SILENCE: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_secs(1);
 /// Changes come in bursts; one look covers them.
 const GATHER: Duration = Duration::from_millis(30);
-/// How often an error that lasts is told again.
-const COMPLAIN: Duration = Duration::from_secs(60);
 /// More keys of one kind than this are read with all others of the kind.
 const KEYS: usize = 100_000;
 /// How long the log keeps what it told, how often it is tidied, and after how long without a look it is no longer to be trusted.
@@ -376,30 +375,40 @@ fn transport_of(text: &str) -> Option<Transport> {
 }
 
 /// What is known, between losses of the connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Known {
     taken: Option<Taken>,
     looked: Option<Instant>,
     tidied: Option<Instant>,
-    complained: Option<Instant>,
+    trouble: Trouble,
     /// Snapshots that were replaced and that signalling may still hold: who lets go last frees them, and that shall be us.
     replaced: Vec<Arc<Snapshot>>,
 }
 
 /// Keeps the snapshot fresh for ever. `swap` gets every new one; as long as none can be read, the one before it stays in force.
 pub async fn follow(pool: PgPool, settings: Arc<Settings>, mut swap: impl FnMut(Arc<Snapshot>)) {
-    let mut known = Known::default();
+    let mut known = Known {
+        taken: None,
+        looked: None,
+        tidied: None,
+        trouble: Trouble::new("subscribers, trunks and routes are read again"),
+        replaced: Vec::new(),
+    };
     loop {
         vitals::round();
         if let Err(error) = follow_once(&pool, &settings, &mut swap, &mut known).await
-            && known.complained.is_none_or(|at| at.elapsed() > COMPLAIN)
+            && known.trouble.must_tell()
         {
-            known.complained = Some(Instant::now());
-            let why = explain(&pool, &error).await;
+            let found = diagnose(&pool, &error).await;
             tracing::error!(
-                error = why,
-                "subscribers, trunks and routes can't be read; those read before stay in force: {}",
-                cure(&error)
+                error = found.why,
+                "subscribers, trunks and routes can't be read; {}: {}",
+                if known.taken.is_some() {
+                    "those read before stay in force"
+                } else {
+                    "calls and registrations get 503 until they are"
+                },
+                found.cure
             );
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
@@ -423,9 +432,7 @@ async fn follow_once(
             None => bounded(load_all(pool, settings)).await?,
         };
         known.looked = Some(Instant::now());
-        if known.complained.take().is_some() {
-            tracing::info!("subscribers, trunks and routes are read again");
-        }
+        known.trouble.end();
         known.publish(found, swap);
         known.replaced.retain(|snapshot| Arc::strong_count(snapshot) > 1);
         if known.tidied.is_none_or(|at| at.elapsed() > TIDY) {

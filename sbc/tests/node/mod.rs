@@ -160,23 +160,29 @@ pub(crate) struct Phone {
     pub(crate) socket: UdpSocket,
     pub(crate) sip: SocketAddr,
     pub(crate) sent: u32,
+    /// Seconds that it asks to be registered for; 0 ends its registration.
+    pub(crate) expires: u32,
 }
 
 impl Phone {
     pub(crate) fn new(sip: SocketAddr) -> Self {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
-        Self { socket, sip, sent: 0 }
+        Self { socket, sip, sent: 0, expires: 600 }
     }
 
     /// The answer to a request with these lines, which is sent until one comes.
     pub(crate) fn ask(&mut self, method: &str, more: &str) -> Message {
+        self.ask_for("sip:example.net", method, more)
+    }
+
+    fn ask_for(&mut self, uri: &str, method: &str, more: &str) -> Message {
         self.sent += 1;
-        let (own, number) = (self.socket.local_addr().unwrap(), self.sent);
+        let (own, number, expires) = (self.socket.local_addr().unwrap(), self.sent, self.expires);
         let request = format!(
-            "{method} sip:example.net SIP/2.0\r\nVia: SIP/2.0/UDP {own};rport;branch=z9hG4bKt{number}{}\r\n\
+            "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {own};rport;branch=z9hG4bKt{number}{}\r\n\
              From: <sip:{USER}@example.net>;tag=t\r\nTo: <sip:{USER}@example.net>\r\nCall-ID: test{}\r\n\
-             CSeq: {number} {method}\r\nContact: <sip:{USER}@{own}>\r\nMax-Forwards: 70\r\nExpires: 600\r\n{more}Content-Length: 0\r\n\r\n",
+             CSeq: {number} {method}\r\nContact: <sip:{USER}@{own}>\r\nMax-Forwards: 70\r\nExpires: {expires}\r\n{more}Content-Length: 0\r\n\r\n",
             own.port(),
             own.port()
         );
@@ -184,10 +190,30 @@ impl Phone {
         for _ in 0..20 {
             self.socket.send_to(request.as_bytes(), self.sip).unwrap();
             if let Ok((length, _)) = self.socket.recv_from(&mut buffer) {
-                return Message::parse(buffer[..length].to_vec().into()).unwrap();
+                let answer = Message::parse(buffer[..length].to_vec().into()).unwrap();
+                // What comes late answers what was asked before.
+                if answer.cseq().is_ok_and(|cseq| cseq.number == number) {
+                    return answer;
+                }
             }
         }
         panic!("no answer to {method}");
+    }
+
+    /// The final status of a call to somebody, who must not answer.
+    pub(crate) fn call(&mut self, password: &str, user: &str) -> u16 {
+        let uri = format!("sip:{user}@example.net");
+        let challenge = self.ask_for(&uri, "INVITE", "");
+        let mut ids = Ids::new([self.sent as u8; 32], 9);
+        let answer = digest::answer(&challenge, Method::INVITE, uri.as_bytes(), USER, password, &mut ids);
+        let Some((name, value)) = answer else { return challenge.status().unwrap() };
+        let mut answer = self.ask_for(&uri, "INVITE", &format!("{}: {value}\r\n", name.as_str()));
+        let mut buffer = [0; 4096];
+        while answer.status().is_some_and(|status| status < 200) {
+            let (length, _) = self.socket.recv_from(&mut buffer).unwrap();
+            answer = Message::parse(buffer[..length].to_vec().into()).unwrap();
+        }
+        answer.status().unwrap()
     }
 
     /// The status that a REGISTER ends with.

@@ -1,0 +1,41 @@
+//! What of the configuration the commands need that do nothing but ask the database.
+
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::{ConfigError, Database, fault};
+
+/// The file for who asks the database only. **Such a command reads nothing else**: whoever may see records need not be able to read
+/// keys, and a mistake elsewhere in the file does not keep them from him.
+#[derive(Debug, Deserialize)]
+struct OnlyDatabase {
+    database: Database,
+}
+
+impl Database {
+    /// The `[database]` of a file, whatever else is in it.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let file: OnlyDatabase = toml::from_str(&text).map_err(|error| {
+            let at = error.span().map_or(0, |span| span.start);
+            fault(path, &text, at, error.message().replace('\n', " "))
+        })?;
+        Ok(file.database)
+    }
+
+    /// Its URL, wherever it comes from.
+    pub fn url(&self) -> Result<String, String> {
+        if let Some(name) = self.url.strip_prefix('$') {
+            return std::env::var(name)
+                .map_err(|_| format!("database.url: the environment has no {name}; set it"));
+        }
+        if let Some(path) = self.url.strip_prefix('@') {
+            return std::fs::read_to_string(path)
+                .map(|text| text.trim().to_owned())
+                .map_err(|error| format!("database.url: {path}: {error}"));
+        }
+        Ok(self.url.clone())
+    }
+}
