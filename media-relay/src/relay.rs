@@ -197,6 +197,9 @@ fn all_ports(settings: &RelaySettings, workers: usize) -> io::Result<(bool, Vec<
                 tracing::info!("media ports are steered: those of an address share one socket per worker");
                 return Ok((true, ports));
             }
+            Err(reason @ Unavailable::Foreign(_)) => {
+                tracing::error!(%reason, "no call can have media there: correct `media` of the realm, or give this machine the address and start anew; media ports are not steered");
+            }
             Err(reason) => {
                 tracing::warn!(%reason, "media ports are not steered: each opens a socket of its own, four a call, and forwarding costs more; media.steering = false says that this is meant");
             }

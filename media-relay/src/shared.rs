@@ -42,7 +42,10 @@ impl Shared {
         traffic_class: u8,
         steering: Arc<Steering>,
     ) -> Result<Self, Unavailable> {
-        let expected = target(address, RECEIVE_BUFFER)?;
+        let expected = target(address, RECEIVE_BUFFER).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrNotAvailable => Unavailable::Foreign(address),
+            _ => Unavailable::Io(error),
+        })?;
         let strangers = target(address, STRANGERS_BUFFER)?;
         let targets =
             Targets { expected: steering.register(&expected)?, strangers: steering.register(&strangers)? };

@@ -47,6 +47,9 @@ pub enum Unavailable {
         "the media ports are among those that the kernel chooses from (ip_local_port_range) and can't be reserved ({0}): choose media_ports outside, or `sysctl -w net.ipv4.ip_local_reserved_ports=FIRST-LAST`"
     )]
     Reserve(#[source] io::Error),
+    /// No right helps there.
+    #[error("{0} is not an address of this machine (`ip address`)")]
+    Foreign(IpAddr),
     /// Of the sockets that the ports share.
     #[error("a socket for all ports can't be made ({0}): it needs the capabilities NET_ADMIN and NET_RAW")]
     Io(#[from] io::Error),
