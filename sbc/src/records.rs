@@ -51,10 +51,17 @@ pub async fn one(pool: &PgPool, id: Uuid) -> Result<Option<String>, Error> {
     .bind(id)
     .fetch_all(pool)
     .await?;
+    let has_path = |event: &PgRow| event.try_get::<String, _>("kind").is_ok_and(|kind| kind == "path");
+    let is_kept = row.try_get::<Option<i64>, _>("setup_ms")?.is_some() && !events.iter().any(has_path);
     for event in events {
         let (at, kind): (String, String) = (event.try_get("at")?, event.try_get("kind")?);
         let detail: Value = event.try_get("detail")?;
         let _ = writeln!(out, "  {at}  {kind:<9} {}", shown(&detail.to_string()));
+    }
+    if is_kept {
+        out.push_str(
+            "  Its media stayed on the relay: `release` of its realms, or of their pair, keeps it there.\n",
+        );
     }
     Ok(Some(out))
 }

@@ -158,5 +158,10 @@ fn stay(stay: Stay) -> &'static str {
         Stay::Unmoved => "unmoved",
         Stay::Ice => "ice",
         Stay::Failed => "failed",
+        Stay::NotRtp => "not_rtp",
+        Stay::Srtp => "srtp",
+        Stay::Muxed => "rtcp_mux",
+        Stay::Unlike => "unlike_halves",
+        Stay::NoMedia => "no_media",
     }
 }

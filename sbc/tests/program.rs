@@ -221,7 +221,8 @@ fn the_front_page_and_the_log_lead_on_and_the_records_of_calls_are_shown() {
         assert!(records.contains(said), "{said} is not in {records}");
     }
     let one = program.command("records").arg("00000000-0000-0000-0000-000000000007").output().unwrap();
-    assert!(text(&one.stdout).contains("started"), "{one:?}");
+    let one = text(&one.stdout);
+    assert!(one.contains("started") && one.contains("stayed on the relay: `release`"), "{one}");
 }
 
 #[test]

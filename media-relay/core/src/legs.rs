@@ -10,6 +10,7 @@ use crate::handoff::{Handoff, Side, with_line};
 use crate::ice::lines::insert;
 use crate::ice::{Agent, Introduction, Lines, Spoken};
 use crate::moving::chain::Guest;
+use crate::moving::kept::Kept;
 use crate::moving::{Moving, Past};
 use crate::path::Constraint;
 use crate::sdp::{Description, Media, Place};
@@ -82,6 +83,8 @@ pub(crate) struct Session {
     /// What policy said of this session alone.
     pub(crate) constraint: Option<Constraint>,
     pub(crate) moving: Option<Box<Moving>>,
+    /// Why it has none, as it was told.
+    pub(crate) kept: Option<Kept>,
     /// Where they are, if it is a part of a call that another session has.
     pub(crate) guest: Option<Guest>,
     /// Of two parties that move their media themselves.

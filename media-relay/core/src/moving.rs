@@ -8,6 +8,7 @@
 pub(crate) mod asked;
 pub(crate) mod chain;
 pub(crate) mod cover;
+pub(crate) mod kept;
 pub(crate) mod seen;
 
 use std::time::Duration;
@@ -187,6 +188,7 @@ impl Worker {
         if let Some(found) = found {
             self.set_moving(found, now);
         }
+        self.tell_kept(id, now);
     }
 
     /// An exchange of the parties' own has told those of one session to come home. In another session of the chain the same exchange

@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
+use media_core::path::Settings as Limits;
+use media_core::path::place::{Networks, Stay};
+use media_core::path::timeline::Entry;
+use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Party, Refusal, Reply, StreamStatistics};
 use media_core::worker::{PortPair, Ports, Settings, SocketId};
 
@@ -510,4 +514,48 @@ fn telephone_events_are_counted_once_each() {
         world.places(0, "10.0.0.5:4000", &packet);
     }
     assert_eq!(world.end()[0].dtmf, 2);
+}
+
+/// Why calls between realms of this mode stay, as their records tell, one re-INVITE after the other.
+fn told_stays(mode: Mode, exchanges: &[String]) -> Vec<Stay> {
+    let mut world = World::new();
+    let realm = RealmRelease { mode, ..RealmRelease::default() };
+    let policy = ReleasePolicy::new(Limits::default(), vec![realm; 3], Vec::new(), Networks::default());
+    let settings = Settings { release: Some(policy.into()), ..Settings::default() };
+    world.worker = Worker::new(settings, "anchor".to_owned());
+    for (exchange, media) in (1..).zip(exchanges) {
+        let lines: Vec<&str> = media.split(" + ").collect();
+        world.offer(exchange, A, B, sdp("10.0.0.5", &lines)).unwrap();
+        if exchange == 1 {
+            world.act(Action::Select(B));
+        }
+        world.answer(exchange, B, A, sdp("10.9.0.1", &lines)).unwrap();
+        world.now += Duration::from_secs(1);
+    }
+    let mut told = Vec::new();
+    while let Some((_, event)) = world.worker.poll_event() {
+        if let Event::Path { entry: Entry::Stays(stay), .. } = event {
+            told.push(stay);
+        }
+    }
+    told
+}
+
+#[test]
+fn a_call_with_nothing_that_could_move_says_once_why_and_again_when_that_changes() {
+    let plain = "audio 4000 RTP/AVP 0";
+    let fax = "image 4000 udptl t38";
+    let key = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz";
+    let secure = format!("audio 4000 RTP/SAVP 0\r\n{key}");
+    let muxed = format!("{plain}\r\na=rtcp-mux");
+    let of = |mode, exchanges: &[&str]| {
+        told_stays(mode, &exchanges.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())
+    };
+    assert_eq!(of(Mode::Anchor, &[plain, fax]), [], "its realms say it for all of their calls");
+    assert_eq!(of(Mode::Allow, &[fax, fax]), [Stay::NotRtp]);
+    assert_eq!(of(Mode::Allow, &[&secure]), [Stay::Srtp]);
+    assert_eq!(of(Mode::Allow, &[&muxed, fax]), [Stay::Muxed, Stay::NotRtp]);
+    assert_eq!(of(Mode::Allow, &[&format!("{plain} + image 4002 udptl t38")]), [Stay::NotRtp]);
+    assert_eq!(of(Mode::Allow, &["audio 0 RTP/AVP 0"]), [Stay::NoMedia]);
+    assert_eq!(of(Mode::Allow, &[plain]), [], "it is about to try");
 }

@@ -90,6 +90,16 @@ pub enum Stay {
     Ice,
     /// This call's direct path failed too often.
     Failed,
+    /// An m-line carries something else than RTP, as a fax (T.38), which no report could prove.
+    NotRtp,
+    /// An m-line is SRTP: its reports are encrypted, and keys may be one leg's own.
+    Srtp,
+    /// RTP and RTCP share a port, so that no report comes to the relay once media does not.
+    Muxed,
+    /// The halves of one call have not agreed on the same m-lines.
+    Unlike,
+    /// No m-line is in use.
+    NoMedia,
 }
 
 /// A way to try.

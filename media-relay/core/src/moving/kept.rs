@@ -1,0 +1,68 @@
+//! Why a call has nothing that could move: told once, so that whoever asks why it stays on the relay finds a reason. What has moves, or
+//! tries, tells its own ([`Release`](crate::path::Release)).
+
+use std::time::Duration;
+
+use crate::legs::Leg;
+use crate::moving::chain::{self, parties};
+use crate::path::place::Stay;
+use crate::path::timeline::Entry;
+use crate::session::Event;
+use crate::stream::{Carried, Streams};
+use crate::worker::Worker;
+
+/// What was told, and when it was told first.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Kept {
+    stay: Stay,
+    since: Duration,
+}
+
+impl Worker {
+    /// After an answer: **every call that policy lets go has a reason in its record**, again when it has changed. One without any is kept
+    /// by what its realms, or their pair, say of `release`.
+    pub(super) fn tell_kept(&mut self, id: u64, now: Duration) {
+        let Some((stay, ends)) = self.why_kept(id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let since = session.kept.map_or(now, |kept| kept.since);
+        if session.kept.replace(Kept { stay, since }).is_some_and(|before| before.stay == stay) {
+            return;
+        }
+        let after = now.saturating_sub(since);
+        self.events.push_back((id, Event::Path { after, entry: Entry::Stays(stay), parties: ends }));
+    }
+
+    /// `None` while two have not agreed, where something moves, and where policy keeps it.
+    fn why_kept(&self, id: u64) -> Option<(Stay, [crate::session::Endpoint; 2])> {
+        let session = self.sessions.get(&id).filter(|session| !session.is_on_the_move())?;
+        let ends = parties(session)?;
+        let policy = self.settings.release.as_ref()?;
+        let chain = self.chain(id)?;
+        // By far the most calls of many nodes; a row for each would be a third more to write.
+        chain::constraint(&self.sessions, &chain, policy)?;
+        Some((why_not_between(chain::outer(&self.sessions, &chain)?, &self.streams), ends))
+    }
+}
+
+/// Why of two legs no m-lines could move; see [`lines_between`](super::lines_between).
+fn why_not_between(legs: [&Leg; 2], streams: &Streams) -> Stay {
+    let [first, second] = legs;
+    let mut found = Vec::new();
+    for (left, right) in
+        first.streams.iter().zip(&second.streams).filter_map(|(left, right)| left.zip(*right))
+    {
+        for stream in [left, right].into_iter().filter_map(|stream| streams.get(stream)) {
+            let why = match stream.carried {
+                _ if stream.is_refused || !stream.is_agreed => continue,
+                Carried::Other => Stay::NotRtp,
+                Carried::Secure => Stay::Srtp,
+                Carried::Clear if stream.is_muxed => Stay::Muxed,
+                Carried::Clear => Stay::Unlike,
+            };
+            found.push(why);
+        }
+    }
+    // What stands in the way most comes first.
+    let order = [Stay::NotRtp, Stay::Srtp, Stay::Muxed, Stay::Unlike];
+    order.into_iter().find(|why| found.contains(why)).unwrap_or(Stay::NoMedia)
+}
