@@ -30,6 +30,8 @@ const PASSING: Duration = Duration::from_millis(500);
 pub struct Counted {
     /// The latest count, and when it came.
     said: Option<(u32, Duration)>,
+    /// Those before it, the latest first; 0 where it has begun anew.
+    earlier: [Option<(u32, Duration)>; 4],
     /// When its sender last told how much it sends, if only that it sends nothing.
     spoke: Option<Duration>,
     /// It has counted something: a sender whose count is always 0 says nothing by that.
@@ -49,6 +51,7 @@ impl Default for Counted {
     fn default() -> Self {
         Self {
             said: None,
+            earlier: [None; 4],
             spoke: None,
             is_counting: false,
             floor: None,
@@ -118,6 +121,8 @@ impl Counted {
         if let Some((count, at)) = before {
             let span = now.saturating_sub(at);
             let more = packets.wrapping_sub(count);
+            let [first, second, third, _] = self.earlier;
+            self.earlier = [before, first, second, third];
             // It would not have sent what the relay had carried of it.
             let falls_short = moved
                 .zip(self.floor)
@@ -127,6 +132,7 @@ impl Counted {
                 // Less, or more than anybody can have sent meanwhile. It counts anew, as PJSIP does with each re-INVITE: all that it had
                 // counted came before.
                 self.is_seen = false;
+                self.earlier = [Some((0, at)), None, None, None];
                 self.floor = self.floor.map(|floor| floor.wrapping_add(count as u16));
                 if let Some(moved) = moved {
                     self.raise(moved.wrapping_sub(UNDER_WAY));
@@ -195,6 +201,19 @@ impl Counted {
         let since = self.most(at.saturating_sub(then))?;
         Some(floor.wrapping_add(count as u16).wrapping_sub(since))
     }
+
+    /// How many it must have sent between two moments, by its counts before, between and after them.
+    pub fn sent_between(&self, from: Duration, until: Duration) -> u32 {
+        let all = || self.said.iter().chain(self.earlier.iter().flatten());
+        let Some((latest, _)) = self.said else { return 0 };
+        // In how far each was short of the latest, since counts wrap.
+        let short = |count: u32| latest.wrapping_sub(count);
+        let most = |span: Duration| (span.as_secs_f64() * self.peak).ceil() as u32;
+        let until_then =
+            all().map(|&(count, at)| short(count).saturating_add(most(at.saturating_sub(until))));
+        let by_then = all().map(|&(count, at)| short(count).saturating_sub(most(from.saturating_sub(at))));
+        by_then.max().unwrap_or(0).saturating_sub(until_then.min().unwrap_or(0))
+    }
 }
 
 #[cfg(test)]
@@ -221,6 +240,30 @@ mod tests {
         assert_eq!(counted.sent_by(at(13_200)), Some(1_655), "all of it may have been sent in the end");
         counted.says(760, None, at(20_400));
         assert_eq!(counted.sent_by(at(20_400)), Some(1_755), "it was silent");
+    }
+
+    #[test]
+    fn what_was_sent_between_two_moments_is_what_counts_beside_them_leave() {
+        let mut counted = counted();
+        counted.says(750, None, at(15_000));
+        assert_eq!(
+            counted.sent_between(at(9_000), at(16_000)),
+            250,
+            "nobody knows what was sent before the first"
+        );
+        assert_eq!(
+            counted.sent_between(at(11_000), at(15_000)),
+            200,
+            "50 may have been sent in the first second"
+        );
+        assert_eq!(counted.sent_between(at(10_000), at(14_000)), 200, "or in the last");
+        counted.says(751, None, at(20_000));
+        counted.says(751, None, at(25_000));
+        assert_eq!(counted.sent_between(at(19_000), at(25_000)), 0, "it was silent");
+        assert_eq!(counted.sent_between(at(10_000), at(25_000)), 251);
+        counted.says(40, None, at(26_000));
+        assert_eq!(counted.sent_between(at(25_000), at(26_000)), 40, "counted anew");
+        assert_eq!(Counted::default().sent_between(at(0), at(9)), 0);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::counted::{Counted, later};
+use super::phone::REPORT_INTERVAL;
 
 /// A report that is this far ahead of the last packet that the relay saw of the stream can only be of direct packets;
 /// a little slack, for phones that count in a way of their own.
@@ -186,7 +187,14 @@ impl Proof {
 
     fn refute(&self, number: u16, counted: &Counted, at: Duration) -> Option<Evidence> {
         let report = Reception { ssrc: self.ssrc, highest: number.into(), lost: 0, jitter: 0 };
-        Self::is_behind(number, counted, at).then(|| self.evidence(&report, counted, at))
+        // That it has heard nobody is told of the time since its report before, which may be lost and have told that all had come: it
+        // refutes by what must have been sent later than that report can have been made.
+        let reported = self.latest.map_or(Duration::ZERO, |latest| latest.2);
+        let since = reported.max(at.saturating_sub(REPORT_INTERVAL));
+        let may_have_come =
+            self.unheard_at == Some(at) && i64::from(counted.sent_between(since, at)) < BEHIND;
+        let is_missed = !may_have_come && Self::is_behind(number, counted, at);
+        is_missed.then(|| self.evidence(&report, counted, at))
     }
 
     /// What the receiver reports.
@@ -351,6 +359,18 @@ mod tests {
         assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
         assert_eq!(call.proof.heard_nothing(&call.counted, after(5_100)), None);
         assert_eq!(call.says(1_500, 10_100), None, "all of it may have been sent since");
+    }
+
+    #[test]
+    fn one_that_reports_of_nobody_may_have_heard_all_by_a_report_that_was_lost() {
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
+        call.says(1_250, 5_000);
+        call.says(1_400, 8_000);
+        // That of 10 s is lost; he is silent.
+        assert_eq!(call.proof.heard_nothing(&call.counted, after(16_000)), None);
+        call.says(1_560, 15_500);
+        assert!(call.proof.heard_nothing(&call.counted, after(16_000)).is_some(), "70 were sent since");
     }
 
     #[test]
