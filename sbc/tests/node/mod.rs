@@ -205,7 +205,13 @@ impl Phone {
         let uri = format!("sip:{user}@example.net");
         let challenge = self.ask_for(&uri, "INVITE", "");
         let mut ids = Ids::new([self.sent as u8; 32], 9);
-        let answer = digest::answer(&challenge, Method::INVITE, uri.as_bytes(), USER, password, &mut ids);
+        let answer = digest::answer(
+            &challenge,
+            Method::INVITE,
+            uri.as_bytes(),
+            digest::Login { username: USER, password },
+            &mut ids,
+        );
         let Some((name, value)) = answer else { return challenge.status().unwrap() };
         let mut answer = self.ask_for(&uri, "INVITE", &format!("{}: {value}\r\n", name.as_str()));
         let mut buffer = [0; 4096];
