@@ -13,6 +13,7 @@ export SBC_LAB_OUT ?= $(CURDIR)/var/lab
 # One set of packages for all targets: another set has other features, and would build its dependencies again.
 PROGRAMS := build --quiet --profile test -p sbc -p nat-lab -p phone
 RELEASE_ROWS := $(CURDIR)/var/release-rows
+RECORD_ROWS := $(CURDIR)/var/release-records
 
 .PHONY: help
 help: ## list the targets
@@ -106,6 +107,16 @@ nat-matrix: ## which pairs of NATs get a direct path: 1,000 virtual runs each (R
 handoff-quality: ## what is heard at handoffs, returns and network switches, 1,000 virtual runs each (RUNS); writes bench/handoff.json
 	@HANDOFF_RUNS=$${RUNS:-1000} HANDOFF_OUT='$(CURDIR)/bench/handoff.json' \
 		$(CARGO) test --quiet -p crush --test handoff_quality full_count -- --ignored
+
+.PHONY: release-records
+release-records: ## records against captures: 200 real calls (RECORD_CALLS=25 a pair; PAIRS=regex) and RUNS=800 virtual ones; goes on with bench/release-records.json (AGAIN=1: plays again what was wrong)
+	@tests/lab/install.sh test
+	@mkdir -p '$(RECORD_ROWS)'
+	@python3 bench/release_records.py bench/release-records.json '$(RECORD_ROWS)' >/dev/null || true
+	@$(CARGO) $(PROGRAMS)
+	@failed=0; RECORD_CALLS=$${RUNS:-800} RECORD_OUT='$(RECORD_ROWS)/virtual.json' $(NEXTEST) -p sbc -E 'binary(released_calls) & test(records)' || failed=1; \
+		RECORD_CALLS=$${RECORD_CALLS:-25} RECORD_OUT='$(RECORD_ROWS)' RECORD_TABLE='$(CURDIR)/bench/release-records.json' $(NEXTEST) -p crush-tests --run-ignored only --no-fail-fast --test-threads 8 -E "binary(release) & test(/^records::.*$${PAIRS:-}/)" || failed=1; \
+		python3 bench/release_records.py bench/release-records.json '$(RECORD_ROWS)' || failed=1; exit $$failed
 
 .PHONY: release-matrix
 release-matrix: ## release and return of every pair of phones in every place, real (REAL_RUNS=3 each) and virtual (RUNS calls); writes bench/release-matrix.json

@@ -268,6 +268,7 @@ fn statistics(stream: relay::StreamStatistics) -> media::StreamStatistics {
         whole: stream.whole.map(|whole| media::WholeWay {
             packets: whole.packets,
             lost: whole.lost,
+            unknown: whole.unknown,
             is_reported: whole.is_reported,
         }),
         dtmf: stream.dtmf,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crush::stun::handoff::Reason as Cause;
+use media_core::path::Gap;
 use media_core::path::place::{Mapping, Stay, Way};
 use media_core::path::proof::Lie;
 use media_core::path::timeline::{Entry, IceStep, PathState, Reason};
@@ -86,12 +87,18 @@ pub fn entry(after: Duration, entry: Entry, parties: [Endpoint; 2]) -> PathEntry
             }
             .to_owned(),
         ),
-        Entry::Gap { from, length, is_estimate } => (
+        Entry::Gap { from, gap: Gap::Measured(length) } => {
+            ("gap", "measured", party_of(from), format!("{} ms", length.as_millis()))
+        }
+        Entry::Gap { from, gap: Gap::Missing { packets, length } } => (
             "gap",
-            if is_estimate { "estimated" } else { "measured" },
+            "estimated",
             party_of(from),
-            format!("{} ms", length.as_millis()),
+            format!("{} ms at most: {packets} packets are missing between two reports", length.as_millis()),
         ),
+        Entry::Gap { from, gap: Gap::Unknown } => {
+            ("gap", "unknown", party_of(from), "its receiver has begun to count anew".to_owned())
+        }
     };
     PathEntry { after, what: what.into(), why: why.into(), party, evidence: evidence.into() }
 }

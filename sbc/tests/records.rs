@@ -76,7 +76,7 @@ fn ended(cause: EndCause, codec: &str) -> CallEventKind {
             rtt_ms: None,
             mos: Some(4.4),
             dtmf: 0,
-            whole: Some(WholeWay { packets: 210, lost: 2, is_reported: true }),
+            whole: Some(WholeWay { packets: 210, lost: 2, unknown: 0, is_reported: true }),
             direct: Some(DirectStatistics { packets: Some(60), lost: Some(2), jitter_ms: Some(1.5) }),
         }],
     }))

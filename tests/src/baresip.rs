@@ -116,6 +116,10 @@ impl Phone for Baresip {
         self.command("resume", "")
     }
 
+    fn press(&mut self, digit: char) -> Result<()> {
+        self.command("sndcode", &digit.to_string())
+    }
+
     fn transfer(&mut self, uri: &str) -> Result<()> {
         self.command("transfer", uri)
     }

@@ -91,6 +91,10 @@ impl Phone for Linphone {
         self.command(&format!("play {}/tone.wav", self.folder.display()))
     }
 
+    fn press(&mut self, digit: char) -> Result<()> {
+        self.command(&digit.to_string())
+    }
+
     fn transfer(&mut self, uri: &str) -> Result<()> {
         self.command(&format!("transfer {uri}"))
     }

@@ -180,6 +180,8 @@ pub trait Phone: std::fmt::Debug + Send {
     fn unmute(&mut self) -> Result<()> {
         Ok(())
     }
+    /// Sends a digit as a telephone event (RFC 4733); refused by a product that cannot.
+    fn press(&mut self, digit: char) -> Result<()>;
     /// Sends the other one to somebody else (RFC 5589 §6).
     fn transfer(&mut self, uri: &str) -> Result<()>;
     /// Joins the other ones of its first and second call (RFC 5589 §7); refused by a product that cannot.

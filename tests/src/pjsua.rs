@@ -97,6 +97,10 @@ impl Phone for Pjsua {
         self.command("resume")
     }
 
+    fn press(&mut self, digit: char) -> Result<()> {
+        self.command(&format!("press {digit}"))
+    }
+
     fn transfer(&mut self, uri: &str) -> Result<()> {
         self.command(&format!("transfer {uri}"))
     }

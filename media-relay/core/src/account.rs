@@ -54,7 +54,7 @@ impl Session {
         if std::mem::replace(&mut self.is_told_away, is_told) && !is_told {
             for id in self.stream_ids() {
                 if let Some(stream) = streams.get_mut(id) {
-                    stream.sent.forget(now);
+                    stream.sent.forget(stream.reception.here(), now);
                 }
             }
         }
@@ -74,6 +74,18 @@ impl Session {
 }
 
 impl Worker {
+    /// The endpoint of a stream counts what it sends and receives anew.
+    pub(crate) fn counts_anew(&mut self, id: StreamId) {
+        let Some(session) = self.streams.get(id).map(|stream| stream.session) else { return };
+        let host = self.host_of(session);
+        let Some(session) = self.sessions.get_mut(&host) else { return };
+        if let Some(moving) = &mut session.moving {
+            moving.counts_anew(id);
+        } else if let Some(introduction) = &mut session.introduction {
+            introduction.counts_anew(id);
+        }
+    }
+
     /// RTP came to the relay after a while without, `before` being the last before that: what was direct has ended, whether or not
     /// anybody had looked meanwhile.
     #[cold]

@@ -289,8 +289,14 @@ impl Worker {
                 Report::Sender { ssrc, middle, packets } => {
                     sender_report = Some(middle);
                     if let Some(stream) = streams.get_mut(id) {
-                        stream.sent.count(ssrc, packets, stream.reception.here(), now);
-                        is_anew = stream.sent.begun_anew();
+                        let (here, came) = (stream.reception.here(), stream.reception.packets);
+                        is_anew |= stream.sent.count((ssrc, packets), here, came, now);
+                    }
+                    // It may have heard nobody yet, and says what it counts by another report.
+                    for consumer in consumers.iter().filter(|_| is_anew) {
+                        if let Some(heard) = streams.get_mut(*consumer) {
+                            heard.reported.begins_anew();
+                        }
                     }
                 }
                 Report::Receiver { .. } => {}
@@ -317,6 +323,9 @@ impl Worker {
             }
         });
         if is_moving {
+            if is_anew {
+                self.counts_anew(id);
+            }
             self.hear_reports(id, &told, now);
         }
         if let (Some(time), Some(stream)) = (round_trip, self.streams.get_mut(id)) {

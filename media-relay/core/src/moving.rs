@@ -197,6 +197,8 @@ impl Worker {
         let Some(mut moving) = self.sessions.get_mut(&host).and_then(|session| session.moving.take()) else {
             return;
         };
+        // What was direct until now, in all halves, is counted by what the parties were told until now.
+        moving.account(&mut self.sessions, &mut self.streams, now);
         let is_held = |link: &Link| self.sessions.get(&link.session).is_some_and(|session| session.is_held);
         let should_flow = !moving.chain.iter().any(is_held);
         moving.come_back(id, should_flow, now);
@@ -300,6 +302,7 @@ impl Worker {
         let Some(mut moving) = self.sessions.get_mut(&host).and_then(|session| session.moving.take()) else {
             return;
         };
+        moving.account(&mut self.sessions, &mut self.streams, now);
         moving.release.finish(now);
         moving.tell(&mut self.events, now);
         for stream in moving.streams() {

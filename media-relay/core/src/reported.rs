@@ -46,6 +46,30 @@ pub(crate) struct Tally {
     pub(crate) reports: u32,
 }
 
+/// What has become of packets that were sent off the relay since the last report, and of which none will tell, since their receiver has
+/// begun to count anew.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// They have fared like the others.
+    #[default]
+    Alike,
+    /// The path was dead.
+    Lost,
+    /// Something was wrong with it.
+    Unknown,
+}
+
+impl Fate {
+    /// Of a direction of which nothing, or nothing good, was heard, or that was or was not given up for another's sake.
+    pub(crate) fn of(is_dead: Option<bool>, is_known: bool) -> Self {
+        match (is_dead, is_known) {
+            (Some(true), _) => Self::Lost,
+            (Some(false), true) => Self::Alike,
+            (Some(false), false) | (None, _) => Self::Unknown,
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Latest {
     block: Block,
@@ -58,6 +82,15 @@ struct Latest {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Reported {
     latest: Option<Latest>,
+    pub(crate) fate: Fate,
+    /// Its author is known to count anew with each re-INVITE.
+    pub(crate) is_forgetful: bool,
+    /// Its author counts anew, and has not said yet what.
+    is_begun_anew: bool,
+    /// It must have begun to, by what it does not tell of: that its own count begins anew is no news.
+    is_presumed: bool,
+    /// Packets that nobody can tell of.
+    unknown: u64,
     whole: Tally,
     direct: Tally,
 }
@@ -67,7 +100,7 @@ impl Reported {
     pub(crate) fn hear(&mut self, block: Block, passed: Passed, now: Duration) {
         let latest = Latest { block, packets: passed.packets, lost: passed.lost, at: now };
         let Some(before) = self.latest.filter(|before| before.block.ssrc == block.ssrc) else {
-            self.latest = Some(latest);
+            (self.latest, self.is_begun_anew) = (Some(latest), false);
             let expected = passed.first.map(|first| block.highest.wrapping_sub(first.into()));
             // One that is before the first has not heard of it.
             if let Some(expected) = expected.filter(|expected| *expected < LONGEST) {
@@ -82,29 +115,64 @@ impl Reported {
             (block.highest as u16).wrapping_sub(before.block.highest as u16) as i16,
         );
         // A count of cycles that begins anew makes the number lower, though its last sixteen bits go on.
-        let is_anew = passed.is_anew || (far < 0 && near > 0);
+        let is_told_anew = self.is_begun_anew || passed.is_anew;
+        let is_anew = (is_told_anew && !self.is_presumed) || (far < 0 && near > 0);
         let expected = if is_anew { i64::from(near) } else { i64::from(far) };
         let span = now.saturating_sub(before.at).as_secs().saturating_add(1);
         let Ok(expected) = u64::try_from(expected) else { return };
         if expected > span.saturating_mul(FASTEST) {
             return;
         }
-        self.latest = Some(latest);
-        let since = if is_anew { 0 } else { before.block.lost };
-        let lost = i64::from(block.lost).saturating_sub(since.into());
-        let lost = lost.clamp(i64::MIN, expected as i64);
-        self.whole.add(expected, lost, block.jitter);
+        (self.latest, self.is_begun_anew) = (Some(latest), false);
+        let more = i64::from(block.lost).saturating_sub(before.block.lost.into());
         let here = passed.packets.saturating_sub(before.packets);
         let elsewhere = expected.saturating_sub(here);
+        let fate = self.fate;
+        // Who sends nothing begins to count anew unseen, since its reports have no count of its own then: one that had gone on
+        // would tell of what it has missed.
+        let is_presumed = !is_anew
+            && (fate == Fate::Lost || (fate == Fate::Unknown && self.is_forgetful))
+            && elsewhere > OUT_OF_STEP
+            && more.saturating_mul(2) < elsewhere as i64;
+        self.is_presumed = is_presumed || (self.is_presumed && !is_told_anew);
+        let lost = if is_anew || (is_presumed && more < 0) { i64::from(block.lost) } else { more };
+        let untold = if is_anew {
+            elsewhere
+        } else if is_presumed {
+            elsewhere.saturating_sub(u64::try_from(lost).unwrap_or(0))
+        } else {
+            0
+        };
+        let unheard = if fate == Fate::Lost { untold } else { 0 };
+        if fate == Fate::Unknown {
+            self.unknown = self.unknown.saturating_add(untold);
+        }
+        // Until one tells of packets at home alone: one that was on its way when they came home tells of a part.
+        if elsewhere <= OUT_OF_STEP {
+            self.fate = Fate::Alike;
+        }
+        let lost = lost.saturating_add_unsigned(unheard).min(expected as i64);
+        self.whole.add(expected, lost, block.jitter);
         if elsewhere > expected / 10 && elsewhere > OUT_OF_STEP {
             // Where both kinds are in one report, they share its loss.
+            let lost = lost.saturating_sub_unsigned(unheard);
             let share = if elsewhere.saturating_mul(10) >= expected.saturating_mul(9) {
                 lost
             } else {
                 lost.saturating_mul(elsewhere as i64).checked_div(expected as i64).unwrap_or(0)
             };
-            self.direct.add(elsewhere, share, block.jitter);
+            self.direct.add(elsewhere, share.saturating_add_unsigned(unheard), block.jitter);
         }
+    }
+
+    /// Its author counts anew what it receives.
+    pub(crate) fn begins_anew(&mut self) {
+        self.is_begun_anew = true;
+    }
+
+    /// Packets that nobody can tell of: among those of the whole way.
+    pub(crate) fn unknown(&self) -> u64 {
+        self.unknown
     }
 
     /// Of the whole way.
@@ -146,7 +214,10 @@ mod tests {
     type Said = (u32, i32, u64, bool);
 
     fn told(reports: &[Said]) -> Reported {
-        let mut reported = Reported::default();
+        told_of(Reported::default(), reports)
+    }
+
+    fn told_of(mut reported: Reported, reports: &[Said]) -> Reported {
         for (index, (highest, lost, packets, is_anew)) in reports.iter().enumerate() {
             let block = Block { ssrc: 7, highest: *highest, lost: *lost, jitter: 8 };
             let passed = Passed { first: Some(65_500), packets: *packets, lost: 0, is_anew: *is_anew };
@@ -178,6 +249,49 @@ mod tests {
         assert_eq!(sums(reported.whole()), (736, 11));
         let cycles = told(&[(65_536 + 249, 7, 286, false), (449, 7, 486, false)]);
         assert_eq!(sums(cycles.whole()), (486, 14), "by its cycles alone");
+    }
+
+    #[test]
+    fn what_a_dead_path_has_taken_is_lost_though_its_receiver_counts_anew() {
+        let dead = Reported { fate: Fate::Lost, ..Reported::default() };
+        let reported = told_of(dead, &[(65_535, 2, 36, false), (649, 1, 486, true)]);
+        assert_eq!((sums(reported.whole()), sums(reported.direct().unwrap())), ((686, 203), (200, 200)));
+    }
+
+    #[test]
+    fn nobody_knows_what_became_of_them_if_something_was_wrong() {
+        let doubtful = Reported { fate: Fate::Unknown, ..Reported::default() };
+        let first = (65_535, 2, 36, false);
+        assert_eq!(
+            told_of(doubtful.clone(), &[first, (65_536 + 649, 3, 486, false)]).unknown(),
+            0,
+            "it is told"
+        );
+        let reported = told_of(doubtful, &[first, (649, 1, 486, true)]);
+        assert_eq!((reported.unknown(), sums(reported.whole())), (200, (686, 3)));
+    }
+
+    #[test]
+    fn who_begins_anew_unseen_cannot_have_got_what_a_dead_path_has_taken() {
+        let dead = Reported { fate: Fate::Lost, ..Reported::default() };
+        let unseen = [(65_535, 2, 36, false), (65_536 + 649, 3, 486, false), (65_536 + 899, 4, 736, true)];
+        let reported = told_of(dead.clone(), &unseen);
+        // Of 200 one is told of, and counted but once.
+        assert_eq!(sums(reported.whole()), (936, 2 + 1 + 199 + 1));
+        let goes_on = told_of(dead, &[(65_535, 2, 36, false), (65_536 + 649, 203, 486, false)]);
+        assert_eq!(sums(goes_on.whole()), (686, 203));
+    }
+
+    #[test]
+    fn a_report_that_was_on_its_way_home_tells_of_a_part() {
+        let dead = Reported { fate: Fate::Lost, ..Reported::default() };
+        let parts = [(65_535, 2, 36, false), (65_536 + 49, 0, 36, true), (65_536 + 649, 0, 486, false)];
+        assert_eq!(sums(told_of(dead.clone(), &parts).whole()), (686, 2 + 50 + 150));
+        let mut reported = told_of(dead, &parts);
+        let block = Block { ssrc: 7, highest: 65_536 + 899, lost: 1, jitter: 8 };
+        let passed = Passed { first: None, packets: 736, lost: 0, is_anew: false };
+        reported.hear(block, passed, Duration::from_secs(15));
+        assert_eq!(reported.fate, Fate::Alike);
     }
 
     #[test]

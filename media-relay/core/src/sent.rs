@@ -23,10 +23,40 @@ pub(crate) struct Here {
 struct Count {
     ssrc: u32,
     packets: u32,
-    /// How far the numbers of that source had come here.
-    number: Option<u16>,
+    /// How many had come here, of whatever source, and the last of them.
+    came: u64,
+    here: Option<Here>,
     at: Duration,
 }
+
+impl Count {
+    /// Packets that were sent at least between it and the last one here now.
+    fn sent_until(&self, here: Option<Here>, came: u64) -> u64 {
+        let by_numbers =
+            self.here.zip(here).filter(|(then, now)| then.ssrc == now.ssrc).map(|(then, now)| {
+                let numbers = u64::from(now.number.wrapping_sub(then.number));
+                let since = self.at.saturating_sub(then.at).as_millis() as u64;
+                // Some were sent after the last one here, and are in this count.
+                if numbers < 0x8000 {
+                    numbers.saturating_sub(since.saturating_mul(FASTEST) / 1_000)
+                } else {
+                    0
+                }
+            });
+        came.saturating_sub(self.came).max(by_numbers.unwrap_or(0))
+    }
+}
+
+/// Reports further apart than this have not overtaken each other.
+const OVERTAKEN: Duration = Duration::from_millis(300);
+/// Nor do they differ by more packets then.
+const OVERTAKEN_BY: u32 = 30;
+/// A stream that was heard so lately comes here.
+const FLOWING: Duration = Duration::from_millis(100);
+/// Packets a second of a stream of sound, and half as many again.
+const FASTEST: u64 = 75;
+/// Packets that were under way, or came twice.
+const UNDER_WAY: u64 = 10;
 
 /// See the module.
 #[derive(Debug, Clone, Default)]
@@ -37,52 +67,70 @@ pub(crate) struct Sent {
     elsewhere: u32,
     sealed: u8,
     silent_until: Duration,
+    /// By how much a source's count is greater than its numbers, modulo 2^16: known when it comes here.
+    offset: Option<(u32, u16)>,
     /// What comes next is no news, but what news is reckoned from: its own count, and its receiver's.
     is_count_stale: bool,
     is_reach_stale: bool,
     /// How far its receiver had come then.
     reach: u16,
-    has_begun_anew: bool,
 }
 
 impl Sent {
-    /// A sender report in clear.
-    pub(crate) fn count(&mut self, ssrc: u32, packets: u32, here: Option<Here>, now: Duration) {
-        let number = here.filter(|here| here.ssrc == ssrc).map(|here| here.number);
+    /// A sender report in clear; so many packets have come here. True if its author counts anew.
+    pub(crate) fn count(
+        &mut self,
+        (ssrc, packets): (u32, u32),
+        here: Option<Here>,
+        came: u64,
+        now: Duration,
+    ) -> bool {
         let before = self.latest.filter(|before| before.ssrc == ssrc);
-        if let Some(before) = before
-            && is_older(packets, before.packets)
-        {
-            return;
+        // One that has just begun anew counts far fewer.
+        let was_overtaken = |before: Count| {
+            (1..=OVERTAKEN_BY).contains(&before.packets.saturating_sub(packets))
+                && now < before.at.saturating_add(OVERTAKEN)
+        };
+        if before.is_some_and(was_overtaken) {
+            return false;
         }
-        self.latest = Some(Count { ssrc, packets, number, at: now });
-        let Some(here) = here else { return };
+        self.latest = Some(Count { ssrc, packets, came, here, at: now });
+        // Fewer than have come here: a phone that begins anew soon counts as many as it did the time before.
+        let is_anew = before.is_some_and(|before| {
+            let since = before.sent_until(here, came);
+            packets < before.packets
+                || u64::from(packets.saturating_sub(before.packets)).saturating_add(UNDER_WAY) < since
+        });
+        if is_anew {
+            self.offset = None;
+        }
+        let Some(here) = here else { return is_anew };
         self.renew(here.at);
-        let sent = match before {
-            Some(before) if packets < before.packets => {
-                self.has_begun_anew = true;
-                return;
-            }
-            Some(before) => {
-                let sent = packets.saturating_sub(before.packets);
-                match (before.number, number) {
-                    _ if before.at > here.at => Some(sent),
-                    // Until the last packet here its numbers have counted them, lost ones too.
-                    (Some(from), Some(to)) => Some(sent.saturating_sub(u32::from(to.wrapping_sub(from)))),
-                    _ => None,
-                }
+        if here.ssrc == ssrc && now <= here.at.saturating_add(FLOWING) {
+            self.offset = Some((ssrc, (packets as u16).wrapping_sub(here.number)));
+            return is_anew;
+        }
+        if is_anew || std::mem::take(&mut self.is_count_stale) {
+            return is_anew;
+        }
+        let more = before.map(|before| packets.saturating_sub(before.packets));
+        let sent = match (before, self.offset) {
+            (Some(before), _) if before.at > here.at => more,
+            // Its numbers have counted all until the last packet here, lost ones too.
+            (_, Some((known, offset))) if known == ssrc && here.ssrc == ssrc => {
+                let ahead = (packets as u16).wrapping_sub(offset).wrapping_sub(here.number);
+                Some(if ahead < 0x8000 { u32::from(ahead) } else { 0 })
             }
             // A source that was never heard here has sent all elsewhere.
-            None => number.is_none().then_some(packets),
+            _ if here.ssrc != ssrc => Some(more.unwrap_or(packets)),
+            _ => None,
         };
-        if std::mem::take(&mut self.is_count_stale) {
-            return;
-        }
         match sent {
             Some(0) => self.silent_until = now,
             Some(sent) => self.elsewhere = self.elsewhere.saturating_add(sent),
             None => {}
         }
+        is_anew
     }
 
     /// An encrypted sender report.
@@ -118,15 +166,12 @@ impl Sent {
         (self.elsewhere >= ENOUGH || self.sealed >= SEALED).then_some(here.at.max(self.silent_until))
     }
 
-    /// Its author was told to send to the relay again: what it has sent elsewhere until now says nothing of what comes.
-    pub(crate) fn forget(&mut self, now: Duration) {
+    /// Its author was told to send to the relay again: what it has sent elsewhere until now says nothing of what comes, whether or
+    /// not a report has been heard since the last packet here.
+    pub(crate) fn forget(&mut self, here: Option<Here>, now: Duration) {
+        self.renew(here.map_or(self.since, |here| here.at));
         (self.elsewhere, self.sealed, self.silent_until) = (0, 0, now);
         (self.is_count_stale, self.is_reach_stale) = (true, true);
-    }
-
-    /// Whether its author has forgotten what it counted before, since this was asked last: it forgets what it lost, too.
-    pub(crate) fn begun_anew(&mut self) -> bool {
-        std::mem::take(&mut self.has_begun_anew)
     }
 
     /// All that a source has sent, as it says.
@@ -147,11 +192,6 @@ impl Sent {
     }
 }
 
-/// Whether a count was overtaken on its way. One that has begun anew is far lower.
-fn is_older(packets: u32, before: u32) -> bool {
-    packets < before && packets > before / 2 && before.saturating_sub(packets) < 1_000
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,52 +210,95 @@ mod tests {
     fn a_count_that_grows_while_nothing_comes_here_was_sent_elsewhere() {
         let mut sent = Sent::default();
         let before = Some(Here { ssrc: 7, number: 65_500, at: Duration::from_secs(8) });
-        sent.count(7, 400, before, Duration::from_secs(8));
-        sent.count(7, 500, here(64), after(2));
+        sent.count((7, 400), before, 400, Duration::from_secs(8));
+        sent.count((7, 500), here(64), 500, after(2));
         assert_eq!(sent.elsewhere_since(here(64)), None, "they came, over the wrap");
-        sent.count(7, 600, here(64), after(7));
+        sent.count((7, 600), here(64), 500, after(7));
         assert_eq!(sent.elsewhere_since(here(64)), Some(after(2)), "since it said that it was silent");
-        assert_eq!(sent.elsewhere_since(Some(Here { at: after(8), ..here(64).unwrap() })), None);
+        let again = Some(Here { ssrc: 7, number: 170, at: after(8) });
+        assert_eq!(sent.elsewhere_since(again), None);
+        sent.count((7, 850), again, 501, after(12));
+        assert_eq!(sent.elsewhere_since(again), Some(after(8)), "a packet here changes nothing of the count");
     }
 
     #[test]
-    fn one_report_is_enough_if_one_came_before_the_last_packet() {
+    fn what_was_sent_before_they_were_told_to_come_home_says_nothing() {
         let mut sent = Sent::default();
-        sent.count(7, 100, Some(Here { ssrc: 7, number: 1_000, at: Duration::from_secs(9) }), HEARD);
-        sent.count(7, 350, here(1_050), after(5));
-        assert_eq!(sent.elsewhere_since(here(1_050)), Some(HEARD));
-        sent.forget(after(6));
-        sent.count(7, 400, here(1_050), after(10));
-        assert_eq!(sent.elsewhere_since(here(1_050)), None, "some of it may be of the time before");
-        sent.count(7, 650, here(1_050), after(15));
-        assert_eq!(sent.elsewhere_since(here(1_050)), Some(after(6)));
+        sent.count((7, 100), Some(Here { ssrc: 7, number: 1_000, at: after(0) }), 100, HEARD);
+        sent.count((7, 350), here(1_000), 100, after(5));
+        assert_eq!(sent.elsewhere_since(here(1_000)), Some(HEARD));
+        sent.forget(here(1_000), after(6));
+        sent.count((7, 400), here(1_000), 100, after(10));
+        assert_eq!(sent.elsewhere_since(here(1_000)), None, "some of it may be of the time before");
+        sent.count((7, 650), here(1_000), 100, after(15));
+        assert_eq!(sent.elsewhere_since(here(1_000)), Some(after(6)));
     }
 
     #[test]
-    fn silence_packets_under_way_and_reports_out_of_order_prove_nothing() {
+    fn nor_does_what_a_receiver_tells_late_of_it() {
         let mut sent = Sent::default();
-        for (second, packets) in [(1, 503), (6, 503), (11, 502), (16, 503)] {
-            sent.count(7, packets, here(500), after(second));
+        sent.count((7, 100), Some(Here { ssrc: 7, number: 1_000, at: after(0) }), 100, HEARD);
+        // A short trial, of which no report has told yet when they are told to come home.
+        let last = Some(Here { ssrc: 7, number: 1_090, at: after(2) });
+        sent.forget(last, after(3));
+        sent.reached(7, 1_114, last);
+        assert_eq!(sent.elsewhere_since(last), None);
+        sent.reached(7, 1_140, last);
+        assert_eq!(sent.elsewhere_since(last), Some(after(3)));
+    }
+
+    #[test]
+    fn silence_and_reports_out_of_order_prove_nothing() {
+        let mut sent = Sent::default();
+        for (millisecond, packets) in [(1_000, 503), (6_000, 503), (6_100, 502), (11_000, 503)] {
+            let at = HEARD + Duration::from_millis(millisecond);
+            assert!(!sent.count((7, packets), here(500), 500, at));
             assert_eq!(sent.elsewhere_since(here(500)), None);
         }
-        assert!(!sent.begun_anew());
-        sent.count(7, 10, here(500), after(21));
-        assert!(sent.begun_anew() && sent.elsewhere_since(here(500)).is_none());
-        sent.count(7, 260, here(500), after(26));
+        assert!(sent.count((7, 10), here(500), 500, after(21)), "it counts anew");
+        assert!(sent.elsewhere_since(here(500)).is_none());
+        assert!(!sent.count((7, 260), here(500), 500, after(26)));
         assert!(sent.elsewhere_since(here(500)).is_some());
+    }
+
+    #[test]
+    fn one_that_counts_fewer_than_have_come_has_begun_anew() {
+        let mut sent = Sent::default();
+        let at = |number: u16, at: u64| Some(Here { ssrc: 7, number, at: after(at) });
+        assert!(!sent.count((7, 10), at(10, 1), 10, after(1)));
+        assert!(!sent.count((7, 260), at(260, 6), 260, after(6)));
+        assert!(sent.count((7, 260), at(500, 11), 500, after(11)));
+    }
+
+    #[test]
+    fn one_that_begins_anew_right_after_a_report_was_not_overtaken() {
+        let mut sent = Sent::default();
+        let at = |milliseconds: u64| HEARD + Duration::from_millis(milliseconds);
+        assert!(!sent.count((7, 250), here(500), 250, at(5_000)));
+        assert!(sent.count((7, 8), here(500), 250, at(5_260)));
+    }
+
+    #[test]
+    fn one_that_begins_anew_twice_in_a_second_is_caught_by_its_numbers() {
+        let mut sent = Sent::default();
+        let at = |number: u16, milliseconds: u64| {
+            Some(Here { ssrc: 7, number, at: HEARD + Duration::from_millis(milliseconds) })
+        };
+        assert!(!sent.count((7, 10), at(100, 560), 26, HEARD + Duration::from_millis(800)));
+        assert!(sent.count((7, 10), at(150, 1_590), 36, HEARD + Duration::from_millis(1_600)));
     }
 
     #[test]
     fn a_new_source_that_never_came_here_and_what_its_receiver_got_tell_as_well() {
         let mut sent = Sent::default();
-        sent.count(8, 250, here(500), after(5));
+        sent.count((8, 250), here(500), 500, after(5));
         assert_eq!(sent.elsewhere_since(here(500)), Some(HEARD));
         let mut sent = Sent::default();
         sent.reached(7, 65_536 + 502, here(500));
         assert_eq!(sent.elsewhere_since(here(500)), None);
         sent.reached(7, 65_536 + 740, here(500));
         assert_eq!(sent.elsewhere_since(here(500)), Some(HEARD));
-        sent.forget(after(5));
+        sent.forget(here(500), after(5));
         sent.reached(7, 65_536 + 780, here(500));
         assert_eq!(sent.elsewhere_since(here(500)), None);
         sent.reached(7, 65_536 + 790, here(500));

@@ -54,7 +54,8 @@ impl Call {
                 self.packets += 1;
                 for from in 0..2 {
                     let (ssrc, packets, sequence) = (100 + from as u32, self.packets, self.sequence);
-                    let sight = Sight { ssrc, clock_rate: 8000, packets, sequence, heard: now };
+                    let sight =
+                        Sight { ssrc, clock_rate: 8000, packets, sequence, heard: now, silence: None };
                     self.release.sight(0, from, sight, now);
                 }
             }

@@ -257,7 +257,7 @@ fn media(streams: &[StreamStatistics]) -> Value {
                 "lost": stream.lost, "strangers": stream.strangers, "jitter_ms": stream.jitter_ms,
                 "rtt_ms": stream.rtt_ms, "mos": stream.mos, "dtmf": stream.dtmf,
                 "whole": stream.whole.map(|whole| json!({
-                    "packets": whole.packets, "lost": whole.lost,
+                    "packets": whole.packets, "lost": whole.lost, "unknown": whole.unknown,
                     "by": if whole.is_reported { "reports" } else { "relay" },
                 })),
                 // Telephone events of direct time pass nobody who could count them.

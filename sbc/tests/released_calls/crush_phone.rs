@@ -1,6 +1,6 @@
 //! An endpoint of CRUSH: the real agent, with sockets, a voice and an ear. What it hears is what it plays.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use crush::playout::Step;
 use crush::stun::is_stun;
 use nat_lab::{HostId, Network};
 
+use crate::device::Model;
 use crate::dice::Dice;
 use crate::phone::{Said, read};
 
@@ -26,8 +27,7 @@ pub(crate) struct CrushPhone {
     agent: Agent,
     sockets: BTreeMap<u32, SocketAddr>,
     next_socket: u32,
-    /// Its descriptions say that it takes part.
-    takes_part: bool,
+    model: Model,
     version: u64,
     direction: &'static str,
     said: Option<Said>,
@@ -37,6 +37,14 @@ pub(crate) struct CrushPhone {
     pub(crate) hears: bool,
     ssrc: u32,
     sequence: u32,
+    spoken: u32,
+    next_report: Duration,
+    /// Of the far source: first and highest number, and all that came, by whichever path.
+    first: Option<u32>,
+    highest: u32,
+    got: HashSet<u32>,
+    /// RTP that it has sent, with its destination, since somebody looked.
+    pub(crate) out: Vec<((u32, u16), SocketAddr)>,
     /// Until when it has played.
     played: Option<Duration>,
     pub(crate) heard: Duration,
@@ -48,13 +56,7 @@ pub(crate) struct CrushPhone {
 }
 
 impl CrushPhone {
-    pub(crate) fn new(
-        host: HostId,
-        local: SocketAddr,
-        party: usize,
-        takes_part: bool,
-        dice: &mut Dice,
-    ) -> Self {
+    pub(crate) fn new(host: HostId, local: SocketAddr, party: usize, model: Model, dice: &mut Dice) -> Self {
         let mut seed = [0; 32];
         seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
         let setup =
@@ -65,7 +67,7 @@ impl CrushPhone {
             agent: Agent::new(Config::default(), party == 0, seed, &[setup], Duration::ZERO),
             sockets: BTreeMap::from([(1, local)]),
             next_socket: 100,
-            takes_part,
+            model,
             version: 0,
             direction: "sendrecv",
             said: None,
@@ -74,6 +76,12 @@ impl CrushPhone {
             hears: false,
             ssrc: 0x1000 + party as u32,
             sequence: dice.below(0xffff) as u32,
+            spoken: 0,
+            next_report: Duration::ZERO,
+            first: None,
+            highest: 0,
+            got: HashSet::new(),
+            out: Vec::new(),
             played: None,
             heard: Duration::ZERO,
             longest_silence: Duration::ZERO,
@@ -88,7 +96,7 @@ impl CrushPhone {
         self.version += 1;
         self.direction = direction;
         let (ip, port) = (self.local.ip(), self.local.port());
-        let tells = self.takes_part && is_for_it;
+        let tells = self.model != Model::Declining && is_for_it;
         let support = if tells { format!("{}\r\n", self.agent.support_line()) } else { String::new() };
         format!(
             "v=0\r\no=- 7 {} IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\n{support}m=audio {port} RTP/AVP 0\r\na={direction}\r\n",
@@ -140,12 +148,44 @@ impl CrushPhone {
             return;
         }
         self.sequence += 1;
+        self.spoken += 1;
         let mut packet = vec![0u8; 12 + FRAME as usize];
         packet[0] = 0x80;
         packet[2..4].copy_from_slice(&(self.sequence as u16).to_be_bytes());
         packet[4..8].copy_from_slice(&self.sequence.wrapping_mul(FRAME).to_be_bytes());
         packet[8..12].copy_from_slice(&self.ssrc.to_be_bytes());
         self.agent.handle(Input::Media { stream: AUDIO, packet: &packet, marks: Marks::default() }, now);
+    }
+
+    /// Tells the relay every five seconds what it has sent and heard.
+    pub(crate) fn report(&mut self, network: &mut Network, now: Duration) {
+        let Some(said) = self.said.filter(|_| now >= self.next_report) else { return };
+        self.next_report = now + Duration::from_secs(5);
+        let blocks = u8::from(self.first.is_some());
+        let mut packet = vec![0x80 | blocks, 200, 0, 6 + 6 * blocks];
+        for word in [self.ssrc, now.as_secs() as u32, 0, 0, self.spoken, self.spoken * FRAME] {
+            packet.extend(word.to_be_bytes());
+        }
+        if let Some(first) = self.first {
+            let lost = (self.highest - first + 1) - self.got.len() as u32;
+            for word in [self.ssrc ^ 1, lost, self.highest, 8, 0, 0] {
+                packet.extend(word.to_be_bytes());
+            }
+        }
+        let local = SocketAddr::new(self.local.ip(), self.local.port() + 1);
+        let _ = network.send(self.host, local, said.rtcp, packet.into());
+    }
+
+    fn count(&mut self, low: u16) {
+        let step = low.wrapping_sub(self.highest as u16);
+        if self.first.is_none() {
+            (self.first, self.highest) = (Some(low.into()), low.into());
+        } else if step < 0x8000 {
+            self.highest += u32::from(step);
+        }
+        let behind = (self.highest as u16).wrapping_sub(low);
+        let number = self.highest.checked_sub(behind.into());
+        self.got.extend(number.filter(|number| self.first.is_some_and(|first| *number >= first)));
     }
 
     /// Plays until now.
@@ -165,6 +205,9 @@ impl CrushPhone {
     pub(crate) fn hear(&mut self, source: SocketAddr, at: SocketAddr, bytes: &[u8], now: Duration) {
         let socket = self.sockets.iter().find(|open| *open.1 == at).map(|open| SocketId(*open.0));
         let Some(socket) = socket else { return };
+        if let Some((_, number)) = name_of(bytes) {
+            self.count(number);
+        }
         let mut from = source;
         // Ordinary parties may send from elsewhere than they receive.
         if !is_stun(bytes)
@@ -184,6 +227,11 @@ impl CrushPhone {
         while let Some(output) = self.agent.poll_output() {
             match output {
                 Output::Transmit { socket, to, bytes } => {
+                    let relay = self.said.map(|said| said.rtp);
+                    if self.model == Model::Untold && is_stun(&bytes) && relay == Some(to) {
+                        continue;
+                    }
+                    self.out.extend(name_of(&bytes).map(|name| (name, to)));
                     if let Some(local) = self.sockets.get(&socket.0) {
                         let _ = network.send(self.host, *local, to, bytes.into());
                     }
@@ -210,6 +258,13 @@ impl CrushPhone {
         let is_elsewhere = self.said.is_some_and(|said| !relay.contains(&said.rtp.ip()));
         is_elsewhere || self.agent.sending_on(AUDIO) == Path::Direct
     }
+}
+
+/// Source and number of an RTP packet.
+pub(crate) fn name_of(bytes: &[u8]) -> Option<(u32, u16)> {
+    let [first, kind, high, low, _, _, _, _, one, two, three, four, ..] = *bytes else { return None };
+    let is_rtp = (128..192).contains(&first) && !(192..224).contains(&kind);
+    is_rtp.then(|| (u32::from_be_bytes([one, two, three, four]), u16::from_be_bytes([high, low])))
 }
 
 fn support(sdp: &[u8]) -> Option<Support> {

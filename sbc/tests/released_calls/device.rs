@@ -15,6 +15,8 @@ use crate::phone::{Kind, Phone};
 pub(crate) enum Model {
     Ordinary(Kind),
     Crush,
+    /// The same, which tells the relay nothing of its path.
+    Untold,
     /// It could, and says in no description that it does.
     Declining,
 }
@@ -23,7 +25,7 @@ impl Model {
     pub(crate) fn product(self) -> &'static str {
         match self {
             Self::Ordinary(kind) => kind.product(),
-            Self::Crush | Self::Declining => "crush-phone",
+            Self::Crush | Self::Untold | Self::Declining => "crush-phone",
         }
     }
 }
@@ -40,9 +42,8 @@ impl Device {
             Model::Ordinary(kind) => {
                 Self::Ordinary(Box::new(Phone::new(kind, host, local, 0x1000 + party as u32, dice)))
             }
-            Model::Crush | Model::Declining => {
-                let takes_part = model == Model::Crush;
-                Self::Crush(Box::new(CrushPhone::new(host, local, party, takes_part, dice)))
+            Model::Crush | Model::Untold | Model::Declining => {
+                Self::Crush(Box::new(CrushPhone::new(host, local, party, model, dice)))
             }
         }
     }
@@ -100,10 +101,16 @@ impl Device {
         }
     }
 
-    /// Speaks, reports and plays what is due, while the call is up; often enough for packets of 20 ms. Whether it has sent one, as
+    /// Speaks if it `talks`, reports and plays what is due, while the call is up; often enough for packets of 20 ms. Whether it has sent one, as
     /// an ordinary phone.
-    pub(crate) fn tick(&mut self, network: &mut Network, now: Duration, dice: &mut Dice) -> bool {
-        let is_packet_time = now.as_millis().is_multiple_of(20);
+    pub(crate) fn tick(
+        &mut self,
+        network: &mut Network,
+        now: Duration,
+        talks: bool,
+        dice: &mut Dice,
+    ) -> bool {
+        let is_packet_time = talks && now.as_millis().is_multiple_of(20);
         match self {
             Self::Ordinary(phone) => {
                 let has_spoken = is_packet_time && phone.speak(network, now, dice);
@@ -115,6 +122,7 @@ impl Device {
                     phone.speak(now);
                 }
                 phone.listen(now);
+                phone.report(network, now);
                 false
             }
         }

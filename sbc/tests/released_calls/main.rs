@@ -16,7 +16,11 @@ mod long_calls;
 #[path = "../../../media-relay/core/tests/released/phone.rs"]
 #[allow(dead_code, reason = "the media plane's own tests do more with it")]
 mod phone;
+mod records;
 mod signalling;
+#[path = "../../../tests/src/truth.rs"]
+#[allow(unreachable_pub, reason = "the laboratory shares it")]
+mod truth;
 mod world;
 
 use std::fmt::Write as _;

@@ -24,12 +24,14 @@ use sip_engine::media::PathEntry;
 use sip_engine::ua::{CallNumber, Event, Fork, Info, Invite, UserAgent};
 use sip_wire::{Message, Method};
 
+use crate::crush_phone::name_of;
 use crate::device::{Device, Model};
 use crate::dice::Dice;
 use crate::phone::Kind;
 use crate::signalling::{
     DOMAIN, FRAGMENT, PACKAGE, Snapshot, at, binding, config, core_flow, flow, proxied, sbc, user_agent,
 };
+use crate::truth::{Got, Log, Sent};
 
 const OUTSIDE: [&str; 2] = ["198.51.100.7", "203.0.113.8"];
 pub(crate) const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
@@ -156,15 +158,29 @@ pub(crate) struct World {
     pub(crate) first_direct: Option<Duration>,
     pub(crate) direct: Duration,
     pub(crate) story: Vec<(Duration, String)>,
+    /// Who talks: one that does not sends nothing.
+    pub(crate) talks: [bool; 2],
+    /// What each phone has sent, and what has reached it.
+    pub(crate) logs: [Log; 2],
+    pub(crate) ended_at: Duration,
 }
 
 impl World {
     pub(crate) fn new(seed: u64, models: [Model; 2], place: Place) -> Self {
-        Self::through(false, seed, models, place)
+        Self::made(false, 0.0, seed, models, place)
     }
 
     /// With a registrar's proxy in the core, through which the call comes back to the SBC, or without.
     pub(crate) fn through(has_core: bool, seed: u64, models: [Model; 2], place: Place) -> Self {
+        Self::made(has_core, 0.0, seed, models, place)
+    }
+
+    /// Without it, where each line loses this share of packets each way.
+    pub(crate) fn lossy(seed: u64, models: [Model; 2], place: Place, loss: f64) -> Self {
+        Self::made(false, loss, seed, models, place)
+    }
+
+    fn made(has_core: bool, loss: f64, seed: u64, models: [Model; 2], place: Place) -> Self {
         let mut dice = Dice::new(seed);
         let mut network = Network::new(seed);
         let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
@@ -172,7 +188,7 @@ impl World {
         let delays = [0, 1].map(|_| 2 + dice.below(18));
         let link = |index: usize| {
             let delay = Duration::from_millis(delays[index]);
-            Link::both(Impairment { delay, ..Impairment::NONE })
+            Link::both(Impairment { delay, loss, ..Impairment::NONE })
         };
         let mut outside_links: Vec<nat_lab::End> = Vec::new();
         let hosts: [(HostId, IpAddr); 2] = match place {
@@ -218,7 +234,7 @@ impl World {
                 agent: user_agent(
                     user,
                     models[index].product(),
-                    models[index] == Model::Crush,
+                    matches!(models[index], Model::Crush | Model::Untold),
                     contact,
                     seed,
                 ),
@@ -282,6 +298,9 @@ impl World {
             first_direct: None,
             direct: Duration::ZERO,
             story: Vec::new(),
+            talks: [true; 2],
+            logs: [Log::default(), Log::default()],
+            ended_at: Duration::ZERO,
         };
         let _ = world.network.next_until(now);
         world.drain_engine();
@@ -529,8 +548,15 @@ impl World {
                 ));
                 self.path.push(entry);
             }
-            CallEventKind::Ended(ended) => self.ended = Some(*ended),
-            CallEventKind::Changed(_) | CallEventKind::Metered { .. } => {}
+            CallEventKind::Ended(ended) => {
+                self.ended_at = self.now;
+                self.ended = Some(*ended);
+            }
+            CallEventKind::Metered { direct, is_direct } => {
+                let state = if is_direct { "counts" } else { "stands" };
+                self.note(format!("the meter {state} at {direct:?}"));
+            }
+            CallEventKind::Changed(_) => {}
         }
     }
 
@@ -607,13 +633,27 @@ impl World {
             self.deliver();
             self.carry();
             for index in (0..2).filter(|index| self.ends[*index].is_up) {
-                let has_spoken = self.phones[index].tick(&mut self.network, self.now, &mut self.dice);
+                let talks = self.talks[index];
+                let has_spoken = self.phones[index].tick(&mut self.network, self.now, talks, &mut self.dice);
+                if let Some(phone) = self.phones[index].ordinary_mut().filter(|_| has_spoken)
+                    && let Some(target) = phone.target
+                {
+                    // It sends each packet to one place, at once.
+                    let name = (phone.ssrc, phone.sequence as u16);
+                    let is_direct = !relay.contains(&target.ip());
+                    self.logs[index].sent.push(Sent { at: self.now, name, is_direct });
+                }
                 if let Some(far) = self.phones[1 - index].ordinary_mut().filter(|_| has_spoken) {
                     far.unheard += PACKET;
                 }
             }
             self.measure();
             self.settle();
+            for (phone, log) in self.phones.iter_mut().zip(&mut self.logs) {
+                for (name, to) in phone.crush_mut().into_iter().flat_map(|phone| phone.out.drain(..)) {
+                    log.sent.push(Sent { at: self.now, name, is_direct: !relay.contains(&to.ip()) });
+                }
+            }
             if self.worker.poll_timeout().is_some_and(|due| due <= self.now) {
                 self.worker.handle_timeout(self.now, &mut self.sockets);
                 self.listen();
@@ -679,7 +719,10 @@ impl World {
                     let from = sockets.open[&out];
                     let _ = network.send(relay, from, to, Bytes::copy_from_slice(bytes));
                 });
-            } else if let Some(phone) = self.phones.iter_mut().find(|phone| phone.host() == host) {
+            } else if let Some(index) = self.phones.iter().position(|phone| phone.host() == host) {
+                let got = name_of(&payload).map(|name| Got { at: self.now, name });
+                self.logs[index].got.extend(got);
+                let phone = &mut self.phones[index];
                 phone.hear(source, destination, &payload, self.now);
             }
         }

@@ -399,6 +399,9 @@ pub struct WholeWay {
     pub packets: u64,
     /// Of them, lost.
     pub lost: u64,
+    /// Of them, those of which nobody can tell, and which are not among the lost.
+    #[serde(default)]
+    pub unknown: u64,
     /// By its receiver's reports, else by what came to the relay.
     pub is_reported: bool,
 }

@@ -107,6 +107,8 @@ def command(words):
             what = pj.CallOpParam(True)
             what.opt.flag = pj.PJSUA_CALL_UNHOLD
             latest().reinvite(what)
+        case ["press", digit]:
+            latest().dialDtmf(digit)
         case ["transfer", uri]:
             latest().xfer(uri, pj.CallOpParam(True))
         case ["join"]:

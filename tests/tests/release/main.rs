@@ -8,6 +8,7 @@ mod halves;
 mod long;
 mod matrix;
 mod never;
+mod records;
 mod scene;
 mod story;
 

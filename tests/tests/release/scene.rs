@@ -14,6 +14,8 @@ use crush_tests::stage::{Extension, Stage};
 use crush_tests::{Failure, Lab, Network, Process, Result, kamailio, sbc};
 
 pub(crate) const USERS: [(&str, Network); 2] = [("a1", Network::Access), ("a2", Network::Access)];
+/// To whom one of them may be transferred.
+pub(crate) const GUEST: (&str, Network) = ("a3", Network::Access);
 /// From a phone's report to a row in the database, and a look at it.
 const LOOK: Duration = Duration::from_millis(1_500);
 /// After this the sources of what is heard are settled.
@@ -66,7 +68,7 @@ pub(crate) fn realm() -> String {
 }
 
 /// The SBC's addresses for media: where a NAT was learnt, a call goes on at the second.
-fn relay() -> [IpAddr; 2] {
+pub(crate) fn relay() -> [IpAddr; 2] {
     [SBC, SBC + 1].map(|host| IpAddr::from([198, 51, 100, host]))
 }
 
@@ -96,6 +98,19 @@ impl Scene {
         let mut lab = Lab::new("release")?;
         let ground = Ground::new(&mut lab, place)?;
         let stage = Stage::with(lab, &realm(), &sbc::subscribers(&USERS))?;
+        Self::with(kinds, ground, stage, account)
+    }
+
+    /// The same with options for the program `nat` of homes that have it, and a third subscriber.
+    pub(crate) fn routed(
+        kinds: [Kind; 2],
+        place: Place,
+        options: &[&str],
+        account: impl Fn(Account) -> Account,
+    ) -> Result<Self> {
+        let mut lab = Lab::new("release")?;
+        let ground = Ground::with(&mut lab, place, options)?;
+        let stage = Stage::with(lab, &realm(), &sbc::subscribers(&[USERS[0], USERS[1], GUEST]))?;
         Self::with(kinds, ground, stage, account)
     }
 

@@ -114,6 +114,8 @@ impl Worker {
     pub(crate) fn end_handoff(&mut self, id: u64, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut handoff) = session.handoff.take() else { return };
+        let is_told = handoff.is_told_away(session, &self.streams);
+        handoff.timeline.account(session.reckon(is_told, &mut self.streams, now), now);
         handoff.timeline.meter(false, now);
         handoff.tell(id, &mut self.events, now);
         (session.is_away, session.is_told_away) = (false, false);

@@ -122,7 +122,11 @@ impl Worker {
                 .as_ref()
                 .is_some_and(|(ends, lines)| *ends == introduction.ends && *lines == introduction.lines)
             {
-                introduction.machine.renegotiated(introduction.has_passed, !session.is_held, now);
+                if let Some(mut introduction) = session.introduction.take() {
+                    introduction.account(session, &mut self.streams, now);
+                    introduction.machine.renegotiated(introduction.has_passed, !session.is_held, now);
+                    session.introduction = Some(introduction);
+                }
                 self.attend(id, now);
                 return true;
             }
@@ -180,6 +184,7 @@ impl Worker {
     pub(crate) fn part(&mut self, id: u64, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(mut introduction) = session.introduction.take() else { return };
+        introduction.account(session, &mut self.streams, now);
         session.is_away = false;
         mark(&mut self.streams, introduction.lines.iter().flat_map(|(_, pair)| *pair), false);
         introduction.tell(id, &mut self.events, now);

@@ -70,6 +70,21 @@ impl Moving {
             since = since.zip(own).map(|(one, other)| one.max(other));
         }
         self.release.account(since, now);
+        for (line, (_, pair)) in self.lines.iter().enumerate() {
+            for (from, id) in pair.iter().enumerate() {
+                if let (Some(stream), Some(fate)) = (streams.get_mut(*id), self.release.fate(line, from)) {
+                    stream.reported.fate = fate;
+                    stream.reported.is_forgetful = self.release.counts_anew_with_offers(from ^ 1);
+                }
+            }
+        }
+    }
+
+    /// See [`Release::counts_anew`](crate::path::Release::counts_anew).
+    pub(crate) fn counts_anew(&mut self, id: StreamId) {
+        if let Some((line, party)) = place_of(id, &self.lines) {
+            self.release.counts_anew(line, party);
+        }
     }
 
     pub(super) fn sights(&mut self, streams: &Streams, now: Duration) {
@@ -157,5 +172,6 @@ pub(crate) fn sight_of(stream: &Stream) -> Option<Sight> {
     let (ssrc, sequence) = stream.reception.last()?;
     let (_, heard) = stream.rtp.heard()?;
     let clock_rate = stream.format(stream.reception.payload_type).map_or(8000, |format| format.rate);
-    Some(Sight { ssrc, clock_rate, packets: stream.reception.packets, sequence, heard })
+    let (packets, silence) = (stream.reception.packets, stream.reception.silence);
+    Some(Sight { ssrc, clock_rate, packets, sequence, heard, silence })
 }

@@ -22,14 +22,36 @@ pub struct Sight {
     pub sequence: u16,
     /// When it came.
     pub heard: Duration,
+    /// The last silence at the relay: the last packet before it, and the first after.
+    pub silence: Option<(Duration, Duration)>,
 }
 
 /// Packets are counted over at least this for a stream's rate.
 const RATE_WINDOW: Duration = Duration::from_millis(400);
 /// A stream of fewer packets a second is silence, or comfort noise: too few for a trial to tell of them.
 const FLOWING: f64 = 12.0;
+/// A report may be so many packets older than the one before it.
+const OVERTAKEN: i64 = 25;
+/// A sender may be so much faster than it was.
+const FASTER: f64 = 1.5;
 /// So many packets may reach their receiver past the relay, as copies on another way, or be lost to it.
 const UNSEEN: i16 = 100;
+/// What is known of a direction's audio gap in a move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gap {
+    /// The relay has carried the packets on both sides of it, and its receiver has missed all of those between.
+    Measured(Duration),
+    /// As long at most: so many packets are missing between two reports of the receiver.
+    Missing {
+        /// Packets.
+        packets: u32,
+        /// What they last.
+        length: Duration,
+    },
+    /// The receiver has begun to count anew: what it had missed before, nobody is told.
+    Unknown,
+}
+
 /// Packets that a sender's report and they themselves may have overtaken each other by.
 const REORDERED: u64 = 5;
 /// A stream of somebody who never counts must go on within this, by reports, or it is not known to be alive.
@@ -75,6 +97,16 @@ pub(super) struct Direction {
     quality: Quality,
     /// What the receiver had lost by its last report before a move.
     lost_before: Option<i32>,
+    /// It has come home, or is about to: what its receiver had lost by its last report before that.
+    return_lost: Option<i32>,
+    /// Whether, by the last that was heard of it, nothing arrives past the relay; `None`: nothing was heard of it yet.
+    pub(super) is_dead: Option<bool>,
+    /// When a trial began to move it.
+    tried_at: Option<Duration>,
+    /// Sources before the present one, as seen here or told by its sender.
+    sources: [Option<u32>; 2],
+    /// Its author's counts have begun anew since it was asked.
+    has_begun_anew: bool,
 }
 
 impl Direction {
@@ -93,6 +125,7 @@ impl Direction {
                 self.quality.passes(sent, sight.packets.saturating_sub(known.packets));
             }
         }
+        self.know(sight.ssrc);
         self.sight = Some(sight);
         let (packets, since) = *self.window.get_or_insert((sight.packets, now));
         let span = now.saturating_sub(since);
@@ -120,7 +153,7 @@ impl Direction {
         if let Some(sight) = self.sight {
             let heard = sight.heard.max(now);
             self.proof = Some(Proof::new(sight.ssrc, sight.clock_rate, sight.sequence, heard));
-            (self.stalled, self.is_missed) = (None, false);
+            (self.stalled, self.is_missed, self.is_dead) = (None, false, None);
             (self.met, self.trial) = (None, None);
         }
         self.quality.begin();
@@ -139,9 +172,63 @@ impl Direction {
         self.quality.begin();
     }
 
+    /// It is told to come home; what its receiver says next is weighed against what it said last.
+    pub(super) fn turn_back(&mut self) {
+        self.return_lost = self.proof.as_ref().and_then(Proof::lost).or(self.lost_before);
+    }
+
+    /// What it comes home by is nothing that was asked for here.
+    pub(super) fn forget_return(&mut self) {
+        self.return_lost = None;
+    }
+
+    fn know(&mut self, ssrc: u32) {
+        if self.sources[0] != Some(ssrc) {
+            self.sources = [Some(ssrc), self.sources[0]];
+        }
+    }
+
+    /// Whether a report says nothing of any packet of this direction: it names the source 0, as a phone does that has not heard
+    /// anybody yet, or one from before.
+    pub(super) fn says_nothing(&self, report: &Reception) -> bool {
+        let present = self.proof.as_ref().map(Proof::ssrc).or(self.sight.map(|sight| sight.ssrc));
+        let is_present = present == Some(report.ssrc);
+        (report.ssrc == 0 && report.highest == 0)
+            || (!is_present && self.sources.contains(&Some(report.ssrc)))
+    }
+
+    /// Whether an honest phone says this, too, although it can't be true of what is known: packets that were sent elsewhere are not known
+    /// here, a receiver that begins anew counts no rounds of the sixteen bits that go on, and reports overtake each other.
+    pub(super) fn excuses(&self, lie: Lie, report: &Reception, is_anew: bool, now: Duration) -> bool {
+        let number = report.highest as u16;
+        match lie {
+            Lie::TooMany => self.sight.is_some_and(|sight| {
+                let unseen = now.saturating_sub(sight.heard).as_secs_f64() * self.counted.peak() * FASTER;
+                let ahead = number.wrapping_sub(sight.sequence) as i16;
+                f64::from(ahead) <= f64::from(UNSEEN) + unseen
+            }),
+            Lie::Backwards => {
+                let near = self.quality.highest().map(|highest| later(number, highest as u16));
+                is_anew || near.is_some_and(|near| near > -OVERTAKEN)
+            }
+            Lie::Source | Lie::Jitter => false,
+        }
+    }
+
+    /// Its sender counts what it sends anew, and so what it receives.
+    pub(super) fn counts_anew(&mut self) {
+        self.has_begun_anew = true;
+    }
+
+    /// Whether it has, since this was asked last.
+    pub(super) fn begun_anew(&mut self) -> bool {
+        std::mem::take(&mut self.has_begun_anew)
+    }
+
     /// A trial is over, and what it shows will be told by the next report.
     pub(super) fn end_trial(&mut self) {
         self.is_proven = self.is_confirmed();
+        self.tried_at = self.proof.as_ref().map(Proof::last_relayed);
         self.trial = self.sight.map(|sight| Trial::new(&sight, self.lost_before.unwrap_or(0)));
     }
 
@@ -193,6 +280,7 @@ impl Direction {
 
     /// Its sender's own report; what refutes the path by it, if anything does.
     pub(super) fn sender_report(&mut self, ssrc: u32, packets: u32, now: Duration) -> Option<Evidence> {
+        self.know(ssrc);
         let known = self.proof.as_ref().map(Proof::ssrc).or(self.sight.map(|sight| sight.ssrc))?;
         let relayed = self.sight.filter(|sight| sight.ssrc == ssrc && self.proof.is_none());
         if ssrc != known {
@@ -301,15 +389,43 @@ impl Direction {
     }
 
     /// The first report after a move says how many packets the receiver has missed since its last one before.
-    pub(super) fn estimated_gap(&mut self, report: &Reception) -> Option<Duration> {
+    pub(super) fn gap_of_leaving(&mut self, report: &Reception, is_anew: bool) -> Option<Gap> {
         let before = self.lost_before.take()?;
-        let missed = f64::from(report.lost.saturating_sub(before).max(0));
-        Some(Duration::from_secs_f64(missed / self.rate?.max(1.0)))
+        Some(self.missing(before, report, is_anew))
+    }
+
+    /// The first report after it has come home, likewise.
+    pub(super) fn gap_of_return(&mut self, report: &Reception, is_anew: bool) -> Option<Gap> {
+        // Not one that was under way before anything came here again.
+        self.sight.filter(|sight| sight.silence.is_some_and(|(_, end)| sight.heard > end))?;
+        let before = self.return_lost.take()?;
+        Some(self.missing(before, report, is_anew))
+    }
+
+    fn missing(&self, before: i32, report: &Reception, is_anew: bool) -> Gap {
+        if is_anew || report.lost < before {
+            return Gap::Unknown;
+        }
+        let packets = report.lost.saturating_sub(before).unsigned_abs();
+        let length = Duration::from_secs_f64(f64::from(packets) / self.counted.peak().max(1.0));
+        Gap::Missing { packets, length }
+    }
+
+    /// The gap of a trial of whose packets just this many are missing: all of them, and no others.
+    pub(super) fn gap_of_trial(&self, outcome: &Outcome) -> Option<Gap> {
+        let (start, end) = self.sight?.silence?;
+        let is_its = self.tried_at.is_some_and(|at| end > at);
+        (is_its && outcome.lost == i32::from(outcome.sent)).then(|| Gap::Measured(end.saturating_sub(start)))
     }
 
     /// What a report says of it while it is to be proven.
     pub(super) fn judge(&mut self, report: &Reception, now: Duration) -> Option<Verdict> {
         let verdict = self.proof.as_mut()?.reception(report, &mut self.counted, now);
+        match verdict {
+            Verdict::Confirmed => self.is_dead = Some(false),
+            Verdict::Refuted => self.is_dead = Some(true),
+            Verdict::Open | Verdict::Lie(_) => {}
+        }
         match verdict {
             Verdict::Confirmed => {
                 (self.spoken_for, self.stalled, self.is_missed) = (Some(now), None, false);
@@ -339,7 +455,7 @@ mod tests {
     }
 
     fn sight(packets: u64, sequence: u16, heard: Duration) -> Sight {
-        Sight { ssrc: 7, clock_rate: 8000, packets, sequence, heard }
+        Sight { ssrc: 7, clock_rate: 8000, packets, sequence, heard, silence: None }
     }
 
     fn report(highest: u32) -> Reception {

@@ -14,6 +14,7 @@ use super::place::Stay;
 use super::proof::{Evidence, Lie, Reception, Verdict};
 use super::release::{Constraint, Settings};
 use super::timeline::{Entry, IceStep, PathState, Reading, Reason, Timeline};
+use crate::reported::Fate;
 
 /// What the machine asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +72,8 @@ pub struct EndToEnd {
     /// Who may still be asked for an offer.
     may_offer: [bool; 2],
     has_lied: [bool; 2],
+    /// The latest report could not be true.
+    is_doubted: [bool; 2],
     /// Per m-line; index 0 is what the first party sends.
     lines: Vec<[Direction; 2]>,
     state: State,
@@ -97,6 +100,7 @@ impl EndToEnd {
             constraint,
             may_offer,
             has_lied: [false; 2],
+            is_doubted: [false; 2],
             lines: vec![Default::default(); lines],
             state: State::Anchored { not_before: now.saturating_add(settings.settle) },
             is_nominated: false,
@@ -135,9 +139,30 @@ impl EndToEnd {
                 self.is_nominated || self.directions().any(Direction::is_confirmed)
             }
             State::Direct { .. } => true,
-            State::Returning { why, .. } => why != Reason::Renegotiated,
+            State::Returning { why, since, .. } => {
+                why != Reason::Renegotiated
+                    && !self.directions().any(|direction| direction.is_heard_since(since))
+            }
             State::Anchored { .. } | State::Asking { .. } => false,
         }
+    }
+
+    /// See [`Release::counts_anew`](super::Release::counts_anew).
+    pub fn counts_anew(&mut self, line: usize, party: usize) {
+        if let Some(line) = self.lines.get_mut(line) {
+            line[party & 1].counts_anew();
+        }
+    }
+
+    /// See [`Release::fate`](super::Release::fate).
+    pub(crate) fn fate(&self, line: usize, from: usize) -> Option<Fate> {
+        let is_dead = self.lines.get(line)?[from & 1].is_dead;
+        let is_known = match self.state {
+            State::Synchronising { .. } | State::Direct { .. } => true,
+            State::Returning { why, .. } => matches!(why, Reason::Policy | Reason::Renegotiated),
+            State::Anchored { .. } | State::Asking { .. } => return None,
+        };
+        Some(Fate::of(is_dead, is_known))
     }
 
     /// See [`Timeline::account`].
@@ -229,9 +254,13 @@ impl EndToEnd {
     /// `party` reports about what it receives.
     pub fn reception(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
         let sender = (party & 1) ^ 1;
-        let Some(pair) = self.lines.get_mut(line) else { return };
-        let lines = pair.each_ref().map(Direction::line_loss).iter().sum();
-        let direction = &mut pair[sender];
+        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
+        if direction.says_nothing(report) {
+            return;
+        }
+        let is_anew = self.lines[line][party & 1].begun_anew();
+        let lines = self.lines[line].each_ref().map(Direction::line_loss).iter().sum();
+        let direction = &mut self.lines[line][sender];
         let (evidence, was_confirmed) = (direction.evidence(report, now), direction.is_confirmed());
         let verdict = direction.judge(report, now);
         if let Some(evidence) = evidence
@@ -240,10 +269,18 @@ impl EndToEnd {
         {
             self.timeline.add(Entry::Evidence { from: sender, is_confirmed: true, evidence }, now);
         }
+        if verdict == Some(Verdict::Confirmed) {
+            self.is_doubted[party & 1] = false;
+        }
         match verdict {
             None => {
                 if let Err(lie) = direction.reported_on_relay(report, now) {
                     self.reject(party & 1, lie, now);
+                } else {
+                    self.is_doubted[party & 1] = false;
+                    if let Some(gap) = direction.gap_of_return(report, is_anew) {
+                        self.timeline.add(Entry::Gap { from: sender, gap }, now);
+                    }
                 }
             }
             Some(Verdict::Refuted) => {
@@ -252,8 +289,8 @@ impl EndToEnd {
                 }
             }
             Some(Verdict::Confirmed) => {
-                if let Some(length) = direction.estimated_gap(report) {
-                    self.timeline.add(Entry::Gap { from: sender, length, is_estimate: true }, now);
+                if let Some(gap) = direction.gap_of_leaving(report, is_anew) {
+                    self.timeline.add(Entry::Gap { from: sender, gap }, now);
                 }
                 if direction.is_too_lossy(report, self.settings.loss_percent, lines) {
                     self.come_home(Reason::Quality, now);
@@ -264,9 +301,10 @@ impl EndToEnd {
         }
     }
 
-    /// Told once of each.
+    /// Told once of each, of whom it was not the first in a row: phones begin their streams and counts anew with an exchange.
     fn reject(&mut self, party: usize, lie: Lie, now: Duration) {
-        if !std::mem::replace(&mut self.has_lied[party], true) {
+        let is_first = !std::mem::replace(&mut self.is_doubted[party], true);
+        if !is_first && !std::mem::replace(&mut self.has_lied[party], true) {
             self.timeline.add(Entry::Lie { party, lie }, now);
         }
     }
@@ -421,6 +459,9 @@ impl EndToEnd {
 
     fn come_home(&mut self, why: Reason, now: Duration) {
         if self.are_introduced() {
+            if why != Reason::Renegotiated {
+                self.lines.iter_mut().flatten().for_each(Direction::turn_back);
+            }
             self.outputs.push_back(Output::Home);
             self.enter(State::Returning { accepted: [None; 2], since: now, why }, why, now);
         }
@@ -442,12 +483,6 @@ impl EndToEnd {
         if !heard.iter().all(Option::is_some) && now < one.max(other).saturating_add(self.settings.homecoming)
         {
             return;
-        }
-        for (from, at) in heard.into_iter().enumerate() {
-            if let (Some(at), Some(accepted)) = (at, accepted[from]) {
-                let length = at.saturating_sub(accepted.min(at));
-                self.timeline.add(Entry::Gap { from, length, is_estimate: false }, now);
-            }
         }
         let has_worked = self.is_nominated || self.directions().any(Direction::is_confirmed);
         self.lines.iter_mut().flatten().for_each(Direction::forget);

@@ -19,5 +19,5 @@ mod release;
 pub mod timeline;
 pub mod trial;
 
-pub use direction::Sight;
+pub use direction::{Gap, Sight};
 pub use release::{Constraint, Moved, Output, Release, Settings};

@@ -73,6 +73,11 @@ impl Quality {
         (self.last, self.direct, self.lossy, self.shaky) = (None, Window::default(), 0, 0);
     }
 
+    /// The highest number by the report before, since it was moved or has come home.
+    pub(super) fn highest(&self) -> Option<u32> {
+        self.last.map(|last| last.0)
+    }
+
     /// What was expected and is missing since the report before; `None` of the first, and where a count has begun anew.
     fn since(&mut self, report: &Reception) -> Option<(i64, i64)> {
         let (highest, lost) = self.last.replace((report.highest, report.lost))?;

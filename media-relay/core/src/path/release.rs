@@ -17,6 +17,7 @@ use super::lapse::Lapse;
 use super::phone::Temperament;
 use super::place::{Mapping, Networks, Place, Stay};
 use super::timeline::{Entry, PathState, Reading, Reason, Timeline};
+use crate::reported::Fate;
 
 /// What policy says of a call, the strictest first; may change at any moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -133,6 +134,8 @@ const IDLE: Duration = Duration::from_secs(1);
 const CLINGING: Duration = Duration::from_millis(500);
 /// So long one that has let go waits for the other, which may be asked once more meanwhile.
 const HELD: Duration = Duration::from_millis(250);
+/// A report about what was before a phone began its stream anew may come so much later.
+const RESTARTING: Duration = Duration::from_secs(4);
 /// Reports of one stream nearer together than this are a flood.
 const REPORT_SPACING: Duration = Duration::from_millis(50);
 /// A try that something stood in the way of is made again so much later.
@@ -144,6 +147,8 @@ struct Party {
     place: Option<Place>,
     temperament: Temperament,
     has_lied: bool,
+    /// Its latest report could not be true.
+    is_doubted: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -197,6 +202,8 @@ pub struct Release {
     /// When a call on the relay is to be looked at again.
     look: Duration,
     answered: Duration,
+    /// When a phone was last offered something, by us or by the other, and took it.
+    restarted: Duration,
     failures: u8,
     /// How many trials have told nothing; and how many of them although both spoke, so that they may have been heard as silence.
     quiet_trials: u8,
@@ -219,6 +226,9 @@ pub struct Release {
     may_cling: bool,
     /// Whether both send, as far as their descriptions say.
     should_flow: bool,
+    /// Since when those who are away have been told to come home, and may be elsewhere until one is heard: kept through all
+    /// that they are told after that, since who has been heard at home and falls silent is no more elsewhere for being told again.
+    away_until_heard: Option<Duration>,
     /// How often phones that left the relay by themselves are still called back.
     strays: u8,
     timeline: Timeline,
@@ -240,7 +250,8 @@ impl Release {
         past: Option<Timeline>,
         now: Duration,
     ) -> Self {
-        let parties = parties.map(|temperament| Party { place: None, temperament, has_lied: false });
+        let parties =
+            parties.map(|temperament| Party { place: None, temperament, has_lied: false, is_doubted: false });
         Self {
             settings,
             networks,
@@ -250,6 +261,7 @@ impl Release {
             state: State::Anchored { not_before: now.saturating_add(settings.settle) },
             look: now,
             answered: now,
+            restarted: now,
             failures: 0,
             quiet_trials: 0,
             untold_trials: 0,
@@ -263,6 +275,7 @@ impl Release {
             is_parked: [false; 2],
             may_cling: false,
             should_flow: true,
+            away_until_heard: None,
             strays: 0,
             timeline: past.unwrap_or_else(|| Timeline::new(now)),
             outputs: VecDeque::new(),
@@ -348,10 +361,31 @@ impl Release {
     pub fn are_elsewhere(&self) -> bool {
         match self.state {
             State::Synchronising { accepted, .. } => accepted.iter().any(Option::is_some),
-            State::Direct { .. } | State::Holding { .. } => true,
-            State::Returning { .. } => self.should_flow,
+            State::Direct { .. } => true,
+            // Once one is heard at the relay it is what comes there that tells.
+            State::Holding { .. } | State::Returning { .. } => self.away_until_heard.is_some_and(|since| {
+                !self.directions().any(|(_, direction)| direction.is_heard_since(since))
+            }),
             _ => false,
         }
+    }
+
+    /// What has become of what a direction sends off the relay, as far as no report tells; `None`: it is at home.
+    pub(crate) fn fate(&self, line: usize, from: usize) -> Option<Fate> {
+        let is_dead = self.lines.get(line)?[from & 1].is_dead;
+        let is_known = match self.state {
+            State::Synchronising { .. } | State::Direct { .. } => true,
+            State::Holding { why, .. } | State::Returning { why, .. } => {
+                matches!(why, Reason::Policy | Reason::Renegotiated | Reason::Trial)
+            }
+            _ => return None,
+        };
+        Some(Fate::of(is_dead, is_known))
+    }
+
+    /// Whether a party is known to count anew what it receives with each re-INVITE.
+    pub(crate) fn counts_anew_with_offers(&self, party: usize) -> bool {
+        self.parties[party & 1].temperament.counts_anew()
     }
 
     /// See [`Timeline::account`].
@@ -407,7 +441,9 @@ impl Release {
     pub fn renegotiated(&mut self, should_flow: bool, now: Duration) {
         self.relay_again();
         self.forget_trial();
-        self.should_flow = should_flow;
+        // What is not heard on hold is no gap, and what a party's own offer costs is not the path's.
+        self.lines.iter_mut().flatten().for_each(Direction::forget_return);
+        (self.should_flow, self.restarted) = (should_flow, now);
         let was_away = matches!(
             self.state,
             State::Synchronising { .. }
@@ -416,6 +452,9 @@ impl Release {
                 | State::Returning { .. }
         );
         if was_away {
+            // On hold they have let go of each other, and are told to come back to the relay afterwards.
+            self.told_to_come_home(now);
+            self.away_until_heard = self.away_until_heard.filter(|_| should_flow);
             let follows = self.parties.iter().any(|party| party.temperament.follows_what_it_hears);
             self.may_cling = should_flow && follows;
             let why = Reason::Renegotiated;
@@ -457,6 +496,9 @@ impl Release {
         // What is to be asked was not yet: this is an answer to what was asked before.
         if self.next.is_some() {
             return;
+        }
+        if outcome == Moved::Accepted {
+            self.restarted = now;
         }
         let is_asked_away = matches!(self.state, State::Probing { .. } | State::Synchronising { .. });
         self.has_refused[party] |= is_asked_away && outcome == Moved::Refused;
@@ -529,6 +571,13 @@ impl Release {
             State::Returning { accepted, since, why, .. } => self.look_for_return(accepted, since, why, now),
             State::Staying(_) if self.strays > 0 => self.look_for_strays(now),
             _ => {}
+        }
+    }
+
+    /// Those who are away now are told to come home.
+    fn told_to_come_home(&mut self, now: Duration) {
+        if matches!(self.state, State::Synchronising { .. } | State::Direct { .. }) {
+            self.away_until_heard = Some(now);
         }
     }
 

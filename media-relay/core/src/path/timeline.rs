@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::direction::Gap;
 use super::place::{Mapping, Stay, Way};
 use super::proof::{Evidence, Lie};
 use super::trial::Outcome;
@@ -144,10 +145,8 @@ pub enum Entry {
     Gap {
         /// Its sender.
         from: usize,
-        /// How long.
-        length: Duration,
-        /// Reckoned from reports rather than seen at the relay.
-        is_estimate: bool,
+        /// How long, and how that is known.
+        gap: Gap,
     },
 }
 

@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     fn sight(packets: u64, sequence: u16) -> Sight {
-        Sight { ssrc: 7, clock_rate: 8000, packets, sequence, heard: Duration::ZERO }
+        Sight { ssrc: 7, clock_rate: 8000, packets, sequence, heard: Duration::ZERO, silence: None }
     }
 
     /// After 40 packets over the wrap, which the relay did not see, it has seen these.

@@ -128,7 +128,7 @@ pub(crate) struct Phone {
     pub(crate) kind: Kind,
     pub(crate) host: HostId,
     pub(crate) local: SocketAddr,
-    ssrc: u32,
+    pub(crate) ssrc: u32,
     /// Where signalling told it to send, and where it sends.
     said: Option<Said>,
     pub(crate) target: Option<SocketAddr>,
@@ -137,7 +137,7 @@ pub(crate) struct Phone {
     hears: bool,
     direction: &'static str,
     version: u64,
-    sequence: u32,
+    pub(crate) sequence: u32,
     sent: u32,
     next_report: Duration,
     /// A PJSIP's, after a re-INVITE.

@@ -84,6 +84,13 @@ impl Worker {
 }
 
 impl Introduction {
+    /// See [`Release::counts_anew`](crate::path::Release::counts_anew).
+    pub(crate) fn counts_anew(&mut self, id: StreamId) {
+        if let Some((line, party)) = place_of(id, &self.lines) {
+            self.machine.counts_anew(line, party);
+        }
+    }
+
     /// What of this moment is direct, and what is missing of whose packets.
     pub(super) fn account(&mut self, session: &mut Session, streams: &mut Streams, now: Duration) {
         // Since they know each other they may leave at any moment.
@@ -91,6 +98,13 @@ impl Introduction {
         mark(streams, self.lines.iter().flat_map(|(_, pair)| *pair), may_be_elsewhere);
         let since = session.reckon(self.machine.are_elsewhere(), streams, now);
         self.machine.account(since, now);
+        for (line, (_, pair)) in self.lines.iter().enumerate() {
+            for (from, id) in pair.iter().enumerate() {
+                if let (Some(stream), Some(fate)) = (streams.get_mut(*id), self.machine.fate(line, from)) {
+                    stream.reported.fate = fate;
+                }
+            }
+        }
     }
 
     pub(super) fn see(&mut self, streams: &Streams, now: Duration) {

@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
-use super::{Direction, REPORT_SPACING, Release, State, UNSPOKEN};
+use super::{Direction, REPORT_SPACING, RESTARTING, Release, State, UNSPOKEN};
 use crate::path::place::Stay;
 use crate::path::proof::{Evidence, Lie, Reception, Verdict};
 use crate::path::timeline::{Entry, Reason};
 
 impl Release {
+    /// A party counts what it sends anew, and so what it receives: with each re-INVITE, as PJSIP does.
+    pub fn counts_anew(&mut self, line: usize, party: usize) {
+        if let Some(line) = self.lines.get_mut(line) {
+            line[party & 1].counts_anew();
+        }
+    }
+
     /// A sender's own report; before the [`reception`](Self::reception) that comes with it.
     pub fn sender_report(&mut self, line: usize, from: usize, ssrc: u32, packets: u32, now: Duration) {
         let direction = self.lines.get_mut(line).and_then(|line| line.get_mut(from));
@@ -40,7 +47,7 @@ impl Release {
             return;
         }
         self.timeline.add(Entry::Evidence { from: sender, is_confirmed: false, evidence }, now);
-        self.lines[line][sender].is_proven = false;
+        (self.lines[line][sender].is_proven, self.lines[line][sender].is_dead) = (false, Some(true));
         let receiver = &self.lines[line][sender ^ 1];
         self.is_blameless =
             !receiver.has_sent(now) && !receiver.is_confirmed_since(now.saturating_sub(UNSPOKEN));
@@ -56,12 +63,21 @@ impl Release {
             self.rejected_reports = self.rejected_reports.saturating_add(1);
             return;
         }
+        if direction.says_nothing(report) {
+            return;
+        }
+        // Whoever counts what it sends anew counts what it receives anew.
+        let is_anew = self.lines[line][party].begun_anew();
+        let direction = &mut self.lines[line][sender];
         let evidence = direction.evidence(report, now);
         let was_confirmed = direction.is_confirmed();
         let Some(verdict) = direction.judge(report, now) else {
-            return self.reported_on_relay(line, party, report, now);
+            return self.reported_on_relay(line, party, (report, is_anew), now);
         };
         if let Verdict::Lie(lie) = verdict {
+            if direction.excuses(lie, report, is_anew, now) {
+                return;
+            }
             return self.reject(party, lie, now);
         }
         self.lines[line][sender].reported = Some(now);
@@ -71,14 +87,20 @@ impl Release {
                 if let Some(evidence) = evidence.filter(|_| !was_confirmed) {
                     self.timeline.add(Entry::Evidence { from: sender, is_confirmed: true, evidence }, now);
                 }
-                self.confirmed(line, sender, report, now);
+                self.confirmed(line, sender, (report, is_anew), now);
             }
             _ => {}
         }
     }
 
     /// Its packets pass the relay; if a trial was before, the report may tell what became of that.
-    fn reported_on_relay(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
+    fn reported_on_relay(
+        &mut self,
+        line: usize,
+        party: usize,
+        (report, is_anew): (&Reception, bool),
+        now: Duration,
+    ) {
         let sender = party ^ 1;
         let receiver = &self.lines[line][party];
         let (is_counted_on, has_sent) = (receiver.is_counted_on(), receiver.was_tried());
@@ -87,7 +109,15 @@ impl Release {
         // Of one that has forgotten what it lost before it came home, a count that is about as great as before says nothing.
         let outcome = direction.weigh(report).filter(|_| !counts_anew);
         if let Err(lie) = direction.reported_on_relay(report, now) {
+            if direction.excuses(lie, report, is_anew, now) {
+                return;
+            }
             return self.reject(party, lie, now);
+        }
+        self.parties[party].is_doubted = false;
+        let of_trial = outcome.and_then(|outcome| direction.gap_of_trial(&outcome));
+        if let Some(gap) = direction.gap_of_return(report, is_anew) {
+            self.timeline.add(Entry::Gap { from: sender, gap: of_trial.unwrap_or(gap) }, now);
         }
         if let (Some(outcome), State::Weighing { .. }, true) = (outcome, self.state, is_counted_on)
             && !direction.is_proven
@@ -105,11 +135,18 @@ impl Release {
         }
     }
 
-    fn confirmed(&mut self, line: usize, sender: usize, report: &Reception, now: Duration) {
+    fn confirmed(
+        &mut self,
+        line: usize,
+        sender: usize,
+        (report, is_anew): (&Reception, bool),
+        now: Duration,
+    ) {
+        self.parties[sender ^ 1].is_doubted = false;
         let lines = self.lines[line].each_ref().map(Direction::line_loss).iter().sum();
         let direction = &mut self.lines[line][sender];
-        if let Some(length) = direction.estimated_gap(report) {
-            self.timeline.add(Entry::Gap { from: sender, length, is_estimate: true }, now);
+        if let Some(gap) = direction.gap_of_leaving(report, is_anew) {
+            self.timeline.add(Entry::Gap { from: sender, gap }, now);
         }
         let is_lossy = direction.is_too_lossy(report, self.settings.loss_percent, lines);
         let is_shaky = direction.is_too_shaky(report, self.settings.jitter);
@@ -120,8 +157,15 @@ impl Release {
         }
     }
 
+    /// It proves nothing. A lie is told of once; but phones begin their streams and counts anew with a re-INVITE, and what one
+    /// says then of the time before, or of what the relay has not seen yet, is none until it says so again.
     fn reject(&mut self, party: usize, lie: Lie, now: Duration) {
         self.rejected_reports = self.rejected_reports.saturating_add(1);
+        let is_first = !std::mem::replace(&mut self.parties[party].is_doubted, true);
+        let may_be_true = is_first && now < self.restarted.saturating_add(RESTARTING);
+        if may_be_true && lie != Lie::Backwards {
+            return;
+        }
         if !std::mem::replace(&mut self.parties[party].has_lied, true) {
             self.timeline.add(Entry::Lie { party, lie }, now);
         }

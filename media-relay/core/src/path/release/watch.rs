@@ -169,6 +169,8 @@ impl Release {
         });
         if is_away && self.should_flow {
             self.strays = self.strays.saturating_sub(1);
+            // They may as well be silent: what they count tells.
+            self.away_until_heard = None;
             self.hold(Reason::Clung, now);
         }
     }
@@ -180,7 +182,11 @@ impl Release {
         if !matches!(self.state, State::Synchronising { .. } | State::Direct { .. }) {
             return;
         }
+        self.told_to_come_home(now);
         self.may_cling = why == Reason::Trial && self.follows();
+        if why != Reason::Renegotiated {
+            self.lines.iter_mut().flatten().for_each(super::Direction::turn_back);
+        }
         if why == Reason::Trial {
             self.lines.iter_mut().flatten().for_each(super::Direction::end_trial);
         }
@@ -228,12 +234,6 @@ impl Release {
         }
         if !is_home && now < since.saturating_add(self.settings.homecoming) {
             return;
-        }
-        for from in 0..2 {
-            if let (Some(at), Some(accepted)) = (at[from], accepted[from]) {
-                let length = at.saturating_sub(accepted.min(at));
-                self.timeline.add(Entry::Gap { from, length, is_estimate: false }, now);
-            }
         }
         self.may_cling = false;
         self.lines.iter_mut().flatten().for_each(super::Direction::forget);
