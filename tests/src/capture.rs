@@ -15,7 +15,12 @@ pub struct Capture {
     file: File,
     reader: Reader,
     packets: Vec<Packet>,
+    /// How long it may keep a packet before it writes it.
+    keeps: Duration,
 }
+
+/// The kernel hands a block of packets over after so long at the latest (pcap's time out in tcpdump, a second); with some room.
+const GATHERED: Duration = Duration::from_millis(1500);
 
 impl Capture {
     /// Starts a capture on a device of a host and waits until it runs.
@@ -26,7 +31,7 @@ impl Capture {
     /// One that is read only when it has [ended](Self::finish), of what passes a filter of pcap ("" for all): it gathers packets before
     /// it writes them, and so costs the machine little beside long calls.
     pub fn of_all(lab: &Lab, host: &str, device: &str, filter: &str) -> Result<Self> {
-        Self::with(lab, host, device, &[], filter)
+        Ok(Self { keeps: GATHERED, ..Self::with(lab, host, device, &[], filter)? })
     }
 
     fn with(lab: &Lab, host: &str, device: &str, options: &[&str], filter: &str) -> Result<Self> {
@@ -37,7 +42,8 @@ impl Capture {
         let argv = [&["tcpdump"], options, &fixed, &[filter]].concat();
         let tcpdump = lab.start(host, &label, &argv)?;
         tcpdump.says("listening on", Duration::from_secs(15))?;
-        Ok(Capture { tcpdump, file: File::open(&path)?, reader: Reader::default(), packets: Vec::new() })
+        let file = File::open(&path)?;
+        Ok(Capture { tcpdump, file, reader: Reader::default(), packets: Vec::new(), keeps: Duration::ZERO })
     }
 
     /// All packets so far.
@@ -84,6 +90,8 @@ impl Capture {
 
     /// Ends the capture and returns its packets.
     pub fn finish(mut self) -> Result<Vec<Packet>> {
+        // What it keeps when it is told to end is lost.
+        std::thread::sleep(self.keeps);
         self.tcpdump.signal("INT")?;
         self.tcpdump.ended(Duration::from_secs(15))?;
         let output = self.tcpdump.output();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::listening::{Ear, PACKET, PAUSE, bursts};
 
-/// Who misses fewer packets has missed nothing that a report could tell from what is under way: half a second of speech ...
-const SPEECH: usize = 25;
+/// Who misses fewer packets has missed nothing that a report could tell from what is under way: half a second of speech, and some ...
+const SPEECH: usize = 30;
 /// ... within this. A packet of comfort noise, or one that keeps a NAT open, is no speech.
 const WITHIN: Duration = Duration::from_secs(1);
 

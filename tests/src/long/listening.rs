@@ -143,7 +143,17 @@ pub fn direct_time(ears: [&Ear; 2], far: [IpAddr; 2], [from, until]: [Duration; 
     // (when, which phone, whether directly)
     let mut turns = Vec::new();
     for (index, ear) in ears.into_iter().enumerate() {
-        turns.extend(ear.heard.iter().map(|arrival| (arrival.at, index, arrival.source == far[index])));
+        let is_direct = |arrival: &Arrival| arrival.source == far[index];
+        turns.extend(ear.heard.iter().map(|arrival| (arrival.at, index, is_direct(arrival))));
+        // Who was silent when it moved, and comes directly with its next word, was there all the while: what it had said meanwhile
+        // and did not come is silence, and told as that.
+        let pauses = ear.heard.windows(2).filter_map(|pair| match pair {
+            [last, next] if next.at.saturating_sub(last.at) >= PAUSE && is_direct(next) => {
+                Some(last.at + PACKET)
+            }
+            _ => None,
+        });
+        turns.extend(pauses.map(|at| (at, index, true)));
     }
     turns.sort_by_key(|turn| turn.0);
     let mut latest = [None; 2];
@@ -252,5 +262,19 @@ mod tests {
         assert!(time(0, 10_000).abs_diff(4_000) <= 100, "{}", time(0, 10_000));
         assert!(time(5000, 10_000).abs_diff(3_000) <= 100);
         assert_eq!(time(4100, 7900), 3_800);
+    }
+
+    #[test]
+    fn who_moves_in_silence_is_direct_from_then_on_and_not_from_its_next_word() {
+        let (near, far) = (1, 2);
+        let one = heard(&[(0, 1000, near), (9000, 10_000, far)]);
+        let other = heard(&[(0, 2000, near), (2000, 10_000, far)]);
+        let time = |one: &Ear| {
+            let far = [IpAddr::from([10, 0, 0, far]); 2];
+            direct_time([one, &other], far, [ms(2000), ms(10_000)])
+        };
+        assert_eq!(time(&one), ms(8000));
+        let still_relayed = heard(&[(0, 1000, near), (9000, 10_000, near)]);
+        assert_eq!(time(&still_relayed), ms(0));
     }
 }

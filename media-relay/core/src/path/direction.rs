@@ -229,7 +229,15 @@ impl Direction {
     pub(super) fn end_trial(&mut self) {
         self.is_proven = self.is_confirmed();
         self.tried_at = self.proof.as_ref().map(Proof::last_relayed);
-        self.trial = self.sight.map(|sight| Trial::new(&sight, self.lost_before.unwrap_or(0)));
+        let early = self.sent_early();
+        self.trial = self.sight.map(|sight| Trial::new(&sight, self.lost_before.unwrap_or(0), early));
+    }
+
+    /// How many packets went elsewhere, at the most, before both had agreed to move: where an answer was lost, half a second's.
+    fn sent_early(&self) -> u16 {
+        let moved = self.proof.as_ref().map(Proof::last_relayed);
+        let alone = self.met.zip(moved).map(|(met, moved)| met.saturating_sub(moved));
+        (alone.unwrap_or_default().as_secs_f64() * self.counted.peak()) as u16
     }
 
     pub(super) fn forget_trial(&mut self) {

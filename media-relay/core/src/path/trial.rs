@@ -24,9 +24,11 @@ pub struct Trial {
     lost: i32,
     /// How many packets the relay has not seen, by the first that came home.
     direct: Option<u16>,
+    /// How many of them were sent before the far phone had moved too, and its NAT let anything in.
+    early: u16,
 }
 
-/// What became of a trial's packets.
+/// What became of a trial's packets, but for those that were sent too early to arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outcome {
     /// Packets that the relay did not see.
@@ -48,9 +50,10 @@ impl Outcome {
 }
 
 impl Trial {
-    /// `lost` is the receiver's count before the trial.
-    pub fn new(sight: &Sight, lost: i32) -> Self {
-        Self { ssrc: sight.ssrc, sequence: sight.sequence, packets: sight.packets, lost, direct: None }
+    /// `lost` is the receiver's count before the trial; so many packets were sent `early`, before both had moved.
+    pub fn new(sight: &Sight, lost: i32, early: u16) -> Self {
+        let (sequence, packets) = (sight.sequence, sight.packets);
+        Self { ssrc: sight.ssrc, sequence, packets, lost, direct: None, early }
     }
 
     /// What the relay has not seen of what was sent since.
@@ -81,11 +84,14 @@ impl Trial {
     /// was sent (silence).
     pub fn weigh(&self, report: &Reception, sight: &Sight) -> Option<Outcome> {
         let (sent, unseen) = (self.sent()?, self.unseen(sight)?);
+        let telling = sent.checked_sub(self.early).filter(|telling| *telling >= ENOUGH)?;
         let ahead = (report.highest as u16).wrapping_sub(self.sequence) as i16;
         let is_about_it = i32::from(ahead) > i32::from(sent) && i32::from(ahead) > AHEAD;
         let before = i32::from(unseen.saturating_sub(sent));
-        (report.ssrc == self.ssrc && is_about_it)
-            .then_some(Outcome { sent, lost: report.lost.saturating_sub(self.lost).saturating_sub(before) })
+        let lost = report.lost.saturating_sub(self.lost).saturating_sub(before);
+        // Those that came too early were lost first, if any were.
+        let lost = lost.saturating_sub(i32::from(self.early)).max(lost.min(0));
+        (report.ssrc == self.ssrc && is_about_it).then_some(Outcome { sent: telling, lost })
     }
 }
 
@@ -101,7 +107,7 @@ mod tests {
 
     /// After 40 packets over the wrap, which the relay did not see, it has seen these.
     fn tried(number: u16) -> Trial {
-        let mut trial = Trial::new(&sight(100, 65_530), 3);
+        let mut trial = Trial::new(&sight(100, 65_530), 3, 0);
         trial.see(&sight(110, number));
         trial
     }
@@ -129,6 +135,23 @@ mod tests {
     }
 
     #[test]
+    fn what_was_sent_before_the_far_phone_had_moved_says_nothing() {
+        let weigh = |early: u16, lost: i32| {
+            let mut trial = Trial::new(&sight(100, 1_000), 0, early);
+            trial.see(&sight(110, 1_055));
+            let report = Reception { ssrc: 7, highest: 1_260, lost, jitter: 0 };
+            trial.weigh(&report, &sight(330, 1_275))
+        };
+        assert!(weigh(0, 35).unwrap().is_refutation());
+        let late = weigh(25, 35).unwrap();
+        assert_eq!(late, Outcome { sent: 20, lost: 10 });
+        assert!(!late.is_refutation());
+        assert!(weigh(25, 27).unwrap().is_proof());
+        assert!(weigh(25, 45).unwrap().is_refutation(), "nor did anything come after it");
+        assert_eq!(weigh(40, 45), None, "too few are left to tell");
+    }
+
+    #[test]
     fn what_was_lost_on_the_way_to_the_relay_afterwards_is_not_held_against_the_path() {
         let trial = tried(65_530u16.wrapping_add(50));
         let report = Reception { ssrc: 7, highest: 65_536 + 303, lost: 25, jitter: 0 };
@@ -149,7 +172,7 @@ mod tests {
     fn silence_is_no_trial() {
         let report = Reception { ssrc: 7, highest: 1_255, lost: 0, jitter: 0 };
         for (number, why) in [(1_257, "seven packets"), (1_245, "doubled ones")] {
-            let mut trial = Trial::new(&sight(100, 1_000), 0);
+            let mut trial = Trial::new(&sight(100, 1_000), 0, 0);
             trial.see(&sight(350, number));
             assert_eq!(trial.weigh(&report, &sight(350, number)), None, "{why}");
         }

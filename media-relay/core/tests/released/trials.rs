@@ -69,3 +69,20 @@ fn a_report_that_comes_too_early_refutes_no_path_that_works() {
         }
     }
 }
+
+#[test]
+fn what_one_sends_while_the_other_still_owes_an_answer_refutes_no_path() {
+    for (seed, late) in (0..40).map(|seed| (seed, seed as usize % 2)) {
+        let mut world = World::new(seed, [Kind::Pjsip, Kind::Linphone], CONES);
+        // It was asked to show its NAT, and has: its media has moved, and only its answer is late. The next re-INVITE must wait for it.
+        world.lost_answer[late] = Duration::from_millis(500);
+        world.run(Duration::from_millis(300));
+        world.forget_silence();
+        world.run(second(60));
+        let silence = world.longest_silence();
+        let story = || format!("{seed} {silence:?} {:?}", world.timeline);
+        assert!(world.first_direct.is_some() && !stays(&world, Stay::Failed), "{}", story());
+        // Half a second, and what re-INVITEs take.
+        assert!(silence <= Duration::from_millis(700) && !world.is_silent(), "{}", story());
+    }
+}

@@ -101,6 +101,8 @@ pub(crate) struct World {
     letters: Vec<(Duration, Letter)>,
     /// How much longer a re-INVITE takes to each phone.
     pub(crate) lag: [Duration; 2],
+    /// How much later the next answer of each comes: it was lost and is sent again, while the phone has moved already.
+    pub(crate) lost_answer: [Duration; 2],
     /// Wishes and exchanges under way.
     open_wishes: u32,
     open_exchange: bool,
@@ -235,6 +237,7 @@ impl World {
             dice,
             letters: Vec::new(),
             lag: [Duration::ZERO; 2],
+            lost_answer: [Duration::ZERO; 2],
             open_wishes: 0,
             open_exchange: false,
             exchanges: 1,
@@ -459,7 +462,9 @@ impl World {
                         }
                         _ => (Duration::ZERO, Outcome::Accepted(phone.answer(&sdp, now, &mut self.dice))),
                     };
-                    let after = after + Duration::from_millis(5 + self.dice.below(30));
+                    let after = after
+                        + Duration::from_millis(5 + self.dice.below(30))
+                        + std::mem::take(&mut self.lost_answer[party]);
                     self.letters.push((now + after, Letter::Outcome { wish, party, outcome }));
                 }
                 Letter::Outcome { wish, party, outcome } => {
