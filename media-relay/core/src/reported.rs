@@ -9,6 +9,8 @@ const FASTEST: u64 = 2_000;
 const LONGEST: u32 = 1 << 24;
 /// Packets that the relay has and the report does not know yet, or the other way round.
 const OUT_OF_STEP: u64 = 5;
+/// A report that comes so soon after a re-INVITE may be of the time before.
+const UNDER_WAY: Duration = Duration::from_millis(100);
 
 /// A reception report block.
 #[derive(Debug, Clone, Copy)]
@@ -89,8 +91,16 @@ pub(crate) struct Reported {
     is_begun_anew: bool,
     /// It must have begun to, by what it does not tell of: that its own count begins anew is no news.
     is_presumed: bool,
+    /// When its author was last told where to send and hear, and how many packets had been sent by way of the relay then, while no
+    /// report is of the time after it.
+    restarted: Duration,
+    restart: Option<u64>,
     /// Packets that nobody can tell of.
     unknown: u64,
+    /// Those by way of the relay that were forgotten; of them, those that never came to it; and those like them that were told of.
+    forgotten: u64,
+    forgotten_lost: u64,
+    alike: Tally,
     whole: Tally,
     direct: Tally,
 }
@@ -100,13 +110,14 @@ impl Reported {
     pub(crate) fn hear(&mut self, block: Block, passed: Passed, now: Duration) {
         let latest = Latest { block, packets: passed.packets, lost: passed.lost, at: now };
         let Some(before) = self.latest.filter(|before| before.block.ssrc == block.ssrc) else {
-            (self.latest, self.is_begun_anew) = (Some(latest), false);
+            (self.latest, self.is_begun_anew, self.restart) = (Some(latest), false, None);
             let expected = passed.first.map(|first| block.highest.wrapping_sub(first.into()));
             // One that is before the first has not heard of it.
             if let Some(expected) = expected.filter(|expected| *expected < LONGEST) {
                 let expected = u64::from(expected).saturating_add(1);
                 let lost = i64::from(block.lost).clamp(0, expected as i64);
                 self.whole.add(expected, lost, block.jitter);
+                self.alike.add(expected, lost, block.jitter);
             }
             return;
         };
@@ -114,27 +125,30 @@ impl Reported {
             block.highest.wrapping_sub(before.block.highest) as i32,
             (block.highest as u16).wrapping_sub(before.block.highest as u16) as i16,
         );
-        // A count of cycles that begins anew makes the number lower, though its last sixteen bits go on.
+        let more = i64::from(block.lost).saturating_sub(before.block.lost.into());
         let is_told_anew = self.is_begun_anew || passed.is_anew;
-        let is_anew = (is_told_anew && !self.is_presumed) || (far < 0 && near > 0);
-        let expected = if is_anew { i64::from(near) } else { i64::from(far) };
+        // A count of cycles that begins anew makes the number lower, though its last sixteen bits go on.
+        let is_seen =
+            (is_told_anew && (!self.is_presumed || self.restart.is_some())) || (far < 0 && near > 0);
+        let expected = if is_seen { i64::from(near) } else { i64::from(far) };
         let span = now.saturating_sub(before.at).as_secs().saturating_add(1);
         let Ok(expected) = u64::try_from(expected) else { return };
         if expected > span.saturating_mul(FASTEST) {
             return;
         }
         (self.latest, self.is_begun_anew) = (Some(latest), false);
-        let more = i64::from(block.lost).saturating_sub(before.block.lost.into());
         let here = passed.packets.saturating_sub(before.packets);
         let elsewhere = expected.saturating_sub(here);
         let fate = self.fate;
         // Who sends nothing begins to count anew unseen, since its reports have no count of its own then: one that had gone on
         // would tell of what it has missed.
-        let is_presumed = !is_anew
+        let is_presumed = !is_seen
             && (fate == Fate::Lost || (fate == Fate::Unknown && self.is_forgetful))
             && elsewhere > OUT_OF_STEP
             && more.saturating_mul(2) < elsewhere as i64;
-        self.is_presumed = is_presumed || (self.is_presumed && !is_told_anew);
+        // On hold it sends nothing either: what shows then is that its count of lost packets falls.
+        let is_anew = is_seen || (!is_presumed && more < 0 && self.is_forgetful && self.restart.is_some());
+        self.is_presumed = is_presumed || (is_anew && !is_seen) || (self.is_presumed && !is_told_anew);
         let lost = if is_anew || (is_presumed && more < 0) { i64::from(block.lost) } else { more };
         let untold = if is_anew {
             elsewhere
@@ -143,6 +157,22 @@ impl Reported {
         } else {
             0
         };
+        let begins_anew = is_anew || is_presumed;
+        let restart = self.restart.filter(|_| begins_anew);
+        if begins_anew || now >= self.restarted.saturating_add(UNDER_WAY) {
+            self.restart = None;
+        }
+        // What it had lost since its last report it has forgotten, on the relay too.
+        let forgotten = restart.map_or(0, |packets| packets.saturating_sub(before.packets).min(here));
+        if forgotten > 0 {
+            let lost_here = passed.lost.saturating_sub(before.lost);
+            let known = lost_here.saturating_sub(u64::try_from(lost).unwrap_or(0));
+            self.forgotten = self.forgotten.saturating_add(forgotten);
+            self.forgotten_lost = self.forgotten_lost.saturating_add(known.min(forgotten));
+        }
+        if elsewhere <= OUT_OF_STEP || fate == Fate::Alike {
+            self.alike.add(expected.saturating_sub(forgotten), lost, block.jitter);
+        }
         let unheard = if fate == Fate::Lost { untold } else { 0 };
         if fate == Fate::Unknown {
             self.unknown = self.unknown.saturating_add(untold);
@@ -170,14 +200,36 @@ impl Reported {
         self.is_begun_anew = true;
     }
 
-    /// Packets that nobody can tell of: among those of the whole way.
-    pub(crate) fn unknown(&self) -> u64 {
-        self.unknown
+    /// Its author was told at that moment where to send and hear, when so many packets had been sent by way of the relay: who is
+    /// known to count anew then forgets what it has lost since its last report.
+    pub(crate) fn restarts(&mut self, at: Duration, packets: u64) {
+        if self.restarted != at {
+            (self.restarted, self.restart) = (at, Some(packets));
+        }
     }
 
-    /// Of the whole way.
+    /// Packets that nobody can tell of: among those of the whole way.
+    pub(crate) fn unknown(&self) -> u64 {
+        let forgotten = self.forgotten.saturating_sub(self.forgotten_lost);
+        let unlike = if self.resemble() { 0 } else { forgotten };
+        self.unknown.saturating_add(unlike)
+    }
+
+    /// Of the whole way. None was told of that was forgotten, so that they count as neither come nor lost, but as those like them
+    /// have fared: on the relay all go the same way. Where fewer were told of than forgotten, nobody knows.
     pub(crate) fn whole(&self) -> Tally {
-        self.whole
+        let share = if self.resemble() {
+            self.forgotten.saturating_mul(self.alike.lost).checked_div(self.alike.expected).unwrap_or(0)
+        } else {
+            0
+        };
+        let lost = self.whole.lost.saturating_add(share.max(self.forgotten_lost));
+        Tally { lost: lost.min(self.whole.expected), ..self.whole }
+    }
+
+    /// Whether what was told of is enough to know how the forgotten have fared.
+    fn resemble(&self) -> bool {
+        self.alike.expected >= self.forgotten
     }
 
     /// Of what the relay did not carry.
@@ -292,6 +344,34 @@ mod tests {
         let passed = Passed { first: None, packets: 736, lost: 0, is_anew: false };
         reported.hear(block, passed, Duration::from_secs(15));
         assert_eq!(reported.fate, Fate::Alike);
+    }
+
+    fn hear(reported: &mut Reported, (highest, lost): (u32, i32), passed: (u64, u64), second: u64) {
+        let block = Block { ssrc: 7, highest, lost, jitter: 8 };
+        let passed = Passed { first: Some(1), packets: passed.0, lost: passed.1, is_anew: false };
+        reported.hear(block, passed, Duration::from_secs(second));
+    }
+
+    #[test]
+    fn who_begins_anew_on_hold_takes_nothing_back_of_what_it_had_lost() {
+        let mut reported = Reported { is_forgetful: true, ..Reported::default() };
+        hear(&mut reported, (1_000, 20), (1_000, 0), 20);
+        reported.restarts(Duration::from_secs(24), 1_200);
+        hear(&mut reported, (1_210, 0), (1_210, 0), 25);
+        hear(&mut reported, (1_460, 5), (1_460, 0), 30);
+        // 25 were told, of 1,260 packets; of the 200 that were forgotten 3 are lost, as of the others.
+        assert_eq!((sums(reported.whole()), reported.unknown()), ((1_460, 25 + 3), 0));
+    }
+
+    #[test]
+    fn what_was_forgotten_is_unknown_where_little_else_was_told() {
+        let mut reported = Reported { is_forgetful: true, ..Reported::default() };
+        hear(&mut reported, (10, 0), (10, 0), 0);
+        reported.begins_anew();
+        reported.restarts(Duration::from_secs(5), 260);
+        // But 4 of them never came as far as the relay.
+        hear(&mut reported, (270, 0), (270, 4), 6);
+        assert_eq!((sums(reported.whole()), reported.unknown()), ((270, 4), 246));
     }
 
     #[test]

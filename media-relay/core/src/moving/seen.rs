@@ -72,10 +72,14 @@ impl Moving {
         self.release.account(since, now);
         for (line, (_, pair)) in self.lines.iter().enumerate() {
             for (from, id) in pair.iter().enumerate() {
-                if let (Some(stream), Some(fate)) = (streams.get_mut(*id), self.release.fate(line, from)) {
+                let Some(stream) = streams.get_mut(*id) else { continue };
+                if let Some(fate) = self.release.fate(line, from) {
                     stream.reported.fate = fate;
-                    stream.reported.is_forgetful = self.release.counts_anew_with_offers(from ^ 1);
                 }
+                // Whoever offered: a hold is one as well, and while nothing moves.
+                stream.reported.is_forgetful = self.release.counts_anew_with_offers(from ^ 1);
+                let sent = stream.reception.packets.saturating_add(stream.reception.lost());
+                stream.reported.restarts(self.release.restarted(from ^ 1), sent);
             }
         }
     }

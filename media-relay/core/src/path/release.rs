@@ -149,6 +149,8 @@ struct Party {
     has_lied: bool,
     /// Its latest report could not be true.
     is_doubted: bool,
+    /// When it was last told where to send and hear, and took it.
+    restarted: Duration,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -250,8 +252,13 @@ impl Release {
         past: Option<Timeline>,
         now: Duration,
     ) -> Self {
-        let parties =
-            parties.map(|temperament| Party { place: None, temperament, has_lied: false, is_doubted: false });
+        let parties = parties.map(|temperament| Party {
+            place: None,
+            temperament,
+            has_lied: false,
+            is_doubted: false,
+            restarted: now,
+        });
         Self {
             settings,
             networks,
@@ -388,6 +395,11 @@ impl Release {
         self.parties[party & 1].temperament.counts_anew()
     }
 
+    /// When a party was last told where to send and hear, and has taken it.
+    pub(crate) fn restarted(&self, party: usize) -> Duration {
+        self.parties[party & 1].restarted
+    }
+
     /// See [`Timeline::account`].
     pub fn account(&mut self, direct_since: Option<Duration>, now: Duration) {
         self.timeline.account(direct_since, now);
@@ -444,6 +456,7 @@ impl Release {
         // What is not heard on hold is no gap, and what a party's own offer costs is not the path's.
         self.lines.iter_mut().flatten().for_each(Direction::forget_return);
         (self.should_flow, self.restarted) = (should_flow, now);
+        self.parties.iter_mut().for_each(|party| party.restarted = now);
         let was_away = matches!(
             self.state,
             State::Synchronising { .. }
@@ -498,7 +511,7 @@ impl Release {
             return;
         }
         if outcome == Moved::Accepted {
-            self.restarted = now;
+            (self.restarted, self.parties[party].restarted) = (now, now);
         }
         let is_asked_away = matches!(self.state, State::Probing { .. } | State::Synchronising { .. });
         self.has_refused[party] |= is_asked_away && outcome == Moved::Refused;
