@@ -72,6 +72,16 @@ impl Fate {
     }
 }
 
+/// A receiver was told where to send and hear.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Restart {
+    pub(crate) at: Duration,
+    /// How many packets had been sent to it by way of the relay then.
+    pub(crate) packets: u64,
+    /// It was told the relay: what was sent to it past the relay is of the time before.
+    pub(crate) is_home: bool,
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Latest {
     block: Block,
@@ -91,13 +101,12 @@ pub(crate) struct Reported {
     is_begun_anew: bool,
     /// It must have begun to, by what it does not tell of: that its own count begins anew is no news.
     is_presumed: bool,
-    /// When its author was last told where to send and hear, and how many packets had been sent by way of the relay then, while no
-    /// report is of the time after it.
+    /// When its author was last told where to send and hear, and more of that while no report is of the time after it.
     restarted: Duration,
-    restart: Option<u64>,
+    restart: Option<Restart>,
     /// Packets that nobody can tell of.
     unknown: u64,
-    /// Those by way of the relay that were forgotten; of them, those that never came to it; and those like them that were told of.
+    /// Those that were forgotten on a good way; of them, those that never came to the relay; and those like them that were told of.
     forgotten: u64,
     forgotten_lost: u64,
     alike: Tally,
@@ -110,14 +119,31 @@ impl Reported {
     pub(crate) fn hear(&mut self, block: Block, passed: Passed, now: Duration) {
         let latest = Latest { block, packets: passed.packets, lost: passed.lost, at: now };
         let Some(before) = self.latest.filter(|before| before.block.ssrc == block.ssrc) else {
-            (self.latest, self.is_begun_anew, self.restart) = (Some(latest), false, None);
+            (self.latest, self.is_begun_anew) = (Some(latest), false);
+            let restart = self.restart.take().filter(|_| self.is_forgetful);
             let expected = passed.first.map(|first| block.highest.wrapping_sub(first.into()));
             // One that is before the first has not heard of it.
             if let Some(expected) = expected.filter(|expected| *expected < LONGEST) {
                 let expected = u64::from(expected).saturating_add(1);
                 let lost = i64::from(block.lost).clamp(0, expected as i64);
-                self.whole.add(expected, lost, block.jitter);
-                self.alike.add(expected, lost, block.jitter);
+                // What was before a re-INVITE it has forgotten, told or not.
+                let elsewhere = restart.filter(|restart| restart.is_home);
+                let elsewhere = elsewhere.map_or(0, |_| expected.saturating_sub(passed.packets));
+                let untold = elsewhere.saturating_sub(lost.unsigned_abs());
+                let here =
+                    restart.map_or(0, |restart| restart.packets).min(expected.saturating_sub(elsewhere));
+                let (mut forgotten, mut unheard) = (here, 0);
+                match self.fate {
+                    _ if elsewhere <= OUT_OF_STEP => {}
+                    Fate::Alike => forgotten = forgotten.saturating_add(elsewhere),
+                    Fate::Lost => unheard = untold,
+                    Fate::Unknown => self.unknown = self.unknown.saturating_add(untold),
+                }
+                self.forget(forgotten, passed.lost.saturating_sub(lost.unsigned_abs()));
+                if elsewhere <= OUT_OF_STEP || self.fate == Fate::Alike {
+                    self.alike.add(expected.saturating_sub(forgotten), lost, block.jitter);
+                }
+                self.whole.add(expected, lost.saturating_add_unsigned(unheard), block.jitter);
             }
             return;
         };
@@ -162,14 +188,13 @@ impl Reported {
         if begins_anew || now >= self.restarted.saturating_add(UNDER_WAY) {
             self.restart = None;
         }
-        // What it had lost since its last report it has forgotten, on the relay too.
-        let forgotten = restart.map_or(0, |packets| packets.saturating_sub(before.packets).min(here));
-        if forgotten > 0 {
-            let lost_here = passed.lost.saturating_sub(before.lost);
-            let known = lost_here.saturating_sub(u64::try_from(lost).unwrap_or(0));
-            self.forgotten = self.forgotten.saturating_add(forgotten);
-            self.forgotten_lost = self.forgotten_lost.saturating_add(known.min(forgotten));
-        }
+        // What it had lost since its last report it has forgotten, on a way that is good, too.
+        let forgotten = restart.map_or(0, |restart| {
+            let away = if restart.is_home && fate == Fate::Alike { elsewhere } else { 0 };
+            restart.packets.saturating_sub(before.packets).min(here).saturating_add(away)
+        });
+        let lost_here = passed.lost.saturating_sub(before.lost);
+        self.forget(forgotten, lost_here.saturating_sub(u64::try_from(lost).unwrap_or(0)));
         if elsewhere <= OUT_OF_STEP || fate == Fate::Alike {
             self.alike.add(expected.saturating_sub(forgotten), lost, block.jitter);
         }
@@ -200,12 +225,17 @@ impl Reported {
         self.is_begun_anew = true;
     }
 
-    /// Its author was told at that moment where to send and hear, when so many packets had been sent by way of the relay: who is
-    /// known to count anew then forgets what it has lost since its last report.
-    pub(crate) fn restarts(&mut self, at: Duration, packets: u64) {
-        if self.restarted != at {
-            (self.restarted, self.restart) = (at, Some(packets));
+    /// Its author was told where to send and hear: who is known to count anew then forgets what it has lost since its last report.
+    pub(crate) fn restarts(&mut self, restart: Restart) {
+        if self.restarted != restart.at {
+            (self.restarted, self.restart) = (restart.at, Some(restart));
         }
+    }
+
+    /// Of so many packets nobody tells; so many of them never came to the relay.
+    fn forget(&mut self, packets: u64, lost: u64) {
+        self.forgotten = self.forgotten.saturating_add(packets);
+        self.forgotten_lost = self.forgotten_lost.saturating_add(lost.min(packets));
     }
 
     /// Packets that nobody can tell of: among those of the whole way.
@@ -215,8 +245,7 @@ impl Reported {
         self.unknown.saturating_add(unlike)
     }
 
-    /// Of the whole way. None was told of that was forgotten, so that they count as neither come nor lost, but as those like them
-    /// have fared: on the relay all go the same way. Where fewer were told of than forgotten, nobody knows.
+    /// Of the whole way. Nothing was told of what was forgotten: that counts neither as come nor as lost, but as the others have fared. Where fewer were told of than forgotten, nobody knows.
     pub(crate) fn whole(&self) -> Tally {
         let share = if self.resemble() {
             self.forgotten.saturating_mul(self.alike.lost).checked_div(self.alike.expected).unwrap_or(0)
@@ -356,7 +385,7 @@ mod tests {
     fn who_begins_anew_on_hold_takes_nothing_back_of_what_it_had_lost() {
         let mut reported = Reported { is_forgetful: true, ..Reported::default() };
         hear(&mut reported, (1_000, 20), (1_000, 0), 20);
-        reported.restarts(Duration::from_secs(24), 1_200);
+        reported.restarts(Restart { at: Duration::from_secs(24), packets: 1_200, is_home: true });
         hear(&mut reported, (1_210, 0), (1_210, 0), 25);
         hear(&mut reported, (1_460, 5), (1_460, 0), 30);
         // 25 were told, of 1,260 packets; of the 200 that were forgotten 3 are lost, as of the others.
@@ -368,10 +397,18 @@ mod tests {
         let mut reported = Reported { is_forgetful: true, ..Reported::default() };
         hear(&mut reported, (10, 0), (10, 0), 0);
         reported.begins_anew();
-        reported.restarts(Duration::from_secs(5), 260);
+        reported.restarts(Restart { at: Duration::from_secs(5), packets: 260, is_home: true });
         // But 4 of them never came as far as the relay.
         hear(&mut reported, (270, 0), (270, 4), 6);
         assert_eq!((sums(reported.whole()), reported.unknown()), ((270, 4), 246));
+    }
+
+    #[test]
+    fn a_first_report_after_a_trial_tells_nothing_of_it() {
+        let mut reported = Reported { is_forgetful: true, fate: Fate::Unknown, ..Reported::default() };
+        reported.restarts(Restart { at: Duration::from_secs(1), packets: 30, is_home: true });
+        hear(&mut reported, (80, 1), (40, 0), 2);
+        assert_eq!((sums(reported.whole()), reported.unknown()), ((80, 1), 39 + 30));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::path::memory::{Memory, Pair};
 use crate::path::phone::Temperament;
 use crate::path::place::{Mapping, Place, Stay};
 use crate::path::timeline::{Entry, PathState};
+use crate::reported::Restart;
 use crate::stream::{Stream, StreamId, Streams};
 use crate::worker::Ports;
 
@@ -78,8 +79,9 @@ impl Moving {
                 }
                 // Whoever offered: a hold is one as well, and while nothing moves.
                 stream.reported.is_forgetful = self.release.counts_anew_with_offers(from ^ 1);
-                let sent = stream.reception.packets.saturating_add(stream.reception.lost());
-                stream.reported.restarts(self.release.restarted(from ^ 1), sent);
+                let packets = stream.reception.packets.saturating_add(stream.reception.lost());
+                let (at, is_home) = self.release.restarted(from ^ 1);
+                stream.reported.restarts(Restart { at, packets, is_home });
             }
         }
     }

@@ -149,8 +149,9 @@ struct Party {
     has_lied: bool,
     /// Its latest report could not be true.
     is_doubted: bool,
-    /// When it was last told where to send and hear, and took it.
+    /// When it was last told where to send and hear, and took it; and whether that is the relay.
     restarted: Duration,
+    is_sent_home: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -258,6 +259,7 @@ impl Release {
             has_lied: false,
             is_doubted: false,
             restarted: now,
+            is_sent_home: true,
         });
         Self {
             settings,
@@ -395,9 +397,10 @@ impl Release {
         self.parties[party & 1].temperament.counts_anew()
     }
 
-    /// When a party was last told where to send and hear, and has taken it.
-    pub(crate) fn restarted(&self, party: usize) -> Duration {
-        self.parties[party & 1].restarted
+    /// When a party was last told where to send and hear, and has taken it; and whether that is the relay.
+    pub(crate) fn restarted(&self, party: usize) -> (Duration, bool) {
+        let party = &self.parties[party & 1];
+        (party.restarted, party.is_sent_home)
     }
 
     /// See [`Timeline::account`].
@@ -456,7 +459,7 @@ impl Release {
         // What is not heard on hold is no gap, and what a party's own offer costs is not the path's.
         self.lines.iter_mut().flatten().for_each(Direction::forget_return);
         (self.should_flow, self.restarted) = (should_flow, now);
-        self.parties.iter_mut().for_each(|party| party.restarted = now);
+        self.parties.iter_mut().for_each(|party| (party.restarted, party.is_sent_home) = (now, true));
         let was_away = matches!(
             self.state,
             State::Synchronising { .. }
@@ -511,7 +514,9 @@ impl Release {
             return;
         }
         if outcome == Moved::Accepted {
-            (self.restarted, self.parties[party].restarted) = (now, now);
+            let is_sent_home = matches!(self.state, State::Holding { .. } | State::Returning { .. });
+            let known = &mut self.parties[party];
+            (self.restarted, known.restarted, known.is_sent_home) = (now, now, is_sent_home);
         }
         let is_asked_away = matches!(self.state, State::Probing { .. } | State::Synchronising { .. });
         self.has_refused[party] |= is_asked_away && outcome == Moved::Refused;
