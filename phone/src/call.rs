@@ -306,10 +306,12 @@ impl Call {
             self.not_authentic += 1;
             return;
         };
-        if let Some(place) = relayed
+        // What is received is received, by whatever path.
+        let stream =
+            self.agent.stream_of(socket, from, &bytes).map(|stream| usize::from(stream.0)).or(relayed);
+        if let Some(stream) = stream.and_then(|stream| self.streams.get_mut(stream))
             && let Some(header) = RtpHeader::read(&bytes)
         {
-            let stream = &mut self.streams[place];
             stream.reception.packet(header, stream.clock_rate, now);
         }
         self.agent.handle(Input::Datagram { socket, from, bytes: &bytes }, now);

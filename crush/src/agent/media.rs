@@ -70,15 +70,7 @@ impl Agent {
             self.refused.malformed.up();
             return;
         };
-        let known = self.streams.iter().position(|stream| stream.owns(&header));
-        let only = || (self.streams.len() == 1).then_some(0);
-        // A sender may change its SSRC; its payload type then still tells the stream, if no other has it.
-        let typed = || {
-            let mut typed =
-                self.streams.iter().enumerate().filter(|(_, stream)| stream.has_payload_type(packet));
-            typed.next().map(|(place, _)| place).filter(|_| typed.next().is_none())
-        };
-        let Some(place) = known.or_else(only).or_else(typed) else {
+        let Some(place) = self.direct(&header, packet) else {
             self.refused.stray.up();
             return;
         };
@@ -88,6 +80,19 @@ impl Agent {
         let Some(stream) = self.streams.get_mut(place) else { return };
         let taken = stream.arrived(Path::Direct, header, packet, now);
         self.deliver(place, packet, Path::Direct, taken.first);
+    }
+
+    /// The m-line of a packet on the direct path, which carries all on one socket.
+    pub(super) fn direct(&self, header: &RtpHeader, packet: &[u8]) -> Option<usize> {
+        let known = self.streams.iter().position(|stream| stream.owns(header));
+        let only = || (self.streams.len() == 1).then_some(0);
+        // A sender may change its SSRC; its payload type then still tells the stream, if no other has it.
+        let typed = || {
+            let mut typed =
+                self.streams.iter().enumerate().filter(|(_, stream)| stream.has_payload_type(packet));
+            typed.next().map(|(place, _)| place).filter(|_| typed.next().is_none())
+        };
+        known.or_else(only).or_else(typed)
     }
 
     fn deliver(&mut self, place: usize, packet: &[u8], path: Path, first: bool) {

@@ -35,7 +35,7 @@ use crate::description::{Excess, Policy, Support};
 pub use crate::find::FlowBudget;
 use crate::find::{Finder, Pace};
 use crate::handoff::Outstanding;
-use crate::media::{self as rtp, Path};
+use crate::media::{self as rtp, Path, RtpHeader};
 use crate::playout::{Playout, Step};
 use crate::random::Random;
 use crate::stun;
@@ -265,21 +265,10 @@ impl Agent {
     }
 
     fn media(&mut self, socket: SocketId, from: SocketAddr, bytes: &[u8], now: Duration) {
-        let through_relay = self
-            .streams
-            .iter()
-            .position(|stream| stream.setup.socket == socket && stream.relay == Some(from));
-        let path = match through_relay {
-            Some(_) => Path::Relay,
-            None if self.link.as_ref().is_some_and(|link| link.is(socket, from)) => Path::Direct,
-            // Between nomination at one end and at the other, the path is proven all the same.
-            None if self.generation.finder.list.get(socket, from).is_some_and(|pair| pair.works()) => {
-                Path::Direct
-            }
-            None => {
-                self.refused.stray.up();
-                return;
-            }
+        let through_relay = self.relayed(socket, from);
+        let Some(path) = self.path(socket, from) else {
+            self.refused.stray.up();
+            return;
         };
         if rtp::is_rtcp(bytes) {
             let stream = StreamId(through_relay.unwrap_or(0) as u8);
@@ -289,6 +278,32 @@ impl Agent {
             Path::Relay => self.media_by_relay(through_relay.unwrap_or(0), bytes, now),
             Path::Direct => self.media_by_direct(bytes, now),
         }
+    }
+
+    /// The m-line whose media an RTP packet is, by whatever path it has come: for a receiver's statistics, which know of no paths
+    /// (RFC 3550 §6.4). `None` if it is nobody's, or no RTP.
+    pub fn stream_of(&self, socket: SocketId, from: SocketAddr, packet: &[u8]) -> Option<StreamId> {
+        let header = RtpHeader::read(packet).filter(|_| !rtp::is_rtcp(packet))?;
+        let place = match self.path(socket, from)? {
+            Path::Relay => self.relayed(socket, from)?,
+            Path::Direct => self.direct(&header, packet)?,
+        };
+        Some(StreamId(place as u8))
+    }
+
+    /// The m-line that comes from there through the relay.
+    fn relayed(&self, socket: SocketId, from: SocketAddr) -> Option<usize> {
+        self.streams.iter().position(|stream| stream.setup.socket == socket && stream.relay == Some(from))
+    }
+
+    fn path(&self, socket: SocketId, from: SocketAddr) -> Option<Path> {
+        if self.relayed(socket, from).is_some() {
+            return Some(Path::Relay);
+        }
+        // Between nomination at one end and at the other, the path is proven all the same.
+        let is_link = self.link.as_ref().is_some_and(|link| link.is(socket, from));
+        let works = || self.generation.finder.list.get(socket, from).is_some_and(|pair| pair.works());
+        (is_link || works()).then_some(Path::Direct)
     }
 
     fn advance(&mut self, now: Duration) {
