@@ -9,6 +9,7 @@ pub(crate) mod asked;
 pub(crate) mod chain;
 pub(crate) mod cover;
 pub(crate) mod kept;
+mod mover;
 pub(crate) mod seen;
 
 use std::time::Duration;
@@ -18,6 +19,7 @@ use smallvec::{SmallVec, smallvec};
 use crate::legs::{Leg, Session};
 use crate::moving::chain::{Chain, Found, Guest, Link};
 use crate::moving::cover::Cover;
+use crate::moving::mover::{Mover, Whereabouts};
 use crate::moving::seen::{pair_of, remember};
 use crate::path::memory::Pair;
 use crate::path::phone::Temperament;
@@ -30,77 +32,6 @@ use crate::rtcp::{self, Report};
 use crate::session::{Endpoint, Event, Outcome};
 use crate::stream::{Carried, StreamId, Streams};
 use crate::worker::{Ports, Worker};
-
-/// Where a party's media is, or is to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Whereabouts {
-    /// At the relay.
-    Home,
-    /// At the relay's second address.
-    Second,
-    /// At the relay, inactive.
-    Held,
-    /// Where the far party was observed, or its local address.
-    Away { is_local: bool },
-}
-
-impl Whereabouts {
-    /// Or nowhere.
-    fn is_elsewhere(self) -> bool {
-        matches!(self, Self::Held | Self::Away { .. })
-    }
-}
-
-/// One party of it.
-#[derive(Debug, Clone)]
-struct Mover {
-    session: u64,
-    endpoint: Endpoint,
-    at: Whereabouts,
-    want: Whereabouts,
-    /// The wish that is open, and what for.
-    asked: Option<(u32, Whereabouts)>,
-    /// When it was asked last, and how long it took then to be heard from where it was asked to go, at the relay's second address.
-    asked_at: Duration,
-    reach: Option<Duration>,
-    /// A way home that was refused is asked for again then.
-    retry: Duration,
-    refusals: u8,
-    /// Offers of its own that have crossed ours while its NAT was learnt.
-    crossings: u8,
-}
-
-impl Mover {
-    /// At the relay.
-    fn new(session: u64, endpoint: Endpoint) -> Self {
-        Self {
-            session,
-            endpoint,
-            at: Whereabouts::Home,
-            want: Whereabouts::Home,
-            asked: None,
-            asked_at: Duration::ZERO,
-            reach: None,
-            retry: Duration::ZERO,
-            refusals: 0,
-            crossings: 0,
-        }
-    }
-
-    /// Whether it is anywhere else, or may be soon.
-    fn may_be_away(&self) -> bool {
-        self.at != Whereabouts::Home || self.asked.is_some_and(|(_, aim)| aim != Whereabouts::Home)
-    }
-
-    /// Counts an offer that has crossed ours; false once there were too many for chance.
-    fn may_cross(&mut self) -> bool {
-        self.crossings = self.crossings.saturating_add(1);
-        self.crossings <= CROSSINGS
-    }
-}
-
-/// A phone whose offers have crossed ours more often than this never takes ours.
-const CROSSINGS: u8 = 3;
 
 /// A phone that refuses to come home is asked so often, and with so much time between.
 const HOMEWARD: (u8, Duration) = (5, Duration::from_secs(2));

@@ -1,0 +1,76 @@
+//! One party of a call that moves: where its media is, where it is to be, and what it was asked.
+
+use std::time::Duration;
+
+use crate::session::Endpoint;
+
+/// Where a party's media is, or is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Whereabouts {
+    /// At the relay.
+    Home,
+    /// At the relay's second address.
+    Second,
+    /// At the relay, inactive.
+    Held,
+    /// Where the far party was observed, or its local address.
+    Away { is_local: bool },
+}
+
+impl Whereabouts {
+    /// Or nowhere.
+    pub(super) fn is_elsewhere(self) -> bool {
+        matches!(self, Self::Held | Self::Away { .. })
+    }
+}
+
+/// One party of it.
+#[derive(Debug, Clone)]
+pub(super) struct Mover {
+    pub(super) session: u64,
+    pub(super) endpoint: Endpoint,
+    pub(super) at: Whereabouts,
+    pub(super) want: Whereabouts,
+    /// The wish that is open, and what for.
+    pub(super) asked: Option<(u32, Whereabouts)>,
+    /// When it was asked last, and how long it took then to be heard from where it was asked to go, at the relay's second address.
+    pub(super) asked_at: Duration,
+    pub(super) reach: Option<Duration>,
+    /// A way home that was refused is asked for again then.
+    pub(super) retry: Duration,
+    pub(super) refusals: u8,
+    /// Offers of its own that have crossed ours while its NAT was learnt.
+    pub(super) crossings: u8,
+}
+
+impl Mover {
+    /// At the relay.
+    pub(super) fn new(session: u64, endpoint: Endpoint) -> Self {
+        Self {
+            session,
+            endpoint,
+            at: Whereabouts::Home,
+            want: Whereabouts::Home,
+            asked: None,
+            asked_at: Duration::ZERO,
+            reach: None,
+            retry: Duration::ZERO,
+            refusals: 0,
+            crossings: 0,
+        }
+    }
+
+    /// Whether it is anywhere else, or may be soon.
+    pub(super) fn may_be_away(&self) -> bool {
+        self.at != Whereabouts::Home || self.asked.is_some_and(|(_, aim)| aim != Whereabouts::Home)
+    }
+
+    /// Counts an offer that has crossed ours; false once there were too many for chance.
+    pub(super) fn may_cross(&mut self) -> bool {
+        self.crossings = self.crossings.saturating_add(1);
+        self.crossings <= CROSSINGS
+    }
+}
+
+/// A phone whose offers have crossed ours more often than this never takes ours.
+const CROSSINGS: u8 = 3;
