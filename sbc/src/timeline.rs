@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crush::stun::handoff::Reason as Cause;
+use media_core::Side;
 use media_core::path::Gap;
 use media_core::path::place::{Mapping, Stay, Way};
 use media_core::path::proof::Lie;
@@ -10,9 +11,9 @@ use media_core::path::timeline::{Entry, IceStep, PathState, Reason};
 use media_core::session::Endpoint;
 use sip_engine::media::PathEntry;
 
-/// One entry; `parties` are those that it counts as 0 and 1.
+/// One entry; `parties` are those that it counts as the first and the second.
 pub fn entry(after: Duration, entry: Entry, parties: [Endpoint; 2]) -> PathEntry {
-    let party_of = |index: usize| parties.get(index).map(|endpoint| endpoint.party);
+    let party_of = |side: Side| Some(parties[side].party);
     let (what, why, party, evidence) = match entry {
         Entry::State { to, why } => (state(to), reason(why), None, String::new()),
         Entry::Handoff { to, why } => (state(to), cause(why), None, String::new()),
@@ -23,9 +24,8 @@ pub fn entry(after: Duration, entry: Entry, parties: [Endpoint; 2]) -> PathEntry
             ("way", "local", None, format!("{one} and {other}, their local addresses"))
         }
         Entry::Way(Way::Learn(whom)) => {
-            let learnt = whom.iter().enumerate().filter(|(_, is_learnt)| **is_learnt);
-            let whom: Vec<String> =
-                learnt.filter_map(|(index, _)| Some(format!("party {}", party_of(index)?))).collect();
+            let learnt = Side::BOTH.into_iter().filter(|side| whom[*side]);
+            let whom: Vec<String> = learnt.map(|side| format!("party {}", parties[side].party)).collect();
             ("way", "learn", None, format!("the NAT of {} is learnt first", whom.join(" and ")))
         }
         Entry::Stays(why) => ("stays", stay(why), None, String::new()),

@@ -16,11 +16,11 @@ mod kind;
 pub mod latch;
 mod leftover;
 mod legs;
-#[allow(clippy::indexing_slicing, reason = "arrays of two parties, numbered 0 and 1 by ourselves")]
+#[allow(clippy::indexing_slicing, reason = "pairs, indexed by a `Side`")]
 mod moving;
 mod negotiation;
 pub mod ours;
-#[allow(clippy::indexing_slicing, reason = "arrays of two parties, numbered 0 and 1 by ourselves")]
+#[allow(clippy::indexing_slicing, reason = "pairs, indexed by a `Side`")]
 pub mod path;
 pub mod policy;
 mod reported;
@@ -29,10 +29,12 @@ pub mod rtp;
 pub mod sdp;
 mod sent;
 pub mod session;
+pub mod side;
 pub mod statistics;
 mod stream;
 pub mod stun;
 pub mod worker;
 
 pub use expected::Expected;
+pub use side::{Side, Track};
 pub use worker::Worker;

@@ -26,10 +26,11 @@ use crate::path::phone::Temperament;
 use crate::path::place::Stay;
 use crate::path::proof::Reception;
 use crate::path::timeline::{Entry, Reading, Timeline};
-use crate::path::{Constraint, Release};
+use crate::path::{Constraint, Outset, Release};
 use crate::policy::ReleasePolicy;
 use crate::rtcp::{self, Report};
 use crate::session::{Endpoint, Event, Outcome};
+use crate::side::Side;
 use crate::stream::{Carried, StreamId, Streams};
 use crate::worker::{Ports, Worker};
 
@@ -165,15 +166,9 @@ impl Worker {
         // Of one session alone the past goes on; of several each has its own.
         let past = if chain.len() == 1 { pasts.pop().flatten() } else { None };
         let told = past.as_ref().map_or(0, |past| past.told);
-        let mut release = Release::new(
-            policy.settings,
-            networks,
-            constraint,
-            temperaments,
-            lines.len(),
-            past.map(|past| past.timeline),
-            now,
-        );
+        let past = past.map(|past| past.timeline);
+        let outset = Outset { settings: policy.settings, constraint, lines: lines.len(), past };
+        let mut release = Release::new(outset, networks, temperaments, now);
         let is_muxed = |stream: &StreamId| self.streams.get(*stream).is_some_and(|stream| stream.is_muxed);
         if lines.iter().any(|(_, pair)| pair.iter().any(is_muxed)) {
             release.mux_reports();
@@ -194,7 +189,10 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(&first.session) else { return };
         session.moving = Some(Box::new(Moving {
             release,
-            movers: [Mover::new(first.session, first.ends[0]), Mover::new(last.session, last.ends[1])],
+            movers: [
+                Mover::new(first.session, first.ends[Side::First]),
+                Mover::new(last.session, last.ends[Side::Second]),
+            ],
             chain,
             pasts,
             lines,
@@ -425,22 +423,22 @@ impl Worker {
         let Some(moving) = self.sessions.get_mut(&session).and_then(|session| session.moving.as_mut()) else {
             return;
         };
-        let Some((line, party)) = seen::place_of(id, &moving.lines) else { return };
+        let Some(track) = seen::track_of(id, &moving.lines) else { return };
         moving.sights(&self.streams, now);
         for report in reports {
             match report {
                 Report::Sender { ssrc, packets, .. } => {
-                    moving.release.sender_report(line, party, *ssrc, *packets, now);
+                    moving.release.sender_report(track, *ssrc, *packets, now);
                 }
-                Report::Receiver { ssrc } => moving.release.rests(line, party, *ssrc, now),
+                Report::Receiver { ssrc } => moving.release.rests(track, *ssrc, now),
                 Report::Reception { ssrc, lost, highest, jitter, .. } => {
                     let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
-                    moving.release.reception(line, party, &report, now);
+                    moving.release.reception(track, &report, now);
                 }
             }
         }
         if rtcp::is_about_nobody(reports) {
-            moving.release.hears_nobody(line, party, now);
+            moving.release.hears_nobody(track, now);
         }
         self.attend(session, now);
     }

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use crush::description::{Candidate, Fragment, Policy, Support, Temper};
 use crush::stun::handoff::{Indication, PATH, Reason, SEQUENCE};
 use crush::stun::{Class, Incoming, Key, Method, Outgoing, Report, Sending};
-use media_core::Worker;
 use media_core::handoff::HandoffSettings;
 use media_core::path::place::Networks;
 use media_core::path::timeline::{Entry, PathState};
@@ -18,6 +17,7 @@ use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
 use media_core::worker::{PortPair, Ports, Settings, SocketId};
+use media_core::{Side, Worker};
 use proptest::prelude::*;
 
 const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
@@ -505,7 +505,7 @@ fn one_direction_on_the_relay_keeps_the_call_relayed_and_so_does_talk_of_a_liar(
 }
 
 /// Whom the timeline says that nothing, or the wrong thing, was heard of.
-fn unsaid(events: &[Event]) -> Vec<(usize, bool)> {
+fn unsaid(events: &[Event]) -> Vec<(Side, bool)> {
     let unsaid = |event: &Event| match event {
         Event::Path { entry: Entry::Unsaid { party, contradicts }, .. } => Some((*party, *contradicts)),
         _ => None,
@@ -526,7 +526,7 @@ fn one_end_that_says_so_is_enough_and_what_the_other_says_is_noted() {
         }
         events.extend(world.wait(MS(20_000)));
         assert_eq!(states(&events), [PathState::Anchored, PathState::Synchronising, PathState::Direct]);
-        assert_eq!(unsaid(&events), [(1, contradicts)]);
+        assert_eq!(unsaid(&events), [(Side::Second, contradicts)]);
         // It comes home by the packets alone.
         for side in [0, 1].repeat(250) {
             world.talk(side);
@@ -558,7 +558,7 @@ fn two_ends_that_never_tell_are_metered_by_what_their_reports_count() {
         events.extend(world.wait(MS(2_000)));
         world.sequence[0] += 1_100;
         assert_eq!(states(&events), [PathState::Anchored, PathState::Direct]);
-        assert_eq!(unsaid(&events), [(0, says_relay), (1, says_relay)]);
+        assert_eq!(unsaid(&events), Side::BOTH.map(|party| (party, says_relay)));
         for side in [0, 1].repeat(250) {
             world.talk(side);
             events.extend(world.wait(MS(10)));

@@ -8,7 +8,8 @@ use media_core::path::phone::Temperament;
 use media_core::path::place::{Mapping, Networks, Place};
 use media_core::path::proof::{Lie, Reception};
 use media_core::path::timeline::{Entry, PathState};
-use media_core::path::{Constraint, Moved, Output, Release, Settings, Sight};
+use media_core::path::{Constraint, Moved, Output, Outset, Release, Settings, Sight};
+use media_core::{Side, Track};
 
 /// Two baresips whose media passes the relay, until they are asked to move and have done so.
 struct Call {
@@ -19,23 +20,26 @@ struct Call {
     is_away: bool,
 }
 
+/// The SSRC of what a party sends.
+fn source(party: Side) -> u32 {
+    match party {
+        Side::First => 100,
+        Side::Second => 101,
+    }
+}
+
 fn milliseconds(number: u64) -> Duration {
     Duration::from_millis(number)
 }
 
 impl Call {
     fn new() -> Self {
-        let release = Release::new(
-            Settings::default(),
-            Arc::new(Networks::default()),
-            Constraint::MayRelease,
-            [Temperament::of("baresip v1.0.0"); 2],
-            1,
-            None,
-            Duration::ZERO,
-        );
+        let (settings, constraint) = (Settings::default(), Constraint::MayRelease);
+        let outset = Outset { settings, constraint, lines: 1, past: None };
+        let temperaments = [Temperament::of("baresip v1.0.0"); 2];
+        let release = Release::new(outset, Arc::new(Networks::default()), temperaments, Duration::ZERO);
         let mut call = Self { release, now: 0, sequence: 1_000, packets: 0, is_away: false };
-        for (party, at) in ["198.51.100.7:4000", "203.0.113.8:5000"].into_iter().enumerate() {
+        for (party, at) in Side::BOTH.into_iter().zip(["198.51.100.7:4000", "203.0.113.8:5000"]) {
             let at: std::net::SocketAddr = at.parse().unwrap();
             let (signalled, contact) = (Some(at), Some(at.ip()));
             let (mapping, realm) = (Mapping::Unknown, 0);
@@ -52,11 +56,11 @@ impl Call {
             let now = milliseconds(self.now);
             if !self.is_away {
                 self.packets += 1;
-                for from in 0..2 {
-                    let (ssrc, packets, sequence) = (100 + from as u32, self.packets, self.sequence);
+                for party in Side::BOTH {
+                    let (ssrc, packets, sequence) = (source(party), self.packets, self.sequence);
                     let sight =
                         Sight { ssrc, clock_rate: 8000, packets, sequence, heard: now, silence: None };
-                    self.release.sight(0, from, sight, now);
+                    self.release.sight(Track { line: 0, party }, sight, now);
                 }
             }
             self.release.handle_timeout(now);
@@ -66,7 +70,7 @@ impl Call {
                     Output::Home(_) => false,
                     _ => self.is_away,
                 };
-                for party in 0..2 {
+                for party in Side::BOTH {
                     self.release.moved(party, Moved::Accepted, now);
                 }
             }
@@ -74,11 +78,11 @@ impl Call {
     }
 
     /// What `party` says of the other's packets.
-    fn report(&mut self, party: usize, change: impl Fn(&mut Reception)) {
-        let ssrc = 100 + 1 - party as u32;
+    fn report(&mut self, party: Side, change: impl Fn(&mut Reception)) {
+        let ssrc = source(!party);
         let mut report = Reception { ssrc, highest: u32::from(self.sequence), lost: 0, jitter: 8 };
         change(&mut report);
-        self.release.reception(0, party, &report, milliseconds(self.now));
+        self.release.reception(Track { line: 0, party }, &report, milliseconds(self.now));
     }
 
     fn lies(&self) -> Vec<Lie> {
@@ -102,7 +106,7 @@ fn a_report_that_lies_during_a_trial_proves_nothing_and_is_noted_once() {
         let mut call = Call::new();
         call.run(900);
         assert_eq!(call.release.state(), PathState::Synchronising);
-        for party in 0..2 {
+        for party in Side::BOTH {
             call.report(party, change);
             call.run(call.now + 60);
             call.report(party, change);
@@ -119,13 +123,18 @@ fn a_report_that_lies_on_the_relay_decides_no_trial() {
     for (lie, change) in LIES {
         let mut call = Call::new();
         call.run(6_000);
-        for party in 0..2 {
-            call.release.sender_report(0, party, 100 + party as u32, 10_000, milliseconds(call.now));
+        for party in Side::BOTH {
+            call.release.sender_report(
+                Track { line: 0, party },
+                source(party),
+                10_000,
+                milliseconds(call.now),
+            );
             call.report(party, change);
         }
         call.run(7_000);
         assert_eq!((call.lies(), call.release.state()), (vec![lie; 2], PathState::Anchored));
-        for party in 0..2 {
+        for party in Side::BOTH {
             call.report(party, |_| {});
         }
         call.run(7_100);
@@ -137,13 +146,13 @@ fn a_report_that_lies_on_the_relay_decides_no_trial() {
 fn numbers_that_run_backwards_do_not_keep_a_path() {
     let mut call = Call::new();
     call.run(900);
-    for party in 0..2 {
+    for party in Side::BOTH {
         call.report(party, |_| {});
     }
     assert_eq!(call.release.state(), PathState::Direct);
     for _ in 0..12 {
         call.run(call.now + 1_000);
-        for party in 0..2 {
+        for party in Side::BOTH {
             call.report(party, |report| report.highest -= 900);
         }
     }
@@ -156,7 +165,7 @@ fn a_flood_of_reports_is_heard_twenty_times_a_second_at_most() {
     let mut call = Call::new();
     call.run(900);
     for _ in 0..1_000 {
-        call.report(0, |_| {});
+        call.report(Side::First, |_| {});
     }
     assert_eq!(call.release.rejected_reports, 999);
     assert_eq!(call.release.state(), PathState::Synchronising, "one direction only is proven");

@@ -14,6 +14,7 @@ use crate::legs::{INITIAL, Leg, Session};
 use crate::path::timeline::{Entry, PathState, Reason, Timeline};
 use crate::sdp::{Description, Place};
 use crate::session::{Endpoint, Event, Outcome};
+use crate::side::Side;
 use crate::stream::{StreamId, Streams};
 use crate::worker::Worker;
 
@@ -98,7 +99,7 @@ impl Worker {
             is_unsaid: false,
         };
         session.handoff = Some(Box::new(Handoff {
-            ends: [(ends[0], policies[0]), (ends[1], policies[1])].map(end),
+            ends: Side::BOTH.map(|side| end((ends[side], policies[side]))),
             timeline,
             state: PathState::Anchored,
             back: None,
@@ -254,12 +255,13 @@ impl Worker {
             return;
         }
         let ends = handoff.endpoints();
-        let policy = self.policy_between(id, ends[0], ends[1]);
-        let may_trickle = self.may_trickle(id, ends[0], ends[1]);
+        let [one, other] = ends;
+        let policy = self.policy_between(id, one, other);
+        let may_trickle = self.may_trickle(id, one, other);
         let due: SmallVec<[(Endpoint, Endpoint); 2]> = handoff
             .ends
             .iter()
-            .zip([ends[1], ends[0]])
+            .zip([other, one])
             .filter(|(end, _)| end.told != policy || (end.is_owed && may_trickle))
             .filter(|(end, _)| end.asked.is_none() && end.refusals < REFUSALS)
             .filter(|(end, _)| now >= end.retry)
@@ -371,7 +373,7 @@ impl Handoff {
 
     /// Whoever does not say that it sends directly, in a call that is direct: once for each.
     fn note_unsaid(&mut self, session: &Session, now: Duration) {
-        for (party, end) in self.ends.iter_mut().enumerate() {
+        for (party, end) in Side::BOTH.into_iter().zip(&mut self.ends) {
             let Some(leg) = session.leg(end.endpoint) else { continue };
             let mut said = leg.handoff.lines.iter().filter_map(|line| line.sending).peekable();
             let contradicts = said.peek().is_some();

@@ -16,13 +16,14 @@ use crate::moving::chain::parties;
 use crate::moving::cover::Cover;
 use crate::moving::seen::{pair_of, remember};
 use crate::moving::{Lines, Past, constraint, lines_between};
-use crate::path::Constraint;
 use crate::path::end_to_end::{Asked, EndToEnd, Output};
 use crate::path::memory::Pair;
 use crate::path::place::Stay;
 use crate::path::timeline::Entry;
+use crate::path::{Constraint, Outset};
 use crate::sdp::{Description, Place};
 use crate::session::{Described, Endpoint, Event, Outcome, Refusal};
+use crate::side::Side;
 use crate::worker::{Ports, Worker};
 
 /// A phone that refuses to come home is asked so often, and with so much time between.
@@ -37,12 +38,12 @@ enum Step {
     /// This party is asked for an offer by this wish.
     Asked {
         wish: u32,
-        first: usize,
+        first: Side,
     },
     /// The other is offered it by this wish; `number` names the offer in its answer.
     Handed {
         wish: u32,
-        first: usize,
+        first: Side,
         number: u32,
         exchange: u32,
     },
@@ -152,7 +153,8 @@ impl Worker {
         let past = session.past_moves.take();
         let (wishes, told) = past.as_ref().map_or((0, 0), |past| (past.wishes, past.told));
         let timeline = past.map(|past| past.timeline);
-        let mut machine = EndToEnd::new(policy.settings, constraint, may_offer, lines.len(), timeline, now);
+        let outset = Outset { settings: policy.settings, constraint, lines: lines.len(), past: timeline };
+        let mut machine = EndToEnd::new(outset, may_offer, now);
         let cover = match Cover::of(id, policy.settings.cover_percent) {
             Cover::None => None,
             Cover::Stays => {
@@ -255,7 +257,7 @@ impl Worker {
         session.is_none_or(|session| session.exchanges.iter().any(|exchange| exchange.id != INITIAL))
     }
 
-    fn ask_for_offer(&mut self, id: u64, introduction: &mut Introduction, first: usize, now: Duration) {
+    fn ask_for_offer(&mut self, id: u64, introduction: &mut Introduction, first: Side, now: Duration) {
         if self.is_busy(id) {
             return introduction.machine.asked(Asked::Superseded, now);
         }
@@ -270,7 +272,7 @@ impl Worker {
         if self.is_busy(id) {
             return;
         }
-        for party in 0..2 {
+        for party in Side::BOTH {
             let Homeward::Wanted { at, refusals } = introduction.homeward[party] else { continue };
             if now < at {
                 continue;
@@ -332,7 +334,7 @@ impl Worker {
     }
 
     /// The phone that was asked for an offer has made one, or has not.
-    fn asked(&mut self, id: u64, first: usize, outcome: Outcome, now: Duration, ports: &mut dyn Ports) {
+    fn asked(&mut self, id: u64, first: Side, outcome: Outcome, now: Duration, ports: &mut dyn Ports) {
         let Some(mut introduction) = self.taken(id) else { return };
         introduction.step = Step::Idle;
         let (sdp, number) = match outcome {
@@ -346,7 +348,7 @@ impl Worker {
                 return self.put_back(id, introduction);
             }
         };
-        let (author, other) = (introduction.ends[first], introduction.ends[first ^ 1]);
+        let (author, other) = (introduction.ends[first], introduction.ends[!first]);
         if !self.has_restarted(id, author, &introduction.lines, &sdp) {
             let description = Err(Refusal::NotAcceptable);
             self.events.push_back((id, Event::Answer { number, description }));
@@ -376,14 +378,14 @@ impl Worker {
     fn handed(
         &mut self,
         id: u64,
-        (first, number, exchange): (usize, u32, u32),
+        (first, number, exchange): (Side, u32, u32),
         outcome: Outcome,
         now: Duration,
         ports: &mut dyn Ports,
     ) {
         let Some(session) = self.sessions.get(&id) else { return };
         let Some(introduction) = &session.introduction else { return };
-        let (author, other) = (introduction.ends[first], introduction.ends[first ^ 1]);
+        let (author, other) = (introduction.ends[first], introduction.ends[!first]);
         let lines = introduction.lines.clone();
         let open = session.exchanges.iter().find(|open| open.id == exchange);
         let Some((spoken, offered)) = open.map(|open| (open.ice.clone(), open.media.clone())) else { return };
@@ -393,7 +395,7 @@ impl Worker {
                     fits(&offered, &answer.media) && answer.media.iter().any(|one| one.port != 0)
                 });
                 if !self.has_restarted(id, other, &lines, &sdp) {
-                    Asked::KeptCredentials { party: first ^ 1, in_offer: false }
+                    Asked::KeptCredentials { party: !first, in_offer: false }
                 } else if does_fit && let Some(party) = self.party(id, other) {
                     match self.answer(id, exchange, (other, party), author, sdp, now, ports) {
                         Ok(described) => {
@@ -428,7 +430,7 @@ impl Worker {
     fn answer_alone(
         &mut self,
         id: u64,
-        first: usize,
+        first: Side,
         number: u32,
         spoken: &Spoken,
         why: Asked,
@@ -465,7 +467,7 @@ impl Worker {
     /// A phone that is to come back has answered.
     fn went_home(&mut self, id: u64, wish: u32, endpoint: Endpoint, outcome: Outcome, now: Duration) {
         let Some(mut introduction) = self.taken(id) else { return };
-        let found = introduction.ends.iter().position(|end| *end == endpoint);
+        let found = Side::BOTH.into_iter().find(|side| introduction.ends[*side] == endpoint);
         if let Some(party) = found
             && let Homeward::Asked { wish: open, refusals } = introduction.homeward[party]
             && open == wish
@@ -495,7 +497,7 @@ impl Worker {
         &mut self,
         id: u64,
         endpoint: Endpoint,
-        party: usize,
+        party: Side,
         lines: &Lines,
         sdp: Bytes,
         now: Duration,

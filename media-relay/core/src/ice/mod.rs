@@ -6,7 +6,7 @@
 
 mod agent;
 mod checks;
-#[allow(clippy::indexing_slicing, reason = "arrays of two parties, numbered 0 and 1 by ourselves")]
+#[allow(clippy::indexing_slicing, reason = "pairs, indexed by a `Side`")]
 mod exchange;
 pub(crate) mod lines;
 mod negotiation;

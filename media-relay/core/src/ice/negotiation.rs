@@ -11,6 +11,7 @@ use crate::legs::Leg;
 use crate::policy::Ice;
 use crate::sdp::Place;
 use crate::session::Endpoint;
+use crate::side::Side;
 use crate::stream::StreamId;
 use crate::worker::{Worker, next_port};
 
@@ -47,7 +48,8 @@ impl Worker {
         let introduction = self.sessions.get_mut(&id).and_then(|session| session.introduction.as_mut());
         let passes = introduction.as_ref().is_some_and(|introduction| introduction.passes());
         if let (Some(introduction), true) = (introduction, passes && spoken.is_spoken()) {
-            let party = introduction.endpoints().iter().position(|end| *end == from);
+            let ends = introduction.endpoints();
+            let party = Side::BOTH.into_iter().find(|side| ends[*side] == from);
             let has_chosen = spoken.0.iter().flatten().any(|line| line.chosen.is_some());
             if let (Some(party), true) = (party, has_chosen) {
                 introduction.machine.nominated(party, now);

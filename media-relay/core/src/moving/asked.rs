@@ -14,6 +14,7 @@ use crate::path::place::Stay;
 use crate::path::{Moved, Output};
 use crate::sdp::{Description, Direction, Media, Place};
 use crate::session::{Endpoint, Event, Outcome};
+use crate::side::Side;
 use crate::stream::Streams;
 use crate::worker::{Ports, next_port};
 
@@ -37,8 +38,8 @@ impl Moving {
                 Output::Learn(whom) => self.learn(whom, sessions, streams, ports, now),
                 Output::Move(targets) => {
                     let pair = self.lines.first().map(|(_, pair)| *pair);
-                    let observed = pair.and_then(|pair| streams.get(pair[1])?.rtp.destination());
-                    let is_local = observed != Some(targets[0]);
+                    let observed = pair.and_then(|pair| streams.get(pair[Side::Second])?.rtp.destination());
+                    let is_local = observed != Some(targets[Side::First]);
                     self.send([true; 2], Whereabouts::Away { is_local }, now);
                     self.meet(now);
                 }
@@ -46,7 +47,7 @@ impl Moving {
                 Output::Home(whom) => self.send(whom, Whereabouts::Home, now),
                 Output::Relaying { to, is_on } => {
                     for (_, pair) in &self.lines {
-                        if let Some(stream) = streams.get_mut(pair[to & 1]) {
+                        if let Some(stream) = streams.get_mut(pair[to]) {
                             stream.set_released(!is_on);
                         }
                     }
@@ -56,7 +57,7 @@ impl Moving {
     }
 
     fn send(&mut self, whom: [bool; 2], want: Whereabouts, now: Duration) {
-        for (party, _) in whom.iter().enumerate().filter(|whom| *whom.1) {
+        for party in Side::BOTH.into_iter().filter(|party| whom[*party]) {
             let mover = &mut self.movers[party];
             (mover.want, mover.retry, mover.refusals) = (want, Duration::ZERO, 0);
             if mover.asked.is_none() && mover.at == want {
@@ -73,7 +74,7 @@ impl Moving {
         if self.release.follows() {
             return;
         }
-        let sooner = usize::from(other < one);
+        let sooner = if other < one { Side::Second } else { Side::First };
         self.movers[sooner].retry = now.saturating_add(one.abs_diff(other).min(MOST_AHEAD));
     }
 
@@ -86,7 +87,7 @@ impl Moving {
         ports: &mut dyn Ports,
         now: Duration,
     ) {
-        for (party, _) in whom.iter().enumerate().filter(|whom| *whom.1) {
+        for party in Side::BOTH.into_iter().filter(|party| whom[*party]) {
             let mover = &self.movers[party];
             let realm = leg(sessions, mover.session, mover.endpoint).map(|leg| leg.party.realm);
             let is_open = self
@@ -120,7 +121,7 @@ impl Moving {
         }
         let mut legs: Vec<(u64, (Endpoint, Option<Bytes>))> = Vec::new();
         let mut failed = None;
-        for party in 0..2 {
+        for party in Side::BOTH {
             let mover = &self.movers[party];
             if mover.asked.is_some() || mover.want == mover.at || now < mover.retry {
                 continue;
@@ -162,7 +163,7 @@ impl Moving {
     /// What a party is to be offered, so that its media goes there.
     fn description(
         &self,
-        party: usize,
+        party: Side,
         want: Whereabouts,
         leg: &mut Leg,
         streams: &Streams,
@@ -180,7 +181,7 @@ impl Moving {
             })
             .collect();
         for (index, pair) in &self.lines {
-            let (own, far) = (streams.get(pair[party])?, streams.get(pair[party ^ 1])?);
+            let (own, far) = (streams.get(pair[party])?, streams.get(pair[!party])?);
             let place = places.get_mut(*index)?.as_mut()?;
             match want {
                 Whereabouts::Home => {}
@@ -208,9 +209,11 @@ impl Moving {
         streams: &mut Streams,
         now: Duration,
     ) {
-        let found =
-            self.movers.iter().position(|mover| (mover.session, mover.endpoint) == (session, endpoint));
-        let Some(party) = found else { return };
+        let is_its = |party: &Side| {
+            let mover = &self.movers[*party];
+            (mover.session, mover.endpoint) == (session, endpoint)
+        };
+        let Some(party) = Side::BOTH.into_iter().find(is_its) else { return };
         let Some((_, aim)) = self.movers[party].asked.take_if(|asked| asked.0 == wish) else { return };
         let is_wanted = self.movers[party].want == aim;
         let moved = match outcome {
@@ -257,7 +260,7 @@ impl Moving {
     /// Checks the answer of a phone and takes its addresses (RFC 3264 §6).
     fn took(
         &self,
-        party: usize,
+        party: Side,
         aim: Whereabouts,
         leg: &Leg,
         sdp: Bytes,
@@ -274,7 +277,7 @@ impl Moving {
         let signalling = leg.party.signalling.ip();
         self.lines.iter().all(|(index, pair)| {
             let Some(media) = answer.media.get(*index) else { return false };
-            let spoken = streams.get(pair[party ^ 1]).and_then(|far| far.reception.payload_type);
+            let spoken = streams.get(pair[!party]).and_then(|far| far.reception.payload_type);
             // Comfort noise (RFC 3389; 19 before RFC 3551) is sent by some who have not said so, and does without an answer.
             let knows = spoken.is_none_or(|spoken| {
                 matches!(spoken, 13 | 19) || media.codecs.iter().any(|codec| codec.0 == spoken)

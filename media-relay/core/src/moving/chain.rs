@@ -18,6 +18,7 @@ use crate::ours::Facing;
 use crate::path::Constraint;
 use crate::policy::ReleasePolicy;
 use crate::session::Endpoint;
+use crate::side::Side;
 use crate::stream::StreamId;
 use crate::worker::Worker;
 
@@ -75,7 +76,10 @@ pub(super) fn leg(sessions: &AHashMap<u64, Session>, session: u64, end: Endpoint
 /// The two outer legs.
 pub(super) fn outer<'a>(sessions: &'a AHashMap<u64, Session>, chain: &[Link]) -> Option<[&'a Leg; 2]> {
     let (first, last) = (chain.first()?, chain.last()?);
-    Some([leg(sessions, first.session, first.ends[0])?, leg(sessions, last.session, last.ends[1])?])
+    Some([
+        leg(sessions, first.session, first.ends[Side::First])?,
+        leg(sessions, last.session, last.ends[Side::Second])?,
+    ])
 }
 
 /// What policy says of all of it; `None` if it is never to move. Each session's own word counts, and what the realms of its two
@@ -119,27 +123,28 @@ impl Worker {
     /// Both ways, until somebody else comes; `None` if that is not to be found out.
     fn follow(&self, own: Link) -> Option<Chain> {
         let mut chain: Chain = smallvec![own];
-        for (side, back) in [(1, 0), (0, 1)] {
+        for side in [Side::Second, Side::First] {
             loop {
-                let tail = if side == 1 { chain.last()? } else { chain.first()? };
+                let tail = if side == Side::Second { chain.last()? } else { chain.first()? };
                 let (session, near) = match self.beyond(tail.session, tail.ends[side]) {
                     Beyond::Party => break,
                     Beyond::Us(session, near) => (session, near),
                     Beyond::Nobody => return None,
                 };
                 let mut next = self.link(session)?;
-                if next.ends[back] != near {
+                if next.ends[!side] != near {
                     next.ends.reverse();
                 }
                 let is_known = chain.iter().any(|link| link.session == session);
-                if is_known || chain.len() >= MOST || next.ends[back] != near {
+                if is_known || chain.len() >= MOST || next.ends[!side] != near {
                     return None;
                 }
-                chain.insert(if side == 1 { chain.len() } else { 0 }, next);
+                chain.insert(if side == Side::Second { chain.len() } else { 0 }, next);
             }
         }
         // Whichever session it was found from, it is the same: the caller first, as everywhere.
-        let callers = [chain.first()?.ends[0].party == 0, chain.last()?.ends[1].party == 0];
+        let callers =
+            [chain.first()?.ends[Side::First].party == 0, chain.last()?.ends[Side::Second].party == 0];
         let is_backwards = match callers {
             [true, false] => false,
             [false, true] => true,

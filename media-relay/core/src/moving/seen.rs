@@ -15,19 +15,20 @@ use crate::path::phone::Temperament;
 use crate::path::place::{Mapping, Place, Stay};
 use crate::path::timeline::{Entry, PathState};
 use crate::reported::Restart;
+use crate::side::{Side, Track};
 use crate::stream::{Stream, StreamId, Streams};
 use crate::worker::Ports;
 
 /// Whom a later call would have to be between to fare like this one; `None` until both were heard.
 pub(crate) fn pair_of(legs: [&Leg; 2], lines: &Lines, streams: &Streams) -> Option<Pair> {
     let (_, pair) = lines.first()?;
-    let end = |party: usize| {
+    let end = |party: Side| {
         let product = &*legs[party].party.product;
         let rtp = &streams.get(pair[party])?.rtp;
         let (observed, _) = rtp.heard()?;
         Some((product, observed.ip(), rtp.signalled() != Some(observed)))
     };
-    Some(Pair::new([end(0)?, end(1)?]))
+    Some(Pair::new([end(Side::First)?, end(Side::Second)?]))
 }
 
 /// What is new in a timeline, for calls to come; after a failure the pair rests for `span`.
@@ -72,15 +73,15 @@ impl Moving {
         }
         self.release.account(since, now);
         for (line, (_, pair)) in self.lines.iter().enumerate() {
-            for (from, id) in pair.iter().enumerate() {
+            for (from, id) in Side::BOTH.into_iter().zip(pair) {
                 let Some(stream) = streams.get_mut(*id) else { continue };
-                if let Some(fate) = self.release.fate(line, from) {
+                if let Some(fate) = self.release.fate(Track { line, party: from }) {
                     stream.reported.fate = fate;
                 }
                 // Whoever offered: a hold is one as well, and while nothing moves.
-                stream.reported.is_forgetful = self.release.counts_anew_with_offers(from ^ 1);
+                stream.reported.is_forgetful = self.release.counts_anew_with_offers(!from);
                 let packets = stream.reception.packets.saturating_add(stream.reception.lost());
-                let (at, is_home) = self.release.restarted(from ^ 1);
+                let (at, is_home) = self.release.restarted(!from);
                 stream.reported.restarts(Restart { at, packets, is_home });
             }
         }
@@ -88,16 +89,16 @@ impl Moving {
 
     /// See [`Release::counts_anew`](crate::path::Release::counts_anew).
     pub(crate) fn counts_anew(&mut self, id: StreamId) {
-        if let Some((line, party)) = place_of(id, &self.lines) {
-            self.release.counts_anew(line, party);
+        if let Some(track) = track_of(id, &self.lines) {
+            self.release.counts_anew(track);
         }
     }
 
     pub(super) fn sights(&mut self, streams: &Streams, now: Duration) {
         for (line, (_, pair)) in self.lines.iter().enumerate() {
-            for (from, stream) in pair.iter().enumerate() {
+            for (from, stream) in Side::BOTH.into_iter().zip(pair) {
                 if let Some(sight) = streams.get(*stream).and_then(sight_of) {
-                    self.release.sight(line, from, sight, now);
+                    self.release.sight(Track { line, party: from }, sight, now);
                 }
             }
         }
@@ -112,7 +113,7 @@ impl Moving {
         now: Duration,
     ) {
         self.sights(streams, now);
-        for party in 0..2 {
+        for party in Side::BOTH {
             for (line, (_, pair)) in self.lines.iter().enumerate() {
                 let taken = streams.get_mut(pair[party]).and_then(|stream| stream.taken.take());
                 let Some(observed) = taken else { continue };
@@ -143,7 +144,7 @@ impl Moving {
         let (Some([one, other]), Some((_, pair))) = (outer(sessions, &self.chain), self.lines.first()) else {
             return;
         };
-        for (party, (leg, far)) in [(one, other), (other, one)].into_iter().enumerate() {
+        for (party, (leg, far)) in Side::BOTH.into_iter().zip([(one, other), (other, one)]) {
             // It goes on with ICE, whatever an offer without it says.
             if leg.ice.is_some() && !Temperament::of(&leg.party.product).leaves_ice {
                 self.release.keep(Stay::Ice, now);
@@ -168,9 +169,10 @@ impl Moving {
 }
 
 /// The m-line and the party of a stream.
-pub(crate) fn place_of(stream: StreamId, lines: &Lines) -> Option<(usize, usize)> {
+pub(crate) fn track_of(stream: StreamId, lines: &Lines) -> Option<Track> {
     lines.iter().enumerate().find_map(|(line, (_, pair))| {
-        pair.iter().position(|known| *known == stream).map(|party| (line, party))
+        let party = Side::BOTH.into_iter().find(|side| pair[*side] == stream)?;
+        Some(Track { line, party })
     })
 }
 

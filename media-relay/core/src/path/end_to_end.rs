@@ -12,15 +12,16 @@ use super::lapse::Lapse;
 use super::phone::PATIENCE;
 use super::place::Stay;
 use super::proof::{Evidence, Lie, Reception, Verdict};
-use super::release::{Constraint, Settings};
+use super::release::{Constraint, Outset, Settings};
 use super::timeline::{Entry, IceStep, PathState, Reading, Reason, Timeline};
 use crate::reported::Fate;
+use crate::side::{Side, Track};
 
 /// What the machine asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
     /// Ask this party for an offer, and hand it to the other.
-    Ask(usize),
+    Ask(Side),
     /// Restart both with the relay as the only candidate.
     Home,
 }
@@ -33,7 +34,7 @@ pub enum Asked {
     /// This party has not restarted ICE, in its offer or in its answer.
     KeptCredentials {
         /// Who.
-        party: usize,
+        party: Side,
         /// Where.
         in_offer: bool,
     },
@@ -87,14 +88,8 @@ pub struct EndToEnd {
 
 impl EndToEnd {
     /// Of a call answered now, or one with a past. `may_offer`: of whom it is not known that they do not restart.
-    pub fn new(
-        settings: Settings,
-        constraint: Constraint,
-        may_offer: [bool; 2],
-        lines: usize,
-        past: Option<Timeline>,
-        now: Duration,
-    ) -> Self {
+    pub fn new(outset: Outset, may_offer: [bool; 2], now: Duration) -> Self {
+        let Outset { settings, constraint, lines, past } = outset;
         Self {
             settings,
             constraint,
@@ -148,15 +143,15 @@ impl EndToEnd {
     }
 
     /// See [`Release::counts_anew`](super::Release::counts_anew).
-    pub fn counts_anew(&mut self, line: usize, party: usize) {
-        if let Some(line) = self.lines.get_mut(line) {
-            line[party & 1].counts_anew();
+    pub fn counts_anew(&mut self, track: Track) {
+        if let Some(direction) = self.direction(track) {
+            direction.counts_anew();
         }
     }
 
     /// See [`Release::fate`](super::Release::fate).
-    pub(crate) fn fate(&self, line: usize, from: usize) -> Option<Fate> {
-        let is_dead = self.lines.get(line)?[from & 1].is_dead;
+    pub(crate) fn fate(&self, track: Track) -> Option<Fate> {
+        let is_dead = self.lines.get(track.line)?[track.party].is_dead;
         let is_known = match self.state {
             State::Synchronising { .. } | State::Direct { .. } => true,
             State::Returning { why, .. } => matches!(why, Reason::Policy | Reason::Renegotiated),
@@ -213,38 +208,37 @@ impl EndToEnd {
     }
 
     /// What the relay sees of a direction; before [`handle_timeout`](Self::handle_timeout), for each.
-    pub fn sight(&mut self, line: usize, from: usize, sight: Sight, now: Duration) {
-        if let Some(direction) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)) {
+    pub fn sight(&mut self, track: Track, sight: Sight, now: Duration) {
+        if let Some(direction) = self.direction(track) {
             direction.see(sight, now);
         }
     }
 
     /// A sender's own report.
-    pub fn sender_report(&mut self, line: usize, from: usize, ssrc: u32, packets: u32, now: Duration) {
-        let direction = self.lines.get_mut(line).and_then(|line| line.get_mut(from));
+    pub fn sender_report(&mut self, track: Track, ssrc: u32, packets: u32, now: Duration) {
+        let direction = self.direction(track);
         let evidence = direction.and_then(|direction| direction.sender_report(ssrc, packets, now));
         if let Some(evidence) = evidence {
-            self.refuted(from, evidence, now);
+            self.refuted(track.party, evidence, now);
         }
     }
 
     /// A report of somebody who says nothing of sending: it has not sent since its last but one (RFC 3550 §6.4).
-    pub fn rests(&mut self, line: usize, from: usize, ssrc: u32, now: Duration) {
-        if let Some(direction) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)) {
+    pub fn rests(&mut self, track: Track, ssrc: u32, now: Duration) {
+        if let Some(direction) = self.direction(track) {
             direction.rests(ssrc, now);
         }
     }
 
     /// `party` has reported, and about nobody: since its last report it has heard nothing (RFC 3550 §6.4).
-    pub fn hears_nobody(&mut self, line: usize, party: usize, now: Duration) {
-        let sender = (party & 1) ^ 1;
-        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
+    pub fn hears_nobody(&mut self, track: Track, now: Duration) {
+        let Some(direction) = self.direction(!track) else { return };
         if let Some(evidence) = direction.heard_nothing(now) {
-            self.refuted(sender, evidence, now);
+            self.refuted(!track.party, evidence, now);
         }
     }
 
-    fn refuted(&mut self, from: usize, evidence: Evidence, now: Duration) {
+    fn refuted(&mut self, from: Side, evidence: Evidence, now: Duration) {
         if self.are_introduced() {
             self.timeline.add(Entry::Evidence { from, is_confirmed: false, evidence }, now);
             self.come_home(Reason::Refuted, now);
@@ -252,13 +246,13 @@ impl EndToEnd {
     }
 
     /// `party` reports about what it receives.
-    pub fn reception(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
-        let sender = (party & 1) ^ 1;
-        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
+    pub fn reception(&mut self, track: Track, report: &Reception, now: Duration) {
+        let (Track { line, party }, sender) = (track, !track.party);
+        let Some(direction) = self.direction(!track) else { return };
         if direction.says_nothing(report) {
             return;
         }
-        let is_anew = self.lines[line][party & 1].begun_anew();
+        let is_anew = self.lines[line][party].begun_anew();
         let lines = self.lines[line].each_ref().map(Direction::line_loss).iter().sum();
         let direction = &mut self.lines[line][sender];
         let (evidence, was_confirmed) = (direction.evidence(report, now), direction.is_confirmed());
@@ -270,14 +264,14 @@ impl EndToEnd {
             self.timeline.add(Entry::Evidence { from: sender, is_confirmed: true, evidence }, now);
         }
         if verdict == Some(Verdict::Confirmed) {
-            self.is_doubted[party & 1] = false;
+            self.is_doubted[party] = false;
         }
         match verdict {
             None => {
                 if let Err(lie) = direction.reported_on_relay(report, now) {
-                    self.reject(party & 1, lie, now);
+                    self.reject(party, lie, now);
                 } else {
-                    self.is_doubted[party & 1] = false;
+                    self.is_doubted[party] = false;
                     if let Some(gap) = direction.gap_of_return(report, is_anew) {
                         self.timeline.add(Entry::Gap { from: sender, gap }, now);
                     }
@@ -296,13 +290,13 @@ impl EndToEnd {
                     self.come_home(Reason::Quality, now);
                 }
             }
-            Some(Verdict::Lie(lie)) => self.reject(party & 1, lie, now),
+            Some(Verdict::Lie(lie)) => self.reject(party, lie, now),
             Some(Verdict::Open) => {}
         }
     }
 
     /// Told once of each, of whom it was not the first in a row: phones begin their streams and counts anew with an exchange.
-    fn reject(&mut self, party: usize, lie: Lie, now: Duration) {
+    fn reject(&mut self, party: Side, lie: Lie, now: Duration) {
         let is_first = !std::mem::replace(&mut self.is_doubted[party], true);
         if !is_first && !std::mem::replace(&mut self.has_lied[party], true) {
             self.timeline.add(Entry::Lie { party, lie }, now);
@@ -342,9 +336,9 @@ impl EndToEnd {
     }
 
     /// The phone that controls has sent its updated offer (RFC 8839 §4.4.3): both use one pair.
-    pub fn nominated(&mut self, party: usize, now: Duration) {
+    pub fn nominated(&mut self, party: Side, now: Duration) {
         if self.are_introduced() && !std::mem::replace(&mut self.is_nominated, true) {
-            self.timeline.add(Entry::Ice(IceStep::Nominated { party: party & 1 }), now);
+            self.timeline.add(Entry::Ice(IceStep::Nominated { party: party }), now);
         }
     }
 
@@ -365,8 +359,8 @@ impl EndToEnd {
                 }
             }
             Asked::KeptCredentials { party, in_offer } => {
-                self.may_offer = [0, 1].map(|one| self.may_offer[one] && in_offer && one != party & 1);
-                self.timeline.add(Entry::Ice(IceStep::KeptCredentials { party: party & 1 }), now);
+                self.may_offer = Side::BOTH.map(|one| self.may_offer[one] && in_offer && one != party);
+                self.timeline.add(Entry::Ice(IceStep::KeptCredentials { party: party }), now);
                 self.enter(State::Anchored { not_before: now }, Reason::Refused, now);
             }
             Asked::Refused => {
@@ -378,9 +372,9 @@ impl EndToEnd {
     }
 
     /// A party has taken the restart of [`Output::Home`], or will not.
-    pub fn came_home(&mut self, party: usize, now: Duration) {
+    pub fn came_home(&mut self, party: Side, now: Duration) {
         if let State::Returning { accepted, .. } = &mut self.state {
-            accepted[party & 1] = Some(now);
+            accepted[party] = Some(now);
         }
     }
 
@@ -394,6 +388,10 @@ impl EndToEnd {
             State::Returning { accepted, since, why } => self.look_for_return(accepted, since, why, now),
             State::Anchored { .. } | State::Asking { .. } => {}
         }
+    }
+
+    fn direction(&mut self, track: Track) -> Option<&mut Direction> {
+        self.lines.get_mut(track.line).map(|line| &mut line[track.party])
     }
 
     fn directions(&self) -> impl Iterator<Item = &Direction> {
@@ -413,7 +411,7 @@ impl EndToEnd {
         if is_flowing && !self.lapse.is_over(&self.lines) {
             return;
         }
-        let first = self.may_offer.iter().position(|may| *may);
+        let first = Side::BOTH.into_iter().find(|side| self.may_offer[*side]);
         if let (Some(first), true) = (first, is_flowing && self.constraint != Constraint::MustAnchor) {
             self.outputs.push_back(Output::Ask(first));
             self.timeline.add(Entry::Ice(IceStep::Asked { party: first }), now);
@@ -474,7 +472,7 @@ impl EndToEnd {
         why: Reason,
         now: Duration,
     ) {
-        let heard = [0, 1].map(|from: usize| {
+        let heard = Side::BOTH.map(|from| {
             let sights = self.lines.iter().filter_map(|line| line[from].sight);
             sights.map(|sight| sight.heard).max().filter(|at| *at > since)
         });

@@ -20,4 +20,4 @@ pub mod timeline;
 pub mod trial;
 
 pub use direction::{Gap, Sight};
-pub use release::{Constraint, Moved, Output, Release, Settings};
+pub use release::{Constraint, Moved, Output, Outset, Release, Settings};

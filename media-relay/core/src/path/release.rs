@@ -19,8 +19,9 @@ use super::phone::Temperament;
 use super::place::{Mapping, Networks, Place, Stay};
 use super::timeline::{Entry, PathState, Reading, Reason, Timeline};
 use crate::reported::Fate;
+use crate::side::{Side, Track};
 
-pub use settings::{Constraint, Settings};
+pub use settings::{Constraint, Outset, Settings};
 
 /// What the machine asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub enum Output {
     /// Relay the far party's packets to this one, or drop them.
     Relaying {
         /// Which party.
-        to: usize,
+        to: Side,
         /// Or not.
         is_on: bool,
     },
@@ -181,15 +182,8 @@ pub struct Release {
 
 impl Release {
     /// Of a call answered now, everything on the relay; of one that was released before, with that past.
-    pub fn new(
-        settings: Settings,
-        networks: Arc<Networks>,
-        constraint: Constraint,
-        parties: [Temperament; 2],
-        lines: usize,
-        past: Option<Timeline>,
-        now: Duration,
-    ) -> Self {
+    pub fn new(outset: Outset, networks: Arc<Networks>, parties: [Temperament; 2], now: Duration) -> Self {
+        let Outset { settings, constraint, lines, past } = outset;
         let parties = parties.map(|temperament| Party {
             place: None,
             temperament,
@@ -273,8 +267,8 @@ impl Release {
 
     /// Where a party is seen: where its RTP of the first m-line comes from, what its description and its Contact say. A place that is
     /// not the one before has a NAT that is not known yet.
-    pub fn placed(&mut self, party: usize, seen: Place) {
-        let place = &mut self.parties[party & 1].place;
+    pub fn placed(&mut self, party: Side, seen: Place) {
+        let place = &mut self.parties[party].place;
         let is_same =
             place.as_ref().is_some_and(|known| Place { mapping: seen.mapping, ..known.clone() } == seen);
         // A NAT that maps per destination shows another port at each of our addresses.
@@ -296,8 +290,8 @@ impl Release {
     }
 
     /// What the relay sees of a direction; before [`handle_timeout`](Self::handle_timeout), for each.
-    pub fn sight(&mut self, line: usize, from: usize, sight: Sight, now: Duration) {
-        if let Some(direction) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)) {
+    pub fn sight(&mut self, track: Track, sight: Sight, now: Duration) {
+        if let Some(direction) = self.direction(track) {
             direction.see(sight, now);
         }
     }
@@ -317,8 +311,8 @@ impl Release {
     }
 
     /// What has become of what a direction sends off the relay, as far as no report tells; `None`: it is at home.
-    pub(crate) fn fate(&self, line: usize, from: usize) -> Option<Fate> {
-        let is_dead = self.lines.get(line)?[from & 1].is_dead;
+    pub(crate) fn fate(&self, track: Track) -> Option<Fate> {
+        let is_dead = self.lines.get(track.line)?[track.party].is_dead;
         let is_known = match self.state {
             State::Synchronising { .. } | State::Direct { .. } => true,
             State::Holding { why, .. } | State::Returning { why, .. } => {
@@ -330,13 +324,13 @@ impl Release {
     }
 
     /// Whether a party is known to count anew what it receives with each re-INVITE.
-    pub(crate) fn counts_anew_with_offers(&self, party: usize) -> bool {
-        self.parties[party & 1].temperament.counts_anew()
+    pub(crate) fn counts_anew_with_offers(&self, party: Side) -> bool {
+        self.parties[party].temperament.counts_anew()
     }
 
     /// When a party was last told where to send and hear, and has taken it; and whether that is the relay.
-    pub(crate) fn restarted(&self, party: usize) -> (Duration, bool) {
-        let party = &self.parties[party & 1];
+    pub(crate) fn restarted(&self, party: Side) -> (Duration, bool) {
+        let party = &self.parties[party];
         (party.restarted, party.is_sent_home)
     }
 
@@ -424,16 +418,16 @@ impl Release {
     }
 
     /// The address that a party shows at the second address.
-    pub fn learnt(&mut self, party: usize, observed: SocketAddr, now: Duration) {
-        let Some(place) = &mut self.parties[party & 1].place else { return };
+    pub fn learnt(&mut self, party: Side, observed: SocketAddr, now: Duration) {
+        let Some(place) = &mut self.parties[party].place else { return };
         let first = place.observed;
         place.mapping = if observed == first {
             Mapping::EndpointIndependent
         } else {
             Mapping::Dependent { step: i32::from(observed.port()).saturating_sub(first.port().into()) }
         };
-        self.timeline.add(Entry::Mapping { party: party & 1, mapping: place.mapping }, now);
-        self.relay_to(party & 1);
+        self.timeline.add(Entry::Mapping { party: party, mapping: place.mapping }, now);
+        self.relay_to(party);
         let is_known = |party: &Party| {
             party.place.as_ref().is_some_and(|place| place.effective_mapping() != Mapping::Unknown)
         };
@@ -444,8 +438,8 @@ impl Release {
     }
 
     /// How a party took what [`Output::Learn`], [`Output::Move`], [`Output::Hold`] or [`Output::Home`] asked of it.
-    pub fn moved(&mut self, party: usize, outcome: Moved, now: Duration) {
-        let party = party & 1;
+    pub fn moved(&mut self, party: Side, outcome: Moved, now: Duration) {
+        let party = party;
         // What is to be asked was not yet: this is an answer to what was asked before.
         if self.next.is_some() {
             return;
@@ -536,8 +530,12 @@ impl Release {
         }
     }
 
-    fn directions(&self) -> impl Iterator<Item = (usize, &Direction)> {
-        self.lines.iter().flat_map(|line| line.iter().enumerate())
+    fn direction(&mut self, track: Track) -> Option<&mut Direction> {
+        self.lines.get_mut(track.line).map(|line| &mut line[track.party])
+    }
+
+    fn directions(&self) -> impl Iterator<Item = (Side, &Direction)> {
+        self.lines.iter().flat_map(|line| Side::BOTH.into_iter().zip(line))
     }
 
     fn enter(&mut self, state: State, why: Reason, now: Duration) {

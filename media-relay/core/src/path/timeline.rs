@@ -6,6 +6,7 @@ use super::direction::Gap;
 use super::place::{Mapping, Stay, Way};
 use super::proof::{Evidence, Lie};
 use super::trial::Outcome;
+use crate::side::Side;
 
 /// Where the media of one direction of one m-line goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -65,19 +66,19 @@ pub enum IceStep {
     /// A party was asked for an offer.
     Asked {
         /// Who.
-        party: usize,
+        party: Side,
     },
     /// Each has the other's credentials and candidates.
     Introduced,
     /// A party has not restarted ICE: what it uses with us cannot be the other's.
     KeptCredentials {
         /// Who.
-        party: usize,
+        party: Side,
     },
     /// The party that controls has named the pair that both use.
     Nominated {
         /// Who.
-        party: usize,
+        party: Side,
     },
 }
 
@@ -107,14 +108,14 @@ pub enum Entry {
     /// How a party's NAT maps, seen at the second address.
     Mapping {
         /// Whose.
-        party: usize,
+        party: Side,
         /// What was seen.
         mapping: Mapping,
     },
     /// The report that proved a direction, or refuted it.
     Evidence {
         /// Its sender.
-        from: usize,
+        from: Side,
         /// Or refuted.
         is_confirmed: bool,
         /// What it said.
@@ -123,28 +124,28 @@ pub enum Entry {
     /// What a receiver has missed of a trial's packets.
     Trial {
         /// Their sender.
-        from: usize,
+        from: Side,
         /// How many there were, and how many did not arrive.
         outcome: Outcome,
     },
     /// A report of a party that can't be true; counted once per kind here.
     Lie {
         /// Who said it.
-        party: usize,
+        party: Side,
         /// What.
         lie: Lie,
     },
     /// The call is direct, and a party does not say so.
     Unsaid {
         /// Who.
-        party: usize,
+        party: Side,
         /// It says that it sends to the relay, instead of nothing.
         contradicts: bool,
     },
     /// A direction's audio gap in a move.
     Gap {
         /// Its sender.
-        from: usize,
+        from: Side,
         /// How long, and how that is known.
         gap: Gap,
     },

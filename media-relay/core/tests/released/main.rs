@@ -328,8 +328,8 @@ fn play(seed: u64) -> Result<World, String> {
         })
     };
     if world.state() == PathState::Direct {
-        let is_proven = |party: usize| proofs(true).any(|(_, from)| from == party);
-        if !(is_proven(0) && is_proven(1)) {
+        let is_proven = |party: media_core::Side| proofs(true).any(|(_, from)| from == party);
+        if !media_core::Side::BOTH.into_iter().all(is_proven) {
             problems.push("it stands without a proof".to_owned());
         }
     }

@@ -6,9 +6,10 @@ use std::time::Duration;
 use super::Introduction;
 use crate::account::mark;
 use crate::legs::Session;
-use crate::moving::seen::{place_of, sight_of};
+use crate::moving::seen::{sight_of, track_of};
 use crate::path::proof::Reception;
 use crate::rtcp::{self, Report};
+use crate::side::{Side, Track};
 use crate::stream::{Role, StreamId, Streams};
 use crate::worker::{SocketId, Worker};
 
@@ -24,21 +25,21 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let Some(introduction) = &mut session.introduction else { return false };
         introduction.see(&self.streams, now);
-        let Some((line, party)) = place_of(stream, &introduction.lines) else { return true };
+        let Some(track) = track_of(stream, &introduction.lines) else { return true };
         for report in reports {
             match report {
                 Report::Sender { ssrc, packets, .. } => {
-                    introduction.machine.sender_report(line, party, *ssrc, *packets, now);
+                    introduction.machine.sender_report(track, *ssrc, *packets, now);
                 }
-                Report::Receiver { ssrc } => introduction.machine.rests(line, party, *ssrc, now),
+                Report::Receiver { ssrc } => introduction.machine.rests(track, *ssrc, now),
                 Report::Reception { ssrc, lost, highest, jitter, .. } => {
                     let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
-                    introduction.machine.reception(line, party, &report, now);
+                    introduction.machine.reception(track, &report, now);
                 }
             }
         }
         if rtcp::is_about_nobody(reports) {
-            introduction.machine.hears_nobody(line, party, now);
+            introduction.machine.hears_nobody(track, now);
         }
         self.attend(id, now);
         true
@@ -86,8 +87,8 @@ impl Worker {
 impl Introduction {
     /// See [`Release::counts_anew`](crate::path::Release::counts_anew).
     pub(crate) fn counts_anew(&mut self, id: StreamId) {
-        if let Some((line, party)) = place_of(id, &self.lines) {
-            self.machine.counts_anew(line, party);
+        if let Some(track) = track_of(id, &self.lines) {
+            self.machine.counts_anew(track);
         }
     }
 
@@ -99,8 +100,10 @@ impl Introduction {
         let since = session.reckon(self.machine.are_elsewhere(), streams, now);
         self.machine.account(since, now);
         for (line, (_, pair)) in self.lines.iter().enumerate() {
-            for (from, id) in pair.iter().enumerate() {
-                if let (Some(stream), Some(fate)) = (streams.get_mut(*id), self.machine.fate(line, from)) {
+            for (from, id) in Side::BOTH.into_iter().zip(pair) {
+                if let (Some(stream), Some(fate)) =
+                    (streams.get_mut(*id), self.machine.fate(Track { line, party: from }))
+                {
                     stream.reported.fate = fate;
                 }
             }
@@ -109,9 +112,9 @@ impl Introduction {
 
     pub(super) fn see(&mut self, streams: &Streams, now: Duration) {
         for (line, (_, pair)) in self.lines.iter().enumerate() {
-            for (from, stream) in pair.iter().enumerate() {
+            for (from, stream) in Side::BOTH.into_iter().zip(pair) {
                 if let Some(sight) = streams.get(*stream).and_then(sight_of) {
-                    self.machine.sight(line, from, sight, now);
+                    self.machine.sight(Track { line, party: from }, sight, now);
                 }
             }
         }

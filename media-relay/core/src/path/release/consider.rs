@@ -7,11 +7,12 @@ use super::{Constraint, Direction, IDLE, LOOK, Output, Release, SKEW, State};
 use crate::path::phone::PATIENCE;
 use crate::path::place::{Mapping, Stay, Way, choose};
 use crate::path::timeline::{Entry, Reason};
+use crate::side::Side;
 
 /// Both have spoken in a trial, and a receiver has said then that it hears nobody. Some count anew when they are home, and say no
 /// more of it.
-fn is_missed(line: &[Direction; 2], from: usize) -> bool {
-    !line[from].is_proven && line[from].was_missed() && line[from ^ 1].was_tried()
+fn is_missed(line: &[Direction; 2], from: Side) -> bool {
+    !line[from].is_proven && line[from].was_missed() && line[!from].was_tried()
 }
 
 /// A trial that has told nothing is made again after so long, and twice that the next time; and so often.
@@ -65,7 +66,7 @@ impl Release {
         match way {
             Way::Learn(whom) => {
                 let state = |since| State::Probing { accepted: [None; 2], since };
-                self.ask(whom, Output::Learn(whom), state, Reason::Try, now);
+                self.ask(Output::Learn(whom), state, Reason::Try, now);
             }
             Way::Observed(places) | Way::Local(places) => {
                 self.leave(places, if is_trusted { Reason::Certain } else { Reason::Try }, now);
@@ -81,7 +82,7 @@ impl Release {
         }
         self.is_trusted = why == Reason::Certain;
         let state = |since| State::Synchronising { accepted: [None; 2], since };
-        self.ask([true; 2], Output::Move([other, one]), state, why, now);
+        self.ask(Output::Move([other, one]), state, why, now);
     }
 
     pub(super) fn look_at_probing(
@@ -94,12 +95,12 @@ impl Release {
             self.relay_again();
         }
         // One that is silent shows nothing, whatever its NAT does.
-        let is_silent = |party: usize| {
+        let is_silent = |party: Side| {
             let place = self.parties[party].place.as_ref();
             place.is_some_and(|place| place.effective_mapping() == Mapping::Unknown)
                 && self.lines.first().is_some_and(|line| !line[party].is_heard_since(since))
         };
-        if now >= since.saturating_add(self.settings.learning) && !(0..2).any(is_silent) {
+        if now >= since.saturating_add(self.settings.learning) && !Side::BOTH.into_iter().any(is_silent) {
             // Who says nothing has shown nothing; who has agreed to move, and speaks where it was, does not move.
             let is_unmoved = self.has_spoken_after(accepted);
             self.stay(if is_unmoved { Stay::Unmoved } else { Stay::UnknownMapping }, now);
@@ -108,8 +109,8 @@ impl Release {
 
     /// Whether a phone that may not report at all has yet to do so: true while it has time, false when that is over.
     fn waits_for_reports(&self, now: Duration) -> Option<bool> {
-        let is_silent = (0..2).any(|party| {
-            let is_heard = self.lines.iter().any(|line| line[party ^ 1].reported.is_some());
+        let is_silent = Side::BOTH.into_iter().any(|party| {
+            let is_heard = self.lines.iter().any(|line| line[!party].reported.is_some());
             !self.parties[party].temperament.is_known && !is_heard
         });
         is_silent.then(|| now < self.answered.saturating_add(PATIENCE))
@@ -117,9 +118,9 @@ impl Release {
 
     /// How long reports may still tell of a trial that is over. Those of one that has forgotten at home what it lost do not.
     pub(super) fn weighing(&self) -> Duration {
-        let may_tell = self.directions().any(|(from, direction)| {
-            !direction.is_proven && !self.parties[from ^ 1].temperament.counts_anew()
-        });
+        let may_tell = self
+            .directions()
+            .any(|(from, direction)| !direction.is_proven && !self.parties[!from].temperament.counts_anew());
         let is_proven = self.directions().all(|(_, direction)| direction.is_proven);
         if may_tell || is_proven { PATIENCE } else { COUNTING }
     }
@@ -149,7 +150,7 @@ impl Release {
         }
         if self.directions().any(|(_, direction)| direction.reported.is_none()) {
             self.stay(Stay::NoReports, now);
-        } else if self.lines.iter().any(|line| (0..2).any(|from| is_missed(line, from))) {
+        } else if self.lines.iter().any(|line| Side::BOTH.into_iter().any(|from| is_missed(line, from))) {
             self.forget_trial();
             self.stay(Stay::Failed, now);
         } else if self.directions().any(|(_, direction)| direction.was_silent()) {

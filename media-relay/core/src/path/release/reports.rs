@@ -6,49 +6,50 @@ use super::{Direction, REPORT_SPACING, RESTARTING, Release, State, UNSPOKEN};
 use crate::path::place::Stay;
 use crate::path::proof::{Evidence, Lie, Reception, Verdict};
 use crate::path::timeline::{Entry, Reason};
+use crate::side::{Side, Track};
 
 impl Release {
     /// A party counts what it sends anew, and so what it receives: with each re-INVITE, as PJSIP does.
-    pub fn counts_anew(&mut self, line: usize, party: usize) {
-        if let Some(line) = self.lines.get_mut(line) {
-            line[party & 1].counts_anew();
+    pub fn counts_anew(&mut self, track: Track) {
+        if let Some(direction) = self.direction(track) {
+            direction.counts_anew();
         }
     }
 
     /// A sender's own report; before the [`reception`](Self::reception) that comes with it.
-    pub fn sender_report(&mut self, line: usize, from: usize, ssrc: u32, packets: u32, now: Duration) {
-        let direction = self.lines.get_mut(line).and_then(|line| line.get_mut(from));
+    pub fn sender_report(&mut self, track: Track, ssrc: u32, packets: u32, now: Duration) {
+        let direction = self.direction(track);
         let evidence = direction.and_then(|direction| direction.sender_report(ssrc, packets, now));
         if let Some(evidence) = evidence {
-            self.refuted(line, from, evidence, now);
+            self.refuted(track, evidence, now);
         }
     }
 
     /// A report of somebody who says nothing of sending: it has not sent since its last but one (RFC 3550 §6.4).
-    pub fn rests(&mut self, line: usize, from: usize, ssrc: u32, now: Duration) {
-        if let Some(direction) = self.lines.get_mut(line).and_then(|line| line.get_mut(from)) {
+    pub fn rests(&mut self, track: Track, ssrc: u32, now: Duration) {
+        if let Some(direction) = self.direction(track) {
             direction.rests(ssrc, now);
         }
     }
 
     /// `party` has reported, and about nobody: since its last report it has heard nothing (RFC 3550 §6.4).
-    pub fn hears_nobody(&mut self, line: usize, party: usize, now: Duration) {
-        let sender = (party & 1) ^ 1;
-        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
+    pub fn hears_nobody(&mut self, track: Track, now: Duration) {
+        let Some(direction) = self.direction(!track) else { return };
         if let Some(evidence) = direction.heard_nothing(now) {
-            self.refuted(line, sender, evidence, now);
+            self.refuted(!track, evidence, now);
         }
     }
 
     /// Packets that were sent have not arrived. Into the NAT of a receiver that has not sent itself for so long nobody may get: that
     /// brings the media home, but is no fault of the path.
-    fn refuted(&mut self, line: usize, sender: usize, evidence: Evidence, now: Duration) {
+    fn refuted(&mut self, sent: Track, evidence: Evidence, now: Duration) {
         if !matches!(self.state, State::Synchronising { .. } | State::Direct { .. }) {
             return;
         }
+        let Track { line, party: sender } = sent;
         self.timeline.add(Entry::Evidence { from: sender, is_confirmed: false, evidence }, now);
         (self.lines[line][sender].is_proven, self.lines[line][sender].is_dead) = (false, Some(true));
-        let receiver = &self.lines[line][sender ^ 1];
+        let receiver = &self.lines[line][!sender];
         self.is_blameless =
             !receiver.has_sent(now) && !receiver.is_confirmed_since(now.saturating_sub(UNSPOKEN));
         self.come_home(Reason::Refuted, now);
@@ -56,9 +57,9 @@ impl Release {
 
     /// `party` reports about what it receives, which the other party sends. The sender's [`sight`](Self::sight) comes
     /// first: a report may already speak of what the relay has just carried.
-    pub fn reception(&mut self, line: usize, party: usize, report: &Reception, now: Duration) {
-        let (party, sender) = (party & 1, (party & 1) ^ 1);
-        let Some(direction) = self.lines.get_mut(line).map(|line| &mut line[sender]) else { return };
+    pub fn reception(&mut self, track: Track, report: &Reception, now: Duration) {
+        let (Track { line, party }, sender) = (track, !track.party);
+        let Some(direction) = self.direction(!track) else { return };
         if direction.reported.is_some_and(|before| now < before.saturating_add(REPORT_SPACING)) {
             self.rejected_reports = self.rejected_reports.saturating_add(1);
             return;
@@ -72,7 +73,7 @@ impl Release {
         let evidence = direction.evidence(report, now);
         let was_confirmed = direction.is_confirmed();
         let Some(verdict) = direction.judge(report, now) else {
-            return self.reported_on_relay(line, party, (report, is_anew), now);
+            return self.reported_on_relay(track, (report, is_anew), now);
         };
         if let Verdict::Lie(lie) = verdict {
             if direction.excuses(lie, report, is_anew, now) {
@@ -82,12 +83,12 @@ impl Release {
         }
         self.lines[line][sender].reported = Some(now);
         match (verdict, evidence) {
-            (Verdict::Refuted, Some(evidence)) => self.refuted(line, sender, evidence, now),
+            (Verdict::Refuted, Some(evidence)) => self.refuted(!track, evidence, now),
             (Verdict::Confirmed, evidence) => {
                 if let Some(evidence) = evidence.filter(|_| !was_confirmed) {
                     self.timeline.add(Entry::Evidence { from: sender, is_confirmed: true, evidence }, now);
                 }
-                self.confirmed(line, sender, (report, is_anew), now);
+                self.confirmed(!track, (report, is_anew), now);
             }
             _ => {}
         }
@@ -96,12 +97,11 @@ impl Release {
     /// Its packets pass the relay; if a trial was before, the report may tell what became of that.
     fn reported_on_relay(
         &mut self,
-        line: usize,
-        party: usize,
+        Track { line, party }: Track,
         (report, is_anew): (&Reception, bool),
         now: Duration,
     ) {
-        let sender = party ^ 1;
+        let sender = !party;
         let receiver = &self.lines[line][party];
         let (is_counted_on, has_sent) = (receiver.is_counted_on(), receiver.was_tried());
         let counts_anew = self.parties[party].temperament.counts_anew();
@@ -137,12 +137,11 @@ impl Release {
 
     fn confirmed(
         &mut self,
-        line: usize,
-        sender: usize,
+        Track { line, party: sender }: Track,
         (report, is_anew): (&Reception, bool),
         now: Duration,
     ) {
-        self.parties[sender ^ 1].is_doubted = false;
+        self.parties[!sender].is_doubted = false;
         let lines = self.lines[line].each_ref().map(Direction::line_loss).iter().sum();
         let direction = &mut self.lines[line][sender];
         if let Some(gap) = direction.gap_of_leaving(report, is_anew) {
@@ -159,7 +158,7 @@ impl Release {
 
     /// It proves nothing. A lie is told of once; but phones begin their streams and counts anew with a re-INVITE, and what one
     /// says then of the time before, or of what the relay has not seen yet, is none until it says so again.
-    fn reject(&mut self, party: usize, lie: Lie, now: Duration) {
+    fn reject(&mut self, party: Side, lie: Lie, now: Duration) {
         self.rejected_reports = self.rejected_reports.saturating_add(1);
         let is_first = !std::mem::replace(&mut self.parties[party].is_doubted, true);
         let may_be_true = is_first && now < self.restarted.saturating_add(RESTARTING);

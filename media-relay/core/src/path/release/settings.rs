@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::path::timeline::Timeline;
+
 /// What policy says of a call, the strictest first; may change at any moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Constraint {
@@ -66,4 +68,17 @@ impl Default for Settings {
             cover_percent: 0,
         }
     }
+}
+
+/// What a machine begins with.
+#[derive(Debug)]
+pub struct Outset {
+    /// Limits.
+    pub settings: Settings,
+    /// What policy says.
+    pub constraint: Constraint,
+    /// How many m-lines could move.
+    pub lines: usize,
+    /// What was before, if the call has been moved before.
+    pub past: Option<Timeline>,
 }

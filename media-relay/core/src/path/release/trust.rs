@@ -8,6 +8,7 @@ use std::time::Duration;
 use super::{Direction, Release, STRAGGLERS, State};
 use crate::path::phone::PATIENCE;
 use crate::path::timeline::{Entry, PathState, Reason};
+use crate::side::Side;
 
 impl Release {
     /// A party's reports go where its media goes.
@@ -18,7 +19,8 @@ impl Release {
     /// Whether it is off the relay although no report says that both are heard: nor will the relay hear of them.
     pub fn is_on_trust(&self) -> bool {
         let State::Direct { since } = self.state else { return false };
-        self.is_trusted && self.lines.iter().any(|line| (0..2).any(|from| !is_told_of(line, from, since)))
+        self.is_trusted
+            && self.lines.iter().any(|line| Side::BOTH.into_iter().any(|from| !is_told_of(line, from, since)))
     }
 
     /// Whether reports will not tell of a move, where none need to: those of phones that had time for one and sent none.
@@ -33,7 +35,7 @@ impl Release {
     /// has, none is expected where the path is certain.
     pub(super) fn is_unknown(&mut self, since: Duration, now: Duration) -> Option<Reason> {
         let (mut unknown, mut has_stopped) = (None, false);
-        for (line, from) in self.lines.iter().flat_map(|line| [(line, 0), (line, 1)]) {
+        for (line, from) in self.lines.iter().flat_map(|line| Side::BOTH.map(|from| (line, from))) {
             if let Some(why) = line[from].is_unknown(since, now) {
                 unknown = Some(why);
                 has_stopped |= is_told_of(line, from, since);
@@ -51,9 +53,9 @@ impl Release {
 
 /// Whether the receiver of a direction has reported off the relay: of it, or of itself alone, for that it hears nothing. What
 /// was sent before the move may come a little later.
-fn is_told_of(line: &[Direction; 2], from: usize, since: Duration) -> bool {
+fn is_told_of(line: &[Direction; 2], from: Side, since: Duration) -> bool {
     let (direction, since_then) = (&line[from], since.saturating_add(STRAGGLERS));
     direction.proof.as_ref().is_some_and(|proof| proof.confirmed_at().is_some())
         || direction.reported.is_some_and(|at| at > since_then)
-        || line[from ^ 1].has_spoken_since(since_then)
+        || line[!from].has_spoken_since(since_then)
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{CLINGING, Constraint, LEAD, Output, Release, SKEW, STRAGGLERS, State};
 use crate::path::place::Stay;
 use crate::path::timeline::{Entry, PathState, Reason};
+use crate::side::Side;
 
 /// How often phones are called back that are not at the relay, where they should be, and after how long without a packet.
 const STRAYS: u8 = 5;
@@ -12,7 +13,7 @@ const STRAYED: Duration = Duration::from_secs(2);
 
 impl Release {
     /// To a phone that follows what it hears nothing is relayed while it moves: a packet from here would pull it back.
-    pub(super) fn park(&mut self, party: usize) {
+    pub(super) fn park(&mut self, party: Side) {
         let follows = self.parties[party].temperament.follows_what_it_hears;
         if follows && !std::mem::replace(&mut self.is_parked[party], true) {
             self.outputs.push_back(Output::Relaying { to: party, is_on: false });
@@ -20,16 +21,10 @@ impl Release {
     }
 
     /// Asks parties to move: followers a little after the last packet that was relayed to them, which may be on its way.
-    pub(super) fn ask(
-        &mut self,
-        whom: [bool; 2],
-        output: Output,
-        state: fn(Duration) -> State,
-        why: Reason,
-        now: Duration,
-    ) {
+    pub(super) fn ask(&mut self, output: Output, state: fn(Duration) -> State, why: Reason, now: Duration) {
+        let whom = if let Output::Learn(whom) = output { whom } else { [true; 2] };
         let was_parked = self.is_parked;
-        (0..2).filter(|party| whom[*party]).for_each(|party| self.park(party));
+        Side::BOTH.into_iter().filter(|party| whom[*party]).for_each(|party| self.park(party));
         let at = if self.is_parked == was_parked { now } else { now.saturating_add(LEAD) };
         self.enter(state(at), why, now);
         if at == now {
@@ -39,14 +34,14 @@ impl Release {
         }
     }
 
-    pub(super) fn relay_to(&mut self, party: usize) {
+    pub(super) fn relay_to(&mut self, party: Side) {
         if std::mem::take(&mut self.is_parked[party]) {
             self.outputs.push_back(Output::Relaying { to: party, is_on: true });
         }
     }
 
     pub(super) fn relay_again(&mut self) {
-        (0..2).for_each(|party| self.relay_to(party));
+        Side::BOTH.into_iter().for_each(|party| self.relay_to(party));
     }
 
     /// Both have moved, and both directions are proven, or need not be.
@@ -72,7 +67,10 @@ impl Release {
     ) {
         if now > since.saturating_add(SKEW) {
             // One that takes its time is not to miss anything meanwhile.
-            (0..2).filter(|party| accepted[*party].is_none()).for_each(|party| self.relay_to(party));
+            Side::BOTH
+                .into_iter()
+                .filter(|party| accepted[*party].is_none())
+                .for_each(|party| self.relay_to(party));
         }
         let Some(first) = accepted.into_iter().flatten().min() else {
             if now > since.saturating_add(self.settings.answering) {
@@ -154,7 +152,7 @@ impl Release {
     pub(super) fn call_last(&mut self, now: Duration) {
         let State::Returning { asked, accepted, since, .. } = &mut self.state else { return };
         let is_time = now > since.saturating_add(SKEW.saturating_mul(2))
-            || (0..2).all(|party| !asked[party] || accepted[party].is_some());
+            || Side::BOTH.into_iter().all(|party| !asked[party] || accepted[party].is_some());
         if is_time && *asked != [true; 2] {
             let whom = asked.map(|asked| !asked);
             *asked = [true; 2];
@@ -195,7 +193,7 @@ impl Release {
             self.hold(why, now);
         } else {
             let stays_put = self.parties.each_ref().map(|party| !party.temperament.follows_what_it_hears);
-            let is_mixed = stays_put[0] != stays_put[1];
+            let is_mixed = stays_put[Side::First] != stays_put[Side::Second];
             self.call_home(if is_mixed { stays_put } else { [true; 2] }, why, now);
         }
     }
@@ -212,7 +210,7 @@ impl Release {
         now: Duration,
     ) {
         self.call_last(now);
-        let heard = |from: usize| {
+        let heard = |from: Side| {
             self.lines
                 .iter()
                 .filter_map(|line| line[from].sight)
@@ -220,7 +218,7 @@ impl Release {
                 .max()
                 .filter(|at| *at > since)
         };
-        let at = [heard(0), heard(1)];
+        let at = Side::BOTH.map(heard);
         // Two that follow what they hear are pulled back to a path that works by each other's last packets.
         let is_settled = !(self.may_cling && self.cling())
             || (now > since.saturating_add(CLINGING)
