@@ -27,7 +27,6 @@ pub mod softphone;
 pub mod stage;
 pub mod talk;
 pub mod tone;
-pub mod truth;
 mod upnp;
 pub mod voice;
 

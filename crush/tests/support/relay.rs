@@ -17,7 +17,8 @@ use media_core::path::timeline::{Entry, PathState};
 use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
-use media_core::worker::{PortPair, Ports, Settings, SocketId};
+use media_core::worker::{Settings, SocketId};
+use play::ports::Counted;
 
 const SESSION: u64 = 1;
 const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
@@ -61,27 +62,6 @@ impl End {
     }
 }
 
-/// Sockets are numbered from 0, and have the port FIRST + number.
-#[derive(Debug)]
-struct Numbered {
-    address: IpAddr,
-    next: SocketId,
-}
-
-impl Ports for Numbered {
-    fn open(&mut self, _: u16, _: bool) -> Option<PortPair> {
-        let rtp = self.next;
-        self.next += 2;
-        Some(PortPair { rtp, rtcp: rtp + 1, address: SocketAddr::new(self.address, FIRST + rtp as u16) })
-    }
-
-    fn open_elsewhere(&mut self, _: u16, _: IpAddr) -> Option<PortPair> {
-        None
-    }
-
-    fn close(&mut self, _: PortPair) {}
-}
-
 /// The relay.
 #[derive(Debug)]
 pub struct Relay {
@@ -89,7 +69,7 @@ pub struct Relay {
     /// Of the discovery service, by family.
     discovery: Vec<[IpAddr; 2]>,
     worker: Worker,
-    ports: Numbered,
+    ports: Counted,
     streams: usize,
     ends: [End; 2],
     /// What each was told.
@@ -124,7 +104,7 @@ impl Relay {
             ..Settings::default()
         };
         let mut worker = Worker::new(settings, "anchor".to_owned());
-        let mut ports = Numbered { address: addresses[0], next: 0 };
+        let mut ports = Counted::at([addresses[0]]);
         let mut described = |action| match worker.handle(SESSION, action, Duration::ZERO, &mut ports) {
             Some(Reply::Description(Ok(described))) => {
                 Support::find(std::str::from_utf8(&described.sdp).unwrap()).unwrap()

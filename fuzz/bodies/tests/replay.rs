@@ -12,6 +12,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use crush::media::Path;
+use play::Dice;
 
 /// Changes made to each input; cargo-fuzz makes millions.
 const CHANGES: u64 = 200;
@@ -38,20 +39,8 @@ fn inputs(folder: &str) -> Vec<(PathBuf, Vec<u8>)> {
     files
 }
 
-/// xorshift: the same changes in every run.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 % bound.max(1) as u64) as usize
-    }
-}
-
 /// Cut, doubled, overwritten or with bytes that mean something put in.
-fn changed(input: &[u8], random: &mut Random) -> Vec<u8> {
+fn changed(input: &[u8], dice: &mut Dice) -> Vec<u8> {
     const WORDS: [&[u8]; 12] = [
         b"\r\n",
         b"\r",
@@ -67,14 +56,14 @@ fn changed(input: &[u8], random: &mut Random) -> Vec<u8> {
         b"\xff\xff",
     ];
     let mut output = input.to_vec();
-    for _ in 0..=random.below(3) {
-        let at = random.below(output.len());
-        match random.below(4) {
+    for _ in 0..=dice.index(3) {
+        let at = dice.index(output.len());
+        match dice.index(4) {
             0 => output.truncate(at),
-            1 if !output.is_empty() => output[at] = random.below(256) as u8,
-            2 => drop(output.splice(at..at, WORDS[random.below(WORDS.len())].iter().copied())),
+            1 if !output.is_empty() => output[at] = dice.index(256) as u8,
+            2 => drop(output.splice(at..at, WORDS[dice.index(WORDS.len())].iter().copied())),
             _ => {
-                let end = at + random.below((output.len() - at).min(64));
+                let end = at + dice.index((output.len() - at).min(64));
                 let part = output[at..end].to_vec();
                 drop(output.splice(at..at, part));
             }
@@ -97,12 +86,12 @@ impl Drop for Culprit {
 fn replay(body: fn(&[u8]), folders: &[&str]) {
     let all: Vec<_> = folders.iter().flat_map(|folder| inputs(folder)).collect();
     assert!(!all.is_empty(), "no inputs in {folders:?}");
-    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    let mut dice = Dice::new(0x9e37_79b9_7f4a_7c15);
     for (path, input) in all {
         let _file = Culprit(path.display().to_string());
         body(&input);
         for _ in 0..CHANGES {
-            let input = changed(&input, &mut random);
+            let input = changed(&input, &mut dice);
             let _input = Culprit(input.escape_ascii().to_string());
             body(&input);
         }

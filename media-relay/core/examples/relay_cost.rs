@@ -2,34 +2,18 @@
 //! between two runs, divided by the difference of their TIMES (`bench/instructions.py`).
 
 use std::hint::black_box;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
 use media_core::session::{Action, Endpoint, Party};
-use media_core::worker::{PortPair, Ports, Settings, SocketId};
+use media_core::worker::Settings;
+use play::ports::Counted;
 
 const CALLER: Endpoint = Endpoint { party: 0, branch: 0 };
 const CALLEE: Endpoint = Endpoint { party: 1, branch: 0 };
 const PACKET_TIME: Duration = Duration::from_millis(20);
-
-/// Sockets 0 and 1 for the caller, 2 and 3 for the callee.
-struct Counted(SocketId);
-
-impl Ports for Counted {
-    fn open(&mut self, _: u16, _: bool) -> Option<PortPair> {
-        let rtp = self.0;
-        self.0 += 2;
-        Some(PortPair { rtp, rtcp: rtp + 1, address: ([192, 0, 2, 1], 10_000 + rtp as u16).into() })
-    }
-
-    fn open_elsewhere(&mut self, _: u16, _: IpAddr) -> Option<PortPair> {
-        None
-    }
-
-    fn close(&mut self, _: PortPair) {}
-}
 
 /// A side's address and description.
 fn side(host: u8) -> (SocketAddr, Bytes) {
@@ -39,10 +23,10 @@ fn side(host: u8) -> (SocketAddr, Bytes) {
     (([10, 0, 0, host], 4000).into(), sdp.into())
 }
 
-/// A call of two sides that have agreed.
+/// A call of two sides that have agreed: sockets 0 and 1 for the caller, 2 and 3 for the callee.
 fn call(now: Duration) -> Worker {
     let mut worker = Worker::new(Settings::default(), "anchor".to_owned());
-    let mut ports = Counted(0);
+    let mut ports = Counted::default();
     let party = |signalling, realm| Party {
         realm,
         signalling,

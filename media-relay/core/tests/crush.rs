@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,8 +16,9 @@ use media_core::path::timeline::{Entry, PathState};
 use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
-use media_core::worker::{PortPair, Ports, Settings, SocketId};
+use media_core::worker::{Settings, SocketId};
 use media_core::{Side, Worker};
+use play::ports::Counted;
 use proptest::prelude::*;
 
 const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
@@ -27,24 +28,6 @@ const LOCAL: [(&str, u16); 2] = [("192.168.20.10", 4000), ("192.168.21.10", 5000
 const UFRAGS: [&str; 2] = ["aliceUfr", "bobbyUfr"];
 const PWD: &str = "endpointPasswordEndpoint";
 const MS: fn(u64) -> Duration = Duration::from_millis;
-
-/// Pairs 0/1, 2/3, ... at ports 10000, 10002, ...
-#[derive(Default)]
-struct Counted(SocketId);
-
-impl Ports for Counted {
-    fn open(&mut self, _: u16, _: bool) -> Option<PortPair> {
-        let rtp = self.0;
-        self.0 += 2;
-        Some(PortPair { rtp, rtcp: rtp + 1, address: at(&format!("203.0.113.5:{}", 10_000 + rtp)) })
-    }
-
-    fn open_elsewhere(&mut self, _: u16, _: IpAddr) -> Option<PortPair> {
-        None
-    }
-
-    fn close(&mut self, _: PortPair) {}
-}
 
 fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -81,7 +64,7 @@ impl World {
         };
         Self {
             worker: Worker::new(settings, "anchor".to_owned()),
-            ports: Counted::default(),
+            ports: Counted::at([[203, 0, 113, 5]]),
             now: Duration::from_secs(1),
             realms: [0, 0],
             is_private: false,

@@ -15,27 +15,11 @@ use media_core::path::timeline::{Entry, IceStep, PathState, Reason};
 use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Ice, Mode, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
-use media_core::worker::{PortPair, Ports, Settings, SocketId};
+use media_core::worker::{Settings, SocketId};
+use play::ports::Counted;
 
 const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
 const TICK: Duration = Duration::from_millis(20);
-
-#[derive(Default)]
-struct Counted(SocketId);
-
-impl Ports for Counted {
-    fn open(&mut self, _: u16, _: bool) -> Option<PortPair> {
-        let rtp = self.0;
-        self.0 += 2;
-        Some(PortPair { rtp, rtcp: rtp + 1, address: relay(rtp) })
-    }
-
-    fn open_elsewhere(&mut self, _: u16, _: IpAddr) -> Option<PortPair> {
-        None
-    }
-
-    fn close(&mut self, _: PortPair) {}
-}
 
 fn relay(socket: SocketId) -> SocketAddr {
     SocketAddr::new([192, 0, 2, 1].into(), 10_000 + socket as u16)
@@ -188,7 +172,7 @@ impl World {
         let mut world = Self {
             id,
             worker: Worker::new(settings, "anchor".to_owned()),
-            ports: Counted::default(),
+            ports: Counted::at([[192, 0, 2, 1]]),
             now: Duration::from_secs(1),
             phones,
             is_open: true,
@@ -214,7 +198,7 @@ impl World {
     /// The call ends, and the same two have another one.
     fn call_again(&mut self) {
         self.act(Action::Delete);
-        (self.id, self.ports, self.phones) = (self.id + 1, Counted::default(), phones());
+        (self.id, self.ports, self.phones) = (self.id + 1, Counted::at([[192, 0, 2, 1]]), phones());
         self.timeline.clear();
         self.call();
     }

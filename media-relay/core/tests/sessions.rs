@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,43 +12,13 @@ use media_core::path::place::{Networks, Stay};
 use media_core::path::timeline::Entry;
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Party, Refusal, Reply, StreamStatistics};
-use media_core::worker::{PortPair, Ports, Settings, SocketId};
+use media_core::worker::{Settings, SocketId};
+use play::ports::Counted;
 
 const A: Endpoint = Endpoint { party: 0, branch: 0 };
 const B: Endpoint = Endpoint { party: 1, branch: 0 };
 const B2: Endpoint = Endpoint { party: 1, branch: 1 };
 const C: Endpoint = Endpoint { party: 2, branch: 0 };
-
-/// Pairs 0/1, 2/3, ... at ports 10000, 10002, ...
-#[derive(Default)]
-struct Counted {
-    next: SocketId,
-    open: usize,
-    limit: usize,
-}
-
-impl Ports for Counted {
-    fn open(&mut self, realm: u16, is_ipv6: bool) -> Option<PortPair> {
-        if self.open == self.limit {
-            return None;
-        }
-        self.open += 1;
-        let rtp = self.next;
-        self.next += 2;
-        let port = 10_000 + rtp as u16;
-        let address =
-            if is_ipv6 { format!("[2001:db8::{realm}]:{port}") } else { format!("192.0.2.{realm}:{port}") };
-        Some(PortPair { rtp, rtcp: rtp + 1, address: at(&address) })
-    }
-
-    fn open_elsewhere(&mut self, _: u16, _: IpAddr) -> Option<PortPair> {
-        None
-    }
-
-    fn close(&mut self, _: PortPair) {
-        self.open -= 1;
-    }
-}
 
 /// A worker, its ports and the time.
 struct World {
@@ -77,7 +47,7 @@ impl World {
     fn new() -> Self {
         Self {
             worker: Worker::new(Settings::default(), "anchor".to_owned()),
-            ports: Counted { limit: 20, ..Counted::default() },
+            ports: Counted::default().at_most(20),
             now: Duration::from_secs(1),
             signalling: ["10.0.0.5:5060", "10.9.0.1:5060", "10.9.0.2:5060"].map(at),
         }
@@ -151,7 +121,7 @@ impl World {
 
     fn end(&mut self) -> Vec<StreamStatistics> {
         let Some(Reply::Deleted { streams, .. }) = self.act(Action::Delete) else { panic!() };
-        assert_eq!((self.ports.open, self.worker.len()), (0, 0), "nothing is left of a session");
+        assert_eq!((self.ports.open_pairs(), self.worker.len()), (0, 0), "nothing is left of a session");
         streams
     }
 }
@@ -199,12 +169,12 @@ fn no_port_is_lost_when_there_are_too_few() {
     let mut world = World::new();
     world.ports.limit = 1;
     assert_eq!(world.offer(1, A, B, audio("10.0.0.5", 4000)), Err(Refusal::NoPorts));
-    assert_eq!((world.ports.open, world.worker.len()), (0, 0));
+    assert_eq!((world.ports.open_pairs(), world.worker.len()), (0, 0));
     let mut world = World::call();
     world.ports.limit = 3;
     let two = sdp("10.0.0.5", &["audio 4000 RTP/AVP 0", "video 4002 RTP/AVP 99"]);
     assert_eq!(world.offer(2, A, B, two), Err(Refusal::NoPorts));
-    assert_eq!(world.ports.open, 2, "the call goes on with what it had");
+    assert_eq!(world.ports.open_pairs(), 2, "the call goes on with what it had");
     assert_eq!(world.places(0, "10.0.0.5:4000", &rtp(1, 7)), [(2, at("10.9.0.1:5000"))]);
 }
 
@@ -338,7 +308,7 @@ fn two_branches_of_one_invite_share_its_ports_and_are_told_apart_by_their_source
     world.offer(1, A, B, audio("10.0.0.5", 4000)).unwrap();
     world.answer(1, B, A, audio("10.9.0.11", 5000)).unwrap();
     world.answer(1, B2, A, audio("10.9.0.12", 6000)).unwrap();
-    assert_eq!(world.ports.open, 2);
+    assert_eq!(world.ports.open_pairs(), 2);
     assert_eq!(world.places(2, "10.9.0.12:6000", &rtp(1, 8)), [(0, at("10.0.0.5:4000"))]);
     assert_eq!(
         world.places(2, "10.9.0.11:5000", &rtp(1, 9)),
@@ -362,7 +332,7 @@ fn a_branch_that_wins_before_it_has_answered_takes_over_the_ports_of_its_invite(
     world.offer(1, A, C, audio("10.0.0.5", 4000)).unwrap();
     world.answer(1, B, A, audio("10.9.0.11", 5000)).unwrap();
     world.act(Action::Select(B2));
-    assert_eq!(world.ports.open, 2, "the other party is gone");
+    assert_eq!(world.ports.open_pairs(), 2, "the other party is gone");
     world.answer(1, B2, A, audio("10.9.0.12", 6000)).unwrap();
     assert_eq!(world.places(0, "10.0.0.5:4000", &rtp(1, 7)), [(2, at("10.9.0.12:6000"))]);
     world.end();
@@ -446,9 +416,9 @@ fn a_refused_offer_leaves_everything_as_it_was_agreed() {
     let two = sdp("10.0.0.7", &["audio 4444 RTP/AVP 0", "video 4002 RTP/AVP 99"]);
     for end in [Action::Reject { exchange: 2, from: B }, Action::Cancel(2)] {
         world.offer(2, A, B, two.clone()).unwrap();
-        assert_eq!(world.ports.open, 4);
+        assert_eq!(world.ports.open_pairs(), 4);
         world.act(end);
-        assert_eq!(world.ports.open, 2);
+        assert_eq!(world.ports.open_pairs(), 2);
         assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(1, 8)), [(0, at("10.0.0.5:4000"))]);
     }
     assert_eq!(world.answer(2, B, A, two), Err(Refusal::Unknown));
@@ -458,12 +428,12 @@ fn a_refused_offer_leaves_everything_as_it_was_agreed() {
 fn a_stream_that_the_answer_leaves_out_gives_its_ports_back() {
     let mut world = World::new();
     world.offer(1, A, B, sdp("10.0.0.5", &["audio 4000 RTP/AVP 0", "video 4002 RTP/AVP 99"])).unwrap();
-    assert_eq!(world.ports.open, 4);
+    assert_eq!(world.ports.open_pairs(), 4);
     world.act(Action::Select(B));
     let answered =
         world.answer(1, B, A, sdp("10.9.0.1", &["audio 5000 RTP/AVP 0", "video 0 RTP/AVP 99"])).unwrap();
     assert!(answered.contains("m=video 0 "), "{answered}");
-    assert_eq!(world.ports.open, 2);
+    assert_eq!(world.ports.open_pairs(), 2);
     assert_eq!(world.answer(1, B, A, audio("10.9.0.1", 5000)), Err(Refusal::Unknown), "answered for good");
     world.end();
 }

@@ -10,9 +10,9 @@ use media_core::path::Constraint;
 use nat_lab::Kind as Nat;
 
 use crate::device::Model;
-use crate::dice::Dice;
 use crate::world::{Place, STEP, World};
 use crate::{Act, KNOWN, NATS, number_from, played};
+use play::Dice;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 

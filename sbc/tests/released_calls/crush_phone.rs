@@ -13,8 +13,8 @@ use crush::stun::is_stun;
 use nat_lab::{HostId, Network};
 
 use crate::device::Model;
-use crate::dice::Dice;
 use crate::phone::{Said, read};
+use play::Dice;
 
 const AUDIO: StreamId = StreamId(0);
 /// Samples in a packet of 20 ms at 8 kHz.

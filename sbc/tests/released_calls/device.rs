@@ -7,8 +7,8 @@ use bytes::Bytes;
 use nat_lab::{HostId, Network};
 
 use crate::crush_phone::CrushPhone;
-use crate::dice::Dice;
 use crate::phone::{Kind, Phone};
+use play::Dice;
 
 /// Which of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use std::time::Duration;
 use nat_lab::Kind as Nat;
 
 use crate::device::Model;
-use crate::dice::Dice;
 use crate::phone::Voice;
 use crate::world::{Place, World};
 use crate::{KNOWN, number_from, played};
+use play::Dice;
 
 const VOICES: [[Voice; 2]; 5] = [
     [Voice::Steady; 2],

@@ -10,17 +10,12 @@ mod census;
 mod crush_calls;
 mod crush_phone;
 mod device;
-#[path = "../../../media-relay/core/tests/released/dice.rs"]
-mod dice;
 mod long_calls;
 #[path = "../../../media-relay/core/tests/released/phone.rs"]
 #[allow(dead_code, reason = "the media plane's own tests do more with it")]
 mod phone;
 mod records;
 mod signalling;
-#[path = "../../../tests/src/truth.rs"]
-#[allow(unreachable_pub, reason = "the laboratory shares it")]
-mod truth;
 mod world;
 
 use std::fmt::Write as _;
@@ -28,10 +23,10 @@ use std::time::Duration;
 
 use census::{Call, Census};
 use device::Model;
-use dice::Dice;
 use media_core::path::Constraint;
 use nat_lab::Kind as Nat;
 use phone::Kind;
+use play::Dice;
 use sip_engine::media::PathEntry;
 use world::{Place, World};
 

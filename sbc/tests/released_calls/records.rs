@@ -10,10 +10,10 @@ use media_core::path::Constraint;
 use serde_json::{Value, json};
 
 use crate::device::Model;
-use crate::dice::Dice;
-use crate::truth::{direct_stretches, direct_time, gap_like, loss, score};
 use crate::world::{Place, World};
 use crate::{Act, KNOWN, OPEN, number_from, played};
+use play::Dice;
+use play::truth::{direct_stretches, direct_time, gap_like, loss, score};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// What a record may be wrong by.

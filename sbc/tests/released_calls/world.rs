@@ -1,6 +1,6 @@
 //! One call: two phones behind their NATs, the engine, the media worker, and the records, in virtual time.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,10 @@ use media_core::path::place::Networks;
 use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::session::Action;
-use media_core::worker::{PortPair, Ports, Settings};
+use media_core::worker::Settings;
 use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
+use play::Dice;
+use play::ports::Counted;
 use sbc::discovery::Places;
 use sip_engine::Engine;
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
@@ -26,12 +28,11 @@ use sip_wire::{Message, Method};
 
 use crate::crush_phone::name_of;
 use crate::device::{Device, Model};
-use crate::dice::Dice;
 use crate::phone::Kind;
 use crate::signalling::{
     DOMAIN, FRAGMENT, PACKAGE, Snapshot, at, binding, config, core_flow, flow, proxied, sbc, user_agent,
 };
-use crate::truth::{Got, Log, Sent};
+use play::truth::{Got, Log, Sent};
 
 const OUTSIDE: [&str; 2] = ["198.51.100.7", "203.0.113.8"];
 pub(crate) const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
@@ -46,40 +47,6 @@ pub(crate) enum Place {
     OneLan,
     /// Each behind its own, or behind none.
     Apart([Option<nat_lab::Kind>; 2]),
-}
-
-/// A relay with two addresses.
-#[derive(Debug, Default)]
-struct Sockets {
-    open: BTreeMap<u32, SocketAddr>,
-    next: u32,
-}
-
-impl Sockets {
-    fn pair(&mut self, ip: &str) -> Option<PortPair> {
-        let rtp = self.next;
-        self.next += 2;
-        let address = SocketAddr::new(ip.parse().ok()?, 20_000 + rtp as u16);
-        self.open.insert(rtp, address);
-        self.open.insert(rtp + 1, SocketAddr::new(address.ip(), address.port() + 1));
-        Some(PortPair { rtp, rtcp: rtp + 1, address })
-    }
-}
-
-impl Ports for Sockets {
-    fn open(&mut self, _: u16, _: bool) -> Option<PortPair> {
-        self.pair(RELAY[0])
-    }
-
-    fn open_elsewhere(&mut self, _: u16, than: IpAddr) -> Option<PortPair> {
-        let other = RELAY.into_iter().find(|ip| ip.parse() != Ok(than))?;
-        self.pair(other)
-    }
-
-    fn close(&mut self, pair: PortPair) {
-        assert!(self.open.remove(&pair.rtp).is_some(), "{pair:?} was not open");
-        self.open.remove(&pair.rtcp);
-    }
 }
 
 /// One end of the call.
@@ -124,7 +91,7 @@ pub(crate) struct World {
     relay: HostId,
     engine: Engine,
     worker: Worker,
-    sockets: Sockets,
+    sockets: Counted,
     pub(crate) phones: [Device; 2],
     discovery: Places,
     ends: [End; 2],
@@ -271,7 +238,7 @@ impl World {
             relay,
             engine,
             worker: Worker::new(settings, "anchor".to_owned()),
-            sockets: Sockets::default(),
+            sockets: Counted::at(RELAY.map(|ip| ip.parse::<IpAddr>().expect("an address"))).from_port(20_000),
             phones,
             discovery,
             ends,
@@ -709,14 +676,14 @@ impl World {
                     let _ = self.network.send(self.relay, from, source, answer.into());
                 }
             } else if host == self.relay {
-                let socket = self.sockets.open.iter().find(|open| *open.1 == destination).map(|open| *open.0);
+                let socket = self.sockets.socket(destination);
                 let Some(socket) = socket else { continue };
                 if !is_stun(&payload) && payload.get(1).is_some_and(|kind| !(200..=204).contains(kind)) {
                     self.media_at = self.now;
                 }
                 let (network, sockets, relay) = (&mut self.network, &self.sockets, self.relay);
                 self.worker.packet(socket, source, &payload, self.now, |out, to, bytes| {
-                    let from = sockets.open[&out];
+                    let from = sockets.address(out).expect("an open socket");
                     let _ = network.send(relay, from, to, Bytes::copy_from_slice(bytes));
                 });
             } else if let Some(index) = self.phones.iter().position(|phone| phone.host() == host) {
@@ -765,6 +732,6 @@ impl World {
 
     /// Nothing is left of the call.
     pub(crate) fn is_clean(&self) -> bool {
-        self.sockets.open.is_empty() && self.worker.is_empty() && self.ends.iter().all(|end| !end.is_up)
+        self.sockets.open_pairs() == 0 && self.worker.is_empty() && self.ends.iter().all(|end| !end.is_up)
     }
 }

@@ -8,7 +8,6 @@
 
 mod census;
 mod description;
-mod dice;
 mod judge;
 mod media;
 mod network;

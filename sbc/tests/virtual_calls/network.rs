@@ -1,13 +1,12 @@
 //! The network between the phones and the SBC: it loses, doubles, delays and reorders.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::dice::Dice;
+use play::Dice;
+use play::clock::Post;
 
 /// Of a hundred datagrams.
 const LOST: u64 = 10;
@@ -15,10 +14,8 @@ const DOUBLED: u64 = 5;
 const LATE: u64 = 5;
 
 /// A datagram under way.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug)]
 pub(crate) struct Datagram {
-    at: Duration,
-    sequence: u64,
     pub(crate) from: SocketAddr,
     pub(crate) to: SocketAddr,
     pub(crate) bytes: Bytes,
@@ -27,14 +24,13 @@ pub(crate) struct Datagram {
 #[derive(Debug)]
 pub(crate) struct Network {
     dice: Dice,
-    sequence: u64,
-    under_way: BinaryHeap<Reverse<Datagram>>,
+    under_way: Post<Datagram>,
     is_perfect: bool,
 }
 
 impl Network {
     pub(crate) fn new(seed: u64, is_perfect: bool) -> Self {
-        Self { dice: Dice::new(seed, 2), sequence: 0, under_way: BinaryHeap::new(), is_perfect }
+        Self { dice: Dice::of(seed, 2), under_way: Post::default(), is_perfect }
     }
 
     /// How many copies will arrive.
@@ -50,24 +46,17 @@ impl Network {
             if !self.is_perfect && self.dice.chance(LATE) {
                 delay += self.dice.below(700);
             }
-            self.sequence += 1;
-            let at = now + Duration::from_millis(delay);
-            self.under_way.push(Reverse(Datagram {
-                at,
-                sequence: self.sequence,
-                from,
-                to,
-                bytes: bytes.clone(),
-            }));
+            self.under_way
+                .post(now + Duration::from_millis(delay), Datagram { from, to, bytes: bytes.clone() });
         }
         copies
     }
 
     pub(crate) fn next(&self) -> Option<Duration> {
-        self.under_way.peek().map(|datagram| datagram.0.at)
+        self.under_way.next()
     }
 
     pub(crate) fn pop(&mut self, now: Duration) -> Option<Datagram> {
-        (self.next()? <= now).then(|| self.under_way.pop())?.map(|datagram| datagram.0)
+        self.under_way.take(now)
     }
 }

@@ -9,9 +9,9 @@ use sip_engine::time::Now;
 use sip_engine::ua::{CallNumber, Ending, Event, Fork, Invite, Misuse, UserAgent};
 
 use crate::description::{Change, Describer, read};
-use crate::dice::Dice;
 use crate::plan::{Act, PhonePlan, Step};
 use crate::setup::{DOMAIN, THIRD};
+use play::Dice;
 
 /// The header that tells which leg belongs to which: it passes through the SBC.
 pub(crate) const LABEL: &str = "X-Call";

@@ -3,8 +3,8 @@
 use sip_engine::ua::Abilities;
 
 use crate::description::Change;
-use crate::dice::Dice;
 use crate::wishes::Wish;
+use play::Dice;
 
 /// What a phone does in an answered call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,7 +120,7 @@ const STRANGE: &[u8] = &[18];
 
 impl Plan {
     pub(crate) fn of(seed: u64) -> Self {
-        let mut dice = Dice::new(seed, 0);
+        let mut dice = Dice::of(seed, 0);
         let caller_in_core = dice.chance(30);
         let target = if !caller_in_core && dice.chance(40) {
             Target::Trunk(if dice.chance(30) {

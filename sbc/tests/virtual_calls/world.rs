@@ -16,7 +16,6 @@ use sip_engine::time::Now;
 use sip_wire::{Message, Method};
 
 use crate::census::Follower;
-use crate::dice::Dice;
 use crate::media::Media;
 use crate::network::Network;
 use crate::phone::{LABEL, Phone, Todo};
@@ -27,6 +26,7 @@ use crate::setup::{
     sbc_address, user_agent,
 };
 use crate::wishes::{Wish, Wishes};
+use play::Dice;
 
 /// 64·T1, and what the network and the media plane may add to it.
 pub(crate) const QUIET: Duration = Duration::from_secs(36);
@@ -76,7 +76,7 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn new(seed: u64, plan: &Plan) -> Self {
-        let mut dice = Dice::new(seed, 3);
+        let mut dice = Dice::of(seed, 3);
         let start = Duration::from_secs(1000);
         let config = config();
         let mut engine = Engine::new(Arc::new(config), dice.seed());
@@ -87,7 +87,7 @@ impl World {
         let mut bindings = vec![binding(THIRD, third)];
         let mut add = |name, user, side, number, plan: &crate::plan::PhonePlan, updates, dice: &mut Dice| {
             let agent = user_agent(user, side, number, plan.abilities, dice.seed());
-            let own = Dice::new(seed, 10 + phones.len() as u64);
+            let own = Dice::of(seed, 10 + phones.len() as u64);
             phones.push(Phone::new(name, agent, phone_address(side, number), plan.clone(), updates, own));
         };
         let caller_side = if plan.caller_in_core { CORE } else { ACCESS };
@@ -256,7 +256,7 @@ impl World {
 
     /// What is still up is ended, from one side or the other.
     pub(crate) fn hang_up_all(&mut self, seed: u64) {
-        let mut dice = Dice::new(seed, 4);
+        let mut dice = Dice::of(seed, 4);
         let now = at(self.now);
         let mut phones: Vec<usize> = (0..self.phones.len()).collect();
         if dice.chance(50) {

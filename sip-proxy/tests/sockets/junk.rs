@@ -6,47 +6,36 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use play::Dice;
 use sip_engine::config::TimerValues;
 use sip_engine::io::Transport;
 
 use crate::node::{ACCESS, CORE, Setup, address};
 use crate::peer::{SDP, Udp, header, in_dialog, request, response, status, tcp};
 
-/// xorshift64*: the same junk for the same seed.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound.max(1)
-    }
-}
-
 /// One of the messages that a phone sends, broken in one to four ways.
-fn junk(random: &mut Random, local: SocketAddr, transport: &str) -> Vec<u8> {
+fn junk(dice: &mut Dice, local: SocketAddr, transport: &str) -> Vec<u8> {
     let methods = ["INVITE", "REGISTER", "BYE", "OPTIONS", "CANCEL", "ACK", "UPDATE", "NOTIFY", "FOO"];
-    let method = methods[random.below(methods.len())];
-    let body = if random.below(2) == 0 { SDP } else { "" };
+    let method = methods[dice.index(methods.len())];
+    let body = if dice.index(2) == 0 { SDP } else { "" };
     let whole = request(method, "sip:junk@example.net", transport, local, body);
-    let mut bytes = match random.below(6) {
-        0 => response(&whole, 100 + random.below(600) as u16, local, body).into_bytes(),
-        1 => (0..random.below(1500)).map(|_| random.below(256) as u8).collect(),
+    let mut bytes = match dice.index(6) {
+        0 => response(&whole, 100 + dice.index(600) as u16, local, body).into_bytes(),
+        1 => (0..dice.index(1500)).map(|_| dice.index(256) as u8).collect(),
         _ => whole.into_bytes(),
     };
-    for _ in 0..=random.below(4) {
-        let at = random.below(bytes.len());
-        let until = at + random.below(bytes.len() - at);
-        match random.below(8) {
+    for _ in 0..=dice.index(4) {
+        let at = dice.index(bytes.len());
+        let until = at + dice.index(bytes.len() - at);
+        match dice.index(8) {
             0 => bytes.truncate(at),
             1 => drop(bytes.drain(at..until)),
-            2 => bytes.insert(at, random.below(256) as u8),
+            2 => bytes.insert(at, dice.index(256) as u8),
             3 => bytes.extend_from_within(at..until),
-            4 => bytes.splice(at..at, std::iter::repeat_n(b'a', random.below(60_000))).for_each(drop),
+            4 => bytes.splice(at..at, std::iter::repeat_n(b'a', dice.index(60_000))).for_each(drop),
             5 => bytes.splice(at..at, *b"\r\n").for_each(drop),
             6 => bytes.splice(at..at, *b"99999999999").for_each(drop),
-            _ if at < bytes.len() => bytes[at] ^= 1 << random.below(8),
+            _ if at < bytes.len() => bytes[at] ^= 1 << dice.index(8),
             _ => {}
         }
     }
@@ -125,10 +114,10 @@ fn mutated_messages_on_udp_and_tcp_leave_nothing_and_calls_go_on() {
     let on_udp = std::thread::spawn(move || {
         let socket = UdpSocket::bind(SocketAddr::new(address(), 0)).unwrap();
         let local = socket.local_addr().unwrap();
-        let mut random = Random(seed);
+        let mut dice = Dice::new(seed);
         while !over.load(Ordering::Relaxed) {
             for _ in 0..10 {
-                let _ = socket.send_to(&junk(&mut random, local, "UDP"), access);
+                let _ = socket.send_to(&junk(&mut dice, local, "UDP"), access);
                 sent.fetch_add(1, Ordering::Relaxed);
             }
             std::thread::sleep(Duration::from_millis(3));
@@ -137,16 +126,16 @@ fn mutated_messages_on_udp_and_tcp_leave_nothing_and_calls_go_on() {
     let (over, sent) = (stop.clone(), connections.clone());
     let on_tcp = std::thread::spawn(move || {
         let from = address();
-        let mut random = Random(seed ^ 0xabcd);
+        let mut dice = Dice::new(seed ^ 0xabcd);
         while !over.load(Ordering::Relaxed) {
             let mut stream = tcp(from, access);
             let local = stream.local_addr().unwrap();
-            for _ in 0..=random.below(4) {
-                if stream.write_all(&junk(&mut random, local, "TCP")).is_err() {
+            for _ in 0..=dice.index(4) {
+                if stream.write_all(&junk(&mut dice, local, "TCP")).is_err() {
                     break;
                 }
             }
-            if random.below(2) == 0 {
+            if dice.index(2) == 0 {
                 stream.set_read_timeout(Some(Duration::from_millis(5))).unwrap();
                 let _ = stream.read(&mut [0; 4096]);
             }

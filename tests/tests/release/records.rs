@@ -11,8 +11,8 @@ use crush_tests::packet::{Packet, is_rtp};
 use crush_tests::phone::{Account, Event, Kind};
 use crush_tests::place::Place;
 use crush_tests::tone::{Turn, speech};
-use crush_tests::truth::{Got, Log, Sent, direct_time, gap_like, loss, score};
 use crush_tests::{Failure, Result, skip_unless_possible};
+use play::truth::{Got, Log, Sent, direct_time, gap_like, loss, score};
 use serde_json::{Value, json};
 
 use crate::scene::{GUEST, Scene, now, relay};

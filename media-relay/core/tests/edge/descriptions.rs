@@ -155,10 +155,10 @@ fn ports_that_an_early_answer_refused_for_good_are_given_back() {
     world.offer(1, A, B, two(HERE, 4002)).unwrap();
     world.answer(1, B, A, two(FAR, 0)).unwrap();
     world.act(Action::Select(B));
-    assert_eq!(world.ports.open, 4);
+    assert_eq!(world.ports.open_pairs(), 4);
     world.now += Duration::from_secs(6);
     world.worker.handle_timeout(world.now, &mut world.ports);
-    assert_eq!(world.ports.open, 2, "no other answer came");
+    assert_eq!(world.ports.open_pairs(), 2, "no other answer came");
 }
 
 #[test]
@@ -201,7 +201,7 @@ fn one_invite_takes_eight_pairs_of_ports_at_most() {
     let offer = world.offer(1, A, B, format!("{head}{many}")).unwrap();
     let ports = port_of(&offer);
     assert_eq!((ports.len(), ports.iter().filter(|port| **port != 0).count()), (32, 8), "{offer}");
-    assert_eq!(world.ports.open, 16, "eight for each side");
+    assert_eq!(world.ports.open_pairs(), 16, "eight for each side");
 }
 
 #[test]

@@ -9,8 +9,7 @@ use std::time::Duration;
 use media_core::latch::Latching;
 use media_core::session::Action;
 use media_core::worker::{Settings, SocketId};
-use rand_chacha::ChaCha8Rng;
-use rand_core::{RngCore, SeedableRng};
+use play::Dice;
 
 use crate::world::{A, A_HOST, B, B_HOST, World, binding, hello, rtcp};
 
@@ -52,7 +51,7 @@ struct Party {
 
 struct Call {
     world: World,
-    dice: ChaCha8Rng,
+    dice: Dice,
     parties: [Party; 2],
     exchange: u32,
     latching: Latching,
@@ -74,18 +73,18 @@ fn media(ssrc: u32, sequence: u16, owner: u8) -> Vec<u8> {
 
 impl Call {
     fn new(seed: u64) -> Self {
-        let mut dice = ChaCha8Rng::seed_from_u64(seed);
-        let latching = [Latching::Host, Latching::Host, Latching::Host, Latching::Any, Latching::Strict]
-            [dice.next_u32() as usize % 5];
+        let mut dice = Dice::new(seed);
+        let latching =
+            [Latching::Host, Latching::Host, Latching::Host, Latching::Any, Latching::Strict][dice.index(5)];
         let parties = [A_HOST, B_HOST].map(|signalling| {
             let kinds: &[Kind] = match latching {
                 Latching::Strict => &[Kind::Public, Kind::MediaHost],
                 _ => &[Kind::Nat, Kind::Public, Kind::MediaHost, Kind::Asymmetric],
             };
-            let kind = kinds[dice.next_u32() as usize % kinds.len()];
+            let kind = kinds[dice.index(kinds.len())];
             let host =
                 if kind == Kind::MediaHost { signalling.replace(".1", ".2") } else { signalling.to_owned() };
-            let real = SocketAddr::new(host.parse().unwrap(), 40_000 + 2 * (dice.next_u32() % 5000) as u16);
+            let real = SocketAddr::new(host.parse().unwrap(), 40_000 + 2 * dice.below(5000) as u16);
             let socket = if signalling == A_HOST { 0 } else { 2 };
             let mut party = Party {
                 kind,
@@ -93,8 +92,8 @@ impl Call {
                 signed: real,
                 real,
                 before: None,
-                ssrc: dice.next_u32(),
-                sequence: dice.next_u32() as u16,
+                ssrc: dice.roll() as u32,
+                sequence: dice.roll() as u16,
                 socket,
                 has_spoken: false,
                 holds: false,
@@ -108,7 +107,7 @@ impl Call {
     }
 
     fn below(&mut self, bound: u32) -> u32 {
-        self.dice.next_u32() % bound
+        self.dice.below(bound.into()) as u32
     }
 
     fn tell(&mut self, what: String) {
@@ -183,8 +182,11 @@ impl Call {
     fn attack(&mut self) {
         let socket = self.below(4);
         let source = SocketAddr::from(([192, 0, 2, 200 + self.below(4) as u8], 1024 + self.below(50) as u16));
-        let ssrc =
-            if self.below(2) == 0 { self.parties[(socket / 2) as usize].ssrc } else { self.dice.next_u32() };
+        let ssrc = if self.below(2) == 0 {
+            self.parties[(socket / 2) as usize].ssrc
+        } else {
+            self.dice.roll() as u32
+        };
         let sequence = self.parties[(socket / 2) as usize].sequence.wrapping_add(1 + self.below(3) as u16);
         let packet = match self.below(8) {
             0..=2 => media(ssrc, sequence, THEIRS),
@@ -290,7 +292,7 @@ impl Call {
                     self.parties[party].holds = false;
                 }
                 self.exchange(party);
-                let ssrc = self.dice.next_u32();
+                let ssrc = self.dice.roll() as u32;
                 let one = &mut self.parties[party];
                 (one.before, one.ssrc) = (Some(one.real), ssrc);
                 one.real.set_port(new_port);
@@ -368,11 +370,11 @@ impl Call {
 
 impl Party {
     /// What its description says of where it is now.
-    fn sign(&mut self, dice: &mut ChaCha8Rng) {
+    fn sign(&mut self, dice: &mut Dice) {
         self.signed = match self.kind {
-            Kind::Nat => SocketAddr::from(([10, 0, 0, 5], 4000 + 2 * (dice.next_u32() % 1000) as u16)),
+            Kind::Nat => SocketAddr::from(([10, 0, 0, 5], 4000 + 2 * dice.below(1000) as u16)),
             Kind::Public | Kind::MediaHost => self.real,
-            Kind::Asymmetric => SocketAddr::new(self.host, 30_000 + 2 * (dice.next_u32() % 1000) as u16),
+            Kind::Asymmetric => SocketAddr::new(self.host, 30_000 + 2 * dice.below(1000) as u16),
         };
     }
 }

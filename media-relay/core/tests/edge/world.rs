@@ -1,43 +1,19 @@
 //! A worker, its ports and the time: one session between A (realm 0) and B (realm 1), and who may send what to its ports.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
 use media_core::session::{Action, Endpoint, Party, Refusal, Reply, StreamStatistics};
-use media_core::worker::{PortPair, Ports, Settings, SocketId};
+use media_core::worker::{Settings, SocketId};
+use play::ports::Counted;
 
 pub(crate) const A: Endpoint = Endpoint { party: 0, branch: 0 };
 pub(crate) const B: Endpoint = Endpoint { party: 1, branch: 0 };
 /// The public address that A's signalling comes from, and that of B.
 pub(crate) const A_HOST: &str = "203.0.113.1";
 pub(crate) const B_HOST: &str = "198.51.100.1";
-
-/// Pairs 0/1, 2/3, ... at ports 10000, 10002, ... of 192.0.2.<realm>.
-#[derive(Default)]
-pub(crate) struct Counted {
-    next: SocketId,
-    pub(crate) open: usize,
-}
-
-impl Ports for Counted {
-    fn open(&mut self, realm: u16, _: bool) -> Option<PortPair> {
-        self.open += 1;
-        let rtp = self.next;
-        self.next += 2;
-        let address = SocketAddr::from(([192, 0, 2, realm as u8], 10_000 + rtp as u16));
-        Some(PortPair { rtp, rtcp: rtp + 1, address })
-    }
-
-    fn open_elsewhere(&mut self, _: u16, _: IpAddr) -> Option<PortPair> {
-        None
-    }
-
-    fn close(&mut self, _: PortPair) {
-        self.open -= 1;
-    }
-}
 
 pub(crate) struct World {
     pub(crate) worker: Worker,

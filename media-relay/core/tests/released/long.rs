@@ -7,10 +7,10 @@ use media_core::path::place::Stay;
 use media_core::path::timeline::{Entry, PathState, Reason};
 use nat_lab::Kind as Nat;
 
-use crate::dice::Dice;
 use crate::phone::{Kind, Voice};
 use crate::world::{Place, World};
 use crate::{pairs, second};
+use play::Dice;
 
 const VOICES: [[Voice; 2]; 5] = [
     [Voice::Steady; 2],

@@ -9,7 +9,6 @@
 )]
 
 mod certain;
-mod dice;
 mod halves;
 mod long;
 mod never;
@@ -20,12 +19,12 @@ mod world;
 
 use std::time::Duration;
 
-use dice::Dice;
 use media_core::path::place::Stay;
 use media_core::path::timeline::{Entry, PathState, Reason};
 use media_core::path::{Constraint, Settings as Limits};
 use nat_lab::Kind as Nat;
 use phone::Kind;
+use play::Dice;
 use world::{Place, World};
 
 const PHONES: [Kind; 3] = [Kind::Baresip, Kind::Linphone, Kind::Pjsip];

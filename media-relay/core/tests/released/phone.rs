@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use nat_lab::{HostId, Network};
 
-use crate::dice::Dice;
+use play::Dice;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {

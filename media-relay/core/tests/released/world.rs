@@ -1,7 +1,6 @@
 //! One call: two phones in their places, the real worker between them, and signalling that takes its time. A proxy behind the relay may
 //! lead the call back to it, so that it is more than one session.
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +13,11 @@ use media_core::path::timeline::{Entry, PathState};
 use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, PairRelease, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
-use media_core::worker::{PortPair, Ports, Settings};
+use media_core::worker::Settings;
 use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
+use play::Dice;
+use play::ports::Counted;
 
-use crate::dice::Dice;
 use crate::phone::{Kind, Phone};
 
 pub(crate) const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
@@ -34,40 +34,6 @@ pub(crate) enum Place {
     Apart([Option<nat_lab::Kind>; 2]),
     /// At these addresses, as the relay sees them too, in a realm each.
     Realms([&'static str; 2]),
-}
-
-/// A relay with two addresses.
-#[derive(Debug, Default)]
-struct Sockets {
-    open: BTreeMap<u32, SocketAddr>,
-    next: u32,
-}
-
-impl Sockets {
-    fn pair(&mut self, ip: &str) -> Option<PortPair> {
-        let rtp = self.next;
-        self.next += 2;
-        let address = SocketAddr::new(ip.parse().ok()?, 20_000 + rtp as u16);
-        self.open.insert(rtp, address);
-        self.open.insert(rtp + 1, SocketAddr::new(address.ip(), address.port() + 1));
-        Some(PortPair { rtp, rtcp: rtp + 1, address })
-    }
-}
-
-impl Ports for Sockets {
-    fn open(&mut self, _: u16, _: bool) -> Option<PortPair> {
-        self.pair(RELAY[0])
-    }
-
-    fn open_elsewhere(&mut self, _: u16, than: IpAddr) -> Option<PortPair> {
-        let other = RELAY.into_iter().find(|ip| ip.parse() != Ok(than))?;
-        self.pair(other)
-    }
-
-    fn close(&mut self, pair: PortPair) {
-        assert!(self.open.remove(&pair.rtp).is_some(), "{pair:?} was not open");
-        self.open.remove(&pair.rtcp);
-    }
 }
 
 /// Something that signalling carries.
@@ -91,7 +57,7 @@ pub(crate) struct World {
     relay: HostId,
     settings: Settings,
     worker: Worker,
-    sockets: Sockets,
+    sockets: Counted,
     pub(crate) phones: [Phone; 2],
     parties: [Party; 2],
     /// How many sessions the call runs through, and which of them are not over.
@@ -229,7 +195,7 @@ impl World {
             relay,
             worker: Worker::new(settings.clone(), "anchor".to_owned()),
             settings,
-            sockets: Sockets::default(),
+            sockets: Counted::at(RELAY.map(|ip| ip.parse::<IpAddr>().expect("an address"))).from_port(20_000),
             phones,
             parties,
             halves,
@@ -286,7 +252,7 @@ impl World {
     pub(crate) fn restart(&mut self, outcome: &memory::Outcome, failures: u32, rest: Duration) {
         self.worker = Worker::new(self.settings.clone(), "anchor".to_owned());
         let record = Record { failures, until: self.now + rest };
-        self.sockets.open.clear();
+        self.sockets.forget();
         self.worker.recall(Arc::new(Known::from([(outcome.pair.clone(), record)])));
     }
 
@@ -554,11 +520,11 @@ impl World {
         while let Some(event) = self.network.next_until(self.now) {
             let nat_lab::Event::Datagram { host, source, destination, payload } = event else { continue };
             if host == self.relay {
-                let socket = self.sockets.open.iter().find(|open| *open.1 == destination).map(|open| *open.0);
+                let socket = self.sockets.socket(destination);
                 let Some(socket) = socket else { continue };
                 let (network, sockets, relay) = (&mut self.network, &self.sockets, self.relay);
                 self.worker.packet(socket, source, &payload, self.now, |out, to, bytes| {
-                    let from = sockets.open[&out];
+                    let from = sockets.address(out).expect("an open socket");
                     let _ = network.send(relay, from, to, Bytes::copy_from_slice(bytes));
                 });
             } else if let Some(phone) =
@@ -609,7 +575,7 @@ impl World {
                 other => panic!("no count: {other:?}"),
             })
             .collect();
-        assert!(self.sockets.open.is_empty() && self.worker.is_empty(), "something is left");
+        assert!(self.sockets.open_pairs() == 0 && self.worker.is_empty(), "something is left");
         assert!(direct.iter().all(|one| Some(one) == direct.first()), "{direct:?}");
         direct.first().copied().unwrap_or_default()
     }

@@ -3,7 +3,9 @@
 use std::io::Result;
 use std::net::{SocketAddr, UdpSocket};
 
-use crate::{Dice, Pace, Plan};
+use play::Dice;
+
+use crate::{Pace, Plan};
 
 /// Of a Via that fills a datagram.
 const LONG: usize = 28_000;

@@ -1,0 +1,15 @@
+//! What every test begins with. Each thing that the cores ask of the world is here once: chance that can be repeated, time that
+//! is told, ports that are numbers, a policy of closures, settings of two realms, places behind NATs, telephones. A test says
+//! in what it differs.
+//!
+//! Nothing here has sockets, clocks or threads, and no crate but tests uses it. Each core takes the features that it plays with:
+//! `media`, `signalling`, `crush`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+pub mod clock;
+pub mod dice;
+#[cfg(feature = "media")]
+pub mod ports;
+pub mod truth;
+
+pub use dice::Dice;
