@@ -18,6 +18,7 @@ use sip_proxy::clock::Clock;
 use sip_proxy::dns::Resolver;
 use srtp::Master;
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior};
 
@@ -74,8 +75,8 @@ struct App {
     failed: bool,
 }
 
-/// Runs the phone until it is told to end.
-pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
+/// Runs the phone until it is told to end; routers are talked with on a runtime of their own.
+pub(crate) async fn run(options: Options, routers: Handle) -> Result<ExitCode, Box<dyn Error>> {
     let source = Source::open(&options.source)?;
     let resolve = options.registrar();
     let targets = match resolve.literal() {
@@ -95,7 +96,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode, Box<dyn Error>> {
     let address = network::towards(registrar)?;
     let (signalling, mut inputs) = Signalling::new(transport, SocketAddr::new(address, options.port), tls)?;
     let (sockets, mut datagrams) = Sockets::new();
-    let (mappings, mut mapped) = Mappings::new();
+    let (mappings, mut mapped) = Mappings::new(routers);
     let instance = Instance::of(&options);
     let account = account(&options, signalling.local(), registrar, &instance);
     let mut app = App {

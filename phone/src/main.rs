@@ -33,20 +33,26 @@ mod video;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let options = options::Options::parse();
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime,
+    let runtimes = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .and_then(|own| Ok((own, Builder::new_multi_thread().worker_threads(1).enable_all().build()?)));
+    let (runtime, routers) = match runtimes {
+        Ok(runtimes) => runtimes,
         Err(error) => {
             eprintln!("phone: {error}");
             return ExitCode::FAILURE;
         }
     };
-    let ended = runtime.block_on(app::run(options));
-    // Standard input is read by a thread that only its next line would end.
+    let ended = runtime.block_on(app::run(options, routers.handle().clone()));
+    // Standard input is read by a thread that only its next line would end; a router may never answer.
     runtime.shutdown_background();
+    routers.shutdown_background();
     match ended {
         Ok(code) => code,
         Err(error) => {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crush::agent::SocketId;
 use portmapper::{Client, Config};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -32,13 +33,15 @@ pub(crate) struct Mappings {
     wanted: HashMap<SocketId, mpsc::Sender<()>>,
     tasks: JoinSet<()>,
     found: mpsc::Sender<Mapped>,
+    runtime: Handle,
 }
 
 impl Mappings {
-    /// And where it tells of mappings.
-    pub(crate) fn new() -> (Self, mpsc::Receiver<Mapped>) {
+    /// And where it tells of mappings. Routers are talked with on `runtime`, which must be none that carries sound: its host's
+    /// interfaces and routes are looked at, and XML is read, for tens of milliseconds.
+    pub(crate) fn new(runtime: Handle) -> (Self, mpsc::Receiver<Mapped>) {
         let (found, mapped) = mpsc::channel(WAITING);
-        (Self { wanted: HashMap::new(), tasks: JoinSet::new(), found }, mapped)
+        (Self { wanted: HashMap::new(), tasks: JoinSet::new(), found, runtime }, mapped)
     }
 
     /// Asks the router for this socket's port. Only private addresses of IPv4 have one that could be mapped.
@@ -51,7 +54,7 @@ impl Mappings {
         }
         let (anew, wishes) = mpsc::channel(1);
         self.wanted.insert(socket, anew);
-        self.tasks.spawn(keep(socket, port, self.found.clone(), wishes));
+        self.tasks.spawn_on(keep(socket, port, self.found.clone(), wishes), &self.runtime);
     }
 
     /// Asks anew for what is wanted of these sockets: a router may have restarted, and forgotten (RFC 6887 §8.5).
