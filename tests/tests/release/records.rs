@@ -171,6 +171,11 @@ fn play(plan: &Plan) -> Result<Vec<Value>> {
             scene.phones[0].phone.hold()?;
             std::thread::sleep(Duration::from_secs(seconds));
             scene.phones[0].phone.resume()?;
+            if !plan.kinds.contains(&SOFTPHONE) {
+                // A linphone whose streams have begun anew has forgotten what it plays.
+                std::thread::sleep(Duration::from_secs(1));
+                scene.phones.iter_mut().try_for_each(|phone| phone.phone.unmute())?;
+            }
         }
         Act::CalledBack => {
             scene.stage.sbc.sql("SELECT sbc_call_release(id, 'anchor') FROM call")?;
@@ -227,6 +232,8 @@ fn play(plan: &Plan) -> Result<Vec<Value>> {
     };
     for row in rows.iter().filter(|row| row["wrong"] != json!([])) {
         println!("{}", scene.failure(&row.to_string()).0);
+        // Its captures tell why.
+        scene.stage.lab.keep();
     }
     Ok(rows)
 }
@@ -313,7 +320,7 @@ fn rows_of(path: &str) -> Vec<Value> {
 }
 
 /// As many calls of these as RECORD_CALLS says; of each one row, or two of one that was transferred, in the file RECORD_OUT/NAME.json after
-/// each call. Those whose rows are there, or in RECORD_TABLE, are not played again.
+/// each call. Those whose rows are there, or in RECORD_TABLE, are not played again; RECORD_ONLY plays the one of that number.
 fn play_all(name: &str, kinds: [Kind; 2]) {
     skip_unless_possible!(kinds[0].program(), kinds[1].program(), "conntrack", "curl", "openssl");
     let set = |name: &str| std::env::var(name).ok();
@@ -327,7 +334,11 @@ fn play_all(name: &str, kinds: [Kind; 2]) {
         .filter_map(|row| row["number"].as_u64())
         .collect();
     let mut failures = Vec::new();
-    for number in (0..calls).filter(|number| !is_there.contains(&(*number as u64))) {
+    let only = set("RECORD_ONLY").and_then(|only| only.parse::<usize>().ok());
+    for number in (0..calls)
+        .filter(|number| only.is_none_or(|only| only == *number))
+        .filter(|number| !is_there.contains(&(*number as u64)))
+    {
         let plan = Plan::new(number, kinds);
         match play(&plan) {
             Ok(played) => {

@@ -178,7 +178,9 @@ pub(crate) fn track_of(stream: StreamId, lines: &Lines) -> Option<Track> {
 
 pub(crate) fn sight_of(stream: &Stream) -> Option<Sight> {
     let (ssrc, sequence) = stream.reception.last()?;
-    let (_, heard) = stream.rtp.heard()?;
+    // Not when its source was last heard: a phone on hold keeps its NAT's hole open with what is no packet of the stream, which may have gone
+    // on elsewhere since.
+    let heard = stream.reception.heard;
     let clock_rate = stream.format(stream.reception.payload_type).map_or(8000, |format| format.rate);
     let (packets, silence) = (stream.reception.packets, stream.reception.silence);
     Some(Sight { ssrc, clock_rate, packets, sequence, heard, silence })

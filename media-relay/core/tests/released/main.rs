@@ -238,6 +238,26 @@ fn a_hold_brings_everybody_home_and_after_it_they_leave_again() {
 }
 
 #[test]
+fn what_keeps_holes_open_in_a_hold_makes_no_lie_of_reports_about_direct_time() {
+    for seed in 0..50 {
+        let mut world =
+            World::new(seed, [Kind::Linphone; 2], Place::Apart([Some(Nat::Cone), Some(Nat::Cone)]));
+        world.run(second(25));
+        assert_eq!(world.state(), PathState::Direct, "{seed} {:?}", world.timeline);
+        for direction in ["sendonly", "sendrecv"] {
+            world.party_offers(0, direction);
+            world.run(Duration::from_millis(100));
+            for phone in &world.phones {
+                phone.keep_open(&mut world.network);
+            }
+            world.run(second(8));
+        }
+        let lie = world.timeline.iter().find(|(_, entry)| matches!(entry, Entry::Lie { .. }));
+        assert!(lie.is_none(), "{seed} {:?}", world.timeline);
+    }
+}
+
+#[test]
 fn what_failed_twice_is_not_tried_on_the_next_call_for_an_hour() {
     let mut world = World::new(7, [Kind::Baresip; 2], Place::Apart([Some(Nat::Cone), None]));
     world.cut([true; 2]);

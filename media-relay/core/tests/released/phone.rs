@@ -322,6 +322,14 @@ impl Phone {
         true
     }
 
+    /// It keeps its NAT's hole open with a binding request (RFC 8489 §6) beside its media, as linphone does with each description.
+    pub(crate) fn keep_open(&self, network: &mut Network) {
+        let Some(target) = self.target else { return };
+        let mut request = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
+        request.resize(20, self.ssrc as u8);
+        let _ = network.send(self.host, self.local, target, request.into());
+    }
+
     /// As many packets it would have counted before: its count wraps soon.
     pub(crate) fn has_sent(&mut self, packets: u32) {
         self.sent = packets;
@@ -387,7 +395,7 @@ impl Phone {
 
     /// A datagram arrived at its RTP port.
     pub(crate) fn hear(&mut self, source: SocketAddr, packet: &[u8], now: Duration) {
-        if packet.len() < 12 || matches!(packet[1], 200..=204) || !self.hears {
+        if packet.len() < 12 || packet[0] >> 6 != 2 || matches!(packet[1], 200..=204) || !self.hears {
             return;
         }
         let is_fresh = std::mem::take(&mut self.is_fresh);
