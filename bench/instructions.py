@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Instructions of what is done most, counted by callgrind: the same on every machine of a kind, however busy it is. Reading and
-writing a SIP message (sip-proxy/wire/tests/messages/invite.sip, an INVITE of 900 bytes with SDP), and a packet's way through the media
-plane's core.
+writing a SIP message (sip-proxy/wire/tests/messages/invite.sip, an INVITE of 900 bytes with SDP), a call through signalling's core, and
+a packet's way through the media plane's.
 
-usage: instructions.py     (after `cargo build --release -p sip-wire -p media-core --examples`)
+usage: instructions.py     (after `cargo build --release -p sip-wire -p sip-engine -p media-core --examples`)
 """
 
 import re
@@ -20,6 +20,7 @@ FIGURES = {
     "sip_check_instructions": ("cost", "check"),
     "sip_serialise_instructions": ("cost", "serialise"),
     "sip_edit_instructions": ("cost", "edit"),
+    "call_instructions": ("call_cost", "call"),
     "rtp_relay_instructions": ("relay_cost", "rtp"),
     "rtcp_relay_instructions": ("relay_cost", "rtcp"),
 }
@@ -30,7 +31,7 @@ def impossible():
     if shutil.which("valgrind") is None:
         return "valgrind counts instructions, and is not installed"
     if not all((PROGRAMS / program).exists() for program, _ in FIGURES.values()):
-        return f"{PROGRAMS} lacks a program: cargo build --release -p sip-wire -p media-core --examples"
+        return f"{PROGRAMS} lacks a program: cargo build --release -p sip-wire -p sip-engine -p media-core --examples"
     return None
 
 

@@ -1,0 +1,209 @@
+//! Work for an instruction counter: `call_cost call TIMES` plays so many calls from trunk to trunk, INVITE to BYE, through an engine
+//! alone. What one costs is the difference between two runs, divided by the difference of their TIMES (`bench/instructions.py`);
+//! what the two trunks write is a small and constant part of it.
+#![allow(clippy::expect_used, clippy::panic, reason = "a bench")]
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use sip_engine::Engine;
+use sip_engine::config::{
+    Authentication, Config, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
+};
+use sip_engine::digest::{Algorithm, Ha1};
+use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
+use sip_engine::media::{Described, MediaAction, MediaOutcome, MediaReply, Summary};
+use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
+use sip_engine::time::Now;
+use sip_wire::Message;
+
+const SDP: &str =
+    "v=0\r\no=- 1 1 IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 192.0.2.9\r\nt=0 0\r\nm=audio 4000 RTP/AVP 0\r\n";
+const CALLER: (ListenerId, SocketAddr) = (ListenerId(0), at([192, 0, 2, 7]));
+const ANSWERER: (ListenerId, SocketAddr) = (ListenerId(1), at([203, 0, 113, 12]));
+
+const fn at(ip: [u8; 4]) -> SocketAddr {
+    let [a, b, c, d] = ip;
+    SocketAddr::new(IpAddr::V4(std::net::Ipv4Addr::new(a, b, c, d)), 5060)
+}
+
+/// A trunk in each of two realms; whatever comes goes to the second's.
+#[derive(Debug)]
+struct Trunks(Arc<TrunkTarget>);
+
+impl Policy for Trunks {
+    fn credentials(&self, _: &str, _: &str) -> Vec<Ha1> {
+        Vec::new()
+    }
+
+    fn source(&self, _: RealmId, address: IpAddr) -> Option<Arc<str>> {
+        [CALLER, ANSWERER].iter().any(|known| known.1.ip() == address).then(|| "carrier".into())
+    }
+
+    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
+        Ok(vec![RouteStep::Trunk { target: self.0.clone(), user: question.user.into() }])
+    }
+
+    fn trunk(&self, name: &str) -> Option<Arc<TrunkTarget>> {
+        (name == &*self.0.name).then(|| self.0.clone())
+    }
+
+    fn trunks(&self) -> Arc<[Arc<TrunkTarget>]> {
+        [self.0.clone()].into()
+    }
+}
+
+fn config() -> Config {
+    let realm = |id, name: &str| Realm {
+        id: RealmId(id),
+        name: name.into(),
+        domains: vec!["example.net".into()],
+        registrar: RegistrarMode::None,
+        authentication: Authentication::KnownSource,
+        digest: vec![Algorithm::Sha256],
+        identity: IdentityPolicy::Correct,
+        trusted: true,
+        keepalive: None,
+        pass_unknown_require: false,
+        demands_qop: false,
+        hairpin: Default::default(),
+        pickup: Default::default(),
+        session_timer: None,
+        is_trunk_side: true,
+        passing: Default::default(),
+    };
+    let listener = |id: u16, ip| Listener {
+        realm: RealmId(id),
+        transport: Transport::Udp,
+        address: at(ip),
+        advertised: at(ip),
+        datagram_limit: 1300,
+    };
+    Config {
+        node: 1,
+        realms: vec![realm(0, "access"), realm(1, "core")],
+        listeners: vec![listener(0, [192, 0, 2, 1]), listener(1, [203, 0, 113, 1])],
+        timers: TimerValues::default(),
+        limits: Limits::default(),
+        product: Some("sbc".into()),
+        addresses: Arc::default(),
+    }
+}
+
+struct Bench {
+    engine: Engine,
+    now: Now,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let now = Now { monotonic: Duration::from_secs(1), wall: Duration::from_secs(1_700_000_000) };
+        let mut engine = Engine::new(config().into(), [7; 32]);
+        let target = TrunkTarget {
+            name: "answerer".into(),
+            realm: RealmId(1),
+            host: ANSWERER.1.ip().to_string().into(),
+            port: None,
+            transport: Some(Transport::Udp),
+            credentials: None,
+            timeout: None,
+            ping: None,
+        };
+        engine.handle(Input::Command(Command::Policy(Arc::new(Trunks(Arc::new(target))))), now);
+        Self { engine, now }
+    }
+
+    /// What the engine sends because of a message; media takes every description as it is.
+    fn say(&mut self, (listener, remote): (ListenerId, SocketAddr), text: String) -> Vec<Bytes> {
+        self.now.monotonic += Duration::from_millis(20);
+        let message = Message::parse(text.into()).expect("a readable message");
+        let flow = Flow { listener, transport: Transport::Udp, remote, connection: None };
+        self.engine.handle(Input::Received { flow, message }, self.now);
+        let mut sent = Vec::new();
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Send { message, .. } => sent.push(message),
+                Output::Media(request) => {
+                    let outcome = match request.action {
+                        MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
+                            MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
+                        }
+                        MediaAction::Delete => {
+                            MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO }
+                        }
+                        _ => continue,
+                    };
+                    let reply = MediaReply { session: request.session, number: request.number, outcome };
+                    self.engine.handle(Input::Media(reply), self.now);
+                }
+                _ => {}
+            }
+        }
+        sent
+    }
+
+    fn call(&mut self, number: u32) {
+        let (from, to) = (CALLER.1, ANSWERER.1);
+        let head = |method: &str, tag: &str, cseq: u32| {
+            format!(
+                "{method} sip:4930123@192.0.2.1 SIP/2.0\r\n\
+                 Via: SIP/2.0/UDP {from};rport;branch=z9hG4bK{number}{method}\r\n\
+                 Max-Forwards: 70\r\nFrom: \"Alice\" <sip:4940456@{from}>;tag=f{number}\r\n\
+                 To: <sip:4930123@192.0.2.1>{tag}\r\nCall-ID: c{number}@{from}\r\nCSeq: {cseq} {method}\r\n\
+                 Contact: <sip:4940456@{from}>\r\nUser-Agent: trunk 1.0\r\nSupported: replaces\r\n\
+                 Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, UPDATE\r\n"
+            )
+        };
+        let body = format!("Content-Type: application/sdp\r\nContent-Length: {}\r\n\r\n{SDP}", SDP.len());
+        let empty = "Content-Length: 0\r\n\r\n";
+        let sent = self.say(CALLER, head("INVITE", "", 1) + &body);
+        let invite = find(&sent, "INVITE ");
+        let same = copied(&invite, &["Via", "From", "Call-ID", "CSeq"]);
+        let asked = copied(&invite, &["To"]).trim_end().to_owned();
+        let answer = |status: &str| {
+            format!("SIP/2.0 {status}\r\n{same}{asked};tag=t{number}\r\nContact: <sip:b@{to}>\r\nServer: trunk 2.0\r\n")
+        };
+        find(&self.say(ANSWERER, answer("180 Ringing") + empty), "SIP/2.0 180");
+        let sent = self.say(ANSWERER, answer("200 OK") + &body);
+        let ok = find(&sent, "SIP/2.0 200");
+        let tag = copied(&ok, &["To"]).trim_end().rsplit_once(";tag=").expect("a tag").1.to_owned();
+        let tag = format!(";tag={tag}");
+        self.say(CALLER, head("ACK", &tag, 1) + empty);
+        let bye = find(&self.say(CALLER, head("BYE", &tag, 2) + empty), "BYE ");
+        let same = copied(&bye, &["Via", "From", "To", "Call-ID", "CSeq"]);
+        self.say(ANSWERER, format!("SIP/2.0 200 OK\r\n{same}{empty}"));
+        // Transactions end, so that calls do not pile up.
+        self.now.monotonic += Duration::from_secs(40);
+        self.engine.handle_timeout(self.now);
+        while self.engine.poll_output().is_some() {}
+    }
+}
+
+/// The lines of these names, as they are.
+fn copied(message: &str, names: &[&str]) -> String {
+    let is_one = |line: &&str| line.split_once(':').is_some_and(|(name, _)| names.contains(&name));
+    message.lines().filter(is_one).flat_map(|line| [line, "\r\n"]).collect()
+}
+
+fn find(sent: &[Bytes], start: &str) -> String {
+    let found = sent.iter().find(|message| message.starts_with(start.as_bytes()));
+    let Some(message) = found else { panic!("no {start}: {sent:?}") };
+    String::from_utf8_lossy(message).into_owned()
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let operation = arguments.next().unwrap_or_default();
+    let times = arguments.next().and_then(|text| text.parse::<u32>().ok());
+    let (Some(times), "call") = (times, operation.as_str()) else {
+        eprintln!("usage: call_cost call TIMES");
+        std::process::exit(2);
+    };
+    let mut bench = Bench::new();
+    for number in 0..times {
+        bench.call(number);
+    }
+    assert_eq!(bench.engine.sizes(), (0, 0, 0), "nothing of a call stays");
+}
