@@ -29,7 +29,7 @@ pub fn body(bytes: &[u8]) {
 
 fn message(method: Method<'_>, kind: &[u8], octets: &[u8]) -> Option<Message> {
     let built = Builder::request(method, b"sip:a@b").body(kind, Bytes::copy_from_slice(octets)).finish();
-    Message::parse(built).ok()
+    Message::parse(built.into()).ok()
 }
 
 fn unchanged(text: &[u8]) -> Vec<u8> {

@@ -104,6 +104,7 @@ fn edits(message: &Message, value: &[u8]) {
     if is_length {
         return;
     }
+    assert!(is_same(&edit.message(), &changed), "what was changed is known without being read");
     let added = 2 + usize::from(!keeps_body);
     assert_eq!(changed.lines().count(), message.lines().count() + added);
     assert_eq!(changed.body(), if keeps_body { message.body() } else { &body });
@@ -129,13 +130,14 @@ fn judged(message: &Message) {
 fn answered(refused: &Refused) {
     let Some(answer) = refused.response("tag") else { return };
     let answer = answer.finish();
-    match Message::parse(answer.clone()) {
+    let written = answer.as_bytes().clone();
+    match Message::parse(written.clone()) {
         Ok(answer) => {
             assert_eq!(answer.status(), Some(refused.cause.status()));
             assert!(answer.via().is_ok() && answer.lines().count() <= MAX_LINES);
         }
         // A head at the limit grows by a few bytes.
-        Err(again) => assert_eq!(again.cause, Cause::TooLarge, "{}", String::from_utf8_lossy(&answer)),
+        Err(again) => assert_eq!(again.cause, Cause::TooLarge, "{}", String::from_utf8_lossy(&written)),
     }
 }
 
@@ -148,15 +150,29 @@ fn built(value: &[u8]) {
         .header(Name::To, value)
         .body(value, Bytes::copy_from_slice(value))
         .finish();
-    match Message::parse(built) {
-        Ok(built) => {
-            assert_eq!(built.lines().count(), 4);
-            assert_eq!(built.body(), value);
+    match Message::parse(built.as_bytes().clone()) {
+        Ok(read) => {
+            assert_eq!(read.lines().count(), 4);
+            assert_eq!(read.body(), value);
+            assert!(is_same(&built, &read), "what was written is known without being read");
         }
         Err(refused) => assert_eq!(refused.cause, Cause::Malformed(Malformed::RequestUri)),
     }
-    let built = Message::parse(Builder::response(200, value).finish()).expect("a built response can be read");
-    assert_eq!(built.lines().count(), 1);
+    let built = Builder::response(200, value).finish();
+    let read = Message::parse(built.as_bytes().clone()).expect("a built response can be read");
+    assert_eq!(read.lines().count(), 1);
+    assert!(is_same(&built, &read), "what was written is known without being read");
+}
+
+fn is_same(one: &Message, other: &Message) -> bool {
+    let lines = |message: &Message| -> Vec<_> {
+        message.lines().map(|line| (line.name, line.text.to_vec(), line.value.to_vec())).collect()
+    };
+    lines(one) == lines(other)
+        && one.start_line() == other.start_line()
+        && one.request_uri() == other.request_uri()
+        && one.reason() == other.reason()
+        && one.body() == other.body()
 }
 
 /// What came out of a stream up to where it was lost.

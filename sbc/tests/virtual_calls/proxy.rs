@@ -104,7 +104,7 @@ impl Proxy {
                     };
                     let client = self.transactions.request(
                         to,
-                        edit.finish(),
+                        edit.message(),
                         index,
                         &mut Context { now: at(now), out: &mut self.out },
                     );

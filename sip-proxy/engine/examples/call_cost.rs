@@ -163,7 +163,9 @@ impl Bench {
         let same = copied(&invite, &["Via", "From", "Call-ID", "CSeq"]);
         let asked = copied(&invite, &["To"]).trim_end().to_owned();
         let answer = |status: &str| {
-            format!("SIP/2.0 {status}\r\n{same}{asked};tag=t{number}\r\nContact: <sip:b@{to}>\r\nServer: trunk 2.0\r\n")
+            format!(
+                "SIP/2.0 {status}\r\n{same}{asked};tag=t{number}\r\nContact: <sip:b@{to}>\r\nServer: trunk 2.0\r\n"
+            )
         };
         find(&self.say(ANSWERER, answer("180 Ringing") + empty), "SIP/2.0 180");
         let sent = self.say(ANSWERER, answer("200 OK") + &body);

@@ -209,7 +209,12 @@ impl Core {
         fault.status()
     }
 
-    pub(crate) fn send_request(&mut self, hop: impl Into<Hop>, request: Bytes, owner: Owner) -> ClientId {
+    pub(crate) fn send_request(
+        &mut self,
+        hop: impl Into<Hop>,
+        request: impl Into<Arc<Message>>,
+        owner: Owner,
+    ) -> ClientId {
         let mut context = Context { now: self.now, out: &mut self.out };
         self.transactions.request(hop, request, owner, &mut context)
     }
@@ -219,7 +224,7 @@ impl Core {
         self.transactions.hasten(client, &mut Context { now: self.now, out: &mut self.out });
     }
 
-    pub(crate) fn respond(&mut self, server: ServerId, status: u16, response: Bytes) {
+    pub(crate) fn respond(&mut self, server: ServerId, status: u16, response: impl Into<Bytes>) {
         let mut context = Context { now: self.now, out: &mut self.out };
         self.transactions.respond(server, status, response, &mut context);
     }

@@ -2,9 +2,11 @@
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use crate::message::Message;
 use crate::method::Method;
 use crate::name::Name;
-use crate::text::CONTROL;
+use crate::read::{Place, Start, Table};
+use crate::text::{CONTROL, is_space};
 use crate::uri::FORBIDDEN;
 
 /// Puts a text where a line goes on behind it. Control characters but for the tab become spaces, so that no value can add
@@ -29,10 +31,14 @@ pub(crate) fn put_uri(out: &mut BytesMut, uri: &[u8]) {
     }
 }
 
-/// Writes a message from its start line on. No value can add a line: line ends in it become spaces.
+/// Writes a message from its start line on, and knows where its lines are: what we have written ourselves need not be read. No value
+/// can add a line: line ends in it become spaces.
 #[derive(Debug)]
 pub struct Builder {
     out: BytesMut,
+    start: Start,
+    start_line_end: u32,
+    lines: Vec<Place>,
     content_type: Option<Bytes>,
     body: Bytes,
 }
@@ -40,42 +46,47 @@ pub struct Builder {
 impl Builder {
     /// A request.
     pub fn request(method: Method<'_>, uri: &[u8]) -> Self {
-        let mut builder = Self::empty();
-        put_uri(&mut builder.out, method.as_bytes());
-        builder.out.put_u8(b' ');
-        put_uri(&mut builder.out, uri);
-        builder.out.put_slice(b" SIP/2.0\r\n");
-        builder
+        let mut out = empty();
+        put_uri(&mut out, method.as_bytes());
+        let method = out.len() as u32;
+        out.put_u8(b' ');
+        let at = out.len() as u32;
+        put_uri(&mut out, uri);
+        let uri = (at, out.len() as u32);
+        out.put_slice(b" SIP/2.0");
+        Self::begun(out, Start::Request { method, uri })
     }
 
     /// A response.
     pub fn response(status: u16, reason: &[u8]) -> Self {
-        let mut builder = Self::empty();
-        builder.out.put_slice(b"SIP/2.0 ");
-        builder.out.put_slice(status.to_string().as_bytes());
-        builder.out.put_u8(b' ');
-        put_text(&mut builder.out, reason);
-        builder.out.put_slice(b"\r\n");
-        builder
+        let mut out = empty();
+        out.put_slice(b"SIP/2.0 ");
+        out.put_slice(status.to_string().as_bytes());
+        out.put_u8(b' ');
+        let at = out.len() as u32;
+        put_text(&mut out, reason);
+        let reason = (at, out.len() as u32);
+        Self::begun(out, Start::Response { status, reason })
     }
 
-    fn empty() -> Self {
-        Self { out: BytesMut::with_capacity(1024), content_type: None, body: Bytes::new() }
+    fn begun(mut out: BytesMut, start: Start) -> Self {
+        let start_line_end = out.len() as u32;
+        out.put_slice(b"\r\n");
+        let lines = Vec::with_capacity(32);
+        Self { out, start, start_line_end, lines, content_type: None, body: Bytes::new() }
     }
 
     /// Adds a line.
     #[must_use]
-    pub fn header(self, name: Name, value: &[u8]) -> Self {
-        self.other(name.as_str().as_bytes(), value)
+    pub fn header(mut self, name: Name, value: &[u8]) -> Self {
+        self.line(name, name.as_str().as_bytes(), value);
+        self
     }
 
     /// Adds a line of any name.
     #[must_use]
     pub fn other(mut self, name: &[u8], value: &[u8]) -> Self {
-        put_text(&mut self.out, name);
-        self.out.put_slice(b": ");
-        put_text(&mut self.out, value);
-        self.out.put_slice(b"\r\n");
+        self.line(Name::of(name), name, value);
         self
     }
 
@@ -88,18 +99,42 @@ impl Builder {
     }
 
     /// The message, with Content-Length.
-    pub fn finish(mut self) -> Bytes {
+    pub fn finish(mut self) -> Message {
         if let Some(content_type) = self.content_type.take() {
-            self.out.put_slice(b"Content-Type: ");
-            put_text(&mut self.out, &content_type);
-            self.out.put_slice(b"\r\n");
+            self.line(Name::ContentType, Name::ContentType.as_str().as_bytes(), &content_type);
         }
-        self.out.put_slice(b"Content-Length: ");
-        self.out.put_slice(self.body.len().to_string().as_bytes());
-        self.out.put_slice(b"\r\n\r\n");
-        self.out.put_slice(&self.body);
-        self.out.freeze()
+        let length = self.body.len().to_string();
+        self.line(Name::ContentLength, Name::ContentLength.as_str().as_bytes(), length.as_bytes());
+        let Self { mut out, start, start_line_end, lines, body, .. } = self;
+        out.put_slice(b"\r\n");
+        let at = out.len() as u32;
+        out.put_slice(&body);
+        let body = (at, out.len() as u32);
+        Message::of(Table { start, lines: lines.into(), start_line_end, body }, out.freeze())
     }
+
+    fn line(&mut self, name: Name, text: &[u8], value: &[u8]) {
+        let start = self.out.len();
+        put_text(&mut self.out, text);
+        self.out.put_slice(b": ");
+        let at = self.out.len();
+        put_text(&mut self.out, value);
+        let written = self.out.get(at..).unwrap_or_default();
+        let before = written.iter().take_while(|byte| is_space(**byte)).count();
+        let behind = written.iter().skip(before).rev().take_while(|byte| is_space(**byte)).count();
+        self.lines.push(Place {
+            start: start as u32,
+            value: at.saturating_add(before) as u32,
+            end: self.out.len().saturating_sub(behind) as u32,
+            name_length: u16::try_from(text.len()).unwrap_or(u16::MAX),
+            name,
+        });
+        self.out.put_slice(b"\r\n");
+    }
+}
+
+fn empty() -> BytesMut {
+    BytesMut::with_capacity(1024)
 }
 
 #[cfg(test)]
@@ -111,9 +146,9 @@ mod tests {
         let built =
             Builder::response(200, b"O\x1bK").header(Name::Subject, b"a\x07\tb\x7f\r\n c\0d").finish();
         assert!(
-            built.starts_with(b"SIP/2.0 200 O K\r\nSubject: a \tb   \x20c d\r\n"),
+            built.as_bytes().starts_with(b"SIP/2.0 200 O K\r\nSubject: a \tb   \x20c d\r\n"),
             "{}",
-            built.escape_ascii()
+            built.as_bytes().escape_ascii()
         );
     }
 }

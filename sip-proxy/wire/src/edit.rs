@@ -1,10 +1,14 @@
 //! Changes to a message: patches over its lines; what is not touched is copied verbatim.
 
+use std::ops::Range;
+
 use bytes::{BufMut, Bytes, BytesMut};
+use smallvec::SmallVec;
 
 use crate::builder::{put_text, put_uri};
 use crate::message::Message;
 use crate::name::Name;
+use crate::read::{Place, Start, Table, read_line};
 
 #[derive(Debug, Clone)]
 enum Patch {
@@ -101,40 +105,133 @@ impl<'a> Edit<'a> {
         self
     }
 
-    /// The changed message; the message itself if nothing was changed.
+    /// The changed message's octets; the message's own if nothing was changed.
     pub fn finish(&mut self) -> Bytes {
+        if self.is_idle() {
+            return self.message.as_bytes().clone();
+        }
+        let mut out = self.room();
+        self.write(&mut out, |_| {});
+        out.freeze()
+    }
+
+    /// The changed message, of which nothing but new lines is read again.
+    pub fn message(&mut self) -> Message {
+        let old = self.message;
+        if self.is_idle() {
+            return old.clone();
+        }
+        let start = self.start_line.as_ref().map_or_else(|| old.start(), |line| start_of(line, old));
+        let mut out = self.room();
+        let mut parts = SmallVec::<[Part; 8]>::new();
+        self.write(&mut out, |part| parts.push(part));
+        let bytes = out.freeze();
+        let (mut lines, mut start_line_end, mut body) = (SmallVec::new(), 0, (0, 0));
+        for part in parts {
+            match part {
+                Part::StartLine { end } => start_line_end = end as u32,
+                Part::Copied { first, end, at } => lines.extend(moved(old, first..end, at)),
+                Part::New { start, end } => {
+                    let mut at = start;
+                    while let Some((place, next)) = (at < end).then(|| read_line(&bytes, at).ok()).flatten() {
+                        lines.push(place);
+                        at = next;
+                    }
+                }
+                Part::Body { start } => body = (start as u32, bytes.len() as u32),
+            }
+        }
+        Message::of(Table { start, lines, start_line_end, body }, bytes)
+    }
+
+    /// Whether nothing is changed; with a body its length is a line.
+    fn is_idle(&mut self) -> bool {
         if let Some(body) = &self.body {
             let length = body.len().to_string();
             self.set(Name::ContentLength, length.as_bytes());
         }
-        let message = self.message;
         let is_unchanged = self.start_line.is_none() && self.patches.is_empty();
-        if is_unchanged && self.first.is_empty() && self.last.is_empty() {
-            return message.as_bytes().clone();
-        }
-        self.patches.sort_by_key(|patch| patch.0);
+        is_unchanged && self.first.is_empty() && self.last.is_empty()
+    }
+
+    fn room(&self) -> BytesMut {
         let more = self.last.len().saturating_add(self.first.len()).saturating_add(256);
-        let mut out = BytesMut::with_capacity(message.as_bytes().len().saturating_add(more));
+        BytesMut::with_capacity(self.message.as_bytes().len().saturating_add(more))
+    }
+
+    /// Writes it, and notes what stands where.
+    fn write(&mut self, out: &mut BytesMut, mut note: impl FnMut(Part)) {
+        let message = self.message;
+        self.patches.sort_by_key(|patch| patch.0);
         out.put_slice(self.start_line.as_deref().unwrap_or_else(|| message.start_line()));
+        note(Part::StartLine { end: out.len() });
         out.put_slice(b"\r\n");
+        note(Part::New { start: out.len(), end: out.len().saturating_add(self.first.len()) });
         out.put_slice(&self.first);
         let mut copied = 0;
         for (position, (index, patch)) in self.patches.iter().enumerate() {
             let is_overruled =
                 self.patches.get(position.saturating_add(1)).is_some_and(|next| next.0 == *index);
             let Some(line) = message.line(*index).filter(|_| !is_overruled) else { continue };
+            note(Part::Copied { first: copied, end: *index, at: out.len() });
             out.put_slice(message.raw_lines(copied, *index));
             if let Patch::Replace(value) = patch {
-                put_line(&mut out, line.text, value);
+                let start = out.len();
+                put_line(out, line.text, value);
+                note(Part::New { start, end: out.len() });
             }
             copied = index.saturating_add(1);
         }
+        note(Part::Copied { first: copied, end: message.line_count(), at: out.len() });
         out.put_slice(message.raw_lines(copied, message.line_count()));
+        note(Part::New { start: out.len(), end: out.len().saturating_add(self.last.len()) });
         out.put_slice(&self.last);
         out.put_slice(b"\r\n");
+        note(Part::Body { start: out.len() });
         out.put_slice(self.body.as_deref().unwrap_or_else(|| message.body()));
-        out.freeze()
     }
+}
+
+/// What a changed message is made of, by places in it.
+#[derive(Debug, Clone, Copy)]
+enum Part {
+    StartLine {
+        end: usize,
+    },
+    /// Lines that were not there.
+    New {
+        start: usize,
+        end: usize,
+    },
+    /// Lines `first` up to `end` of the old message, from `at` on.
+    Copied {
+        first: usize,
+        end: usize,
+        at: usize,
+    },
+    Body {
+        start: usize,
+    },
+}
+
+/// The places of lines of a message that stand in another one from `at` on.
+fn moved(old: &Message, lines: Range<usize>, at: usize) -> impl Iterator<Item = Place> {
+    let places = old.places().get(lines).unwrap_or_default();
+    let (at, start) = (at as u32, places.first().map_or(0, |place| place.start));
+    let shifted = move |place: u32| place.saturating_sub(start).saturating_add(at);
+    places.iter().map(move |place| Place {
+        start: shifted(place.start),
+        value: shifted(place.value),
+        end: shifted(place.end),
+        ..*place
+    })
+}
+
+/// Where all is in a request line of ours.
+fn start_of(line: &[u8], old: &Message) -> Start {
+    let method = old.method().map_or(0, |method| method.as_bytes().len()) as u32;
+    let end = line.len().saturating_sub(b" SIP/2.0".len()) as u32;
+    Start::Request { method, uri: (method.saturating_add(1), end) }
 }
 
 fn put_line(out: &mut BytesMut, name: &[u8], value: &[u8]) {

@@ -8,12 +8,12 @@ use crate::edit::Edit;
 use crate::media_type::MediaType;
 use crate::method::Method;
 use crate::name::Name;
-use crate::read::{Place, Start, read};
+use crate::read::{Place, Start, Table, read};
 use crate::refused::{Malformed, Refused};
 use crate::text::{Values, around, is_space, is_token, number, trim};
 use crate::via::Via;
 
-/// A SIP message as it was received.
+/// A SIP message as it was received or written.
 #[derive(Debug, Clone)]
 pub struct Message {
     bytes: Bytes,
@@ -51,19 +51,26 @@ impl Message {
     pub fn parse(bytes: Bytes) -> Result<Self, Refused> {
         let bytes = without_leading_line_ends(bytes);
         match read(&bytes) {
-            Ok(table) => Ok(Self {
-                start: table.start,
-                lines: table.lines,
-                start_line_end: table.start_line_end,
-                body: table.body,
-                bytes: if table.body.1 as usize == bytes.len() {
-                    bytes
-                } else {
-                    bytes.slice(..table.body.1 as usize)
-                },
-            }),
+            Ok(table) => {
+                let end = table.body.1 as usize;
+                Ok(Self::of(table, if end == bytes.len() { bytes } else { bytes.slice(..end) }))
+            }
             Err(cause) => Err(Refused::new(cause, bytes)),
         }
+    }
+
+    /// What ends where the table says.
+    pub(crate) fn of(table: Table, bytes: Bytes) -> Self {
+        let Table { start, lines, start_line_end, body } = table;
+        Self { bytes, start, lines, start_line_end, body }
+    }
+
+    pub(crate) fn start(&self) -> Start {
+        self.start
+    }
+
+    pub(crate) fn places(&self) -> &[Place] {
+        &self.lines
     }
 
     /// All of it, as received.
@@ -245,6 +252,12 @@ impl Message {
     /// Starts changing it.
     pub fn edit(&self) -> Edit<'_> {
         Edit::new(self)
+    }
+}
+
+impl From<Message> for Bytes {
+    fn from(message: Message) -> Self {
+        message.bytes
     }
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn agreed_length(so_far: Option<u32>, value: &[u8]) -> Result<u32, Ca
 }
 
 /// One line, folds included, and where the next one starts.
-fn read_line(bytes: &[u8], start: usize) -> Result<(Place, usize), Cause> {
+pub(crate) fn read_line(bytes: &[u8], start: usize) -> Result<(Place, usize), Cause> {
     let line = from(bytes, start);
     let name_length = line.iter().take_while(|byte| TOKEN.has(**byte)).count();
     let name_end = start.saturating_add(name_length);

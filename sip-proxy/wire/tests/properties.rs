@@ -70,6 +70,21 @@ fn hostile() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// What we have written or changed is known without being read.
+fn is_as_read(ours: &Message) -> Result<(), TestCaseError> {
+    let read = Message::parse(ours.as_bytes().clone());
+    prop_assert!(read.is_ok(), "{:?}", read.err());
+    let Ok(read) = read else { return Ok(()) };
+    let line = |line: sip_wire::Line<'_>| (line.index, line.name, line.text.to_vec(), line.value.to_vec());
+    prop_assert_eq!(ours.lines().map(line).collect::<Vec<_>>(), read.lines().map(line).collect::<Vec<_>>());
+    prop_assert_eq!(ours.start_line(), read.start_line());
+    prop_assert_eq!(ours.method(), read.method());
+    prop_assert_eq!(ours.request_uri(), read.request_uri());
+    prop_assert_eq!((ours.status(), ours.reason()), (read.status(), read.reason()));
+    prop_assert_eq!(ours.body(), read.body());
+    Ok(())
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -101,7 +116,10 @@ proptest! {
         removed.remove(chosen);
         prop_assert_eq!(message.edit().remove_line(chosen).finish(), written(&start, &removed, &body));
 
+        let changed = message.edit().replace_line(chosen, &value).message();
         let edited = message.edit().replace_line(chosen, &value).finish();
+        is_as_read(&changed)?;
+        prop_assert_eq!(changed.as_bytes(), &edited);
         let before = [start.as_bytes(), b"\r\n", &lines[..chosen].concat()].concat();
         let after = written("", &lines[chosen + 1..], &body);
         prop_assert!(edited.starts_with(&before));
@@ -117,16 +135,28 @@ proptest! {
             .other(b"X-Any", &value)
             .body(&value, body.clone().into())
             .finish();
-        match Message::parse(built) {
-            Ok(built) => {
+        match Message::parse(built.as_bytes().clone()) {
+            Ok(_) => {
+                is_as_read(&built)?;
                 prop_assert_eq!(built.lines().count(), 4);
                 prop_assert_eq!(built.body(), body);
             }
             // A broken URI is the caller's mistake; it ends neither itself nor its line.
             Err(refused) => prop_assert_eq!(refused.cause, Cause::Malformed(Malformed::RequestUri)),
         }
-        let built = Message::parse(Builder::response(486, &value).header(Name::To, &value).finish()).unwrap();
+        let built = Builder::response(486, &value).header(Name::To, &value).finish();
+        is_as_read(&built)?;
         prop_assert_eq!(built.lines().count(), 2);
+    }
+
+    #[test]
+    fn a_changed_message_is_what_a_reader_would_make_of_it((start, lines, body) in message(), value in hostile(), new in hostile()) {
+        let message = Message::parse(written(&start, &lines, &body).into()).unwrap();
+        let mut edit = message.edit();
+        edit.remove(Name::Contact).set(Name::Subject, &value).prepend(Name::Via, b"SIP/2.0/UDP h").prepend(Name::Route, &value);
+        edit.append(Name::Reason, &value).set(Name::To, &value).set(Name::To, b"<sip:a@b>").body(new.into());
+        edit.request_uri(b"sip:some body@elsewhere");
+        is_as_read(&edit.message())?;
     }
 
     #[test]

@@ -176,11 +176,11 @@ impl Call {
         };
         let sdp = sdp.or(agreed);
         match body_for(response, sdp.as_ref(), &mut names, core) {
-            Ok(body) => Some(add(out, body).finish()),
+            Ok(body) => Some(add(out, body).finish().into()),
             Err(fault) => {
                 core.body_refused(flow, fault);
                 // It costs early media, and not the call.
-                (status < 200).then(|| out.finish())
+                (status < 200).then(|| out.finish().into())
             }
         }
     }

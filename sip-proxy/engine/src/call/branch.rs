@@ -65,7 +65,7 @@ pub(super) struct Branch {
     pub(super) client: Option<ClientId>,
     /// Attempts that a failover left behind; a 2xx of theirs must be taken down.
     pub(super) abandoned: Vec<ClientId>,
-    pub(super) request: Option<Message>,
+    pub(super) request: Option<Arc<Message>>,
     pub(super) failover: Option<TimerId>,
     pub(super) call_id: String,
     pub(super) from_tag: String,
@@ -165,13 +165,14 @@ impl Call {
         }
     }
 
-    fn launch(&mut self, index: u16, request: Bytes, core: &mut Core) {
+    fn launch(&mut self, index: u16, request: Message, core: &mut Core) {
         let is_invite = self.is_session();
         let key = self.key;
         let has_alternative = !self.steps.is_empty();
         let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
         let Some(flow) = branch.flow else { return };
-        branch.request = Message::parse(request.clone()).ok();
+        let request = Arc::new(request);
+        branch.request = Some(Arc::clone(&request));
         let large = match &branch.trunk {
             Some(trunk) if trunk.transport.is_none() => Large::OverStream,
             _ => Large::AsDatagram,

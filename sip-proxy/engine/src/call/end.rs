@@ -133,7 +133,7 @@ impl Call {
         } else if status == 503 {
             out = out.header(Name::RetryAfter, crate::times::rest_of(config.limits.retry_after).as_bytes());
         }
-        out.finish()
+        out.finish().into()
     }
 
     /// A one-off request has been answered elsewhere.
@@ -152,7 +152,7 @@ impl Call {
             Some(product) => answer.header(Name::Server, product.as_bytes()),
             None => answer,
         };
-        let answer = Answer { server, status: 200, response: answer.finish() };
+        let answer = Answer { server, status: 200, response: answer.finish().into() };
         if !self.answered {
             // A caller may end an early dialog with BYE (RFC 3261 §15); the INVITE still wants its answer.
             self.cancel_branches(None, None, core);

@@ -62,17 +62,17 @@ impl Forward {
     pub(super) fn of_ours(
         id: u32,
         to: EndId,
-        method: &str,
+        method: Method<'_>,
         origin: Origin,
         description: Option<Bytes>,
-    ) -> Option<Self> {
-        let request = Message::parse(format!("{method} sip:ours.invalid SIP/2.0\r\n\r\n").into()).ok()?;
-        Some(Self {
+    ) -> Self {
+        let request = sip_wire::Builder::request(method, b"sip:ours.invalid").finish();
+        Self {
             id,
             pair: to.pair,
             from: !to.side,
             origin,
-            sent_invite: request.method() == Some(Method::INVITE),
+            sent_invite: method == Method::INVITE,
             request,
             client: None,
             exchange: None,
@@ -80,7 +80,7 @@ impl Forward {
             summary: Default::default(),
             fragment: None,
             attempts: ATTEMPTS,
-        })
+        }
     }
 
     /// The transaction of who asked for it; `None` if that was ourselves.
@@ -339,11 +339,11 @@ impl Call {
     }
 
     /// The request for the other end, or the status that its author's deserves if it cannot pass.
-    fn build_forward(&mut self, number: u32, core: &mut Core) -> Result<(Hop, Bytes), u16> {
+    fn build_forward(&mut self, number: u32, core: &mut Core) -> Result<(Hop, Message), u16> {
         self.write_forward(number, core).unwrap_or(Err(400))
     }
 
-    fn write_forward(&mut self, number: u32, core: &mut Core) -> Option<Result<(Hop, Bytes), u16>> {
+    fn write_forward(&mut self, number: u32, core: &mut Core) -> Option<Result<(Hop, Message), u16>> {
         let config = core.config.clone();
         let forward = self.forward_of(number)?;
         let (id, from, sent_invite) = (forward.pair, forward.from, forward.sent_invite);

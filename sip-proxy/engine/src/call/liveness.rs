@@ -1,5 +1,7 @@
 //! Whether the ends of a call are there whose media nobody here can hear: OPTIONS inside their dialogs (RFC 3261 §11).
 
+use sip_wire::Method;
+
 use super::Call;
 use super::forward::{Forward, Origin};
 use super::side::{EndId, Side};
@@ -19,10 +21,10 @@ impl Call {
         for side in [Side::Caller, Side::Target] {
             let forward = self.next_forward;
             self.next_forward = self.next_forward.saturating_add(1);
-            self.forwards.extend(Forward::of_ours(
+            self.forwards.push(Forward::of_ours(
                 forward,
                 EndId { pair, side },
-                "OPTIONS",
+                Method::OPTIONS,
                 Origin::Liveness,
                 None,
             ));

@@ -168,17 +168,14 @@ impl Call {
         let Some(pair) = self.pair(id) else { return false };
         let Some(said) = pair.ends[!to].said.clone() else { return false };
         let method = match (self.answered, pair.ends[to].has_update) {
-            (true, _) => "INVITE",
-            (false, true) => "UPDATE",
+            (true, _) => Method::INVITE,
+            (false, true) => Method::UPDATE,
             (false, false) => return false,
         };
         let (number, exchange) = (self.next_forward, self.new_exchange());
         self.next_forward = self.next_forward.saturating_add(1);
-        let Some(mut forward) =
-            Forward::of_ours(number, EndId { pair: id, side: to }, method, Origin::Restore, None)
-        else {
-            return false;
-        };
+        let end = EndId { pair: id, side: to };
+        let mut forward = Forward::of_ours(number, end, method, Origin::Restore, None);
         forward.exchange = Some(Exchange { id: exchange, offerer: !to });
         forward.attempts = 0;
         self.forwards.push(forward);
@@ -283,7 +280,7 @@ impl Call {
         let flow = pair.flow(to);
         let out = copy_headers(out, response, &names, core);
         match with_body(out, response, sdp.as_ref(), &mut names, core) {
-            Ok(out) => Some(out.finish()),
+            Ok(out) => Some(out.finish().into()),
             Err(fault) => {
                 core.body_refused(flow, fault);
                 None
@@ -293,9 +290,8 @@ impl Call {
 
     /// An UPDATE that refreshes only its sender's leg.
     pub(super) fn answer_refresh(&mut self, number: u32, core: &mut Core) {
-        if let Ok(ok) = Message::parse(Bytes::from_static(b"SIP/2.0 200 OK\r\n\r\n")) {
-            self.complete_forward(number, &ok, None, core);
-        }
+        let ok = sip_wire::Builder::response(200, b"OK").finish();
+        self.complete_forward(number, &ok, None, core);
     }
 
     /// A failure response, or none (408), or no way (503).

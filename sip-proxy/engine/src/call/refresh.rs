@@ -50,11 +50,11 @@ impl Call {
     fn refresh(&mut self, id: u32, side: Side, core: &mut Core) {
         let Some(pair) = self.pair(id) else { return };
         let (has_update, description) = (pair.ends[side].has_update, pair.ends[side].description.clone());
-        let method = if has_update { "UPDATE" } else { "INVITE" };
+        let method = if has_update { Method::UPDATE } else { Method::INVITE };
         let description = description.filter(|_| !has_update);
         let forward = self.next_forward;
         self.next_forward = self.next_forward.saturating_add(1);
-        self.forwards.extend(Forward::of_ours(
+        self.forwards.push(Forward::of_ours(
             forward,
             EndId { pair: id, side },
             method,

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use sip_wire::Method;
 
 use super::forward::{Forward, Origin};
 use super::media::Wait;
@@ -71,7 +72,7 @@ impl Call {
             self.next_forward = self.next_forward.saturating_add(1);
             let timer = self.schedule(deadline, CallTimer::Renegotiation(forward), core);
             let origin = Origin::Media(Wish { number, endpoint, timer, is_late: false });
-            self.forwards.extend(Forward::of_ours(forward, leg, "INVITE", origin, offer));
+            self.forwards.push(Forward::of_ours(forward, leg, Method::INVITE, origin, offer));
             if let Some(pair) = self.pair_mut(leg.pair) {
                 pair.ends[leg.side].allowance.spend(core.now.monotonic);
             }

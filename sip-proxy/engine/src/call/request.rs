@@ -1,6 +1,5 @@
 //! The request that a target gets: the caller's, as the target's side may see it.
 
-use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name};
 
 use super::body::with_body;
@@ -24,7 +23,7 @@ impl Call {
         index: u16,
         authorization: Option<(Name, String)>,
         core: &mut Core,
-    ) -> Result<Bytes, u16> {
+    ) -> Result<Message, u16> {
         self.build_request(index, authorization, core).unwrap_or(Err(500))
     }
 
@@ -33,7 +32,7 @@ impl Call {
         index: u16,
         authorization: Option<(Name, String)>,
         core: &mut Core,
-    ) -> Option<Result<Bytes, u16>> {
+    ) -> Option<Result<Message, u16>> {
         let upstream = &self.upstream;
         let request = &upstream.incoming.request;
         let method = request.method()?;

@@ -49,8 +49,7 @@ impl Call {
         }
         let mut edit = request.edit();
         edit.set(Name::SubscriptionState, &sound);
-        let repaired = Message::parse(edit.finish());
-        repaired.unwrap_or(request)
+        edit.message()
     }
 
     /// A NOTIFY that says the subscription is over ends ours; a refresh prolongs it.
@@ -92,7 +91,7 @@ impl Call {
             Some(contact) => as_response.header(Name::Contact, contact),
             None => as_response,
         };
-        let as_response = Message::parse(as_response.finish()).ok()?;
+        let as_response = as_response.finish();
         let dialog = crate::dialog::Dialog::uac(sent, &as_response, *flow).ok()?;
         self.make_pair(index, dialog, None, core)
     }

@@ -478,6 +478,7 @@ fn options(core: &mut Core, record: &BindingRecord) -> Option<Bytes> {
             .header(Name::CallId, call_id.as_bytes())
             .header(Name::CSeq, b"1 OPTIONS")
             .header(Name::Contact, us.as_bytes())
-            .finish(),
+            .finish()
+            .into(),
     )
 }

@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 
-use bytes::Bytes;
 use sip_wire::{Message, Name};
 
 use crate::config::Listener;
@@ -36,8 +35,7 @@ pub(super) fn stamp(request: Message, flow: &Flow) -> Option<Message> {
     let index = line.index;
     let mut edit = request.edit();
     edit.replace_line(index, &whole);
-    let bytes = edit.finish();
-    Message::parse(bytes).ok()
+    Some(edit.message())
 }
 
 /// `value` without any `received` and `rport` of its own, then with ours.
@@ -95,8 +93,7 @@ pub(super) fn listening_port(request: &Message, transport: Transport) -> u16 {
 }
 
 /// The request with TCP in its top Via, for a request too large for a datagram (RFC 3261 §18.1.1).
-pub(super) fn over_tcp(request: &Bytes, listener: &Listener) -> Option<Bytes> {
-    let request = Message::parse(request.clone()).ok()?;
+pub(super) fn over_tcp(request: &Message, listener: &Listener) -> Option<Message> {
     let branch = std::str::from_utf8(request.via().ok()?.branch()?).ok()?.to_owned();
     let line = request.lines().find(|line| line.name == Name::Via)?;
     let first = request.values(Name::Via).next()?.len();
@@ -105,7 +102,7 @@ pub(super) fn over_tcp(request: &Bytes, listener: &Listener) -> Option<Bytes> {
     let index = line.index;
     let mut edit = request.edit();
     edit.replace_line(index, &value);
-    Some(edit.finish())
+    Some(edit.message())
 }
 
 /// An IP address as a host is written, with or without brackets.

@@ -1,5 +1,6 @@
 //! The INVITE client transaction (RFC 3261 §17.1.1, RFC 6026 §7.2).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -7,16 +8,16 @@ use sip_wire::Message;
 use smallvec::{SmallVec, smallvec};
 
 use super::machine::{Port, Step};
-use super::response::ack_for_failure;
+use super::response::{ack_for_failure, cancel_of};
 use crate::io::Flow;
 
 /// States of RFC 6026 figure 1.
 #[derive(Debug)]
 pub(super) enum InviteClient {
     /// Nothing has come back yet.
-    Calling { request: Bytes, cancel: Cancel, early: Option<u8> },
+    Calling { request: Arc<Message>, cancel: Cancel, early: Option<u8> },
     /// A provisional response has come.
-    Proceeding { request: Bytes, cancel: Cancel },
+    Proceeding { request: Arc<Message>, cancel: Cancel },
     /// A failure has come; its retransmissions get the ACK again.
     Completed { ack: Bytes },
     /// A 2xx has come; others may follow, one per fork. Each is told once; its ACK answers its retransmissions.
@@ -44,8 +45,8 @@ pub(super) enum Cancel {
 }
 
 impl InviteClient {
-    pub(super) fn start(request: Bytes, port: &mut Port<'_>) -> Self {
-        port.send(request.clone());
+    pub(super) fn start(request: Arc<Message>, port: &mut Port<'_>) -> Self {
+        port.send(request.as_bytes().clone());
         if !port.is_reliable() {
             port.resend_after(port.values.t1);
         }
@@ -71,7 +72,7 @@ impl InviteClient {
                 port.stop_resending();
                 port.stop_ending();
                 let cancel = std::mem::replace(cancel, Cancel::No);
-                *self = Self::Proceeding { request: std::mem::take(request), cancel };
+                *self = Self::Proceeding { request: Arc::clone(request), cancel };
                 if status == 100 { Step::Absorb } else { Step::Tell }
             }
             (Self::Proceeding { .. }, 100) => Step::Absorb,
@@ -85,6 +86,7 @@ impl InviteClient {
             (Self::Calling { request, .. } | Self::Proceeding { request, .. }, _) => {
                 port.stop_resending();
                 let Some(ack) = ack_for_failure(request, response) else { return Step::TellAndEnd };
+                let ack = Bytes::from(ack);
                 port.send(ack.clone());
                 if port.is_reliable() {
                     return Step::TellAndEnd;
@@ -152,22 +154,22 @@ impl InviteClient {
         self
     }
 
-    /// The INVITE and the Reason of a CANCEL that is due: no CANCEL before the first provisional response, since it
+    /// The CANCEL, if it is due: no CANCEL before the first provisional response, since it
     /// could overtake the INVITE. If nothing final answers it within 64·T1, the INVITE is taken as cancelled.
-    pub(super) fn cancel_due(&mut self, port: &mut Port<'_>) -> Option<(Bytes, Option<Box<[u8]>>)> {
+    pub(super) fn cancel_due(&mut self, port: &mut Port<'_>) -> Option<Message> {
         let Self::Proceeding { request, cancel } = self else { return None };
         if !matches!(cancel, Cancel::Wanted(_)) {
             return None;
         }
         let Cancel::Wanted(reason) = std::mem::replace(cancel, Cancel::Sent) else { return None };
         port.end_after(port.patience());
-        Some((request.clone(), reason))
+        cancel_of(request, reason.as_deref())
     }
 
     /// Timer A.
     pub(super) fn resend(&mut self, port: &mut Port<'_>) {
         let Self::Calling { request, early, .. } = self else { return };
-        port.send(request.clone());
+        port.send(request.as_bytes().clone());
         match early.take() {
             None => port.resend_after(port.clock.interval.saturating_mul(2)),
             Some(number) => match HASTE.get(usize::from(number).saturating_add(1)) {

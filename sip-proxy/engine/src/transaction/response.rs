@@ -1,6 +1,5 @@
 //! Messages that a transaction makes from the one it holds.
 
-use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name};
 
 /// A response with what every response copies from its request verbatim (RFC 3261 §8.2.6.2): the Via stack, From, To,
@@ -29,17 +28,15 @@ pub fn response_to(request: &Message, status: u16, reason: Option<&[u8]>, to_tag
 
 /// The ACK to a failure response (RFC 3261 §17.1.1.3): same Request-URI, top Via, Call-ID, From, Route and CSeq number
 /// as the INVITE; the To of the response.
-pub(super) fn ack_for_failure(invite: &Bytes, response: &Message) -> Option<Bytes> {
-    let invite = Message::parse(invite.clone()).ok()?;
+pub(super) fn ack_for_failure(invite: &Message, response: &Message) -> Option<Message> {
     let to = response.value(Name::To)?;
-    Some(follower(&invite, Method::ACK, to)?.finish())
+    Some(follower(invite, Method::ACK, to)?.finish())
 }
 
 /// The CANCEL of an INVITE (RFC 3261 §9.1), with a Reason (RFC 3326) if there is one.
-pub(super) fn cancel_of(invite: &Bytes, reason: Option<&[u8]>) -> Option<Bytes> {
-    let invite = Message::parse(invite.clone()).ok()?;
+pub(super) fn cancel_of(invite: &Message, reason: Option<&[u8]>) -> Option<Message> {
     let to = invite.value(Name::To)?;
-    let mut cancel = follower(&invite, Method::CANCEL, to)?;
+    let mut cancel = follower(invite, Method::CANCEL, to)?;
     for reason in sip_wire::Values::of_list(reason.unwrap_or_default()) {
         cancel = cancel.header(Name::Reason, reason);
     }

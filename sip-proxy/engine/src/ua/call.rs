@@ -342,7 +342,7 @@ impl Call {
         if let Some(sdp) = sdp {
             response = response.body(b"application/sdp", sdp);
         }
-        let response = response.finish();
+        let response = Bytes::from(response.finish());
         core.respond(server, 200, response.clone());
         if method == Method::INVITE {
             let cseq = request.cseq().map(|cseq| cseq.number).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! What every part of a user agent works with.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name};
@@ -48,7 +49,7 @@ pub(super) struct Farewell {
     client: ClientId,
     flow: Flow,
     /// As it may be sent once more, with an answer to a challenge.
-    request: Option<Message>,
+    request: Option<Arc<Message>>,
 }
 
 /// What a request outside any dialog is told apart by (RFC 3261 §8.1.1), beside its From, which is the account's.
@@ -90,16 +91,16 @@ impl Core {
         self.timers.schedule(self.now.monotonic.saturating_add(after), alarm)
     }
 
-    pub(super) fn send(&mut self, flow: Flow, request: Bytes, owner: Owner) -> ClientId {
+    pub(super) fn send(&mut self, flow: Flow, request: impl Into<Arc<Message>>, owner: Owner) -> ClientId {
         let mut context = Context { now: self.now, out: &mut self.out };
         self.transactions.request(flow, request, owner, &mut context)
     }
 
     /// Sends a BYE.
-    pub(super) fn take_leave(&mut self, flow: Flow, bye: Bytes) {
-        let request = Message::parse(bye.clone()).ok();
-        let client = self.send(flow, bye, Owner::Farewell);
-        self.farewells.push(Farewell { client, flow, request });
+    pub(super) fn take_leave(&mut self, flow: Flow, bye: Message) {
+        let bye = Arc::new(bye);
+        let client = self.send(flow, Arc::clone(&bye), Owner::Farewell);
+        self.farewells.push(Farewell { client, flow, request: Some(bye) });
     }
 
     /// A BYE has no answer, and will have none.
@@ -125,11 +126,11 @@ impl Core {
         }
     }
 
-    pub(super) fn send_stateless(&mut self, flow: Flow, message: Bytes) {
+    pub(super) fn send_stateless(&mut self, flow: Flow, message: impl Into<Bytes>) {
         self.transactions.send_stateless(flow, message, &mut self.out);
     }
 
-    pub(super) fn respond(&mut self, server: ServerId, status: u16, response: Bytes) {
+    pub(super) fn respond(&mut self, server: ServerId, status: u16, response: impl Into<Bytes>) {
         let mut context = Context { now: self.now, out: &mut self.out };
         self.transactions.respond(server, status, response, &mut context);
     }
@@ -215,7 +216,7 @@ impl Core {
         cseq: u32,
         flow: &Flow,
         headers: &[(Name, String)],
-    ) -> Option<Bytes> {
+    ) -> Option<Message> {
         let listener = self.account.listeners.get(usize::from(flow.listener.0))?;
         let via = transaction::via(listener, &self.ids.branch());
         let method = request.method()?;
@@ -225,7 +226,7 @@ impl Core {
         for (name, value) in headers {
             edit.set(*name, value.as_bytes());
         }
-        Some(edit.finish())
+        Some(edit.message())
     }
 
     /// What answers a challenge to `request`, if our credentials can.

@@ -113,7 +113,7 @@ impl Call {
         if let Some(sdp) = sdp {
             response = response.body(b"application/sdp", sdp);
         }
-        let response = response.finish();
+        let response = Bytes::from(response.finish());
         let server = callee.invite.server;
         core.respond(server, status, response.clone());
         if reliable {

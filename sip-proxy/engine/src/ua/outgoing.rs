@@ -1,5 +1,7 @@
 //! Placing a call (RFC 3261 §13.2, RFC 3262 §4).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
@@ -30,7 +32,7 @@ pub struct Invite {
 #[derive(Debug)]
 pub(super) struct Caller {
     client: Option<ClientId>,
-    request: Message,
+    request: Arc<Message>,
     offer: Option<Bytes>,
     /// A new offer for the PRACK that confirms the answer to the first.
     pub(super) prack_offer: Option<Bytes>,
@@ -87,8 +89,8 @@ impl Call {
             (None, Some((kind, body))) => request.body(kind, body.clone()),
             (None, None) => request,
         };
-        let request = Message::parse(request.finish()).ok()?;
-        let client = core.send(flow, request.as_bytes().clone(), Owner::Invite(number));
+        let request = Arc::new(request.finish());
+        let client = core.send(flow, Arc::clone(&request), Owner::Invite(number));
         let caller = Caller {
             client: Some(client),
             request,
@@ -273,8 +275,8 @@ impl Call {
             let flow = core.account.proxy;
             let cseq = caller.request.cseq().map(|cseq| cseq.number.saturating_add(1)).unwrap_or(2);
             let again = core.again(&caller.request, cseq, &flow, &added);
-            if let Some(request) = again.and_then(|again| Message::parse(again).ok()) {
-                caller.client = Some(core.send(flow, request.as_bytes().clone(), Owner::Invite(number)));
+            if let Some(request) = again.map(Arc::new) {
+                caller.client = Some(core.send(flow, Arc::clone(&request), Owner::Invite(number)));
                 caller.request = request;
                 std::mem::take(&mut self.legs).into_iter().for_each(|leg| leg.leave(core));
                 return;

@@ -1,5 +1,6 @@
 //! Registering (RFC 3261 §10.2, RFC 5626 §4.2): asking, proving who we are, refreshing.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use sip_wire::{Message, Method, Name};
@@ -24,7 +25,7 @@ pub(super) struct Registration {
     cseq: u32,
     /// What is asked for; zero: to be undone.
     wanted: Duration,
-    request: Option<Message>,
+    request: Option<Arc<Message>>,
     /// What the request asks for that is under way.
     asked: Duration,
     is_authenticated: bool,
@@ -94,7 +95,8 @@ impl Registration {
             .header(Name::Supported, b"path, outbound, gruu")
             .header(Name::Allow, core.account.allow().as_bytes())
             .finish();
-        self.request = Message::parse(request.clone()).ok();
+        let request = Arc::new(request);
+        self.request = Some(Arc::clone(&request));
         self.asked = self.wanted;
         self.pending = Some(core.send(core.account.proxy, request, Owner::Registration));
     }

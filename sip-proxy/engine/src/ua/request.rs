@@ -1,5 +1,7 @@
 //! Requests inside a dialog that we send: re-INVITE, UPDATE, PRACK, INFO, REFER, NOTIFY.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name, multipart};
 
@@ -29,7 +31,7 @@ pub(super) struct Sent {
     pub(super) id: u32,
     pub(super) fork: Fork,
     client: Option<ClientId>,
-    message: Message,
+    message: Arc<Message>,
     /// It carries an offer.
     pub(super) offers: bool,
     is_authenticated: bool,
@@ -170,10 +172,9 @@ impl Call {
             request = request
                 .header(Name::SessionExpires, format!("{};refresher=uac", interval.as_secs()).as_bytes());
         }
-        let bytes = add(request).finish();
-        let message = Message::parse(bytes.clone()).ok()?;
+        let message = Arc::new(add(request).finish());
         self.next_sent = self.next_sent.saturating_add(1);
-        let client = Some(core.send(flow, bytes, Owner::Request(number, id)));
+        let client = Some(core.send(flow, Arc::clone(&message), Owner::Request(number, id)));
         let (is_authenticated, is_cancelled, attempts, retry) = (false, false, 0, None);
         self.sent.push(Sent {
             id,
@@ -351,8 +352,8 @@ impl Call {
         }
         let flow = next_hop(&leg.dialog);
         let again = core.again(&sent.message, leg.dialog.local_cseq, &flow, added);
-        let Some(message) = again.and_then(|bytes| Message::parse(bytes).ok()) else { return };
-        sent.client = Some(core.send(flow, message.as_bytes().clone(), Owner::Request(number, sent.id)));
+        let Some(message) = again.map(Arc::new) else { return };
+        sent.client = Some(core.send(flow, Arc::clone(&message), Owner::Request(number, sent.id)));
         sent.message = message;
     }
 }

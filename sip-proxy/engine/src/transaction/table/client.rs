@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use sip_wire::{Message, Method};
 
 use super::ticket::ticket;
@@ -11,25 +10,24 @@ use crate::io::{Flow, ListenerId, Transport};
 use crate::transaction::invite_client::InviteClient;
 use crate::transaction::machine::{Clock, Handle, Port, Step};
 use crate::transaction::non_invite_client::NonInviteClient;
-use crate::transaction::{ClientId, Context, Event, address, key, response};
+use crate::transaction::{ClientId, Context, Event, address, key};
 
 /// A request that leaves.
 pub(super) struct Outgoing<O> {
     pub(super) flow: Flow,
     pub(super) server_name: Option<Arc<str>>,
-    pub(super) request: Bytes,
+    pub(super) request: Arc<Message>,
     /// `None` for a CANCEL of the layer's own.
     pub(super) owner: Option<O>,
     /// What goes instead, and which way, should this one fail.
-    pub(super) fallback: Option<Box<(Flow, Bytes)>>,
+    pub(super) fallback: Option<Box<(Flow, Arc<Message>)>>,
 }
 
 impl<O: Copy> Transactions<O> {
     pub(super) fn start_client(&mut self, outgoing: Outgoing<O>, context: &mut Context<'_>) -> ClientId {
         let Outgoing { flow, server_name, request, owner, fallback } = outgoing;
-        let parsed = Message::parse(request.clone()).ok();
-        let key: Arc<[u8]> = parsed.as_ref().and_then(key::of_client).unwrap_or_default().into();
-        let is_invite = parsed.is_some_and(|request| request.method() == Some(Method::INVITE));
+        let key: Arc<[u8]> = key::of_client(&request).unwrap_or_default().into();
+        let is_invite = request.method() == Some(Method::INVITE);
         let mut clock = Clock::default();
         let Self { clients, timers, values, .. } = self;
         let (index, generation) = clients.insert(|index, generation| {
@@ -48,7 +46,7 @@ impl<O: Copy> Transactions<O> {
             let machine = if is_invite {
                 ClientMachine::Invite(InviteClient::start(request, &mut port))
             } else {
-                ClientMachine::NonInvite(NonInviteClient::start(request, &mut port))
+                ClientMachine::NonInvite(NonInviteClient::start(request.as_bytes().clone(), &mut port))
             };
             Client { key: Arc::clone(&key), owner, flow, server_name, clock, machine, fallback, attempt: 0 }
         });
@@ -73,7 +71,9 @@ impl<O: Copy> Transactions<O> {
                     let cancel = machine.take_cancel();
                     *machine = InviteClient::start(request, &mut port).with_cancel(cancel);
                 }
-                ClientMachine::NonInvite(machine) => *machine = NonInviteClient::start(request, &mut port),
+                ClientMachine::NonInvite(machine) => {
+                    *machine = NonInviteClient::start(request.as_bytes().clone(), &mut port);
+                }
             }
             return None;
         }
@@ -108,11 +108,9 @@ impl<O: Copy> Transactions<O> {
         let (flow, server_name) = (client.flow, client.server_name.clone());
         let mut port = client_port!(self, client, id, context);
         let ClientMachine::Invite(machine) = &mut client.machine else { return };
-        let Some((invite, reason)) = machine.cancel_due(&mut port) else { return };
-        if let Some(cancel) = response::cancel_of(&invite, reason.as_deref()) {
-            let outgoing = Outgoing { flow, server_name, request: cancel, owner: None, fallback: None };
-            self.start_client(outgoing, context);
-        }
+        let Some(cancel) = machine.cancel_due(&mut port) else { return };
+        let outgoing = Outgoing { flow, server_name, request: cancel.into(), owner: None, fallback: None };
+        self.start_client(outgoing, context);
     }
 
     pub(super) fn remove_client(&mut self, id: ClientId) {
@@ -127,9 +125,9 @@ impl<O: Copy> Transactions<O> {
     }
 
     /// Where a request too large for a datagram goes instead.
-    pub(super) fn over_stream(&self, to: &Flow, request: &Bytes) -> Option<(Flow, Bytes)> {
+    pub(super) fn over_stream(&self, to: &Flow, request: &Message) -> Option<(Flow, Message)> {
         let listener = self.listeners.get(usize::from(to.listener.0))?;
-        if to.transport != Transport::Udp || request.len() <= listener.datagram_limit {
+        if to.transport != Transport::Udp || request.as_bytes().len() <= listener.datagram_limit {
             return None;
         }
         let sibling = self.listeners.iter().position(|other| {

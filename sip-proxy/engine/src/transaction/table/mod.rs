@@ -47,7 +47,7 @@ struct Client<O> {
     clock: Clock,
     machine: ClientMachine,
     /// The datagram to send if TCP, tried because of its size, fails.
-    fallback: Option<Box<(Flow, Bytes)>>,
+    fallback: Option<Box<(Flow, Arc<Message>)>>,
     /// Tells the sends before a fallback from those after it.
     attempt: u8,
 }
@@ -188,16 +188,16 @@ impl<O: Copy> Transactions<O> {
     pub fn request(
         &mut self,
         hop: impl Into<Hop>,
-        request: Bytes,
+        request: impl Into<Arc<Message>>,
         owner: O,
         context: &mut Context<'_>,
     ) -> ClientId {
         let Hop { flow: to, large, server_name } = hop.into();
-        let owner = Some(owner);
+        let (request, owner) = (request.into(), Some(owner));
         let outgoing = match self.over_stream(&to, &request).filter(|_| large == Large::OverStream) {
             Some((flow, enlarged)) => {
                 let fallback = Some(Box::new((to, request)));
-                Outgoing { flow, server_name, request: enlarged, owner, fallback }
+                Outgoing { flow, server_name, request: enlarged.into(), owner, fallback }
             }
             None => Outgoing { flow: to, server_name, request, owner, fallback: None },
         };
@@ -232,7 +232,14 @@ impl<O: Copy> Transactions<O> {
 
     /// Answers a request, along RFC 3261 §18.2.2 and RFC 3581. More 2xx after the first 2xx to an INVITE are sent as
     /// given (the user repeats them until the ACK, RFC 3261 §13.3.1.4); anything else after a final response is dropped.
-    pub fn respond(&mut self, server: ServerId, status: u16, response: Bytes, context: &mut Context<'_>) {
+    pub fn respond(
+        &mut self,
+        server: ServerId,
+        status: u16,
+        response: impl Into<Bytes>,
+        context: &mut Context<'_>,
+    ) {
+        let response = response.into();
         let Some(entry) = self.servers.get_mut(server.index, server.generation) else { return };
         let mut port = server_port!(self, entry, server, context);
         let step = match &mut entry.machine {
@@ -256,15 +263,12 @@ impl<O: Copy> Transactions<O> {
 
     /// Acknowledges a 2xx to an INVITE, now and whenever it comes again (RFC 3261 §13.2.2.4). The ACK goes where the
     /// dialog's requests go.
-    pub fn acknowledge(&mut self, client: ClientId, to: Flow, ack: Bytes, out: &mut VecDeque<Output>) {
-        let tag = Message::parse(ack.clone())
-            .ok()
-            .and_then(|ack| ack.to().ok()?.tag().map(<[u8]>::to_vec))
-            .unwrap_or_default();
+    pub fn acknowledge(&mut self, client: ClientId, to: Flow, ack: Message, out: &mut VecDeque<Output>) {
         if let Some(entry) = self.clients.get_mut(client.index, client.generation)
             && let ClientMachine::Invite(machine) = &mut entry.machine
         {
-            machine.acknowledge(&tag, to, ack.clone());
+            let tag = ack.to().ok().and_then(|to| to.tag()).unwrap_or_default();
+            machine.acknowledge(tag, to, ack.as_bytes().clone());
         }
         self.send_stateless(to, ack, out);
     }
@@ -275,21 +279,29 @@ impl<O: Copy> Transactions<O> {
     }
 
     /// Sends what has no transaction: a late ACK, a stateless answer. Its failure is nobody's.
-    pub fn send_stateless(&mut self, to: Flow, message: Bytes, out: &mut VecDeque<Output>) {
+    pub fn send_stateless(&mut self, to: Flow, message: impl Into<Bytes>, out: &mut VecDeque<Output>) {
+        let message = message.into();
         out.push_back(Output::Send { flow: to, server_name: None, message, ticket: NOBODY });
     }
 
     /// A stateless answer to a request, sent where a transaction's would go, with `received` and `rport` in its top Via.
     /// What was asked had `asked` octets.
-    pub fn answer_stateless(&mut self, flow: Flow, asked: usize, answer: Bytes, out: &mut VecDeque<Output>) {
+    pub fn answer_stateless(
+        &mut self,
+        flow: Flow,
+        asked: usize,
+        answer: Message,
+        out: &mut VecDeque<Output>,
+    ) {
         let mut to = flow;
-        let stamped = Message::parse(answer.clone()).ok().and_then(|answer| address::stamp(answer, &flow));
+        let bytes = answer.as_bytes().clone();
+        let stamped = address::stamp(answer, &flow);
         if let Some(stamped) = &stamped
             && !flow.transport.is_reliable()
         {
             to.remote.set_port(address::reply_port(stamped, &flow));
         }
-        let answer = stamped.map_or(answer, |stamped| stamped.as_bytes().clone());
+        let answer = stamped.map_or(bytes, Bytes::from);
         self.send_to_stranger(to, asked, answer, out);
     }
 
@@ -436,8 +448,10 @@ impl<O: Copy> Transactions<O> {
 
     fn server_resend(&mut self, id: ServerId, context: &mut Context<'_>) -> Option<Event<O>> {
         let server = self.servers.get_mut(id.index, id.generation)?;
-        let trying =
-            server.request.as_deref().map(|request| response::response_to(request, 100, None, None).finish());
+        let trying = server
+            .request
+            .as_deref()
+            .map(|request| response::response_to(request, 100, None, None).finish().into());
         let mut port = server_port!(self, server, id, context);
         if let ServerMachine::Invite(machine) = &mut server.machine {
             match trying {
