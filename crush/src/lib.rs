@@ -11,7 +11,7 @@
 //! - **RTP**: out as [`agent::Input::Media`]; in by [`agent::Agent::play`] (audio, from one jitter buffer for both paths) or
 //!   [`agent::Output::Media`] (video). SRTP is opaque: only headers are read.
 //!
-//! From bytes to decisions: [`stun`] and [`description`] are formats; `gather`, `find` and `sync` know what the network is
+//! From bytes to decisions: the formats are those of `media_wire`; `gather`, `find` and `sync` know what the network is
 //! like; `handoff` and [`playout`] move and play media; [`agent`] brings them together.
 
 // What strangers send is read here: no index and no sum of theirs may end the program.
@@ -19,12 +19,10 @@
 
 pub mod agent;
 mod count;
-pub mod description;
 mod find;
 mod gather;
 mod handoff;
-pub mod media;
 pub mod playout;
 mod random;
-pub mod stun;
 mod sync;
+mod unwrapped;

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crush::agent::{Config, Event, FlowBudget};
-use crush::description::Temper;
+use media_wire::sdp::crush::Temper;
 use nat_lab::{Behaviour, FlowLimit, Kind, Nat, Penalty};
 use support::{Options, Place, World};
 
@@ -139,7 +139,7 @@ fn what_was_said_of_a_network_is_not_said_of_the_next() {
     let mut world = World::new(&Options { operator: Some(Temper::Fast), ..Options::new(3, CONE, CONE) });
     assert!(world.run_while(MS(5000), |world| !world.both_direct()));
     world.switch_network(0, Kind::SymmetricRandom);
-    world.describe(0, crush::description::Policy::Direct);
+    world.describe(0, media_wire::sdp::crush::Policy::Direct);
     let probing = |(at, event): &(Duration, Event)| match event {
         Event::Probing { temper, .. } if *at > MS(1000) => Some(*temper),
         _ => None,

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use crush::agent::Config;
-use crush::description::{Fragment, Temper};
+use media_wire::sdp::crush::{Fragment, Temper};
 use nat_lab::Kind;
 use support::{Options, Place, World};
 

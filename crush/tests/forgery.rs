@@ -6,9 +6,10 @@ mod support;
 use std::time::Duration;
 
 use crush::agent::{SocketId, StreamId};
-use crush::media::{Kind as MediaKind, Path};
-use crush::stun::handoff::{Condition, Indication, Mode, Move, Reason, Request, Target};
-use crush::stun::{Class, Incoming, Key, Method, Outgoing, USE_CANDIDATE};
+use media_wire::handoff::{
+    Condition, Indication, Kind as MediaKind, Mode, Move, Path, Reason, Request, Target,
+};
+use media_wire::stun::{Class, Incoming, Key, Method, Outgoing, USE_CANDIDATE};
 use nat_lab::Kind;
 use proptest::prelude::*;
 use support::{Options, Place, World, forged_address};

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use crush::agent::{Config, Event};
-use crush::stun::handoff::Mode;
+use media_wire::handoff::Mode;
 use nat_lab::{Impairment, Link};
 use support::{Heard, Options, Place, World, gaps, said, ulaw, unlaw};
 

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crush::agent::Input;
-use crush::stun::is_stun;
+use media_wire::stun::is_stun;
 use nat_lab::Kind;
 use support::{Heard, Options, Place, World};
 

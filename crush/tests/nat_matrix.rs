@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crush::agent::{Config, Event};
-use crush::description::Temper;
+use media_wire::sdp::crush::Temper;
 use nat_lab::{Kind, Penalty};
 use support::{Options, Place, World};
 

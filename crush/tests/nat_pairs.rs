@@ -6,7 +6,7 @@ mod support;
 use std::time::Duration;
 
 use crush::agent::{Config, Event, Part};
-use crush::description::Temper;
+use media_wire::sdp::crush::Temper;
 use nat_lab::{Kind, Penalty};
 use support::{Options, Place, World};
 

@@ -6,8 +6,8 @@ mod support;
 use std::time::Duration;
 
 use crush::agent::StreamId;
-use crush::media::Path;
 use media_core::path::Constraint::{self, MayRelease, MustAnchor};
+use media_wire::handoff::Path;
 use nat_lab::Kind;
 use support::gaps::{direct, gap};
 use support::{Options, Place, World};
@@ -129,7 +129,7 @@ fn an_anchored_call_leaves_the_direct_path_alone() {
 #[test]
 fn who_keeps_a_call_on_the_relay_alone_is_asked_once_and_then_both_leave_the_direct_path_alone() {
     let mut world = direct(&Options::new(22, CONE, CONE));
-    world.input(0, crush::agent::Input::Policy(crush::description::Policy::Relay));
+    world.input(0, crush::agent::Input::Policy(media_wire::sdp::crush::Policy::Relay));
     world.run_until(world.now() + MS(100));
     assert!(are_all(&world, Path::Relay));
     // Not even while nobody knows whether the other has a reason to ask.
@@ -137,7 +137,7 @@ fn who_keeps_a_call_on_the_relay_alone_is_asked_once_and_then_both_leave_the_dir
     world.run_until(world.now() + MS(6000));
     assert_eq!(between_phones(&mut world, 40_000), [0, 0]);
     assert!(are_all(&world, Path::Relay));
-    world.input(0, crush::agent::Input::Policy(crush::description::Policy::Direct));
+    world.input(0, crush::agent::Input::Policy(media_wire::sdp::crush::Policy::Direct));
     let until = world.now() + Duration::from_secs(10);
     assert!(world.run_while(until, |world| !are_all(world, Path::Direct)));
 }
@@ -146,7 +146,7 @@ fn who_keeps_a_call_on_the_relay_alone_is_asked_once_and_then_both_leave_the_dir
 fn audio_that_must_stay_is_never_sent_directly_while_pictures_leave() {
     let options = Options {
         video: true,
-        policy: crush::description::Policy::VideoOnly,
+        policy: media_wire::sdp::crush::Policy::VideoOnly,
         ..Options::new(23, CONE, CONE)
     };
     let mut world = World::new(&options);

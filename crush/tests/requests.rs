@@ -7,12 +7,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crush::agent::{Event, SocketId, StreamId};
-use crush::description::Policy;
-use crush::media::{Kind as MediaKind, Path};
-use crush::stun::handoff::{
-    Condition, Mode, Move, PATH, Reason, Request, SEQUENCE, STREAM, Switch, Target, read_switches,
+use media_wire::handoff::{
+    Condition, Kind as MediaKind, Mode, Move, PATH, Path, Reason, Request, SEQUENCE, STREAM, Switch, Target,
+    read_switches,
 };
-use crush::stun::{Class, Incoming, Method, Outgoing};
+use media_wire::sdp::crush::Policy;
+use media_wire::stun::{Class, Incoming, Method, Outgoing};
 use nat_lab::Kind;
 use support::gaps::direct;
 use support::{OTHER, OTHER_SOCKET, Options, Place, World};

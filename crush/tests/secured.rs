@@ -6,10 +6,9 @@ mod support;
 use std::time::Duration;
 
 use crush::agent::{Event, Input, StreamId};
-use crush::description::Policy;
+use media_wire::sdp::crush::Policy;
 use nat_lab::Kind;
 use support::gaps::{cut, direct};
-
 use support::{Options, Phone, Place, World};
 
 const CONE: Place = Place::Behind(Kind::Cone);

@@ -6,20 +6,15 @@
 
 use std::hint::black_box;
 
-use media_core::sdp::Description;
 use media_core::session::{Action, Outcome};
-use media_core::{rtcp, stun};
+use media_wire::demux::is_rtp;
+use media_wire::sdp::Description;
+use media_wire::{rtcp, stun};
 
 /// Whether a packet may be given to its session.
 #[inline]
 pub(crate) fn is_readable(packet: &[u8]) -> bool {
     is_rtp(packet) || is_control_readable(packet)
-}
-
-/// RFC 7983 §7, RFC 5761 §4.
-#[inline]
-fn is_rtp(packet: &[u8]) -> bool {
-    matches!(packet, [128..=191, kind, ..] if !matches!(kind, 192..=223))
 }
 
 #[cold]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crush::agent::{self, FlowBudget, Output, SocketId};
-use crush::stun::handoff::Reason;
+use media_wire::handoff::Reason;
 use serde_json::json;
 use sip_engine::config::{Listener, TimerValues};
 use sip_engine::io::{Flow, Input, ListenerId, Output as Signal, RealmId, Transport};

@@ -6,10 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use crush::agent::{Agent, Config, Input, Marks, SocketId, StreamId, StreamSetup};
-use crush::description::Support;
-use crush::media::{Kind, Path, RtpHeader, is_rtcp};
 use crush::playout::{Step, scale};
-use crush::stun::is_stun;
+use media_wire::demux::is_rtcp;
+use media_wire::handoff::{Kind, Path};
+use media_wire::rtp::Header;
+use media_wire::sdp::crush::Support;
+use media_wire::stun::is_stun;
 use srtp::sdes::Crypto;
 use srtp::{Master, Suite};
 
@@ -310,7 +312,7 @@ impl Call {
         let stream =
             self.agent.stream_of(socket, from, &bytes).map(|stream| usize::from(stream.0)).or(relayed);
         if let Some(stream) = stream.and_then(|stream| self.streams.get_mut(stream))
-            && let Some(header) = RtpHeader::read(&bytes)
+            && let Some(header) = Header::of_media(&bytes)
         {
             stream.reception.packet(header, stream.clock_rate, now);
         }

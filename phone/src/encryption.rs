@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use clap::ValueEnum;
-use crush::media::Path;
+use media_wire::handoff::Path;
 use srtp::sdes::{Crypto, Refused};
 use srtp::{Inbound, MOST_OVERHEAD, Master, Outbound, Suite};
 

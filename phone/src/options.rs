@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Args, Parser, ValueEnum};
-use crush::description::Temper;
+use media_wire::sdp::crush::Temper;
 use sip_engine::io::Transport;
 use sip_engine::question::Resolve;
 

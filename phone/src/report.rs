@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use crush::agent::{Direction, Effort, Event, Part};
-use crush::stun::handoff::Reason;
+use media_wire::handoff::Reason;
 use serde_json::{Map, Value, json};
 use sip_engine::ua::CallNumber;
 use srtp::Suite;

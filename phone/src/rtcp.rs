@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crush::media::RtpHeader;
+use media_wire::rtp::Header;
 
 use crate::rtp::Sender;
 
@@ -32,7 +32,7 @@ pub(crate) struct Reception {
 
 impl Reception {
     /// A packet has come.
-    pub(crate) fn packet(&mut self, header: RtpHeader, clock_rate: u32, now: Duration) {
+    pub(crate) fn packet(&mut self, header: Header, clock_rate: u32, now: Duration) {
         let sequence = u32::from(header.sequence);
         if self.first.is_none() || header.ssrc != self.ssrc {
             *self = Self { ssrc: header.ssrc, first: Some(sequence), highest: sequence, ..Self::default() };
@@ -176,8 +176,8 @@ mod tests {
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
-    fn header(sequence: u16) -> RtpHeader {
-        RtpHeader { sequence, timestamp: u32::from(sequence) * 160, ssrc: 7 }
+    fn header(sequence: u16) -> Header {
+        Header { sequence, timestamp: u32::from(sequence) * 160, ssrc: 7, ..Header::default() }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use media_core::stun::{COOKIE, Message};
+use media_wire::stun::{COOKIE, Message};
 use tokio::net::UdpSocket;
 use vitals::Vitals;
 

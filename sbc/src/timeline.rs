@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crush::stun::handoff::Reason as Cause;
 use media_core::Side;
 use media_core::path::Gap;
 use media_core::path::place::{Mapping, Stay, Way};
 use media_core::path::proof::Lie;
 use media_core::path::timeline::{Entry, IceStep, PathState, Reason};
 use media_core::session::Endpoint;
+use media_wire::handoff::Reason as Cause;
 use sip_engine::media::PathEntry;
 
 /// One entry; `parties` are those that it counts as the first and the second.

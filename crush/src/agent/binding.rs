@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::sdp::crush::reflexive_priority;
+use media_wire::stun::{
+    Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Method, Outgoing, PRIORITY, USE_CANDIDATE,
+};
+
 use super::generation::Credentials;
 use super::{Agent, SocketId};
 use crate::count::Count;
-use crate::description::reflexive_priority;
 use crate::find::Answer;
-use crate::stun::{
-    Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Method, Outgoing, PRIORITY, USE_CANDIDATE,
-};
 
 /// ROLE CONFLICT (RFC 8445 §7.3.1.1).
 const ROLE_CONFLICT: u16 = 487;

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
+use media_wire::handoff::{Indication, Sending};
+
 use super::Agent;
 use crate::count::Count;
-use crate::stun::Sending;
-use crate::stun::handoff::Indication;
 
 /// Without audio for so long, test packets are sent.
 const QUIET: Duration = Duration::from_millis(30);

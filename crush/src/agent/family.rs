@@ -6,8 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::sdp::crush::NatBehaviour;
+
 use super::io::SocketId;
-use crate::description::NatBehaviour;
 use crate::gather::Discovery;
 
 /// See the module.

@@ -3,16 +3,17 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::handoff::Kind;
+use media_wire::sdp::crush::{
+    Candidate, CandidateKind, DISCOVERED, Fragment, HOST, MAPPING, Policy, Temper, priority,
+};
+use media_wire::stun::{CHANGE_REQUEST, Class, Incoming, Method, Outgoing};
+
 use super::generation::{Credentials, Generation, Measure};
 use super::{Agent, Event, Output, SocketId, Wanted};
 use crate::count::Count;
-use crate::description::{
-    Candidate, CandidateKind, DISCOVERED, Fragment, HOST, MAPPING, Policy, Temper, priority,
-};
 use crate::find::{Finding, Flow};
 use crate::gather::{Ask, Discovery};
-use crate::media::Kind;
-use crate::stun::{CHANGE_REQUEST, Class, Incoming, Method, Outgoing};
 
 /// The first INFO waits so long for discovery.
 const TRICKLE_WAIT: Duration = Duration::from_millis(100);
@@ -407,7 +408,7 @@ impl Agent {
                     self.old_theirs.pop_front();
                 }
                 self.old_theirs.push_back(old.ufrag);
-                self.return_all(crate::stun::handoff::Reason::Network, false, now);
+                self.return_all(media_wire::handoff::Reason::Network, false, now);
                 self.renew(self.generation.ours.clone(), Some(told()), now);
                 self.gather(now);
             }
@@ -462,7 +463,7 @@ impl Agent {
         self.hosts.clear();
         // First the relay learns the new address, then the peer hears of it.
         self.keep_relay_warm(now);
-        self.return_all(crate::stun::handoff::Reason::Network, true, now);
+        self.return_all(media_wire::handoff::Reason::Network, true, now);
         self.retry(now);
         self.generation.finder.move_elsewhere(now);
         self.begin_generation(now);

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::sdp::crush::Candidate;
+use media_wire::stun::Key;
+
 use super::family::Families;
 use super::io::SocketId;
-use crate::description::Candidate;
 use crate::find::Finder;
 use crate::handoff::Window;
 use crate::random::Random;
-use crate::stun::Key;
 
 /// One side's credentials.
 #[derive(Debug, Clone)]

@@ -3,19 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::handoff::{
+    Condition, Figures, Indication, Kind, Mode, Move, Path, Reason, Request, Switch, Target, read_switches,
+    write_error, write_not_understood, write_success,
+};
+use media_wire::sdp::crush::Policy;
+use media_wire::stun::{Class, Incoming};
+
 use super::io::Direction;
 use super::rest::FOR_GOOD;
 use super::switching::MOST_COPIES;
 use super::{Agent, Event, SocketId, StreamId};
 use crate::count::Count;
-use crate::description::Policy;
 use crate::handoff::{Outstanding, Purpose, Retry};
-use crate::media::{Kind, Path};
-use crate::stun::handoff::{
-    Condition, Figures, Indication, Mode, Move, Reason, Request, Switch, Target, read_switches, write_error,
-    write_not_understood, write_success,
-};
-use crate::stun::{Class, Incoming};
 
 const MALFORMED: u16 = 400;
 const FORBIDDEN: u16 = 403;

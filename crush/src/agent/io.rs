@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::description::{Policy, Temper};
+use media_wire::handoff::{Figures, Kind, Mode, Path, Reason};
+use media_wire::sdp::crush::{Policy, Temper};
+
 use crate::find::FlowBudget;
 pub use crate::find::Part;
 pub use crate::handoff::Marks;
-use crate::media::{Kind, Path};
-use crate::stun::handoff::{Figures, Mode, Reason};
 
 /// A socket of the application's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,7 +22,7 @@ pub struct StreamId(pub u8);
 #[derive(Debug, Clone)]
 pub struct Config {
     /// Pace of new flows that the user has said this network bears. `None`: he has said nothing; then what its operator says
-    /// ([`crate::description::Support::temper`]), else [`Temper::Normal`].
+    /// ([`media_wire::sdp::crush::Support::temper`]), else [`Temper::Normal`].
     pub temper: Option<Temper>,
     /// The host's account, which all of its calls share. `None`: this call is alone on its host.
     pub flows: Option<FlowBudget>,

@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use media_wire::handoff::Path;
+use media_wire::rtp::Header;
+
 use super::{Agent, Event, Marks, Output, StreamId};
 use crate::count::Count;
-use crate::media::{Path, RtpHeader};
 
 impl Agent {
     pub(super) fn send_media(&mut self, stream: StreamId, packet: &[u8], marks: Marks, now: Duration) {
         let place = usize::from(stream.0);
-        let Some(header) = RtpHeader::read(packet) else {
+        let Some(header) = Header::of_media(packet) else {
             self.refused.malformed.up();
             return;
         };
@@ -47,7 +49,7 @@ impl Agent {
     }
 
     pub(super) fn media_by_relay(&mut self, place: usize, packet: &[u8], now: Duration) {
-        let Some(header) = RtpHeader::read(packet) else {
+        let Some(header) = Header::of_media(packet) else {
             self.refused.malformed.up();
             return;
         };
@@ -66,7 +68,7 @@ impl Agent {
     }
 
     pub(super) fn media_by_direct(&mut self, packet: &[u8], now: Duration) {
-        let Some(header) = RtpHeader::read(packet) else {
+        let Some(header) = Header::of_media(packet) else {
             self.refused.malformed.up();
             return;
         };
@@ -83,7 +85,7 @@ impl Agent {
     }
 
     /// The m-line of a packet on the direct path, which carries all on one socket.
-    pub(super) fn direct(&self, header: &RtpHeader, packet: &[u8]) -> Option<usize> {
+    pub(super) fn direct(&self, header: &Header, packet: &[u8]) -> Option<usize> {
         let known = self.streams.iter().position(|stream| stream.owns(header));
         let only = || (self.streams.len() == 1).then_some(0);
         // A sender may change its SSRC; its payload type then still tells the stream, if no other has it.

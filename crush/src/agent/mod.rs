@@ -26,26 +26,27 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub use io::{
-    Config, Direction, Effort, Event, Input, Marks, Output, Part, Refused, SocketId, StreamId, StreamSetup,
-};
-
-use crate::count::Count;
-use crate::description::{Excess, Policy, Support};
-pub use crate::find::FlowBudget;
-use crate::find::{Finder, Pace};
-use crate::handoff::Outstanding;
-use crate::media::{self as rtp, Path, RtpHeader};
-use crate::playout::{Playout, Step};
-use crate::random::Random;
-use crate::stun;
-use crate::stun::handoff::Reason;
-use crate::sync::Comparison;
 use generation::{Credentials, Generation};
 use link::Link;
+use media_wire::demux::{is_rtcp, is_stun};
+use media_wire::handoff::{Path, Reason};
+use media_wire::rtp::Header;
+use media_wire::sdp::crush::{Excess, Policy, Support};
+use media_wire::stun;
 use relay::Warmth;
 use stream::Stream;
 use switching::Incoming;
+
+use crate::count::Count;
+pub use crate::find::FlowBudget;
+use crate::find::{Finder, Pace};
+use crate::handoff::Outstanding;
+use crate::playout::{Playout, Step};
+use crate::random::Random;
+use crate::sync::Comparison;
+pub use io::{
+    Config, Direction, Effort, Event, Input, Marks, Output, Part, Refused, SocketId, StreamId, StreamSetup,
+};
 
 /// What a socket was asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -248,7 +249,7 @@ impl Agent {
     }
 
     fn datagram(&mut self, socket: SocketId, from: SocketAddr, bytes: &[u8], now: Duration) {
-        if !stun::is_stun(bytes) {
+        if !is_stun(bytes) {
             return self.media(socket, from, bytes, now);
         }
         let Some(message) = stun::Incoming::read(bytes) else {
@@ -270,7 +271,7 @@ impl Agent {
             self.refused.stray.up();
             return;
         };
-        if rtp::is_rtcp(bytes) {
+        if is_rtcp(bytes) {
             let stream = StreamId(through_relay.unwrap_or(0) as u8);
             return self.outputs.push_back(Output::Rtcp { stream, packet: bytes.to_vec() });
         }
@@ -283,7 +284,7 @@ impl Agent {
     /// The m-line whose media an RTP packet is, by whatever path it has come: for a receiver's statistics, which know of no paths
     /// (RFC 3550 §6.4). `None` if it is nobody's, or no RTP.
     pub fn stream_of(&self, socket: SocketId, from: SocketAddr, packet: &[u8]) -> Option<StreamId> {
-        let header = RtpHeader::read(packet).filter(|_| !rtp::is_rtcp(packet))?;
+        let header = Header::of_media(packet)?;
         let place = match self.path(socket, from)? {
             Path::Relay => self.relayed(socket, from)?,
             Path::Direct => self.direct(&header, packet)?,

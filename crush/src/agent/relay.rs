@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use media_wire::handoff::{PATH, Reason, Report, SEQUENCE, Sending};
+use media_wire::stun::{Class, Incoming, Method, Outgoing};
+
 use super::Agent;
 use crate::count::Count;
-use crate::stun::handoff::{PATH, Reason, SEQUENCE};
-use crate::stun::{Class, Incoming, Method, Outgoing, Report, Sending};
 
 /// Nothing was sent for so long.
 const KEEPALIVE: Duration = Duration::from_secs(15);

@@ -4,12 +4,15 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::handoff::{Kind, Path};
+use media_wire::rtp::Header;
+
 use super::io::StreamSetup;
 use crate::count::Count;
 use crate::handoff::Outgoing;
-use crate::media::{Kind, Path, RtpHeader, Unwrapped, UnwrappedTime};
 use crate::playout::Playout;
 use crate::sync::Comparison;
+use crate::unwrapped::{Unwrapped, UnwrappedTime};
 
 /// So much of what went out directly is sent again after a return (docs/crush.md §8.1).
 const RESENT: Duration = Duration::from_millis(100);
@@ -92,7 +95,7 @@ impl Stream {
     }
 
     /// Whether a packet on the direct path may be its: the SSRC is known, or new and of its payload type.
-    pub(super) fn owns(&self, header: &RtpHeader) -> bool {
+    pub(super) fn owns(&self, header: &Header) -> bool {
         self.ssrc == Some(header.ssrc)
     }
 
@@ -101,7 +104,7 @@ impl Stream {
     }
 
     /// A packet of this stream.
-    pub(super) fn arrived(&mut self, path: Path, header: RtpHeader, packet: &[u8], now: Duration) -> Taken {
+    pub(super) fn arrived(&mut self, path: Path, header: Header, packet: &[u8], now: Duration) -> Taken {
         if self.ssrc != Some(header.ssrc) {
             // Another source: nothing of the old one's numbers holds.
             self.ssrc = Some(header.ssrc);

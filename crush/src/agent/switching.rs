@@ -3,16 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Agent, Event, Output, SocketId};
-use crate::count::Count;
-use crate::description::Policy;
-use crate::media::Path;
-use crate::stun::handoff::{Figures, Indication, Move, Reason, Target};
-use crate::sync::rating;
+use media_wire::handoff::{Figures, Indication, Move, Path, Reason, Target};
+use media_wire::sdp::crush::Policy;
 
 use super::link::Link;
 use super::rest::FOR_GOOD;
 use super::stream::Stream;
+use super::{Agent, Event, Output, SocketId};
+use crate::count::Count;
+use crate::sync::rating;
 
 /// Before the first handoff after the first return; doubles with each return after it.
 pub(super) const FIRST_HOLD_OFF: Duration = Duration::from_secs(2);

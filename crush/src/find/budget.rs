@@ -3,8 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use media_wire::sdp::crush::Temper;
+
 use super::pace::{Bucket, Tempo};
-use crate::description::Temper;
 
 /// Who was served longest ago goes first; the others wait so much longer each.
 const TURN: Duration = Duration::from_millis(1);

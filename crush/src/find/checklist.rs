@@ -7,10 +7,11 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use media_wire::sdp::crush::{Candidate, CandidateKind};
+
 use super::pair::{Pair, State, classify, is_private, pair_priority};
 use super::reach::{Cause, Reach};
 use crate::agent::SocketId;
-use crate::description::{Candidate, CandidateKind};
 
 /// First retransmission of a check.
 const RTO: Duration = Duration::from_millis(200);
@@ -117,7 +118,7 @@ impl Checklist {
                 return None;
             }
             let class = classify(local, remote.ip(), CandidateKind::PeerReflexive, false);
-            let priority = crate::description::reflexive_priority();
+            let priority = media_wire::sdp::crush::reflexive_priority();
             self.pairs.push(Pair::new(socket, remote, class, pair_priority(priority, priority)));
         }
         self.get_mut(socket, remote)

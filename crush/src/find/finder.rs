@@ -8,6 +8,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ahash::RandomState;
+use media_wire::sdp::crush::{CANDIDATES, Candidate, CandidateKind, HOST, NatBehaviour, Temper, priority};
+use spray::step;
 
 use super::checklist::{Base, Checklist, Leave, TRANSMISSIONS};
 use super::diagonal::{Fan, Scan};
@@ -21,9 +23,7 @@ use super::sockets::Sockets;
 use super::sweep::Sweep;
 use crate::agent::SocketId;
 use crate::count::Count;
-use crate::description::{CANDIDATES, Candidate, CandidateKind, HOST, NatBehaviour, Temper, priority};
 use crate::random::Random;
-use spray::step;
 
 /// How long the controlling side waits for a better pair.
 const NOMINATION_WAIT: Duration = Duration::from_millis(100);

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use media_wire::sdp::crush::Temper;
+
 use super::budget::{FlowBudget, Share};
 use crate::count::Count;
-use crate::description::Temper;
 
 /// The figures of a temper.
 #[derive(Debug, Clone, Copy, PartialEq)]

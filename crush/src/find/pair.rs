@@ -3,11 +3,12 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use media_wire::sdp::crush::CandidateKind;
+
 use super::checklist::TRANSMISSIONS;
 use super::pace::Flow;
 use super::reach::Cause;
 use crate::agent::SocketId;
-use crate::description::CandidateKind;
 
 /// How promising a pair looks; greater is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

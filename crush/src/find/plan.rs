@@ -1,6 +1,6 @@
 //! Which part an endpoint plays in the spray (docs/crush.md §5.2, the table).
 
-use crate::description::{NatBehaviour, PortPattern};
+use media_wire::sdp::crush::{NatBehaviour, PortPattern};
 
 /// What an endpoint does when ordinary checks do not suffice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,7 +59,7 @@ impl Part {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::description::NatKind;
+    use media_wire::sdp::crush::NatKind;
 
     #[test]
     fn both_sides_choose_parts_that_belong_together() {

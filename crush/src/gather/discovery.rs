@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::sdp::crush::{NatBehaviour, NatKind, PortPattern};
+use media_wire::stun::{CHANGE_ADDRESS, CHANGE_PORT, Incoming};
+
 use super::pattern::{different, pattern};
 use crate::agent::SocketId;
 use crate::count::Count;
-use crate::description::{NatBehaviour, NatKind, PortPattern};
 use crate::random::Random;
-use crate::stun::{CHANGE_ADDRESS, CHANGE_PORT, Incoming};
 
 const RTO: Duration = Duration::from_millis(200);
 const TRANSMISSIONS: u8 = 4;
@@ -238,7 +239,7 @@ fn question_at(socket: SocketId, to: SocketAddr, random: &mut Random, at: Durati
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stun::{Class, Method, OTHER_ADDRESS, Outgoing};
+    use media_wire::stun::{Class, Method, OTHER_ADDRESS, Outgoing};
 
     const MEDIA: SocketId = SocketId(1);
     const PROBE: SocketId = SocketId(2);

@@ -1,6 +1,6 @@
 //! The rule by which a NAT gives out ports, from a few of them.
 
-use crate::description::PortPattern;
+use media_wire::sdp::crush::PortPattern;
 
 /// Ports further apart than this do not follow each other.
 const NEAR: i16 = 32;

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use crate::media::RtpHeader;
-use crate::stun::Sending;
-use crate::stun::handoff::{Condition, Mode, Move};
+use media_wire::handoff::{Condition, Mode, Move, Sending};
+use media_wire::rtp::Header;
 
 /// What only the sender knows of a packet; SRTP hides it from everybody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -38,7 +37,7 @@ pub(crate) struct Outgoing {
     route: Route,
     /// Both paths until then, to synchronise or compare.
     copy: Duration,
-    last: Option<RtpHeader>,
+    last: Option<Header>,
 }
 
 impl Outgoing {
@@ -83,7 +82,7 @@ impl Outgoing {
     }
 
     /// The next packet. With the moment of the switch comes its sequence number.
-    pub(crate) fn packet(&mut self, header: RtpHeader, marks: Marks, now: Duration) -> (Paths, Option<u16>) {
+    pub(crate) fn packet(&mut self, header: Header, marks: Marks, now: Duration) -> (Paths, Option<u16>) {
         self.last = Some(header);
         let mut switched = None;
         if let Route::Armed(order, limit) = self.route {
@@ -177,7 +176,7 @@ impl Outgoing {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::media::Kind;
+    use media_wire::handoff::Kind;
 
     const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -195,7 +194,12 @@ mod tests {
             if n == 3 {
                 at = stream.order(&order, now);
             }
-            let header = RtpHeader { sequence: n.wrapping_sub(2), timestamp: u32::from(n) * 160, ssrc: 7 };
+            let header = Header {
+                sequence: n.wrapping_sub(2),
+                timestamp: u32::from(n) * 160,
+                ssrc: 7,
+                ..Header::default()
+            };
             let marks = Marks { key_frame: n == marked, lull: n == marked };
             let (on, switched) = stream.packet(header, marks, now);
             paths.push(match (on.relay, on.direct) {
@@ -229,7 +233,11 @@ mod tests {
     #[test]
     fn a_sender_that_has_fallen_silent_switches_at_the_limit_and_ends_its_overlap() {
         let mut stream = Outgoing::new();
-        stream.packet(RtpHeader { sequence: 7, timestamp: 0, ssrc: 1 }, Marks::default(), MS(0));
+        stream.packet(
+            Header { sequence: 7, timestamp: 0, ssrc: 1, ..Header::default() },
+            Marks::default(),
+            MS(0),
+        );
         stream.order(&order(Condition::Now, Mode::Soft(MS(60))), MS(20));
         assert!(!stream.elapse(MS(2019)));
         assert_eq!(stream.timeout(), Some(MS(2020)));
@@ -251,7 +259,7 @@ mod tests {
         assert_eq!(stream.order(&order(Condition::Now, Mode::Soft(MS(60))), MS(0)), None);
         assert_eq!(stream.sending(MS(0)), Sending::Direct);
         stream.copy_until(MS(100));
-        let header = RtpHeader { sequence: 1, timestamp: 0, ssrc: 1 };
+        let header = Header { sequence: 1, timestamp: 0, ssrc: 1, ..Header::default() };
         let (paths, _) = stream.packet(header, Marks::default(), MS(50));
         assert_eq!(paths, Paths { relay: true, direct: true });
         stream.return_to_relay();

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use media_wire::handoff::Move;
+use media_wire::stun::Key;
+
 use crate::count::Count;
-use crate::stun::Key;
-use crate::stun::handoff::Move;
 
 /// What a request was for.
 #[derive(Debug, Clone, PartialEq)]

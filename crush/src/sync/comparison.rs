@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use media_wire::handoff::{Figures, Path};
+
 use super::Meter;
 use crate::count::Count;
-use crate::media::Path;
-use crate::stun::handoff::Figures;
 
 /// Differences over which the median is taken.
 const DIFFERENCES: usize = 50;

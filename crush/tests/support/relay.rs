@@ -6,10 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crush::description::{Support, Temper};
-use crush::stun::{
-    CHANGE_ADDRESS, CHANGE_PORT, CHANGE_REQUEST, Class, Incoming, Method, OTHER_ADDRESS, Outgoing, is_stun,
-};
 use media_core::Worker;
 use media_core::handoff::HandoffSettings;
 use media_core::path::place::Networks;
@@ -18,6 +14,10 @@ use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
 use media_core::worker::{Settings, SocketId};
+use media_wire::sdp::crush::{Support, Temper};
+use media_wire::stun::{
+    CHANGE_ADDRESS, CHANGE_PORT, CHANGE_REQUEST, Class, Incoming, Method, OTHER_ADDRESS, Outgoing, is_stun,
+};
 use play::ports::Counted;
 
 const SESSION: u64 = 1;

@@ -6,10 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crush::agent::{Agent, Config, Input, Marks, Output, SocketId, StreamId, StreamSetup};
-use crush::description::Fragment;
-use crush::media::{Kind, Path};
-use crush::stun::handoff::{FIGURES, PATH, SEQUENCE, STREAM, SWITCH, TEST};
-use crush::stun::{
+use media_wire::handoff::{FIGURES, Kind, PATH, Path, SEQUENCE, STREAM, SWITCH, TEST};
+use media_wire::sdp::crush::Fragment;
+use media_wire::stun::{
     Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Key, Method, Outgoing, PRIORITY, USE_CANDIDATE, is_stun,
 };
 

@@ -1,8 +1,8 @@
 //! CRUSH's formats: HANDOFF messages and the lines of descriptions and fragments, read, written and read again.
 
-use crush::description::{Candidate, Fragment, NatBehaviour, Support};
-use crush::stun::handoff::{Indication, Request, read_switches, write_success};
-use crush::stun::{Class, Incoming, Key, Method, is_stun};
+use media_wire::handoff::{Indication, Request, read_switches, write_success};
+use media_wire::sdp::crush::{Candidate, Fragment, NatBehaviour, Support};
+use media_wire::stun::{Class, Incoming, Key, Method, is_stun};
 
 /// Reads `bytes` as a packet of a media port, as a description and as the body of an INFO.
 pub fn crush(bytes: &[u8]) {

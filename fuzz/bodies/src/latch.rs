@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use media_core::latch::{Evidence, Latch, Latching, Manner, Verdict};
-use media_core::rtp::Header;
+use media_wire::rtp::Header;
 
 /// Signalling, the same party elsewhere, a private network, a media server, and two strangers.
 const HOSTS: [[u8; 4]; 6] =

@@ -1,6 +1,6 @@
 //! RTCP: reports, and the copy without names.
 
-use media_core::rtcp::{reports, without_names};
+use media_wire::rtcp::{reports, without_names};
 
 const CNAME: &[u8] = b"anchor";
 
@@ -25,7 +25,7 @@ pub fn rtcp(bytes: &[u8]) {
     assert_eq!(without_names(&clean, CNAME).as_deref().unwrap_or(&clean), clean, "not stable");
 }
 
-fn collect(bytes: &[u8]) -> Vec<media_core::rtcp::Report> {
+fn collect(bytes: &[u8]) -> Vec<media_wire::rtcp::Report> {
     let mut all = Vec::new();
     reports(bytes, |report| all.push(report));
     all

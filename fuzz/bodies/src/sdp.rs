@@ -1,7 +1,7 @@
 //! SDP: read, rewritten for another party, read again.
 
 use bytes::Bytes;
-use media_core::sdp::{Description, Place};
+use media_wire::sdp::{Description, Place};
 
 /// Reads `bytes` as a description and rewrites it, each stream at a place of its own; the seventh is refused.
 pub fn sdp(bytes: &[u8]) {

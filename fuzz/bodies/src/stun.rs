@@ -1,6 +1,6 @@
 //! STUN: framing and attributes.
 
-use media_core::stun::{Message, is_stun};
+use media_wire::stun::{Message, is_stun};
 
 /// Reads `bytes` as a packet of a media port.
 pub fn stun(bytes: &[u8]) {

@@ -11,7 +11,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use crush::media::Path;
+use media_wire::handoff::Path;
 use play::Dice;
 
 /// Changes made to each input; cargo-fuzz makes millions.

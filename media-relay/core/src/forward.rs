@@ -3,17 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::demux::{Kind, is_rtcp, is_stun};
+use media_wire::rtcp::{self, Report};
+use media_wire::rtp::Header;
 use smallvec::SmallVec;
 
 use crate::account::QUIET;
-use crate::kind::Kind;
 use crate::latch::Verdict;
 use crate::legs::Session;
 use crate::reported::Block;
-use crate::rtcp::{self, Report};
-use crate::rtp::{self, Header};
 use crate::stream::{Carried, Role, StreamId};
-use crate::stun;
 use crate::worker::{SocketId, Worker};
 
 impl Worker {
@@ -34,7 +33,7 @@ impl Worker {
         let is_rtcp_port = role.is_rtcp();
         let Some(mut stream) = self.streams.get_mut(id) else { return };
         // RFC 7983 §7, before RTP is assumed. UDPTL has no first byte of its own, but no magic cookie either.
-        if stun::is_stun(packet) {
+        if is_stun(packet) {
             if !self.takes_check((socket, id), role, source, packet, now, &mut send) {
                 self.stun((socket, id), role, source, packet, now, &mut send);
             }
@@ -44,7 +43,7 @@ impl Worker {
             return;
         }
         if stream.carried != Carried::Other {
-            if rtp::is_rtcp(packet) {
+            if is_rtcp(packet) {
                 if self.streams.is_left_over((socket, id), source, packet, now) {
                     self.dropped = self.dropped.saturating_add(1);
                     return;

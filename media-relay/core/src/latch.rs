@@ -27,8 +27,9 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use media_wire::rtp::Header;
+
 use crate::path::place::is_local;
-use crate::rtp::Header;
 
 /// How long after signalling a host may be followed from port to port.
 pub const WINDOW: Duration = Duration::from_secs(10);

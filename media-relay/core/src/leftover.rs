@@ -16,9 +16,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::demux::is_rtcp;
+use media_wire::rtcp;
+use media_wire::rtp::Header;
 use smallvec::SmallVec;
 
-use crate::rtp::{self, Header};
 use crate::stream::Carried;
 
 /// After its last packet.
@@ -87,7 +89,7 @@ impl Leftovers {
         let continues = match (known.rtp.as_mut(), carried) {
             (_, Carried::Other) => silent <= PAUSE,
             (None, _) => false,
-            (Some(place), _) if rtp::is_rtcp(packet) => rtcp_sender(packet) == Some(place.ssrc),
+            (Some(place), _) if is_rtcp(packet) => rtcp::sender(packet) == Some(place.ssrc),
             (Some(place), _) => {
                 Header::read(packet).is_some_and(|header| place.is_continued_by(&header, silent))
             }
@@ -124,11 +126,6 @@ impl Place {
         }
         continues
     }
-}
-
-/// RFC 3550 §6.4: the SSRC of who sends a report stands behind its first four octets, in SRTCP too.
-fn rtcp_sender(packet: &[u8]) -> Option<u32> {
-    packet.get(4..8)?.try_into().ok().map(u32::from_be_bytes)
 }
 
 #[cfg(test)]

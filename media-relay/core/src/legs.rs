@@ -4,19 +4,18 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use media_wire::sdp::ice::{Lines, Spoken, insert};
+use media_wire::sdp::{Description, Media, Place};
 use smallvec::SmallVec;
 
 use crate::handoff::{Handoff, Side, with_line};
-use crate::ice::lines::insert;
-use crate::ice::{Agent, Introduction, Lines, Spoken};
+use crate::ice::{Agent, Introduction};
 use crate::moving::chain::Guest;
 use crate::moving::kept::Kept;
 use crate::moving::{Moving, Past};
 use crate::path::Constraint;
-use crate::sdp::{Description, Media, Place};
-use crate::session::{Endpoint, Party, StreamStatistics};
-
 pub(crate) use crate::session::INITIAL;
+use crate::session::{Endpoint, Party, StreamStatistics};
 use crate::stream::StreamId;
 
 /// An offer without its last answer.

@@ -14,6 +14,7 @@ pub(crate) mod seen;
 
 use std::time::Duration;
 
+use media_wire::rtcp::{self, Report};
 use smallvec::{SmallVec, smallvec};
 
 use crate::legs::{Leg, Session};
@@ -28,7 +29,6 @@ use crate::path::proof::Reception;
 use crate::path::timeline::{Entry, Reading, Timeline};
 use crate::path::{Constraint, Outset, Release};
 use crate::policy::ReleasePolicy;
-use crate::rtcp::{self, Report};
 use crate::session::{Endpoint, Event, Outcome};
 use crate::side::Side;
 use crate::stream::{Carried, StreamId, Streams};

@@ -4,15 +4,15 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use media_wire::sdp::ice::Spoken;
+use media_wire::sdp::{Description, Direction, Media, Place};
 use smallvec::SmallVec;
 
 use crate::handoff::{Side, ufrag_in};
-use crate::ice::Spoken;
 use crate::latch::{Latch, Manner};
 use crate::legs::{Exchange, INITIAL, Leg, Session};
 use crate::path::place::is_local;
 use crate::reported::Reported;
-use crate::sdp::{Description, Direction, Media, Place};
 use crate::sent::Sent;
 use crate::session::{Described, Endpoint, Party, Refusal, StreamSummary, is_ipv6};
 use crate::statistics::Reception;

@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use martian::Unfit;
+use media_wire::sdp::ice::Spoken;
+use media_wire::sdp::{DISCARD, Description, Media};
 use smallvec::SmallVec;
 
-use crate::ice::Spoken;
 use crate::legs::Leg;
-use crate::sdp::{DISCARD, Description, Media};
 use crate::session::{Endpoint, Refusal};
 use crate::worker::Worker;
 

@@ -9,8 +9,7 @@ use martian::Unfit;
 use crate::path::Constraint;
 use crate::path::timeline::{Entry, Reading};
 pub use crate::statistics::Loss;
-
-pub use crate::sdp::Direction;
+pub use media_wire::sdp::Direction;
 
 /// The exchange of the initial offer: several branches may answer it.
 pub const INITIAL: u32 = 1;

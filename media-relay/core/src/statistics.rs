@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
+use media_wire::rtp::Header;
+
 use crate::reported::{Passed, Reported};
-use crate::rtp::Header;
 use crate::sent::{Here, Sent};
 
 /// Reception of one RTP stream.

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use media_wire::rtp::{self, Header};
+use media_wire::sdp::Media;
 use smallvec::SmallVec;
 
 use crate::account::QUIET;
@@ -12,8 +14,6 @@ use crate::latch::{Evidence, Latch, Verdict};
 use crate::leftover::{Leftovers, Place, Sender};
 use crate::ours::{Facing, OpenPorts};
 use crate::reported::{Block, Reported};
-use crate::rtp::{self, Header};
-use crate::sdp::Media;
 use crate::sent::Sent;
 use crate::session::{DirectStatistics, Endpoint, StreamStatistics};
 use crate::statistics::Reception;

@@ -33,11 +33,6 @@ pub struct PortPair {
     pub address: SocketAddr,
 }
 
-/// The port after it: that of RTCP (RFC 3550 §11).
-pub(crate) fn next_port(rtp: SocketAddr) -> SocketAddr {
-    SocketAddr::new(rtp.ip(), rtp.port().saturating_add(1))
-}
-
 /// Where sockets come from.
 pub trait Ports {
     /// A free pair in a realm; `None` if there is none.

@@ -7,9 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crush::description::{Candidate, Fragment, Policy, Support, Temper};
-use crush::stun::handoff::{Indication, PATH, Reason, SEQUENCE};
-use crush::stun::{Class, Incoming, Key, Method, Outgoing, Report, Sending};
 use media_core::handoff::HandoffSettings;
 use media_core::path::place::Networks;
 use media_core::path::timeline::{Entry, PathState};
@@ -18,6 +15,9 @@ use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
 use media_core::worker::{Settings, SocketId};
 use media_core::{Side, Worker};
+use media_wire::handoff::{Indication, PATH, Reason, Report, SEQUENCE, Sending};
+use media_wire::sdp::crush::{Candidate, Fragment, Policy, Support, Temper};
+use media_wire::stun::{Class, Incoming, Key, Method, Outgoing};
 use play::ports::Counted;
 use proptest::prelude::*;
 

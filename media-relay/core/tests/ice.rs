@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crush::stun::{Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Key, Method, Outgoing, USE_CANDIDATE};
 use media_core::Worker;
 use media_core::path::place::{Networks, Stay};
 use media_core::path::timeline::{Entry, IceStep, PathState, Reason};
@@ -16,6 +15,9 @@ use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Ice, Mode, RealmRelease, ReleasePolicy};
 use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
 use media_core::worker::{Settings, SocketId};
+use media_wire::stun::{
+    Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Key, Method, Outgoing, USE_CANDIDATE,
+};
 use play::ports::Counted;
 
 const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];

@@ -1,7 +1,7 @@
 //! Packets on their way in.
 
 use crate::keys::{self, LONGEST_TAG, Session};
-use crate::packet::{Header, RTCP_CLEAR, rtcp_sender};
+use crate::packet::{RTCP_CLEAR, rtcp_sender, rtp_header};
 use crate::source::Sources;
 use crate::{Error, Master, Suite};
 
@@ -30,7 +30,7 @@ impl<const PATHS: usize> Inbound<PATHS> {
     pub fn unprotect_rtp(&mut self, packet: &mut [u8], path: usize) -> Result<usize, Error> {
         let length = packet.len().checked_sub(self.suite.tag()).ok_or(Error::Malformed)?;
         let (packet, tag) = packet.split_at_mut(length);
-        let header = Header::read(packet)?;
+        let (header, clear) = rtp_header(packet)?;
         let mut source = self.sources.find(header.ssrc)?;
         let index = source.index(header.sequence)?;
         if !source.is_new(path, index) {
@@ -39,7 +39,7 @@ impl<const PATHS: usize> Inbound<PATHS> {
         if !self.rtp.is_authentic(packet, Some((index >> 16) as u32), tag) {
             return Err(Error::NotAuthentic);
         }
-        self.rtp.cipher(header.ssrc, index, packet.get_mut(header.length..).ok_or(Error::Malformed)?);
+        self.rtp.cipher(header.ssrc, index, packet.get_mut(clear..).ok_or(Error::Malformed)?);
         source.advance(path, index);
         self.sources.keep(source);
         Ok(length)

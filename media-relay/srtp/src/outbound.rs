@@ -1,7 +1,7 @@
 //! Packets on their way out.
 
 use crate::keys::{self, LONGEST_TAG, Session};
-use crate::packet::{Header, RTCP_CLEAR, rtcp_sender};
+use crate::packet::{RTCP_CLEAR, rtcp_sender, rtp_header};
 use crate::source::Sources;
 use crate::{Error, Master, Suite};
 
@@ -34,7 +34,7 @@ impl Outbound {
     /// Encrypts the RTP packet in the first `length` octets; returns its length with the tag behind it. A source's first sequence number
     /// should be under 2^15, so that a receiver that loses it counts rounds as we do (RFC 3711 §3.3.1).
     pub fn protect_rtp(&mut self, buffer: &mut [u8], length: usize) -> Result<usize, Error> {
-        let header = Header::read(buffer.get(..length).ok_or(Error::Malformed)?)?;
+        let (header, clear) = rtp_header(buffer.get(..length).ok_or(Error::Malformed)?)?;
         let end = length.saturating_add(self.suite.tag());
         let room = buffer.get_mut(..end).ok_or(Error::NoRoom)?;
         let mut source = self.sources.find(header.ssrc)?;
@@ -43,7 +43,7 @@ impl Outbound {
             return Err(Error::Replayed);
         }
         let (packet, tag) = room.split_at_mut(length);
-        self.rtp.cipher(header.ssrc, index, packet.get_mut(header.length..).ok_or(Error::Malformed)?);
+        self.rtp.cipher(header.ssrc, index, packet.get_mut(clear..).ok_or(Error::Malformed)?);
         let whole = self.rtp.tag(packet, Some((index >> 16) as u32));
         tag.iter_mut().zip(whole).for_each(|(octet, of_whole)| *octet = of_whole);
         source.advance(0, index);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use crush::agent;
-use crush::description::Policy;
+use media_wire::sdp::crush::Policy;
 use serde_json::json;
 use sip_engine::ua::CallNumber;
 

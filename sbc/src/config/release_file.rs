@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use crush::description::Temper;
 use media_core::path::Settings;
 use media_core::policy::Mode;
+use media_wire::sdp::crush::Temper;
 use serde::Deserialize;
 use toml::Spanned;
 

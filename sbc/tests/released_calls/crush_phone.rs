@@ -6,15 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crush::agent::{Agent, Config, Event, Input, Marks, Output, SocketId, StreamId, StreamSetup};
-use crush::description::Support;
-use crush::media::{Kind, Path};
 use crush::playout::Step;
-use crush::stun::is_stun;
+use media_wire::handoff::{Kind, Path};
+use media_wire::sdp::crush::Support;
+use media_wire::stun::is_stun;
 use nat_lab::{HostId, Network};
+use play::Dice;
 
 use crate::device::Model;
 use crate::phone::{Said, read};
-use play::Dice;
 
 const AUDIO: StreamId = StreamId(0);
 /// Samples in a packet of 20 ms at 8 kHz.

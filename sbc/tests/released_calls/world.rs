@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crush::agent::Event as Agent;
-use crush::stun::is_stun;
 use media_core::Worker;
 use media_core::handoff::HandoffSettings;
 use media_core::path::place::Networks;
@@ -15,9 +14,11 @@ use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::session::Action;
 use media_core::worker::Settings;
+use media_wire::stun::is_stun;
 use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
 use play::Dice;
 use play::ports::Counted;
+use play::truth::{Got, Log, Sent};
 use sbc::discovery::Places;
 use sip_engine::Engine;
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
@@ -32,7 +33,6 @@ use crate::phone::Kind;
 use crate::signalling::{
     DOMAIN, FRAGMENT, PACKAGE, Snapshot, at, binding, config, core_flow, flow, proxied, sbc, user_agent,
 };
-use play::truth::{Got, Log, Sent};
 
 const OUTSIDE: [&str; 2] = ["198.51.100.7", "203.0.113.8"];
 pub(crate) const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];

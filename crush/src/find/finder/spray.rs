@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::sdp::crush::{NatBehaviour, PortPattern};
+
 use super::{Finder, Finding, HOLD, Send, Spray};
-use crate::description::{NatBehaviour, PortPattern};
 use crate::find::diagonal::{Fan, LAG, Scan};
 use crate::find::plan::Part;
 use crate::find::reopen::Reopen;

@@ -3,8 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crush::stun::handoff::{PATH, SEQUENCE};
-use crush::stun::{Class, Incoming, Key, Method, Outgoing, Report};
+use media_wire::handoff::{PATH, Report, SEQUENCE};
+use media_wire::stun::{Class, Incoming, Key, Method, Outgoing};
 
 use super::credentials;
 use crate::stream::{Role, StreamId};

@@ -6,19 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crush::description::{CANDIDATES, Candidate, CandidateKind, Excess, Fragment, Policy};
 use martian::Rules;
+use media_wire::sdp::clean;
+use media_wire::sdp::crush::{
+    CANDIDATES, Candidate, CandidateKind, DISCOVERED, Excess, Fragment, Policy, priority,
+};
 use smallvec::SmallVec;
 
 use crate::path::place::{Networks, is_local};
-use crate::sdp::clean;
 use crate::session::Endpoint;
 use crate::worker::Worker;
 
 /// More is no list of candidates.
 const MAX_LENGTH: usize = 8_192;
 /// Of a candidate that the relay adds: type preference 100 (docs/crush.md §4).
-const PRIORITY: u32 = (100 << 24) | (0xffff << 8) | 255;
+const PRIORITY: u32 = priority(DISCOVERED, u16::MAX);
 /// Lines that pass; whatever else stands there could name its author's network.
 const PASSING: [&str; 7] =
     ["a=ice-ufrag:", "a=ice-pwd:", "a=ice-options:", "a=crush-nat:", "a=mid:", "m=", "a=end-of-candidates"];

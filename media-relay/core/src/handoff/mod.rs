@@ -10,9 +10,10 @@ mod path;
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
-use crush::description::{Policy, Support, Temper};
-use crush::stun::Sending;
+use fragment::Shown;
 use hmac::{Hmac, Mac};
+use media_wire::handoff::Sending;
+use media_wire::sdp::crush::{Policy, Support, Temper};
 use memchr::memmem;
 use sha1::Sha1;
 use smallvec::SmallVec;
@@ -21,7 +22,6 @@ use crate::path::Constraint;
 use crate::policy::Mode;
 use crate::session::Endpoint;
 use crate::worker::Worker;
-use fragment::Shown;
 pub(crate) use path::{Handoff, LEAST_INACTIVITY};
 
 /// What CRUSH needs of the operator.

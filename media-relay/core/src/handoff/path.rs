@@ -4,15 +4,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use crush::description::Policy;
-use crush::stun::{Report, Sending};
+use media_wire::handoff::{Report, Sending};
+use media_wire::sdp::crush::Policy;
+use media_wire::sdp::{Description, Place};
 use smallvec::SmallVec;
 
 use super::ufrag_in;
 use crate::account::{direct_since, mark};
 use crate::legs::{INITIAL, Leg, Session};
 use crate::path::timeline::{Entry, PathState, Reason, Timeline};
-use crate::sdp::{Description, Place};
 use crate::session::{Endpoint, Event, Outcome};
 use crate::side::Side;
 use crate::stream::{StreamId, Streams};
@@ -299,7 +299,7 @@ impl Handoff {
         &mut self,
         session: &Session,
         streams: &Streams,
-        why: crush::stun::handoff::Reason,
+        why: media_wire::handoff::Reason,
         now: Duration,
     ) {
         let legs = self.endpoints().map(|endpoint| session.leg(endpoint));
@@ -350,7 +350,7 @@ impl Handoff {
         if self.have_left(session, streams) {
             // All that may leave has left by their words; of what is to stay nothing can be missing here.
             if self.state != PathState::Direct && (is_direct || self.is_split()) {
-                let (to, why) = (PathState::Direct, crush::stun::handoff::Reason::Synchronised);
+                let (to, why) = (PathState::Direct, media_wire::handoff::Reason::Synchronised);
                 self.enter(to, Entry::Handoff { to, why }, now);
             }
         } else if is_direct && !matches!(self.state, PathState::Direct | PathState::Returning) {

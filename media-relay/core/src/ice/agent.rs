@@ -3,14 +3,15 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crush::stun::{
+use hmac::{Hmac, Mac};
+use media_wire::sdp::crush::reflexive_priority;
+use media_wire::sdp::ice::Credentials;
+use media_wire::stun::{
     Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Key, Method, Outgoing, PRIORITY, USE_CANDIDATE,
 };
-use hmac::{Hmac, Mac};
 use sha1::Sha1;
 use smallvec::SmallVec;
 
-use super::lines::Credentials;
 use crate::worker::{SocketId, Transmit};
 
 /// Role conflict (RFC 8445 §7.3.1.1).
@@ -18,7 +19,7 @@ const ROLE_CONFLICT: u16 = 487;
 /// A check is repeated after so long, twice that, and so on, so often in all (RFC 8489 §6.2.1 with ICE's shorter start).
 const REPEAT: (Duration, u8) = (Duration::from_millis(100), 7);
 /// Of a peer-reflexive candidate of RTP; RTCP's is one less (RFC 8445 §5.1.2.1).
-const REFLEXIVE: u32 = (110 << 24) | (0xffff << 8) | 255;
+const REFLEXIVE: u32 = reflexive_priority();
 /// Places that a phone may be checked at; it has no more than two that work.
 const MOST_CHECKS: usize = 8;
 

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crush::stun::{Class, Incoming, Method};
+use media_wire::stun::{Class, Incoming, Method};
 
 use super::agent::{Heard, Port};
 use crate::stream::{Role, StreamId};

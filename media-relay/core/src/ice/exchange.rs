@@ -6,9 +6,10 @@ mod seen;
 use std::time::Duration;
 
 use bytes::Bytes;
+use media_wire::sdp::ice::Spoken;
+use media_wire::sdp::{Description, Place};
 use smallvec::SmallVec;
 
-use super::lines::Spoken;
 use crate::account::mark;
 use crate::legs::{INITIAL, Session};
 use crate::moving::asked::fits;
@@ -21,7 +22,6 @@ use crate::path::memory::Pair;
 use crate::path::place::Stay;
 use crate::path::timeline::Entry;
 use crate::path::{Constraint, Outset};
-use crate::sdp::{Description, Place};
 use crate::session::{Described, Endpoint, Event, Outcome, Refusal};
 use crate::side::Side;
 use crate::worker::{Ports, Worker};

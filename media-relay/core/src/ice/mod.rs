@@ -2,15 +2,13 @@
 //!
 //! The port is public, so the phone's checks always arrive; ours are only those that RFC 8445 §7.3.1.4 has us send back to where
 //! a check came from. Media does not wait for any of it. How two phones check each other past the relay is in
-//! `exchange.rs`, what descriptions say of it in `lines.rs`.
+//! `exchange.rs`, what descriptions say of it in `media_wire::sdp::ice`.
 
 mod agent;
 mod checks;
 #[allow(clippy::indexing_slicing, reason = "pairs, indexed by a `Side`")]
 mod exchange;
-pub(crate) mod lines;
 mod negotiation;
 
 pub(crate) use agent::{Agent, Seed};
 pub(crate) use exchange::Introduction;
-pub(crate) use lines::{Lines, Spoken};

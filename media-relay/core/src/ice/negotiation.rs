@@ -3,17 +3,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::rtcp::next_port;
+use media_wire::sdp::Place;
+use media_wire::sdp::ice::{self as lines, Lines, Spoken};
 use smallvec::SmallVec;
 
-use super::lines::{self, Lines, Spoken};
 use super::{Agent, Seed};
 use crate::legs::Leg;
 use crate::policy::Ice;
-use crate::sdp::Place;
 use crate::session::Endpoint;
 use crate::side::Side;
 use crate::stream::StreamId;
-use crate::worker::{Worker, next_port};
+use crate::worker::Worker;
 
 /// What is known here of the author of ICE lines that pass.
 #[derive(Debug)]

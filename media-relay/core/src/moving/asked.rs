@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use bytes::Bytes;
+use media_wire::rtcp::next_port;
+use media_wire::sdp::{Description, Direction, Media, Place};
 use smallvec::SmallVec;
 
 use super::chain::leg;
@@ -12,11 +14,10 @@ use super::{BUSY, HOMEWARD, MOST_AHEAD, Moving, Whereabouts};
 use crate::legs::{INITIAL, Leg, Session};
 use crate::path::place::Stay;
 use crate::path::{Moved, Output};
-use crate::sdp::{Description, Direction, Media, Place};
 use crate::session::{Endpoint, Event, Outcome};
 use crate::side::Side;
 use crate::stream::Streams;
-use crate::worker::{Ports, next_port};
+use crate::worker::Ports;
 
 /// What legs of one session are to be offered.
 struct Wish {

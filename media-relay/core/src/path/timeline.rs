@@ -97,7 +97,7 @@ pub enum Entry {
         /// The new one.
         to: PathState,
         /// Why, in their words.
-        why: crush::stun::handoff::Reason,
+        why: media_wire::handoff::Reason,
     },
     /// A way is tried.
     Way(Way),

@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::rtcp::{self, Report};
+
 use super::Introduction;
 use crate::account::mark;
 use crate::legs::Session;
 use crate::moving::seen::{sight_of, track_of};
 use crate::path::proof::Reception;
-use crate::rtcp::{self, Report};
 use crate::side::{Side, Track};
 use crate::stream::{Role, StreamId, Streams};
 use crate::worker::{SocketId, Worker};

@@ -1,9 +1,40 @@
-//! The attributes of HANDOFF messages (docs/crush.md §7.1).
+//! The attributes of HANDOFF messages (docs/crush.md §7.1), and what a sender tells the relay (§3.1).
 
+mod report;
+
+use std::fmt;
 use std::time::Duration;
 
-use super::{Class, Incoming, Key, Method, Outgoing};
-use crate::media::{Kind, Path};
+pub use report::{Report, Sending};
+
+use crate::stun::{Class, Incoming, Key, Method, Outgoing};
+
+/// What an m-line carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Synchronises the paths.
+    Audio,
+    /// Moves abruptly, at a key frame.
+    Video,
+}
+
+/// One of the two ways between the endpoints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Path {
+    /// Through the SBC.
+    Relay,
+    /// From endpoint to endpoint.
+    Direct,
+}
+
+impl fmt::Display for Path {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Relay => "relay",
+            Self::Direct => "direct",
+        })
+    }
+}
 
 /// CRUSH-SEQUENCE.
 pub const SEQUENCE: u16 = 0xC0C0;

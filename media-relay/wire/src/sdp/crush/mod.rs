@@ -1,4 +1,4 @@
-//! Text: the SDP attributes and the fragments that trickle (docs/crush.md §2 and §4).
+//! CRUSH's attributes of descriptions, and the fragments that trickle (docs/crush.md §2 and §4).
 
 mod candidate;
 mod excess;
@@ -6,8 +6,7 @@ mod fragment;
 mod nat;
 mod support;
 
-pub use candidate::{Candidate, CandidateKind};
-pub(crate) use candidate::{DISCOVERED, HOST, MAPPING, priority, reflexive_priority};
+pub use candidate::{Candidate, CandidateKind, DISCOVERED, HOST, MAPPING, priority, reflexive_priority};
 pub use excess::Excess;
 pub use fragment::{CANDIDATES, Fragment};
 pub use nat::{NatBehaviour, NatKind, PortPattern};

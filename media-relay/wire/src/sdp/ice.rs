@@ -5,15 +5,15 @@ use std::net::SocketAddr;
 use bytes::{BufMut, Bytes, BytesMut};
 use smallvec::SmallVec;
 
-use crate::worker::next_port;
+use crate::rtcp::next_port;
 
 /// Short-term credentials (RFC 8489 §9.1).
 #[derive(Clone, PartialEq, Eq)]
-pub(crate) struct Credentials {
+pub struct Credentials {
     /// `a=ice-ufrag`.
-    pub(crate) ufrag: String,
+    pub ufrag: String,
     /// `a=ice-pwd`.
-    pub(crate) password: String,
+    pub password: String,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -23,7 +23,7 @@ impl std::fmt::Debug for Credentials {
 }
 
 /// Lines to put at the end of each m-section.
-pub(crate) type Lines = SmallVec<[Bytes; 1]>;
+pub type Lines = SmallVec<[Bytes; 1]>;
 
 /// Candidates of one m-line that are looked at.
 const MOST_CANDIDATES: usize = 24;
@@ -34,23 +34,24 @@ const REFLEXIVE: u32 = (100 << 24) | (0xffff << 8);
 
 /// What one m-line says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Line {
-    pub(crate) credentials: Option<Credentials>,
+pub struct Line {
+    /// The section's own, or the session's.
+    pub credentials: Option<Credentials>,
     /// Candidate lines of RTP, as they stand there.
     candidates: Vec<String>,
     /// Places of the far party's RTP that its author has chosen: only the one that controls says so, when it is done
     /// (RFC 8839 §4.4.3).
-    pub(crate) chosen: Option<SocketAddr>,
+    pub chosen: Option<SocketAddr>,
 }
 
 /// What a description says, by m-line. `None` in a line: it does not speak ICE there.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Spoken(pub(crate) SmallVec<[Option<Line>; 1]>);
+pub struct Spoken(pub SmallVec<[Option<Line>; 1]>);
 
 impl Spoken {
     /// Of a readable description. An agent of the lite kind (RFC 8445 §2.5) never checks, so that with us it would wait for ever:
     /// it counts as one without ICE.
-    pub(crate) fn read(sdp: &[u8]) -> Self {
+    pub fn read(sdp: &[u8]) -> Self {
         let mut session: (Option<String>, Option<String>) = (None, None);
         let mut found: SmallVec<[_; 1]> = SmallVec::new();
         for line in sdp.split(|byte| *byte == b'\n') {
@@ -81,22 +82,24 @@ impl Spoken {
     }
 
     /// Drops candidates whose address is not to be known.
-    pub(crate) fn keep(&mut self, is_fit: impl Fn(SocketAddr) -> bool) {
+    pub fn keep(&mut self, is_fit: impl Fn(SocketAddr) -> bool) {
         for line in self.0.iter_mut().flatten() {
             line.candidates.retain(|candidate| place_of(candidate).is_none_or(&is_fit));
         }
     }
 
-    pub(crate) fn line(&self, index: usize) -> Option<&Line> {
+    /// Of the m-line with this index, from 0.
+    pub fn line(&self, index: usize) -> Option<&Line> {
         self.0.get(index)?.as_ref()
     }
 
     /// Whether it speaks ICE at all.
-    pub(crate) fn is_spoken(&self) -> bool {
+    pub fn is_spoken(&self) -> bool {
         self.0.iter().any(Option::is_some)
     }
 
-    pub(crate) fn credentials(&self) -> SmallVec<[Option<Credentials>; 1]> {
+    /// By m-line.
+    pub fn credentials(&self) -> SmallVec<[Option<Credentials>; 1]> {
         self.0.iter().map(|line| line.as_ref()?.credentials.clone()).collect()
     }
 }
@@ -121,12 +124,7 @@ impl Line {
     /// does not say so itself, and last the relay. Of RTCP the relay is the only candidate, so that reports stay here. What the author
     /// has seen of our own addresses is left out (`ours`), and what it has chosen: linphone 5.1 puts the answer off for
     /// ever (docs/release.md).
-    pub(crate) fn passed(
-        &self,
-        observed: Option<SocketAddr>,
-        relay: SocketAddr,
-        ours: &[SocketAddr],
-    ) -> Bytes {
+    pub fn passed(&self, observed: Option<SocketAddr>, relay: SocketAddr, ours: &[SocketAddr]) -> Bytes {
         let mut out = BytesMut::new();
         let Some(credentials) = &self.credentials else { return Bytes::new() };
         put_credentials(credentials, &mut out);
@@ -152,8 +150,8 @@ fn place_of(candidate: &str) -> Option<SocketAddr> {
     Some(SocketAddr::new(words.next()?.parse().ok()?, words.next()?.parse().ok()?))
 }
 
-/// Our own agent's: the relay's port is a host of ours. `is_muxed`: RTCP goes there too.
-pub(crate) fn own(credentials: &Credentials, relay: SocketAddr, is_muxed: bool) -> Bytes {
+/// The lines of our own agent: the relay's port is a host of ours. `is_muxed`: RTCP goes there too.
+pub fn own(credentials: &Credentials, relay: SocketAddr, is_muxed: bool) -> Bytes {
     let mut out = BytesMut::new();
     let host: u32 = (126 << 24) | (0xffff << 8);
     put_credentials(credentials, &mut out);
@@ -193,7 +191,7 @@ fn put(line: &str, out: &mut BytesMut) {
 }
 
 /// A description with these lines at the end of its m-sections.
-pub(crate) fn insert(sdp: Bytes, lines: &Lines) -> Bytes {
+pub fn insert(sdp: Bytes, lines: &Lines) -> Bytes {
     if lines.iter().all(Bytes::is_empty) {
         return sdp;
     }

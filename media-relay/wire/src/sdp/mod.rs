@@ -1,8 +1,10 @@
 //! Session descriptions (RFC 8866), edited line by line: what needs no change stays byte for byte, and what is only ugly is put
-//! right first (`sdp/clean.rs`). What must not reach the other side is in `sdp/hiding.rs`.
+//! right first (`clean.rs`). What must not reach the other side is in `hiding.rs`.
 
 mod clean;
+pub mod crush;
 mod hiding;
+pub mod ice;
 mod read;
 
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +12,7 @@ use std::net::{IpAddr, SocketAddr};
 use bytes::{BufMut, Bytes, BytesMut};
 use memchr::memmem;
 
-pub(crate) use clean::clean;
+pub use clean::clean;
 use hiding::{is_per_leg, names_a_host, names_an_address};
 use read::{Section, Session, direction_of, read_connection, read_m_line};
 
@@ -18,7 +20,7 @@ use read::{Section, Session, direction_of, read_connection, read_m_line};
 const MAX_LENGTH: usize = 32_768;
 const MAX_STREAMS: usize = 128;
 /// The port that is named where none is known yet (RFC 8840 §4.1.1, RFC 863).
-pub(crate) const DISCARD: u16 = 9;
+pub const DISCARD: u16 = 9;
 
 /// Why a description cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -55,7 +57,7 @@ impl Direction {
     }
 
     /// Whether its author takes anything.
-    pub(crate) fn receives(self) -> bool {
+    pub fn receives(self) -> bool {
         matches!(self, Self::SendRecv | Self::RecvOnly)
     }
 
@@ -158,11 +160,11 @@ pub struct Description {
     /// Its m-lines.
     pub media: Vec<Media>,
     /// It is one of ours that came back (`ours.rs`).
-    pub(crate) is_joined: bool,
+    pub is_joined: bool,
 }
 
 impl Description {
-    /// Reads it as everybody does: see `sdp/clean.rs`. Unknown lines are kept.
+    /// Reads it as everybody does: see `clean.rs`. Unknown lines are kept.
     pub fn parse(bytes: Bytes) -> Result<Self, Fault> {
         if bytes.len() > MAX_LENGTH {
             return Err(Fault::TooLarge);

@@ -10,7 +10,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// The text with lines that end in CRLF, without blank lines, without blanks at the end of lines or at the begin of values, its
 /// types in lower case. A line that begins with a blank goes: RFC 8866 knows no folding, and who folds would append it to
 /// another one. What has no type is a fault. Text that is clean already stays where it is.
-pub(crate) fn clean(bytes: Bytes) -> Result<Bytes, Fault> {
+pub fn clean(bytes: Bytes) -> Result<Bytes, Fault> {
     if is_clean(&bytes) {
         return Ok(bytes);
     }

@@ -1,11 +1,15 @@
-//! Bytes: STUN messages (RFC 8489), ICE's attributes (RFC 8445 §16), and HANDOFF (docs/crush.md §7).
+//! STUN messages (RFC 8489), with ICE's attributes (RFC 8445 §16) and those of discovery (RFC 5780). HANDOFF is one of its methods; what stands
+//! in that is in [`crate::handoff`].
 
-pub mod handoff;
+mod framing;
 mod message;
-mod report;
 
-pub use message::{Class, Incoming, Key, Method, Outgoing, UNKNOWN_ATTRIBUTE, is_stun};
-pub use report::{Report, Sending};
+pub use crate::demux::is_stun;
+pub use framing::Message;
+pub use message::{Class, Incoming, Key, Method, Outgoing, UNKNOWN_ATTRIBUTE};
+
+/// The magic cookie (RFC 8489 §5).
+pub const COOKIE: u32 = 0x2112_A442;
 
 /// ICE's PRIORITY (RFC 8445 §16.1).
 pub const PRIORITY: u16 = 0x0024;

@@ -1,8 +1,7 @@
 //! STUN messages (RFC 8489), as far as a relay must read them: to tell them from media (RFC 7983) and to walk their
 //! attributes safely.
 
-/// The magic cookie (RFC 8489 §5).
-pub const COOKIE: u32 = 0x2112_A442;
+use super::is_stun;
 
 /// A message whose framing is right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,13 +11,6 @@ pub struct Message<'a> {
     /// Transaction id.
     pub transaction: [u8; 12],
     attributes: &'a [u8],
-}
-
-/// Whether a packet on a media port is STUN rather than media (RFC 7983 §7).
-pub fn is_stun(packet: &[u8]) -> bool {
-    packet.len() >= 20
-        && packet.first().is_some_and(|first| *first < 4)
-        && packet.get(4..8) == Some(&COOKIE.to_be_bytes())
 }
 
 impl<'a> Message<'a> {

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 
+use super::is_stun;
 use stun_types::attribute::{
     Attribute as _, AttributeStaticType, ErrorCode, Fingerprint, MessageIntegrity, MessageIntegritySha256,
     RawAttribute, Username, XorMappedAddress, XorSocketAddr,
@@ -53,11 +54,6 @@ pub const UNKNOWN_ATTRIBUTE: u16 = 420;
 
 const BINDING: u16 = 0x001;
 const HANDOFF: u16 = 0x0C5;
-
-/// Whether a packet on a media port is STUN rather than media (RFC 7983 §7).
-pub fn is_stun(packet: &[u8]) -> bool {
-    packet.len() >= 20 && matches!(packet, [0..4, _, _, _, 0x21, 0x12, 0xA4, 0x42, ..])
-}
 
 /// A short-term password, ready for use (RFC 8489 §9.1).
 #[derive(Debug, Clone)]

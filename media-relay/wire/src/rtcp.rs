@@ -1,5 +1,7 @@
 //! RTCP (RFC 3550 §6): what it tells about a stream, and a copy without the names that it carries.
 
+use std::net::SocketAddr;
+
 /// A report block (RFC 3550 §6.4.1), or a sender report's own part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Report {
@@ -34,6 +36,19 @@ pub enum Report {
         /// DLSR, in 65536ths of a second.
         delay: u32,
     },
+}
+
+/// The port after that of RTP: RTCP's, where nothing else was said (RFC 3550 §11).
+pub fn next_port(rtp: SocketAddr) -> SocketAddr {
+    SocketAddr::new(rtp.ip(), rtp.port().saturating_add(1))
+}
+
+/// The sender of a packet, which SRTCP leaves in the clear; `None` if it is too short or of another version.
+pub fn sender(packet: &[u8]) -> Option<u32> {
+    match *packet {
+        [first, _, _, _, a, b, c, d, ..] if first >> 6 == 2 => Some(u32::from_be_bytes([a, b, c, d])),
+        _ => None,
+    }
 }
 
 /// Whether these are reports, and have no block about anybody.

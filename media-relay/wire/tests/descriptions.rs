@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use media_core::sdp::{Description, Place};
+use media_wire::sdp::{Description, Place};
 use proptest::prelude::*;
 
 /// Attributes that pass as they are.

@@ -87,18 +87,21 @@ impl fmt::Display for Candidate {
 }
 
 /// RFC 8445 §5.1.2.1 for component 1; `preference` is the type preference, `local` tells addresses of one kind apart.
-pub(crate) fn priority(preference: u8, local: u16) -> u32 {
-    (u32::from(preference) << 24) | (u32::from(local) << 8) | 255
+pub const fn priority(preference: u8, local: u16) -> u32 {
+    ((preference as u32) << 24) | ((local as u32) << 8) | 255
 }
 
-/// Type preferences (docs/crush.md §4).
-pub(crate) const HOST: u8 = 126;
-pub(crate) const MAPPING: u8 = 120;
+/// Type preference (docs/crush.md §4) of an interface's address.
+pub const HOST: u8 = 126;
+/// Of what a router was asked to map.
+pub const MAPPING: u8 = 120;
+/// Of what a check discovers.
 const REFLEXIVE: u8 = 110;
-pub(crate) const DISCOVERED: u8 = 100;
+/// Of what a server, or the relay, has seen.
+pub const DISCOVERED: u8 = 100;
 
 /// PRIORITY of every check: what the peer-reflexive candidate would have that it may discover (RFC 8445 §7.1.1).
-pub(crate) fn reflexive_priority() -> u32 {
+pub const fn reflexive_priority() -> u32 {
     priority(REFLEXIVE, u16::MAX)
 }
 

@@ -1,6 +1,6 @@
 //! What a sender tells the relay of its packets' path: CRUSH-PATH in an authenticated Binding request (docs/crush.md §3.1).
 
-use super::handoff::Reason;
+use super::Reason;
 
 /// Where the packets of one m-line are sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

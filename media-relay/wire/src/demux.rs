@@ -1,9 +1,31 @@
 //! What a datagram on a media port is (RFC 7983 §7), where RTP was agreed on. What is none of these is nobody's: a port that passes
 //! whatever it is sent would carry one party's bytes to any service that the other names.
 
+use crate::stun::COOKIE;
+
+/// Whether it is STUN rather than media: the cookie tells it from what has no first byte of its own, as UDPTL.
+#[inline]
+pub fn is_stun(packet: &[u8]) -> bool {
+    packet.len() >= 20
+        && packet.first().is_some_and(|first| *first < 4)
+        && packet.get(4..8) == Some(&COOKIE.to_be_bytes())
+}
+
+/// Whether a packet of RTP's port is RTCP (RFC 5761 §4).
+#[inline]
+pub fn is_rtcp(packet: &[u8]) -> bool {
+    packet.len() >= 8 && matches!(packet, [first, 192..=223, ..] if first >> 6 == 2)
+}
+
+/// Whether it begins as RTP does, by as much as every such packet has.
+#[inline]
+pub fn is_rtp(packet: &[u8]) -> bool {
+    matches!(packet, [128..=191, kind, ..] if !matches!(kind, 192..=223))
+}
+
 /// Beside RTP and RTCP of version 2 and STUN, which are told apart first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// DTLS (RFC 5764 §5.1.2), or ZRTP (RFC 6189 §5).
     Handshake,
     /// Nothing at all, or line ends and zeros: holds a NAT's mapping open (RFC 6263 §4.1, RFC 5626 §3.5.1).
@@ -18,7 +40,8 @@ const LONGEST_KEEPALIVE: usize = 4;
 const ZRTP: &[u8] = b"ZRTP";
 
 impl Kind {
-    pub(crate) fn of(packet: &[u8]) -> Self {
+    /// Of a datagram that is none of those.
+    pub fn of(packet: &[u8]) -> Self {
         let is_blank = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
         match packet.first() {
             _ if packet.len() <= LONGEST_KEEPALIVE && packet.iter().all(is_blank) => Kind::Keepalive,
