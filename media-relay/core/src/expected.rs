@@ -19,7 +19,7 @@ impl Worker {
         let Some(socket) = self.streams.socket(socket) else { return expected };
         let streams = socket.streams.iter().filter_map(|id| self.streams.get(*id));
         let sources = streams.flat_map(|stream| {
-            let latch = if socket.role.is_rtcp() { &stream.rtcp } else { &stream.rtp };
+            let latch = if socket.component.is_rtcp() { &stream.rtcp } else { &stream.rtp };
             let host = (!latch.is_learnt()).then(|| SocketAddr::new(latch.signalling(), 0));
             [latch.destination(), host]
         });

@@ -9,10 +9,11 @@ use media_wire::rtp::Header;
 use smallvec::SmallVec;
 
 use crate::account::QUIET;
+use crate::consumers::{Consumer, Listener, Overheard};
 use crate::latch::Verdict;
 use crate::legs::Session;
 use crate::reported::Block;
-use crate::stream::{Carried, Role, StreamId};
+use crate::stream::{Carried, Component, StreamId};
 use crate::worker::{SocketId, Worker};
 
 impl Worker {
@@ -26,16 +27,16 @@ impl Worker {
         now: Duration,
         mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
     ) {
-        let Some((id, role)) = self.owner(socket, source) else {
+        let Some((id, component)) = self.owner(socket, source) else {
             self.dropped = self.dropped.saturating_add(1);
             return;
         };
-        let is_rtcp_port = role.is_rtcp();
+        let is_rtcp_port = component.is_rtcp();
         let Some(mut stream) = self.streams.get_mut(id) else { return };
         // RFC 7983 §7, before RTP is assumed. UDPTL has no first byte of its own, but no magic cookie either.
         if is_stun(packet) {
-            if !self.takes_check((socket, id), role, source, packet, now, &mut send) {
-                self.stun((socket, id), role, source, packet, now, &mut send);
+            if !self.takes_check((socket, id), component, source, packet, now, &mut send) {
+                self.stun((socket, id), component, source, packet, now, &mut send);
             }
             if let Some(stream) = self.streams.get_mut(id) {
                 stream.send_held(now, send);
@@ -52,7 +53,7 @@ impl Worker {
                 return;
             }
             if is_rtcp_port {
-                self.beside_media(id, role, source, packet, now, send);
+                self.beside_media(id, component, source, packet, now, send);
                 return;
             }
         }
@@ -62,7 +63,7 @@ impl Worker {
         }
         let header = if stream.carried == Carried::Other { None } else { Header::read(packet) };
         if header.is_none() && stream.carried != Carried::Other {
-            self.beside_media(id, role, source, packet, now, send);
+            self.beside_media(id, component, source, packet, now, send);
             return;
         }
         if !stream.rtp.knows(source, now) {
@@ -113,26 +114,29 @@ impl Worker {
         }
         stream.send_held(now, &mut send);
         let session = stream.session;
-        if role == Role::Spare {
+        if component == Component::Spare {
             self.streams.take_spare(id, source);
             self.attend(session, now);
         }
         let mut came_back = false;
         // By number: a copy of the list would cost more than all lookups.
         for place in 0.. {
-            let Some(consumer) = self.streams.get(id).and_then(|stream| stream.consumers.get(place)).copied()
-            else {
+            let Some(consumer) = self.streams.get(id).and_then(|stream| stream.consumers.get(place)) else {
                 break;
             };
-            if let Some(consumer) = self.streams.get_mut(consumer) {
-                if consumer.is_parked {
-                    came_back |= consumer.is_released;
-                } else {
-                    consumer.hold(packet, now);
-                    if let Some(destination) = consumer.rtp.destination() {
-                        send(consumer.ports.rtp, destination, packet);
+            match consumer {
+                Consumer::Peer(peer) => {
+                    let Some(peer) = self.streams.get_mut(peer) else { continue };
+                    if peer.is_parked {
+                        came_back |= peer.is_released;
+                    } else {
+                        peer.hold(packet, now);
+                        if let Some(destination) = peer.rtp.destination() {
+                            send(peer.ports.rtp, destination, packet);
+                        }
                     }
                 }
+                Consumer::Listener(listener) => self.overhear(listener, id, (packet, false), now),
             }
         }
         if came_back {
@@ -141,14 +145,23 @@ impl Worker {
         }
     }
 
+    /// A packet for somebody who listens; `is_rtcp` beside it.
+    #[cold]
+    fn overhear(&mut self, listener: Listener, id: StreamId, (packet, is_rtcp): (&[u8], bool), at: Duration) {
+        let Some(stream) = self.streams.get(id) else { return };
+        let (session, endpoint, stream) = (stream.session, stream.endpoint, stream.index);
+        let packet = packet.to_vec();
+        self.copies.push(Overheard { listener, session, endpoint, stream, is_rtcp, at, packet });
+    }
+
     /// The stream that a packet is for. Branches of one party share their ports (RFC 3261 §16.7: one INVITE, several answers), and
     /// are told apart by where their packets come from.
     #[inline]
-    fn owner(&self, socket: SocketId, source: SocketAddr) -> Option<(StreamId, Role)> {
+    fn owner(&self, socket: SocketId, source: SocketAddr) -> Option<(StreamId, Component)> {
         let socket = self.streams.socket(socket)?;
         let latch = |id: StreamId| {
             let stream = self.streams.get(id)?;
-            Some(if socket.role.is_rtcp() { &stream.rtcp } else { &stream.rtp })
+            Some(if socket.component.is_rtcp() { &stream.rtcp } else { &stream.rtp })
         };
         let id = match socket.streams.as_slice() {
             [] => return None,
@@ -167,7 +180,7 @@ impl Worker {
                 })
                 .or(several.last().copied())?,
         };
-        Some((id, socket.role))
+        Some((id, socket.component))
     }
 
     /// Neither RTP nor RTCP nor STUN, where RTP was agreed on. A handshake goes where what it protects will go: to the port of RTCP
@@ -176,7 +189,7 @@ impl Worker {
     fn beside_media(
         &mut self,
         id: StreamId,
-        role: Role,
+        component: Component,
         source: SocketAddr,
         packet: &[u8],
         now: Duration,
@@ -184,24 +197,33 @@ impl Worker {
     ) {
         let Some(stream) = self.streams.get_mut(id) else { return };
         let kind = Kind::of(packet);
-        if kind == Kind::Foreign || !stream.takes(role, source, now) {
+        if kind == Kind::Foreign || !stream.takes(component, source, now) {
             stream.strangers = stream.strangers.saturating_add(1);
             self.dropped = self.dropped.saturating_add(1);
             return;
         }
-        if !role.is_rtcp() {
+        if !component.is_rtcp() {
             stream.send_held(now, &mut send);
         }
         if kind == Kind::Keepalive {
             self.keepalives = self.keepalives.saturating_add(1);
             return;
         }
-        let Some(stream) = self.streams.get(id) else { return };
-        for consumer in stream.consumers.clone() {
-            let Some(consumer) = self.streams.get_mut(consumer).filter(|consumer| !consumer.is_parked) else {
+        for place in 0.. {
+            let Some(consumer) = self.streams.get(id).and_then(|stream| stream.consumers.get(place)) else {
+                break;
+            };
+            let peer = match consumer {
+                Consumer::Peer(peer) => peer,
+                Consumer::Listener(listener) => {
+                    self.overhear(listener, id, (packet, component.is_rtcp()), now);
+                    continue;
+                }
+            };
+            let Some(consumer) = self.streams.get_mut(peer).filter(|consumer| !consumer.is_parked) else {
                 continue;
             };
-            let (out, destination) = if role.is_rtcp() {
+            let (out, destination) = if component.is_rtcp() {
                 (consumer.ports.rtcp, consumer.rtcp.destination())
             } else {
                 consumer.hold(packet, now);
@@ -231,7 +253,7 @@ impl Worker {
             self.dropped = self.dropped.saturating_add(1);
             return;
         }
-        let (carried, consumers) = (stream.carried, stream.consumers.clone());
+        let carried = stream.carried;
         // Beside SRTP nobody takes it, and it would show the names of its side.
         if carried == Carried::Secure && rtcp::is_clear(packet) {
             self.dropped = self.dropped.saturating_add(1);
@@ -253,11 +275,20 @@ impl Worker {
             Carried::Secure | Carried::Other => None,
         };
         let outgoing = clean.as_deref().unwrap_or(packet);
-        if outgoing.is_empty() {
-            return;
-        }
-        for consumer in consumers {
-            let Some(consumer) = self.streams.get_mut(consumer) else { continue };
+        for place in 0.. {
+            let Some(consumer) = self.streams.get(id).and_then(|stream| stream.consumers.get(place)) else {
+                break;
+            };
+            let peer = match consumer {
+                Consumer::Peer(peer) => peer,
+                Consumer::Listener(listener) => {
+                    self.overhear(listener, id, (packet, true), now);
+                    continue;
+                }
+            };
+            let Some(consumer) = self.streams.get_mut(peer).filter(|_| !outgoing.is_empty()) else {
+                continue;
+            };
             let (socket, destination) = if consumer.is_muxed {
                 (consumer.ports.rtp, consumer.rtp.destination())
             } else {
@@ -274,7 +305,8 @@ impl Worker {
     /// Notes what a compound packet from a stream reports; returns the time of its sender report.
     fn read_reports(&mut self, id: StreamId, packet: &[u8], now: Duration) -> Option<u32> {
         let stream = self.streams.get(id)?;
-        let (forwarded, consumers) = (stream.forwarded_report, stream.consumers.clone());
+        let (forwarded, peers) = (stream.forwarded_report, stream.consumers.peers());
+        let peers: SmallVec<[StreamId; 2]> = peers.collect();
         let (mut sender_report, mut round_trip) = (None, None);
         let mut is_anew = false;
         let is_moving = self.sessions.get(&stream.session).is_some_and(Session::is_on_the_move);
@@ -292,7 +324,7 @@ impl Worker {
                         is_anew |= stream.sent.count((ssrc, packets), here, came, now);
                     }
                     // It may have heard nobody yet, and says what it counts by another report.
-                    for consumer in consumers.iter().filter(|_| is_anew) {
+                    for consumer in peers.iter().filter(|_| is_anew) {
                         if let Some(heard) = streams.get_mut(*consumer) {
                             heard.reported.begins_anew();
                         }
@@ -309,7 +341,7 @@ impl Worker {
                         round_trip = Some(now.saturating_sub(sent).saturating_sub(rested));
                     }
                     // What it hears is what its consumers' endpoints say: streams feed each other.
-                    for consumer in &consumers {
+                    for consumer in &peers {
                         if let Some(heard) = streams.get_mut(*consumer) {
                             heard.reported_by_its_receiver(
                                 Block { ssrc, highest, lost, jitter },

@@ -8,6 +8,7 @@ use media_wire::sdp::ice::{Lines, Spoken, insert};
 use media_wire::sdp::{Description, Media, Place};
 use smallvec::SmallVec;
 
+use crate::consumers::Listeners;
 use crate::handoff::{Handoff, Side, with_line};
 use crate::ice::{Agent, Introduction};
 use crate::moving::chain::Guest;
@@ -79,8 +80,10 @@ pub(crate) struct Session {
     pub(crate) told_inactive: bool,
     /// Since when it has not been asked, while it is direct and unheard, whether its parties are there.
     pub(crate) unheard: Option<Duration>,
-    /// What policy said of this session alone.
-    pub(crate) constraint: Option<Constraint>,
+    /// What policy said of this session alone; see [`constraint`](Self::constraint).
+    pub(crate) told_constraint: Option<Constraint>,
+    /// Who hears it beside its parties.
+    pub(crate) listeners: Listeners,
     pub(crate) moving: Option<Box<Moving>>,
     /// Why it has none, as it was told.
     pub(crate) kept: Option<Kept>,
@@ -101,6 +104,11 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn leg(&self, endpoint: Endpoint) -> Option<&Leg> {
         self.legs.iter().find(|known| known.0 == endpoint).map(|known| &known.1)
+    }
+
+    /// What is said of this session alone: what somebody listens to stays, else what policy said.
+    pub(crate) fn constraint(&self) -> Option<Constraint> {
+        if self.listeners.is_empty() { self.told_constraint } else { Some(Constraint::MustAnchor) }
     }
 
     /// Whether that is so of anybody.

@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod account;
+pub mod consumers;
 mod expected;
 mod forward;
 pub mod handoff;

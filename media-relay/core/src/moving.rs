@@ -278,17 +278,8 @@ impl Worker {
     /// Policy has something to say about one session.
     pub(crate) fn constrain(&mut self, id: u64, constraint: Constraint, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.constraint = Some(constraint);
-        if self.constrain_handoff(id, now) {
-            return;
-        }
-        let constraint = constraint.of_all_media();
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        if let Some(introduction) = &mut session.introduction {
-            introduction.machine.constrain(constraint, now);
-            return self.attend(id, now);
-        }
-        if !self.heed(id, now) {
+        session.told_constraint = Some(constraint);
+        if !self.heed_policy(id, now) {
             self.agreed(id, now);
         }
     }
@@ -312,11 +303,16 @@ impl Worker {
     /// What policy had to say about one session it says no more: its realms decide again.
     pub(crate) fn unconstrain(&mut self, id: u64, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.constraint = None;
+        session.told_constraint = None;
+        self.heed_policy(id, now);
+    }
+
+    /// Tells whoever moves a session's media what is said of it now; false if nobody does.
+    pub(crate) fn heed_policy(&mut self, id: u64, now: Duration) -> bool {
         if self.constrain_handoff(id, now) {
-            return;
+            return true;
         }
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return true };
         if let Some(introduction) = &mut session.introduction {
             let ends = introduction.ends;
             let policy = self.settings.release.as_ref();
@@ -324,9 +320,10 @@ impl Worker {
             if let Some(introduction) = &mut session.introduction {
                 introduction.machine.constrain(said.unwrap_or(Constraint::MustAnchor), now);
             }
-            return self.attend(id, now);
+            self.attend(id, now);
+            return true;
         }
-        self.heed(id, now);
+        self.heed(id, now)
     }
 
     /// What became of a wish at one of its legs.
@@ -452,7 +449,7 @@ pub(crate) fn constraint(
 ) -> Option<Constraint> {
     let realms = ends.map(|end| session.leg(end).map(|leg| leg.party.realm));
     let [Some(one), Some(other)] = realms else { return None };
-    session.constraint.map(Constraint::of_all_media).or_else(|| policy.between(one, other))
+    session.constraint().map(Constraint::of_all_media).or_else(|| policy.between(one, other))
 }
 
 impl Moving {

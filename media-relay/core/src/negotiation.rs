@@ -8,6 +8,7 @@ use media_wire::sdp::ice::Spoken;
 use media_wire::sdp::{Description, Direction, Media, Place};
 use smallvec::SmallVec;
 
+use crate::consumers::Consumers;
 use crate::handoff::{Side, ufrag_in};
 use crate::latch::{Latch, Manner};
 use crate::legs::{Exchange, INITIAL, Leg, Session};
@@ -231,8 +232,9 @@ impl Worker {
     ) -> Result<(), Refusal> {
         let realm = self.sessions.get(&id).and_then(|session| Some(session.leg(endpoint)?.party.realm));
         let manner = self.manner(realm.ok_or(Refusal::Unknown)?);
-        let leg = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(endpoint));
-        let leg = leg.ok_or(Refusal::Unknown)?;
+        let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
+        let consumers = Consumers::of(session.listeners.as_slice());
+        let leg = session.leg_mut(endpoint).ok_or(Refusal::Unknown)?;
         if leg.streams.len() < media.len() {
             leg.streams.resize(media.len(), None);
         }
@@ -245,7 +247,12 @@ impl Worker {
             let pair =
                 ports.open(leg.party.realm, is_ipv6(leg.party.signalling.ip())).ok_or(Refusal::NoPorts)?;
             let facing = (leg.origin, leg.party.signalling.ip());
-            let stream = self.streams.insert(new_stream((id, endpoint, index), pair, facing, manner));
+            let stream = self.streams.insert(new_stream(
+                (id, endpoint, index),
+                pair,
+                facing,
+                (manner, consumers.clone()),
+            ));
             *place = Some(stream);
             opened.push(stream);
         }
@@ -261,6 +268,7 @@ impl Worker {
         let first = session.legs.iter().find(|(known, _)| known.party == endpoint.party);
         let Some((_, first)) = first else { return };
         let manner = self.manner(first.party.realm);
+        let consumers = Consumers::of(session.listeners.as_slice());
         let mut leg = Leg {
             party: first.party.clone(),
             streams: SmallVec::new(),
@@ -277,9 +285,14 @@ impl Worker {
         let facing = (leg.origin, leg.party.signalling.ip());
         for (index, place) in first.streams.iter().enumerate() {
             let pair = place.and_then(|stream| self.streams.get(stream)).map(|stream| stream.ports);
-            leg.streams.push(
-                pair.map(|pair| self.streams.insert(new_stream((id, endpoint, index), pair, facing, manner))),
-            );
+            leg.streams.push(pair.map(|pair| {
+                self.streams.insert(new_stream(
+                    (id, endpoint, index),
+                    pair,
+                    facing,
+                    (manner, consumers.clone()),
+                ))
+            }));
         }
         if let Some(session) = self.sessions.get_mut(&id) {
             session.legs.push((endpoint, leg));
@@ -337,7 +350,7 @@ impl Worker {
             let signalling = stream.rtp.signalling();
             stream.rtp.signal(None, signalling, now);
             stream.rtcp.signal(None, signalling, now);
-            stream.consumers.push(near);
+            stream.consumers.feed(near);
             // What it was offered is what it sends.
             let Some((carried, formats)) =
                 self.streams.get(near).map(|near| (near.carried, near.formats.clone()))
@@ -357,13 +370,13 @@ impl Worker {
                 let before: SmallVec<[StreamId; 2]> = self.feeders(id, to).collect();
                 for feeder in before {
                     if let Some(feeder) = self.streams.get_mut(feeder) {
-                        feeder.consumers.retain(|consumer| *consumer != to);
+                        feeder.consumers.starve(|peer| peer == to);
                     }
                 }
                 if let Some(stream) = self.streams.get_mut(from) {
-                    stream.consumers.clear();
+                    stream.consumers.starve(|_| true);
                     if !stream.is_refused {
-                        stream.consumers.push(to);
+                        stream.consumers.feed(to);
                     }
                 }
             }
@@ -384,7 +397,7 @@ impl Worker {
             .flat_map(|session| session.legs.iter())
             .flat_map(|(_, leg)| leg.streams.iter().flatten().copied())
             .filter(move |feeder| {
-                self.streams.get(*feeder).is_some_and(|feeder| feeder.consumers.contains(&stream))
+                self.streams.get(*feeder).is_some_and(|feeder| feeder.consumers.feeds(stream))
             })
     }
 
@@ -450,7 +463,7 @@ fn new_stream(
     (session, endpoint, index): (u64, Endpoint, usize),
     ports: PortPair,
     (origin, signalling): (u64, IpAddr),
-    manner: Manner,
+    (manner, consumers): (Manner, Consumers),
 ) -> Stream {
     Stream {
         session,
@@ -460,7 +473,7 @@ fn new_stream(
         origin,
         rtp: Latch::new(signalling, manner),
         rtcp: Latch::new(signalling, manner),
-        consumers: SmallVec::new(),
+        consumers,
         carried: Carried::Clear,
         is_muxed: false,
         may_mux: false,

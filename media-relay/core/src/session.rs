@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use martian::Unfit;
 
+use crate::consumers::Listener;
 use crate::path::Constraint;
 use crate::path::timeline::{Entry, Reading};
 pub use crate::statistics::Loss;
@@ -105,6 +106,10 @@ pub enum Action {
     Constrain(Constraint),
     /// It says no more what it said of this session: its realms decide again.
     Unconstrain,
+    /// Somebody listens from now on: the call comes home and stays.
+    Attach(Listener),
+    /// Not any more.
+    Detach(Listener),
     /// The call is over.
     Delete,
     /// Statistics so far.

@@ -9,6 +9,7 @@ use media_wire::sdp::Media;
 use smallvec::SmallVec;
 
 use crate::account::QUIET;
+use crate::consumers::Consumers;
 use crate::held::Held;
 use crate::latch::{Evidence, Latch, Verdict};
 use crate::leftover::{Leftovers, Place, Sender};
@@ -55,8 +56,7 @@ pub(crate) struct Stream {
     pub(crate) origin: u64,
     pub(crate) rtp: Latch,
     pub(crate) rtcp: Latch,
-    /// The streams that this one's packets go out of.
-    pub(crate) consumers: SmallVec<[StreamId; 2]>,
+    pub(crate) consumers: Consumers,
     pub(crate) carried: Carried,
     /// Its RTCP goes to its RTP port.
     pub(crate) is_muxed: bool,
@@ -149,8 +149,8 @@ impl Stream {
 
     /// Whether something else than RTP comes from its endpoint; it teaches where that is.
     #[cold]
-    pub(crate) fn takes(&mut self, role: Role, source: SocketAddr, now: Duration) -> bool {
-        if role.is_rtcp() {
+    pub(crate) fn takes(&mut self, component: Component, source: SocketAddr, now: Duration) -> bool {
+        if component.is_rtcp() {
             return self.rtcp.takes(source, now);
         }
         let before = self.rtp.destination();
@@ -259,7 +259,7 @@ impl Stream {
 
 /// What arrives at a socket.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Role {
+pub(crate) enum Component {
     #[default]
     Rtp,
     Rtcp,
@@ -268,9 +268,9 @@ pub(crate) enum Role {
     SpareRtcp,
 }
 
-impl Role {
+impl Component {
     pub(crate) fn is_rtcp(self) -> bool {
-        matches!(self, Role::Rtcp | Role::SpareRtcp)
+        matches!(self, Component::Rtcp | Component::SpareRtcp)
     }
 }
 
@@ -278,7 +278,7 @@ impl Role {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Socket {
     pub(crate) streams: SmallVec<[StreamId; 2]>,
-    pub(crate) role: Role,
+    pub(crate) component: Component,
     /// Of calls before; nothing at a port that was never used.
     pub(crate) leftovers: Option<Box<Leftovers>>,
     /// Something came to it in this call.
@@ -326,13 +326,13 @@ impl Streams {
         if let Some(place) = self.places.get_mut(id as usize) {
             *place = Some(stream);
         }
-        self.listen(id, ports, [Role::Rtp, Role::Rtcp]);
+        self.listen(id, ports, [Component::Rtp, Component::Rtcp]);
         id
     }
 
-    fn listen(&mut self, id: StreamId, ports: PortPair, roles: [Role; 2]) {
+    fn listen(&mut self, id: StreamId, ports: PortPair, components: [Component; 2]) {
         let mut leftovers = self.leftovers.remove(&ports.address).unwrap_or_default().into_iter();
-        for (number, role) in [ports.rtp, ports.rtcp].into_iter().zip(roles) {
+        for (number, component) in [ports.rtp, ports.rtcp].into_iter().zip(components) {
             let number = number as usize;
             if self.sockets.len() <= number {
                 self.sockets.resize(number.saturating_add(1), Socket::default());
@@ -346,7 +346,7 @@ impl Streams {
             if !socket.streams.contains(&id) {
                 socket.streams.push(id);
             }
-            socket.role = role;
+            socket.component = component;
         }
     }
 
@@ -392,7 +392,7 @@ impl Streams {
         let Some(socket) = self.sockets.get_mut(socket as usize) else { return false };
         let Some(left) = socket.leftovers.as_mut() else { return false };
         let Some(stream) = self.places.get_mut(id as usize).and_then(Option::as_mut) else { return false };
-        let latch = if socket.role.is_rtcp() { &stream.rtcp } else { &stream.rtp };
+        let latch = if socket.component.is_rtcp() { &stream.rtcp } else { &stream.rtp };
         if latch.owns(source) || latch.signalled() == Some(source) {
             return false;
         }
@@ -408,7 +408,7 @@ impl Streams {
             return true;
         }
         let Some(spare) = ports.open_elsewhere(realm, stream.ports.address.ip()) else { return false };
-        self.listen(id, spare, [Role::Spare, Role::SpareRtcp]);
+        self.listen(id, spare, [Component::Spare, Component::SpareRtcp]);
         if let Some(stream) = self.get_mut(id) {
             stream.spare = Some(spare);
         }
@@ -420,7 +420,7 @@ impl Streams {
         let Some(stream) = self.get_mut(id) else { return };
         let Some(new) = stream.spare.replace(stream.ports) else { return };
         (stream.ports, stream.taken) = (new, Some(source));
-        self.listen(id, new, [Role::Rtp, Role::Rtcp]);
+        self.listen(id, new, [Component::Rtp, Component::Rtcp]);
     }
 
     pub(crate) fn close_spare(&mut self, id: StreamId, ports: &mut dyn Ports) {

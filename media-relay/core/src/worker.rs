@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
+use smallvec::SmallVec;
 
+use crate::consumers::{Copies, Listener, Listeners, Overheard};
 use crate::handoff::{HandoffSettings, LEAST_INACTIVITY};
 use crate::latch::{Latching, Manner};
 use crate::legs::Session;
@@ -97,6 +99,8 @@ pub struct Worker {
     pub(crate) memory: Memory,
     /// What goes out of its own accord.
     pub(crate) transmits: VecDeque<Transmit>,
+    /// For those who listen.
+    pub(crate) copies: Copies,
     /// Sessions by when their path is looked at; entries that are not their session's time any more are passed over.
     pub(crate) looks: BinaryHeap<Reverse<(Duration, u64)>>,
     next_check: Duration,
@@ -119,6 +123,7 @@ impl Worker {
             events: VecDeque::new(),
             memory: Memory::default(),
             transmits: VecDeque::new(),
+            copies: Copies::default(),
             looks: BinaryHeap::new(),
             next_check: Duration::ZERO,
             dropped: 0,
@@ -196,6 +201,16 @@ impl Worker {
                 self.unconstrain(session, now);
                 None
             }
+            Action::Attach(listener) => {
+                self.listen(session, listener, Listeners::attach);
+                self.heed_policy(session, now);
+                None
+            }
+            Action::Detach(listener) => {
+                self.listen(session, listener, Listeners::detach);
+                self.heed_policy(session, now);
+                None
+            }
             Action::Delete => {
                 self.end_moves(session, now);
                 let streams = self.statistics(session, now);
@@ -206,6 +221,18 @@ impl Worker {
             }
             Action::Query => Some(Reply::Statistics(self.statistics(session, now))),
         }
+    }
+
+    /// Somebody listens from now on, or not any more.
+    fn listen(
+        &mut self,
+        id: u64,
+        listener: Listener,
+        how: impl Fn(&mut Listeners, Listener, &mut Streams, &[StreamId]),
+    ) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let streams: SmallVec<[StreamId; 8]> = session.stream_ids().collect();
+        how(&mut session.listeners, listener, &mut self.streams, &streams);
     }
 
     /// A branch has won: the other outgoing parties, and the other branches of its own, are gone.
@@ -256,7 +283,7 @@ impl Worker {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         for left in session.legs.iter().flat_map(|(_, leg)| leg.streams.iter().flatten()) {
             if let Some(stream) = self.streams.get_mut(*left) {
-                stream.consumers.retain(|consumer| !gone.contains(consumer));
+                stream.consumers.starve(|peer| gone.contains(&peer));
             }
         }
         for stream in gone {
@@ -273,7 +300,7 @@ impl Worker {
         let mut found = session.past.clone();
         let streams = session.legs.iter().flat_map(|(_, leg)| leg.streams.iter().flatten());
         for stream in streams.filter_map(|stream| self.streams.get(*stream)) {
-            let far = stream.consumers.first().and_then(|far| self.streams.get(*far));
+            let far = stream.consumers.peers().next().and_then(|far| self.streams.get(far));
             found.push(stream.statistics(far.and_then(|far| far.reception.round_trip), now));
         }
         found.sort_by_key(|one| (one.endpoint, one.stream));
@@ -289,6 +316,16 @@ impl Worker {
     /// What goes out now without a packet that it follows from: socket, destination, bytes.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
+    }
+
+    /// What those who listen have to be given, in the order in which it came.
+    pub fn poll_overheard(&mut self) -> Option<Overheard> {
+        self.copies.pop()
+    }
+
+    /// Packets that listeners will not get: too many waited for them.
+    pub fn unheard_copies(&self) -> u64 {
+        self.copies.lost
     }
 
     /// What sessions have to tell, and which.

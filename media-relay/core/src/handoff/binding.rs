@@ -7,7 +7,7 @@ use media_wire::handoff::{PATH, Report, SEQUENCE};
 use media_wire::stun::{Class, Incoming, Key, Method, Outgoing};
 
 use super::credentials;
-use crate::stream::{Role, StreamId};
+use crate::stream::{Component, StreamId};
 use crate::worker::{SocketId, Worker};
 
 /// UNAUTHENTICATED (RFC 8489 §14.8).
@@ -19,7 +19,7 @@ impl Worker {
     pub(crate) fn stun(
         &mut self,
         (socket, id): (SocketId, StreamId),
-        role: Role,
+        component: Component,
         source: SocketAddr,
         packet: &[u8],
         now: Duration,
@@ -28,19 +28,19 @@ impl Worker {
         let message = Incoming::read(packet);
         let is_taken = message.is_some_and(|message| match (message.method(), message.class()) {
             (Method::Binding, Class::Request) if message.username().is_none() => {
-                self.plain_binding((socket, id), role, source, &message, now, &mut send)
+                self.plain_binding((socket, id), component, source, &message, now, &mut send)
             }
-            (Method::Binding, Class::Request) if role == Role::Rtp => {
+            (Method::Binding, Class::Request) if component == Component::Rtp => {
                 self.binding(socket, source, &message, now, &mut send)
             }
-            (Method::Handoff, _) if role == Role::Rtp => {
+            (Method::Handoff, _) if component == Component::Rtp => {
                 self.pass_handoff(id, source, packet, now, &mut send)
             }
             _ => false,
         });
         // A phone keeps its mapping open so, or checks what we took out of its description: that is no stranger's.
         let is_near = self.streams.get(id).is_some_and(|stream| {
-            if role.is_rtcp() { stream.rtcp.is_near(source) } else { stream.rtp.is_near(source) }
+            if component.is_rtcp() { stream.rtcp.is_near(source) } else { stream.rtp.is_near(source) }
         });
         if !is_taken && is_near {
             self.keepalives = self.keepalives.saturating_add(1);
@@ -58,16 +58,16 @@ impl Worker {
     fn plain_binding(
         &mut self,
         (socket, id): (SocketId, StreamId),
-        role: Role,
+        component: Component,
         source: SocketAddr,
         message: &Incoming<'_>,
         now: Duration,
         send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
     ) -> bool {
-        let takes_part = role == Role::Rtp && self.takes_part(id);
+        let takes_part = component == Component::Rtp && self.takes_part(id);
         let Some(stream) = self.streams.get_mut(id) else { return false };
         if !takes_part {
-            let is_taken = stream.takes(role, source, now);
+            let is_taken = stream.takes(component, source, now);
             self.keepalives = self.keepalives.saturating_add(u64::from(is_taken));
             return is_taken;
         }
@@ -152,8 +152,7 @@ impl Worker {
         if !self.takes_part(id) || stream.rtp.heard().map(|heard| heard.0) != Some(source) {
             return false;
         }
-        for consumer in &stream.consumers {
-            let Some(consumer) = self.streams.get(*consumer) else { continue };
+        for consumer in stream.consumers.peers().filter_map(|peer| self.streams.get(peer)) {
             if let Some(destination) = consumer.rtp.destination() {
                 send(consumer.ports.rtp, destination, packet);
             }

@@ -182,7 +182,7 @@ impl Worker {
         if one.party.is_private || other.party.is_private {
             return Policy::Relay;
         }
-        match session.constraint {
+        match session.constraint() {
             Some(Constraint::MustAnchor) => return Policy::Relay,
             Some(Constraint::VideoOnly) => return Policy::VideoOnly,
             Some(Constraint::MayRelease | Constraint::PreferRelease) => return Policy::Direct,

@@ -99,7 +99,7 @@ impl Worker {
             is_unsaid: false,
         };
         session.handoff = Some(Box::new(Handoff {
-            ends: Side::BOTH.map(|side| end((ends[side], policies[side]))),
+            ends: [(ends[0], policies[0]), (ends[1], policies[1])].map(end),
             timeline,
             state: PathState::Anchored,
             back: None,

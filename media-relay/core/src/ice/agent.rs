@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use crate::worker::{SocketId, Transmit};
 
-/// Role conflict (RFC 8445 §7.3.1.1).
+/// Component conflict (RFC 8445 §7.3.1.1).
 const ROLE_CONFLICT: u16 = 487;
 /// A check is repeated after so long, twice that, and so on, so often in all (RFC 8489 §6.2.1 with ICE's shorter start).
 const REPEAT: (Duration, u8) = (Duration::from_millis(100), 7);

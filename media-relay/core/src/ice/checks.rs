@@ -6,7 +6,7 @@ use std::time::Duration;
 use media_wire::stun::{Class, Incoming, Method};
 
 use super::agent::{Heard, Port};
-use crate::stream::{Role, StreamId};
+use crate::stream::{Component, StreamId};
 use crate::worker::{SocketId, Worker};
 
 impl Worker {
@@ -15,7 +15,7 @@ impl Worker {
     pub(crate) fn takes_check(
         &mut self,
         (socket, id): (SocketId, StreamId),
-        role: Role,
+        component: Component,
         source: SocketAddr,
         packet: &[u8],
         now: Duration,
@@ -26,13 +26,13 @@ impl Worker {
             return false;
         };
         let Some(id) = self.checked_by(socket, id, &message) else {
-            return self.passes_check(id, role.is_rtcp(), source, packet, now, send);
+            return self.passes_check(id, component.is_rtcp(), source, packet, now, send);
         };
         let Some(stream) = self.streams.get_mut(id) else { return false };
         let session = self.sessions.get_mut(&stream.session);
         let leg = session.and_then(|session| session.leg_mut(stream.endpoint));
         let Some(agent) = leg.and_then(|leg| leg.ice.as_mut()) else { return false };
-        let port = Port { line: stream.index, is_rtcp: role.is_rtcp(), socket };
+        let port = Port { line: stream.index, is_rtcp: component.is_rtcp(), socket };
         let heard = match message.class() {
             Class::Request => agent.request(port, source, &message, now),
             _ => agent.response(source, &message, now),
@@ -48,7 +48,7 @@ impl Worker {
         }
         agent.poll(now, &mut self.transmits);
         let before = stream.rtp.destination();
-        let latch = if role.is_rtcp() { &mut stream.rtcp } else { &mut stream.rtp };
+        let latch = if component.is_rtcp() { &mut stream.rtcp } else { &mut stream.rtp };
         match nominated {
             Some((_, remote)) => latch.prove(remote, now),
             // A check comes from where media will.

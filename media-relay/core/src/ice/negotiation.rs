@@ -50,9 +50,9 @@ impl Worker {
         let passes = introduction.as_ref().is_some_and(|introduction| introduction.passes());
         if let (Some(introduction), true) = (introduction, passes && spoken.is_spoken()) {
             let ends = introduction.endpoints();
-            let party = Side::BOTH.into_iter().find(|side| ends[*side] == from);
+            let party = Side::BOTH.into_iter().zip(ends).find(|(_, end)| *end == from);
             let has_chosen = spoken.0.iter().flatten().any(|line| line.chosen.is_some());
-            if let (Some(party), true) = (party, has_chosen) {
+            if let (Some((party, _)), true) = (party, has_chosen) {
                 introduction.machine.nominated(party, now);
             }
             return true;

@@ -93,7 +93,7 @@ pub(super) fn constraint(
     let mut is_told = true;
     for link in chain {
         let session = sessions.get(&link.session)?;
-        is_told &= session.constraint.is_some();
+        is_told &= session.constraint().is_some();
         strictest = strictest.min(super::constraint(session, link.ends, policy)?);
     }
     if chain.len() > 1 && !is_told {

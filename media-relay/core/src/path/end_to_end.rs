@@ -338,7 +338,7 @@ impl EndToEnd {
     /// The phone that controls has sent its updated offer (RFC 8839 §4.4.3): both use one pair.
     pub fn nominated(&mut self, party: Side, now: Duration) {
         if self.are_introduced() && !std::mem::replace(&mut self.is_nominated, true) {
-            self.timeline.add(Entry::Ice(IceStep::Nominated { party: party }), now);
+            self.timeline.add(Entry::Ice(IceStep::Nominated { party }), now);
         }
     }
 
@@ -360,7 +360,7 @@ impl EndToEnd {
             }
             Asked::KeptCredentials { party, in_offer } => {
                 self.may_offer = Side::BOTH.map(|one| self.may_offer[one] && in_offer && one != party);
-                self.timeline.add(Entry::Ice(IceStep::KeptCredentials { party: party }), now);
+                self.timeline.add(Entry::Ice(IceStep::KeptCredentials { party }), now);
                 self.enter(State::Anchored { not_before: now }, Reason::Refused, now);
             }
             Asked::Refused => {

@@ -426,7 +426,7 @@ impl Release {
         } else {
             Mapping::Dependent { step: i32::from(observed.port()).saturating_sub(first.port().into()) }
         };
-        self.timeline.add(Entry::Mapping { party: party, mapping: place.mapping }, now);
+        self.timeline.add(Entry::Mapping { party, mapping: place.mapping }, now);
         self.relay_to(party);
         let is_known = |party: &Party| {
             party.place.as_ref().is_some_and(|place| place.effective_mapping() != Mapping::Unknown)

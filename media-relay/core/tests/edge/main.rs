@@ -5,4 +5,5 @@
 mod descriptions;
 mod hostile;
 mod media_ports;
+mod taps;
 mod world;

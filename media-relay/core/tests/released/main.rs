@@ -14,6 +14,7 @@ mod long;
 mod never;
 mod phone;
 mod quality;
+mod taps;
 mod trials;
 mod world;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
+use media_core::consumers::{Listener, Role};
 use media_core::path::memory::{self, Known, Record};
 use media_core::path::place::Networks;
 use media_core::path::timeline::{Entry, PathState};
@@ -90,6 +91,8 @@ pub(crate) struct World {
     /// The worker takes the call for dead, or cannot tell and asked so often.
     pub(crate) is_inactive: bool,
     pub(crate) questions: u32,
+    /// What the relay took from the phones, as it came.
+    pub(crate) taken: Vec<Bytes>,
 }
 
 const STEP: Duration = Duration::from_millis(5);
@@ -219,6 +222,7 @@ impl World {
             outside_links,
             is_inactive: false,
             questions: 0,
+            taken: Vec::new(),
         };
         // Both clocks begin together.
         let _ = world.network.next_until(world.now);
@@ -403,6 +407,17 @@ impl World {
         self.act(half, Action::Constrain(constraint));
     }
 
+    /// Somebody listens from now on, or not any more.
+    pub(crate) fn tap(&mut self, is_on: bool) {
+        let tap = Listener { number: 1, role: Role::Tap };
+        self.act(0, if is_on { Action::Attach(tap) } else { Action::Detach(tap) });
+    }
+
+    /// What was heard since this was asked last.
+    pub(crate) fn overheard(&mut self) -> Vec<Vec<u8>> {
+        std::iter::from_fn(|| self.worker.poll_overheard()).map(|copy| copy.packet).collect()
+    }
+
     /// A party hangs up, which the proxy brings to the other halves; or, if it `is_alone`, keeps for itself.
     pub(crate) fn hang_up(&mut self, from: usize, is_alone: bool) {
         self.phones[from].hang_up();
@@ -522,11 +537,15 @@ impl World {
             if host == self.relay {
                 let socket = self.sockets.socket(destination);
                 let Some(socket) = socket else { continue };
+                let dropped = self.worker.dropped;
                 let (network, sockets, relay) = (&mut self.network, &self.sockets, self.relay);
                 self.worker.packet(socket, source, &payload, self.now, |out, to, bytes| {
                     let from = sockets.address(out).expect("an open socket");
                     let _ = network.send(relay, from, to, Bytes::copy_from_slice(bytes));
                 });
+                if self.worker.dropped == dropped {
+                    self.taken.push(payload);
+                }
             } else if let Some(phone) =
                 self.phones.iter_mut().find(|phone| phone.host == host && phone.local == destination)
             {

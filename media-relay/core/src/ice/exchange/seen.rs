@@ -11,7 +11,7 @@ use crate::legs::Session;
 use crate::moving::seen::{sight_of, track_of};
 use crate::path::proof::Reception;
 use crate::side::{Side, Track};
-use crate::stream::{Role, StreamId, Streams};
+use crate::stream::{Component, StreamId, Streams};
 use crate::worker::{SocketId, Worker};
 
 impl Worker {
@@ -63,15 +63,15 @@ impl Worker {
         let Some(introduction) = introduction.filter(|introduction| introduction.passes()) else {
             return false;
         };
-        let role = if is_rtcp { Role::Rtcp } else { Role::Rtp };
-        if !stream.takes(role, source, now) {
+        let component = if is_rtcp { Component::Rtcp } else { Component::Rtp };
+        if !stream.takes(component, source, now) {
             return false;
         }
         if !is_rtcp && !introduction.machine.may_check_relay(now) {
             return true;
         }
-        let consumers = stream.consumers.clone();
-        for consumer in consumers.into_iter().filter_map(|consumer| self.streams.get(consumer)) {
+        let Some(stream) = self.streams.get(id) else { return true };
+        for consumer in stream.consumers.peers().filter_map(|peer| self.streams.get(peer)) {
             let (socket, latch) = if is_rtcp {
                 (consumer.ports.rtcp, &consumer.rtcp)
             } else {

@@ -1,0 +1,160 @@
+//! Who hears what an endpoint sends, and as what.
+//!
+//! Offer and answer decide who a stream's **peers** are, and touch nobody else: whoever listens to a call hears it through re-INVITE, hold,
+//! transfer, fork and release, until told to go. What is listened to is on the relay: as long as anybody listens, it is as if policy
+//! wanted the call there. A listener gets what an endpoint of the call has sent, as it came, whether or not it goes on to anybody.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use smallvec::SmallVec;
+
+use crate::session::Endpoint;
+use crate::stream::{StreamId, Streams};
+
+/// As what somebody listens who is no party.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Unknown to the parties, for whom the law has sent.
+    Tap,
+    /// Keeps it.
+    Recorder,
+    /// Mixes it with others'.
+    Mixer,
+}
+
+/// Somebody who listens to a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Listener {
+    /// Tells it apart from others of its role; whoever sets it counts.
+    pub number: u32,
+    /// As what.
+    pub role: Role,
+}
+
+/// A packet for a listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Overheard {
+    /// Who listens.
+    pub listener: Listener,
+    /// To which session.
+    pub session: u64,
+    /// Who has sent it.
+    pub endpoint: Endpoint,
+    /// In which m-line, from 0.
+    pub stream: u16,
+    /// It came to the port of RTCP, or is RTCP.
+    pub is_rtcp: bool,
+    /// When it came.
+    pub at: Duration,
+    /// As it came.
+    pub packet: Vec<u8>,
+}
+
+/// One who hears a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Consumer {
+    /// The packets go out of this one.
+    Peer(StreamId),
+    Listener(Listener),
+}
+
+/// All who hear a stream.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Consumers(SmallVec<[Consumer; 2]>);
+
+impl Consumers {
+    /// Of a stream that is new in a session with these listeners.
+    pub(crate) fn of(listeners: &[Listener]) -> Self {
+        Self(listeners.iter().copied().map(Consumer::Listener).collect())
+    }
+
+    /// By number, so that nobody needs a copy of the list.
+    #[inline]
+    pub(crate) fn get(&self, place: usize) -> Option<Consumer> {
+        self.0.get(place).copied()
+    }
+
+    pub(crate) fn peers(&self) -> impl Iterator<Item = StreamId> {
+        self.0.iter().filter_map(|consumer| match consumer {
+            Consumer::Peer(stream) => Some(*stream),
+            Consumer::Listener(_) => None,
+        })
+    }
+
+    /// Whether its packets go out of this one.
+    pub(crate) fn feeds(&self, stream: StreamId) -> bool {
+        self.0.contains(&Consumer::Peer(stream))
+    }
+
+    pub(crate) fn feed(&mut self, stream: StreamId) {
+        self.0.push(Consumer::Peer(stream));
+    }
+
+    /// It feeds these no more.
+    pub(crate) fn starve(&mut self, is_gone: impl Fn(StreamId) -> bool) {
+        self.0.retain(|consumer| !matches!(consumer, Consumer::Peer(stream) if is_gone(*stream)));
+    }
+}
+
+/// Who listens to a session.
+#[derive(Debug, Default)]
+pub(crate) struct Listeners(SmallVec<[Listener; 1]>);
+
+impl Listeners {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn as_slice(&self) -> &[Listener] {
+        &self.0
+    }
+
+    /// From now on it hears these streams, and whichever the session gets; once, however often it is said.
+    pub(crate) fn attach(&mut self, listener: Listener, streams: &mut Streams, own: &[StreamId]) {
+        if self.0.contains(&listener) {
+            return;
+        }
+        self.0.push(listener);
+        for id in own {
+            if let Some(stream) = streams.get_mut(*id) {
+                stream.consumers.0.push(Consumer::Listener(listener));
+            }
+        }
+    }
+
+    /// It hears nothing of it any more.
+    pub(crate) fn detach(&mut self, listener: Listener, streams: &mut Streams, own: &[StreamId]) {
+        self.0.retain(|known| *known != listener);
+        for id in own {
+            if let Some(stream) = streams.get_mut(*id) {
+                stream.consumers.0.retain(|consumer| *consumer != Consumer::Listener(listener));
+            }
+        }
+    }
+}
+
+/// What listeners have to be given, in order. Nobody fetches more than these: what comes then is counted only, so that a
+/// listener that hangs takes no memory from calls.
+const MOST: usize = 16_384;
+
+/// Packets that wait for their listeners.
+#[derive(Debug, Default)]
+pub(crate) struct Copies {
+    waiting: VecDeque<Overheard>,
+    pub(crate) lost: u64,
+}
+
+impl Copies {
+    pub(crate) fn push(&mut self, copy: Overheard) {
+        if self.waiting.len() < MOST {
+            self.waiting.push_back(copy);
+        } else {
+            self.lost = self.lost.saturating_add(1);
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Overheard> {
+        self.waiting.pop_front()
+    }
+}

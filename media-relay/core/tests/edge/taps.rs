@@ -1,0 +1,251 @@
+//! Who listens to a call hears every packet of it once and in order, whatever its parties negotiate.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use media_core::consumers::{Listener, Overheard, Role};
+use media_core::session::{Action, Endpoint, INITIAL};
+use media_core::worker::Settings;
+use play::Dice;
+
+use super::world::{A, World, at, audio, rtcp, rtp};
+
+const TAP: Listener = Listener { number: 1, role: Role::Tap };
+const RECORDER: Listener = Listener { number: 1, role: Role::Recorder };
+
+/// A phone: where it is, the relay's sockets that face it, and how far it has counted.
+struct Phone {
+    at: SocketAddr,
+    sockets: Vec<u32>,
+    sequence: u16,
+    ssrc: u32,
+}
+
+/// A call as its seed tells it.
+struct Story {
+    world: World,
+    dice: Dice,
+    phones: BTreeMap<Endpoint, Phone>,
+    /// Who A speaks with.
+    far: Endpoint,
+    exchanges: u32,
+    parties: u16,
+    /// What the relay took, and what those who listen heard of it.
+    taken: Vec<Vec<u8>>,
+    heard: Vec<Vec<u8>>,
+    census: BTreeMap<&'static str, u32>,
+}
+
+impl Story {
+    fn new(seed: u64) -> Self {
+        Self {
+            world: World::new(Settings::default()),
+            dice: Dice::new(seed),
+            phones: BTreeMap::new(),
+            far: Endpoint { party: 1, branch: 0 },
+            exchanges: INITIAL,
+            parties: 1,
+            taken: Vec::new(),
+            heard: Vec::new(),
+            census: BTreeMap::new(),
+        }
+    }
+
+    fn below(&mut self, bound: u32) -> u32 {
+        self.dice.below(bound.into()) as u32
+    }
+
+    fn counts(&mut self, what: &'static str) {
+        *self.census.entry(what).or_default() += 1;
+    }
+
+    /// What it says, at a place of its own.
+    fn says(&mut self, end: Endpoint, more: &str) -> String {
+        let phone = self.phones.entry(end).or_insert_with(|| {
+            let number = u16::from(end != A) + 4 * end.party + end.branch;
+            let host = if end == A { "203.0.113.1" } else { "198.51.100.1" };
+            let at = at(&format!("{host}:{}", 4_000 + 100 * number));
+            Phone { at, sockets: Vec::new(), sequence: 1, ssrc: 1_000 + u32::from(number) }
+        });
+        audio(&phone.at.to_string(), more)
+    }
+
+    /// The ports in a description for it are those that it sends to.
+    fn is_told(&mut self, end: Endpoint, sdp: &str) {
+        let port = |line: &str| line.strip_prefix("m=")?.split(' ').nth(1)?.parse::<u32>().ok();
+        let ports = sdp.lines().filter_map(port).filter(|port| *port != 0);
+        let sockets = ports.map(|port| port - 10_000).collect();
+        self.phones.get_mut(&end).expect("a phone").sockets = sockets;
+    }
+
+    fn offers(&mut self, exchange: u32, from: Endpoint, to: Endpoint, more: &str) {
+        let sdp = self.says(from, more);
+        let offered = self.world.offer(exchange, from, to, sdp).expect("a good offer");
+        self.says(to, "");
+        self.is_told(to, &offered);
+    }
+
+    fn answers(&mut self, exchange: u32, from: Endpoint, to: Endpoint, more: &str) {
+        let sdp = self.says(from, more);
+        let answered = self.world.answer(exchange, from, to, sdp).expect("a good answer");
+        self.is_told(to, &answered);
+        self.speak();
+    }
+
+    /// Everybody speaks for a while, now and then with a report or from nowhere.
+    fn speak(&mut self) {
+        let ends: Vec<Endpoint> = self.phones.keys().copied().collect();
+        for _ in 0..=self.below(6) {
+            let pause = 5 + self.below(40);
+            self.world.now += Duration::from_millis(pause.into());
+            let end = ends[self.below(ends.len() as u32) as usize];
+            let (is_report, is_stranger) = (self.below(5) == 0, self.below(12) == 0);
+            let phone = self.phones.get_mut(&end).expect("a phone");
+            phone.sequence += 1;
+            let Some(socket) = phone.sockets.first().copied() else { continue };
+            let (packet, port) =
+                if is_report { (rtcp(phone.ssrc), 1) } else { (rtp(phone.sequence, phone.ssrc), 0) };
+            let mut source = SocketAddr::new(phone.at.ip(), phone.at.port() + port);
+            if is_stranger {
+                source = at("192.0.2.200:9");
+            }
+            let before = self.world.worker.dropped;
+            self.world.send(socket + u32::from(port), &source.to_string(), &packet);
+            if self.world.worker.dropped == before {
+                self.taken.push(packet);
+            }
+            self.listen();
+        }
+    }
+
+    fn listen(&mut self) {
+        while let Some(Overheard { listener, packet, .. }) = self.world.worker.poll_overheard() {
+            if listener == TAP {
+                self.heard.push(packet);
+            }
+        }
+    }
+
+    /// One to three branches answer, or as many parties are rung at once; the last one wins.
+    fn begins(&mut self) {
+        let (branches, are_parties) = (1 + self.below(3) as u16, self.below(2) == 0);
+        let party = self.parties;
+        let ends: Vec<Endpoint> = (0..branches)
+            .map(|index| match are_parties {
+                true => Endpoint { party: party + index, branch: 0 },
+                false => Endpoint { party, branch: index },
+            })
+            .collect();
+        self.parties += branches;
+        if branches > 1 {
+            self.counts("fork");
+        }
+        for (index, end) in ends.iter().enumerate() {
+            if are_parties || index == 0 {
+                self.offers(INITIAL, A, *end, "");
+            } else {
+                self.says(*end, "");
+                let first = self.phones[&ends[0]].sockets.clone();
+                self.phones.get_mut(end).expect("a phone").sockets = first;
+            }
+        }
+        self.world.act(Action::Attach(TAP));
+        for end in &ends {
+            self.answers(INITIAL, *end, A, "");
+        }
+        self.far = ends[ends.len() - 1];
+        self.world.act(Action::Select(self.far));
+        self.answers(INITIAL, self.far, A, "");
+        let far = self.far;
+        self.phones.retain(|end, _| *end == A || *end == far);
+        self.speak();
+    }
+
+    /// One of them offers: at another port, on hold, or what it said before; the other agrees, refuses, or it thinks better of it.
+    fn negotiates(&mut self) {
+        self.exchanges += 1;
+        let exchange = self.exchanges;
+        let (from, to) = if self.below(2) == 0 { (A, self.far) } else { (self.far, A) };
+        let holds = ["a=sendonly\r\n", "a=inactive\r\n", "a=recvonly\r\n", ""];
+        let hold = holds[self.below(4) as usize];
+        self.counts(if hold.is_empty() { "re-INVITE" } else { "hold" });
+        if self.below(3) == 0 {
+            let phone = self.phones.get_mut(&from).expect("a phone");
+            phone.at.set_port(phone.at.port() + 2);
+        }
+        self.offers(exchange, from, to, hold);
+        self.speak();
+        match self.below(6) {
+            0 => {
+                self.world.act(Action::Reject { exchange, from: to });
+            }
+            1 => {
+                self.world.act(Action::Cancel(exchange));
+            }
+            _ => {
+                let answer = if hold == "a=sendonly\r\n" { "a=recvonly\r\n" } else { "" };
+                self.answers(exchange, to, from, answer);
+            }
+        }
+        self.speak();
+    }
+
+    /// A is led to somebody else.
+    fn is_transferred(&mut self) {
+        self.counts("transfer");
+        self.begins();
+    }
+
+    fn is_told_to_end(mut self) -> (usize, BTreeMap<&'static str, u32>) {
+        self.world.act(Action::Delete);
+        assert_eq!(self.heard, self.taken);
+        (self.heard.len(), self.census)
+    }
+}
+
+#[test]
+fn a_tap_hears_each_packet_of_a_thousand_calls_once_and_in_order_through_whatever_they_negotiate() {
+    let (mut packets, mut census) = (0, BTreeMap::<&str, u32>::new());
+    for seed in 0..1_000 {
+        let mut story = Story::new(seed);
+        story.begins();
+        for _ in 0..4 + story.below(8) {
+            match story.below(5) {
+                0 => story.is_transferred(),
+                // Another listener comes and goes, and is nothing to the tap.
+                1 => {
+                    let action = if story.below(2) == 0 { Action::Attach } else { Action::Detach };
+                    story.world.act(action(RECORDER));
+                    story.speak();
+                }
+                _ => story.negotiates(),
+            }
+        }
+        let (heard, counts) = story.is_told_to_end();
+        assert!(heard >= 10, "seed {seed}: {heard} packets");
+        packets += heard;
+        for (what, count) in counts {
+            *census.entry(what).or_default() += count;
+        }
+    }
+    for what in ["fork", "re-INVITE", "hold", "transfer"] {
+        assert!(census[what] >= 500, "{census:?} in {packets} packets");
+    }
+}
+
+#[test]
+fn who_is_told_to_go_hears_nothing_more_and_who_hangs_takes_no_more_than_a_bound() {
+    let mut world = World::call(Settings::default(), "203.0.113.1:4000", "198.51.100.1:5000", "");
+    world.act(Action::Attach(TAP));
+    world.act(Action::Attach(TAP));
+    for sequence in 0..20_000 {
+        world.send(0, "203.0.113.1:4000", &rtp(sequence, 1));
+    }
+    let heard = std::iter::from_fn(|| world.worker.poll_overheard()).count() as u64;
+    assert_eq!(heard + world.worker.unheard_copies(), 20_000);
+    assert!(heard < 20_000);
+    world.act(Action::Detach(TAP));
+    world.send(0, "203.0.113.1:4000", &rtp(20_001, 1));
+    assert_eq!(world.worker.poll_overheard(), None);
+}
