@@ -6,9 +6,9 @@ mod support;
 use std::time::Duration;
 
 use crush::agent::StreamId;
-use media_core::path::Constraint::{self, MayRelease, MustAnchor};
 use media_wire::handoff::Path;
 use nat_lab::Kind;
+use seam::path::Constraint::{self, MayRelease, MustAnchor};
 use support::gaps::{direct, gap};
 use support::{Options, Place, World};
 

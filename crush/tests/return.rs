@@ -6,11 +6,10 @@ mod support;
 use std::time::Duration;
 
 use crush::agent::{Event, Input, StreamId};
-use media_core::path::Constraint;
-use media_core::path::timeline::PathState;
 use media_wire::handoff::{Path, Reason};
 use media_wire::sdp::crush::Policy;
 use nat_lab::Kind;
+use seam::path::{Constraint, PathState};
 use support::gaps::{cut, direct, gap, network_switch, spread};
 use support::{Options, Place, Talk, World};
 

@@ -5,8 +5,8 @@ mod support;
 
 use std::time::Duration;
 
-use media_core::path::timeline::PathState;
 use nat_lab::Kind;
+use seam::path::PathState;
 use support::{Options, Place, Talk, World};
 
 const CONE: Place = Place::Behind(Kind::Cone);

@@ -3,27 +3,15 @@
 use std::sync::Arc;
 
 use media_core::path::memory::{Known, Outcome};
-use media_core::session::{self, Action, Reply};
+use seam::{Replied, Request, Told};
 
 /// What the relay tells.
 #[derive(Debug)]
 pub enum Event {
-    /// The reply to an action.
-    Reply {
-        /// Its session.
-        session: u64,
-        /// The action's number.
-        number: u32,
-        /// The reply.
-        reply: Reply,
-    },
+    /// The reply to a request.
+    Reply(Replied),
     /// What a session has to tell.
-    Told {
-        /// Which.
-        session: u64,
-        /// What.
-        event: session::Event,
-    },
+    Told(Told),
     /// What became of a move, for the store.
     Moved(Outcome),
 }
@@ -31,7 +19,7 @@ pub enum Event {
 /// What a worker is told.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Do { session: u64, number: u32, action: Box<Action> },
+    Do(Box<Request>),
     Recall(Arc<Known>),
     Stop,
 }

@@ -6,10 +6,10 @@
 
 use std::hint::black_box;
 
-use media_core::session::{Action, Outcome};
 use media_wire::demux::is_rtp;
 use media_wire::sdp::Description;
 use media_wire::{rtcp, stun};
+use seam::{Action, Renegotiated};
 
 /// Whether a packet may be given to its session.
 #[inline]
@@ -38,7 +38,10 @@ fn is_control_readable(packet: &[u8]) -> bool {
 pub(crate) fn is_sayable(action: &Action) -> bool {
     let said = match action {
         Action::Offer { sdp, .. } | Action::Answer { sdp, .. } => sdp,
-        Action::Renegotiated { outcome: Outcome::Accepted(sdp) | Outcome::Offered { sdp, .. }, .. } => sdp,
+        Action::Renegotiated {
+            outcome: Renegotiated::Accepted(sdp) | Renegotiated::Offered { sdp, .. },
+            ..
+        } => sdp,
         _ => return true,
     };
     vitals::contained(|| {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use media_core::Worker;
 use media_core::ours::OpenPorts;
 use media_core::path::memory::{Known, Pair, Record};
-use media_core::session::{Action, INITIAL};
 use media_core::worker::Settings;
+use seam::{Action, ExchangeId, Request, SessionId};
 use vitals::Vitals;
 
 use crate::counters::{Snapshot, WorkerCounters};
@@ -73,7 +73,8 @@ struct Homes {
 }
 
 impl Homes {
-    fn of(&self, session: u64, action: &Action, workers: usize) -> Option<usize> {
+    fn of(&self, session: SessionId, action: &Action, workers: usize) -> Option<usize> {
+        let session = session.0;
         let by_number = session.checked_rem(workers as u64)? as usize;
         if workers == 1 {
             return Some(by_number);
@@ -86,7 +87,7 @@ impl Homes {
             return Some(known);
         }
         // Only a session that begins is free to choose.
-        let Action::Offer { exchange: INITIAL, sdp, .. } = action else { return Some(by_number) };
+        let Action::Offer { exchange: ExchangeId::INITIAL, sdp, .. } = action else { return Some(by_number) };
         let Some(first) = self.open_ports.session_of(sdp).filter(|first| *first != session) else {
             return Some(by_number);
         };
@@ -138,13 +139,13 @@ impl Relay {
         Ok(relay)
     }
 
-    /// Hands an action to the session's worker; its reply, if it has one, comes with the same number.
-    pub fn handle(&self, session: u64, number: u32, action: Action) {
-        let index = self.homes.of(session, &action, self.workers.len());
+    /// Hands a request to the session's worker; its reply, if it has one, comes with the same number.
+    pub fn handle(&self, request: Request) {
+        let index = self.homes.of(request.session, &request.action, self.workers.len());
         let Some(worker) = index.and_then(|index| self.workers.get(index)) else { return };
         // Held for a push only; the workers never take it.
         if let Ok(commands) = worker.commands.lock() {
-            let _ = commands.send(Command::Do { session, number, action: Box::new(action) });
+            let _ = commands.send(Command::Do(Box::new(request)));
         }
         worker.waker.wake();
     }

@@ -6,7 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use media_core::Worker;
-use media_core::session::{Refusal, Reply};
+use seam::{Refusal, Replied, Reply, Request, SessionId, Told};
 use vitals::Pulse;
 
 use crate::batch::{BATCH, Batch};
@@ -132,20 +132,22 @@ impl Thread {
             match command {
                 Command::Stop => return false,
                 Command::Recall(known) => self.worker.recall(known),
-                Command::Do { session, number, action } if !is_sayable(&action) => {
+                Command::Do(request) if !is_sayable(&request.action) => {
                     self.counters.panicked();
                     let reply = Reply::Description(Err(Refusal::Malformed));
-                    (self.tell)(Event::Reply { session, number, reply });
+                    let Request { session, number, .. } = *request;
+                    (self.tell)(Event::Reply(Replied { session, number, reply }));
                 }
-                Command::Do { session, number, action } => {
-                    let reply = self.worker.handle(session, *action, now, &mut self.ports);
-                    for socket in self.worker.sockets(session) {
+                Command::Do(request) => {
+                    let Request { session, number, action } = *request;
+                    let reply = self.worker.handle(session.0, action, now, &mut self.ports);
+                    for socket in self.worker.sockets(session.0) {
                         self.ports.expect(socket, self.worker.expected(socket));
                     }
                     // What led to a reply comes before it: the last count of a call closes its record.
                     self.tell_events();
                     if let Some(reply) = reply {
-                        (self.tell)(Event::Reply { session, number, reply });
+                        (self.tell)(Event::Reply(Replied { session, number, reply }));
                     }
                 }
             }
@@ -161,7 +163,7 @@ impl Thread {
 
     fn tell_events(&mut self) {
         while let Some((session, event)) = self.worker.poll_event() {
-            (self.tell)(Event::Told { session, event });
+            (self.tell)(Event::Told(Told { session: SessionId(session), event }));
         }
         while let Some(outcome) = self.worker.poll_outcome() {
             (self.tell)(Event::Moved(outcome));

@@ -4,12 +4,13 @@
 
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use media_core::session::{Action, Endpoint, Party, Refusal, Reply};
 use media_relay::{Address, Event, RealmMedia, Relay, RelaySettings, Unavailable, steering_works};
+use seam::{Action, Endpoint, ExchangeId, Party, RealmId, Refusal, Reply, Request, SessionId};
 use socket2::{MaybeUninitSlice, MsgHdrMut, SockRef};
 
 const A: Endpoint = Endpoint { party: 0, branch: 0 };
@@ -69,7 +70,7 @@ impl World {
 
     fn reply(&self) -> Reply {
         match self.events.recv_timeout(Duration::from_secs(10)).unwrap() {
-            Event::Reply { reply, .. } => reply,
+            Event::Reply(replied) => replied.reply,
             other => panic!("{other:?}"),
         }
     }
@@ -87,32 +88,38 @@ impl World {
             bytes(&format!("v=0\r\no=- 1 1 {at}\r\ns=-\r\nc={at}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n"))
         };
         let party = |socket: &UdpSocket| Party {
-            realm: 0,
+            realm: RealmId(0),
             signalling: socket.local_addr().unwrap(),
-            product: Box::default(),
+            product: Arc::default(),
             contact: None,
             is_private: false,
         };
-        self.relay.handle(
-            session,
-            1,
-            Action::Offer {
-                exchange: 1,
+        self.relay.handle(Request {
+            session: SessionId(session),
+            number: 1,
+            action: Action::Offer {
+                exchange: ExchangeId(1),
                 from: A,
                 to: B,
                 from_party: party(&caller),
                 to_party: party(&answerer),
                 sdp: sdp(&caller),
             },
-        );
+        });
         let Reply::Description(offered) = self.reply() else { panic!() };
         offered?;
         let from_party = party(&answerer);
-        self.relay.handle(
-            session,
-            2,
-            Action::Answer { exchange: 1, from: B, to: A, from_party, sdp: sdp(&answerer) },
-        );
+        self.relay.handle(Request {
+            session: SessionId(session),
+            number: 2,
+            action: Action::Answer {
+                exchange: ExchangeId(1),
+                from: B,
+                to: A,
+                from_party,
+                sdp: sdp(&answerer),
+            },
+        });
         let Reply::Description(Ok(described)) = self.reply() else { panic!() };
         let text = String::from_utf8(described.sdp.to_vec()).unwrap();
         let port = text.split_once("m=audio ").unwrap().1.split(' ').next().unwrap();
@@ -292,7 +299,7 @@ fn after_three_seconds_far_beyond_its_maximum_a_relay_loses_nothing_at_ten_thous
 
 impl World {
     fn delete(&self, session: u64) {
-        self.relay.handle(session, 3, Action::Delete);
+        self.relay.handle(Request { session: SessionId(session), number: 3, action: Action::Delete });
         assert!(matches!(self.reply(), Reply::Deleted { .. }));
     }
 }
@@ -400,19 +407,19 @@ fn strangers_at_a_port_in_use_cost_its_call_nothing() {
 fn the_further_halves_of_a_call_that_is_led_back_live_where_the_first_one_does() {
     let world = World::with(3, "127.0.0.1", (46_000, 46_099), false).unwrap();
     let party = |port| Party {
-        realm: 0,
+        realm: RealmId(0),
         signalling: SocketAddr::new(world.local, port),
-        product: Box::default(),
+        product: Arc::default(),
         contact: None,
         is_private: false,
     };
     let offer = |session: u64, sdp: bytes::Bytes| {
         let (from_party, to_party) = (party(5060), party(5070));
-        world.relay.handle(
-            session,
-            1,
-            Action::Offer { exchange: 1, from: A, to: B, from_party, to_party, sdp },
-        );
+        world.relay.handle(Request {
+            session: SessionId(session),
+            number: 1,
+            action: Action::Offer { exchange: ExchangeId(1), from: A, to: B, from_party, to_party, sdp },
+        });
         match world.reply() {
             Reply::Description(Ok(described)) => described.sdp,
             other => panic!("{other:?}"),
@@ -440,9 +447,9 @@ fn the_further_halves_of_a_call_that_is_led_back_live_where_the_first_one_does()
     offer(6, plain);
     sessions([1, 4, 0]);
     for session in [12, 14, 15] {
-        world.relay.handle(session, 2, Action::Query);
+        world.relay.handle(Request { session: SessionId(session), number: 2, action: Action::Query });
         assert!(matches!(world.reply(), Reply::Statistics(streams) if streams.len() == 2), "{session}");
-        world.relay.handle(session, 3, Action::Delete);
+        world.relay.handle(Request { session: SessionId(session), number: 3, action: Action::Delete });
         assert!(matches!(world.reply(), Reply::Deleted { .. }));
     }
     sessions([1, 1, 0]);

@@ -19,9 +19,9 @@ use bytes::Bytes;
 use sbc::config::Settings;
 use sbc::policy::subscribers::SubscriberList;
 use sbc::policy::{Digests, Route, Routes, Snapshot, Trunk, Trunks};
+use seam::{Action, Described, Replied, Reply, Summary};
 use sip_engine::Engine;
 use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
-use sip_engine::media::{Described, MediaAction, MediaOutcome, MediaReply, Summary};
 use sip_engine::question::{Policy, TrunkTarget};
 use sip_engine::time::Now;
 use sip_wire::Message;
@@ -88,16 +88,14 @@ fn sbc_side(engine: &mut Engine, input: Input, now: Now) -> Vec<(Flow, Bytes)> {
         match output {
             Output::Send { flow, message, .. } => sent.push((flow, message)),
             Output::Media(request) => {
-                let outcome = match request.action {
-                    MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
-                        MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
+                let reply = match request.action {
+                    Action::Offer { sdp, .. } | Action::Answer { sdp, .. } => {
+                        Reply::Description(Ok(Described { sdp, summary: Summary::default() }))
                     }
-                    MediaAction::Delete => {
-                        MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO }
-                    }
+                    Action::Delete => Reply::Deleted { streams: Vec::new(), direct: Duration::ZERO },
                     _ => continue,
                 };
-                let reply = MediaReply { session: request.session, number: request.number, outcome };
+                let reply = Replied { session: request.session, number: request.number, reply };
                 engine.handle(Input::Media(reply), now);
             }
             _ => {}

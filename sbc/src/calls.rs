@@ -3,11 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use media_core::path::Constraint;
-use media_core::session::Action;
 use media_relay::Relay;
+use seam::path::Constraint;
+use seam::{Action, Request, SessionId};
 use sip_engine::event::{CallEvent, CallEventKind};
-use sip_engine::media::SessionId;
 
 #[derive(Debug)]
 struct Open {
@@ -56,7 +55,7 @@ impl Calls {
         for (call, open) in self.open().iter_mut() {
             if open.constraint.is_some() && !constraints.contains_key(call) {
                 open.constraint = None;
-                self.relay.handle(open.session.0, 0, Action::Unconstrain);
+                self.relay.handle(Request { session: open.session, number: 0, action: Action::Unconstrain });
             }
         }
     }
@@ -73,7 +72,11 @@ impl Calls {
         let Some(found) = open.get_mut(&call) else { return false };
         if found.constraint.replace(constraint) != Some(constraint) {
             // No reply comes to it, so it needs no number.
-            self.relay.handle(found.session.0, 0, Action::Constrain(constraint));
+            self.relay.handle(Request {
+                session: found.session,
+                number: 0,
+                action: Action::Constrain(constraint),
+            });
         }
         true
     }

@@ -80,7 +80,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
             return;
         }
         let Some((session, input)) = planes::input(event) else { return };
-        let slot = usize::from(session.slot().number());
+        let slot = usize::from(Slot::of_session(session).number());
         if let Some(home) = back.get().and_then(|homes| homes.get(slot)) {
             home.input(input);
         }

@@ -13,11 +13,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::Cluster;
-use media_core::path::Constraint;
 use media_relay::{Relay, RelaySettings};
 use sbc::calls::Calls;
+use seam::SessionId;
+use seam::path::Constraint;
 use sip_engine::event::{CallEvent, CallEventKind, CallStarted};
-use sip_engine::media::SessionId;
 
 const CALL: u128 = 0x0198_0000_0000_7000_8000_0000_0000_0001;
 

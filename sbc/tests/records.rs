@@ -16,8 +16,9 @@ use std::time::Duration;
 use cluster::Cluster;
 use sbc::journal::{Journal, Position};
 use sbc::ship::{ShipCounters, Shipper};
+use seam::path::{Entry, PathEntry, PathRecord, PathState, Reason};
+use seam::{DirectStatistics, Endpoint, Loss, SessionId, StreamStatistics};
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, EndedBy};
-use sip_engine::media::{DirectStatistics, Endpoint, PathEntry, SessionId, StreamStatistics, WholeWay};
 use sqlx::PgPool;
 use tokio::sync::watch;
 
@@ -76,7 +77,7 @@ fn ended(cause: EndCause, codec: &str) -> CallEventKind {
             rtt_ms: None,
             mos: Some(4.4),
             dtmf: 0,
-            whole: Some(WholeWay { packets: 210, lost: 2, unknown: 0, is_reported: true }),
+            whole: Some(Loss { packets: 210, lost: 2, unknown: 0, is_reported: true }),
             direct: Some(DirectStatistics { packets: Some(60), lost: Some(2), jitter_ms: Some(1.5) }),
         }],
     }))
@@ -91,13 +92,11 @@ fn whole_call(journal: &Journal, call: u128) {
 
 /// Its media has left the relay.
 fn direct() -> CallEventKind {
-    CallEventKind::Path(PathEntry {
+    CallEventKind::Path(PathRecord::Entry(PathEntry {
         after: Duration::from_millis(1900),
-        what: "direct".into(),
-        why: "proven".into(),
-        party: None,
-        evidence: "".into(),
-    })
+        entry: Entry::State { to: PathState::Direct, why: Reason::Proven },
+        parties: [0, 1].map(|party| Endpoint { party, branch: 0 }),
+    }))
 }
 
 fn shipper(pool: &PgPool, journal: &Arc<Journal>) -> (Shipper, Arc<ShipCounters>) {

@@ -8,17 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use media_core::Worker;
 use media_core::handoff::HandoffSettings;
+use media_core::path::Settings as Limits;
 use media_core::path::place::Networks;
-use media_core::path::timeline::{Entry, PathState};
-use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
-use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
 use media_core::worker::{Settings, SocketId};
 use media_wire::sdp::crush::{Support, Temper};
 use media_wire::stun::{
     CHANGE_ADDRESS, CHANGE_PORT, CHANGE_REQUEST, Class, Incoming, Method, OTHER_ADDRESS, Outgoing, is_stun,
 };
 use play::ports::Counted;
+use seam::path::{Constraint, Entry, PathEntry, PathState};
+use seam::{Action, Endpoint, Event, ExchangeId, Party, RealmId, Renegotiated, Reply};
 
 const SESSION: u64 = 1;
 const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
@@ -53,10 +53,10 @@ impl End {
 
     fn party(&self) -> Party {
         Party {
-            realm: 0,
+            realm: RealmId(0),
             signalling: SocketAddr::new(self.signalling, 5060),
-            product: Box::default(),
-            contact: Some(self.local[0].ip()),
+            product: Arc::default(),
+            contact: Some(SocketAddr::new(self.local[0].ip(), 5060)),
             is_private: false,
         }
     }
@@ -114,7 +114,7 @@ impl Relay {
         let [one, other] = ENDS;
         let [caller, callee] = ends.each_ref().map(End::party);
         let offer = Action::Offer {
-            exchange: 1,
+            exchange: ExchangeId(1),
             from: one,
             to: other,
             from_party: caller,
@@ -123,8 +123,13 @@ impl Relay {
         };
         let offered = described(offer);
         let sdp = ends[1].sdp().into();
-        let answered =
-            described(Action::Answer { exchange: 1, from: other, to: one, from_party: callee, sdp });
+        let answered = described(Action::Answer {
+            exchange: ExchangeId(1),
+            from: other,
+            to: one,
+            from_party: callee,
+            sdp,
+        });
         worker.handle(SESSION, Action::Select(other), Duration::ZERO, &mut ports);
         let streams = ends[0].local.len();
         let told = [answered, offered];
@@ -185,8 +190,8 @@ impl Relay {
     /// What became of it: accepted, or refused because the side had an offer of its own open.
     pub fn answered(&mut self, side: usize, wish: u32, is_accepted: bool, now: Duration) {
         let outcome = match is_accepted {
-            true => Outcome::Accepted(self.ends[side].sdp().into()),
-            false => Outcome::Superseded,
+            true => Renegotiated::Accepted(self.ends[side].sdp().into()),
+            false => Renegotiated::Superseded,
         };
         let action = Action::Renegotiated { wish, endpoint: ENDS[side], outcome };
         self.worker.handle(SESSION, action, now, &mut self.ports);
@@ -212,7 +217,7 @@ impl Relay {
     }
 
     fn note(&mut self, event: &Event) {
-        if let Event::Renegotiate { wish, legs } = event {
+        if let Event::Renegotiate { wish, legs, .. } = event {
             for (endpoint, sdp) in legs {
                 let told = Support::find(std::str::from_utf8(sdp.as_ref().unwrap()).unwrap()).unwrap();
                 let side = usize::from(endpoint.party);
@@ -220,7 +225,9 @@ impl Relay {
                 self.offers.push_back((side, *wish, told));
             }
         }
-        if let Event::Path { entry: Entry::State { to, .. } | Entry::Handoff { to, .. }, .. } = event {
+        if let Event::Path(PathEntry { entry: Entry::State { to, .. } | Entry::Handoff { to, .. }, .. }) =
+            event
+        {
             self.states.push(*to);
         }
     }

@@ -4,11 +4,11 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use crush::agent::{Agent, Config, FlowBudget, Input, Marks, Output, SocketId, StreamId, StreamSetup};
-use media_core::path::Constraint;
 use media_wire::handoff::Kind as MediaKind;
 use media_wire::sdp::crush::{Policy, Support, Temper};
 use media_wire::stun::{Key, is_stun};
 use nat_lab::{Behaviour, Event, FlowLimit, HostId, Impairment, Kind, Link, NatId, Network, PUBLIC, Penalty};
+use seam::path::Constraint;
 
 use super::phone::{Phone, Talk};
 use super::relay::{End, Relay};

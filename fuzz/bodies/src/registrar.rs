@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use seam::{Action, Described, Replied, Reply, Summary};
 use sip_engine::Engine;
 use sip_engine::config::{
     Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
@@ -14,7 +15,6 @@ use sip_engine::config::{
 use sip_engine::digest::{Algorithm, Ha1, Login, answer};
 use sip_engine::ids::Ids;
 use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Output, RealmId, Transport};
-use sip_engine::media::{Described, MediaAction, MediaOutcome, MediaReply, Summary};
 use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
 use sip_engine::time::Now;
 use sip_wire::{Message, Method, Name};
@@ -253,16 +253,14 @@ impl World {
                     self.sent.push((flow, Message::parse(message).expect("what is sent can be read")));
                 }
                 Output::Media(request) => {
-                    let outcome = match request.action {
-                        MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
-                            MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
+                    let reply = match request.action {
+                        Action::Offer { sdp, .. } | Action::Answer { sdp, .. } => {
+                            Reply::Description(Ok(Described { sdp, summary: Summary::default() }))
                         }
-                        MediaAction::Delete => {
-                            MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO }
-                        }
+                        Action::Delete => Reply::Deleted { streams: Vec::new(), direct: Duration::ZERO },
                         _ => continue,
                     };
-                    let reply = MediaReply { session: request.session, number: request.number, outcome };
+                    let reply = Replied { session: request.session, number: request.number, reply };
                     self.engine.handle(Input::Media(reply), now);
                 }
                 _ => {}

@@ -3,13 +3,14 @@
 
 use std::hint::black_box;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
-use media_core::session::{Action, Endpoint, Party};
 use media_core::worker::Settings;
 use play::ports::Counted;
+use seam::{Action, Endpoint, ExchangeId, Party, RealmId};
 
 const CALLER: Endpoint = Endpoint { party: 0, branch: 0 };
 const CALLEE: Endpoint = Endpoint { party: 1, branch: 0 };
@@ -28,18 +29,24 @@ fn call(now: Duration) -> Worker {
     let mut worker = Worker::new(Settings::default(), "anchor".to_owned());
     let mut ports = Counted::default();
     let party = |signalling, realm| Party {
-        realm,
+        realm: RealmId(realm),
         signalling,
-        product: Box::default(),
+        product: Arc::default(),
         contact: None,
         is_private: false,
     };
     let ((a, offer), (b, answer)) = (side(5), side(6));
     let (from_party, to_party) = (party(a, 1), party(b, 2));
     for action in [
-        Action::Offer { exchange: 1, from: CALLER, to: CALLEE, from_party, to_party, sdp: offer },
+        Action::Offer { exchange: ExchangeId(1), from: CALLER, to: CALLEE, from_party, to_party, sdp: offer },
         Action::Select(CALLEE),
-        Action::Answer { exchange: 1, from: CALLEE, to: CALLER, from_party: party(b, 2), sdp: answer },
+        Action::Answer {
+            exchange: ExchangeId(1),
+            from: CALLEE,
+            to: CALLER,
+            from_party: party(b, 2),
+            sdp: answer,
+        },
     ] {
         worker.handle(1, action, now, &mut ports);
     }

@@ -7,30 +7,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use seam::{Endpoint, Listener};
 use smallvec::SmallVec;
 
-use crate::session::Endpoint;
 use crate::stream::{StreamId, Streams};
-
-/// As what somebody listens who is no party.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Unknown to the parties, for whom the law has sent.
-    Tap,
-    /// Keeps it.
-    Recorder,
-    /// Mixes it with others'.
-    Mixer,
-}
-
-/// Somebody who listens to a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Listener {
-    /// Tells it apart from others of its role; whoever sets it counts.
-    pub number: u32,
-    /// As what.
-    pub role: Role,
-}
 
 /// A packet for a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,9 +4,9 @@
 
 use std::net::SocketAddr;
 
+use seam::Endpoint;
 use smallvec::SmallVec;
 
-use crate::session::Endpoint;
 use crate::worker::{SocketId, Worker};
 
 /// Sources that a port expects, at most two; the port 0 stands for all ports of its host.

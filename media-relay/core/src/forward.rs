@@ -6,10 +6,11 @@ use std::time::Duration;
 use media_wire::demux::{Kind, is_rtcp, is_stun};
 use media_wire::rtcp::{self, Report};
 use media_wire::rtp::Header;
+use seam::Listener;
 use smallvec::SmallVec;
 
 use crate::account::QUIET;
-use crate::consumers::{Consumer, Listener, Overheard};
+use crate::consumers::{Consumer, Overheard};
 use crate::latch::Verdict;
 use crate::legs::Session;
 use crate::reported::Block;

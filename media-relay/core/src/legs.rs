@@ -6,6 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use media_wire::sdp::ice::{Lines, Spoken, insert};
 use media_wire::sdp::{Description, Media, Place};
+use seam::path::Constraint;
+use seam::{Endpoint, ExchangeId, Party, StreamStatistics};
 use smallvec::SmallVec;
 
 use crate::consumers::Listeners;
@@ -14,15 +16,12 @@ use crate::ice::{Agent, Introduction};
 use crate::moving::chain::Guest;
 use crate::moving::kept::Kept;
 use crate::moving::{Moving, Past};
-use crate::path::Constraint;
-pub(crate) use crate::session::INITIAL;
-use crate::session::{Endpoint, Party, StreamStatistics};
 use crate::stream::StreamId;
 
 /// An offer without its last answer.
 #[derive(Debug)]
 pub(crate) struct Exchange {
-    pub(crate) id: u32,
+    pub(crate) id: ExchangeId,
     pub(crate) offerer: Endpoint,
     pub(crate) media: Vec<Media>,
     /// What the offer says of ICE, and whether it went to the far phone as it was.

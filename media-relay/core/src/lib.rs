@@ -1,6 +1,6 @@
 //! The media plane without sockets: sessions, SDP editing, latching (RFC 7362), RTP and RTCP statistics.
 //!
-//! A [`Worker`] owns sessions. It is told what signalling agreed ([`session::Request`]) and what arrived on which
+//! A [`Worker`] owns sessions. It is told what signalling agreed ([`seam::Action`]) and what arrived on which
 //! socket ([`Worker::packet`]); it says where each packet goes. Sockets come from the shell by way of [`worker::Ports`].
 
 // What strangers send is read here: no index and no sum of theirs may end the program.
@@ -25,12 +25,11 @@ pub mod path;
 pub mod policy;
 mod reported;
 mod sent;
-pub mod session;
 pub mod side;
 pub mod statistics;
 mod stream;
 pub mod worker;
 
 pub use expected::Expected;
-pub use side::{Side, Track};
+pub use side::Track;
 pub use worker::Worker;

@@ -15,6 +15,8 @@ pub(crate) mod seen;
 use std::time::Duration;
 
 use media_wire::rtcp::{self, Report};
+use seam::path::{Constraint, Entry, PathEntry, Stay};
+use seam::{Endpoint, Event, Renegotiated, Side};
 use smallvec::{SmallVec, smallvec};
 
 use crate::legs::{Leg, Session};
@@ -22,20 +24,20 @@ use crate::moving::chain::{Chain, Found, Guest, Link};
 use crate::moving::cover::Cover;
 use crate::moving::mover::{Mover, Whereabouts};
 use crate::moving::seen::{pair_of, remember};
+use crate::path::Outset;
+use crate::path::Release;
 use crate::path::memory::Pair;
 use crate::path::phone::Temperament;
-use crate::path::place::Stay;
 use crate::path::proof::Reception;
-use crate::path::timeline::{Entry, Reading, Timeline};
-use crate::path::{Constraint, Outset, Release};
+use crate::path::timeline::{Reading, Timeline};
 use crate::policy::ReleasePolicy;
-use crate::session::{Endpoint, Event, Outcome};
-use crate::side::Side;
 use crate::stream::{Carried, StreamId, Streams};
 use crate::worker::{Ports, Worker};
 
 /// A phone that refuses to come home is asked so often, and with so much time between.
 const HOMEWARD: (u8, Duration) = (5, Duration::from_secs(2));
+/// A phone that rings over a re-INVITE does not move in time.
+pub(crate) const LONGEST_RINGING: Duration = Duration::from_secs(4);
 /// Packets that reach nobody call for a look, but not each of them.
 const GLANCE: Duration = Duration::from_millis(20);
 /// After a wish that could not be sent.
@@ -150,7 +152,7 @@ impl Worker {
         let Some(constraint) = chain::constraint(&self.sessions, &found.chain, &policy) else { return };
         let Some(outer) = chain::outer(&self.sessions, &found.chain) else { return };
         let temperaments = outer.map(|leg| Temperament::of(&leg.party.product));
-        let [one, other] = outer.map(|leg| leg.party.realm);
+        let [one, other] = outer.map(|leg| leg.party.realm.0);
         let networks = policy.networks(one, other);
         let legs = found.chain.iter().flat_map(|link| link.ends.map(|end| (link.session, end)));
         let is_private = legs
@@ -208,7 +210,7 @@ impl Worker {
 
     /// Whether what is found between its two parties is certain by configuration.
     fn is_certain(&self, chain: &[Link]) -> bool {
-        let realms = chain::outer(&self.sessions, chain).map(|legs| legs.map(|leg| leg.party.realm));
+        let realms = chain::outer(&self.sessions, chain).map(|legs| legs.map(|leg| leg.party.realm.0));
         let policy = self.settings.release.as_ref();
         policy.zip(realms).is_some_and(|(policy, [one, other])| policy.networks(one, other).certain)
     }
@@ -332,12 +334,12 @@ impl Worker {
         id: u64,
         wish: u32,
         endpoint: Endpoint,
-        outcome: Outcome,
+        outcome: Renegotiated,
         now: Duration,
         ports: &mut dyn Ports,
     ) {
         let outcome = match outcome {
-            Outcome::Accepted(sdp) if self.is_astray(id, endpoint, &sdp) => Outcome::Refused(488),
+            Renegotiated::Accepted(sdp) if self.is_astray(id, endpoint, &sdp) => Renegotiated::Refused(488),
             outcome => outcome,
         };
         if self.told_policy(id, wish, endpoint, &outcome, now) {
@@ -447,7 +449,7 @@ pub(crate) fn constraint(
     ends: [Endpoint; 2],
     policy: &ReleasePolicy,
 ) -> Option<Constraint> {
-    let realms = ends.map(|end| session.leg(end).map(|leg| leg.party.realm));
+    let realms = ends.map(|end| session.leg(end).map(|leg| leg.party.realm.0));
     let [Some(one), Some(other)] = realms else { return None };
     session.constraint().map(Constraint::of_all_media).or_else(|| policy.between(one, other))
 }
@@ -507,13 +509,16 @@ impl Moving {
             let before = past.map_or(Duration::ZERO, |past| past.spans(now).1);
             events.extend(reading.map(|reading| {
                 let direct = reading.direct.saturating_add(before);
-                (link.session, Event::metered(Reading { direct, ..reading }))
+                (link.session, Reading { direct, ..reading }.into())
             }));
             // Of its answer it was told before.
             let is_known = usize::from(past.is_some() && self.told == 0);
             for (after, entry) in self.news().iter().skip(is_known) {
                 let after = after.saturating_add(shift);
-                events.push_back((link.session, Event::Path { after, entry: *entry, parties: link.ends }));
+                events.push_back((
+                    link.session,
+                    Event::Path(PathEntry { after, entry: *entry, parties: link.ends }),
+                ));
             }
         }
         self.told = self.release.timeline().entries().len();

@@ -6,16 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use media_wire::sdp::ice::Spoken;
 use media_wire::sdp::{Description, Direction, Media, Place};
+use seam::{Described, Endpoint, ExchangeId, Party, Refusal, StreamSummary, Summary};
 use smallvec::SmallVec;
 
 use crate::consumers::Consumers;
 use crate::handoff::{Side, ufrag_in};
 use crate::latch::{Latch, Manner};
-use crate::legs::{Exchange, INITIAL, Leg, Session};
+use crate::legs::{Exchange, Leg, Session};
 use crate::path::place::is_local;
 use crate::reported::Reported;
 use crate::sent::Sent;
-use crate::session::{Described, Endpoint, Party, Refusal, StreamSummary, is_ipv6};
 use crate::statistics::Reception;
 use crate::stream::{Carried, Stream, StreamId};
 use crate::worker::{PortPair, Ports, Worker};
@@ -29,23 +29,23 @@ impl Worker {
     pub(crate) fn offer(
         &mut self,
         id: u64,
-        exchange: u32,
+        exchange: ExchangeId,
         from: (Endpoint, Party),
         to: (Endpoint, Party),
         sdp: Bytes,
         now: Duration,
         ports: &mut dyn Ports,
     ) -> Result<Described, Refusal> {
-        let mut description = self.read(id, (from.0, from.1.realm), sdp)?;
+        let mut description = self.read(id, (from.0, from.1.realm.0), sdp)?;
         // A passive end behind a NAT would wait for a hello that cannot reach it, before it has sent anything itself: where only the
         // offerer is behind one, it begins.
-        let answerer_is_hidden = to.1.contact.is_some_and(|contact| is_hidden(contact, &to.1));
+        let answerer_is_hidden = to.1.contact.is_some_and(|contact| is_hidden(contact.ip(), &to.1));
         for media in &mut description.media {
             let is_hidden = media.rtp.is_some_and(|rtp| is_hidden(rtp.ip(), &from.1));
             media.begins = media.is_secure && !media.has_ice && is_hidden && !answerer_is_hidden;
         }
         let ufrag = ufrag_in(description.text());
-        let ice = self.spoken(&description, from.1.realm);
+        let ice = self.spoken(&description, from.1.realm.0);
         // None at all is legal (RFC 3264 §5): media may come later.
         let is_served = |media: &Media| media.port == 0 || media.is_datagram();
         if !description.media.is_empty() && !description.media.iter().any(is_served) {
@@ -77,7 +77,7 @@ impl Worker {
         let is_passed = self.offer_ice(id, from.0, to.0, &ice, now);
         let author = is_passed.then_some((from.0, &ice));
         let sdp = self.describe(id, to.0, &description, |media, _| media.rtcp_mux, author, true)?;
-        let streams = summarise(&description.media);
+        let summary = summarise(&description.media);
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
         if let Some(leg) = session.leg_mut(to.0) {
             leg.offered = Some(sdp.clone());
@@ -87,23 +87,23 @@ impl Worker {
         }
         let (offerer, media) = (from.0, description.media);
         session.exchanges.push(Exchange { id: exchange, offerer, media, ice, is_passed, opened, ufrag });
-        Ok(Described { sdp, streams })
+        Ok(Described { sdp, summary })
     }
 
     #[expect(clippy::too_many_arguments, reason = "an answer has two ends")]
     pub(crate) fn answer(
         &mut self,
         id: u64,
-        exchange: u32,
+        exchange: ExchangeId,
         (from, from_party): (Endpoint, Party),
         to: Endpoint,
         sdp: Bytes,
         now: Duration,
         ports: &mut dyn Ports,
     ) -> Result<Described, Refusal> {
-        let mut description = self.read(id, (from, from_party.realm), sdp)?;
+        let mut description = self.read(id, (from, from_party.realm.0), sdp)?;
         let answered_ufrag = ufrag_in(description.text());
-        let ice = self.spoken(&description, from_party.realm);
+        let ice = self.spoken(&description, from_party.realm.0);
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
         let position = session
             .exchanges
@@ -132,7 +132,7 @@ impl Worker {
         let is_quiet =
             |media: &Media| media.port != 0 && (media.direction != Direction::SendRecv || media.is_parked);
         session.is_held = offered.iter().chain(&description.media).any(is_quiet);
-        let is_last = exchange != INITIAL || session.selected == Some(from);
+        let is_last = exchange != ExchangeId::INITIAL || session.selected == Some(from);
         let offered = if is_last { session.exchanges.remove(position).media } else { offered.clone() };
         self.ensure_branch(id, from);
         if let Some(leg) = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(from)) {
@@ -161,15 +161,17 @@ impl Worker {
         }
         self.agreed(id, now);
         self.schedule_checks(id);
-        Ok(Described { sdp, streams: summarise(&description.media) })
+        Ok(Described { sdp, summary: summarise(&description.media) })
     }
 
     /// The offer is void: the last agreed state stands, and ports that were only for it go back.
-    pub(crate) fn cancel(&mut self, id: u64, exchange: u32, now: Duration, ports: &mut dyn Ports) {
+    pub(crate) fn cancel(&mut self, id: u64, exchange: ExchangeId, now: Duration, ports: &mut dyn Ports) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         // Other branches may still answer the initial one.
-        let Some(position) =
-            session.exchanges.iter().position(|known| known.id == exchange && exchange != INITIAL)
+        let Some(position) = session
+            .exchanges
+            .iter()
+            .position(|known| known.id == exchange && exchange != ExchangeId::INITIAL)
         else {
             return;
         };
@@ -186,12 +188,12 @@ impl Worker {
     pub(crate) fn reject(
         &mut self,
         id: u64,
-        exchange: u32,
+        exchange: ExchangeId,
         from: Endpoint,
         now: Duration,
         ports: &mut dyn Ports,
     ) {
-        if exchange == INITIAL {
+        if exchange == ExchangeId::INITIAL {
             self.drop_legs(id, |leg| leg.party != 0 && leg.party == from.party, now, ports);
         } else {
             self.cancel(id, exchange, now, ports);
@@ -230,7 +232,7 @@ impl Worker {
         opened: &mut SmallVec<[StreamId; 2]>,
         ports: &mut dyn Ports,
     ) -> Result<(), Refusal> {
-        let realm = self.sessions.get(&id).and_then(|session| Some(session.leg(endpoint)?.party.realm));
+        let realm = self.sessions.get(&id).and_then(|session| Some(session.leg(endpoint)?.party.realm.0));
         let manner = self.manner(realm.ok_or(Refusal::Unknown)?);
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
         let consumers = Consumers::of(session.listeners.as_slice());
@@ -245,7 +247,7 @@ impl Worker {
             }
             served = served.saturating_add(1);
             let pair =
-                ports.open(leg.party.realm, is_ipv6(leg.party.signalling.ip())).ok_or(Refusal::NoPorts)?;
+                ports.open(leg.party.realm.0, is_ipv6(leg.party.signalling.ip())).ok_or(Refusal::NoPorts)?;
             let facing = (leg.origin, leg.party.signalling.ip());
             let stream = self.streams.insert(new_stream(
                 (id, endpoint, index),
@@ -267,7 +269,7 @@ impl Worker {
         }
         let first = session.legs.iter().find(|(known, _)| known.party == endpoint.party);
         let Some((_, first)) = first else { return };
-        let manner = self.manner(first.party.realm);
+        let manner = self.manner(first.party.realm.0);
         let consumers = Consumers::of(session.listeners.as_slice());
         let mut leg = Leg {
             party: first.party.clone(),
@@ -501,20 +503,36 @@ fn is_hidden(address: IpAddr, party: &Party) -> bool {
     is_local(address) && address != party.signalling.ip().to_canonical()
 }
 
-fn summarise(media: &[Media]) -> Vec<StreamSummary> {
-    media
+/// The address family to choose for who speaks from there.
+fn is_ipv6(address: IpAddr) -> bool {
+    matches!(address.to_canonical(), IpAddr::V6(_))
+}
+
+/// What signalling is told of a description.
+fn summarise(media: &[Media]) -> Summary {
+    let streams = media
         .iter()
         .map(|media| StreamSummary {
-            kind: media.kind.clone(),
+            kind: media.kind.as_str().into(),
             codecs: media
                 .codecs
                 .iter()
-                .map(|codec| codec.1.clone())
-                .filter(|name| !name.is_empty())
+                .filter(|codec| !codec.1.is_empty())
+                .map(|codec| codec.1.as_str().into())
                 .collect(),
-            direction: media.direction,
-            profile: media.profile.clone(),
+            direction: direction_of(media.direction),
+            profile: media.profile.as_str().into(),
             refused: media.port == 0,
         })
-        .collect()
+        .collect();
+    Summary { streams }
+}
+
+fn direction_of(attribute: Direction) -> seam::Direction {
+    match attribute {
+        Direction::SendRecv => seam::Direction::SendRecv,
+        Direction::SendOnly => seam::Direction::SendOnly,
+        Direction::RecvOnly => seam::Direction::RecvOnly,
+        Direction::Inactive => seam::Direction::Inactive,
+    }
 }

@@ -14,10 +14,10 @@ use bytes::Bytes;
 use martian::Unfit;
 use media_wire::sdp::ice::Spoken;
 use media_wire::sdp::{DISCARD, Description, Media};
+use seam::{Endpoint, Refusal};
 use smallvec::SmallVec;
 
 use crate::legs::Leg;
-use crate::session::{Endpoint, Refusal};
 use crate::worker::Worker;
 
 /// For whom a port is open: the number in the o= line of its leg, its session and its party.
@@ -151,7 +151,7 @@ impl Worker {
     /// Whether an answer to an offer of our own points where nothing is sent.
     pub(crate) fn is_astray(&mut self, id: u64, author: Endpoint, sdp: &Bytes) -> bool {
         let leg = self.sessions.get(&id).and_then(|session| session.leg(author));
-        let Some(realm) = leg.map(|leg| leg.party.realm) else { return false };
+        let Some(realm) = leg.map(|leg| leg.party.realm.0) else { return false };
         matches!(self.read(id, (author, realm), sdp.clone()), Err(Refusal::Unfit(_)))
     }
 }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use seam::path::Constraint;
+
+use crate::path::Settings;
 use crate::path::place::Networks;
-use crate::path::{Constraint, Settings};
 
 /// What a realm's calls may do, the strictest first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use media_wire::rtp::Header;
-
 use crate::reported::{Passed, Reported};
 use crate::sent::{Here, Sent};
+use media_wire::rtp::Header;
+use seam::Loss;
 
 /// Reception of one RTP stream.
 #[derive(Debug, Clone, Default)]
@@ -66,19 +66,6 @@ const PACKET: Duration = Duration::from_millis(20);
 const BACK: u8 = 16;
 /// After so long without a packet a number that looks late has gone round.
 const ROUND: Duration = Duration::from_secs(60);
-
-/// Loss on the whole way of a stream, and who says so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Loss {
-    /// Packets that are accounted for.
-    pub packets: u64,
-    /// Of them, lost.
-    pub lost: u64,
-    /// Of them, those of which nobody can tell, and which are not among the lost.
-    pub unknown: u64,
-    /// By the reports of its receiver, else by what came to the relay.
-    pub is_reported: bool,
-}
 
 impl Reception {
     /// A packet arrived. `clock_rate` in Hz.

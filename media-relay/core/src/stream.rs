@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use media_wire::rtp::{self, Header};
 use media_wire::sdp::Media;
+use seam::{DirectStatistics, Endpoint, StreamStatistics};
 use smallvec::SmallVec;
 
 use crate::account::QUIET;
@@ -16,7 +17,6 @@ use crate::leftover::{Leftovers, Place, Sender};
 use crate::ours::{Facing, OpenPorts};
 use crate::reported::{Block, Reported};
 use crate::sent::Sent;
-use crate::session::{DirectStatistics, Endpoint, StreamStatistics};
 use crate::statistics::Reception;
 use crate::worker::{PortPair, Ports, SocketId};
 
@@ -241,8 +241,8 @@ impl Stream {
         StreamStatistics {
             endpoint: self.endpoint,
             stream: self.index,
-            kind: self.kind.to_string(),
-            codec: name.to_owned(),
+            kind: (*self.kind).into(),
+            codec: name.into(),
             packets: reception.packets,
             octets: reception.octets,
             lost: reception.lost(),

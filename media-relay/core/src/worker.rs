@@ -7,16 +7,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
+use seam::{Action, Endpoint, Event, Listener, Reply, StreamStatistics};
 use smallvec::SmallVec;
 
-use crate::consumers::{Copies, Listener, Listeners, Overheard};
+use crate::consumers::{Copies, Listeners, Overheard};
 use crate::handoff::{HandoffSettings, LEAST_INACTIVITY};
 use crate::latch::{Latching, Manner};
 use crate::legs::Session;
 use crate::ours::OpenPorts;
 use crate::path::memory::{Known, Memory, Outcome};
 use crate::policy::ReleasePolicy;
-use crate::session::{Action, Endpoint, Event, Reply, StreamStatistics};
 use crate::stream::{StreamId, Streams};
 
 /// A socket of the shell, by its number there.

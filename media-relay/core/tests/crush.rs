@@ -7,19 +7,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use media_core::Worker;
 use media_core::handoff::HandoffSettings;
+use media_core::path::Settings as Limits;
 use media_core::path::place::Networks;
-use media_core::path::timeline::{Entry, PathState};
-use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
-use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
 use media_core::worker::{Settings, SocketId};
-use media_core::{Side, Worker};
 use media_wire::handoff::{Indication, PATH, Reason, Report, SEQUENCE, Sending};
 use media_wire::sdp::crush::{Candidate, Fragment, Policy, Support, Temper};
 use media_wire::stun::{Class, Incoming, Key, Method, Outgoing};
 use play::ports::Counted;
 use proptest::prelude::*;
+use seam::path::{Constraint, Entry, PathEntry, PathState};
+use seam::{Action, Endpoint, Event, ExchangeId, Party, RealmId, Renegotiated, Reply, Side};
 
 const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
 /// Where the two are seen, and where they say that they are.
@@ -85,10 +85,10 @@ impl World {
 
     fn party(&self, side: usize) -> Party {
         Party {
-            realm: self.realms[side],
+            realm: RealmId(self.realms[side]),
             signalling: SocketAddr::new(at(SEEN[side]).ip(), 5060),
-            product: Box::default(),
-            contact: Some(LOCAL[side].0.parse().unwrap()),
+            product: Arc::default(),
+            contact: Some(SocketAddr::new(LOCAL[side].0.parse().unwrap(), 5060)),
             is_private: self.is_private && side == 0,
         }
     }
@@ -122,7 +122,7 @@ impl World {
         let sdps = [0, 1].map(|side| Bytes::from(Self::sdp(side, crush[side]) + &video(side)));
         let [sdp, answer] = sdps;
         let offered = self.described(Action::Offer {
-            exchange: 1,
+            exchange: ExchangeId(1),
             from,
             to,
             from_party,
@@ -131,7 +131,7 @@ impl World {
         });
         self.act(Action::Select(to));
         let answered = self.described(Action::Answer {
-            exchange: 1,
+            exchange: ExchangeId(1),
             from: to,
             to: from,
             from_party: to_party,
@@ -235,7 +235,9 @@ impl World {
 
 fn states(events: &[Event]) -> Vec<PathState> {
     let state = |event: &Event| match event {
-        Event::Path { entry: Entry::State { to, .. } | Entry::Handoff { to, .. }, .. } => Some(*to),
+        Event::Path(PathEntry { entry: Entry::State { to, .. } | Entry::Handoff { to, .. }, .. }) => {
+            Some(*to)
+        }
         _ => None,
     };
     events.iter().filter_map(state).collect()
@@ -490,7 +492,9 @@ fn one_direction_on_the_relay_keeps_the_call_relayed_and_so_does_talk_of_a_liar(
 /// Whom the timeline says that nothing, or the wrong thing, was heard of.
 fn unsaid(events: &[Event]) -> Vec<(Side, bool)> {
     let unsaid = |event: &Event| match event {
-        Event::Path { entry: Entry::Unsaid { party, contradicts }, .. } => Some((*party, *contradicts)),
+        Event::Path(PathEntry { entry: Entry::Unsaid { party, contradicts }, .. }) => {
+            Some((*party, *contradicts))
+        }
         _ => None,
     };
     events.iter().filter_map(unsaid).collect()
@@ -587,7 +591,7 @@ fn a_direct_call_is_inactive_only_when_nobody_keeps_the_relay_warm() {
 /// Re-INVITEs of ours: the wish, for whom, and what it says of policy.
 fn wishes(events: &[Event]) -> Vec<(u32, Endpoint, Policy)> {
     let of = |event: &Event| match event {
-        Event::Renegotiate { wish, legs } => {
+        Event::Renegotiate { wish, legs, .. } => {
             let sdp = String::from_utf8(legs[0].1.as_ref().unwrap().to_vec()).unwrap();
             assert!(sdp.contains("m=audio 100"), "the relay's ports: {sdp}");
             Some((*wish, legs[0].0, Support::find(&sdp).unwrap().policy))
@@ -609,12 +613,16 @@ fn policy_that_changes_in_mid_call_is_told_to_both_until_they_know_and_blocks_ca
         first.iter().map(|one| (one.1, one.2)).collect::<Vec<_>>(),
         ENDS.map(|end| (end, Policy::Relay))
     );
-    let outcome = Outcome::Accepted(World::sdp(0, true).into());
+    let outcome = Renegotiated::Accepted(World::sdp(0, true).into());
     world.act(Action::Renegotiated { wish: first[0].0, endpoint: ENDS[0], outcome });
-    world.act(Action::Renegotiated { wish: first[1].0, endpoint: ENDS[1], outcome: Outcome::Superseded });
+    world.act(Action::Renegotiated {
+        wish: first[1].0,
+        endpoint: ENDS[1],
+        outcome: Renegotiated::Superseded,
+    });
     let again = wishes(&world.wait(MS(1000)));
     assert_eq!(again.iter().map(|one| one.1).collect::<Vec<_>>(), [ENDS[1]]);
-    let outcome = Outcome::Accepted(World::sdp(1, true).into());
+    let outcome = Renegotiated::Accepted(World::sdp(1, true).into());
     world.act(Action::Renegotiated { wish: again[0].0, endpoint: ENDS[1], outcome });
     assert_eq!(wishes(&world.wait(MS(3000))), []);
     world.both_send(2, Sending::Relay);
@@ -647,7 +655,7 @@ fn an_operator_says_of_a_running_call_whatever_a_realm_may_say_and_leaves_it_to_
             assert_eq!(told.iter().map(|one| one.2).collect::<Vec<_>>(), [policy; 2], "{mode:?} {what}");
             for (wish, endpoint, _) in told {
                 let side = usize::from(endpoint == ENDS[1]);
-                let outcome = Outcome::Accepted(World::sdp(side, true).into());
+                let outcome = Renegotiated::Accepted(World::sdp(side, true).into());
                 world.act(Action::Renegotiated { wish, endpoint, outcome });
             }
         }
@@ -665,10 +673,10 @@ fn who_showed_candidates_in_a_moment_of_policy_that_nobody_was_told_of_is_asked_
     assert_eq!(asked.iter().map(|one| (one.1, one.2)).collect::<Vec<_>>(), [(ENDS[1], Policy::Direct)]);
     // It is busy with an offer of its own, and is asked again.
     let answer = |wish, outcome| Action::Renegotiated { wish, endpoint: ENDS[1], outcome };
-    world.act(answer(asked[0].0, Outcome::Superseded));
+    world.act(answer(asked[0].0, Renegotiated::Superseded));
     let again = wishes(&world.wait(MS(300)));
     assert_eq!(again.iter().map(|one| one.1).collect::<Vec<_>>(), [ENDS[1]]);
-    world.act(answer(again[0].0, Outcome::Accepted(World::sdp(1, true).into())));
+    world.act(answer(again[0].0, Renegotiated::Accepted(World::sdp(1, true).into())));
     assert!(world.trickle(1, &[]).is_some());
     assert_eq!(wishes(&world.wait(MS(3000))), []);
 }

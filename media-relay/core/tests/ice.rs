@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
-use media_core::path::place::{Networks, Stay};
-use media_core::path::timeline::{Entry, IceStep, PathState, Reason};
-use media_core::path::{Constraint, Settings as Limits};
+use media_core::path::Settings as Limits;
+use media_core::path::place::Networks;
 use media_core::policy::{Ice, Mode, RealmRelease, ReleasePolicy};
-use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
 use media_core::worker::{Settings, SocketId};
 use media_wire::stun::{
     Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Key, Method, Outgoing, USE_CANDIDATE,
 };
 use play::ports::Counted;
+use seam::path::{Constraint, Entry, IceStep, PathEntry, PathState, Reason, Stay};
+use seam::{Action, Endpoint, Event, ExchangeId, Party, RealmId, Renegotiated, Reply};
 
 const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
 const TICK: Duration = Duration::from_millis(20);
@@ -159,7 +159,7 @@ struct World {
     timeline: Vec<Entry>,
     reported: Duration,
     /// How the next wishes come out, in the place of the phone.
-    outcomes: VecDeque<Outcome>,
+    outcomes: VecDeque<Renegotiated>,
 }
 
 impl World {
@@ -211,7 +211,7 @@ impl World {
 
     fn party(&self, index: usize) -> Party {
         Party {
-            realm: 0,
+            realm: RealmId(0),
             signalling: SocketAddr::new(self.phones[index].address.ip(), 5060),
             product: "anything".into(),
             contact: None,
@@ -227,11 +227,12 @@ impl World {
     fn exchange(&mut self, exchange: u32, from: usize, sdp: Bytes) -> Bytes {
         let (one, other) = (ENDS[from], ENDS[1 - from]);
         let (from_party, to_party) = (self.party(from), self.party(1 - from));
-        let offer = Action::Offer { exchange, from: one, to: other, from_party, to_party, sdp };
+        let offer =
+            Action::Offer { exchange: ExchangeId(exchange), from: one, to: other, from_party, to_party, sdp };
         let Some(Reply::Description(Ok(offered))) = self.act(offer) else { panic!("refused") };
         let sdp = self.phones[1 - from].answer(&offered.sdp);
         let from_party = self.party(1 - from);
-        let answer = Action::Answer { exchange, from: other, to: one, from_party, sdp };
+        let answer = Action::Answer { exchange: ExchangeId(exchange), from: other, to: one, from_party, sdp };
         let Some(Reply::Description(Ok(answered))) = self.act(answer) else { panic!("refused") };
         answered.sdp
     }
@@ -239,7 +240,7 @@ impl World {
     fn events(&mut self) {
         while let Some((_, event)) = self.worker.poll_event() {
             match event {
-                Event::Path { entry, .. } => self.timeline.push(entry),
+                Event::Path(PathEntry { entry, .. }) => self.timeline.push(entry),
                 Event::Inactive | Event::Unheard | Event::Metered { .. } => {}
                 Event::Answer { description, .. } => {
                     if let Ok(described) = description {
@@ -247,7 +248,7 @@ impl World {
                         self.phones[asked].take(&described.sdp);
                     }
                 }
-                Event::Renegotiate { wish, legs } => {
+                Event::Renegotiate { wish, legs, .. } => {
                     for (endpoint, sdp) in legs {
                         let outcome = self.outcomes.pop_front().unwrap_or_else(|| self.asked(endpoint, sdp));
                         self.act(Action::Renegotiated { wish, endpoint, outcome });
@@ -257,14 +258,14 @@ impl World {
         }
     }
 
-    fn asked(&mut self, endpoint: Endpoint, sdp: Option<Bytes>) -> Outcome {
+    fn asked(&mut self, endpoint: Endpoint, sdp: Option<Bytes>) -> Renegotiated {
         let index = usize::from(endpoint.party);
         let phone = &mut self.phones[index];
         if phone.refuses {
-            return Outcome::Refused(488);
+            return Renegotiated::Refused(488);
         }
         match sdp {
-            Some(sdp) => Outcome::Accepted(phone.answer(&sdp)),
+            Some(sdp) => Renegotiated::Accepted(phone.answer(&sdp)),
             None => {
                 if phone.restarts_in[0] {
                     phone.restart();
@@ -274,7 +275,7 @@ impl World {
                 for (other, phone) in self.phones.iter_mut().enumerate() {
                     phone.controls = other == index;
                 }
-                Outcome::Offered { sdp, number }
+                Renegotiated::Offered { sdp, number }
             }
         }
     }
@@ -573,7 +574,7 @@ fn a_phone_that_keeps_its_credentials_is_not_introduced_and_nobody_is_harmed() {
 
 #[test]
 fn whatever_becomes_of_our_offers_media_goes_on() {
-    let outcomes = [Outcome::Refused(488), Outcome::Refused(408), Outcome::Superseded];
+    let outcomes = [Renegotiated::Refused(488), Renegotiated::Refused(408), Renegotiated::Superseded];
     for outcome in outcomes {
         for refuser in 0..2 {
             let mut world = World::new(phones());

@@ -4,12 +4,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use media_core::Track;
 use media_core::path::phone::Temperament;
-use media_core::path::place::{Mapping, Networks, Place};
-use media_core::path::proof::{Lie, Reception};
-use media_core::path::timeline::{Entry, PathState};
-use media_core::path::{Constraint, Moved, Output, Outset, Release, Settings, Sight};
-use media_core::{Side, Track};
+use media_core::path::place::{Networks, Place};
+use media_core::path::proof::Reception;
+use media_core::path::{Moved, Output, Outset, Release, Settings, Sight};
+use seam::Side;
+use seam::path::{Constraint, Entry, Lie, Mapping, PathState};
 
 /// Two baresips whose media passes the relay, until they are asked to move and have done so.
 struct Call {

@@ -3,17 +3,18 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
 use media_core::path::Settings as Limits;
-use media_core::path::place::{Networks, Stay};
-use media_core::path::timeline::Entry;
+use media_core::path::place::Networks;
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
-use media_core::session::{Action, Endpoint, Event, Party, Refusal, Reply, StreamStatistics};
 use media_core::worker::{Settings, SocketId};
 use play::ports::Counted;
+use seam::path::{Entry, PathEntry, Stay};
+use seam::{Action, Endpoint, Event, ExchangeId, Party, RealmId, Refusal, Reply, StreamStatistics};
 
 const A: Endpoint = Endpoint { party: 0, branch: 0 };
 const B: Endpoint = Endpoint { party: 1, branch: 0 };
@@ -55,9 +56,9 @@ impl World {
 
     fn party(&self, endpoint: Endpoint) -> Party {
         Party {
-            realm: 1 + endpoint.party.min(1),
+            realm: RealmId(1 + endpoint.party.min(1)),
             signalling: self.signalling[usize::from(endpoint.party)],
-            product: Box::default(),
+            product: Arc::default(),
             contact: None,
             is_private: false,
         }
@@ -78,7 +79,14 @@ impl World {
 
     fn offer(&mut self, exchange: u32, from: Endpoint, to: Endpoint, sdp: String) -> Result<String, Refusal> {
         let (from_party, to_party) = (self.party(from), self.party(to));
-        self.described(Action::Offer { exchange, from, to, from_party, to_party, sdp: Bytes::from(sdp) })
+        self.described(Action::Offer {
+            exchange: ExchangeId(exchange),
+            from,
+            to,
+            from_party,
+            to_party,
+            sdp: Bytes::from(sdp),
+        })
     }
 
     fn answer(
@@ -89,7 +97,13 @@ impl World {
         sdp: String,
     ) -> Result<String, Refusal> {
         let from_party = self.party(from);
-        self.described(Action::Answer { exchange, from, to, from_party, sdp: Bytes::from(sdp) })
+        self.described(Action::Answer {
+            exchange: ExchangeId(exchange),
+            from,
+            to,
+            from_party,
+            sdp: Bytes::from(sdp),
+        })
     }
 
     /// A call between A at 10.0.0.5:4000 (sockets 0 and 1) and B at 10.9.0.1:5000 (sockets 2 and 3).
@@ -407,14 +421,14 @@ fn a_call_that_becomes_a_fax_is_relayed_on_the_same_ports_and_counted_apart() {
         assert_eq!(world.send(0, "10.0.0.5:4000", packet), [(2, at("10.9.0.1:5000"), packet.clone())]);
     }
     let counted: Vec<_> = world.end().into_iter().map(|one| (one.endpoint, one.kind, one.packets)).collect();
-    assert_eq!(counted, [(A, "audio".to_owned(), 1), (A, "image".to_owned(), 2), (B, "image".to_owned(), 0)]);
+    assert_eq!(counted, [(A, "audio".into(), 1), (A, "image".into(), 2), (B, "image".into(), 0)]);
 }
 
 #[test]
 fn a_refused_offer_leaves_everything_as_it_was_agreed() {
     let mut world = World::call();
     let two = sdp("10.0.0.7", &["audio 4444 RTP/AVP 0", "video 4002 RTP/AVP 99"]);
-    for end in [Action::Reject { exchange: 2, from: B }, Action::Cancel(2)] {
+    for end in [Action::Reject { exchange: ExchangeId(2), from: B }, Action::Cancel(ExchangeId(2))] {
         world.offer(2, A, B, two.clone()).unwrap();
         assert_eq!(world.ports.open_pairs(), 4);
         world.act(end);
@@ -459,7 +473,7 @@ fn each_m_line_has_ports_and_statistics_of_its_own() {
     }
     let streams: Vec<_> = world.end().into_iter().map(|one| (one.stream, one.kind, one.packets)).collect();
     assert_eq!(streams[..3].iter().map(|one| one.2).collect::<Vec<_>>(), [1, 1, 1]);
-    assert_eq!(streams[1].1, "video");
+    assert_eq!(&*streams[1].1, "video");
 }
 
 #[test]
@@ -504,7 +518,7 @@ fn told_stays(mode: Mode, exchanges: &[String]) -> Vec<Stay> {
     }
     let mut told = Vec::new();
     while let Some((_, event)) = world.worker.poll_event() {
-        if let Event::Path { entry: Entry::Stays(stay), .. } = event {
+        if let Event::Path(PathEntry { entry: Entry::Stays(stay), .. }) = event {
             told.push(stay);
         }
     }

@@ -1,5 +1,5 @@
-use media_core::path::Constraint;
 use media_core::policy::{Ice, Mode};
+use seam::path::Constraint;
 
 use super::*;
 

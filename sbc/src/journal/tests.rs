@@ -1,8 +1,9 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
+use seam::path::{Entry, PathEntry, PathRecord, PathState, Reason};
+use seam::{Endpoint, SessionId};
 use sip_engine::event::{CallEnded, CallStarted, EndCause, EndedBy};
-use sip_engine::media::SessionId;
 
 use super::*;
 
@@ -252,14 +253,12 @@ fn metered(direct: u64, is_direct: bool) -> CallEventKind {
     CallEventKind::Metered { direct: Duration::from_secs(direct), is_direct }
 }
 
-fn path(what: &str) -> CallEventKind {
-    CallEventKind::Path(sip_engine::media::PathEntry {
+fn path(to: PathState) -> CallEventKind {
+    CallEventKind::Path(PathRecord::Entry(PathEntry {
         after: Duration::ZERO,
-        what: what.into(),
-        why: "proven".into(),
-        party: None,
-        evidence: "".into(),
-    })
+        entry: Entry::State { to, why: Reason::Proven },
+        parties: [0, 1].map(|party| Endpoint { party, branch: 0 }),
+    }))
 }
 
 /// What a crash makes of a call's direct time: answered at second 10, alive until second 610.
@@ -282,9 +281,9 @@ fn direct_after_a_crash(events: &[(u64, CallEventKind)]) -> u64 {
 #[test]
 fn direct_time_after_a_crash_is_what_was_measured_and_not_what_states_are_called() {
     // Its video is direct, and its audio on the relay: nothing is measured.
-    assert_eq!(direct_after_a_crash(&[(20, path("direct"))]), 0);
+    assert_eq!(direct_after_a_crash(&[(20, path(PathState::Direct))]), 0);
     // A party was replaced: the media came home without a state that says so.
-    let replaced = [(20, path("direct")), (20, metered(0, true)), (30, metered(10, false))];
+    let replaced = [(20, path(PathState::Direct)), (20, metered(0, true)), (30, metered(10, false))];
     assert_eq!(direct_after_a_crash(&replaced), 10);
     // Two stretches, the second one until the end.
     let twice = [(20, metered(0, true)), (30, metered(10, false)), (310, metered(10, true))];

@@ -9,6 +9,7 @@ use prometheus::{
     Counter, Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
+use seam::path::PathRecord;
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
 use sip_engine::io::Notice;
 use sip_engine::registrar::BindingChange;
@@ -135,10 +136,13 @@ impl Metrics {
             CallEventKind::Started(_) => self.started.inc(),
             CallEventKind::Answered { .. } => self.answered.inc(),
             CallEventKind::Ended(ended) => self.ended(ended),
-            CallEventKind::Path(entry) => {
-                self.path.with_label_values(&[&*entry.what, &*entry.why]).inc();
+            CallEventKind::Path(PathRecord::Entry(told)) => {
+                let (what, why) = told.entry.words();
+                self.path.with_label_values(&[what, why]).inc();
             }
-            CallEventKind::Changed(_) | CallEventKind::Metered { .. } => {}
+            CallEventKind::Changed(_)
+            | CallEventKind::Path(PathRecord::Words(_))
+            | CallEventKind::Metered { .. } => {}
         }
     }
 

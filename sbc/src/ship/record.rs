@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use seam::StreamStatistics;
+use seam::path::PathWords;
 use serde_json::{Value, json};
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, EndedBy};
-use sip_engine::media::{PathEntry, StreamStatistics};
 use sqlx::types::Uuid;
 use sqlx::{PgPool, PgTransaction};
+
+use crate::timeline::words_of;
 
 /// Writes events in one transaction, a statement per kind of event and not per event: a database that is a network
 /// away costs four round trips a batch. What is there already stays as it is, so that an end that was shipped is not
@@ -229,7 +232,7 @@ fn describe(what: &CallEventKind) -> (String, Value) {
             }),
         ),
         CallEventKind::Changed(change) => ("changed", json!(change)),
-        CallEventKind::Path(entry) => ("path", path(entry)),
+        CallEventKind::Path(record) => ("path", path(&words_of(record))),
         // The journal keeps it to itself.
         CallEventKind::Metered { direct, .. } => ("metered", json!({"direct_ms": milliseconds(*direct)})),
         CallEventKind::Ended(ended) => {
@@ -240,7 +243,7 @@ fn describe(what: &CallEventKind) -> (String, Value) {
 }
 
 /// As `call_path` shows it.
-fn path(entry: &PathEntry) -> Value {
+fn path(entry: &PathWords) -> Value {
     json!({
         "after_ms": milliseconds(entry.after), "what": &*entry.what, "why": &*entry.why,
         "party": entry.party, "evidence": &*entry.evidence,

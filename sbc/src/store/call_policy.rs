@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use media_core::path::Constraint;
+use seam::path::Constraint;
 use sqlx::postgres::{PgListener, PgPool};
 
 use super::bounded;
@@ -50,12 +50,7 @@ async fn apply(pool: &PgPool, calls: &Calls) -> Result<(), sqlx::Error> {
     let rows = sqlx::query!("SELECT call, release FROM call_policy").fetch_all(pool).await?;
     let said = rows.into_iter().map(|row| {
         // The table takes no other words; what a later version's says is kept to what is safe.
-        let constraint = match row.release.as_str() {
-            "allow" => Constraint::MayRelease,
-            "prefer" => Constraint::PreferRelease,
-            "video" => Constraint::VideoOnly,
-            _ => Constraint::MustAnchor,
-        };
+        let constraint = Constraint::of(&row.release).unwrap_or(Constraint::MustAnchor);
         (row.call.as_u128(), constraint)
     });
     calls.say(&said.collect());

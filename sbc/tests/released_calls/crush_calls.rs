@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use media_core::path::Constraint;
 use nat_lab::Kind as Nat;
+use seam::path::Constraint;
 
 use crate::device::Model;
 use crate::world::{Place, STEP, World};

@@ -72,7 +72,7 @@ fn play_long(seed: u64, sum: &mut Sum) -> Result<String, String> {
     world.run(Duration::from_secs(182));
     sum.calls += 1;
     let fail = |problem: &str| Err(story(&world, &what, problem));
-    let has_failed = |entry: &&sip_engine::media::PathEntry| {
+    let has_failed = |entry: &&seam::path::PathWords| {
         &*entry.what == "stays" && matches!(&*entry.why, "failed" | "remembered")
     };
     if world.path.iter().any(|entry| has_failed(&entry)) {

@@ -23,11 +23,10 @@ use std::time::Duration;
 
 use census::{Call, Census};
 use device::Model;
-use media_core::path::Constraint;
 use nat_lab::Kind as Nat;
 use phone::Kind;
 use play::Dice;
-use sip_engine::media::PathEntry;
+use seam::path::{Constraint, PathWords};
 use world::{Place, World};
 
 /// What happens to a call once it is up.
@@ -195,8 +194,8 @@ fn play(seed: u64, plan: Plan) -> Result<(Call, String), String> {
 
 /// The records of both halves tell of one call: the same states for the same reasons, and the same time.
 fn compare(world: &World, problems: &mut Vec<String>) {
-    let states = |path: &[PathEntry]| -> Vec<(String, String)> {
-        let is_state = |entry: &&PathEntry| {
+    let states = |path: &[PathWords]| -> Vec<(String, String)> {
+        let is_state = |entry: &&PathWords| {
             ["anchored", "probing", "synchronising", "direct", "returning"].contains(&&*entry.what)
         };
         path.iter().filter(is_state).map(|entry| (entry.what.to_string(), entry.why.to_string())).collect()

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use media_core::path::Constraint;
+use seam::path::Constraint;
 use serde_json::{Value, json};
 
 use crate::device::Model;

@@ -9,10 +9,9 @@ use bytes::Bytes;
 use crush::agent::Event as Agent;
 use media_core::Worker;
 use media_core::handoff::HandoffSettings;
+use media_core::path::Settings as Limits;
 use media_core::path::place::Networks;
-use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
-use media_core::session::Action;
 use media_core::worker::Settings;
 use media_wire::stun::is_stun;
 use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
@@ -20,10 +19,12 @@ use play::Dice;
 use play::ports::Counted;
 use play::truth::{Got, Log, Sent};
 use sbc::discovery::Places;
+use sbc::timeline::words_of;
+use seam::path::{Constraint, PathWords};
+use seam::{Action, Replied, Request, SessionId, Told};
 use sip_engine::Engine;
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
 use sip_engine::io::{Command, Input, Output};
-use sip_engine::media::PathEntry;
 use sip_engine::ua::{CallNumber, Event, Fork, Info, Invite, UserAgent};
 use sip_wire::{Message, Method};
 
@@ -102,11 +103,11 @@ pub(crate) struct World {
     session: Option<u64>,
     /// Of the second half, where a proxy in the core leads the call back: its record's name, its session, what the record says.
     second: Option<(u128, u64)>,
-    pub(crate) second_path: Vec<PathEntry>,
+    pub(crate) second_path: Vec<PathWords>,
     pub(crate) second_ended: Option<CallEnded>,
     pub(crate) answered: Option<Duration>,
     /// The timeline of its media, as the records have it, and its end.
-    pub(crate) path: Vec<PathEntry>,
+    pub(crate) path: Vec<PathWords>,
     pub(crate) ended: Option<CallEnded>,
     /// How long both phones sent elsewhere than to the relay, and whether they do.
     pub(crate) away: Duration,
@@ -476,10 +477,9 @@ impl World {
                     }
                 }
                 Output::Media(request) => {
-                    let (session, number) = (request.session.0, request.number);
-                    let action = sbc::planes::action(request.action, request.number);
-                    if let Some(reply) = self.worker.handle(session, action, self.now, &mut self.sockets) {
-                        self.replies.push_back(media_relay::Event::Reply { session, number, reply });
+                    let Request { session, number, action } = request;
+                    if let Some(reply) = self.worker.handle(session.0, action, self.now, &mut self.sockets) {
+                        self.replies.push_back(media_relay::Event::Reply(Replied { session, number, reply }));
                     }
                     self.listen();
                 }
@@ -496,7 +496,7 @@ impl World {
         }
         if self.second.is_some_and(|second| second.0 == event.call) {
             match event.what {
-                CallEventKind::Path(entry) => self.second_path.push(entry),
+                CallEventKind::Path(record) => self.second_path.push(words_of(&record).into_owned()),
                 CallEventKind::Ended(ended) => self.second_ended = Some(*ended),
                 _ => {}
             }
@@ -505,7 +505,8 @@ impl World {
         match event.what {
             CallEventKind::Started(started) => self.session = Some(started.session.0),
             CallEventKind::Answered { .. } => self.answered = Some(self.now),
-            CallEventKind::Path(entry) => {
+            CallEventKind::Path(record) => {
+                let entry = words_of(&record).into_owned();
                 self.note(format!(
                     "path {} {} {} {}",
                     entry.what,
@@ -530,7 +531,7 @@ impl World {
     /// What the worker has to tell.
     fn listen(&mut self) {
         while let Some((session, event)) = self.worker.poll_event() {
-            self.replies.push_back(media_relay::Event::Told { session, event });
+            self.replies.push_back(media_relay::Event::Told(Told { session: SessionId(session), event }));
         }
     }
 

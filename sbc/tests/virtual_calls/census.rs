@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use sip_engine::media::{MediaAction, MediaRequest, Renegotiated};
+use seam::{Action, Renegotiated, Request};
 use sip_wire::{Message, Method, Name, multipart};
 
 use crate::phone::LABEL;
@@ -275,13 +275,13 @@ impl Follower {
     }
 
     /// The engine asks the media plane.
-    pub(crate) fn asked(&mut self, request: &MediaRequest) {
+    pub(crate) fn asked(&mut self, request: &Request) {
         let session = request.session.0;
         match (&request.action, self.current) {
-            (MediaAction::Offer { .. } | MediaAction::Answer { .. }, Some(case)) => {
+            (Action::Offer { .. } | Action::Answer { .. }, Some(case)) => {
                 self.pending.insert((session, request.number), case);
             }
-            (MediaAction::Delete, _) if self.is_ending => {
+            (Action::Delete, _) if self.is_ending => {
                 for (_, case) in self.pending.range((session, 0)..=(session, u32::MAX)) {
                     self.cases[*case].is_cut_short = true;
                 }
@@ -349,7 +349,7 @@ impl World {
         for made in self.wishes.made.values() {
             let scenario = if made.is_bare { Scenario::BareWish } else { Scenario::Wish };
             let fates = made.outcomes.iter().map(|outcome| match outcome {
-                Renegotiated::Accepted(_) | Renegotiated::Offered(_) => Done,
+                Renegotiated::Accepted(_) | Renegotiated::Offered { .. } => Done,
                 Renegotiated::Refused(_) => Refused,
                 Renegotiated::Superseded => Superseded,
             });

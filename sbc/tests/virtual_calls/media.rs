@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use media_core::Worker;
-use media_core::session::{Action, Refusal, Reply};
 use media_core::worker::Settings;
 use play::Dice;
 use play::clock::Post;
 use play::ports::Counted;
-use sip_engine::media::MediaRequest;
+use seam::{Action, Refusal, Replied, Reply, Request, SessionId};
 
 use crate::plan::MediaPlan;
 use crate::setup::media_address;
@@ -43,13 +42,13 @@ impl Media {
         }
     }
 
-    pub(crate) fn handle(&mut self, request: MediaRequest, now: Duration) {
+    pub(crate) fn handle(&mut self, request: Request, now: Duration) {
         let (session, number) = (request.session.0, request.number);
         let last = self.numbers.insert(session, number).unwrap_or_default();
         if number <= last {
             self.problems.push(format!("media request {number} after {last}"));
         }
-        let action = sbc::planes::action(request.action, number);
+        let action = request.action;
         let describes = matches!(action, Action::Offer { .. } | Action::Answer { .. });
         if describes && self.dice.chance(self.plan.refused) {
             self.has_failed = true;
@@ -78,7 +77,7 @@ impl Media {
 
     pub(crate) fn pop(&mut self, now: Duration) -> Option<media_relay::Event> {
         let (session, number, reply) = self.replies.take(now)?;
-        Some(media_relay::Event::Reply { session, number, reply })
+        Some(media_relay::Event::Reply(Replied { session: SessionId(session), number, reply }))
     }
 
     /// What is left of sessions and ports.

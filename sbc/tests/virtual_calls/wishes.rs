@@ -6,12 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use seam::{
+    Action, Described, Endpoint, Event, Renegotiated, Replied, Reply, Request, SessionId, Summary, Told,
+};
 use sip_engine::event::CallEventKind;
 use sip_engine::io::{Input, Output};
-use sip_engine::media::{
-    Described, Endpoint, MediaAction, MediaEvent, MediaOutcome, MediaReply, MediaRequest, Renegotiated,
-    SessionId, Summary,
-};
 use sip_wire::{Message, Method};
 
 use crate::description::{narrowed, read};
@@ -39,7 +38,7 @@ struct Session {
     called: Option<Endpoint>,
     is_deleted: bool,
     /// What is asked of the media plane, by number.
-    asked: BTreeMap<u32, MediaAction>,
+    asked: BTreeMap<u32, Action>,
     /// What a party is offered, by exchange.
     offered: BTreeMap<(u32, u16), Bytes>,
     /// What a party was told last and has agreed to, as the media plane knows it: in which dialog (named by the called
@@ -87,26 +86,26 @@ impl Wishes {
         }
     }
 
-    fn on_media(&mut self, request: &MediaRequest) {
+    fn on_media(&mut self, request: &Request) {
         let Some(session) = self.sessions.get_mut(&request.session.0) else { return };
         match &request.action {
-            MediaAction::Offer { .. } | MediaAction::Answer { .. } => {
+            Action::Offer { .. } | Action::Answer { .. } => {
                 session.asked.insert(request.number, request.action.clone());
             }
-            MediaAction::Select { endpoint } => session.called = Some(*endpoint),
-            MediaAction::Delete => {
+            Action::Select(endpoint) => session.called = Some(*endpoint),
+            Action::Delete => {
                 session.is_deleted = true;
                 for (_, made) in self.made.iter_mut().filter(|made| made.0.0 == request.session.0) {
                     made.is_cut_short |= made.outcomes.is_empty();
                 }
             }
-            MediaAction::Renegotiated { wish, endpoint, outcome } => {
+            Action::Renegotiated { wish, endpoint, outcome } => {
                 if let Renegotiated::Refused(status) = outcome
                     && *status != 481
                 {
                     self.step.0 = Some(*status);
                 }
-                if let Renegotiated::Accepted(sdp) | Renegotiated::Offered(sdp) = outcome {
+                if let Renegotiated::Accepted(sdp) | Renegotiated::Offered { sdp, .. } = outcome {
                     read(sdp);
                     self.changed.insert(session.label.clone());
                 }
@@ -122,10 +121,10 @@ impl Wishes {
     pub(crate) fn described(&mut self, session: u64, number: u32, sdp: &Bytes) {
         let Some(session) = self.sessions.get_mut(&session) else { return };
         match session.asked.remove(&number) {
-            Some(MediaAction::Offer { exchange, to, .. }) => {
+            Some(Action::Offer { exchange, to, .. }) => {
                 session.offered.insert((exchange.0, to.party), sdp.clone());
             }
-            Some(MediaAction::Answer { exchange, from, to, .. }) => {
+            Some(Action::Answer { exchange, from, to, .. }) => {
                 let dialog = if to == CALLER { from } else { to };
                 session.told.insert((dialog, to == CALLER), sdp.clone());
                 if let Some(offer) = session.offered.get(&(exchange.0, from.party)) {
@@ -194,14 +193,9 @@ impl World {
             let made = Made { is_bare: wish.is_bare, outcomes: Vec::new(), is_cut_short: false };
             self.wishes.made.insert((session, number, *endpoint), made);
         }
-        let event = MediaEvent::Renegotiate {
-            session: SessionId(session),
-            wish: number,
-            legs,
-            deadline: Duration::from_millis(wish.deadline),
-        };
+        let event = Event::Renegotiate { wish: number, legs, deadline: Duration::from_millis(wish.deadline) };
         let before = self.trace.len();
-        self.engine.handle(Input::MediaEvent(event), at(self.now));
+        self.engine.handle(Input::MediaEvent(Told { session: SessionId(session), event }), at(self.now));
         self.drain_engine();
         if wish.is_silenced {
             for traced in &self.trace[before..] {
@@ -213,14 +207,14 @@ impl World {
     }
 
     /// What media says to an offer that it asked for; `None` if the call is over.
-    pub(crate) fn reply_to_offered(&mut self, request: &MediaRequest) -> Option<MediaReply> {
-        let MediaAction::Renegotiated { endpoint, outcome: Renegotiated::Offered(offer), .. } =
+    pub(crate) fn reply_to_offered(&mut self, request: &Request) -> Option<Replied> {
+        let Action::Renegotiated { endpoint, outcome: Renegotiated::Offered { sdp: offer, .. }, .. } =
             &request.action
         else {
             return None;
         };
         let sdp = narrowed(&self.wishes.told(request.session.0, *endpoint)?, offer);
-        let outcome = MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }));
-        Some(MediaReply { session: request.session, number: request.number, outcome })
+        let reply = Reply::Description(Ok(Described { sdp, summary: Summary::default() }));
+        Some(Replied { session: request.session, number: request.number, reply })
     }
 }

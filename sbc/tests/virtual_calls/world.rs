@@ -200,13 +200,13 @@ impl World {
         }
         while let Some(event) = self.media.pop(self.now) {
             self.last_event = self.now;
-            if let media_relay::Event::Reply { session, number, reply } = &event {
-                self.follower.replied(*session, *number);
+            if let media_relay::Event::Reply(seam::Replied { session, number, reply }) = &event {
+                self.follower.replied(session.0, *number);
                 match reply {
-                    media_core::session::Reply::Description(Ok(described)) => {
-                        self.wishes.described(*session, *number, &described.sdp);
+                    seam::Reply::Description(Ok(described)) => {
+                        self.wishes.described(session.0, *number, &described.sdp);
                     }
-                    media_core::session::Reply::Description(Err(_)) => self.wishes.refused(*session),
+                    seam::Reply::Description(Err(_)) => self.wishes.refused(session.0),
                     _ => {}
                 }
             }

@@ -8,13 +8,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use seam::{Action, Described, Replied, Reply, Summary};
 use sip_engine::Engine;
 use sip_engine::config::{
     Authentication, Config, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
 };
 use sip_engine::digest::{Algorithm, Ha1};
 use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
-use sip_engine::media::{Described, MediaAction, MediaOutcome, MediaReply, Summary};
 use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
 use sip_engine::time::Now;
 use sip_wire::Message;
@@ -126,16 +126,14 @@ impl Bench {
             match output {
                 Output::Send { message, .. } => sent.push(message),
                 Output::Media(request) => {
-                    let outcome = match request.action {
-                        MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
-                            MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
+                    let reply = match request.action {
+                        Action::Offer { sdp, .. } | Action::Answer { sdp, .. } => {
+                            Reply::Description(Ok(Described { sdp, summary: Summary::default() }))
                         }
-                        MediaAction::Delete => {
-                            MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO }
-                        }
+                        Action::Delete => Reply::Deleted { streams: Vec::new(), direct: Duration::ZERO },
                         _ => continue,
                     };
-                    let reply = MediaReply { session: request.session, number: request.number, outcome };
+                    let reply = Replied { session: request.session, number: request.number, reply };
                     self.engine.handle(Input::Media(reply), self.now);
                 }
                 _ => {}

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::{AHashMap, AHashSet};
+use seam::{Replied, SessionId, Told};
 use sip_wire::{Message, Method};
 
 use crate::admission;
@@ -16,7 +17,6 @@ use crate::event::{EndCause, EndedBy};
 use crate::farewells::Farewells;
 use crate::ids::Ids;
 use crate::io::{Command, DialogEnd, Flow, Input, Load, Output, Replica};
-use crate::media::SessionId;
 use crate::pickup::Watchers;
 use crate::proven::Proven;
 use crate::registrar::Registrar;
@@ -146,14 +146,16 @@ impl Engine {
                 Some(Asker::Ping(name)) => trunks::send(&name, addresses, &mut self.core),
                 None => {}
             },
-            Input::Media(reply) => {
-                if let Some(key) = self.sessions.get(&reply.session).copied() {
-                    self.with_call(key, |call, core, registrar| call.on_media(reply, core, registrar));
+            Input::Media(Replied { session, number, reply }) => {
+                if let Some(key) = self.sessions.get(&session).copied() {
+                    self.with_call(key, |call, core, registrar| {
+                        call.on_media(number, reply, core, registrar)
+                    });
                 }
             }
-            Input::MediaEvent(event) => {
-                if let Some(key) = self.sessions.get(&event.session()).copied() {
-                    self.with_call(key, |call, core, _| call.on_media_event(event, core));
+            Input::MediaEvent(Told { session, event }) => {
+                if let Some(key) = self.sessions.get(&session).copied() {
+                    self.with_call(key, |call, core, registrar| call.on_media_event(event, core, registrar));
                 }
             }
             Input::Replicate(Replica::Binding(change)) => self.registrar.replicate(change, &self.core),

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use seam::path::PathRecord;
+use seam::{SessionId, StreamStatistics};
 use serde::{Deserialize, Serialize};
-
-use crate::media::{PathEntry, SessionId, StreamStatistics};
 
 /// One event of one call. `sequence` counts from 0 in its call: with `call` it is the key that makes writing it twice
 /// harmless.
@@ -48,7 +48,7 @@ pub enum CallEventKind {
     /// Hold, resume, transfer, refresh: for the timeline.
     Changed(CallChange),
     /// Its media left the relay, came back, or was kept there.
-    Path(PathEntry),
+    Path(PathRecord),
     /// The media plane has measured how long its media was off the relay. For what closes the call after a crash: not for
     /// operators, who have the timeline.
     Metered {

@@ -7,13 +7,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+/// A realm of the configuration; media knows it by the same number.
+pub use seam::RealmId;
+use seam::{Replied, Request, Told};
 use serde::{Deserialize, Serialize};
 use sip_wire::{Message, Refused};
 
 use crate::core::Peer;
 use crate::digest::Verdict;
 use crate::event::CallEvent;
-use crate::media::{MediaEvent, MediaReply, MediaRequest};
 use crate::pickup::Watch;
 use crate::question::{Policy, QuestionId, Resolve, ResolvedAddress};
 use crate::registrar::{BindingChange, BindingRecord};
@@ -21,10 +23,6 @@ use crate::registrar::{BindingChange, BindingRecord};
 /// A SIP listener of the configuration: one realm, one transport, one local address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ListenerId(pub u16);
-
-/// A realm of the configuration.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct RealmId(pub u16);
 
 /// A connection of a stream transport, unique in the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -127,9 +125,9 @@ pub enum Input {
         addresses: Vec<ResolvedAddress>,
     },
     /// The media plane's reply to an [`Output::Media`].
-    Media(MediaReply),
+    Media(Replied),
     /// Something the media plane noticed.
-    MediaEvent(MediaEvent),
+    MediaEvent(Told),
     /// What another shard has told all.
     Replicate(Replica),
     /// An operator's word.
@@ -207,7 +205,7 @@ pub enum Output {
         resolve: Resolve,
     },
     /// A request to the media plane.
-    Media(MediaRequest),
+    Media(Request),
     /// Into the journal, before any later output is carried out.
     Record(CallEvent),
     /// A registration changed: to the store.

@@ -23,7 +23,6 @@ mod guesses;
 mod hop;
 pub mod ids;
 pub mod io;
-pub mod media;
 pub mod negotiation;
 mod passing;
 pub mod pickup;

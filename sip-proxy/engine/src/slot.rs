@@ -6,6 +6,7 @@
 
 use std::borrow::Cow;
 
+use seam::SessionId;
 use sip_wire::{Address, Message, Method, Name};
 
 /// How many slots there are.
@@ -27,6 +28,16 @@ impl Slot {
     /// From 0 to 4,095.
     pub fn number(self) -> u16 {
         self.0
+    }
+
+    /// A media session of a call of this home, so that whatever media says of it finds the shard.
+    pub(crate) fn session(self, random: u64) -> SessionId {
+        SessionId((u64::from(self.0) << 52) | (random >> 12))
+    }
+
+    /// The home of a media session's call.
+    pub fn of_session(session: SessionId) -> Self {
+        Self::new((session.0 >> 52) as u16)
     }
 
     /// By hash of what somebody else minted (a Call-ID, an AOR). FNV-1a: the same on every node and in every version.

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use seam::{Action, Described, Replied, Reply, StreamSummary, Summary};
 use sip_engine::config::{
     Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
 };
 use sip_engine::digest::{Algorithm, Ha1};
 use sip_engine::event::CallEventKind;
 use sip_engine::io::{Command, Input, Output, RealmId, Transport};
-use sip_engine::media::{Described, MediaAction, MediaOutcome, MediaReply, StreamSummary, Summary};
 use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
 use sip_engine::time::Now;
 use sip_proxy::clock::Clock;
@@ -238,8 +238,8 @@ impl Host for TestHost {
                 None
             }
             Output::Media(request) => {
-                let outcome = match request.action {
-                    MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
+                let reply = match request.action {
+                    Action::Offer { sdp, .. } | Action::Answer { sdp, .. } => {
                         let stream = StreamSummary {
                             kind: "audio".into(),
                             codecs: vec!["PCMU".into()],
@@ -247,19 +247,14 @@ impl Host for TestHost {
                             profile: "RTP/AVP".into(),
                             refused: false,
                         };
-                        MediaOutcome::Description(Ok(Described {
-                            sdp,
-                            summary: Summary { streams: vec![stream] },
-                        }))
+                        Reply::Description(Ok(Described { sdp, summary: Summary { streams: vec![stream] } }))
                     }
-                    MediaAction::Delete => {
-                        MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO }
-                    }
-                    MediaAction::Trickle { fragment, .. } => MediaOutcome::Fragment(Some(fragment)),
-                    MediaAction::Query => MediaOutcome::Statistics(Vec::new()),
+                    Action::Delete => Reply::Deleted { streams: Vec::new(), direct: Duration::ZERO },
+                    Action::Trickle { fragment, .. } => Reply::Fragment(Some(fragment)),
+                    Action::Query => Reply::Statistics(Vec::new()),
                     _ => return None,
                 };
-                Some(Input::Media(MediaReply { session: request.session, number: request.number, outcome }))
+                Some(Input::Media(Replied { session: request.session, number: request.number, reply }))
             }
             Output::Resolve { question, resolve } => {
                 let resolver = self.resolver.clone();

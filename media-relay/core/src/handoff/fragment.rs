@@ -11,10 +11,10 @@ use media_wire::sdp::clean;
 use media_wire::sdp::crush::{
     CANDIDATES, Candidate, CandidateKind, DISCOVERED, Excess, Fragment, Policy, priority,
 };
+use seam::Endpoint;
 use smallvec::SmallVec;
 
 use crate::path::place::{Networks, is_local};
-use crate::session::Endpoint;
 use crate::worker::Worker;
 
 /// More is no list of candidates.
@@ -67,9 +67,9 @@ impl Worker {
             signalling: near.party.signalling.ip().to_canonical(),
             own,
             is_one_realm: near.party.realm == far.party.realm,
-            networks: release.map(|release| release.networks(near.party.realm, far.party.realm)),
+            networks: release.map(|release| release.networks(near.party.realm.0, far.party.realm.0)),
             addresses: self.settings.addresses.clone(),
-            realm: near.party.realm,
+            realm: near.party.realm.0,
         };
         let filtered = sieve.filter(text, &mut shown);
         self.sessions.get_mut(&id)?.leg_mut(from)?.handoff.shown = shown;

@@ -15,12 +15,12 @@ use hmac::{Hmac, Mac};
 use media_wire::handoff::Sending;
 use media_wire::sdp::crush::{Policy, Support, Temper};
 use memchr::memmem;
+use seam::Endpoint;
+use seam::path::Constraint;
 use sha1::Sha1;
 use smallvec::SmallVec;
 
-use crate::path::Constraint;
 use crate::policy::Mode;
-use crate::session::Endpoint;
 use crate::worker::Worker;
 pub(crate) use path::{Handoff, LEAST_INACTIVITY};
 
@@ -147,7 +147,7 @@ impl Worker {
         };
         let (ufrag, pwd) = credentials(&settings.secret, id, reader.party);
         let servers = settings.discovery.clone();
-        let realm = self.sessions.get(&id).and_then(|session| Some(session.leg(reader)?.party.realm));
+        let realm = self.sessions.get(&id).and_then(|session| Some(session.leg(reader)?.party.realm.0));
         let temper = realm.and_then(|realm| settings.tempers.get(usize::from(realm)).copied().flatten());
         let support = Support { ufrag, pwd, policy, servers, temper };
         if let Some(leg) = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(reader)) {
@@ -189,7 +189,7 @@ impl Worker {
             None => {}
         }
         let release = self.settings.release.as_ref();
-        match release.map_or(Mode::Anchor, |release| release.mode(one.party.realm, other.party.realm)) {
+        match release.map_or(Mode::Anchor, |release| release.mode(one.party.realm.0, other.party.realm.0)) {
             Mode::Anchor => Policy::Relay,
             Mode::Video => Policy::VideoOnly,
             Mode::Allow | Mode::Prefer => Policy::Direct,

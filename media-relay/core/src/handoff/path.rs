@@ -7,14 +7,15 @@ use bytes::Bytes;
 use media_wire::handoff::{Report, Sending};
 use media_wire::sdp::crush::Policy;
 use media_wire::sdp::{Description, Place};
+use seam::path::{Entry, HandoffReason, PathEntry, PathState, Reason};
+use seam::{Endpoint, Event, ExchangeId, Renegotiated, Side};
 use smallvec::SmallVec;
 
 use super::ufrag_in;
 use crate::account::{direct_since, mark};
-use crate::legs::{INITIAL, Leg, Session};
-use crate::path::timeline::{Entry, PathState, Reason, Timeline};
-use crate::session::{Endpoint, Event, Outcome};
-use crate::side::Side;
+use crate::legs::{Leg, Session};
+use crate::moving::LONGEST_RINGING;
+use crate::path::timeline::Timeline;
 use crate::stream::{StreamId, Streams};
 use crate::worker::Worker;
 
@@ -199,16 +200,16 @@ impl Worker {
         id: u64,
         wish: u32,
         endpoint: Endpoint,
-        outcome: &Outcome,
+        outcome: &Renegotiated,
         now: Duration,
     ) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let Some(handoff) = &mut session.handoff else { return false };
         let Some(end) = handoff.ends.iter_mut().find(|end| end.endpoint == endpoint) else { return true };
         let Some((_, policy, is_owed)) = end.asked.take_if(|asked| asked.0 == wish) else { return true };
-        end.is_owed |= is_owed && !matches!(outcome, Outcome::Accepted(_));
+        end.is_owed |= is_owed && !matches!(outcome, Renegotiated::Accepted(_));
         match outcome {
-            Outcome::Accepted(sdp) => {
+            Renegotiated::Accepted(sdp) => {
                 end.told = policy;
                 if let Some(leg) = session.leg_mut(endpoint) {
                     let theirs = ufrag_in(sdp);
@@ -216,8 +217,8 @@ impl Worker {
                     leg.agreed = leg.offered.clone();
                 }
             }
-            Outcome::Superseded => end.retry = now.saturating_add(BUSY),
-            Outcome::Refused(_) | Outcome::Offered { .. } => {
+            Renegotiated::Superseded => end.retry = now.saturating_add(BUSY),
+            Renegotiated::Refused(_) | Renegotiated::Offered { .. } => {
                 end.refusals = end.refusals.saturating_add(1);
                 end.retry = now.saturating_add(REFUSED);
             }
@@ -251,7 +252,7 @@ impl Worker {
         let Some(session) = self.sessions.get(&id) else { return };
         let Some(handoff) = &session.handoff else { return };
         // Their own exchange says it too.
-        if session.exchanges.iter().any(|exchange| exchange.id != INITIAL) {
+        if session.exchanges.iter().any(|exchange| exchange.id != ExchangeId::INITIAL) {
             return;
         }
         let ends = handoff.endpoints();
@@ -279,7 +280,10 @@ impl Worker {
             for end in handoff.ends.iter_mut().filter(|end| end.endpoint == endpoint) {
                 end.asked = Some((wish, policy, std::mem::take(&mut end.is_owed)));
             }
-            self.events.push_back((id, Event::Renegotiate { wish, legs: vec![(endpoint, Some(sdp))] }));
+            self.events.push_back((
+                id,
+                Event::Renegotiate { wish, legs: vec![(endpoint, Some(sdp))], deadline: LONGEST_RINGING },
+            ));
         }
     }
 }
@@ -314,7 +318,7 @@ impl Handoff {
             }
             _ => return,
         };
-        self.enter(to, Entry::Handoff { to, why }, now);
+        self.enter(to, Entry::Handoff { to, why: told(why) }, now);
     }
 
     /// Whether both say that all that they were told may leave is direct.
@@ -350,7 +354,7 @@ impl Handoff {
         if self.have_left(session, streams) {
             // All that may leave has left by their words; of what is to stay nothing can be missing here.
             if self.state != PathState::Direct && (is_direct || self.is_split()) {
-                let (to, why) = (PathState::Direct, media_wire::handoff::Reason::Synchronised);
+                let (to, why) = (PathState::Direct, HandoffReason::Synchronised);
                 self.enter(to, Entry::Handoff { to, why }, now);
             }
         } else if is_direct && !matches!(self.state, PathState::Direct | PathState::Returning) {
@@ -398,10 +402,13 @@ impl Handoff {
 
     /// Tells what is new in the timeline.
     fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>, now: Duration) {
-        events.extend(self.timeline.new_reading(now).map(|reading| (id, Event::metered(reading))));
+        events.extend(self.timeline.new_reading(now).map(|reading| (id, reading.into())));
         let entries = self.timeline.entries();
         for (after, entry) in entries.get(self.told..).unwrap_or_default() {
-            events.push_back((id, Event::Path { after: *after, entry: *entry, parties: self.endpoints() }));
+            events.push_back((
+                id,
+                Event::Path(PathEntry { after: *after, entry: *entry, parties: self.endpoints() }),
+            ));
         }
         self.told = entries.len();
     }
@@ -454,4 +461,19 @@ impl Leg {
 
 fn is_video(id: StreamId, streams: &Streams) -> bool {
     streams.get(id).is_some_and(|stream| &*stream.kind == "video" && !stream.is_refused)
+}
+
+/// In the words of records.
+fn told(why: media_wire::handoff::Reason) -> HandoffReason {
+    use media_wire::handoff::Reason;
+    match why {
+        Reason::Synchronised => HandoffReason::Synchronised,
+        Reason::Missing => HandoffReason::Missing,
+        Reason::Quality => HandoffReason::Quality,
+        Reason::Policy => HandoffReason::Policy,
+        Reason::Network => HandoffReason::Network,
+        Reason::Consent => HandoffReason::Consent,
+        Reason::Comparison => HandoffReason::Comparison,
+        Reason::Application => HandoffReason::Application,
+    }
 }

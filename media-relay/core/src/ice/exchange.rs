@@ -8,22 +8,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use media_wire::sdp::ice::Spoken;
 use media_wire::sdp::{Description, Place};
+use seam::path::{Constraint, Entry, PathEntry, Stay};
+use seam::{Described, Endpoint, Event, ExchangeId, Refusal, Renegotiated, Side, Summary};
 use smallvec::SmallVec;
 
 use crate::account::mark;
-use crate::legs::{INITIAL, Session};
+use crate::legs::Session;
 use crate::moving::asked::fits;
 use crate::moving::chain::parties;
 use crate::moving::cover::Cover;
 use crate::moving::seen::{pair_of, remember};
-use crate::moving::{Lines, Past, constraint, lines_between};
+use crate::moving::{LONGEST_RINGING, Lines, Past, constraint, lines_between};
+use crate::path::Outset;
 use crate::path::end_to_end::{Asked, EndToEnd, Output};
 use crate::path::memory::Pair;
-use crate::path::place::Stay;
-use crate::path::timeline::Entry;
-use crate::path::{Constraint, Outset};
-use crate::session::{Described, Endpoint, Event, Outcome, Refusal};
-use crate::side::Side;
 use crate::worker::{Ports, Worker};
 
 /// A phone that refuses to come home is asked so often, and with so much time between.
@@ -45,7 +43,7 @@ enum Step {
         wish: u32,
         first: Side,
         number: u32,
-        exchange: u32,
+        exchange: ExchangeId,
     },
 }
 
@@ -192,7 +190,7 @@ impl Worker {
         introduction.tell(id, &mut self.events, now);
         let Introduction { machine, wishes, told, .. } = *introduction;
         let mut timeline = machine.into_timeline(now);
-        self.events.extend(timeline.new_reading(now).map(|reading| (id, Event::metered(reading))));
+        self.events.extend(timeline.new_reading(now).map(|reading| (id, reading.into())));
         session.past_moves = Some(Past { timeline, wishes, told });
     }
 
@@ -254,7 +252,8 @@ impl Worker {
     /// Whether an offer of a party is open: until it is answered nobody else may offer (RFC 3264 §4).
     fn is_busy(&self, id: u64) -> bool {
         let session = self.sessions.get(&id);
-        session.is_none_or(|session| session.exchanges.iter().any(|exchange| exchange.id != INITIAL))
+        session
+            .is_none_or(|session| session.exchanges.iter().any(|exchange| exchange.id != ExchangeId::INITIAL))
     }
 
     fn ask_for_offer(&mut self, id: u64, introduction: &mut Introduction, first: Side, now: Duration) {
@@ -263,8 +262,14 @@ impl Worker {
         }
         let wish = introduction.wish();
         introduction.step = Step::Asked { wish, first };
-        self.events
-            .push_back((id, Event::Renegotiate { wish, legs: vec![(introduction.ends[first], None)] }));
+        self.events.push_back((
+            id,
+            Event::Renegotiate {
+                wish,
+                legs: vec![(introduction.ends[first], None)],
+                deadline: LONGEST_RINGING,
+            },
+        ));
     }
 
     /// Restarts whoever is to come back.
@@ -290,7 +295,10 @@ impl Worker {
             };
             let wish = introduction.wish();
             introduction.homeward[party] = Homeward::Asked { wish, refusals };
-            self.events.push_back((id, Event::Renegotiate { wish, legs: vec![(endpoint, Some(sdp))] }));
+            self.events.push_back((
+                id,
+                Event::Renegotiate { wish, legs: vec![(endpoint, Some(sdp))], deadline: LONGEST_RINGING },
+            ));
         }
     }
 
@@ -315,10 +323,10 @@ impl Worker {
         id: u64,
         wish: u32,
         endpoint: Endpoint,
-        outcome: Outcome,
+        outcome: Renegotiated,
         now: Duration,
         ports: &mut dyn Ports,
-    ) -> Option<Outcome> {
+    ) -> Option<Renegotiated> {
         let introduction = self.sessions.get(&id)?.introduction.as_ref();
         let Some(introduction) = introduction else { return Some(outcome) };
         match introduction.step {
@@ -334,16 +342,16 @@ impl Worker {
     }
 
     /// The phone that was asked for an offer has made one, or has not.
-    fn asked(&mut self, id: u64, first: Side, outcome: Outcome, now: Duration, ports: &mut dyn Ports) {
+    fn asked(&mut self, id: u64, first: Side, outcome: Renegotiated, now: Duration, ports: &mut dyn Ports) {
         let Some(mut introduction) = self.taken(id) else { return };
         introduction.step = Step::Idle;
         let (sdp, number) = match outcome {
-            Outcome::Offered { sdp, number } => (sdp, number),
-            Outcome::Superseded => {
+            Renegotiated::Offered { sdp, number } => (sdp, number),
+            Renegotiated::Superseded => {
                 introduction.machine.asked(Asked::Superseded, now);
                 return self.put_back(id, introduction);
             }
-            Outcome::Accepted(_) | Outcome::Refused(_) => {
+            Renegotiated::Accepted(_) | Renegotiated::Refused(_) => {
                 introduction.machine.asked(Asked::Refused, now);
                 return self.put_back(id, introduction);
             }
@@ -357,7 +365,7 @@ impl Worker {
             return self.put_back(id, introduction);
         }
         let spoken = Spoken::read(&sdp);
-        let exchange = u32::MAX.wrapping_sub(introduction.wishes);
+        let exchange = ExchangeId(u32::MAX.wrapping_sub(introduction.wishes));
         let wish = introduction.wish();
         introduction.step = Step::Handed { wish, first, number, exchange };
         self.put_back(id, introduction);
@@ -368,7 +376,7 @@ impl Worker {
         match self.offer(id, exchange, (author, from), (other, to), sdp, now, ports) {
             Ok(described) => {
                 let legs = vec![(other, Some(described.sdp))];
-                self.events.push_back((id, Event::Renegotiate { wish, legs }));
+                self.events.push_back((id, Event::Renegotiate { wish, legs, deadline: LONGEST_RINGING }));
             }
             Err(_) => self.answer_alone(id, first, number, &spoken, Asked::Refused, now),
         }
@@ -378,8 +386,8 @@ impl Worker {
     fn handed(
         &mut self,
         id: u64,
-        (first, number, exchange): (Side, u32, u32),
-        outcome: Outcome,
+        (first, number, exchange): (Side, u32, ExchangeId),
+        outcome: Renegotiated,
         now: Duration,
         ports: &mut dyn Ports,
     ) {
@@ -390,7 +398,7 @@ impl Worker {
         let open = session.exchanges.iter().find(|open| open.id == exchange);
         let Some((spoken, offered)) = open.map(|open| (open.ice.clone(), open.media.clone())) else { return };
         let failure = match outcome {
-            Outcome::Accepted(sdp) => {
+            Renegotiated::Accepted(sdp) => {
                 let does_fit = Description::parse(sdp.clone()).is_ok_and(|answer| {
                     fits(&offered, &answer.media) && answer.media.iter().any(|one| one.port != 0)
                 });
@@ -415,14 +423,14 @@ impl Worker {
                     Asked::Refused
                 }
             }
-            Outcome::Superseded => Asked::Superseded,
-            Outcome::Refused(_) | Outcome::Offered { .. } => Asked::Refused,
+            Renegotiated::Superseded => Asked::Superseded,
+            Renegotiated::Refused(_) | Renegotiated::Offered { .. } => Asked::Refused,
         };
         self.cancel(id, exchange, now, ports);
         self.answer_alone(id, first, number, &spoken, failure, now);
     }
 
-    fn party(&self, id: u64, endpoint: Endpoint) -> Option<crate::session::Party> {
+    fn party(&self, id: u64, endpoint: Endpoint) -> Option<seam::Party> {
         Some(self.sessions.get(&id)?.leg(endpoint)?.party.clone())
     }
 
@@ -448,7 +456,7 @@ impl Worker {
         }
         let description = self
             .description_of_ours(id, endpoint)
-            .map(|sdp| Described { sdp, streams: Vec::new() })
+            .map(|sdp| Described { sdp, summary: Summary::default() })
             .ok_or(Refusal::Unknown);
         self.events.push_back((id, Event::Answer { number, description }));
     }
@@ -465,7 +473,7 @@ impl Worker {
     }
 
     /// A phone that is to come back has answered.
-    fn went_home(&mut self, id: u64, wish: u32, endpoint: Endpoint, outcome: Outcome, now: Duration) {
+    fn went_home(&mut self, id: u64, wish: u32, endpoint: Endpoint, outcome: Renegotiated, now: Duration) {
         let Some(mut introduction) = self.taken(id) else { return };
         let found = Side::BOTH.into_iter().find(|side| introduction.ends[*side] == endpoint);
         if let Some(party) = found
@@ -473,12 +481,12 @@ impl Worker {
             && open == wish
         {
             introduction.homeward[party] = match outcome {
-                Outcome::Accepted(sdp) => {
+                Renegotiated::Accepted(sdp) => {
                     self.take_answer(id, endpoint, party, &introduction.lines, sdp, now);
                     introduction.machine.came_home(party, now);
                     Homeward::No
                 }
-                Outcome::Superseded => Homeward::Wanted { at: now.saturating_add(BUSY), refusals },
+                Renegotiated::Superseded => Homeward::Wanted { at: now.saturating_add(BUSY), refusals },
                 _ if refusals.saturating_add(1) < HOMEWARD.0 => Homeward::Wanted {
                     at: now.saturating_add(HOMEWARD.1),
                     refusals: refusals.saturating_add(1),
@@ -530,9 +538,10 @@ impl Introduction {
     }
 
     fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>, now: Duration) {
-        events.extend(self.machine.new_reading(now).map(|reading| (id, Event::metered(reading))));
+        events.extend(self.machine.new_reading(now).map(|reading| (id, reading.into())));
         for (after, entry) in self.news() {
-            events.push_back((id, Event::Path { after: *after, entry: *entry, parties: self.ends }));
+            events
+                .push_back((id, Event::Path(PathEntry { after: *after, entry: *entry, parties: self.ends })));
         }
         self.told = self.machine.timeline().entries().len();
     }

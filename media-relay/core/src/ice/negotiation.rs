@@ -6,13 +6,12 @@ use std::time::Duration;
 use media_wire::rtcp::next_port;
 use media_wire::sdp::Place;
 use media_wire::sdp::ice::{self as lines, Lines, Spoken};
+use seam::{Endpoint, Side};
 use smallvec::SmallVec;
 
 use super::{Agent, Seed};
 use crate::legs::Leg;
 use crate::policy::Ice;
-use crate::session::Endpoint;
-use crate::side::Side;
 use crate::stream::StreamId;
 use crate::worker::Worker;
 
@@ -29,7 +28,7 @@ impl Worker {
     fn ice_with(&self, id: u64, endpoint: Endpoint) -> Ice {
         let leg = self.sessions.get(&id).and_then(|session| session.leg(endpoint));
         let policy = leg.zip(self.settings.release.as_ref());
-        policy.map_or(Ice::Off, |(leg, policy)| policy.ice(leg.party.realm))
+        policy.map_or(Ice::Off, |(leg, policy)| policy.ice(leg.party.realm.0))
     }
 
     pub(crate) fn agent(&self, id: u64, party: u16, is_controlling: bool) -> Box<Agent> {

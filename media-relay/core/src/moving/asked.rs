@@ -7,15 +7,15 @@ use ahash::AHashMap;
 use bytes::Bytes;
 use media_wire::rtcp::next_port;
 use media_wire::sdp::{Description, Direction, Media, Place};
+use seam::path::Stay;
+use seam::{Endpoint, Event, ExchangeId, Renegotiated, Side};
 use smallvec::SmallVec;
 
 use super::chain::leg;
 use super::{BUSY, HOMEWARD, MOST_AHEAD, Moving, Whereabouts};
-use crate::legs::{INITIAL, Leg, Session};
-use crate::path::place::Stay;
+use crate::legs::{Leg, Session};
+use crate::moving::LONGEST_RINGING;
 use crate::path::{Moved, Output};
-use crate::session::{Endpoint, Event, Outcome};
-use crate::side::Side;
 use crate::stream::Streams;
 use crate::worker::Ports;
 
@@ -90,7 +90,7 @@ impl Moving {
     ) {
         for party in Side::BOTH.into_iter().filter(|party| whom[*party]) {
             let mover = &self.movers[party];
-            let realm = leg(sessions, mover.session, mover.endpoint).map(|leg| leg.party.realm);
+            let realm = leg(sessions, mover.session, mover.endpoint).map(|leg| leg.party.realm.0);
             let is_open = self
                 .lines
                 .iter()
@@ -116,7 +116,8 @@ impl Moving {
         now: Duration,
     ) {
         // The answer to an offer of a party brings everything home; until then nobody else may offer (RFC 3264 §4).
-        let is_open = |session: &Session| session.exchanges.iter().any(|exchange| exchange.id != INITIAL);
+        let is_open =
+            |session: &Session| session.exchanges.iter().any(|exchange| exchange.id != ExchangeId::INITIAL);
         if self.chain.iter().any(|link| sessions.get(&link.session).is_some_and(is_open)) {
             return;
         }
@@ -157,7 +158,7 @@ impl Moving {
                     (mover.asked, mover.asked_at) = (Some((wish, mover.want)), now);
                 }
             }
-            events.push_back((session, Event::Renegotiate { wish, legs }));
+            events.push_back((session, Event::Renegotiate { wish, legs, deadline: LONGEST_RINGING }));
         }
     }
 
@@ -205,7 +206,7 @@ impl Moving {
         &mut self,
         wish: u32,
         (session, endpoint): (u64, Endpoint),
-        outcome: Outcome,
+        outcome: Renegotiated,
         sessions: &AHashMap<u64, Session>,
         streams: &mut Streams,
         now: Duration,
@@ -218,18 +219,18 @@ impl Moving {
         let Some((_, aim)) = self.movers[party].asked.take_if(|asked| asked.0 == wish) else { return };
         let is_wanted = self.movers[party].want == aim;
         let moved = match outcome {
-            Outcome::Accepted(sdp) => {
+            Renegotiated::Accepted(sdp) => {
                 self.movers[party].at = aim;
                 let leg = leg(sessions, session, endpoint);
                 let is_good = leg.is_some_and(|leg| self.took(party, aim, leg, sdp, streams, now));
                 if is_good { Moved::Accepted } else { Moved::Refused }
             }
             // To learn its NAT harms nothing: one whose own offer crosses ours (RFC 3261 §14.1) is asked again.
-            Outcome::Refused(491) if aim == Whereabouts::Second && self.movers[party].may_cross() => {
+            Renegotiated::Refused(491) if aim == Whereabouts::Second && self.movers[party].may_cross() => {
                 Moved::Superseded
             }
-            Outcome::Refused(_) | Outcome::Offered { .. } => Moved::Refused,
-            Outcome::Superseded => Moved::Superseded,
+            Renegotiated::Refused(_) | Renegotiated::Offered { .. } => Moved::Refused,
+            Renegotiated::Superseded => Moved::Superseded,
         };
         if !is_wanted {
             return;

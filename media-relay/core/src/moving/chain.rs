@@ -10,15 +10,14 @@
 //! worker: such a half has a party of ours beyond it, to whom nobody is ever moved.
 
 use ahash::AHashMap;
+use seam::path::Constraint;
+use seam::{Endpoint, Side};
 use smallvec::{SmallVec, smallvec};
 
 use super::{Lines, lines_between};
 use crate::legs::{Leg, Session};
 use crate::ours::Facing;
-use crate::path::Constraint;
 use crate::policy::ReleasePolicy;
-use crate::session::Endpoint;
-use crate::side::Side;
 use crate::stream::StreamId;
 use crate::worker::Worker;
 
@@ -98,7 +97,7 @@ pub(super) fn constraint(
     }
     if chain.len() > 1 && !is_told {
         let [one, other] = outer(sessions, chain)?;
-        strictest = strictest.min(policy.between(one.party.realm, other.party.realm)?);
+        strictest = strictest.min(policy.between(one.party.realm.0, other.party.realm.0)?);
     }
     Some(strictest)
 }

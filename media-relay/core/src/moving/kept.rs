@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
+use seam::Event;
+use seam::path::{Entry, PathEntry, Stay};
+
 use crate::legs::Leg;
 use crate::moving::chain::{self, parties};
-use crate::path::place::Stay;
-use crate::path::timeline::Entry;
-use crate::session::Event;
 use crate::stream::{Carried, Streams};
 use crate::worker::Worker;
 
@@ -29,11 +29,12 @@ impl Worker {
             return;
         }
         let after = now.saturating_sub(since);
-        self.events.push_back((id, Event::Path { after, entry: Entry::Stays(stay), parties: ends }));
+        self.events
+            .push_back((id, Event::Path(PathEntry { after, entry: Entry::Stays(stay), parties: ends })));
     }
 
     /// `None` while two have not agreed, where something moves, and where policy keeps it.
-    fn why_kept(&self, id: u64) -> Option<(Stay, [crate::session::Endpoint; 2])> {
+    fn why_kept(&self, id: u64) -> Option<(Stay, [seam::Endpoint; 2])> {
         let session = self.sessions.get(&id).filter(|session| !session.is_on_the_move())?;
         let ends = parties(session)?;
         let policy = self.settings.release.as_ref()?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::session::Endpoint;
+use seam::Endpoint;
 
 /// Where a party's media is, or is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use ahash::AHashMap;
+use seam::Side;
+use seam::path::{Entry, Mapping, PathState, Stay};
 
 use super::chain::outer;
 use super::{Lines, Moving, Whereabouts};
@@ -12,10 +14,9 @@ use crate::legs::{Leg, Session};
 use crate::path::Sight;
 use crate::path::memory::{Memory, Pair};
 use crate::path::phone::Temperament;
-use crate::path::place::{Mapping, Place, Stay};
-use crate::path::timeline::{Entry, PathState};
+use crate::path::place::Place;
 use crate::reported::Restart;
-use crate::side::{Side, Track};
+use crate::side::Track;
 use crate::stream::{Stream, StreamId, Streams};
 use crate::worker::Ports;
 
@@ -152,15 +153,15 @@ impl Moving {
             let Some(rtp) = streams.get(pair[party]).map(|stream| &stream.rtp) else { continue };
             let Some((observed, _)) = rtp.heard() else { continue };
             // The far party is told of it as if it had named it itself.
-            let is_fit = |address: &SocketAddr| addresses.judge(far.party.realm, *address).is_ok();
+            let is_fit = |address: &SocketAddr| addresses.judge(far.party.realm.0, *address).is_ok();
             self.release.placed(
                 party,
                 Place {
                     observed,
                     signalled: rtp.signalled().filter(|at| *at == observed || is_fit(at)),
-                    contact: leg.party.contact,
+                    contact: leg.party.contact.map(|contact| contact.ip()),
                     mapping: Mapping::Unknown,
-                    realm: leg.party.realm,
+                    realm: leg.party.realm.0,
                     is_unfit: !is_fit(&observed),
                 },
             );

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use seam::path::{Evidence, Gap, Lie, Reason, TrialOutcome};
+
 use super::counted::{Counted, later};
 use super::phone::PATIENCE;
-use super::proof::{ABSURD_JITTER_SECONDS, AHEAD, Evidence, Lie, Proof, Reception, Verdict};
+use super::proof::{ABSURD_JITTER_SECONDS, AHEAD, Proof, Reception, Verdict};
 use super::quality::Quality;
-use super::timeline::Reason;
-use super::trial::{Outcome, Trial};
+use super::trial::Trial;
 
 /// What the relay sees of one direction's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,22 +37,6 @@ const OVERTAKEN: i64 = 25;
 const FASTER: f64 = 1.5;
 /// So many packets may reach their receiver past the relay, as copies on another way, or be lost to it.
 const UNSEEN: i16 = 100;
-/// What is known of a direction's audio gap in a move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Gap {
-    /// The relay has carried the packets on both sides of it, and its receiver has missed all of those between.
-    Measured(Duration),
-    /// As long at most: so many packets are missing between two reports of the receiver.
-    Missing {
-        /// Packets.
-        packets: u32,
-        /// What they last.
-        length: Duration,
-    },
-    /// The receiver has begun to count anew: what it had missed before, nobody is told.
-    Unknown,
-}
-
 /// Packets that a sender's report and they themselves may have overtaken each other by.
 const REORDERED: u64 = 5;
 /// A stream of somebody who never counts must go on within this, by reports, or it is not known to be alive.
@@ -265,7 +250,7 @@ impl Direction {
     }
 
     /// What a report says of the trial.
-    pub(super) fn weigh(&self, report: &Reception) -> Option<Outcome> {
+    pub(super) fn weigh(&self, report: &Reception) -> Option<TrialOutcome> {
         self.trial?.weigh(report, &self.sight?)
     }
 
@@ -420,7 +405,7 @@ impl Direction {
     }
 
     /// The gap of a trial of whose packets just this many are missing: all of them, and no others.
-    pub(super) fn gap_of_trial(&self, outcome: &Outcome) -> Option<Gap> {
+    pub(super) fn gap_of_trial(&self, outcome: &TrialOutcome) -> Option<Gap> {
         let (start, end) = self.sight?.silence?;
         let is_its = self.tried_at.is_some_and(|at| end > at);
         (is_its && outcome.lost == i32::from(outcome.sent)).then(|| Gap::Measured(end.saturating_sub(start)))

@@ -7,15 +7,17 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use seam::Side;
+use seam::path::{Constraint, Entry, Evidence, IceStep, Lie, PathState, Reason, Stay};
+
 use super::direction::{Direction, Sight};
 use super::lapse::Lapse;
 use super::phone::PATIENCE;
-use super::place::Stay;
-use super::proof::{Evidence, Lie, Reception, Verdict};
-use super::release::{Constraint, Outset, Settings};
-use super::timeline::{Entry, IceStep, PathState, Reading, Reason, Timeline};
+use super::proof::{Reception, Verdict};
+use super::release::{Outset, Settings};
+use super::timeline::{Reading, Timeline};
 use crate::reported::Fate;
-use crate::side::{Side, Track};
+use crate::side::Track;
 
 /// What the machine asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

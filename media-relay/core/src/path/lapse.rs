@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
+use seam::path::Reason;
+
 use super::direction::Direction;
-use super::timeline::Reason;
 
 /// At home after the first lapse at least.
 const REST: Duration = Duration::from_secs(5);

@@ -19,5 +19,5 @@ mod release;
 pub mod timeline;
 pub mod trial;
 
-pub use direction::{Gap, Sight};
-pub use release::{Constraint, Moved, Output, Outset, Release, Settings};
+pub use direction::Sight;
+pub use release::{Moved, Output, Outset, Release, Settings};

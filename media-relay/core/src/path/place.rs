@@ -8,22 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-
-/// How a party's NAT maps one of its ports (RFC 4787 §4.1), as observed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mapping {
-    /// The address it signals is the one it sends from.
-    None,
-    /// The same address and port towards two of our addresses.
-    EndpointIndependent,
-    /// Another port towards our second address, by this much.
-    Dependent {
-        /// Second port less first.
-        step: i32,
-    },
-    /// Behind a NAT that was not looked at yet.
-    Unknown,
-}
+use seam::path::{Mapping, Stay, Way};
 
 /// What is known of one party's place.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,63 +39,6 @@ pub struct Networks {
     pub lan_release: bool,
     /// What [`choose`] finds between the two realms works: where reports cannot prove it, none need to.
     pub certain: bool,
-}
-
-/// Why media stays on the relay.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stay {
-    /// Policy anchors it.
-    Policy,
-    /// A party asked for privacy: the other must not learn its address.
-    Privacy,
-    /// One end speaks IPv4, the other IPv6.
-    Family,
-    /// Where a party was observed is an address of ours, or one that nobody elsewhere may be sent to.
-    Unfit,
-    /// One is in a local network, the other elsewhere, and nothing says that one is routed to the other.
-    Unroutable,
-    /// A NAT that maps per destination: the far phone's packets would not find the new port.
-    DependentMapping,
-    /// Both behind one address, and nothing says that they are in one LAN.
-    SharedAddress,
-    /// A NAT's mapping can't be learnt: no second media address, or the phone refused the move.
-    UnknownMapping,
-    /// No reports reach the relay, so that nothing could be proven.
-    NoReports,
-    /// Both spoke in its trials, and reports have told nothing of them, neither for the path nor against it: each costs a moment of
-    /// silence where it does not work.
-    Inconclusive,
-    /// It failed for such a pair before.
-    Remembered,
-    /// The phone refused to be moved in this call.
-    Refused,
-    /// The phone agreed to be moved in this call, and went on sending to the relay.
-    Unmoved,
-    /// A phone that speaks ICE with us would not go where an offer without ICE says.
-    Ice,
-    /// This call's direct path failed too often.
-    Failed,
-    /// An m-line carries something else than RTP, as a fax (T.38), which no report could prove.
-    NotRtp,
-    /// An m-line is SRTP: its reports are encrypted, and keys may be one leg's own.
-    Srtp,
-    /// RTP and RTCP share a port, so that no report comes to the relay once media does not.
-    Muxed,
-    /// The halves of one call have not agreed on the same m-lines.
-    Unlike,
-    /// No m-line is in use.
-    NoMedia,
-}
-
-/// A way to try.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Way {
-    /// Each to where the other was observed.
-    Observed([SocketAddr; 2]),
-    /// Each to the other's local address.
-    Local([SocketAddr; 2]),
-    /// First these parties' NATs must be learnt.
-    Learn([bool; 2]),
 }
 
 impl Place {

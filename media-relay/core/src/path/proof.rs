@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use seam::path::{Evidence, Lie};
+
 use super::counted::{Counted, later};
 use super::phone::REPORT_INTERVAL;
 
@@ -39,28 +41,6 @@ pub enum Verdict {
     Open,
     /// The report can't be true, or is not about this stream.
     Lie(Lie),
-}
-
-/// What is wrong with a report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Lie {
-    /// About a source that nobody sends as.
-    Source,
-    /// Its sequence number went backwards.
-    Backwards,
-    /// It has more packets than were sent.
-    TooMany,
-    /// Jitter of many seconds.
-    Jitter,
-}
-
-/// Why a verdict was what it was.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Evidence {
-    /// How far the report is past the last packet known to have been sent.
-    pub ahead: i32,
-    /// How many packets must have been sent since.
-    pub due: i64,
 }
 
 /// One direction while its packets are not seen.

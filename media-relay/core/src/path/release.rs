@@ -13,15 +13,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use seam::Side;
+use seam::path::{Constraint, Entry, Mapping, PathState, Reason, Stay};
+
 use super::direction::{Direction, Sight, UNSPOKEN};
 use super::lapse::Lapse;
 use super::phone::Temperament;
-use super::place::{Mapping, Networks, Place, Stay};
-use super::timeline::{Entry, PathState, Reading, Reason, Timeline};
+use super::place::{Networks, Place};
+use super::timeline::{Reading, Timeline};
 use crate::reported::Fate;
-use crate::side::{Side, Track};
+use crate::side::Track;
 
-pub use settings::{Constraint, Outset, Settings};
+pub use settings::{Outset, Settings};
 
 /// What the machine asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

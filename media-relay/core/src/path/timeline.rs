@@ -2,154 +2,8 @@
 
 use std::time::Duration;
 
-use super::direction::Gap;
-use super::place::{Mapping, Stay, Way};
-use super::proof::{Evidence, Lie};
-use super::trial::Outcome;
-use crate::side::Side;
-
-/// Where the media of one direction of one m-line goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PathState {
-    /// Through the relay.
-    Anchored,
-    /// Through the relay, while a NAT is learnt.
-    Probing,
-    /// Moved, not proven yet.
-    Synchronising,
-    /// From party to party, proven.
-    Direct,
-    /// On its way back to the relay.
-    Returning,
-}
-
-/// Why the state changed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// The call was answered.
-    Answered,
-    /// A way was found worth a try.
-    Try,
-    /// The trial is over, and reports will tell; or they did, and it has proven the path.
-    Trial,
-    /// Reports confirmed both directions.
-    Proven,
-    /// The path is certain by configuration: no report has proven it, and none will.
-    Certain,
-    /// A report says that packets do not arrive.
-    Refuted,
-    /// The checks of two phones that speak ICE have found no direct path in time, or no report has told of it.
-    Unproven,
-    /// A phone sends to the relay again by itself.
-    CameBack,
-    /// A phone refused to be moved.
-    Refused,
-    /// Reports stopped.
-    ReportsStopped,
-    /// The direct path loses more than the limit.
-    Quality,
-    /// An offer of one of the parties (hold, transfer, another codec).
-    Renegotiated,
-    /// Told to leave the direct path by a party's offer, they stayed with each other.
-    Clung,
-    /// Policy wants it on the relay.
-    Policy,
-    /// Both are heard at the relay again.
-    Heard,
-    /// No RTP comes to the relay, while an end says that it sends directly, or reports count what it sends.
-    Counted,
-}
-
-/// A step of two phones that are introduced to each other to check paths themselves (ICE).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum IceStep {
-    /// A party was asked for an offer.
-    Asked {
-        /// Who.
-        party: Side,
-    },
-    /// Each has the other's credentials and candidates.
-    Introduced,
-    /// A party has not restarted ICE: what it uses with us cannot be the other's.
-    KeptCredentials {
-        /// Who.
-        party: Side,
-    },
-    /// The party that controls has named the pair that both use.
-    Nominated {
-        /// Who.
-        party: Side,
-    },
-}
-
-/// One entry.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
-    /// Another state.
-    State {
-        /// The new one.
-        to: PathState,
-        /// Why.
-        why: Reason,
-    },
-    /// Another state, by what CRUSH endpoints say.
-    Handoff {
-        /// The new one.
-        to: PathState,
-        /// Why, in their words.
-        why: media_wire::handoff::Reason,
-    },
-    /// A way is tried.
-    Way(Way),
-    /// It stays on the relay, and why.
-    Stays(Stay),
-    /// A step of ICE between the parties.
-    Ice(IceStep),
-    /// How a party's NAT maps, seen at the second address.
-    Mapping {
-        /// Whose.
-        party: Side,
-        /// What was seen.
-        mapping: Mapping,
-    },
-    /// The report that proved a direction, or refuted it.
-    Evidence {
-        /// Its sender.
-        from: Side,
-        /// Or refuted.
-        is_confirmed: bool,
-        /// What it said.
-        evidence: Evidence,
-    },
-    /// What a receiver has missed of a trial's packets.
-    Trial {
-        /// Their sender.
-        from: Side,
-        /// How many there were, and how many did not arrive.
-        outcome: Outcome,
-    },
-    /// A report of a party that can't be true; counted once per kind here.
-    Lie {
-        /// Who said it.
-        party: Side,
-        /// What.
-        lie: Lie,
-    },
-    /// The call is direct, and a party does not say so.
-    Unsaid {
-        /// Who.
-        party: Side,
-        /// It says that it sends to the relay, instead of nothing.
-        contradicts: bool,
-    },
-    /// A direction's audio gap in a move.
-    Gap {
-        /// Its sender.
-        from: Side,
-        /// How long, and how that is known.
-        gap: Gap,
-    },
-}
+use seam::Event;
+use seam::path::{Entry, PathState, Reason};
 
 /// The entries of a call, and how long its media was where.
 #[derive(Debug, Clone, Default)]
@@ -171,6 +25,12 @@ pub struct Reading {
     pub direct: Duration,
     /// Whether none is.
     pub is_direct: bool,
+}
+
+impl From<Reading> for Event {
+    fn from(reading: Reading) -> Self {
+        Event::Metered { direct: reading.direct, is_direct: reading.is_direct }
+    }
 }
 
 /// More entries than this are a flapping path; the first and the counts suffice.
@@ -270,6 +130,7 @@ impl Timeline {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use seam::path::Stay;
 
     #[test]
     fn relayed_and_direct_time_are_the_answered_time() {

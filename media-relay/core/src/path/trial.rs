@@ -5,6 +5,8 @@
 //! next report says whether they are among it: evidence of the very path, at the cost of a second's silence at most,
 //! however seldom the phone reports.
 
+use seam::path::TrialOutcome;
+
 use super::direction::Sight;
 use super::proof::{AHEAD, Reception};
 
@@ -26,27 +28,6 @@ pub struct Trial {
     direct: Option<u16>,
     /// How many of them were sent before the far phone had moved too, and its NAT let anything in.
     early: u16,
-}
-
-/// What became of a trial's packets, but for those that were sent too early to arrive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Outcome {
-    /// Packets that the relay did not see.
-    pub sent: u16,
-    /// What the receiver has lost since its last report before, but for what has not even reached the relay since the trial.
-    pub lost: i32,
-}
-
-impl Outcome {
-    /// Loss on the way from the relay is counted against the path; more than half is no accident.
-    pub fn is_proof(self) -> bool {
-        self.lost.saturating_mul(2) < i32::from(self.sent)
-    }
-
-    /// On a path that does not work all are lost. What is between a proof and this says nothing: the next report may.
-    pub fn is_refutation(self) -> bool {
-        self.lost.saturating_mul(4) >= i32::from(self.sent).saturating_mul(3)
-    }
 }
 
 impl Trial {
@@ -82,7 +63,7 @@ impl Trial {
 
     /// What a report says that came when the relay had seen this much; `None` if it speaks of the time before, or too little
     /// was sent (silence).
-    pub fn weigh(&self, report: &Reception, sight: &Sight) -> Option<Outcome> {
+    pub fn weigh(&self, report: &Reception, sight: &Sight) -> Option<TrialOutcome> {
         let (sent, unseen) = (self.sent()?, self.unseen(sight)?);
         let telling = sent.checked_sub(self.early).filter(|telling| *telling >= ENOUGH)?;
         let ahead = (report.highest as u16).wrapping_sub(self.sequence) as i16;
@@ -91,7 +72,7 @@ impl Trial {
         let lost = report.lost.saturating_sub(self.lost).saturating_sub(before);
         // Those that came too early were lost first, if any were.
         let lost = lost.saturating_sub(i32::from(self.early)).max(lost.min(0));
-        (report.ssrc == self.ssrc && is_about_it).then_some(Outcome { sent: telling, lost })
+        (report.ssrc == self.ssrc && is_about_it).then_some(TrialOutcome { sent: telling, lost })
     }
 }
 
@@ -113,7 +94,7 @@ mod tests {
     }
 
     /// 40 packets that the relay did not see, then 250 that it saw.
-    fn weigh(highest: u32, lost: i32) -> Option<Outcome> {
+    fn weigh(highest: u32, lost: i32) -> Option<TrialOutcome> {
         let trial = tried(65_530u16.wrapping_add(50));
         let report = Reception { ssrc: 7, highest, lost, jitter: 0 };
         trial.weigh(&report, &sight(350, 65_530u16.wrapping_add(290)))
@@ -122,7 +103,7 @@ mod tests {
     #[test]
     fn packets_that_the_relay_did_not_see_and_nobody_misses_went_direct() {
         let outcome = weigh(65_536 + 283, 5).unwrap();
-        assert_eq!(outcome, Outcome { sent: 40, lost: 2 });
+        assert_eq!(outcome, TrialOutcome { sent: 40, lost: 2 });
         assert!(outcome.is_proof());
     }
 
@@ -144,7 +125,7 @@ mod tests {
         };
         assert!(weigh(0, 35).unwrap().is_refutation());
         let late = weigh(25, 35).unwrap();
-        assert_eq!(late, Outcome { sent: 20, lost: 10 });
+        assert_eq!(late, TrialOutcome { sent: 20, lost: 10 });
         assert!(!late.is_refutation());
         assert!(weigh(25, 27).unwrap().is_proof());
         assert!(weigh(25, 45).unwrap().is_refutation(), "nor did anything come after it");
@@ -156,7 +137,7 @@ mod tests {
         let trial = tried(65_530u16.wrapping_add(50));
         let report = Reception { ssrc: 7, highest: 65_536 + 303, lost: 25, jitter: 0 };
         let outcome = trial.weigh(&report, &sight(350, 65_530u16.wrapping_add(310))).unwrap();
-        assert_eq!(outcome, Outcome { sent: 40, lost: 2 });
+        assert_eq!(outcome, TrialOutcome { sent: 40, lost: 2 });
     }
 
     #[test]

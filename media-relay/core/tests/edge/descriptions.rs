@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use martian::{Own, Realm, Rules, Unfit};
-use media_core::session::{Action, Refusal};
 use media_core::worker::Settings;
+use seam::{Action, ExchangeId, Refusal};
 
 use crate::world::{A, B, World, at, audio, rtp};
 
@@ -59,12 +59,12 @@ fn a_description_that_we_wrote_comes_back_and_joins_two_halves_but_never_a_circl
     let to_b = world.offer(1, A, B, audio(HERE, "")).unwrap();
     // A proxy in realm 1 sends it back to us: a second call, whose caller is the first one's callee.
     world.session = 77 << 20;
-    let caller = media_core::session::Endpoint { party: 0, branch: 0 };
+    let caller = seam::Endpoint { party: 0, branch: 0 };
     let from_core = World::party(B);
     let offer = |world: &mut World, sdp: String| {
         let (from_party, to_party) = (from_core.clone(), World::party(A));
         world.described(Action::Offer {
-            exchange: 1,
+            exchange: ExchangeId(1),
             from: caller,
             to: B,
             from_party,

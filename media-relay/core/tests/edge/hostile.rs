@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use media_core::latch::Latching;
-use media_core::session::Action;
 use media_core::worker::{Settings, SocketId};
 use play::Dice;
+use seam::Action;
 
 use crate::world::{A, A_HOST, B, B_HOST, World, binding, hello, rtcp};
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use media_core::consumers::{Listener, Overheard, Role};
-use media_core::session::{Action, Endpoint, INITIAL};
+use media_core::consumers::Overheard;
 use media_core::worker::Settings;
 use play::Dice;
+use seam::{Action, Endpoint, ExchangeId, Listener, Role};
 
 use super::world::{A, World, at, audio, rtcp, rtp};
 
@@ -44,7 +44,7 @@ impl Story {
             dice: Dice::new(seed),
             phones: BTreeMap::new(),
             far: Endpoint { party: 1, branch: 0 },
-            exchanges: INITIAL,
+            exchanges: ExchangeId::INITIAL.0,
             parties: 1,
             taken: Vec::new(),
             heard: Vec::new(),
@@ -143,7 +143,7 @@ impl Story {
         }
         for (index, end) in ends.iter().enumerate() {
             if are_parties || index == 0 {
-                self.offers(INITIAL, A, *end, "");
+                self.offers(ExchangeId::INITIAL.0, A, *end, "");
             } else {
                 self.says(*end, "");
                 let first = self.phones[&ends[0]].sockets.clone();
@@ -152,11 +152,11 @@ impl Story {
         }
         self.world.act(Action::Attach(TAP));
         for end in &ends {
-            self.answers(INITIAL, *end, A, "");
+            self.answers(ExchangeId::INITIAL.0, *end, A, "");
         }
         self.far = ends[ends.len() - 1];
         self.world.act(Action::Select(self.far));
-        self.answers(INITIAL, self.far, A, "");
+        self.answers(ExchangeId::INITIAL.0, self.far, A, "");
         let far = self.far;
         self.phones.retain(|end, _| *end == A || *end == far);
         self.speak();
@@ -178,10 +178,10 @@ impl Story {
         self.speak();
         match self.below(6) {
             0 => {
-                self.world.act(Action::Reject { exchange, from: to });
+                self.world.act(Action::Reject { exchange: ExchangeId(exchange), from: to });
             }
             1 => {
-                self.world.act(Action::Cancel(exchange));
+                self.world.act(Action::Cancel(ExchangeId(exchange)));
             }
             _ => {
                 let answer = if hold == "a=sendonly\r\n" { "a=recvonly\r\n" } else { "" };

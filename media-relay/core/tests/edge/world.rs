@@ -1,13 +1,14 @@
 //! A worker, its ports and the time: one session between A (realm 0) and B (realm 1), and who may send what to its ports.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
-use media_core::session::{Action, Endpoint, Party, Refusal, Reply, StreamStatistics};
 use media_core::worker::{Settings, SocketId};
 use play::ports::Counted;
+use seam::{Action, Endpoint, ExchangeId, Party, RealmId, Refusal, Reply, StreamStatistics};
 
 pub(crate) const A: Endpoint = Endpoint { party: 0, branch: 0 };
 pub(crate) const B: Endpoint = Endpoint { party: 1, branch: 0 };
@@ -42,9 +43,9 @@ impl World {
     pub(crate) fn party(endpoint: Endpoint) -> Party {
         let host = if endpoint.party == 0 { A_HOST } else { B_HOST };
         Party {
-            realm: endpoint.party.min(1),
+            realm: RealmId(endpoint.party.min(1)),
             signalling: at(&format!("{host}:5060")),
-            product: Box::default(),
+            product: Arc::default(),
             contact: None,
             is_private: false,
         }
@@ -71,7 +72,14 @@ impl World {
         sdp: impl Into<Bytes>,
     ) -> Result<String, Refusal> {
         let (from_party, to_party) = (Self::party(from), Self::party(to));
-        self.described(Action::Offer { exchange, from, to, from_party, to_party, sdp: sdp.into() })
+        self.described(Action::Offer {
+            exchange: ExchangeId(exchange),
+            from,
+            to,
+            from_party,
+            to_party,
+            sdp: sdp.into(),
+        })
     }
 
     pub(crate) fn answer(
@@ -82,7 +90,13 @@ impl World {
         sdp: impl Into<Bytes>,
     ) -> Result<String, Refusal> {
         let from_party = Self::party(from);
-        self.described(Action::Answer { exchange, from, to, from_party, sdp: sdp.into() })
+        self.described(Action::Answer {
+            exchange: ExchangeId(exchange),
+            from,
+            to,
+            from_party,
+            sdp: sdp.into(),
+        })
     }
 
     /// A call between A, which says that it is at `a` (sockets 0 and 1), and B at `b` (sockets 2 and 3), with these m-line

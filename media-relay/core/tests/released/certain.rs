@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use media_core::path::Constraint;
-use media_core::path::timeline::{Entry, PathState, Reason};
 use nat_lab::Kind as Nat;
+use seam::path::{Constraint, Entry, PathState, Reason};
 
 use crate::phone::Kind;
 use crate::world::{Place, World};

@@ -3,9 +3,8 @@
 
 use std::time::Duration;
 
-use media_core::path::place::Stay;
-use media_core::path::timeline::{Entry, PathState, Reason};
 use nat_lab::Kind as Nat;
+use seam::path::{Entry, PathState, Reason, Stay};
 
 use crate::phone::{Kind, Voice};
 use crate::world::{Place, World};

@@ -20,12 +20,11 @@ mod world;
 
 use std::time::Duration;
 
-use media_core::path::place::Stay;
-use media_core::path::timeline::{Entry, PathState, Reason};
-use media_core::path::{Constraint, Settings as Limits};
+use media_core::path::Settings as Limits;
 use nat_lab::Kind as Nat;
 use phone::Kind;
 use play::Dice;
+use seam::path::{Constraint, Entry, PathState, Reason, Stay};
 use world::{Place, World};
 
 const PHONES: [Kind; 3] = [Kind::Baresip, Kind::Linphone, Kind::Pjsip];
@@ -348,8 +347,8 @@ fn play(seed: u64) -> Result<World, String> {
         })
     };
     if world.state() == PathState::Direct {
-        let is_proven = |party: media_core::Side| proofs(true).any(|(_, from)| from == party);
-        if !media_core::Side::BOTH.into_iter().all(is_proven) {
+        let is_proven = |party: seam::Side| proofs(true).any(|(_, from)| from == party);
+        if !seam::Side::BOTH.into_iter().all(is_proven) {
             problems.push("it stands without a proof".to_owned());
         }
     }

@@ -2,8 +2,7 @@
 
 use std::time::Duration;
 
-use media_core::path::place::Stay;
-use media_core::path::timeline::{Entry, PathState};
+use seam::path::{Entry, PathState, Stay};
 
 use crate::phone::Kind;
 use crate::world::{Place, World};

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use media_core::path::timeline::{Entry, PathState, Reason};
 use nat_lab::Kind as Nat;
+use seam::path::{Entry, PathState, Reason};
 
 use crate::phone::Voice;
 use crate::world::{Place, World};

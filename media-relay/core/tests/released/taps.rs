@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use media_core::path::timeline::PathState;
 use nat_lab::Kind as Nat;
+use seam::path::PathState;
 
 use crate::world::{Place, World};
 use crate::{pairs, return_limit, second};

@@ -2,9 +2,8 @@
 
 use std::time::Duration;
 
-use media_core::path::place::Stay;
-use media_core::path::timeline::{Entry, PathState};
 use nat_lab::Kind as Nat;
+use seam::path::{Entry, PathState, Stay};
 
 use crate::phone::Kind;
 use crate::second;

@@ -7,17 +7,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
-use media_core::consumers::{Listener, Role};
+use media_core::path::Settings as Limits;
 use media_core::path::memory::{self, Known, Record};
 use media_core::path::place::Networks;
-use media_core::path::timeline::{Entry, PathState};
-use media_core::path::{Constraint, Settings as Limits};
 use media_core::policy::{Mode, PairRelease, RealmRelease, ReleasePolicy};
-use media_core::session::{Action, Endpoint, Event, Outcome, Party, Reply};
 use media_core::worker::Settings;
 use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
 use play::Dice;
 use play::ports::Counted;
+use seam::path::{Constraint, Entry, PathEntry, PathState};
+use seam::{Action, Endpoint, Event, ExchangeId, Listener, Party, RealmId, Renegotiated, Reply, Role};
 
 use crate::phone::{Kind, Phone};
 
@@ -43,7 +42,7 @@ enum Letter {
     /// A wish at its phone.
     Ask { wish: u32, party: usize, sdp: Bytes },
     /// Its outcome at the worker.
-    Outcome { wish: u32, party: usize, outcome: Outcome },
+    Renegotiated { wish: u32, party: usize, outcome: Renegotiated },
     /// A half of the call is over.
     Ended { half: usize },
     /// A party's own offer.
@@ -180,10 +179,10 @@ impl World {
             Place::Realms(_) => hosts[index].1,
         };
         let parties = [0, 1].map(|index| Party {
-            realm: if matches!(place, Place::Realms(_)) { index as u16 } else { 0 },
+            realm: RealmId(if matches!(place, Place::Realms(_)) { index as u16 } else { 0 }),
             signalling: SocketAddr::new(public(index), 5_060),
             product: kinds[index].product().into(),
-            contact: Some(phones[index].local.ip()),
+            contact: Some(SocketAddr::new(phones[index].local.ip(), 5060)),
             is_private: false,
         });
         let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }; 2];
@@ -298,7 +297,7 @@ impl World {
             return self.parties[end].clone();
         }
         let signalling = "192.0.2.60:5060".parse().expect("an address");
-        Party { realm: 1, signalling, product: "kamailio".into(), contact: None, is_private: false }
+        Party { realm: RealmId(1), signalling, product: "kamailio".into(), contact: None, is_private: false }
     }
 
     /// What a phone offers, as it reaches the other.
@@ -306,8 +305,14 @@ impl World {
         self.order(from).into_iter().fold(sdp, |sdp, half| {
             let to = 1 - from;
             let [from_party, to_party] = [from, to].map(|end| self.party(half, end));
-            let action =
-                Action::Offer { exchange, from: ENDS[from], to: ENDS[to], from_party, to_party, sdp };
+            let action = Action::Offer {
+                exchange: ExchangeId(exchange),
+                from: ENDS[from],
+                to: ENDS[to],
+                from_party,
+                to_party,
+                sdp,
+            };
             self.described(half, action)
         })
     }
@@ -321,7 +326,13 @@ impl World {
             let from_party = self.party(half, from);
             self.described(
                 half,
-                Action::Answer { exchange, from: ENDS[from], to: ENDS[1 - from], from_party, sdp },
+                Action::Answer {
+                    exchange: ExchangeId(exchange),
+                    from: ENDS[from],
+                    to: ENDS[1 - from],
+                    from_party,
+                    sdp,
+                },
             )
         })
     }
@@ -340,21 +351,21 @@ impl World {
                 Event::Unheard => self.questions += 1,
                 Event::Metered { .. } => {}
                 Event::Answer { .. } => unreachable!("nobody is asked for an offer"),
-                Event::Path { after, entry, parties } => {
+                Event::Path(PathEntry { after, entry, parties }) => {
                     assert_eq!(parties, ENDS);
                     let timeline =
                         half.checked_sub(1).map_or(&mut self.timeline, |half| &mut self.others[half]);
                     timeline.push((after, entry));
                 }
-                Event::Renegotiate { wish, legs } => {
+                Event::Renegotiate { wish, legs, .. } => {
                     self.wishes += 1;
                     for (endpoint, sdp) in legs {
                         let sdp = sdp.expect("an ordinary phone is never asked for an offer");
                         let party = usize::from(endpoint.party);
                         assert!([half == 0, half + 1 == self.halves][party], "a leg between was asked");
                         if self.open_exchange {
-                            let outcome = Outcome::Superseded;
-                            self.later(Letter::Outcome { wish, party, outcome });
+                            let outcome = Renegotiated::Superseded;
+                            self.later(Letter::Renegotiated { wish, party, outcome });
                         } else {
                             self.open_wishes += 1;
                             let after = Duration::from_millis(15 + self.dice.below(40)) + self.lag[party];
@@ -436,20 +447,22 @@ impl World {
                 Letter::Ask { wish, party, sdp } => {
                     let phone = &mut self.phones[party];
                     let (after, outcome) = match phone.kind {
-                        Kind::Refusing(status) => (Duration::ZERO, Outcome::Refused(status)),
-                        Kind::Deaf => (Duration::from_secs(32), Outcome::Refused(408)),
+                        Kind::Refusing(status) => (Duration::ZERO, Renegotiated::Refused(status)),
+                        Kind::Deaf => (Duration::from_secs(32), Renegotiated::Refused(408)),
                         Kind::Slow(after) => {
-                            (after, Outcome::Accepted(phone.answer(&sdp, now, &mut self.dice)))
+                            (after, Renegotiated::Accepted(phone.answer(&sdp, now, &mut self.dice)))
                         }
-                        _ => (Duration::ZERO, Outcome::Accepted(phone.answer(&sdp, now, &mut self.dice))),
+                        _ => {
+                            (Duration::ZERO, Renegotiated::Accepted(phone.answer(&sdp, now, &mut self.dice)))
+                        }
                     };
                     let after = after
                         + Duration::from_millis(5 + self.dice.below(30))
                         + std::mem::take(&mut self.lost_answer[party]);
-                    self.letters.push((now + after, Letter::Outcome { wish, party, outcome }));
+                    self.letters.push((now + after, Letter::Renegotiated { wish, party, outcome }));
                 }
-                Letter::Outcome { wish, party, outcome } => {
-                    if outcome != Outcome::Superseded {
+                Letter::Renegotiated { wish, party, outcome } => {
+                    if outcome != Renegotiated::Superseded {
                         self.open_wishes -= 1;
                     }
                     let half = if party == 0 { 0 } else { self.halves - 1 };

@@ -1,6 +1,7 @@
 //! What the caller hears of a target that answers: provisional responses, descriptions, and the 2xx.
 
 use bytes::Bytes;
+use seam::ExchangeId;
 use sip_wire::{Message, Name, multipart};
 
 use super::body::{add, body_for};
@@ -10,7 +11,6 @@ use super::side::{EndId, Side};
 use super::{Call, Purpose};
 use crate::core::Core;
 use crate::event::{CallEventKind, EndCause};
-use crate::media::ExchangeId;
 use crate::passing::{copy_headers, passing_options};
 use crate::session_timer::Agreement;
 use crate::transaction::{self, Answer};

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use seam::{Action, Endpoint, ExchangeId};
 use sip_wire::{Message, Method, Name, multipart};
 
 use super::hunt::{Found, cause_of, is_better, may_fail_over};
@@ -14,7 +15,6 @@ use super::{Call, CallTimer, Final, Purpose};
 use crate::core::{Core, Owner, dialog_key};
 use crate::event::{EndCause, EndedBy};
 use crate::io::{Flow, RealmId};
-use crate::media::{Endpoint, ExchangeId, MediaAction};
 use crate::question::{Contact, ResolvedAddress, TrunkTarget};
 use crate::registrar::Registrar;
 use crate::session_timer::Agreement;
@@ -131,12 +131,12 @@ impl Call {
         branch.state = State::Preparing;
         let (party, realm, uri) = (branch.party, branch.realm, branch.uri.clone());
         let sdp = self.upstream.incoming.request.body_bytes().slice(description.unwrap_or_default());
-        let action = MediaAction::Offer {
+        let action = Action::Offer {
             exchange: ExchangeId(1),
             from: Endpoint { party: 0, branch: 0 },
             to: Endpoint { party, branch: 0 },
-            from_info: self.caller_info(),
-            to_info: self.target_info(realm, flow, &uri),
+            from_party: self.caller_info(),
+            to_party: self.target_info(realm, flow, &uri),
             sdp,
         };
         self.ask_media(action, Wait::Branch(index), core);
@@ -317,7 +317,7 @@ impl Call {
         }
         let endpoint = self.pair(pair).map(|pair| pair.endpoint(Side::Target));
         if let (Some(endpoint), true) = (endpoint, self.has_media) {
-            self.tell_media(MediaAction::Select { endpoint }, core);
+            self.tell_media(Action::Select(endpoint), core);
         }
         if let Some(found) = self.pair_mut(pair) {
             found.ends[Side::Target].session.agreed = Agreement::of_answer(&response);
@@ -382,7 +382,7 @@ impl Call {
         });
         if self.has_media {
             self.tell_media(
-                MediaAction::Reject { exchange: ExchangeId(1), from: Endpoint { party, branch: 0 } },
+                Action::Reject { exchange: ExchangeId(1), from: Endpoint { party, branch: 0 } },
                 core,
             );
         }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use seam::path::PathRecord;
+use seam::{Action, Event, Reply, StreamStatistics};
 use sip_wire::{Message, Name};
 
 use super::media::Wait;
@@ -12,7 +14,7 @@ use super::side::{EndId, Side};
 use super::{Call, CallTimer, Ended, Final};
 use crate::core::{Core, TimerKey, dialog_key};
 use crate::event::{CallEnded, CallEventKind, CallStarted, EndCause, EndedBy};
-use crate::media::{MediaAction, MediaEvent, StreamStatistics};
+use crate::registrar::Registrar;
 use crate::transaction::{self, Answer, Asked, ServerId};
 
 /// Why a call ends, by whom, and with which status.
@@ -128,7 +130,7 @@ impl Call {
                 }
             };
         } else if status == 488 {
-            let warning = self.refused.and_then(crate::media::Refusal::warning);
+            let warning = self.refused.and_then(seam::Refusal::warning);
             out = warning.into_iter().fold(out, |out, warning| out.header(Name::Warning, warning.as_bytes()));
         } else if status == 503 {
             out = out.header(Name::RetryAfter, crate::times::rest_of(config.limits.retry_after).as_bytes());
@@ -247,7 +249,7 @@ impl Call {
         });
         self.ended = Ended::Counting { record, answers };
         if self.has_media {
-            let number = self.tell_media(MediaAction::Delete, core);
+            let number = self.tell_media(Action::Delete, core);
             let timer =
                 core.schedule(core.config.timers.media, TimerKey::Call(self.key, CallTimer::Media(number)));
             self.waiting.push((number, Wait::Delete, timer));
@@ -280,15 +282,16 @@ impl Call {
     }
 
     /// The media plane noticed something, or wants something.
-    pub(crate) fn on_media_event(&mut self, event: MediaEvent, core: &mut Core) {
+    pub(crate) fn on_media_event(&mut self, event: Event, core: &mut Core, registrar: &mut Registrar) {
         match event {
-            MediaEvent::Inactive { .. } => self.hang_up(EndCause::MediaTimeout, EndedBy::Sbc, core),
-            MediaEvent::Unheard { .. } => self.ask_whether_alive(core),
-            MediaEvent::Renegotiate { wish, legs, deadline, .. } => {
-                self.renegotiate(wish, legs, deadline, core)
+            Event::Answer { number, description } => {
+                self.on_media(number, Reply::Description(description), core, registrar)
             }
-            MediaEvent::Path { entry, .. } => self.record(CallEventKind::Path(entry), core),
-            MediaEvent::Metered { direct, is_direct, .. } => {
+            Event::Inactive => self.hang_up(EndCause::MediaTimeout, EndedBy::Sbc, core),
+            Event::Unheard => self.ask_whether_alive(core),
+            Event::Renegotiate { wish, legs, deadline } => self.renegotiate(wish, legs, deadline, core),
+            Event::Path(entry) => self.record(CallEventKind::Path(PathRecord::Entry(entry)), core),
+            Event::Metered { direct, is_direct } => {
                 self.record(CallEventKind::Metered { direct, is_direct }, core)
             }
         }

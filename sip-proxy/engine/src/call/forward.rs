@@ -1,6 +1,7 @@
 //! Requests inside a pair: what one end sends reaches the other, in its dialog.
 
 use bytes::Bytes;
+use seam::{Described, Refusal};
 use sip_wire::{Message, Method, Name, multipart};
 
 use super::body::with_body;
@@ -14,7 +15,6 @@ use super::trickle::{FRAGMENT, is_trickle};
 use super::{Call, is_target_refresh};
 use crate::core::{Core, Owner};
 use crate::event::{EndCause, EndedBy};
-use crate::media::{Described, Refusal};
 use crate::passing::{copy_headers, passing_options};
 use crate::registrar::Registrar;
 use crate::transaction::{Asked, ClientId, Hop, Incoming, ServerId};
@@ -35,7 +35,7 @@ pub(super) struct Forward {
     pub(super) exchange: Option<Exchange>,
     /// The description for the other end.
     pub(super) description: Option<Bytes>,
-    pub(super) summary: crate::media::Summary,
+    pub(super) summary: seam::Summary,
     /// The candidates in it, as the other end may see them.
     pub(super) fragment: Option<Bytes>,
     pub(super) attempts: u8,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use seam::{Action, Described, ExchangeId, PRODUCT_LIMIT, Party, Refusal, Reply, Request};
 use sip_wire::{Message, Name, Uri};
 
 use super::pair::{End, said_in};
@@ -13,10 +14,6 @@ use super::{Call, CallTimer};
 use crate::core::Core;
 use crate::event::{CallChange, CallEventKind, EndCause, EndedBy};
 use crate::io::{Flow, RealmId};
-use crate::media::{
-    Described, ExchangeId, MediaAction, MediaOutcome, MediaReply, MediaRequest, PartyInfo, Refusal,
-    USER_AGENT_LIMIT,
-};
 use crate::passing::Privacy;
 use crate::registrar::Registrar;
 
@@ -49,53 +46,52 @@ impl Wait {
 
 impl Call {
     /// What the caller's INVITE says of it.
-    pub(super) fn caller_info(&self) -> PartyInfo {
+    pub(super) fn caller_info(&self) -> Party {
         let request = &self.upstream.incoming.request;
         let contact = request.contacts().next().and_then(Result::ok);
-        PartyInfo {
+        Party {
             realm: self.upstream.realm,
             signalling: self.upstream.incoming.flow.remote,
-            user_agent: user_agent_of(request),
+            product: product_of(request).unwrap_or_default(),
             contact: contact.and_then(|contact| literal_of(contact.uri.as_bytes())),
-            wants_privacy: Privacy::of(request).is_any(),
+            is_private: Privacy::of(request).is_any(),
         }
     }
 
     /// What is known of a target before it has answered.
-    pub(super) fn target_info(&self, realm: RealmId, flow: Flow, uri: &[u8]) -> PartyInfo {
-        PartyInfo {
+    pub(super) fn target_info(&self, realm: RealmId, flow: Flow, uri: &[u8]) -> Party {
+        Party {
             realm,
             signalling: flow.remote,
-            user_agent: None,
+            product: Arc::default(),
             contact: literal_of(uri),
-            wants_privacy: false,
+            is_private: false,
         }
     }
 
     /// Asks for something that a reply comes to.
-    pub(super) fn ask_media(&mut self, action: MediaAction, wait: Wait, core: &mut Core) {
+    pub(super) fn ask_media(&mut self, action: Action, wait: Wait, core: &mut Core) {
         self.ask_media_within(core.config.timers.media, action, wait, core);
     }
 
-    pub(super) fn ask_media_within(
-        &mut self,
-        limit: Duration,
-        action: MediaAction,
-        wait: Wait,
-        core: &mut Core,
-    ) {
+    pub(super) fn ask_media_within(&mut self, limit: Duration, action: Action, wait: Wait, core: &mut Core) {
         let number = self.tell_media(action, core);
         let timer = self.schedule(limit, CallTimer::Media(number), core);
         self.waiting.push((number, wait, timer));
     }
 
     /// Tells something that no reply is awaited for.
-    pub(super) fn tell_media(&mut self, action: MediaAction, core: &mut Core) -> u32 {
+    pub(super) fn tell_media(&mut self, action: Action, core: &mut Core) -> u32 {
         self.has_media = true;
-        self.next_media = self.next_media.saturating_add(1);
-        let number = self.next_media;
-        core.out.push_back(crate::io::Output::Media(MediaRequest { session: self.session, number, action }));
+        let number = self.next_request();
+        self.next_media = number;
+        core.out.push_back(crate::io::Output::Media(Request { session: self.session, number, action }));
         number
+    }
+
+    /// The number of what is asked or told next.
+    pub(super) fn next_request(&self) -> u32 {
+        self.next_media.saturating_add(1)
     }
 
     /// An offer of one end of a pair, for the other.
@@ -105,15 +101,15 @@ impl Call {
         exchange: ExchangeId,
         from: Side,
         sdp: Bytes,
-    ) -> Option<MediaAction> {
+    ) -> Option<Action> {
         let pair = self.pair(id)?;
         let to = !from;
-        Some(MediaAction::Offer {
+        Some(Action::Offer {
             exchange,
             from: pair.endpoint(from),
             to: pair.endpoint(to),
-            from_info: pair.ends[from].info(),
-            to_info: pair.ends[to].info(),
+            from_party: pair.ends[from].info(),
+            to_party: pair.ends[to].info(),
             sdp,
         })
     }
@@ -125,32 +121,30 @@ impl Call {
         exchange: ExchangeId,
         from: Side,
         sdp: Bytes,
-    ) -> Option<MediaAction> {
+    ) -> Option<Action> {
         let pair = self.pair(id)?;
-        Some(MediaAction::Answer {
+        Some(Action::Answer {
             exchange,
             from: pair.endpoint(from),
             to: pair.endpoint(!from),
-            from_info: pair.ends[from].info(),
+            from_party: pair.ends[from].info(),
             sdp,
         })
     }
 
     /// A reply.
-    pub(crate) fn on_media(&mut self, reply: MediaReply, core: &mut Core, registrar: &mut Registrar) {
-        let Some(position) = self.waiting.iter().position(|waiting| waiting.0 == reply.number) else {
+    pub(crate) fn on_media(&mut self, number: u32, reply: Reply, core: &mut Core, registrar: &mut Registrar) {
+        let Some(position) = self.waiting.iter().position(|waiting| waiting.0 == number) else {
             return;
         };
         let (_, wait, timer) = self.waiting.remove(position);
         core.timers.cancel(timer);
-        match (wait, reply.outcome) {
-            (Wait::Delete, MediaOutcome::Deleted { streams, direct }) => self.counted(streams, direct, core),
+        match (wait, reply) {
+            (Wait::Delete, Reply::Deleted { streams, direct }) => self.counted(streams, direct, core),
             (Wait::Delete, _) => self.counted(Vec::new(), Duration::ZERO, core),
-            (Wait::Fragment(forward), MediaOutcome::Fragment(fragment)) => {
-                self.on_fragment(forward, fragment, core)
-            }
+            (Wait::Fragment(forward), Reply::Fragment(fragment)) => self.on_fragment(forward, fragment, core),
             (Wait::Fragment(forward), _) => self.on_fragment(forward, None, core),
-            (wait, MediaOutcome::Description(result)) => self.on_description(wait, result, core, registrar),
+            (wait, Reply::Description(result)) => self.on_description(wait, result, core, registrar),
             (wait, _) => self.on_description(wait, Err(Refusal::Unknown), core, registrar),
         }
     }
@@ -272,13 +266,7 @@ impl Call {
     }
 
     /// Notes what a new agreement changed, for the record.
-    pub(super) fn note_agreement(
-        &mut self,
-        id: u32,
-        offerer: Side,
-        summary: crate::media::Summary,
-        core: &mut Core,
-    ) {
+    pub(super) fn note_agreement(&mut self, id: u32, offerer: Side, summary: seam::Summary, core: &mut Core) {
         let Some(pair) = self.pair_mut(id) else { return };
         let before = std::mem::replace(&mut pair.ends[offerer].summary, summary);
         let (was, is) = (before.is_hold(), pair.ends[offerer].summary.is_hold());
@@ -296,23 +284,23 @@ impl Call {
 
 impl End {
     /// What the media plane must know of it.
-    pub(super) fn info(&self) -> PartyInfo {
-        PartyInfo {
+    pub(super) fn info(&self) -> Party {
+        Party {
             realm: self.realm,
             signalling: self.dialog.flow.remote,
-            user_agent: self.user_agent.clone(),
+            product: self.product.clone().unwrap_or_default(),
             contact: literal_of(&self.dialog.target),
-            wants_privacy: self.wants_privacy,
+            is_private: self.wants_privacy,
         }
     }
 }
 
 /// What the author of a message says it is.
-pub(super) fn user_agent_of(message: &Message) -> Option<Arc<str>> {
+pub(super) fn product_of(message: &Message) -> Option<Arc<str>> {
     let name = if message.status().is_some() { Name::Server } else { Name::UserAgent };
     // Responses say Server (RFC 3261 §20.35), those of some phones User-Agent.
     let value = message.value(name).or_else(|| message.value(Name::UserAgent))?;
-    Some(String::from_utf8_lossy(value.get(..USER_AGENT_LIMIT).unwrap_or(value)).into())
+    Some(String::from_utf8_lossy(value.get(..PRODUCT_LIMIT).unwrap_or(value)).into())
 }
 
 /// The address that a URI names, if it is a literal.

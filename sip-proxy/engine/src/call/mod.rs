@@ -38,12 +38,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use seam::{ExchangeId, SessionId};
 use sip_wire::{Message, Method};
 
 use crate::core::{Core, TimerKey};
 use crate::event::{CallEnded, EndCause, EndedBy};
 use crate::io::RealmId;
-use crate::media::{ExchangeId, SessionId};
 use crate::pickup::Watch;
 use crate::question::Caller;
 use crate::registrar::{Forwarded, Registrar};
@@ -166,7 +166,7 @@ pub(crate) struct Call {
     next_exchange: u32,
     has_media: bool,
     /// Why media could not offer to a target what the caller has offered.
-    refused: Option<crate::media::Refusal>,
+    refused: Option<seam::Refusal>,
     best: Option<Final>,
     /// Until its answer how long it may ring, then how long it may last.
     ringing: Option<TimerId>,
@@ -215,7 +215,7 @@ impl Call {
             purpose,
             id: core.ids.uuid(),
             slot,
-            session: SessionId::new(slot, core.ids.number()),
+            session: slot.session(core.ids.number()),
             upstream,
             secrets,
             answered: false,

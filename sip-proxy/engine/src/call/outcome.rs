@@ -1,6 +1,7 @@
 //! How a request inside a pair comes out: its response reaches the end that asked, and what was agreed is kept.
 
 use bytes::Bytes;
+use seam::{Action, Described, Refusal};
 use sip_wire::{Message, Method, Name, multipart};
 
 use super::body::with_body;
@@ -11,7 +12,6 @@ use super::side::{EndId, Side};
 use super::{Call, CallTimer, is_target_refresh};
 use crate::core::Core;
 use crate::event::{EndCause, EndedBy};
-use crate::media::{Described, MediaAction, Refusal};
 use crate::passing::{copy_headers, passing_options};
 use crate::session_timer::Agreement;
 use crate::transaction::{self, Answer, ClientId};
@@ -104,7 +104,7 @@ impl Call {
             }
             (None, Some(exchange)) => {
                 // An offer without an answer: nothing was agreed.
-                self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
+                self.tell_media(Action::Cancel(exchange.id), core);
                 if forward_sent_invite(&self.forwards, number) {
                     self.acknowledge(id, to, None, core);
                 }
@@ -153,7 +153,7 @@ impl Call {
         // A media plane that has not replied at all may have taken it: nobody knows what is agreed.
         let is_answer = exchange.is_some() && refusal != Refusal::Unavailable;
         if let Some(exchange) = exchange {
-            self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
+            self.tell_media(Action::Cancel(exchange.id), core);
         }
         let is_being_restored = is_answer && !is_restore && self.restore(id, to, core);
         self.on_forward_failure(number, 488, None, core);
@@ -334,7 +334,7 @@ impl Call {
             forward.client = None;
             // Its offer is void meanwhile: theirs may change what it would be made from.
             if let Some(exchange) = forward.exchange.take() {
-                self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
+                self.tell_media(Action::Cancel(exchange.id), core);
             }
             self.schedule(wait, CallTimer::Retry(number), core);
             // Theirs goes first.
@@ -343,7 +343,7 @@ impl Call {
         }
         let Some(forward) = self.take_forward(number) else { return };
         if let Some(exchange) = forward.exchange {
-            self.tell_media(MediaAction::Cancel { exchange: exchange.id }, core);
+            self.tell_media(Action::Cancel(exchange.id), core);
         }
         if let Some(asked) = forward.asked() {
             // 408 and 481 would make a phone end its call (RFC 5057); a BYE says it properly.

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use seam::{Endpoint, ExchangeId, Summary};
 use sip_wire::{Message, Name};
 
 use super::Call;
 use super::forward::{Forward, Origin};
-use super::media::user_agent_of;
+use super::media::product_of;
 use super::renegotiate::Allowance;
 use super::side::{EndId, Side, Sides};
 use crate::core::{Core, DialogPlace};
@@ -16,7 +17,6 @@ use crate::event::EndedBy;
 use crate::farewells::Farewell;
 use crate::hop;
 use crate::io::{ConnectionId, Flow, RealmId};
-use crate::media::{Endpoint, ExchangeId, Summary};
 use crate::passing::Privacy;
 use crate::question::TrunkTarget;
 use crate::session_timer::Agreement;
@@ -53,7 +53,7 @@ pub(super) struct End {
     pub(super) invite_cseq: u32,
     pub(super) session: SessionTimerState,
     /// What it says it is (User-Agent, Server).
-    pub(super) user_agent: Option<Arc<str>>,
+    pub(super) product: Option<Arc<str>>,
     /// It asked for privacy.
     pub(super) wants_privacy: bool,
     /// How often the media plane may still ask it.
@@ -168,7 +168,7 @@ impl End {
             is_acknowledged: false,
             invite_cseq: 0,
             session: SessionTimerState::default(),
-            user_agent: None,
+            product: None,
             wants_privacy: false,
             allowance: Allowance::default(),
         }
@@ -188,7 +188,7 @@ impl End {
         if message.count(Name::Supported) > 0 {
             self.has_timer = message.has_token(Name::Supported, "timer");
         }
-        self.user_agent = user_agent_of(message).or_else(|| self.user_agent.take());
+        self.product = product_of(message).or_else(|| self.product.take());
         self.wants_privacy |= Privacy::of(message).is_any();
     }
 }

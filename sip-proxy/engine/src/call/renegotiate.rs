@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use seam::{Action, Endpoint, Renegotiated};
 use sip_wire::Method;
 
 use super::forward::{Forward, Origin};
@@ -15,7 +16,6 @@ use super::side::EndId;
 use super::{Call, CallTimer};
 use crate::core::Core;
 use crate::event::EndCause;
-use crate::media::{Endpoint, MediaAction, Renegotiated};
 use crate::timer::TimerId;
 
 /// How often a leg may be asked in a row, and after how long once more: a release, a failure and a return are five
@@ -104,7 +104,7 @@ impl Call {
     }
 
     fn tell_renegotiated(&mut self, wish: u32, endpoint: Endpoint, outcome: Renegotiated, core: &mut Core) {
-        self.tell_media(MediaAction::Renegotiated { wish, endpoint, outcome }, core);
+        self.tell_media(Action::Renegotiated { wish, endpoint, outcome }, core);
     }
 
     /// A phone took ours.
@@ -127,8 +127,8 @@ impl Call {
             end.description = offer.or_else(|| end.description.take());
         }
         if let (Some(sdp), true) = (&description, asked) {
-            let outcome = Renegotiated::Offered(sdp.clone());
-            let action = MediaAction::Renegotiated { wish: name, endpoint, outcome };
+            let outcome = Renegotiated::Offered { sdp: sdp.clone(), number: self.next_request() };
+            let action = Action::Renegotiated { wish: name, endpoint, outcome };
             // The other end may have to be asked first: half of the time in which its 2xx is repeated.
             let patience = core.config.timers.t1.saturating_mul(32);
             self.ask_media_within(patience, action, Wait::Offered(number), core);

@@ -2,12 +2,12 @@
 //! end is shown. Without anything to show, the INFO ends here.
 
 use bytes::Bytes;
+use seam::Action;
 use sip_wire::{Message, Method};
 
 use super::Call;
 use super::media::Wait;
 use crate::core::Core;
-use crate::media::MediaAction;
 
 /// RFC 8840 §10.
 pub(super) const FRAGMENT: &str = "application/trickle-ice-sdpfrag";
@@ -24,7 +24,7 @@ impl Call {
         let Some(forward) = self.forwards.iter().find(|forward| forward.id == number) else { return };
         let (id, from, fragment) = (forward.pair, forward.from, forward.request.body_bytes());
         let Some(pair) = self.pair(id) else { return };
-        let action = MediaAction::Trickle { from: pair.endpoint(from), to: pair.endpoint(!from), fragment };
+        let action = Action::Trickle { from: pair.endpoint(from), to: pair.endpoint(!from), fragment };
         self.ask_media(action, Wait::Fragment(number), core);
     }
 

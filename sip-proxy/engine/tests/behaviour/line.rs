@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use seam::{Action, Described, Refusal, Renegotiated, Replied, Reply, Request, Summary};
 use sip_engine::Engine;
 use sip_engine::config::{
     Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
@@ -13,9 +14,6 @@ use sip_engine::config::{
 use sip_engine::digest::{Algorithm, Ha1};
 use sip_engine::event::{CallEvent, CallEventKind, EndCause};
 use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Notice, Output, RealmId, Transport};
-use sip_engine::media::{
-    Described, MediaAction, MediaOutcome, MediaReply, MediaRequest, Refusal, Renegotiated, Summary,
-};
 use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkCredentials, TrunkTarget};
 use sip_engine::time::Now;
 use sip_engine::ua::{Abilities, Account, CallNumber, Event, Invite, UserAgent};
@@ -168,7 +166,7 @@ pub(crate) struct Line {
     /// The public addresses of phones behind a NAT.
     nats: BTreeMap<SocketAddr, SocketAddr>,
     /// What media was asked and told, in order.
-    pub(crate) media: Vec<MediaRequest>,
+    pub(crate) media: Vec<Request>,
     /// How a phone is from its next answer on.
     pub(crate) next_temper: Option<(SocketAddr, Temper)>,
     /// What media shows of candidates.
@@ -470,24 +468,22 @@ impl Line {
                 Output::Media(request) => {
                     self.media.push(request.clone());
                     // Descriptions pass as they are: signalling never looks into them.
-                    let outcome = match request.action {
-                        MediaAction::Renegotiated { outcome: Renegotiated::Offered(_), .. } => {
+                    let reply = match request.action {
+                        Action::Renegotiated { outcome: Renegotiated::Offered { .. }, .. } => {
                             let Some(sdp) = self.answer.clone() else { continue };
-                            MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
+                            Reply::Description(Ok(Described { sdp, summary: Summary::default() }))
                         }
-                        MediaAction::Answer { .. } if std::mem::take(&mut self.refuses_answers) => {
-                            MediaOutcome::Description(Err(Refusal::NotAcceptable))
+                        Action::Answer { .. } if std::mem::take(&mut self.refuses_answers) => {
+                            Reply::Description(Err(Refusal::NotAcceptable))
                         }
-                        MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
-                            MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
+                        Action::Offer { sdp, .. } | Action::Answer { sdp, .. } => {
+                            Reply::Description(Ok(Described { sdp, summary: Summary::default() }))
                         }
-                        MediaAction::Trickle { .. } => MediaOutcome::Fragment(self.fragment.clone()),
-                        MediaAction::Delete => {
-                            MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO }
-                        }
+                        Action::Trickle { .. } => Reply::Fragment(self.fragment.clone()),
+                        Action::Delete => Reply::Deleted { streams: Vec::new(), direct: Duration::ZERO },
                         _ => continue,
                     };
-                    let reply = MediaReply { session: request.session, number: request.number, outcome };
+                    let reply = Replied { session: request.session, number: request.number, reply };
                     self.engine.handle(Input::Media(reply), now);
                 }
                 _ => {}

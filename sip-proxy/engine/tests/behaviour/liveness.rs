@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use seam::{Event, Told};
 use sip_engine::event::EndCause;
 use sip_engine::io::Input;
-use sip_engine::media::MediaEvent;
 use sip_engine::ua::{Abilities, CallNumber, Ending};
 use sip_wire::{Message, Method, Name};
 
@@ -25,7 +25,7 @@ fn up() -> (Line, [SocketAddr; 2], [CallNumber; 2]) {
 fn ask(line: &mut Line) {
     let session = line.media.first().unwrap().session;
     let now = line.time();
-    line.engine.handle(Input::MediaEvent(MediaEvent::Unheard { session }), now);
+    line.engine.handle(Input::MediaEvent(Told { session, event: Event::Unheard }), now);
     line.settle();
 }
 

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use seam::{Action, Endpoint, Party, Renegotiated, Told};
 use sip_engine::config::SessionTimer;
 use sip_engine::event::EndCause;
 use sip_engine::io::{Input, ListenerId};
-use sip_engine::media::{Endpoint, MediaAction, MediaEvent, PartyInfo, Renegotiated};
 use sip_engine::ua::{Abilities, CallNumber, Ending, Event, Fork};
 use sip_wire::{Message, Method};
 
@@ -57,9 +57,9 @@ impl Up {
         self.wishes += 1;
         let session = self.line.media.first().unwrap().session;
         let legs = legs.iter().map(|leg| (*leg, offer.clone())).collect();
-        let event = MediaEvent::Renegotiate { session, wish: self.wishes, legs, deadline: DEADLINE };
+        let event = seam::Event::Renegotiate { wish: self.wishes, legs, deadline: DEADLINE };
         let now = self.line.time();
-        self.line.engine.handle(Input::MediaEvent(event), now);
+        self.line.engine.handle(Input::MediaEvent(Told { session, event }), now);
         self.line.settle();
         self.wishes
     }
@@ -67,7 +67,7 @@ impl Up {
     /// What media was told of a wish.
     fn told(&self, wish: u32) -> Vec<(Endpoint, Renegotiated)> {
         let told = self.line.media.iter().filter_map(|request| match &request.action {
-            MediaAction::Renegotiated { wish: name, endpoint, outcome } if *name == wish => {
+            Action::Renegotiated { wish: name, endpoint, outcome } if *name == wish => {
                 Some((*endpoint, outcome.clone()))
             }
             _ => None,
@@ -208,8 +208,8 @@ fn an_offer_that_crosses_ours_in_its_own_leg_goes_first_if_the_phone_says_so() {
     assert_eq!(up.outcomes(1), [Ok(())]);
     // Media hears first what became of its wish, then of the offer.
     let last = up.line.media.iter().rev().find_map(|request| match &request.action {
-        MediaAction::Offer { from, .. } => Some(*from),
-        MediaAction::Renegotiated { .. } => panic!("the offer came first"),
+        Action::Offer { from, .. } => Some(*from),
+        Action::Renegotiated { .. } => panic!("the offer came first"),
         _ => None,
     });
     assert_eq!(last, Some(CALLEE));
@@ -343,7 +343,7 @@ fn a_call_that_ends_in_the_middle_leaves_nothing() {
         let now = up.line.time();
         up.line.agents.get_mut(&up.phones[ender]).unwrap().hang_up(up.calls[ender], now).unwrap();
         up.line.settle();
-        assert_eq!(up.line.media.last().map(|request| &request.action), Some(&MediaAction::Delete));
+        assert_eq!(up.line.media.last().map(|request| &request.action), Some(&Action::Delete));
         assert_eq!(up.line.cause(), Some(EndCause::Bye));
         up.line.pass(Duration::from_secs(64));
         assert!(up.line.engine.is_idle());
@@ -357,7 +357,7 @@ fn an_offer_that_a_phone_was_asked_for_is_answered_by_media() {
         let mut up = Up::new();
         up.line.answer = answer.clone();
         let wish = up.wish_for(&[CALLEE], None);
-        assert_eq!(up.told(wish), [(CALLEE, Renegotiated::Offered(SDP))]);
+        assert!(matches!(&up.told(wish)[..], [(CALLEE, Renegotiated::Offered { sdp, .. })] if *sdp == SDP));
         up.line.pass(20 * SECOND);
         let acks: Vec<_> = up
             .line
@@ -392,21 +392,19 @@ fn what_a_phone_has_refused_is_not_repeated_when_its_session_is_refreshed() {
 #[test]
 fn media_hears_who_a_party_is_and_whether_it_wants_to_be_seen() {
     let mut up = Up::new();
-    let info = |up: &Up, number: usize| -> PartyInfo {
+    let info = |up: &Up, number: usize| -> Party {
         let infos = up.line.media.iter().filter_map(|request| match &request.action {
-            MediaAction::Offer { from_info, .. } | MediaAction::Answer { from_info, .. } => {
-                Some(from_info.clone())
-            }
+            Action::Offer { from_party, .. } | Action::Answer { from_party, .. } => Some(from_party.clone()),
             _ => None,
         });
         infos.collect::<Vec<_>>().remove(number)
     };
     for number in [0, 1] {
         assert_eq!(info(&up, number).contact, Some(up.phones[number]));
-        assert!(!info(&up, number).wants_privacy);
+        assert!(!info(&up, number).is_private);
     }
     up.line.media.clear();
     up.line.call(up.phones[0], "bob", &[("Privacy", "id"), ("User-Agent", "baresip v1.0.0 (x86_64/linux)")]);
-    assert!(info(&up, 0).wants_privacy);
-    assert_eq!(info(&up, 0).user_agent.as_deref(), Some("baresip v1.0.0 (x86_64/linux)"));
+    assert!(info(&up, 0).is_private);
+    assert_eq!(&*info(&up, 0).product, "baresip v1.0.0 (x86_64/linux)");
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use seam::Action;
 use sip_engine::config::Listener;
 use sip_engine::io::{Flow, ListenerId, RealmId, Transport};
-use sip_engine::media::MediaAction;
 use sip_engine::ua::{Abilities, Ending, Event, Info};
 
 use crate::line::{ACCESS, Line, PACKAGE, SDP, Snapshot, address, config, sbc};
@@ -59,9 +59,9 @@ fn trickled(shown: Option<&'static str>) -> (Option<u16>, Vec<bytes::Bytes>) {
     let content_type = b"application/trickle-ice-sdpfrag";
     agent.info_of(call, Info { package: PACKAGE, content_type, body: SAID.into() }, now).unwrap();
     line.settle();
-    let asked = line.media.iter().filter(|request| {
-        matches!(&request.action, MediaAction::Trickle { fragment, .. } if *fragment == SAID.as_bytes())
-    });
+    let asked = line.media.iter().filter(
+        |request| matches!(&request.action, Action::Trickle { fragment, .. } if *fragment == SAID.as_bytes()),
+    );
     assert_eq!(asked.count(), 1);
     let mut status = None;
     let mut came = Vec::new();

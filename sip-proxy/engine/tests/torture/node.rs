@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use seam::{Action, Described, Replied, Reply, Request, Summary};
 use sip_engine::Engine;
 use sip_engine::config::{
     Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
 };
 use sip_engine::digest::Ha1;
 use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
-use sip_engine::media::{Described, MediaAction, MediaOutcome, MediaReply, MediaRequest, Summary};
 use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
 use sip_engine::time::Now;
 use sip_wire::{Framed, Message, StreamFramer};
@@ -204,13 +204,13 @@ fn run(input: Input) -> Doings {
 }
 
 /// Every description is fine as it is.
-fn echo(request: MediaRequest) -> Option<MediaReply> {
-    let outcome = match request.action {
-        MediaAction::Offer { sdp, .. } | MediaAction::Answer { sdp, .. } => {
-            MediaOutcome::Description(Ok(Described { sdp, summary: Summary::default() }))
+fn echo(request: Request) -> Option<Replied> {
+    let reply = match request.action {
+        Action::Offer { sdp, .. } | Action::Answer { sdp, .. } => {
+            Reply::Description(Ok(Described { sdp, summary: Summary::default() }))
         }
-        MediaAction::Delete => MediaOutcome::Deleted { streams: Vec::new(), direct: Duration::ZERO },
+        Action::Delete => Reply::Deleted { streams: Vec::new(), direct: Duration::ZERO },
         _ => return None,
     };
-    Some(MediaReply { session: request.session, number: request.number, outcome })
+    Some(Replied { session: request.session, number: request.number, reply })
 }

@@ -3,16 +3,16 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use media_wire::rtcp::{self, Report};
-
 use super::Introduction;
 use crate::account::mark;
 use crate::legs::Session;
 use crate::moving::seen::{sight_of, track_of};
 use crate::path::proof::Reception;
-use crate::side::{Side, Track};
+use crate::side::Track;
 use crate::stream::{Component, StreamId, Streams};
 use crate::worker::{SocketId, Worker};
+use media_wire::rtcp::{self, Report};
+use seam::Side;
 
 impl Worker {
     /// A phone's reports: true if the session is one of two that were introduced, or may be.

@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{Constraint, Direction, IDLE, LOOK, Output, Release, SKEW, State};
+use seam::Side;
+use seam::path::{Constraint, Entry, Mapping, Reason, Stay, Way};
+
+use super::{Direction, IDLE, LOOK, Output, Release, SKEW, State};
 use crate::path::phone::PATIENCE;
-use crate::path::place::{Mapping, Stay, Way, choose};
-use crate::path::timeline::{Entry, Reason};
-use crate::side::Side;
+use crate::path::place::choose;
 
 /// Both have spoken in a trial, and a receiver has said then that it hears nobody. Some count anew when they are home, and say no
 /// more of it.

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use seam::Side;
+use seam::path::{Entry, Evidence, Lie, Reason, Stay};
+
 use super::{Direction, REPORT_SPACING, RESTARTING, Release, State, UNSPOKEN};
-use crate::path::place::Stay;
-use crate::path::proof::{Evidence, Lie, Reception, Verdict};
-use crate::path::timeline::{Entry, Reason};
-use crate::side::{Side, Track};
+use crate::path::proof::{Reception, Verdict};
+use crate::side::Track;
 
 impl Release {
     /// A party counts what it sends anew, and so what it receives: with each re-INVITE, as PJSIP does.

@@ -2,28 +2,9 @@
 
 use std::time::Duration;
 
+use seam::path::Constraint;
+
 use crate::path::timeline::Timeline;
-
-/// What policy says of a call, the strictest first; may change at any moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Constraint {
-    /// It stays on the relay, and comes back if it is not there.
-    MustAnchor,
-    /// Its audio does; video of two endpoints in CRUSH may leave. Of phones, which are moved with all their media, all stays.
-    VideoOnly,
-    /// It may be released where that is likely to work.
-    MayRelease,
-    /// It is released wherever that can work: a path that failed is tried once more after a rest, even unproven.
-    PreferRelease,
-}
-
-impl Constraint {
-    /// What it says of all media at once, as phones are moved.
-    #[must_use]
-    pub fn of_all_media(self) -> Self {
-        if self == Self::VideoOnly { Self::MustAnchor } else { self }
-    }
-}
 
 /// Time limits.
 #[derive(Debug, Clone, Copy)]

@@ -5,10 +5,11 @@
 
 use std::time::Duration;
 
+use seam::Side;
+use seam::path::{Entry, PathState, Reason};
+
 use super::{Direction, Release, STRAGGLERS, State};
 use crate::path::phone::PATIENCE;
-use crate::path::timeline::{Entry, PathState, Reason};
-use crate::side::Side;
 
 impl Release {
     /// A party's reports go where its media goes.

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use super::{CLINGING, Constraint, LEAD, Output, Release, SKEW, STRAGGLERS, State};
-use crate::path::place::Stay;
-use crate::path::timeline::{Entry, PathState, Reason};
-use crate::side::Side;
+use super::{CLINGING, LEAD, Output, Release, SKEW, STRAGGLERS, State};
+use seam::Side;
+use seam::path::{Constraint, Entry, PathState, Reason, Stay};
 
 /// How often phones are called back that are not at the relay, where they should be, and after how long without a packet.
 const STRAYS: u8 = 5;
