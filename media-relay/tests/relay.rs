@@ -4,17 +4,17 @@
 
 use std::mem::MaybeUninit;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use media_relay::{Address, Event, RealmMedia, Relay, RelaySettings, Unavailable, steering_works};
-use seam::{Action, Endpoint, ExchangeId, Party, RealmId, Refusal, Reply, Request, SessionId};
+use play::settings::media::{ENDS, party};
+use seam::{Action, Endpoint, ExchangeId, Refusal, Reply, Request, SessionId};
 use socket2::{MaybeUninitSlice, MsgHdrMut, SockRef};
 
-const A: Endpoint = Endpoint { party: 0, branch: 0 };
-const B: Endpoint = Endpoint { party: 1, branch: 0 };
+const A: Endpoint = ENDS[0];
+const B: Endpoint = ENDS[1];
 
 struct World {
     local: IpAddr,
@@ -87,13 +87,7 @@ impl World {
             let at = format!("IN {} {}", if self.local.is_ipv4() { "IP4" } else { "IP6" }, self.local);
             bytes(&format!("v=0\r\no=- 1 1 {at}\r\ns=-\r\nc={at}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n"))
         };
-        let party = |socket: &UdpSocket| Party {
-            realm: RealmId(0),
-            signalling: socket.local_addr().unwrap(),
-            product: Arc::default(),
-            contact: None,
-            is_private: false,
-        };
+        let party = |socket: &UdpSocket| party(0, socket.local_addr().unwrap());
         self.relay.handle(Request {
             session: SessionId(session),
             number: 1,
@@ -406,13 +400,7 @@ fn strangers_at_a_port_in_use_cost_its_call_nothing() {
 #[test]
 fn the_further_halves_of_a_call_that_is_led_back_live_where_the_first_one_does() {
     let world = World::with(3, "127.0.0.1", (46_000, 46_099), false).unwrap();
-    let party = |port| Party {
-        realm: RealmId(0),
-        signalling: SocketAddr::new(world.local, port),
-        product: Arc::default(),
-        contact: None,
-        is_private: false,
-    };
+    let party = |port| party(0, SocketAddr::new(world.local, port));
     let offer = |session: u64, sdp: bytes::Bytes| {
         let (from_party, to_party) = (party(5060), party(5070));
         world.relay.handle(Request {

@@ -8,20 +8,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use media_core::Worker;
 use media_core::handoff::HandoffSettings;
-use media_core::path::Settings as Limits;
-use media_core::path::place::Networks;
-use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::worker::{Settings, SocketId};
 use media_wire::sdp::crush::{Support, Temper};
 use media_wire::stun::{
     CHANGE_ADDRESS, CHANGE_PORT, CHANGE_REQUEST, Class, Incoming, Method, OTHER_ADDRESS, Outgoing, is_stun,
 };
 use play::ports::Counted;
+use play::settings::media::{ENDS, allowing, party, release};
 use seam::path::{Constraint, Entry, PathEntry, PathState};
-use seam::{Action, Endpoint, Event, ExchangeId, Party, RealmId, Renegotiated, Reply};
+use seam::{Action, Event, ExchangeId, Party, Renegotiated, Reply};
 
 const SESSION: u64 = 1;
-const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
 const FIRST: u16 = 10_000;
 
 /// One endpoint, as its description and its signalling show it.
@@ -52,13 +49,8 @@ impl End {
     }
 
     fn party(&self) -> Party {
-        Party {
-            realm: RealmId(0),
-            signalling: SocketAddr::new(self.signalling, 5060),
-            product: Arc::default(),
-            contact: Some(SocketAddr::new(self.local[0].ip(), 5060)),
-            is_private: false,
-        }
+        let contact = Some(SocketAddr::new(self.local[0].ip(), 5060));
+        Party { contact, ..party(0, SocketAddr::new(self.signalling, 5060)) }
     }
 }
 
@@ -90,12 +82,10 @@ impl Relay {
         temper: Option<Temper>,
         ends: [End; 2],
     ) -> Self {
-        let realm = RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() };
-        let release = ReleasePolicy::new(Limits::default(), vec![realm], Vec::new(), Networks::default());
         let primary = discovery.iter().map(|[first, _]| SocketAddr::new(*first, 3478)).collect();
         let settings = Settings {
             inactivity: None,
-            release: Some(Arc::new(release)),
+            release: Some(release(vec![allowing()])),
             handoff: Some(Arc::new(HandoffSettings {
                 secret: [5; 32],
                 discovery: primary,

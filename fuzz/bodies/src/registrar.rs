@@ -7,94 +7,38 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use play::policy::{Table, to};
+use play::settings::signalling::{DOMAIN, SBC, an_hour, listener, two_realms};
 use seam::{Action, Described, Replied, Reply, Summary};
 use sip_engine::Engine;
-use sip_engine::config::{
-    Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
-};
-use sip_engine::digest::{Algorithm, Ha1, Login, answer};
+use sip_engine::config::{Authentication, Config, RegistrarMode};
+use sip_engine::digest::{Algorithm, Login, answer};
 use sip_engine::ids::Ids;
-use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Output, RealmId, Transport};
-use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
+use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Output, Transport};
 use sip_engine::time::Now;
 use sip_wire::{Message, Method, Name};
 
-const DOMAIN: &str = "example.net";
 const PASSWORD: &str = "open sesame";
 /// Steps of one input.
 const STEPS: usize = 120;
 /// What a REGISTER asks for.
 const LIFE: Duration = Duration::from_secs(600);
 
-#[derive(Debug)]
-struct Users;
-
-impl Policy for Users {
-    fn credentials(&self, domain: &str, username: &str) -> Vec<Ha1> {
-        vec![Ha1::of(Algorithm::Md5, username, domain, PASSWORD)]
-    }
-
-    fn source(&self, _: RealmId, _: IpAddr) -> Option<Arc<str>> {
-        Some("carrier".into())
-    }
-
-    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
-        Ok(vec![RouteStep::Aor { aor: format!("{}@{DOMAIN}", question.user).into() }])
-    }
-
-    fn trunk(&self, _: &str) -> Option<Arc<TrunkTarget>> {
-        None
-    }
+/// Telephones that register with us, over UDP and TCP, and a carrier that is known by its address.
+fn config() -> Config {
+    let mut config = two_realms();
+    let [access, core] = config.realms.as_mut_slice() else { unreachable!("two realms") };
+    access.registrar = RegistrarMode::Local(an_hour(Duration::from_secs(30)));
+    access.authentication = Authentication::Digest;
+    core.authentication = Authentication::KnownSource;
+    config.listeners.insert(1, listener(0, Transport::Tcp, at(SBC[0])));
+    config
 }
 
-fn config() -> Config {
-    let hour = Duration::from_secs(3600);
-    let expiry = Expiry { minimum: Duration::from_secs(30), default: hour, maximum: hour, nat: hour };
-    let realm = |id, name: &str| Realm {
-        id: RealmId(id),
-        name: name.into(),
-        domains: vec![DOMAIN.into()],
-        registrar: RegistrarMode::None,
-        authentication: Authentication::KnownSource,
-        digest: vec![Algorithm::Md5],
-        demands_qop: false,
-        hairpin: Default::default(),
-        pickup: Default::default(),
-        passing: Default::default(),
-        identity: IdentityPolicy::Pass,
-        trusted: false,
-        keepalive: None,
-        pass_unknown_require: false,
-        session_timer: None,
-        is_trunk_side: false,
-    };
-    let listener = |realm, transport, address: &str| Listener {
-        realm: RealmId(realm),
-        transport,
-        address: at(address),
-        advertised: at(address),
-        datagram_limit: 65_000,
-    };
-    Config {
-        node: 1,
-        realms: vec![
-            Realm {
-                registrar: RegistrarMode::Local(expiry),
-                authentication: Authentication::Digest,
-                ..realm(0, "access")
-            },
-            Realm { is_trunk_side: true, ..realm(1, "core") },
-        ],
-        listeners: vec![
-            listener(0, Transport::Udp, "192.0.2.1:5060"),
-            listener(0, Transport::Tcp, "192.0.2.1:5060"),
-            listener(1, Transport::Udp, "198.51.100.1:5060"),
-        ],
-        timers: TimerValues::default(),
-        limits: Limits::default(),
-        product: None,
-        addresses: Arc::default(),
-    }
+/// Everybody who knows the password is a subscriber.
+fn users() -> Table {
+    let table = Table::new(|question| Ok(to(question.user))).password(PASSWORD, &[Algorithm::Md5]);
+    table.sources(|_, _, _| Some("carrier".into()))
 }
 
 fn at(text: &str) -> SocketAddr {
@@ -226,7 +170,7 @@ impl World {
             sent: Vec::new(),
             next: 0,
         };
-        world.input(Input::Command(Command::Policy(Arc::new(Users))));
+        world.input(Input::Command(Command::Policy(Arc::new(users()))));
         world
     }
 

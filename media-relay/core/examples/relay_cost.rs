@@ -3,17 +3,17 @@
 
 use std::hint::black_box;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
 use media_core::worker::Settings;
 use play::ports::Counted;
-use seam::{Action, Endpoint, ExchangeId, Party, RealmId};
+use play::settings::media::{ENDS, party};
+use seam::{Action, Endpoint, ExchangeId};
 
-const CALLER: Endpoint = Endpoint { party: 0, branch: 0 };
-const CALLEE: Endpoint = Endpoint { party: 1, branch: 0 };
+const CALLER: Endpoint = ENDS[0];
+const CALLEE: Endpoint = ENDS[1];
 const PACKET_TIME: Duration = Duration::from_millis(20);
 
 /// A side's address and description.
@@ -28,15 +28,8 @@ fn side(host: u8) -> (SocketAddr, Bytes) {
 fn call(now: Duration) -> Worker {
     let mut worker = Worker::new(Settings::default(), "anchor".to_owned());
     let mut ports = Counted::default();
-    let party = |signalling, realm| Party {
-        realm: RealmId(realm),
-        signalling,
-        product: Arc::default(),
-        contact: None,
-        is_private: false,
-    };
     let ((a, offer), (b, answer)) = (side(5), side(6));
-    let (from_party, to_party) = (party(a, 1), party(b, 2));
+    let (from_party, to_party) = (party(1, a), party(2, b));
     for action in [
         Action::Offer { exchange: ExchangeId(1), from: CALLER, to: CALLEE, from_party, to_party, sdp: offer },
         Action::Select(CALLEE),
@@ -44,7 +37,7 @@ fn call(now: Duration) -> Worker {
             exchange: ExchangeId(1),
             from: CALLEE,
             to: CALLER,
-            from_party: party(b, 2),
+            from_party: party(2, b),
             sdp: answer,
         },
     ] {

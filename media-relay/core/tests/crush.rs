@@ -9,19 +9,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use media_core::Worker;
 use media_core::handoff::HandoffSettings;
-use media_core::path::Settings as Limits;
-use media_core::path::place::Networks;
-use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
+use media_core::policy::{Mode, RealmRelease};
 use media_core::worker::{Settings, SocketId};
 use media_wire::handoff::{Indication, PATH, Reason, Report, SEQUENCE, Sending};
 use media_wire::sdp::crush::{Candidate, Fragment, Policy, Support, Temper};
 use media_wire::stun::{Class, Incoming, Key, Method, Outgoing};
 use play::ports::Counted;
+use play::settings::media::{ENDS, party, release};
 use proptest::prelude::*;
 use seam::path::{Constraint, Entry, PathEntry, PathState};
-use seam::{Action, Endpoint, Event, ExchangeId, Party, RealmId, Renegotiated, Reply, Side};
+use seam::{Action, Endpoint, Event, ExchangeId, Party, Renegotiated, Reply, Side};
 
-const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
 /// Where the two are seen, and where they say that they are.
 const SEEN: [&str; 2] = ["198.51.100.20:4000", "198.51.100.21:5000"];
 const LOCAL: [(&str, u16); 2] = [("192.168.20.10", 4000), ("192.168.21.10", 5000)];
@@ -50,14 +48,13 @@ struct World {
 impl World {
     fn new(mode: Mode) -> Self {
         let realm = RealmRelease { mode, ..RealmRelease::default() };
-        let release = ReleasePolicy::new(Limits::default(), vec![realm; 2], Vec::new(), Networks::default());
         let handoff = HandoffSettings {
             secret: [7; 32],
             discovery: vec![at("203.0.113.5:3478")],
             tempers: vec![None, Some(Temper::Fast)],
         };
         let settings = Settings {
-            release: Some(Arc::new(release)),
+            release: Some(release(vec![realm; 2])),
             handoff: Some(Arc::new(handoff)),
             inactivity: Some(Duration::from_secs(20)),
             ..Settings::default()
@@ -85,11 +82,9 @@ impl World {
 
     fn party(&self, side: usize) -> Party {
         Party {
-            realm: RealmId(self.realms[side]),
-            signalling: SocketAddr::new(at(SEEN[side]).ip(), 5060),
-            product: Arc::default(),
             contact: Some(SocketAddr::new(LOCAL[side].0.parse().unwrap(), 5060)),
             is_private: self.is_private && side == 0,
+            ..party(self.realms[side], SocketAddr::new(at(SEEN[side]).ip(), 5060))
         }
     }
 

@@ -4,23 +4,21 @@
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
 use media_core::path::Settings as Limits;
-use media_core::path::place::Networks;
-use media_core::policy::{Ice, Mode, RealmRelease, ReleasePolicy};
+use media_core::policy::{Ice, Mode, RealmRelease};
 use media_core::worker::{Settings, SocketId};
 use media_wire::stun::{
     Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Key, Method, Outgoing, USE_CANDIDATE,
 };
 use play::ports::Counted;
+use play::settings::media::{ENDS, party, release_within};
 use seam::path::{Constraint, Entry, IceStep, PathEntry, PathState, Reason, Stay};
-use seam::{Action, Endpoint, Event, ExchangeId, Party, RealmId, Renegotiated, Reply};
+use seam::{Action, Endpoint, Event, ExchangeId, Party, Renegotiated, Reply};
 
-const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
 const TICK: Duration = Duration::from_millis(20);
 
 fn relay(socket: SocketId) -> SocketAddr {
@@ -169,8 +167,8 @@ impl World {
 
     fn with(phones: [Phone; 2], id: u64, limits: Limits) -> Self {
         let realm = RealmRelease { mode: Mode::Allow, lan: false, ice: Ice::Offer };
-        let policy = ReleasePolicy::new(limits, vec![realm], Vec::new(), Networks::default());
-        let settings = Settings { release: Some(Arc::new(policy)), secret: [7; 32], ..Settings::default() };
+        let release = Some(release_within(limits, vec![realm], Vec::new()));
+        let settings = Settings { release, secret: [7; 32], ..Settings::default() };
         let mut world = Self {
             id,
             worker: Worker::new(settings, "anchor".to_owned()),
@@ -210,13 +208,8 @@ impl World {
     }
 
     fn party(&self, index: usize) -> Party {
-        Party {
-            realm: RealmId(0),
-            signalling: SocketAddr::new(self.phones[index].address.ip(), 5060),
-            product: "anything".into(),
-            contact: None,
-            is_private: false,
-        }
+        let signalling = SocketAddr::new(self.phones[index].address.ip(), 5060);
+        Party { product: "anything".into(), ..party(0, signalling) }
     }
 
     fn act(&mut self, action: Action) -> Option<Reply> {

@@ -3,18 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
-use media_core::path::Settings as Limits;
-use media_core::path::place::Networks;
-use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
+use media_core::policy::{Mode, RealmRelease};
 use media_core::worker::{Settings, SocketId};
 use play::ports::Counted;
+use play::settings::media::{party, release};
 use seam::path::{Entry, PathEntry, Stay};
-use seam::{Action, Endpoint, Event, ExchangeId, Party, RealmId, Refusal, Reply, StreamStatistics};
+use seam::{Action, Endpoint, Event, ExchangeId, Party, Refusal, Reply, StreamStatistics};
 
 const A: Endpoint = Endpoint { party: 0, branch: 0 };
 const B: Endpoint = Endpoint { party: 1, branch: 0 };
@@ -55,13 +53,7 @@ impl World {
     }
 
     fn party(&self, endpoint: Endpoint) -> Party {
-        Party {
-            realm: RealmId(1 + endpoint.party.min(1)),
-            signalling: self.signalling[usize::from(endpoint.party)],
-            product: Arc::default(),
-            contact: None,
-            is_private: false,
-        }
+        party(1 + endpoint.party.min(1), self.signalling[usize::from(endpoint.party)])
     }
 
     fn act(&mut self, action: Action) -> Option<Reply> {
@@ -504,8 +496,7 @@ fn telephone_events_are_counted_once_each() {
 fn told_stays(mode: Mode, exchanges: &[String]) -> Vec<Stay> {
     let mut world = World::new();
     let realm = RealmRelease { mode, ..RealmRelease::default() };
-    let policy = ReleasePolicy::new(Limits::default(), vec![realm; 3], Vec::new(), Networks::default());
-    let settings = Settings { release: Some(policy.into()), ..Settings::default() };
+    let settings = Settings { release: Some(release(vec![realm; 3])), ..Settings::default() };
     world.worker = Worker::new(settings, "anchor".to_owned());
     for (exchange, media) in (1..).zip(exchanges) {
         let lines: Vec<&str> = media.split(" + ").collect();

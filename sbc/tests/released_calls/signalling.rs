@@ -2,33 +2,19 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use sip_engine::config::{
-    Authentication, Config, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
-};
-use sip_engine::digest::{Algorithm, Ha1};
-use sip_engine::io::{Flow, ListenerId, RealmId, Transport};
-use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
-use sip_engine::registrar::BindingRecord;
-use sip_engine::time::Now;
-use sip_engine::ua::{Abilities, Account, UserAgent};
+use play::policy::{Table, through, to, trunk};
+use play::settings::signalling::{self as settings, ACCESS, CORE, flow};
+pub(crate) use play::settings::signalling::{DOMAIN, at};
+use sip_engine::config::Config;
+use sip_engine::io::{Flow, RealmId, Transport};
+use sip_engine::question::TrunkTarget;
+use sip_engine::ua::{Account, UserAgent};
 use sip_wire::{Message, Method, Name};
 
-pub(crate) const DOMAIN: &str = "example.net";
-const CALLEE: &str = "bob@example.net";
-
 pub(crate) fn sbc() -> SocketAddr {
-    ([192, 0, 2, 1], 5060).into()
-}
-
-pub(crate) fn at(monotonic: Duration) -> Now {
-    Now { monotonic, wall: Duration::from_secs(1_800_000_000) + monotonic }
-}
-
-pub(crate) fn flow(remote: SocketAddr) -> Flow {
-    Flow { listener: ListenerId(0), transport: Transport::Udp, remote, connection: None }
+    settings::sbc(ACCESS)
 }
 
 /// The SBC towards the core, and who is there.
@@ -39,7 +25,7 @@ fn core() -> SocketAddr {
 }
 
 pub(crate) fn core_flow() -> Flow {
-    Flow { listener: ListenerId(1), ..flow(PROXY) }
+    flow(CORE, PROXY)
 }
 
 /// What a registrar's proxy in the core makes of a message of the SBC (RFC 3261 §16.11, without state): it brings everything back to the
@@ -66,44 +52,13 @@ pub(crate) fn proxied(message: &Message) -> Bytes {
     edit.finish()
 }
 
-fn listener(address: SocketAddr) -> Listener {
-    Listener {
-        realm: RealmId(u16::from(address == core())),
-        transport: Transport::Udp,
-        address,
-        advertised: address,
-        datagram_limit: 65_000,
-    }
-}
-
+/// Phones, and what is behind the registrar's proxy: anybody calls anybody.
 pub(crate) fn config() -> Config {
-    let realm = |id, name: &str| Realm {
-        id: RealmId(id),
-        name: name.into(),
-        domains: vec![DOMAIN.into()],
-        registrar: RegistrarMode::None,
-        authentication: Authentication::Open,
-        digest: vec![Algorithm::Md5],
-        identity: IdentityPolicy::Pass,
-        trusted: false,
-        keepalive: None,
-        pass_unknown_require: false,
-        demands_qop: false,
-        hairpin: Default::default(),
-        pickup: Default::default(),
-        session_timer: None,
-        is_trunk_side: false,
-        passing: Default::default(),
-    };
-    Config {
-        node: 1,
-        realms: vec![realm(0, "access"), realm(1, "core")],
-        listeners: vec![listener(sbc()), listener(core())],
-        timers: TimerValues::default(),
-        limits: Limits::default(),
-        product: Some("virtual".into()),
-        addresses: Arc::default(),
-    }
+    let mut config = settings::two_realms();
+    config.realms[1].is_trunk_side = false;
+    config.listeners[1] = settings::listener(1, Transport::Udp, core());
+    config.product = Some("virtual".into());
+    config
 }
 
 /// The info package of trickled candidates (RFC 8840 §10), and what its bodies are.
@@ -119,74 +74,22 @@ pub(crate) fn user_agent(
     seed: [u8; 32],
 ) -> UserAgent {
     let account = Account {
-        aor: format!("sip:{user}@{DOMAIN}").into(),
-        display: None,
-        credentials: None,
-        listeners: vec![listener(local)],
-        proxy: flow(sbc()),
-        instance: None,
         product: Some(product.into()),
-        timers: TimerValues::default(),
-        session_timer: None,
-        abilities: Abilities::default(),
         info_packages: trickles.then(|| PACKAGE.into()).into_iter().collect(),
+        ..settings::account(user, local, sbc())
     };
     UserAgent::new(account, seed)
 }
 
-/// The called phone's, seen from `observed`.
-pub(crate) fn binding(local: SocketAddr, observed: SocketAddr) -> BindingRecord {
-    BindingRecord {
-        aor: CALLEE.into(),
-        realm: RealmId(0),
-        uri: format!("sip:bob@{local}"),
-        flow: flow(observed),
-        call_id: "registration".to_owned(),
-        cseq: 1,
-        expires: Duration::from_secs(1 << 40),
-        q: 1000,
-        instance: None,
-        path: Vec::new(),
-        user_agent: String::new(),
-        behind_nat: local != observed,
-        token: None,
-        upstream_expires: Duration::ZERO,
-    }
-}
-
-/// Knows the called phone, and perhaps a registrar's proxy in the core, through which all calls go.
-#[derive(Debug)]
-pub(crate) struct Snapshot {
-    pub(crate) has_core: bool,
-}
-
-impl Policy for Snapshot {
-    fn credentials(&self, _: &str, _: &str) -> Vec<Ha1> {
-        Vec::new()
-    }
-
-    fn source(&self, _: RealmId, _: IpAddr) -> Option<Arc<str>> {
-        None
-    }
-
-    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
-        if self.has_core && question.realm == RealmId(0) {
-            let target = TrunkTarget {
-                name: "registrar".into(),
-                realm: RealmId(1),
-                host: PROXY.ip().to_string().into(),
-                port: Some(PROXY.port()),
-                transport: Some(Transport::Udp),
-                credentials: None,
-                timeout: None,
-                ping: None,
-            };
-            return Ok(vec![RouteStep::Trunk { target: Arc::new(target), user: "bob".into() }]);
-        }
-        Ok(vec![RouteStep::Aor { aor: Arc::from(CALLEE) }])
-    }
-
-    fn trunk(&self, _: &str) -> Option<Arc<TrunkTarget>> {
-        None
-    }
+/// Calls go to the phone that is called, or all through a registrar's proxy in the core.
+pub(crate) fn policy(has_core: bool) -> Table {
+    let registrar = Arc::new(TrunkTarget {
+        port: Some(PROXY.port()),
+        transport: Some(Transport::Udp),
+        ..trunk("registrar", &PROXY.ip().to_string())
+    });
+    Table::new(move |question| match has_core && question.realm == RealmId(0) {
+        true => Ok(through(&registrar, "bob")),
+        false => Ok(to("bob")),
+    })
 }

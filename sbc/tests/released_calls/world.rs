@@ -9,14 +9,13 @@ use bytes::Bytes;
 use crush::agent::Event as Agent;
 use media_core::Worker;
 use media_core::handoff::HandoffSettings;
-use media_core::path::Settings as Limits;
-use media_core::path::place::Networks;
-use media_core::policy::{Mode, RealmRelease, ReleasePolicy};
 use media_core::worker::Settings;
 use media_wire::stun::is_stun;
 use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
 use play::Dice;
 use play::ports::Counted;
+use play::settings::media::{allowing, release, two_realms};
+use play::settings::signalling::{ACCESS, binding, flow};
 use play::truth::{Got, Log, Sent};
 use sbc::discovery::Places;
 use sbc::timeline::words_of;
@@ -31,9 +30,7 @@ use sip_wire::{Message, Method};
 use crate::crush_phone::name_of;
 use crate::device::{Device, Model};
 use crate::phone::Kind;
-use crate::signalling::{
-    DOMAIN, FRAGMENT, PACKAGE, Snapshot, at, binding, config, core_flow, flow, proxied, sbc, user_agent,
-};
+use crate::signalling::{DOMAIN, FRAGMENT, PACKAGE, at, config, core_flow, policy, proxied, sbc, user_agent};
 
 const OUTSIDE: [&str; 2] = ["198.51.100.7", "203.0.113.8"];
 pub(crate) const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
@@ -216,22 +213,19 @@ impl World {
         let mut seed = [0; 32];
         seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
         let mut engine = Engine::new(Arc::new(config()), seed);
-        engine.handle(Input::Command(Command::Policy(Arc::new(Snapshot { has_core }))), at(now));
+        engine.handle(Input::Command(Command::Policy(Arc::new(policy(has_core)))), at(now));
         let contact = SocketAddr::new(phones[1].local().ip(), 5_061);
-        engine.handle(Input::Command(Command::Load(vec![binding(contact, ends[1].signalling)])), at(now));
-        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }; 2];
-        let policy = ReleasePolicy::new(Limits::default(), realms, Vec::new(), Networks::default());
+        engine.handle(
+            Input::Command(Command::Load(vec![binding("bob", contact, ends[1].signalling)])),
+            at(now),
+        );
         let relays = RELAY.map(|ip| ip.parse::<IpAddr>().expect("an address"));
         let discovery = Places { addresses: relays, ports: DISCOVERY };
         let handoff =
             HandoffSettings { secret: [5; 32], discovery: vec![discovery.at(0, 0)], tempers: Vec::new() };
-        let mut own = martian::Own::default();
-        RELAY.iter().for_each(|ip| own.range(ip.parse().expect("an address"), 20_000..=29_999));
         let settings = Settings {
-            release: Some(Arc::new(policy)),
             handoff: Some(Arc::new(handoff)),
-            addresses: Arc::new(martian::Rules::new(own, vec![martian::Realm::default(); 2])),
-            ..Settings::default()
+            ..two_realms(release(vec![allowing(); 2]), &relays, 20_000..=29_999)
         };
         let mut world = Self {
             now,
@@ -239,7 +233,7 @@ impl World {
             relay,
             engine,
             worker: Worker::new(settings, "anchor".to_owned()),
-            sockets: Counted::at(RELAY.map(|ip| ip.parse::<IpAddr>().expect("an address"))).from_port(20_000),
+            sockets: Counted::at(relays).from_port(20_000),
             phones,
             discovery,
             ends,
@@ -544,7 +538,7 @@ impl World {
             match letter {
                 Letter::ToSbc { from, bytes } => {
                     let message = Message::parse(bytes).expect("a phone writes what can be read");
-                    let flow = flow(self.ends[from].signalling);
+                    let flow = flow(ACCESS, self.ends[from].signalling);
                     self.engine.handle(Input::Received { flow, message }, at(now));
                     self.drain_engine();
                 }
@@ -555,7 +549,9 @@ impl World {
                     if is_reinvite && self.phones[to].temperament() == Some(Kind::Deaf) {
                         continue;
                     }
-                    self.ends[to].agent.handle(Input::Received { flow: flow(sbc()), message }, at(now));
+                    self.ends[to]
+                        .agent
+                        .handle(Input::Received { flow: flow(ACCESS, sbc()), message }, at(now));
                     self.drain_phone(to);
                 }
                 Letter::ToCore(bytes) => {

@@ -11,7 +11,7 @@ use sip_engine::io::{Flow, Input, ListenerId, Output, Transport};
 use sip_engine::transaction::{ClientId, Context, Event, Incoming, ServerId, Transactions};
 use sip_wire::{Message, Method, Name};
 
-use crate::world::at;
+use play::settings::signalling::at;
 
 /// One forked INVITE.
 #[derive(Debug)]

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
+use play::settings::signalling::at;
 use seam::{
     Action, Described, Endpoint, Event, Renegotiated, Replied, Reply, Request, SessionId, Summary, Told,
 };
@@ -14,7 +15,7 @@ use sip_engine::io::{Input, Output};
 use sip_wire::{Message, Method};
 
 use crate::description::{narrowed, read};
-use crate::world::{World, at};
+use crate::world::World;
 
 /// One wish, so many milliseconds after the answer.
 #[derive(Debug, Clone, Copy)]

@@ -12,7 +12,6 @@ use sip_engine::Engine;
 use sip_engine::event::{CallEvent, CallEventKind};
 use sip_engine::io::{Command, Flow, Input, ListenerId, Output, Transport};
 use sip_engine::question::ResolvedAddress;
-use sip_engine::time::Now;
 use sip_wire::{Message, Method};
 
 use crate::census::Follower;
@@ -22,11 +21,12 @@ use crate::phone::{LABEL, Phone, Todo};
 use crate::plan::{Dead, Plan, Target};
 use crate::proxy::Proxy;
 use crate::setup::{
-    ABROAD, ACCESS, CORE, SUBSCRIBER, Snapshot, THIRD, binding, config, dead_address, phone_address,
-    sbc_address, user_agent,
+    ABROAD, ACCESS, CORE, SUBSCRIBER, THIRD, binding, config, dead_address, phone_address, policy, sbc,
+    user_agent,
 };
 use crate::wishes::{Wish, Wishes};
 use play::Dice;
+use play::settings::signalling::at;
 
 /// 64·T1, and what the network and the media plane may add to it.
 pub(crate) const QUIET: Duration = Duration::from_secs(36);
@@ -81,7 +81,7 @@ impl World {
         let config = config();
         let mut engine = Engine::new(Arc::new(config), dice.seed());
         let now = at(start);
-        engine.handle(Input::Command(Command::Policy(Arc::new(Snapshot))), now);
+        engine.handle(Input::Command(Command::Policy(Arc::new(policy()))), now);
         let third = 9;
         let mut phones = Vec::new();
         let mut bindings = vec![binding(THIRD, third)];
@@ -289,7 +289,7 @@ impl World {
             }
         };
         let now = at(self.now);
-        let listener = [ACCESS, CORE].into_iter().find(|listener| sbc_address(*listener) == to);
+        let listener = [ACCESS, CORE].into_iter().find(|listener| sbc(*listener) == to);
         if let Some(listener) = listener {
             if message.method() == Some(Method::INVITE)
                 && let (Some(label), Ok(call_id)) = (message.named(LABEL), message.call_id())
@@ -366,7 +366,7 @@ impl World {
                     if let Ok(parsed) = Message::parse(message.clone()) {
                         self.follower.sent(&parsed);
                     }
-                    self.send(sbc_address(flow.listener), flow.remote, message);
+                    self.send(sbc(flow.listener), flow.remote, message);
                 }
                 Output::Resolve { question, .. } => {
                     let address = |address| ResolvedAddress {
@@ -430,8 +430,8 @@ impl World {
             let phone = self.phones.iter().find(|phone| phone.address == address).map(|phone| phone.name);
             match phone {
                 Some(name) => name.to_owned(),
-                None if address == sbc_address(ACCESS) => "SBC/access".to_owned(),
-                None if address == sbc_address(CORE) => "SBC/core".to_owned(),
+                None if address == sbc(ACCESS) => "SBC/access".to_owned(),
+                None if address == sbc(CORE) => "SBC/core".to_owned(),
                 None if address == phone_address(CORE, 1) => "proxy".to_owned(),
                 None => address.to_string(),
             }
@@ -464,8 +464,4 @@ impl World {
 /// Long texts would hide the story.
 fn short(value: &impl std::fmt::Debug) -> String {
     format!("{value:?}").chars().take(160).collect()
-}
-
-pub(crate) fn at(monotonic: Duration) -> Now {
-    Now { monotonic, wall: Duration::from_secs(1_800_000_000) + monotonic }
 }

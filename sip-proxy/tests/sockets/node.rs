@@ -5,14 +5,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use play::policy::{Table, through, to};
+use play::settings::signalling::{self as settings, DOMAIN};
 use seam::{Action, Described, Replied, Reply, StreamSummary, Summary};
 use sip_engine::config::{
-    Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
+    Authentication, Config, Expiry, Limits, Listener, Realm, RegistrarMode, TimerValues,
 };
 use sip_engine::digest::{Algorithm, Ha1};
 use sip_engine::event::CallEventKind;
 use sip_engine::io::{Command, Input, Output, RealmId, Transport};
-use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
+use sip_engine::question::{Policy, RouteQuestion, TrunkTarget};
 use sip_engine::time::Now;
 use sip_proxy::clock::Clock;
 use sip_proxy::counters::{Count, ShardCounters};
@@ -36,7 +38,7 @@ pub(crate) struct Setup {
     pub(crate) realms: Vec<Realm>,
     pub(crate) listeners: Vec<Listener>,
     pub(crate) settings: Vec<ListenerSettings>,
-    pub(crate) policy: TestPolicy,
+    pub(crate) policy: Calls,
     pub(crate) resolver: Option<Resolver>,
     pub(crate) adjust: fn(&mut PlaneSettings),
     pub(crate) limits: Limits,
@@ -45,34 +47,20 @@ pub(crate) struct Setup {
     pub(crate) busy: Duration,
 }
 
+/// With a registrar for who registers for a minute.
 pub(crate) fn realm(id: RealmId, authentication: Authentication) -> Realm {
+    let minute = Duration::from_secs(60);
     Realm {
-        id,
-        name: if id == ACCESS { "access".into() } else { "core".into() },
-        domains: vec!["example.net".into()],
         registrar: RegistrarMode::Local(Expiry {
             minimum: Duration::from_secs(1),
-            default: Duration::from_secs(60),
-            maximum: Duration::from_secs(60),
-            nat: Duration::from_secs(60),
+            default: minute,
+            maximum: minute,
+            nat: minute,
         }),
         authentication,
-        digest: vec![Algorithm::Md5],
-        identity: IdentityPolicy::Pass,
-        trusted: false,
-        keepalive: None,
-        pass_unknown_require: false,
-        demands_qop: false,
-        hairpin: Default::default(),
-        pickup: Default::default(),
-        session_timer: None,
         is_trunk_side: id == CORE,
-        passing: Default::default(),
+        ..settings::realm(id.0, if id == ACCESS { "access" } else { "core" })
     }
-}
-
-pub(crate) fn listener(realm: RealmId, transport: Transport, address: SocketAddr) -> Listener {
-    Listener { realm, transport, address, advertised: address, datagram_limit: 1300 }
 }
 
 impl Setup {
@@ -82,17 +70,8 @@ impl Setup {
             realms: vec![realm(ACCESS, Authentication::Open), realm(CORE, Authentication::KnownSource)],
             listeners: Vec::new(),
             settings: Vec::new(),
-            policy: TestPolicy {
-                trunk: Arc::new(TrunkTarget {
-                    name: "trunk".into(),
-                    realm: CORE,
-                    host: trunk.into(),
-                    port,
-                    transport,
-                    credentials: None,
-                    timeout: None,
-                    ping: None,
-                }),
+            policy: Calls {
+                trunk: Arc::new(TrunkTarget { port, transport, ..play::policy::trunk("trunk", trunk) }),
                 sources: Vec::new(),
                 certificates: Vec::new(),
                 aors: Vec::new(),
@@ -107,20 +86,19 @@ impl Setup {
 
     /// One more listener; its index is that of its [`ListenerSettings`].
     pub(crate) fn listen(mut self, realm: RealmId, transport: Transport, address: SocketAddr) -> Self {
-        self.listeners.push(listener(realm, transport, address));
+        self.listeners
+            .push(Listener { datagram_limit: 1300, ..settings::listener(realm.0, transport, address) });
         self.settings.push(ListenerSettings::default());
         self
     }
 
     pub(crate) fn start(self) -> Node {
         let config = Config {
-            node: 1,
             realms: self.realms,
             listeners: self.listeners,
             timers: self.timers,
             limits: self.limits,
-            product: None,
-            addresses: std::sync::Arc::default(),
+            ..settings::two_realms()
         };
         let mut settings = PlaneSettings::new(Arc::new(config), self.settings);
         (self.adjust)(&mut settings);
@@ -140,7 +118,7 @@ impl Setup {
             busy: self.busy,
         })
         .unwrap();
-        let policy: Arc<dyn Policy> = Arc::new(self.policy);
+        let policy: Arc<dyn Policy> = Arc::new(self.policy.table());
         for shard in plane.shards() {
             shard.command(Command::Policy(policy.clone()));
         }
@@ -179,7 +157,7 @@ impl Node {
 
 /// One trunk that all calls go to, but those to an AOR.
 #[derive(Debug)]
-pub(crate) struct TestPolicy {
+pub(crate) struct Calls {
     pub(crate) trunk: Arc<TrunkTarget>,
     /// Addresses of the trunk.
     pub(crate) sources: Vec<IpAddr>,
@@ -189,33 +167,29 @@ pub(crate) struct TestPolicy {
     pub(crate) aors: Vec<String>,
 }
 
-impl Policy for TestPolicy {
-    fn credentials(&self, domain: &str, username: &str) -> Vec<Ha1> {
-        let has = self.aors.iter().any(|aor| *aor == format!("{username}@{domain}"));
-        has.then(|| Ha1::of(Algorithm::Md5, username, domain, "secret")).into_iter().collect()
-    }
-
-    fn source(&self, _: RealmId, address: IpAddr) -> Option<Arc<str>> {
-        self.sources.contains(&address).then(|| self.trunk.name.clone())
-    }
-
-    fn peer(&self, realm: RealmId, address: IpAddr, names: &[Arc<str>]) -> Option<Arc<str>> {
-        if self.certificates.is_empty() {
-            return self.source(realm, address);
-        }
-        names.iter().any(|name| self.certificates.contains(name)).then(|| self.trunk.name.clone())
-    }
-
-    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
-        let aor = format!("{}@example.net", question.user);
-        if self.aors.contains(&aor) {
-            return Ok(vec![RouteStep::Aor { aor: aor.into() }]);
-        }
-        Ok(vec![RouteStep::Trunk { target: self.trunk.clone(), user: question.user.into() }])
-    }
-
-    fn trunk(&self, _: &str) -> Option<Arc<TrunkTarget>> {
-        Some(self.trunk.clone())
+impl Calls {
+    fn table(self) -> Table {
+        let Self { trunk, sources, certificates, aors } = self;
+        let (target, subscribers) = (trunk.clone(), aors.clone());
+        let routes = move |question: &RouteQuestion<'_>| {
+            let aor = format!("{}@{DOMAIN}", question.user);
+            let is_subscriber = subscribers.contains(&aor);
+            Ok(if is_subscriber { to(question.user) } else { through(&target, question.user) })
+        };
+        let name = trunk.name.clone();
+        Table::new(routes)
+            .trunks(vec![trunk])
+            .passwords(move |domain, user| {
+                let has = aors.contains(&format!("{user}@{domain}"));
+                has.then(|| Ha1::of(Algorithm::Md5, user, domain, "secret")).into_iter().collect()
+            })
+            .sources(move |_, address, names| {
+                let is_known = match certificates.is_empty() {
+                    true => sources.contains(&address),
+                    false => names.iter().any(|name| certificates.contains(name)),
+                };
+                is_known.then(|| name.clone())
+            })
     }
 }
 

@@ -8,8 +8,11 @@
 
 pub mod clock;
 pub mod dice;
+#[cfg(feature = "signalling")]
+pub mod policy;
 #[cfg(feature = "media")]
 pub mod ports;
+pub mod settings;
 pub mod truth;
 
 pub use dice::Dice;

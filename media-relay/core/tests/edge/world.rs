@@ -1,17 +1,17 @@
 //! A worker, its ports and the time: one session between A (realm 0) and B (realm 1), and who may send what to its ports.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
 use media_core::worker::{Settings, SocketId};
 use play::ports::Counted;
-use seam::{Action, Endpoint, ExchangeId, Party, RealmId, Refusal, Reply, StreamStatistics};
+use play::settings::media::{ENDS, party};
+use seam::{Action, Endpoint, ExchangeId, Party, Refusal, Reply, StreamStatistics};
 
-pub(crate) const A: Endpoint = Endpoint { party: 0, branch: 0 };
-pub(crate) const B: Endpoint = Endpoint { party: 1, branch: 0 };
+pub(crate) const A: Endpoint = ENDS[0];
+pub(crate) const B: Endpoint = ENDS[1];
 /// The public address that A's signalling comes from, and that of B.
 pub(crate) const A_HOST: &str = "203.0.113.1";
 pub(crate) const B_HOST: &str = "198.51.100.1";
@@ -42,13 +42,7 @@ impl World {
 
     pub(crate) fn party(endpoint: Endpoint) -> Party {
         let host = if endpoint.party == 0 { A_HOST } else { B_HOST };
-        Party {
-            realm: RealmId(endpoint.party.min(1)),
-            signalling: at(&format!("{host}:5060")),
-            product: Arc::default(),
-            contact: None,
-            is_private: false,
-        }
+        party(endpoint.party.min(1), at(&format!("{host}:5060")))
     }
 
     pub(crate) fn act(&mut self, action: Action) -> Option<Reply> {

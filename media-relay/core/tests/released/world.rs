@@ -9,18 +9,18 @@ use bytes::Bytes;
 use media_core::Worker;
 use media_core::path::Settings as Limits;
 use media_core::path::memory::{self, Known, Record};
-use media_core::path::place::Networks;
-use media_core::policy::{Mode, PairRelease, RealmRelease, ReleasePolicy};
+use media_core::policy::{Mode, PairRelease};
 use media_core::worker::Settings;
 use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
 use play::Dice;
 use play::ports::Counted;
+pub(crate) use play::settings::media::ENDS;
+use play::settings::media::{allowing, party, release_within, two_realms};
 use seam::path::{Constraint, Entry, PathEntry, PathState};
-use seam::{Action, Endpoint, Event, ExchangeId, Listener, Party, RealmId, Renegotiated, Reply, Role};
+use seam::{Action, Event, ExchangeId, Listener, Party, Renegotiated, Reply, Role};
 
 use crate::phone::{Kind, Phone};
 
-pub(crate) const ENDS: [Endpoint; 2] = [Endpoint { party: 0, branch: 0 }, Endpoint { party: 1, branch: 0 }];
 const SESSION: u64 = 5;
 const OUTSIDE: [&str; 2] = ["198.51.100.7", "203.0.113.8"];
 const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
@@ -179,25 +179,23 @@ impl World {
             Place::Realms(_) => hosts[index].1,
         };
         let parties = [0, 1].map(|index| Party {
-            realm: RealmId(if matches!(place, Place::Realms(_)) { index as u16 } else { 0 }),
-            signalling: SocketAddr::new(public(index), 5_060),
             product: kinds[index].product().into(),
             contact: Some(SocketAddr::new(phones[index].local.ip(), 5060)),
-            is_private: false,
+            ..party(
+                if matches!(place, Place::Realms(_)) { index as u16 } else { 0 },
+                SocketAddr::new(public(index), 5_060),
+            )
         });
-        let realms = vec![RealmRelease { mode: Mode::Allow, lan: true, ..RealmRelease::default() }; 2];
-        let policy = ReleasePolicy::new(limits, realms, pairs, Networks::default());
-        let mut own = martian::Own::default();
-        RELAY.iter().for_each(|ip| own.range(ip.parse().expect("an address"), 20_000..=29_999));
-        let addresses = Arc::new(martian::Rules::new(own, vec![martian::Realm::default(); 2]));
-        let settings = Settings { release: Some(Arc::new(policy)), addresses, ..Settings::default() };
+        let policy = release_within(limits, vec![allowing(); 2], pairs);
+        let relays = RELAY.map(|ip| ip.parse().expect("an address"));
+        let settings = two_realms(policy, &relays, 20_000..=29_999);
         let mut world = Self {
             now: Duration::from_secs(100),
             network,
             relay,
             worker: Worker::new(settings.clone(), "anchor".to_owned()),
             settings,
-            sockets: Counted::at(RELAY.map(|ip| ip.parse::<IpAddr>().expect("an address"))).from_port(20_000),
+            sockets: Counted::at(relays).from_port(20_000),
             phones,
             parties,
             halves,
@@ -297,7 +295,7 @@ impl World {
             return self.parties[end].clone();
         }
         let signalling = "192.0.2.60:5060".parse().expect("an address");
-        Party { realm: RealmId(1), signalling, product: "kamailio".into(), contact: None, is_private: false }
+        Party { product: "kamailio".into(), ..party(1, signalling) }
     }
 
     /// What a phone offers, as it reaches the other.

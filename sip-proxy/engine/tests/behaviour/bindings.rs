@@ -7,7 +7,7 @@ use sip_engine::io::{Command, Flow, Input, Output, RealmId, Transport};
 use sip_engine::registrar::BindingRecord;
 use sip_engine::ua::{Abilities, Ending};
 
-use crate::line::{ACCESS, DOMAIN, Line, Snapshot, address, config};
+use crate::line::{ACCESS, DOMAIN, Line, address, config, policy};
 
 /// How often a phone was called.
 fn called(line: &Line, phone: std::net::SocketAddr) -> usize {
@@ -17,7 +17,7 @@ fn called(line: &Line, phone: std::net::SocketAddr) -> usize {
 
 /// Alice at her port under one instance, then again under another; how often a call to her reaches her.
 fn restarted(instances: [&str; 2], between: Duration) -> (Line, usize) {
-    let mut line = Line::new(config(), Snapshot::default());
+    let mut line = Line::new(config(), policy(Vec::new()));
     let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
     line.register(bob);
     let mut alice = bob;
@@ -54,7 +54,7 @@ fn a_phone_that_comes_back_in_the_last_second_of_its_binding_is_registered_at_on
 
 #[test]
 fn two_phones_of_one_account_are_both_called_though_one_speaks_for_the_other_port() {
-    let mut line = Line::new(config(), Snapshot::default());
+    let mut line = Line::new(config(), policy(Vec::new()));
     let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
     let phones = [("10.0.0.5:5060", "urn:x:one"), ("10.0.0.7:5060", "urn:x:two")]
         .map(|(at, instance)| line.add_instance("alice", at, instance));
@@ -75,7 +75,7 @@ fn two_phones_of_one_account_are_both_called_though_one_speaks_for_the_other_por
 fn two_subscribers_of_one_gateway_are_each_told_from_the_other() {
     let mut registered = config();
     registered.realms[0].authentication = Authentication::RegisteredFlow;
-    let mut line = Line::new(registered, Snapshot::default());
+    let mut line = Line::new(registered, policy(Vec::new()));
     let carol = line.add("carol", "10.0.0.9:5060", ACCESS, Abilities::default());
     line.register(carol);
     // One address, two accounts, one after the other.
@@ -100,7 +100,7 @@ fn a_phone_behind_nat_hears_a_keepalive_every_interval_until_its_binding_expires
     let mut config = config();
     let interval = Duration::from_secs(20);
     config.realms[0].keepalive = Some(Keepalive { interval, options: true });
-    let mut line = Line::new(config, Snapshot::default());
+    let mut line = Line::new(config, policy(Vec::new()));
     let phone = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
     line.behind_nat(phone, "203.0.113.9:41000");
     line.register(phone);
@@ -123,7 +123,7 @@ fn a_phone_behind_nat_hears_a_keepalive_every_interval_until_its_binding_expires
 
 #[test]
 fn a_registration_that_asks_us_to_keep_more_than_its_share_is_refused_with_the_reason() {
-    let mut line = Line::new(config(), Snapshot::default());
+    let mut line = Line::new(config(), policy(Vec::new()));
     let phone = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
     let mut status = |contact: &str, more: &str| {
         line.sent.clear();
@@ -179,7 +179,7 @@ fn restored(line: &mut Line, phones: usize) {
 fn a_town_is_called_to_after_a_restart_and_forgotten_without_stopping_for_it() {
     let mut config = config();
     config.realms[0].keepalive = Some(Keepalive { interval: Duration::from_secs(30), options: false });
-    let mut line = Line::new(config, Snapshot::default());
+    let mut line = Line::new(config, policy(Vec::new()));
     restored(&mut line, 20_000);
     let (mut called, mut ended, begun) = (0, 0, line.now);
     while line.now < begun + Duration::from_secs(110) {

@@ -4,7 +4,7 @@ use sip_engine::ua::Abilities;
 use sip_wire::{Message, Method, Name};
 
 use crate::by_hand::asked;
-use crate::line::{ACCESS, DOMAIN, Line, Snapshot, address, config, trunk};
+use crate::line::{ACCESS, DOMAIN, Line, address, config, policy, trunk};
 
 const TRUNK: &str = "203.0.113.1:5060";
 
@@ -17,7 +17,7 @@ const OTHER: &str =
     "v=0\r\no=- 1 1 IN IP4 192.0.2.66\r\ns=-\r\nc=IN IP4 192.0.2.66\r\nt=0 0\r\nm=audio 6 RTP/AVP 0\r\n";
 
 fn line() -> (Line, std::net::SocketAddr) {
-    let mut line = Line::new(config(), Snapshot { trunks: vec![trunk("carrier", "203.0.113.1", None)] });
+    let mut line = Line::new(config(), policy(vec![trunk("carrier", "203.0.113.1", None)]));
     let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
     line.register(alice);
     (line, alice)

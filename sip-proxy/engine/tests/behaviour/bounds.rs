@@ -8,7 +8,7 @@ use sip_engine::event::EndCause;
 use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Message, Method, Name};
 
-use crate::line::{ACCESS, CORE, DOMAIN, Line, Snapshot, address, config, trunk};
+use crate::line::{ACCESS, CORE, DOMAIN, Line, address, config, policy, trunk};
 
 const TRUNK: &str = "203.0.113.9:5060";
 
@@ -41,7 +41,7 @@ fn a_call_does_not_go_back_to_the_trunk_that_it_came_from_unless_told() {
         let mut config = config();
         config.realms[1].hairpin = hairpin;
         let trunks = vec![trunk("carrier", "203.0.113.9", None)];
-        let mut line = Line::new(config, Snapshot { trunks });
+        let mut line = Line::new(config, policy(trunks));
         line.hear_at(CORE, back, invite_of_trunk(1, 70, "").into());
         line.pass(Duration::from_millis(10));
         let answers: Vec<_> = answers(&line, back);
@@ -55,7 +55,7 @@ fn a_call_that_other_trunks_bring_back_again_and_again_is_ended_before_it_become
     let mut config = config();
     config.realms[1].hairpin = Hairpin::All;
     let trunks = vec![trunk("carrier", "203.0.113.9", None)];
-    let mut line = Line::new(config, Snapshot { trunks });
+    let mut line = Line::new(config, policy(trunks));
     let back = address(TRUNK);
     // The carrier sends back whatever it gets, with a hop less.
     let mut number = 0;
@@ -78,7 +78,7 @@ fn a_call_that_other_trunks_bring_back_again_and_again_is_ended_before_it_become
 }
 
 fn three_phones(config: Config) -> (Line, [SocketAddr; 3]) {
-    let mut line = Line::new(config, Snapshot::default());
+    let mut line = Line::new(config, policy(Vec::new()));
     let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060"), ("carol", "10.0.0.7:5060")]
         .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
     for phone in phones {
@@ -165,7 +165,7 @@ fn a_call_lasts_no_longer_than_it_may() {
 #[test]
 fn a_subscription_or_publication_must_last_a_minute() {
     let trunks = vec![trunk("other", "203.0.113.10", None)];
-    let mut line = Line::new(config(), Snapshot { trunks });
+    let mut line = Line::new(config(), policy(trunks));
     let from = address(TRUNK);
     for (number, method, expires, refused) in [
         (1, "SUBSCRIBE", 1, true),

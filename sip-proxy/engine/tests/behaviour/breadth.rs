@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Method, Name};
 
-use crate::line::{ACCESS, CORE, Line, Snapshot, address, config, trunk};
+use crate::line::{ACCESS, CORE, Line, address, config, policy, trunk};
 
 /// Alice, and three phones of bob's.
 fn line() -> (Line, SocketAddr, [SocketAddr; 3]) {
-    let mut line = Line::new(config(), Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+    let mut line = Line::new(config(), policy(vec![trunk("carrier", "198.51.100.9", None)]));
     let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
     let bobs = ["10.0.0.6:5060", "10.0.0.7:5060", "10.0.0.8:5060"]
         .map(|at| line.add("bob", at, ACCESS, Abilities::default()));

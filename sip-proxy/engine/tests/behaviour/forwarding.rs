@@ -7,7 +7,7 @@ use sip_engine::config::{Authentication, Expiry, Limits, RegistrarMode};
 use sip_engine::ua::Abilities;
 use sip_wire::{Message, Method, Name};
 
-use crate::line::{ACCESS, DOMAIN, Line, Snapshot, address, config, trunk};
+use crate::line::{ACCESS, DOMAIN, Line, address, config, policy, trunk};
 
 const REGISTRAR: &str = "198.51.100.9:5060";
 const PHONE: &str = "10.0.0.5:5060";
@@ -24,7 +24,7 @@ fn line_with(limits: Limits) -> Line {
     let registrar: Arc<_> = trunk("registrar", "198.51.100.9", None);
     config.realms[0].registrar = RegistrarMode::Forward { phone, registrar, upstream: hour };
     config.realms[0].authentication = Authentication::RegisteredFlow;
-    Line::new(config, Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] })
+    Line::new(config, policy(vec![trunk("carrier", "198.51.100.9", None)]))
 }
 
 fn register(line: &mut Line, cseq: u32, contacts: &[&str], expires: u32) {

@@ -5,7 +5,7 @@ use sip_engine::ua::{Abilities, Ending, Invite};
 use sip_wire::{Message, Method, Name};
 
 use crate::by_hand::{Asked, asked};
-use crate::line::{ACCESS, CORE, DOMAIN, Line, SDP, Snapshot, address, config, trunk};
+use crate::line::{ACCESS, CORE, DOMAIN, Line, SDP, address, config, policy, trunk};
 
 const TRUNK: &str = "203.0.113.1:5060";
 
@@ -13,11 +13,11 @@ fn line(policy: IdentityPolicy) -> (Line, std::net::SocketAddr) {
     line_with(policy, |_| {})
 }
 
-fn line_with(policy: IdentityPolicy, change: impl FnOnce(&mut Realm)) -> (Line, std::net::SocketAddr) {
+fn line_with(identity: IdentityPolicy, change: impl FnOnce(&mut Realm)) -> (Line, std::net::SocketAddr) {
     let mut config = config();
-    config.realms[0].identity = policy;
+    config.realms[0].identity = identity;
     change(&mut config.realms[0]);
-    let mut line = Line::new(config, Snapshot { trunks: vec![trunk("carrier", "203.0.113.1", None)] });
+    let mut line = Line::new(config, policy(vec![trunk("carrier", "203.0.113.1", None)]));
     let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
     line.register(alice);
     line.add("1", TRUNK, CORE, Abilities::default());

@@ -1,29 +1,27 @@
 //! An engine between user agents, on a network without faults: what leaves one end arrives at once at the other.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use play::policy::Table;
+pub(crate) use play::settings::signalling::{ACCESS, CORE, DOMAIN, sbc};
+use play::settings::signalling::{account, an_hour, at, two_realms};
 use seam::{Action, Described, Refusal, Renegotiated, Replied, Reply, Request, Summary};
 use sip_engine::Engine;
-use sip_engine::config::{
-    Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
-};
-use sip_engine::digest::{Algorithm, Ha1};
+use sip_engine::config::{Authentication, Config, IdentityPolicy, RegistrarMode};
+use sip_engine::digest::Algorithm;
 use sip_engine::event::{CallEvent, CallEventKind, EndCause};
 use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Notice, Output, RealmId, Transport};
-use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkCredentials, TrunkTarget};
+use sip_engine::question::{TrunkCredentials, TrunkTarget};
 use sip_engine::time::Now;
 use sip_engine::ua::{Abilities, Account, CallNumber, Event, Invite, UserAgent};
 use sip_wire::{Message, Name};
 
 pub(crate) const SDP: Bytes =
     Bytes::from_static(b"v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n");
-pub(crate) const ACCESS: ListenerId = ListenerId(0);
-pub(crate) const CORE: ListenerId = ListenerId(1);
-pub(crate) const DOMAIN: &str = "example.net";
 /// The info package that the telephones take.
 pub(crate) const PACKAGE: &str = "trickle-ice";
 pub(crate) const PASSWORD: &str = "open sesame";
@@ -32,105 +30,30 @@ pub(crate) fn address(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-pub(crate) fn sbc(listener: ListenerId) -> SocketAddr {
-    address(if listener == ACCESS { "192.0.2.1:5060" } else { "198.51.100.1:5060" })
-}
-
 /// Two realms: phones that register with a password, and trunks known by address.
 pub(crate) fn config() -> Config {
-    let realm = |id, name: &str| Realm {
-        id: RealmId(id),
-        name: name.into(),
-        domains: vec![DOMAIN.into()],
-        registrar: RegistrarMode::None,
-        authentication: Authentication::KnownSource,
-        digest: vec![Algorithm::Sha256, Algorithm::Md5],
-        identity: IdentityPolicy::Refuse,
-        trusted: false,
-        keepalive: None,
-        pass_unknown_require: false,
-        demands_qop: false,
-        hairpin: Default::default(),
-        pickup: Default::default(),
-        session_timer: None,
-        is_trunk_side: false,
-        passing: Default::default(),
-    };
-    let hour = Duration::from_secs(3600);
-    let expiry = Expiry { minimum: Duration::from_secs(30), default: hour, maximum: hour, nat: hour };
-    let listener = |id: u16| Listener {
-        realm: RealmId(id),
-        transport: Transport::Udp,
-        address: sbc(ListenerId(id)),
-        advertised: sbc(ListenerId(id)),
-        datagram_limit: 65_000,
-    };
-    Config {
-        node: 1,
-        realms: vec![
-            Realm {
-                registrar: RegistrarMode::Local(expiry),
-                authentication: Authentication::Digest,
-                ..realm(0, "access")
-            },
-            Realm { is_trunk_side: true, trusted: true, ..realm(1, "core") },
-        ],
-        listeners: vec![listener(0), listener(1)],
-        timers: TimerValues::default(),
-        limits: Limits::default(),
-        product: None,
-        addresses: Arc::default(),
+    let mut config = two_realms();
+    for realm in &mut config.realms {
+        realm.authentication = Authentication::KnownSource;
+        realm.digest = ALGORITHMS.to_vec();
+        realm.identity = IdentityPolicy::Refuse;
     }
+    config.realms[0].registrar = RegistrarMode::Local(an_hour(Duration::from_secs(30)));
+    config.realms[0].authentication = Authentication::Digest;
+    config.realms[1].trusted = true;
+    config
 }
+
+const ALGORITHMS: &[Algorithm] = &[Algorithm::Sha256, Algorithm::Md5];
 
 /// Subscribers with one password; whatever starts with a digit goes to the trunks, in order.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Snapshot {
-    pub(crate) trunks: Vec<Arc<TrunkTarget>>,
-}
-
-impl Policy for Snapshot {
-    fn credentials(&self, domain: &str, username: &str) -> Vec<Ha1> {
-        [Algorithm::Sha256, Algorithm::Md5]
-            .into_iter()
-            .map(|algorithm| Ha1::of(algorithm, username, domain, PASSWORD))
-            .collect()
-    }
-
-    fn source(&self, realm: RealmId, _: IpAddr) -> Option<Arc<str>> {
-        (realm == RealmId(1)).then(|| "carrier".into())
-    }
-
-    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
-        if question.user.starts_with(|first: char| first.is_ascii_digit()) {
-            let user: Arc<str> = question.user.into();
-            let step =
-                |target: &Arc<TrunkTarget>| RouteStep::Trunk { target: target.clone(), user: user.clone() };
-            return Ok(self.trunks.iter().map(step).collect());
-        }
-        Ok(vec![RouteStep::Aor { aor: format!("{}@{DOMAIN}", question.user).into() }])
-    }
-
-    fn trunk(&self, name: &str) -> Option<Arc<TrunkTarget>> {
-        self.trunks.iter().find(|trunk| *trunk.name == *name).cloned()
-    }
-
-    fn trunks(&self) -> Arc<[Arc<TrunkTarget>]> {
-        self.trunks.clone().into()
-    }
+pub(crate) fn policy(trunks: Vec<Arc<TrunkTarget>>) -> Table {
+    let table = Table::dialled(trunks).password(PASSWORD, ALGORITHMS);
+    table.sources(|realm, _, _| (realm == RealmId(1)).then(|| "carrier".into()))
 }
 
 pub(crate) fn trunk(name: &str, host: &str, ping: Option<Duration>) -> Arc<TrunkTarget> {
-    Arc::new(TrunkTarget {
-        name: name.into(),
-        realm: RealmId(1),
-        host: host.into(),
-        port: None,
-        transport: None,
-        credentials: None,
-        timeout: None,
-        ping,
-    })
+    Arc::new(TrunkTarget { ping, ..play::policy::trunk(name, host) })
 }
 
 /// How a phone takes an offer in mid-call.
@@ -179,7 +102,7 @@ pub(crate) struct Line {
 }
 
 impl Line {
-    pub(crate) fn new(config: Config, snapshot: Snapshot) -> Self {
+    pub(crate) fn new(config: Config, policy: Table) -> Self {
         let mut line = Self {
             now: Duration::from_secs(100),
             engine: Engine::new(config.into(), [7; 32]),
@@ -204,13 +127,13 @@ impl Line {
             under_way: VecDeque::new(),
         };
         let now = line.time();
-        line.engine.handle(Input::Command(Command::Policy(Arc::new(snapshot))), now);
+        line.engine.handle(Input::Command(Command::Policy(Arc::new(policy))), now);
         line.settle();
         line
     }
 
     pub(crate) fn time(&self) -> Now {
-        Now { monotonic: self.now, wall: Duration::from_secs(1_800_000_000) + self.now }
+        at(self.now)
     }
 
     /// A telephone at an address, on one side.
@@ -232,30 +155,12 @@ impl Line {
         instance: Option<&str>,
     ) -> SocketAddr {
         let own = address(at);
-        let listener = Listener {
-            realm: RealmId(0),
-            transport: Transport::Udp,
-            address: own,
-            advertised: own,
-            datagram_limit: 65_000,
-        };
         let account = Account {
-            aor: format!("sip:{user}@{DOMAIN}").into(),
-            display: None,
             credentials: Some(TrunkCredentials { username: user.into(), password: PASSWORD.into() }),
-            listeners: vec![listener],
-            proxy: Flow {
-                listener: ListenerId(0),
-                transport: Transport::Udp,
-                remote: sbc(side),
-                connection: None,
-            },
             instance: instance.map(Into::into),
-            product: None,
-            timers: TimerValues::default(),
-            session_timer: None,
             abilities,
             info_packages: vec![PACKAGE.into()],
+            ..account(user, own, sbc(side))
         };
         // No two of them mint the same.
         self.added += 1;

@@ -9,11 +9,11 @@ use sip_engine::io::Input;
 use sip_engine::ua::{Abilities, CallNumber, Ending};
 use sip_wire::{Message, Method, Name};
 
-use crate::line::{ACCESS, Line, Snapshot, config};
+use crate::line::{ACCESS, Line, config, policy};
 
 /// A call between two phones that is up.
 fn up() -> (Line, [SocketAddr; 2], [CallNumber; 2]) {
-    let mut line = Line::new(config(), Snapshot::default());
+    let mut line = Line::new(config(), policy(Vec::new()));
     let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
         .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
     phones.into_iter().for_each(|phone| line.register(phone));

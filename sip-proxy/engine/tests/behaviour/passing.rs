@@ -8,12 +8,12 @@ use sip_engine::ua::{Abilities, CallNumber, Event};
 use sip_wire::{Message, Method, Name};
 
 use crate::by_hand::asked;
-use crate::line::{ACCESS, CORE, DOMAIN, Line, PASSWORD, SDP, Snapshot, address, config, sbc, trunk};
+use crate::line::{ACCESS, CORE, DOMAIN, Line, PASSWORD, SDP, address, config, policy, sbc, trunk};
 
 const GATEWAY: &str = "198.51.100.9:5060";
 
 fn line() -> (Line, SocketAddr) {
-    let mut line = Line::new(config(), Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+    let mut line = Line::new(config(), policy(vec![trunk("carrier", "198.51.100.9", None)]));
     let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
     line.register(alice);
     (line, alice)
@@ -76,8 +76,8 @@ fn a_state_with_a_broken_parameter_is_told_as_it_can_be_read() {
 #[test]
 fn a_number_keeps_that_it_is_one_and_where_it_was_ported_to() {
     let (mut line, alice) = line();
-    let dialled = format!("sip:4930;npdi;rn=4940@{DOMAIN};user=phone");
-    line.ask(alice, &asked(Method::INVITE, &dialled, "", b""));
+    let policy = format!("sip:4930;npdi;rn=4940@{DOMAIN};user=phone");
+    line.ask(alice, &asked(Method::INVITE, &policy, "", b""));
     let invite = last_to(&line, address(GATEWAY), Method::INVITE);
     assert_eq!(text(invite.request_uri()), "sip:4930;npdi;rn=4940@198.51.100.9;user=phone");
     assert!(text(invite.value(Name::To)).contains(";user=phone>"));

@@ -5,7 +5,7 @@ use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Message, Method, Name};
 
 use crate::by_hand::asked;
-use crate::line::{ACCESS, DOMAIN, Line, Snapshot, address, config, sbc, trunk};
+use crate::line::{ACCESS, DOMAIN, Line, address, config, policy, sbc, trunk};
 
 fn text(value: Option<&[u8]>) -> String {
     String::from_utf8_lossy(value.unwrap_or_default()).into_owned()
@@ -29,7 +29,7 @@ const BOB: &str = "10.0.0.6:5060";
 fn told_of_bobs_call(pickup: Pickup) -> (Line, String) {
     let mut config = config();
     config.realms[0].pickup = pickup;
-    let mut line = Line::new(config, Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+    let mut line = Line::new(config, policy(vec![trunk("carrier", "198.51.100.9", None)]));
     let [alice, bob] = [("alice", "10.0.0.5:5060"), ("bob", BOB)]
         .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
     [alice, bob].into_iter().for_each(|phone| line.register(phone));

@@ -4,13 +4,13 @@ use sip_engine::event::{CallChange, CallEventKind, EndCause};
 use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Method, Name};
 
-use crate::line::{ACCESS, CORE, DOMAIN, Line, Snapshot, address, config, sbc, trunk};
+use crate::line::{ACCESS, CORE, DOMAIN, Line, address, config, policy, sbc, trunk};
 
 fn with_trunk() -> (Line, std::net::SocketAddr, std::net::SocketAddr) {
     let mut config = config();
     // Its own calls may come back to it, so that what makes a loop of them is seen.
     config.realms[1].hairpin = sip_engine::config::Hairpin::All;
-    let mut line = Line::new(config, Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+    let mut line = Line::new(config, policy(vec![trunk("carrier", "198.51.100.9", None)]));
     let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
     line.register(alice);
     (line, alice, address("198.51.100.9:5060"))

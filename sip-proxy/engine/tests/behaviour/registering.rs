@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use sip_engine::config::{Listener, TimerValues};
-use sip_engine::io::{Flow, Input, ListenerId, Output, RealmId, Transport};
+use play::settings::signalling::{account, listener};
+use sip_engine::io::{Flow, Input, ListenerId, Output, Transport};
 use sip_engine::question::TrunkCredentials;
 use sip_engine::time::Now;
-use sip_engine::ua::{Abilities, Account, Event, UserAgent};
+use sip_engine::ua::{Account, Event, UserAgent};
 use sip_wire::{Message, Method, Name};
 
 use crate::line::address;
@@ -33,17 +33,9 @@ struct Phone {
 impl Phone {
     fn new() -> Self {
         let account = Account {
-            aor: "sip:alice@example.net".into(),
-            display: None,
             credentials: Some(TrunkCredentials { username: "alice".into(), password: "secret".into() }),
-            listeners: vec![listener(OWN)],
-            proxy: PROXY,
             instance: Some("urn:x:own".into()),
-            product: None,
-            timers: TimerValues::default(),
-            session_timer: None,
-            abilities: Abilities::default(),
-            info_packages: Vec::new(),
+            ..account("alice", address(OWN), PROXY.remote)
         };
         let agent = UserAgent::new(account, [3; 32]);
         Self { agent, now: Duration::from_secs(1), asked: Vec::new(), heard: Vec::new(), is_alone: false }
@@ -108,17 +100,6 @@ impl Phone {
             _ => None,
         };
         self.heard.iter().filter_map(granted).collect()
-    }
-}
-
-fn listener(at: &str) -> Listener {
-    let own = address(at);
-    Listener {
-        realm: RealmId(0),
-        transport: Transport::Udp,
-        address: own,
-        advertised: own,
-        datagram_limit: 65_000,
     }
 }
 
@@ -208,7 +189,7 @@ fn a_phone_in_another_network_asks_from_there_whether_or_not_it_was_answered_bef
     phone.register(600);
     phone.live(Duration::from_millis(100), |_| String::new());
     let now = phone.time();
-    phone.agent.moved(vec![listener("10.9.0.5:5060")], PROXY, now);
+    phone.agent.moved(vec![listener(0, Transport::Udp, address("10.9.0.5:5060"))], PROXY, now);
     phone.is_alone = false;
     let before = phone.asked.len();
     phone.register(600);

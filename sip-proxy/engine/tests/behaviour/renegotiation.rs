@@ -11,7 +11,7 @@ use sip_engine::io::{Input, ListenerId};
 use sip_engine::ua::{Abilities, CallNumber, Ending, Event, Fork};
 use sip_wire::{Message, Method};
 
-use crate::line::{ACCESS, CORE, Line, SDP, Snapshot, Temper, config, trunk};
+use crate::line::{ACCESS, CORE, Line, SDP, Temper, config, policy, trunk};
 
 const CALLER: Endpoint = Endpoint { party: 0, branch: 0 };
 const CALLEE: Endpoint = Endpoint { party: 1, branch: 0 };
@@ -37,7 +37,7 @@ impl Up {
         let mut config = config();
         config.realms[0].session_timer =
             Some(SessionTimer { interval: Duration::from_secs(600), minimum: Duration::from_secs(90) });
-        let mut line = Line::new(config, Snapshot::default());
+        let mut line = Line::new(config, policy(Vec::new()));
         let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
             .map(|(user, at)| line.add(user, at, ACCESS, abilities));
         for phone in phones {
@@ -261,7 +261,7 @@ fn an_offer_that_crosses_ours_waits_no_longer_than_two_seconds() {
 
 #[test]
 fn a_trunk_whose_offer_crosses_ours_has_491_at_once() {
-    let mut line = Line::new(config(), Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+    let mut line = Line::new(config(), policy(vec![trunk("carrier", "198.51.100.9", None)]));
     let phones = [("alice", "10.0.0.5:5060", ACCESS), ("gateway", "198.51.100.9:5060", CORE)]
         .map(|(user, at, side): (_, _, ListenerId)| line.add(user, at, side, Abilities::default()));
     line.register(phones[0]);

@@ -3,11 +3,11 @@
 use sip_engine::io::ConnectionId;
 use sip_engine::ua::{Abilities, Ending};
 
-use crate::line::{ACCESS, Line, Snapshot, address, config};
+use crate::line::{ACCESS, Line, address, config, policy};
 
 #[test]
 fn a_phone_that_was_away_when_its_call_ended_hears_of_it_when_it_registers_again() {
-    let mut line = Line::new(config(), Snapshot::default());
+    let mut line = Line::new(config(), policy(Vec::new()));
     let [alice, bob] = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
         .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
     let (before, after) = ("203.0.113.9:41000", "203.0.113.9:42000");

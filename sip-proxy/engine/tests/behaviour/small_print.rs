@@ -8,10 +8,10 @@ use sip_engine::ua::Abilities;
 use sip_wire::{Message, Method, Name};
 
 use crate::by_hand::asked;
-use crate::line::{ACCESS, CORE, DOMAIN, Line, PASSWORD, Snapshot, address, config, trunk};
+use crate::line::{ACCESS, CORE, DOMAIN, Line, PASSWORD, address, config, policy, trunk};
 
 fn with_trunk() -> (Line, std::net::SocketAddr, std::net::SocketAddr) {
-    let mut line = Line::new(config(), Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+    let mut line = Line::new(config(), policy(vec![trunk("carrier", "198.51.100.9", None)]));
     let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
     line.register(alice);
     line.sent.clear();

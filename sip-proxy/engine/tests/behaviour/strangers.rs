@@ -10,7 +10,7 @@ use sip_engine::io::Load;
 use sip_engine::ua::{Abilities, Ending, Event};
 use sip_wire::{Message, Method, Name};
 
-use crate::line::{ACCESS, DOMAIN, Line, PASSWORD, Snapshot, address, config};
+use crate::line::{ACCESS, DOMAIN, Line, PASSWORD, address, config, policy};
 
 /// IPv4 and UDP.
 const HEADERS: usize = 28;
@@ -40,7 +40,7 @@ fn with_tag(method: &str, from: SocketAddr, number: u32) -> String {
 fn node() -> (Line, [SocketAddr; 2]) {
     let mut config = config();
     config.limits = Limits { transactions: 200, ..Limits::default() };
-    let mut line = Line::new(config, Snapshot::default());
+    let mut line = Line::new(config, policy(Vec::new()));
     let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
         .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
     for phone in phones {
@@ -196,7 +196,7 @@ fn whoever_writes_little_gets_one_challenge_of_a_kind_that_every_phone_knows() {
 fn a_source_that_floods_is_limited_and_its_neighbours_and_registered_phones_are_not() {
     let mut config = config();
     config.limits = Limits { unproven_per_source: 10, ..Limits::default() };
-    let mut line = Line::new(config, Snapshot::default());
+    let mut line = Line::new(config, policy(Vec::new()));
     // The flood comes from the very address that both phones share.
     let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.5:5062")]
         .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
@@ -223,7 +223,7 @@ fn a_source_that_floods_is_limited_and_its_neighbours_and_registered_phones_are_
 fn one_user_has_so_many_calls_and_no_more_until_one_ends() {
     let mut config = config();
     config.limits = Limits { calls_per_user: 2, ..Limits::default() };
-    let mut line = Line::new(config, Snapshot::default());
+    let mut line = Line::new(config, policy(Vec::new()));
     let [alice, bob, carol] =
         [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060"), ("carol", "10.0.0.7:5060")].map(
             |(user, at)| {
@@ -254,7 +254,7 @@ fn one_user_has_so_many_calls_and_no_more_until_one_ends() {
 fn one_user_that_calls_very_often_is_slowed_down_and_others_are_served() {
     let mut config = config();
     config.limits = Limits { requests_per_user: 2, ..Limits::default() };
-    let mut line = Line::new(config, Snapshot::default());
+    let mut line = Line::new(config, policy(Vec::new()));
     let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060"), ("carol", "10.0.0.7:5060")]
         .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
     for phone in phones {
@@ -326,7 +326,7 @@ fn guesses_at_a_password_wait_and_the_user_is_served_from_everywhere_else() {
 /// Ten thousand phones behind ten addresses come back at once after a restart, and repeat what is not answered.
 #[test]
 fn ten_thousand_phones_behind_ten_addresses_register_within_a_minute_of_a_restart() {
-    let mut line = Line::new(config(), Snapshot::default());
+    let mut line = Line::new(config(), policy(Vec::new()));
     let phones: Vec<_> = (0..10_000_u32)
         .map(|number| {
             let at = format!("203.0.113.{}:{}", number % 10, 10_000 + number);

@@ -9,7 +9,7 @@ use sip_engine::io::{Flow, RealmId, Transport};
 use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Message, Method, Name};
 
-use crate::line::{ACCESS, CORE, DOMAIN, Line, SDP, Snapshot, address, config, sbc, trunk};
+use crate::line::{ACCESS, CORE, DOMAIN, Line, SDP, address, config, policy, sbc, trunk};
 
 const GATEWAY: &str = "198.51.100.9:5060";
 /// Where the carrier listens that sends from its gateway.
@@ -26,7 +26,7 @@ fn with_trunk() -> (Line, SocketAddr, SocketAddr) {
         datagram_limit: 65_000,
     };
     config.listeners.push(over_tcp);
-    let mut line = Line::new(config, Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+    let mut line = Line::new(config, policy(vec![trunk("carrier", "198.51.100.9", None)]));
     let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
     line.register(alice);
     (line, alice, address(GATEWAY))
@@ -149,7 +149,7 @@ fn a_request_of_ours_that_a_proxy_sends_back_to_us_rings_and_one_that_only_names
         let mut own = Own::default();
         own.listener(sbc(CORE));
         config.addresses = Arc::new(Rules::new(own, Vec::new()));
-        let mut line = Line::new(config, Snapshot { trunks: vec![trunk("carrier", "198.51.100.9", None)] });
+        let mut line = Line::new(config, policy(vec![trunk("carrier", "198.51.100.9", None)]));
         let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
         let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
         line.register(alice);

@@ -7,12 +7,12 @@ use sip_engine::config::Listener;
 use sip_engine::io::{Flow, ListenerId, RealmId, Transport};
 use sip_engine::ua::{Abilities, Ending, Event, Info};
 
-use crate::line::{ACCESS, Line, PACKAGE, SDP, Snapshot, address, config, sbc};
+use crate::line::{ACCESS, Line, PACKAGE, SDP, address, config, policy, sbc};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn two_phones() -> (Line, [std::net::SocketAddr; 2]) {
-    let mut line = Line::new(config(), Snapshot::default());
+    let mut line = Line::new(config(), policy(Vec::new()));
     let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
         .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
     for phone in phones {

@@ -1,18 +1,17 @@
 //! An SBC between two realms, with an echoing media plane, that is sent one message.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use play::policy::{Table, trunk};
+use play::settings::signalling::{an_hour, listener, two_realms};
 use seam::{Action, Described, Replied, Reply, Request, Summary};
 use sip_engine::Engine;
-use sip_engine::config::{
-    Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
-};
-use sip_engine::digest::Ha1;
-use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
-use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
+use sip_engine::config::{Expiry, RegistrarMode};
+use sip_engine::io::{Command, Flow, Input, ListenerId, Output, Transport};
+use sip_engine::question::TrunkTarget;
 use sip_engine::time::Now;
 use sip_wire::{Framed, Message, StreamFramer};
 
@@ -30,86 +29,31 @@ pub(crate) enum Outcome {
 const PHONE: &str = "192.0.2.1:5060";
 const TRUNK: &str = "203.0.113.9:5060";
 
-/// Sends everything to the trunk.
-#[derive(Debug)]
-struct Everything(Arc<TrunkTarget>);
-
-impl Policy for Everything {
-    fn credentials(&self, _: &str, _: &str) -> Vec<Ha1> {
-        Vec::new()
-    }
-
-    fn source(&self, _: RealmId, _: IpAddr) -> Option<Arc<str>> {
-        None
-    }
-
-    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
-        Ok(vec![RouteStep::Trunk { target: Arc::clone(&self.0), user: question.user.into() }])
-    }
-
-    fn trunk(&self, _: &str) -> Option<Arc<TrunkTarget>> {
-        Some(Arc::clone(&self.0))
-    }
-}
-
-fn realm(id: u16, registrar: RegistrarMode) -> Realm {
-    Realm {
-        id: RealmId(id),
-        name: format!("realm{id}").into(),
-        domains: vec!["example.com".into()],
-        registrar,
-        authentication: Authentication::Open,
-        digest: Vec::new(),
-        identity: IdentityPolicy::Pass,
-        trusted: false,
-        keepalive: None,
-        pass_unknown_require: false,
-        demands_qop: false,
-        hairpin: Default::default(),
-        pickup: Default::default(),
-        session_timer: None,
-        is_trunk_side: id == 1,
-        passing: Default::default(),
-    }
-}
-
+/// Telephones of a registrar in the core, to which all calls go.
 fn engine() -> Engine {
-    let trunk = Arc::new(TrunkTarget {
-        name: "core".into(),
-        realm: RealmId(1),
-        host: "203.0.113.9".into(),
-        port: Some(5060),
-        transport: Some(Transport::Udp),
-        credentials: None,
-        timeout: None,
-        ping: None,
-    });
-    let hour = Duration::from_secs(3600);
+    let core =
+        TrunkTarget { port: Some(5060), transport: Some(Transport::Udp), ..trunk("core", "203.0.113.9") };
+    let core = Arc::new(core);
     let minute = Duration::from_secs(60);
-    let phone = Expiry { minimum: minute, default: hour, maximum: hour, nat: minute };
-    let listener = |realm, transport, address: &str| {
-        let address: SocketAddr = address.parse().unwrap();
-        Listener { realm: RealmId(realm), transport, address, advertised: address, datagram_limit: 65_000 }
-    };
-    let config = Config {
-        node: 1,
-        realms: vec![
-            realm(0, RegistrarMode::Forward { phone, registrar: Arc::clone(&trunk), upstream: hour }),
-            realm(1, RegistrarMode::None),
-        ],
-        listeners: vec![
-            listener(0, Transport::Udp, "198.51.100.1:5060"),
-            listener(1, Transport::Udp, "203.0.113.1:5060"),
-            listener(0, Transport::Tcp, "198.51.100.1:5060"),
-        ],
-        timers: TimerValues::default(),
-        limits: Limits::default(),
-        product: Some("torture".into()),
-        addresses: Arc::default(),
-    };
+    let phone = Expiry { nat: minute, ..an_hour(minute) };
+    let mut config = two_realms();
+    for realm in &mut config.realms {
+        realm.domains = vec!["example.com".into()];
+        realm.digest.clear();
+    }
+    let upstream = Duration::from_secs(3600);
+    config.realms[0].registrar = RegistrarMode::Forward { phone, registrar: Arc::clone(&core), upstream };
+    config.listeners = [
+        (0, Transport::Udp, "198.51.100.1:5060"),
+        (1, Transport::Udp, "203.0.113.1:5060"),
+        (0, Transport::Tcp, "198.51.100.1:5060"),
+    ]
+    .map(|(realm, transport, address)| listener(realm, transport, address.parse().unwrap()))
+    .into();
+    config.product = Some("torture".into());
     let mut engine = Engine::new(Arc::new(config), [7; 32]);
     let now = Now { monotonic: Duration::ZERO, wall: Now::default().wall };
-    engine.handle(Input::Command(Command::Policy(Arc::new(Everything(trunk)))), now);
+    engine.handle(Input::Command(Command::Policy(Arc::new(Table::through(&core)))), now);
     engine
 }
 
