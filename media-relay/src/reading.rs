@@ -22,7 +22,7 @@ fn is_control_readable(packet: &[u8]) -> bool {
     vitals::contained(|| {
         vitals::stumble("packet", packet);
         if stun::is_stun(packet) {
-            black_box(stun::Message::read(packet).map(|message| message.attributes().count()));
+            black_box(stun::Incoming::read(packet).map(|message| message.attributes().count()));
         }
         if rtcp::is_clear(packet) {
             rtcp::reports(packet, |report| {

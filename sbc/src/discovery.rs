@@ -5,23 +5,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use media_wire::stun::{COOKIE, Message};
+use media_wire::stun::{
+    CHANGE_ADDRESS, CHANGE_PORT, CHANGE_REQUEST, COMPREHENSION_OPTIONAL, Class, Incoming, Method,
+    OTHER_ADDRESS, Outgoing, RESPONSE_ORIGIN,
+};
 use tokio::net::UdpSocket;
 use vitals::Vitals;
 
-const BINDING_REQUEST: u16 = 0x0001;
-const BINDING_SUCCESS: u16 = 0x0101;
-const BINDING_ERROR: u16 = 0x0111;
-const CHANGE_REQUEST: u16 = 0x0003;
-const ERROR_CODE: u16 = 0x0009;
-const UNKNOWN_ATTRIBUTES: u16 = 0x000a;
-const XOR_MAPPED_ADDRESS: u16 = 0x0020;
-const RESPONSE_ORIGIN: u16 = 0x802b;
-const OTHER_ADDRESS: u16 = 0x802c;
-const CHANGE_ADDRESS: u32 = 4;
-const CHANGE_PORT: u32 = 2;
-/// Types from here on may be ignored by who does not know them (RFC 8489 §14).
-const OPTIONAL: u16 = 0x8000;
 /// USERNAME, MESSAGE-INTEGRITY, REALM, NONCE, MESSAGE-INTEGRITY-SHA256, PASSWORD-ALGORITHM, USERHASH: known, and of no use here.
 const IDENTITY: [u16; 7] = [0x0006, 0x0008, 0x0014, 0x0015, 0x001c, 0x001d, 0x001e];
 
@@ -48,73 +38,38 @@ impl Places {
         source: SocketAddr,
         datagram: &[u8],
     ) -> Option<(Vec<u8>, (usize, usize))> {
-        let request = Message::read(datagram).filter(|message| message.kind == BINDING_REQUEST)?;
+        let request = Incoming::read(datagram)?;
+        if (request.method(), request.class()) != (Method::Binding, Class::Request) {
+            return None;
+        }
+        let answer = |class| Outgoing::new(Method::Binding, class, request.transaction());
         let mut change = 0;
         let mut unknown = Vec::new();
         for (kind, value) in request.attributes() {
             match kind {
                 CHANGE_REQUEST => change = u32::from_be_bytes(value.try_into().ok()?),
-                _ if kind >= OPTIONAL || IDENTITY.contains(&kind) => {}
-                _ => unknown.extend(kind.to_be_bytes()),
+                _ if kind >= COMPREHENSION_OPTIONAL || IDENTITY.contains(&kind) => {}
+                _ => unknown.push(kind),
             }
         }
         if !unknown.is_empty() {
             // RFC 8489 §6.3.1.
-            let attributes = [(ERROR_CODE, vec![0, 0, 4, 20]), (UNKNOWN_ATTRIBUTES, unknown)];
-            return Some((write(BINDING_ERROR, &request, &attributes), (address, port)));
+            return Some((answer(Class::Error).not_understood(&unknown).bare(), (address, port)));
         }
         let turn = |place: usize, flag: u32| if change & flag == 0 { place } else { other(place) };
         let from = (turn(address, CHANGE_ADDRESS), turn(port, CHANGE_PORT));
-        let attributes = [
-            (XOR_MAPPED_ADDRESS, hidden(source, &request.transaction)),
-            (RESPONSE_ORIGIN, plain(self.at(from.0, from.1))),
+        let answer = answer(Class::Success)
+            .mapped_address(source)
+            .address(RESPONSE_ORIGIN, self.at(from.0, from.1))
             // RFC 5780 §7.4: both different from where the request came to.
-            (OTHER_ADDRESS, plain(self.at(other(address), other(port)))),
-        ];
-        Some((write(BINDING_SUCCESS, &request, &attributes), from))
+            .address(OTHER_ADDRESS, self.at(other(address), other(port)));
+        Some((answer.bare(), from))
     }
 }
 
 /// The other of two.
 const fn other(index: usize) -> usize {
     if index == 0 { 1 } else { 0 }
-}
-
-fn write(kind: u16, request: &Message<'_>, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
-    let mut body = Vec::with_capacity(80);
-    for (kind, value) in attributes {
-        body.extend(kind.to_be_bytes());
-        body.extend((value.len() as u16).to_be_bytes());
-        body.extend(value);
-        body.resize(body.len().next_multiple_of(4), 0);
-    }
-    let mut out = Vec::with_capacity(body.len().saturating_add(20));
-    out.extend(kind.to_be_bytes());
-    out.extend((body.len() as u16).to_be_bytes());
-    out.extend(COOKIE.to_be_bytes());
-    out.extend(request.transaction);
-    out.extend(body);
-    out
-}
-
-/// MAPPED-ADDRESS's form (RFC 8489 §14.1).
-fn plain(address: SocketAddr) -> Vec<u8> {
-    let mut value = vec![0, if address.is_ipv4() { 1 } else { 2 }];
-    value.extend(address.port().to_be_bytes());
-    match address.ip() {
-        IpAddr::V4(ip) => value.extend(ip.octets()),
-        IpAddr::V6(ip) => value.extend(ip.octets()),
-    }
-    value
-}
-
-/// XOR-MAPPED-ADDRESS's form (RFC 8489 §14.2).
-fn hidden(address: SocketAddr, transaction: &[u8; 12]) -> Vec<u8> {
-    let mut value = plain(address);
-    let cookie = COOKIE.to_be_bytes();
-    let key = cookie.iter().take(2).chain(&cookie).chain(transaction);
-    value.iter_mut().skip(2).zip(key).for_each(|(byte, key)| *byte ^= key);
-    value
 }
 
 /// The four sockets, bound.
@@ -168,8 +123,11 @@ async fn serve(places: Places, place: (usize, usize), socket: Arc<UdpSocket>, al
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
+
+    use media_wire::stun::UNKNOWN_ATTRIBUTES;
+
+    use super::*;
 
     fn request(attributes: &[u8]) -> Vec<u8> {
         let mut packet = vec![0, 1, 0, attributes.len() as u8, 0x21, 0x12, 0xa4, 0x42];
@@ -180,20 +138,6 @@ mod tests {
 
     fn change(flags: u8) -> Vec<u8> {
         request(&[0, 3, 0, 4, 0, 0, 0, flags])
-    }
-
-    /// The address in an attribute of an answer, in its plain form.
-    fn address(answer: &[u8], wanted: u16) -> Option<SocketAddr> {
-        let message = Message::read(answer)?;
-        let value = message.attributes().find(|(kind, _)| *kind == wanted)?.1;
-        let port = u16::from_be_bytes([value[2], value[3]]);
-        let ip: [u8; 4] = value[4..].try_into().ok()?;
-        let is_hidden = wanted == XOR_MAPPED_ADDRESS;
-        let cookie = if is_hidden { COOKIE } else { 0 };
-        Some(SocketAddr::from((
-            (u32::from_be_bytes(ip) ^ cookie).to_be_bytes(),
-            port ^ (cookie >> 16) as u16,
-        )))
     }
 
     #[tokio::test]
@@ -211,11 +155,11 @@ mod tests {
             let mut buffer = [0; 200];
             let answered = tokio::time::timeout(Duration::from_secs(5), client.recv_from(&mut buffer));
             let (length, source) = answered.await.unwrap().unwrap();
-            let answer = &buffer[..length];
+            let answer = Incoming::read(&buffer[..length]).unwrap();
             assert_eq!(source, places.at(from.0, from.1), "flags {flags}");
-            assert_eq!(address(answer, RESPONSE_ORIGIN), Some(source));
-            assert_eq!(address(answer, OTHER_ADDRESS), Some(places.at(1, 1)));
-            assert_eq!(address(answer, XOR_MAPPED_ADDRESS), Some(own));
+            assert_eq!(answer.address(RESPONSE_ORIGIN), Some(source));
+            assert_eq!(answer.address(OTHER_ADDRESS), Some(places.at(1, 1)));
+            assert_eq!(answer.mapped_address(), Some(own));
         }
     }
 
@@ -232,8 +176,7 @@ mod tests {
         // RESPONSE-PORT (RFC 5780 §7.5), which is optional to support.
         let (answer, from) = places.answer((1, 0), source, &request(&[0, 0x27, 0, 2, 9, 9, 0, 0])).unwrap();
         assert_eq!((&answer[..2], from), (&[1, 0x11][..], (1, 0)));
-        let message = Message::read(&answer).unwrap();
-        let unknown = message.attributes().find(|(kind, _)| *kind == UNKNOWN_ATTRIBUTES).unwrap();
-        assert_eq!(unknown.1, [0, 0x27]);
+        let message = Incoming::read(&answer).unwrap();
+        assert_eq!(message.value(UNKNOWN_ATTRIBUTES), Some(&[0, 0x27][..]));
     }
 }

@@ -36,7 +36,7 @@ impl Agent {
         now: Duration,
     ) {
         let ours = self.generation.ours.key.clone();
-        let named = message.username().is_some_and(|username| self.generation.is_for_us(&username));
+        let named = message.username().is_some_and(|username| self.generation.is_for_us(username));
         if !named || !message.authentic(&ours) {
             self.refused.unauthentic.up();
             return;

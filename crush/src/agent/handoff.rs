@@ -49,7 +49,7 @@ impl Agent {
             Class::Success | Class::Error => return self.handoff_response(message, now),
             Class::Request | Class::Indication => {}
         }
-        let named = message.username().is_some_and(|username| self.generation.is_for_us(&username));
+        let named = message.username().is_some_and(|username| self.generation.is_for_us(username));
         if !named || !message.authentic(&self.generation.ours.key) || self.generation.theirs.is_none() {
             self.refused.unauthentic.up();
             return;

@@ -1,7 +1,7 @@
 //! SDP: read, rewritten for another party, read again.
 
 use bytes::Bytes;
-use media_wire::sdp::{Description, Place};
+use media_wire::sdp::{Description, Edition, Place};
 
 /// Reads `bytes` as a description and rewrites it, each stream at a place of its own; the seventh is refused.
 pub fn sdp(bytes: &[u8]) {
@@ -16,7 +16,7 @@ pub fn sdp(bytes: &[u8]) {
                 (index != 6).then_some(Place { rtcp_mux: media.rtcp_mux && media.is_rtp(), ..Place::at(rtp) })
             })
             .collect();
-        let written = description.rewrite("- 1 1 IN IP4 192.0.2.77", &places, "anchor");
+        let written = description.rewrite(&Edition::new("- 1 1 IN IP4 192.0.2.77", &places, "anchor"));
         let again = Description::parse(written.clone()).unwrap_or_else(|fault| {
             panic!("{fault}: {}", String::from_utf8_lossy(&written));
         });
@@ -33,7 +33,7 @@ pub fn sdp(bytes: &[u8]) {
         {
             continue;
         }
-        let twice = again.rewrite("- 1 1 IN IP4 192.0.2.77", &places, "anchor");
+        let twice = again.rewrite(&Edition::new("- 1 1 IN IP4 192.0.2.77", &places, "anchor"));
         assert_eq!(twice, written, "{}", String::from_utf8_lossy(&written));
     }
 }

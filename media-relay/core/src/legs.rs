@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
-use media_wire::sdp::ice::{Lines, Spoken, insert};
-use media_wire::sdp::{Description, Media, Place};
+use media_wire::sdp::ice::{Lines, Spoken};
+use media_wire::sdp::{Description, Edition, Media, Place, with_version};
 use seam::path::Constraint;
 use seam::{Endpoint, ExchangeId, Party, StreamStatistics};
 use smallvec::SmallVec;
 
 use crate::consumers::Listeners;
-use crate::handoff::{Handoff, Side, with_line};
+use crate::handoff::{Handoff, Side};
 use crate::ice::{Agent, Introduction};
 use crate::moving::chain::Guest;
 use crate::moving::kept::Kept;
@@ -145,14 +145,13 @@ impl Leg {
         };
         let id = self.origin;
         let line = self.handoff.line.as_deref();
-        let body = |version: u64| {
-            let origin = format!("- {id} {version} {family}");
-            insert(with_line(description.rewrite(&origin, places, cname), line), ice)
-        };
+        let origin = format!("- {id} 0 {family}");
+        let edition = Edition { support: line, ice, ..Edition::new(&origin, places, cname) };
+        let sdp = description.rewrite(&edition);
         // RFC 3264 §8: the version grows by one if, and only if, the description changed.
-        let sum = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(body(0));
+        let sum = ahash::RandomState::with_seeds(1, 2, 3, 4).hash_one(&sdp);
         let version = self.version.wrapping_add(u64::from(self.last != Some(sum)));
-        let sdp = body(version);
+        let sdp = with_version(&sdp, version);
         (self.last, self.version) = (Some(sum), version);
         sdp
     }

@@ -10,7 +10,7 @@ use seam::{Described, Endpoint, ExchangeId, Party, Refusal, StreamSummary, Summa
 use smallvec::SmallVec;
 
 use crate::consumers::Consumers;
-use crate::handoff::{Side, ufrag_in};
+use crate::handoff::Side;
 use crate::latch::{Latch, Manner};
 use crate::legs::{Exchange, Leg, Session};
 use crate::path::place::is_local;
@@ -44,8 +44,8 @@ impl Worker {
             let is_hidden = media.rtp.is_some_and(|rtp| is_hidden(rtp.ip(), &from.1));
             media.begins = media.is_secure && !media.has_ice && is_hidden && !answerer_is_hidden;
         }
-        let ufrag = ufrag_in(description.text());
-        let ice = self.spoken(&description, from.1.realm.0);
+        let ufrag = description.support.take().map(|support| support.ufrag.into());
+        let ice = self.spoken(&mut description, from.1.realm.0);
         // None at all is legal (RFC 3264 §5): media may come later.
         let is_served = |media: &Media| media.port == 0 || media.is_datagram();
         if !description.media.is_empty() && !description.media.iter().any(is_served) {
@@ -102,8 +102,8 @@ impl Worker {
         ports: &mut dyn Ports,
     ) -> Result<Described, Refusal> {
         let mut description = self.read(id, (from, from_party.realm.0), sdp)?;
-        let answered_ufrag = ufrag_in(description.text());
-        let ice = self.spoken(&description, from_party.realm.0);
+        let answered_ufrag = description.support.take().map(|support| support.ufrag.into());
+        let ice = self.spoken(&mut description, from_party.realm.0);
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
         let position = session
             .exchanges

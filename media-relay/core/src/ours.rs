@@ -142,8 +142,8 @@ impl Worker {
     }
 
     /// What it says of ICE, without the candidates where nothing is sent.
-    pub(crate) fn spoken(&self, description: &Description, realm: u16) -> Spoken {
-        let mut spoken = Spoken::read(description.text());
+    pub(crate) fn spoken(&self, description: &mut Description, realm: u16) -> Spoken {
+        let mut spoken = std::mem::take(&mut description.ice);
         spoken.keep(|address| self.settings.addresses.judge(realm, address).is_ok());
         spoken
     }

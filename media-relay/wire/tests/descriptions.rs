@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 
-use media_wire::sdp::{Description, Place};
+use media_wire::sdp::{Description, Edition, Place};
 use proptest::prelude::*;
 
 /// Attributes that pass as they are.
@@ -92,7 +92,7 @@ proptest! {
     #[test]
     fn what_is_written_is_read_by_sdp_types_with_only_our_addresses((text, attributes) in description()) {
         let places = places(attributes.len());
-        let written = Description::parse(text.into()).unwrap().rewrite("- 7 2 IN IP4 192.0.2.9", &places, "anchor");
+        let written = Description::parse(text.into()).unwrap().rewrite(&Edition::new("- 7 2 IN IP4 192.0.2.9", &places, "anchor"));
         let shown = String::from_utf8_lossy(&written).into_owned();
         prop_assert!(!shown.contains("10.77.") && !shown.contains("2001:db8:77:"), "{}", shown);
         let theirs = sdp_types::Session::parse(&written).unwrap();
@@ -113,8 +113,8 @@ proptest! {
     #[test]
     fn writing_twice_is_writing_once((text, attributes) in description()) {
         let places = places(attributes.len());
-        let once = Description::parse(text.into()).unwrap().rewrite("- 7 2 IN IP4 192.0.2.9", &places, "anchor");
-        let twice = Description::parse(once.clone()).unwrap().rewrite("- 7 2 IN IP4 192.0.2.9", &places, "anchor");
+        let once = Description::parse(text.into()).unwrap().rewrite(&Edition::new("- 7 2 IN IP4 192.0.2.9", &places, "anchor"));
+        let twice = Description::parse(once.clone()).unwrap().rewrite(&Edition::new("- 7 2 IN IP4 192.0.2.9", &places, "anchor"));
         prop_assert_eq!(once, twice);
     }
 
@@ -125,7 +125,7 @@ proptest! {
         bytes[at] = byte;
         for bytes in [bytes[..at].to_vec(), bytes] {
             if let Ok(description) = Description::parse(bytes.into()) {
-                description.rewrite("- 7 2 IN IP4 192.0.2.9", &places(attributes.len()), "anchor");
+                description.rewrite(&Edition::new("- 7 2 IN IP4 192.0.2.9", &places(attributes.len()), "anchor"));
             }
         }
     }

@@ -86,7 +86,7 @@ impl Worker {
     ) -> bool {
         let answer = |class| Outgoing::new(Method::Binding, class, message.transaction());
         let username = message.username();
-        let Some((ours, theirs)) = username.as_deref().and_then(|name| name.split_once(':')) else {
+        let Some((ours, theirs)) = username.and_then(|name| name.split_once(':')) else {
             return false;
         };
         let Some(id) = self.claimed(socket, theirs) else { return false };
@@ -121,7 +121,7 @@ impl Worker {
         }
         if is_new {
             line.sequence = sequence;
-            let report = message.value(PATH).and_then(|value| Report::read(&value));
+            let report = message.value(PATH).and_then(Report::read);
             if known != Some(source) {
                 stream.rtcp.follow(source.ip(), now);
             }

@@ -9,12 +9,10 @@ mod path;
 
 use std::net::SocketAddr;
 
-use bytes::{Bytes, BytesMut};
 use fragment::Shown;
 use hmac::{Hmac, Mac};
 use media_wire::handoff::Sending;
 use media_wire::sdp::crush::{Policy, Support, Temper};
-use memchr::memmem;
 use seam::Endpoint;
 use seam::path::Constraint;
 use sha1::Sha1;
@@ -89,25 +87,6 @@ impl Side {
         }
         self.lines.get_mut(index)
     }
-}
-
-/// The ufrag of a description's session-level `a=crush`.
-pub(crate) fn ufrag_in(sdp: &[u8]) -> Option<Box<str>> {
-    let end = memmem::find(sdp, b"\nm=").unwrap_or(sdp.len());
-    Some(Support::find(&String::from_utf8_lossy(sdp.get(..end)?))?.ufrag.into())
-}
-
-/// A description with a session-level line more.
-pub(crate) fn with_line(sdp: Bytes, line: Option<&str>) -> Bytes {
-    let Some(line) = line else { return sdp };
-    let at = memmem::find(&sdp, b"\nm=").map_or(sdp.len(), |found| found.saturating_add(1));
-    let mut out = BytesMut::with_capacity(sdp.len().saturating_add(line.len()).saturating_add(2));
-    let (head, rest) = sdp.split_at_checked(at).unwrap_or((&sdp, b""));
-    out.extend_from_slice(head);
-    out.extend_from_slice(line.as_bytes());
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(rest);
-    out.freeze()
 }
 
 /// Letters of a ufrag or password (RFC 8839 §5.4), six bits each.

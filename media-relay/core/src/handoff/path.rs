@@ -11,7 +11,6 @@ use seam::path::{Entry, HandoffReason, PathEntry, PathState, Reason};
 use seam::{Endpoint, Event, ExchangeId, Renegotiated, Side};
 use smallvec::SmallVec;
 
-use super::ufrag_in;
 use crate::account::{direct_since, mark};
 use crate::legs::{Leg, Session};
 use crate::moving::LONGEST_RINGING;
@@ -212,7 +211,8 @@ impl Worker {
             Renegotiated::Accepted(sdp) => {
                 end.told = policy;
                 if let Some(leg) = session.leg_mut(endpoint) {
-                    let theirs = ufrag_in(sdp);
+                    let answer = Description::parse(sdp.clone()).ok();
+                    let theirs = answer.and_then(|answer| Some(answer.support?.ufrag.into()));
                     leg.handoff.agree(theirs);
                     leg.agreed = leg.offered.clone();
                 }

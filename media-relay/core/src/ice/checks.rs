@@ -72,14 +72,14 @@ impl Worker {
         let agent = |id: StreamId| {
             let stream = self.streams.get(id)?;
             let agent = self.sessions.get(&stream.session)?.leg(stream.endpoint)?.ice.as_ref()?;
-            let is_for = match (message.class(), &username) {
+            let is_for = match (message.class(), username) {
                 (Class::Request, Some(username)) => agent.is_for(username),
                 (Class::Request, None) => false,
                 _ => agent.has_sent(message.transaction()),
             };
             is_for.then(|| agent.theirs(usize::from(stream.index)).map(|theirs| theirs.ufrag.as_str()))
         };
-        let theirs = username.as_deref().and_then(|name| name.split_once(':')).map(|(_, theirs)| theirs);
+        let theirs = username.and_then(|name| name.split_once(':')).map(|(_, theirs)| theirs);
         let is_its = |id: &StreamId| agent(*id).is_some_and(|own| own.is_some() && own == theirs);
         others
             .clone()

@@ -357,14 +357,14 @@ impl Worker {
             }
         };
         let (author, other) = (introduction.ends[first], introduction.ends[!first]);
-        if !self.has_restarted(id, author, &introduction.lines, &sdp) {
+        let spoken = read_ice(&sdp);
+        if !self.has_restarted(id, author, &introduction.lines, &spoken) {
             let description = Err(Refusal::NotAcceptable);
             self.events.push_back((id, Event::Answer { number, description }));
             let party = first;
             introduction.machine.asked(Asked::KeptCredentials { party, in_offer: true }, now);
             return self.put_back(id, introduction);
         }
-        let spoken = Spoken::read(&sdp);
         let exchange = ExchangeId(u32::MAX.wrapping_sub(introduction.wishes));
         let wish = introduction.wish();
         introduction.step = Step::Handed { wish, first, number, exchange };
@@ -402,7 +402,7 @@ impl Worker {
                 let does_fit = Description::parse(sdp.clone()).is_ok_and(|answer| {
                     fits(&offered, &answer.media) && answer.media.iter().any(|one| one.port != 0)
                 });
-                if !self.has_restarted(id, other, &lines, &sdp) {
+                if !self.has_restarted(id, other, &lines, &read_ice(&sdp)) {
                     Asked::KeptCredentials { party: !first, in_offer: false }
                 } else if does_fit && let Some(party) = self.party(id, other) {
                     match self.answer(id, exchange, (other, party), author, sdp, now, ports) {
@@ -462,10 +462,9 @@ impl Worker {
     }
 
     /// Whether a description of a phone has other credentials than those that it uses with us, on each m-line of ours.
-    fn has_restarted(&self, id: u64, endpoint: Endpoint, lines: &Lines, sdp: &[u8]) -> bool {
+    fn has_restarted(&self, id: u64, endpoint: Endpoint, lines: &Lines, spoken: &Spoken) -> bool {
         let leg = self.sessions.get(&id).and_then(|session| session.leg(endpoint));
         let Some(agent) = leg.and_then(|leg| leg.ice.as_ref()) else { return false };
-        let spoken = Spoken::read(sdp);
         lines.iter().all(|(index, _)| {
             let new = spoken.line(*index).and_then(|line| line.credentials.as_ref());
             new.is_some() && new != agent.theirs(*index)
@@ -510,8 +509,8 @@ impl Worker {
         sdp: Bytes,
         now: Duration,
     ) {
-        let spoken = Spoken::read(&sdp);
         let Ok(answer) = Description::parse(sdp) else { return };
+        let spoken = &answer.ice;
         let ours = self.relay_addresses(id);
         let session = self.sessions.get_mut(&id);
         let Some(leg) = session.and_then(|session| session.leg_mut(endpoint)) else { return };
@@ -552,4 +551,9 @@ impl Introduction {
 fn restarts_in_offers(product: &str) -> bool {
     let product = product.to_ascii_lowercase();
     !product.contains("linphone") && !product.contains("belle-sip")
+}
+
+/// What a phone's description says of ICE; nothing, if it cannot be read.
+fn read_ice(sdp: &Bytes) -> Spoken {
+    Description::parse(sdp.clone()).map(|description| description.ice).unwrap_or_default()
 }

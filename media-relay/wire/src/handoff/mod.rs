@@ -331,8 +331,8 @@ impl Request {
             sequence: message.word(SEQUENCE)?,
             target,
             reason: Reason::numbered(reason)?,
-            moves: moves.map(|value| Move::read(&value)).collect::<Option<_>>()?,
-            figures: message.value(FIGURES).and_then(|value| Figures::read(&value)),
+            moves: moves.map(Move::read).collect::<Option<_>>()?,
+            figures: message.value(FIGURES).and_then(Figures::read),
         })
     }
 }

@@ -48,29 +48,55 @@ pub struct Line {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Spoken(pub SmallVec<[Option<Line>; 1]>);
 
-impl Spoken {
-    /// Of a readable description. An agent of the lite kind (RFC 8445 §2.5) never checks, so that with us it would wait for ever:
-    /// it counts as one without ICE.
-    pub fn read(sdp: &[u8]) -> Self {
-        let mut session: (Option<String>, Option<String>) = (None, None);
-        let mut found: SmallVec<[_; 1]> = SmallVec::new();
-        for line in sdp.split(|byte| *byte == b'\n') {
-            let Ok(line) = std::str::from_utf8(line) else { continue };
-            let line = line.trim_end_matches('\r');
-            if line.starts_with("m=") {
-                found.push((None, None, Line::default()));
-            } else if line == "a=ice-lite" {
-                return Self::default();
-            } else if let Some(ufrag) = line.strip_prefix("a=ice-ufrag:") {
-                *found.last_mut().map_or(&mut session.0, |found| &mut found.0) = Some(ufrag.to_owned());
-            } else if let Some(password) = line.strip_prefix("a=ice-pwd:") {
-                *found.last_mut().map_or(&mut session.1, |found| &mut found.1) = Some(password.to_owned());
-            } else if let Some((_, _, own)) = found.last_mut() {
-                own.take(line);
-            }
+/// What is read of it, line by line.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    session: Pair,
+    sections: SmallVec<[(Pair, Line); 1]>,
+    is_lite: bool,
+}
+
+/// `a=ice-ufrag` and `a=ice-pwd`, where they stand.
+#[derive(Debug, Clone, Default)]
+struct Pair {
+    ufrag: Option<String>,
+    password: Option<String>,
+}
+
+impl Reader {
+    /// The next m-line begins.
+    pub(super) fn section(&mut self) {
+        self.sections.push(Default::default());
+    }
+
+    /// An attribute of the session, or of the newest m-line.
+    pub(super) fn attribute(&mut self, line: &[u8]) {
+        let is_ices = [&b"a=ice-"[..], b"a=candidate:", b"a=remote-candidates:"];
+        if !is_ices.iter().any(|name| line.starts_with(name)) {
+            return;
         }
-        let lines = found.into_iter().map(|(ufrag, password, mut line)| {
-            let (ufrag, password) = (ufrag.or(session.0.clone())?, password.or(session.1.clone())?);
+        let Ok(line) = std::str::from_utf8(line) else { return };
+        let pair = self.sections.last_mut().map_or(&mut self.session, |(pair, _)| pair);
+        if line == "a=ice-lite" {
+            self.is_lite = true;
+        } else if let Some(ufrag) = line.strip_prefix("a=ice-ufrag:") {
+            pair.ufrag = Some(ufrag.to_owned());
+        } else if let Some(password) = line.strip_prefix("a=ice-pwd:") {
+            pair.password = Some(password.to_owned());
+        } else if let Some((_, own)) = self.sections.last_mut() {
+            own.take(line);
+        }
+    }
+
+    /// An agent of the lite kind (RFC 8445 §2.5) never checks, so that with us it would wait for ever: it counts as one without ICE.
+    pub(super) fn finish(self) -> Spoken {
+        if self.is_lite {
+            return Spoken::default();
+        }
+        let Self { session, sections, .. } = self;
+        let lines = sections.into_iter().map(|(own, mut line)| {
+            let ufrag = own.ufrag.or_else(|| session.ufrag.clone())?;
+            let password = own.password.or_else(|| session.password.clone())?;
             // RFC 8839 §5.4: 4 to 256, 22 to 256 characters.
             if !(4..=256).contains(&ufrag.len()) || !(22..=256).contains(&password.len()) {
                 return None;
@@ -78,9 +104,11 @@ impl Spoken {
             line.credentials = Some(Credentials { ufrag, password });
             Some(line)
         });
-        Self(lines.collect())
+        Spoken(lines.collect())
     }
+}
 
+impl Spoken {
     /// Drops candidates whose address is not to be known.
     pub fn keep(&mut self, is_fit: impl Fn(SocketAddr) -> bool) {
         for line in self.0.iter_mut().flatten() {
@@ -190,49 +218,32 @@ fn put(line: &str, out: &mut BytesMut) {
     out.put_slice(b"\r\n");
 }
 
-/// A description with these lines at the end of its m-sections.
-pub fn insert(sdp: Bytes, lines: &Lines) -> Bytes {
-    if lines.iter().all(Bytes::is_empty) {
-        return sdp;
-    }
-    let mut out = BytesMut::with_capacity(sdp.len().saturating_add(512));
-    let mut sections = 0_usize;
-    for line in sdp.split_inclusive(|byte| *byte == b'\n') {
-        if line.starts_with(b"m=") {
-            if let Some(more) = lines.get(sections.wrapping_sub(1)) {
-                out.put_slice(more);
-            }
-            sections = sections.saturating_add(1);
-        }
-        out.put_slice(line);
-    }
-    if let Some(more) = lines.get(sections.wrapping_sub(1)) {
-        out.put_slice(more);
-    }
-    out.freeze()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sdp::Description;
+
+    fn read(text: &str) -> Spoken {
+        Description::parse(text.to_owned().into()).unwrap().ice
+    }
 
     const OFFER: &str = "v=0\r\na=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\nm=audio 4000 RTP/AVP 0\r\na=candidate:1 1 UDP 2130706431 192.168.1.5 4000 typ host\r\na=candidate:1 2 UDP 2130706430 192.168.1.5 4001 typ host\r\na=remote-candidates:1 192.168.1.6 5000 2 192.0.2.1 20001\r\nm=video 0 RTP/AVP 99\r\na=ice-ufrag:own1\r\n";
 
     #[test]
     fn credentials_are_the_sections_own_or_those_of_the_session() {
-        let spoken = Spoken::read(OFFER.as_bytes());
+        let spoken = read(OFFER);
         let ufrag = |index| spoken.line(index).unwrap().credentials.as_ref().unwrap().ufrag.clone();
         assert_eq!([ufrag(0), ufrag(1)], ["abcd", "own1"]);
         assert_eq!(spoken.line(0).unwrap().chosen, Some("192.168.1.6:5000".parse().unwrap()));
         for without in ["a=ice-lite\r\n", ""] {
             let text = OFFER.replace("a=ice-pwd:0123456789012345678901\r\n", without);
-            assert!(!Spoken::read(text.as_bytes()).is_spoken());
+            assert!(!read(&text).is_spoken());
         }
     }
 
     #[test]
     fn the_far_phone_gets_candidates_of_rtp_where_their_author_was_seen_and_last_the_relay() {
-        let spoken = Spoken::read(OFFER.as_bytes());
+        let spoken = read(OFFER);
         let relay = "192.0.2.1:20000".parse().unwrap();
         let seen = Some("203.0.113.9:61000".parse().unwrap());
         let passed = spoken.line(0).unwrap().passed(seen, relay, &[]);
@@ -248,15 +259,5 @@ mod tests {
         };
         assert!(without(local, &[], b"seen"));
         assert!(without(seen, &["192.168.1.5:4000".parse().unwrap()], b"192.168.1.5"));
-    }
-
-    #[test]
-    fn lines_go_to_the_end_of_their_section() {
-        let sdp = Bytes::from_static(b"v=0\r\nm=audio 1 RTP/AVP 0\r\na=x\r\nm=video 2 RTP/AVP 99\r\n");
-        let lines: Lines = [Bytes::from_static(b"a=1\r\n"), Bytes::new()].into_iter().collect();
-        assert_eq!(
-            insert(sdp, &lines),
-            b"v=0\r\nm=audio 1 RTP/AVP 0\r\na=x\r\na=1\r\nm=video 2 RTP/AVP 99\r\n".as_slice()
-        );
     }
 }

@@ -1,20 +1,23 @@
-//! Session descriptions (RFC 8866), edited line by line: what needs no change stays byte for byte, and what is only ugly is put
-//! right first (`clean.rs`). What must not reach the other side is in `hiding.rs`.
+//! Session descriptions (RFC 8866), read once and edited line by line: what needs no change stays byte for byte, and what is only ugly is put
+//! right first (`clean.rs`). How one is written for another party is in `rewrite.rs`, what must not reach that one in `hiding.rs`.
 
 mod clean;
 pub mod crush;
 mod hiding;
 pub mod ice;
 mod read;
+mod rewrite;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use memchr::memmem;
+use bytes::{Bytes, BytesMut};
 
 pub use clean::clean;
-use hiding::{is_per_leg, names_a_host, names_an_address};
-use read::{Section, Session, direction_of, read_connection, read_m_line};
+use crush::Support;
+use ice::Spoken;
+use read::{Section, Session, read_connection, read_m_line};
+use rewrite::put;
+pub use rewrite::{Edition, Place, with_version};
 
 /// Greatest description and number of m-lines that are read.
 const MAX_LENGTH: usize = 32_768;
@@ -104,40 +107,6 @@ pub struct Media {
     pub is_secure: bool,
 }
 
-/// Where one m-line is, for the party that a description goes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// Our RTP port, or where a released stream goes.
-    pub rtp: SocketAddr,
-    /// Where RTCP goes, if not to the port after it (RFC 3605).
-    pub rtcp: Option<SocketAddr>,
-    /// Whether we say `a=rtcp-mux`.
-    pub rtcp_mux: bool,
-    /// What is said in the place of the author's direction.
-    pub direction: Option<Direction>,
-}
-
-impl Place {
-    /// A pair of ports.
-    pub fn at(rtp: SocketAddr) -> Self {
-        Self { rtp, rtcp: None, rtcp_mux: false, direction: None }
-    }
-
-    /// The attributes that are ours, as far as the author's have not given them a place.
-    fn put_own(self, owes_mux: bool, out: &mut BytesMut) {
-        if owes_mux {
-            put(out, MUX);
-        }
-        if let Some(rtcp) = self.rtcp {
-            let family = if rtcp.is_ipv6() { "IP6" } else { "IP4" };
-            put(out, format!("a=rtcp:{} IN {family} {}", rtcp.port(), rtcp.ip()).as_bytes());
-        }
-        if let Some(direction) = self.direction {
-            put(out, direction.line());
-        }
-    }
-}
-
 impl Media {
     /// Whether RTP and RTCP run here, rather than another protocol over UDP.
     pub fn is_rtp(&self) -> bool {
@@ -159,6 +128,10 @@ pub struct Description {
     lines: Vec<(usize, usize)>,
     /// Its m-lines.
     pub media: Vec<Media>,
+    /// What it says of ICE.
+    pub ice: Spoken,
+    /// Its session's `a=crush`, the last usable one.
+    pub support: Option<Support>,
     /// It is one of ours that came back (`ours.rs`).
     pub is_joined: bool,
 }
@@ -180,8 +153,9 @@ impl Description {
         if first != Some(b"v=0") {
             return Err(Fault::Malformed);
         }
-        let mut description = Self { bytes, lines, media: Vec::new(), is_joined: false };
-        description.media = description.read_media()?;
+        let mut description =
+            Self { bytes, lines, media: Vec::new(), ice: Spoken::default(), support: None, is_joined: false };
+        description.read()?;
         Ok(description)
     }
 
@@ -227,9 +201,12 @@ impl Description {
         self.lines.get(index).and_then(|line| self.bytes.get(line.0..line.1)).unwrap_or_default()
     }
 
-    fn read_media(&self) -> Result<Vec<Media>, Fault> {
+    /// All that is looked at, in one pass over the lines.
+    fn read(&mut self) -> Result<(), Fault> {
         let mut sections: Vec<Section> = Vec::new();
         let mut session = Session::default();
+        let mut ice = ice::Reader::default();
+        let mut support = None;
         for index in 0..self.lines.len() {
             let line = self.line(index);
             let Some((kind, value)) =
@@ -240,115 +217,27 @@ impl Description {
             let is_full = sections.len() == MAX_STREAMS;
             match (kind, sections.last_mut()) {
                 (b'm', _) if is_full => return Err(Fault::TooLarge),
-                (b'm', _) => sections.push(Section::new(read_m_line(value, session.direction)?)),
+                (b'm', _) => {
+                    sections.push(Section::new(read_m_line(value, session.direction)?));
+                    ice.section();
+                }
                 (b'c', Some(section)) => section.address = Some(read_connection(value)?),
                 (b'c', None) => session.address = read_connection(value)?,
-                (b'a', Some(section)) => section.attribute(value),
-                (b'a', None) => session.attribute(value),
+                (b'a', Some(section)) => {
+                    section.attribute(value);
+                    ice.attribute(line);
+                }
+                (b'a', None) => {
+                    session.attribute(value);
+                    ice.attribute(line);
+                    support = Support::of_line(line).or(support);
+                }
                 _ => {}
             }
         }
-        Ok(sections.into_iter().map(|section| section.finish(&session)).collect())
-    }
-
-    /// Texts that must not reach the other side: the addresses in o= and c= lines and in `a=rtcp`.
-    fn addresses(&self) -> Vec<&[u8]> {
-        let mut found = Vec::new();
-        for index in 0..self.lines.len() {
-            let line = self.line(index);
-            if matches!(line, [b'o' | b'c', ..]) || line.starts_with(b"a=rtcp:") {
-                let word = line.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
-                let word = word.split(|byte| *byte == b'/').next().unwrap_or_default();
-                if names_a_host(word) && !found.contains(&word) {
-                    found.push(word);
-                }
-            }
-        }
-        found
-    }
-
-    /// The description for another party: `origin` is its o= value, `places` where each m-line is (`None` refuses it),
-    /// `cname` what stands in for RTCP names. Lines that name the author's addresses go.
-    pub fn rewrite(&self, origin: &str, places: &[Option<Place>], cname: &str) -> Bytes {
-        let mut out = BytesMut::with_capacity(self.bytes.len().saturating_add(128));
-        let secrets = self.addresses();
-        let is_secret = |line: &[u8]| {
-            names_an_address(line) || secrets.iter().any(|secret| memmem::find(line, secret).is_some())
-        };
-        let session = places.iter().flatten().next().copied();
-        let mut begins = self.media.iter().any(|media| media.begins);
-        let mut current: Option<Place> = None;
-        let mut stream = 0;
-        let mut wrote_connection = false;
-        let mut owes_mux = false;
-        for index in 0..self.lines.len() {
-            let line = self.line(index);
-            let (Some(kind), Some(value)) = (line.first(), line.get(2..)) else { continue };
-            match kind {
-                b'o' => put(&mut out, format!("o={origin}").as_bytes()),
-                b'm' => {
-                    if let Some(place) = current {
-                        place.put_own(owes_mux, &mut out);
-                    }
-                    current = places.get(stream).copied().flatten();
-                    // Of who holds by an unspecified address the address does not pass, so its meaning does.
-                    let media = self.media.get(stream);
-                    if let (Some(place), Some(media)) = (&mut current, media) {
-                        place.direction = place.direction.or(media.is_parked.then_some(media.direction));
-                    }
-                    begins = media.is_some_and(|media| media.begins);
-                    owes_mux = current.is_some_and(|place| place.rtcp_mux);
-                    put(&mut out, &with_port(value, current.map_or(0, |place| place.rtp.port())));
-                    stream = stream.saturating_add(1);
-                    let needs_own = !wrote_connection
-                        || current.map(|place| place.rtp.ip()) != session.map(|place| place.rtp.ip());
-                    let has_own = (index.saturating_add(1)..self.lines.len())
-                        .map(|next| self.line(next))
-                        .take_while(|next| !next.starts_with(b"m="))
-                        .any(|next| next.starts_with(b"c="));
-                    // i= stands before c=; none of the peers cares for their order.
-                    if needs_own
-                        && !has_own
-                        && let Some(place) = current.or(session)
-                    {
-                        put(&mut out, connection(place.rtp.ip()).as_bytes());
-                    }
-                }
-                b'c' => {
-                    let place = if stream == 0 { session } else { current.or(session) };
-                    wrote_connection |= stream == 0;
-                    match place {
-                        Some(place) => put(&mut out, connection(place.rtp.ip()).as_bytes()),
-                        None => put(&mut out, b"c=IN IP4 0.0.0.0"),
-                    }
-                }
-                // Answered on our own account, where it stood if it stood there.
-                b'a' if value.eq_ignore_ascii_case(b"rtcp-mux") => {
-                    if std::mem::take(&mut owes_mux) {
-                        put(&mut out, MUX);
-                    }
-                }
-                b'a' if is_per_leg(value) => {}
-                b'a' if begins && value.eq_ignore_ascii_case(b"setup:actpass") => {
-                    put(&mut out, b"a=setup:active");
-                }
-                // The session's stays for the m-lines that we say nothing of.
-                b'a' if current.is_some_and(|place| place.direction.is_some())
-                    && direction_of(value).is_some() => {}
-                b'a' if line.starts_with(b"a=ssrc:") && memmem::find(line, b" cname:").is_some() => {
-                    let end = memmem::find(line, b" cname:").and_then(|end| line.get(..end)).unwrap_or(line);
-                    put(&mut out, &[end, b" cname:", cname.as_bytes()].concat());
-                }
-                // A description must have a name (RFC 8866 §5.3).
-                b's' if is_secret(line) => put(&mut out, b"s=-"),
-                _ if is_secret(line) => {}
-                _ => put(&mut out, line),
-            }
-        }
-        if let Some(place) = current {
-            place.put_own(owes_mux, &mut out);
-        }
-        out.freeze()
+        self.media = sections.into_iter().map(|section| section.finish(&session)).collect();
+        (self.ice, self.support) = (ice.finish(), support);
+        Ok(())
     }
 
     /// How many bytes it has.
@@ -362,31 +251,10 @@ impl Description {
     }
 }
 
-const MUX: &[u8] = b"a=rtcp-mux";
-
-fn put(out: &mut BytesMut, line: &[u8]) {
-    out.put_slice(line);
-    out.put_slice(b"\r\n");
-}
-
-fn connection(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => format!("c=IN IP4 {address}"),
-        IpAddr::V6(address) => format!("c=IN IP6 {address}"),
-    }
-}
-
-/// An m-line with another port as its second word; words that name an address go.
-fn with_port(value: &[u8], port: u16) -> Vec<u8> {
-    let port = port.to_string();
-    let words = value.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
-    let words = words.enumerate().map(|(place, word)| if place == 1 { port.as_bytes() } else { word });
-    let words: Vec<&[u8]> = words.filter(|word| !names_an_address(word)).collect();
-    [b"m=", words.join(&b' ').as_slice()].concat()
-}
-
 #[cfg(test)]
 mod tests {
+    use memchr::memmem;
+
     use super::*;
 
     const OFFER: &str = "v=0\r\no=alice 1 2 IN IP4 10.1.1.9\r\ns=-\r\nc=IN IP4 10.1.1.9\r\nt=0 0\r\na=group:BUNDLE 0\r\na=tool:baresip 1.0.0\r\nm=audio 4000 RTP/AVP 8 96\r\na=rtpmap:96 opus/48000/2\r\na=rtcp:4009\r\na=rtcp-mux\r\na=candidate:1 1 UDP 1 10.1.1.9 4000 typ host\r\na=ssrc:1 cname:alice@10.1.1.9\r\na=x-unknown:kept\r\na=sendonly\r\nm=image 0 udptl t38\r\n";
@@ -405,11 +273,11 @@ mod tests {
     #[test]
     fn nothing_of_its_author_is_left_and_what_is_unknown_passes() {
         let description = Description::parse(OFFER.into()).unwrap();
-        let out = description.rewrite(
+        let out = description.rewrite(&Edition::new(
             "- 7 1 IN IP6 2001:db8::1",
             &[Some(Place::at("[2001:db8::1]:20000".parse().unwrap())), None],
             "x",
-        );
+        ));
         let out = std::str::from_utf8(&out).unwrap();
         assert!(
             !out.contains("10.1.1.9")
@@ -437,7 +305,7 @@ mod tests {
         let offer = "v=0\r\no=- 1 1 IN IP4 101\r\ns=-\r\nc=IN IP4 10.1.1.9\r\nt=0 0\r\nm=audio 4000 RTP/AVP 101\r\na=rtpmap:101 opus/48000/2\r\n";
         let description = Description::parse(offer.into()).unwrap();
         let place = Place::at("192.0.2.1:2000".parse().unwrap());
-        let out = description.rewrite("- 1 1 IN IP4 192.0.2.1", &[Some(place)], "x");
+        let out = description.rewrite(&Edition::new("- 1 1 IN IP4 192.0.2.1", &[Some(place)], "x"));
         assert!(memmem::find(&out, b"a=rtpmap:101 opus/48000/2\r\n").is_some());
     }
 
@@ -445,7 +313,8 @@ mod tests {
     fn multiplexing_is_said_on_our_own_account_once_per_stream() {
         let place = |rtcp_mux| Some(Place { rtcp_mux, ..Place::at("192.0.2.1:20000".parse().unwrap()) });
         let count = |text: &str, places: &[Option<Place>]| {
-            let out = Description::parse(text.to_owned().into()).unwrap().rewrite("o", places, "x");
+            let out =
+                Description::parse(text.to_owned().into()).unwrap().rewrite(&Edition::new("o", places, "x"));
             String::from_utf8(out.to_vec()).unwrap()
         };
         let with = "v=0\r\nm=audio 4000 RTP/AVP 0\r\na=rtcp-mux\r\na=x\r\nm=video 5000 RTP/AVP 99\r\n";
@@ -461,7 +330,7 @@ mod tests {
         let text = "v=0\r\no=- 1 1 IN IP4 192.0.2.1\r\nc=IN IP4 192.0.2.1\r\na=sendrecv\r\nm=audio 20000 RTP/AVP 0\r\na=rtcp:20001\r\na=sendrecv\r\n";
         let description = Description::parse(text.into()).unwrap();
         let written = |place| {
-            let out = description.rewrite("- 1 2 IN IP4 192.0.2.1", &[Some(place)], "x");
+            let out = description.rewrite(&Edition::new("- 1 2 IN IP4 192.0.2.1", &[Some(place)], "x"));
             let read = Description::parse(out.clone()).unwrap().media.remove(0);
             (String::from_utf8(out.to_vec()).unwrap(), read)
         };

@@ -63,6 +63,11 @@ impl Support {
         description.lines().filter_map(|line| Self::read(line.trim_end())).next_back()
     }
 
+    /// `None` if this line of a description is none.
+    pub(crate) fn of_line(line: &[u8]) -> Option<Self> {
+        line.starts_with(b"a=crush:").then(|| std::str::from_utf8(line).ok().and_then(Self::read))?
+    }
+
     fn read(line: &str) -> Option<Self> {
         let mut words = line.strip_prefix("a=crush:")?.split(' ').filter(|word| !word.is_empty());
         if words.next()? != "1" {
