@@ -8,7 +8,7 @@ use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name};
 
-use crate::call::{CallKey, CallTimer, EndId};
+use crate::call::{BranchId, CallKey, CallTimer, ForwardId, LegId};
 use crate::config::{Authentication, Config, Listener, Realm, RegistrarMode};
 use crate::dialog::Dialog;
 use crate::digest::Verdict;
@@ -39,9 +39,9 @@ const ALLOW_WITHOUT_REGISTER: &[u8] =
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// The branch of a call.
-    Branch(CallKey, u16),
+    Branch(CallKey, BranchId),
     /// A request inside a call's dialogs.
-    Forward(CallKey, u32),
+    Forward(CallKey, ForwardId),
     /// The OPTIONS ping of a trunk, by its number there.
     Ping(u32),
     /// A BYE to a phone that may be away, by its number in [`Farewells`].
@@ -63,7 +63,7 @@ pub(crate) enum TimerKey {
 #[derive(Debug, Clone)]
 pub(crate) enum Asker {
     /// The branch of a call.
-    Branch(CallKey, u16),
+    Branch(CallKey, BranchId),
     /// The ping of a trunk.
     Ping(Arc<str>),
 }
@@ -75,7 +75,7 @@ pub(crate) type DialogKey = Box<[u8]>;
 #[derive(Debug, Clone)]
 pub(crate) struct DialogPlace {
     pub(crate) call: CallKey,
-    pub(crate) end: EndId,
+    pub(crate) leg: LegId,
     /// The other end of the pair.
     pub(crate) peer: Option<Arc<Peer>>,
 }
@@ -112,7 +112,7 @@ pub(crate) struct Core {
     pub(crate) out: VecDeque<Output>,
     pub(crate) dialogs: AHashMap<DialogKey, DialogPlace>,
     /// Early dialogs may speak (NOTIFY) before we know their tag: Call-ID and our tag, to branch.
-    pub(crate) half_dialogs: AHashMap<DialogKey, (CallKey, u16)>,
+    pub(crate) half_dialogs: AHashMap<DialogKey, (CallKey, BranchId)>,
     /// Connections that dialogs are or were reached by: when one of them closes, calls are looked at.
     pub(crate) streams: AHashSet<ConnectionId>,
     pub(crate) resolving: AHashMap<QuestionId, Asker>,

@@ -284,7 +284,7 @@ impl Engine {
             Command::HangUp(id) => {
                 for key in self.call_keys() {
                     self.with_call(key, |call, core, _| {
-                        if call.id == id {
+                        if call.id() == id {
                             call.hang_up(EndCause::Operator, EndedBy::Sbc, core);
                         }
                     });
@@ -316,23 +316,23 @@ impl Engine {
         let Some(call) = self.calls.get_mut(key.index, key.generation) else { return };
         step(call, &mut self.core, &mut self.registrar);
         if call.is_over() {
-            for (aor, kind) in call.counted.drain(..) {
+            for (aor, kind) in call.standing.counted.drain(..) {
                 self.core.strangers.ended(&aor, kind);
             }
         }
         if (call.is_over() || call.is_answered())
-            && let Some(turn) = call.turn.take()
+            && let Some(turn) = call.standing.turn.take()
         {
             self.core.spirals.ended(turn);
         }
         if call.is_over()
-            && let Some(watch) = call.watch.take()
+            && let Some(watch) = call.standing.watch.take()
         {
             self.core.watchers.ended(&watch);
             self.core.out.push_back(Output::Replicate(Replica::Unwatch(watch)));
         }
         if call.is_finished() {
-            if matches!(call.purpose, Purpose::Register(_)) {
+            if matches!(call.purpose(), Purpose::Register(_)) {
                 self.registering = self.registering.saturating_sub(1);
             }
             let session = call.session();
@@ -365,9 +365,7 @@ impl Engine {
             }
             Event::Ack { message, .. } => {
                 if let Some(place) = self.place_of(&message) {
-                    self.with_call(place.call, |call, core, _| {
-                        call.on_ack(place.end.pair, place.end.side, &message, core)
-                    });
+                    self.with_call(place.call, |call, core, _| call.on_ack(place.leg, &message, core));
                 }
             }
             Event::Response { client, owner, message } => match owner {

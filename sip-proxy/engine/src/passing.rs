@@ -247,8 +247,52 @@ pub(crate) fn is_anonymous(uri: &Uri<'_>, realm: &Realm) -> bool {
 /// The From of somebody who does not tell who he is (RFC 3323 §4.1.1.3), but for its tag.
 pub(crate) const ANONYMOUS: &[u8] = b"\"Anonymous\" <sip:anonymous@anonymous.invalid>";
 
+/// The option tags of a message for the other side: those of its author that pass, and ours.
+#[derive(Debug, Default)]
+pub(crate) struct Options {
+    supported: Vec<u8>,
+    require: Vec<u8>,
+}
+
+impl Options {
+    /// Of a message that may require something.
+    pub(crate) fn passing(message: &Message) -> Self {
+        Self { supported: passing(message, Name::Supported), require: passing(message, Name::Require) }
+    }
+
+    /// Of a message that may not.
+    pub(crate) fn supported(message: &Message) -> Self {
+        Self { supported: passing(message, Name::Supported), require: Vec::new() }
+    }
+
+    pub(crate) fn support(&mut self, option: &[u8]) {
+        add_option(&mut self.supported, option);
+    }
+
+    pub(crate) fn require(&mut self, option: &[u8]) {
+        add_option(&mut self.require, option);
+    }
+
+    /// Supported and Require, as far as there is something in them.
+    pub(crate) fn put(self, mut out: Builder) -> Builder {
+        for (name, options) in [(Name::Supported, self.supported), (Name::Require, self.require)] {
+            if !options.is_empty() {
+                out = out.header(name, &options);
+            }
+        }
+        out
+    }
+}
+
+fn add_option(options: &mut Vec<u8>, option: &[u8]) {
+    if !options.is_empty() {
+        options.extend_from_slice(b", ");
+    }
+    options.extend_from_slice(option);
+}
+
 /// Options that concern the two ends; the others (outbound, path, gruu, timer, sec-agree ...) end at each leg.
-pub(crate) fn passing_options(message: &Message, name: Name) -> Vec<u8> {
+fn passing(message: &Message, name: Name) -> Vec<u8> {
     let mut out = Vec::new();
     for option in message.values(name) {
         // RFC 3959: an early session would be a second description, which nobody relays.
@@ -256,10 +300,7 @@ pub(crate) fn passing_options(message: &Message, name: Name) -> Vec<u8> {
             .iter()
             .any(|ours| option.eq_ignore_ascii_case(ours.as_bytes()));
         if !is_ours && is_token(option) {
-            if !out.is_empty() {
-                out.extend_from_slice(b", ");
-            }
-            out.extend_from_slice(option);
+            add_option(&mut out, option);
         }
     }
     out

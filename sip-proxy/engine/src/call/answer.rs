@@ -1,26 +1,28 @@
 //! What the caller hears of a target that answers: provisional responses, descriptions, and the 2xx.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use seam::ExchangeId;
 use sip_wire::{Message, Name, multipart};
 
-use super::body::{add, body_for};
+use super::end::side_of;
+use super::leg::{Repeat, cseq_of, said_in};
 use super::media::Wait;
-use super::pair::{Exchange, Reliable, cseq_of};
-use super::side::{EndId, Side};
-use super::{Call, Purpose};
+use super::pair::{Exchange, Reliable};
+use super::side::{BranchId, LegId, PairId, Side};
+use super::{Call, CallTimer, Progress};
 use crate::core::Core;
-use crate::event::{CallEventKind, EndCause};
-use crate::passing::{copy_headers, passing_options};
-use crate::session_timer::Agreement;
-use crate::transaction::{self, Answer};
+use crate::event::{CallChange, CallEventKind, EndCause, EndedBy};
+use crate::registrar::Registrar;
+use crate::transaction::{Answer, Incoming};
+use seam::{Described, ExchangeId, Refusal, Reply};
 
 impl Call {
     /// A response that belongs to a pair, in its order.
-    pub(super) fn take_response(&mut self, id: u32, response: Message, core: &mut Core) {
-        let is_waiting = self.waiting.iter().any(|(_, wait, _)| wait.is_of_pair(id));
-        let has_offer = self.branch_has_offer(id);
-        let Some(pair) = self.pair_mut(id) else { return };
+    pub(super) fn take_response(&mut self, id: PairId, response: Message, core: &mut Core) {
+        let is_waiting = self.media.is_asked_of(id);
+        let has_offer = self.parties.branch_has_offer(id);
+        let Some(pair) = self.parties.pair_mut(id) else { return };
         if is_waiting {
             pair.deferred.push_back(response);
             return;
@@ -62,193 +64,349 @@ impl Call {
         }
     }
 
-    /// Whether a target takes the call and has never answered its offer, or only in a way that the media plane refused.
-    pub(super) fn lacks_answer(&self, id: u32) -> bool {
-        self.branch_has_offer(id)
-            && self
-                .pair(id)
-                .is_some_and(|pair| !pair.negotiated && pair.ends[Side::Caller].description.is_none())
-    }
-
-    pub(super) fn branch_has_offer(&self, id: u32) -> bool {
-        self.pair(id)
-            .and_then(|pair| self.branches.get(usize::from(pair.branch)))
-            .is_some_and(|branch| branch.offer.is_some())
-    }
-
-    fn answer_initial(&mut self, id: u32, response: Message, sdp: Bytes, core: &mut Core) {
-        if let Some(action) = self.answer_action(id, ExchangeId(1), Side::Target, sdp) {
-            self.ask_media(action, Wait::Response(id, Box::new(response)), core);
+    fn answer_initial(&mut self, id: PairId, response: Message, sdp: Bytes, core: &mut Core) {
+        if let Some(action) = self.parties.answer_action(id, ExchangeId(1), Side::Target, sdp) {
+            self.media.ask(action, Wait::Response(id, Box::new(response)), core);
         }
     }
 
     /// The INVITE held no offer: the target's first reliable response does.
-    pub(super) fn offer_late(&mut self, id: u32, response: Message, sdp: Bytes, core: &mut Core) {
-        let exchange = self.new_exchange();
-        let Some(pair) = self.pair_mut(id) else { return };
+    pub(super) fn offer_late(&mut self, id: PairId, response: Message, sdp: Bytes, core: &mut Core) {
+        let exchange = self.media.new_exchange();
+        let Some(pair) = self.parties.pair_mut(id) else { return };
         pair.exchange = Some(Exchange { id: exchange, offerer: Side::Target });
         pair.negotiated = true;
-        let action = self.offer_action(id, exchange, Side::Target, sdp);
+        let action = self.parties.offer_action(id, exchange, Side::Target, sdp);
         if let Some(action) = action {
-            self.ask_media(action, Wait::Response(id, Box::new(response)), core);
+            self.media.ask(action, Wait::Response(id, Box::new(response)), core);
         }
     }
 
     /// Passes a response of a pair's target to the caller, with the description made for it.
-    pub(super) fn pass_response(&mut self, id: u32, response: &Message, sdp: Option<Bytes>, core: &mut Core) {
+    pub(super) fn pass_response(
+        &mut self,
+        id: PairId,
+        response: &Message,
+        sdp: Option<Bytes>,
+        core: &mut Core,
+    ) {
         let status = response.status().unwrap_or(500);
-        if self.answered || self.is_over() {
+        if self.is_answered() || self.is_over() {
             return;
         }
-        let Some(answer) = self.build_response(id, response, sdp, core) else { return };
-        let server = self.upstream.incoming.server;
+        let Some(answer) = self.parties.build_response(id, response, sdp, core) else { return };
+        let server = self.parties.upstream.incoming.server;
         core.respond(server, status, answer.clone());
         if status >= 200 {
             return;
         }
         if response.has_token(Name::Require, "100rel") {
-            let cseq = cseq_of(&self.upstream.incoming.request);
+            let cseq = cseq_of(&self.parties.upstream.incoming.request);
             let answer = Answer { server, status, response: answer };
-            self.repeat_until_acknowledged(EndId { pair: id, side: Side::Caller }, answer, cseq, core);
-        }
-    }
-
-    /// The caller's version of a response in a pair.
-    pub(super) fn build_response(
-        &mut self,
-        id: u32,
-        response: &Message,
-        sdp: Option<Bytes>,
-        core: &mut Core,
-    ) -> Option<Bytes> {
-        let status = response.status()?;
-        let config = core.config.clone();
-        let mut names = self.pair_names(&config, id, Side::Target)?;
-        let upstream = &self.upstream;
-        let pair = self.pairs.iter_mut().find(|pair| pair.id == id)?;
-        let to_realm = config.realm(upstream.realm)?;
-        let tag = String::from_utf8_lossy(&pair.ends[Side::Caller].dialog.local_tag).into_owned();
-        let reason = response.reason().filter(|reason| !reason.is_empty()).map(|reason| names.apply(reason));
-        let mut out =
-            transaction::response_to(&upstream.incoming.request, status, reason.as_deref(), Some(&tag));
-        self.shown_tag = Some(tag);
-        for record_route in upstream.incoming.request.values(Name::RecordRoute) {
-            out = out.header(Name::RecordRoute, record_route);
-        }
-        out = out.header(Name::Contact, &core.contact(upstream.incoming.flow.listener));
-        let mut supported = passing_options(response, Name::Supported);
-        let mut require = passing_options(response, Name::Require);
-        if status < 200 {
-            if let Some(reliable) =
-                pair.reliable.last().filter(|_| response.has_token(Name::Require, "100rel"))
-            {
-                out = out.header(Name::RSeq, reliable.ours.to_string().as_bytes());
-            }
-        } else if self.purpose == Purpose::Session {
-            let agreed = Agreement::answering(&upstream.incoming.request, to_realm.session_timer);
-            if let Some(agreed) = agreed {
-                pair.ends[Side::Caller].session.agreed = Some(agreed);
-                out = out.header(Name::SessionExpires, agreed.as_answer().as_bytes());
-                if !agreed.we_refresh {
-                    require.extend_from_slice(if require.is_empty() { b"timer" } else { b", timer" });
-                }
-            }
-            supported.extend_from_slice(if supported.is_empty() { b"timer" } else { b", timer" });
-        }
-        for (name, options) in [(Name::Supported, supported), (Name::Require, require)] {
-            if !options.is_empty() {
-                out = out.header(name, &options);
-            }
-        }
-        if let Some(product) = &config.product {
-            out = out.header(Name::Server, product.as_bytes());
-        }
-        let out = copy_headers(out, response, &names, core);
-        let flow = pair.flow(Side::Target);
-        if let Some(sdp) = &sdp {
-            pair.ends[Side::Caller].description = Some(sdp.clone());
-        }
-        // What was agreed by an unreliable response belongs into the final one too.
-        let agreed = if sdp.is_none() && status >= 200 && !pair.negotiated {
-            pair.ends[Side::Caller].description.clone()
-        } else {
-            None
-        };
-        let sdp = sdp.or(agreed);
-        match body_for(response, sdp.as_ref(), &mut names, core) {
-            Ok(body) => Some(add(out, body).finish().into()),
-            Err(fault) => {
-                core.body_refused(flow, fault);
-                // It costs early media, and not the call.
-                (status < 200).then(|| out.finish().into())
-            }
+            self.parties.repeat_until_acknowledged(id.leg(Side::Caller), answer, cseq, core);
         }
     }
 
     /// The 2xx of a pair has its description: it goes to the caller, and the call is answered.
-    pub(super) fn answer_call(&mut self, id: u32, response: &Message, sdp: Option<Bytes>, core: &mut Core) {
-        if sdp.is_none() && self.lacks_answer(id) {
+    pub(super) fn answer_call(
+        &mut self,
+        id: PairId,
+        response: &Message,
+        sdp: Option<Bytes>,
+        core: &mut Core,
+    ) {
+        if sdp.is_none() && self.parties.lacks_answer(id) {
             let status = match sip_wire::Body::of(response) {
                 Ok(_) => 488,
                 Err(fault) => {
-                    core.body_refused(self.upstream.incoming.flow, fault);
+                    core.body_refused(self.parties.upstream.incoming.flow, fault);
                     502
                 }
             };
             self.fail_upstream(status, EndCause::MediaRefused, core);
             return;
         }
-        let Some(answer) = self.build_response(id, response, sdp, core) else {
+        let Some(answer) = self.parties.build_response(id, response, sdp, core) else {
             // What the target says cannot be passed: it has its ACK and a BYE, and the caller a failure.
             self.fail_upstream(502, EndCause::MediaRefused, core);
             return;
         };
-        let server = self.upstream.incoming.server;
-        self.answered = true;
-        self.times.answered = Some(core.now.monotonic);
-        if let Some(timer) = self.ringing.take() {
-            core.timers.cancel(timer);
-        }
+        let server = self.parties.upstream.incoming.server;
+        self.progress = Progress::Answered;
+        self.lifetime.answered = Some(core.now.monotonic);
         let longest = core.config.limits.longest_call;
-        if !longest.is_zero() {
-            self.ringing = Some(self.schedule(longest, super::CallTimer::Longest, core));
-        }
-        self.stop_repeating(id, Side::Caller, core);
-        let (realm, destination, trunk, (reached, uri)) = match self.pair(id) {
+        let timer = (!longest.is_zero()).then(|| self.schedule(longest, CallTimer::Longest, core));
+        self.lifetime.limit(timer, core);
+        self.parties.stop_repeating(id.leg(Side::Caller), core);
+        let (realm, destination, trunk, (reached, uri)) = match self.parties.pair(id) {
             Some(pair) => {
                 let realm = core
-                    .realm(pair.ends[Side::Target].realm)
+                    .realm(pair.legs[Side::Target].realm)
                     .map(|realm| realm.name.clone())
                     .unwrap_or_default();
-                let trunk = self
-                    .branches
-                    .get(usize::from(pair.branch))
-                    .and_then(|branch| branch.trunk.as_ref())
-                    .map(|trunk| trunk.name.clone());
-                (realm, pair.flow(Side::Target).remote, trunk, self.reached(pair.branch))
+                let branch = self.parties.branches.get(pair.branch);
+                let trunk =
+                    branch.and_then(|branch| branch.target.trunk.as_ref()).map(|trunk| trunk.name.clone());
+                (realm, pair.flow(Side::Target).remote, trunk, self.parties.reached(pair.branch))
             }
             None => return,
         };
-        self.record(CallEventKind::Answered { realm, trunk, destination, reached, uri }, core);
+        self.record.write(CallEventKind::Answered { realm, trunk, destination, reached, uri }, core);
         let status = response.status().unwrap_or(200);
         core.respond(server, status, answer.clone());
-        let cseq = cseq_of(&self.upstream.incoming.request);
+        let cseq = cseq_of(&self.parties.upstream.incoming.request);
         let answer = Answer { server, status, response: answer };
-        self.repeat_until_acknowledged(EndId { pair: id, side: Side::Caller }, answer, cseq, core);
+        self.parties.repeat_until_acknowledged(id.leg(Side::Caller), answer, cseq, core);
         // With the offer in the INVITE nothing of the caller's ACK matters to the target; with the offer in the 2xx its
         // ACK carries the answer.
         let is_late = self
+            .parties
             .pair(id)
             .and_then(|pair| pair.exchange)
             .is_some_and(|exchange| exchange.offerer == Side::Target);
-        if let Some(pair) = self.pair_mut(id) {
+        if let Some(pair) = self.parties.pair_mut(id) {
             pair.owed_ack = is_late.then_some(Side::Target);
         }
         if !is_late {
-            self.acknowledge(id, Side::Target, None, core);
+            self.parties.acknowledge(id.leg(Side::Target), None, core);
         }
         for side in [Side::Caller, Side::Target] {
-            self.arm_session_timer(id, side, core);
+            self.parties.arm_session_timer(id.leg(side), core);
         }
+    }
+
+    /// A SUBSCRIBE was accepted (RFC 6665 §4.1).
+    pub(super) fn accept_subscription(&mut self, id: PairId, response: &Message, core: &mut Core) {
+        let Some(answer) = self.parties.build_response(id, response, None, core) else {
+            return self.fail_upstream(502, EndCause::Failed, core);
+        };
+        self.progress = Progress::Answered;
+        core.respond(self.parties.upstream.incoming.server, response.status().unwrap_or(200), answer);
+        self.extend_subscription(response, core);
+    }
+
+    pub(super) fn extend_subscription(&mut self, response: &Message, core: &mut Core) {
+        let expires = response.number(Name::Expires).and_then(Result::ok).unwrap_or(3600);
+        let life = Duration::from_secs(u64::from(expires)).min(crate::times::LONGEST_SUBSCRIPTION);
+        let life = life.saturating_add(core.config.timers.t1.saturating_mul(64));
+        let timer = self.schedule(life, CallTimer::Expiry, core);
+        self.lifetime.limit(Some(timer), core);
+    }
+
+    /// A NOTIFY before the 2xx to its SUBSCRIBE makes the dialog (RFC 6665 §4.4.1).
+    pub(crate) fn on_early_notify(
+        &mut self,
+        index: BranchId,
+        incoming: &Incoming,
+        core: &mut Core,
+    ) -> Option<PairId> {
+        let branch = self.parties.branches.get(index)?;
+        let sent = branch.attempt.request.as_ref()?;
+        let Incoming { flow, request: notify, .. } = incoming;
+        // Seen as a response to our SUBSCRIBE, a NOTIFY's From is its To.
+        let tag = notify.from().ok()?.tag()?;
+        let to = [sent.value(Name::To)?, b";tag=", tag].concat();
+        let as_response = sip_wire::Builder::response(200, b"OK")
+            .header(Name::From, sent.value(Name::From)?)
+            .header(Name::To, &to)
+            .header(Name::CallId, sent.call_id().ok()?)
+            .header(Name::CSeq, sent.value(Name::CSeq)?);
+        let as_response = match notify.value(Name::Contact) {
+            Some(contact) => as_response.header(Name::Contact, contact),
+            None => as_response,
+        };
+        let as_response = as_response.finish();
+        let dialog = crate::dialog::Dialog::uac(sent, &as_response, *flow).ok()?;
+        self.parties.make_pair(index, dialog, None, core)
+    }
+
+    /// An ACK to a 2xx.
+    pub(crate) fn on_ack(&mut self, at: LegId, ack: &Message, core: &mut Core) {
+        // One that was late, or came twice, is of the INVITE before.
+        let cseq = cseq_of(ack);
+        let is_of = |repeat: &Repeat| repeat.is_acknowledged_by(cseq);
+        if self.is_over() {
+            let leaving = self.leaving.iter().find(|leaving| leaving.leg.id == at);
+            if leaving.is_some_and(|leaving| leaving.leg.repeat.as_ref().is_none_or(is_of)) {
+                self.leave(at, core);
+            }
+            return;
+        }
+        let LegId { pair: id, side } = at;
+        let is_awaited = self.parties.leg(at).is_some_and(|leg| leg.repeat.as_ref().is_some_and(is_of));
+        if is_awaited {
+            self.parties.stop_repeating(at, core);
+        }
+        let Some(pair) = self.parties.pair_mut(id) else { return };
+        pair.legs[side].invite.is_acknowledged = true;
+        if !is_awaited || pair.owed_ack != Some(!side) {
+            return;
+        }
+        pair.owed_ack = None;
+        // Until the media plane has it, the exchange stays open.
+        let exchange = pair.exchange;
+        let description = multipart::session_description(ack).map(|range| ack.body_bytes().slice(range));
+        match (exchange, description) {
+            (Some(exchange), Some(sdp)) => self.answer_in_ack(id.leg(side), exchange.id, sdp, core),
+            (Some(_), None) => {
+                // The 2xx held an offer and the ACK no answer: the session has no media it could have (RFC 3261 §13.2.1).
+                self.parties.acknowledge(id.leg(!side), None, core);
+                self.hang_up(EndCause::MediaRefused, side_of(side), core);
+            }
+            (None, _) => {
+                self.parties.acknowledge(id.leg(!side), None, core);
+                self.after_forward(id, core);
+            }
+        }
+    }
+
+    /// The answer to an offer in a 2xx comes in the ACK.
+    pub(super) fn answer_in_ack(&mut self, end: LegId, exchange: ExchangeId, sdp: Bytes, core: &mut Core) {
+        if let Some(pair) = self.parties.pair_mut(end.pair) {
+            pair.legs[end.side].descriptions.remote = Some(Bytes::copy_from_slice(&sdp));
+        }
+        if let Some(action) = self.parties.answer_action(end.pair, exchange, end.side, sdp) {
+            self.media.ask(action, Wait::Ack(end), core);
+        }
+    }
+
+    /// A reply.
+    pub(crate) fn on_media(&mut self, number: u32, reply: Reply, core: &mut Core, registrar: &mut Registrar) {
+        let Some(wait) = self.media.take(number, core) else { return };
+        match (wait, reply) {
+            (Wait::Delete, Reply::Deleted { streams, direct }) => self.counted(streams, direct, core),
+            (Wait::Delete, _) => self.counted(Vec::new(), Duration::ZERO, core),
+            (Wait::Fragment(forward), Reply::Fragment(fragment)) => self.on_fragment(forward, fragment, core),
+            (Wait::Fragment(forward), _) => self.on_fragment(forward, None, core),
+            (wait, Reply::Description(result)) => self.on_description(wait, result, core, registrar),
+            (wait, _) => self.on_description(wait, Err(Refusal::Unknown), core, registrar),
+        }
+    }
+
+    pub(super) fn on_media_timeout(&mut self, number: u32, core: &mut Core, registrar: &mut Registrar) {
+        let Some(wait) = self.media.take(number, core) else { return };
+        core.notice(
+            "media_timeout",
+            None,
+            "the media plane did not answer in time: look at its load and at the log of its workers",
+        );
+        match wait {
+            Wait::Delete => self.counted(Vec::new(), Duration::ZERO, core),
+            Wait::Fragment(forward) => self.on_fragment(forward, None, core),
+            wait => self.on_description(wait, Err(Refusal::Unavailable), core, registrar),
+        }
+    }
+
+    fn on_description(
+        &mut self,
+        wait: Wait,
+        result: Result<Described, Refusal>,
+        core: &mut Core,
+        registrar: &mut Registrar,
+    ) {
+        if self.is_over() {
+            return;
+        }
+        if let Err(Refusal::Unfit(unfit)) = result {
+            core.notice(
+                "unfit_address",
+                Some(self.parties.upstream.incoming.flow.remote),
+                format!("a session description in a call from here names {unfit}, and is refused; see `local_peers` for phones on this machine"),
+            );
+        }
+        match wait {
+            Wait::Branch(index) => match result {
+                Ok(described) => self.on_branch_offer(index, described.sdp, core),
+                Err(refusal) => {
+                    self.media.refused = Some(refusal);
+                    self.on_branch_failure(index, refusal.status().into(), core, registrar);
+                }
+            },
+            Wait::Response(pair, response) => self.on_response_description(pair, *response, result, core),
+            Wait::Forward(forward) => self.on_forward_description(forward, result, core),
+            Wait::ForwardResponse(forward, response) => {
+                self.on_forward_answer(forward, *response, result, core)
+            }
+            Wait::Ack(LegId { pair: id, side }) => {
+                if let Some(pair) = self.parties.pair_mut(id) {
+                    pair.exchange = None;
+                }
+                match result {
+                    Ok(described) => {
+                        self.parties.acknowledge(id.leg(!side), Some(described.sdp), core);
+                        self.after_forward(id, core);
+                    }
+                    Err(_) => {
+                        self.parties.acknowledge(id.leg(!side), None, core);
+                        self.hang_up(EndCause::MediaRefused, EndedBy::Sbc, core);
+                    }
+                }
+            }
+            Wait::Offered(forward) => {
+                self.on_renegotiation_answer(forward, result.ok().map(|described| described.sdp), core)
+            }
+            Wait::Fragment(_) | Wait::Delete => {}
+        }
+    }
+
+    fn on_response_description(
+        &mut self,
+        id: PairId,
+        response: Message,
+        result: Result<Described, Refusal>,
+        core: &mut Core,
+    ) {
+        let is_final = response.status().is_some_and(|status| status >= 200);
+        match result {
+            Ok(described) => {
+                if let Some(pair) = self.parties.pair_mut(id) {
+                    pair.legs[Side::Target].descriptions.summary = described.summary;
+                    pair.legs[Side::Target].descriptions.remote = said_in(&response);
+                }
+                if is_final {
+                    self.answer_call(id, &response, Some(described.sdp), core);
+                } else {
+                    self.pass_response(id, &response, Some(described.sdp), core);
+                }
+            }
+            Err(refusal) if is_final => {
+                let status = if refusal == Refusal::Malformed { 502 } else { refusal.status() };
+                self.fail_upstream(status, EndCause::MediaRefused, core);
+            }
+            // A broken early description costs early media, not the call, unless nothing better comes.
+            Err(_) => {
+                if let Some(pair) = self.parties.pair_mut(id)
+                    && std::mem::take(&mut pair.negotiated)
+                {
+                    pair.legs[Side::Caller].descriptions.local = None;
+                }
+                self.pass_response(id, &response, None, core);
+            }
+        }
+        if let Some(next) = self.parties.pair_mut(id).and_then(|pair| pair.deferred.pop_front()) {
+            self.take_response(id, next, core);
+        }
+    }
+
+    /// Notes what a new agreement changed, for the record.
+    pub(super) fn note_agreement(
+        &mut self,
+        id: PairId,
+        offerer: Side,
+        summary: seam::Summary,
+        core: &mut Core,
+    ) {
+        let Some(pair) = self.parties.pair_mut(id) else { return };
+        let before = std::mem::replace(&mut pair.legs[offerer].descriptions.summary, summary);
+        let (was, is) = (before.is_hold(), pair.legs[offerer].descriptions.summary.is_hold());
+        let party = pair.legs[offerer].endpoint.party;
+        let is_change = pair.legs[offerer].descriptions.summary != before;
+        let change = match (was, is) {
+            (false, true) => CallChange::Hold { party },
+            (true, false) => CallChange::Resume { party },
+            _ if is_change && !before.streams.is_empty() => CallChange::Media,
+            _ => return,
+        };
+        self.record.write(CallEventKind::Changed(change), core);
     }
 }

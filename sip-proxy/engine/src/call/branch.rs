@@ -4,22 +4,24 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use seam::{Action, Endpoint, ExchangeId};
-use sip_wire::{Message, Method, Name, multipart};
+use sip_wire::{Message, Method, multipart};
 
-use super::hunt::{Found, cause_of, is_better, may_fail_over};
+use super::fault::{cause_of, is_better, may_fail_over};
+use super::hunt::Found;
 use super::media::Wait;
+use super::pair::large_to;
 use super::redirect::Diverted;
-use super::side::Side;
-use super::{Call, CallTimer, Final, Purpose};
-use crate::core::{Core, Owner, dialog_key};
+use super::side::{BranchId, PairId, Side};
+use super::{Call, CallTimer, Final, Progress, Purpose};
+use crate::core::{Core, DialogKey, Owner, TimerKey, dialog_key};
 use crate::event::{EndCause, EndedBy};
 use crate::io::{Flow, RealmId};
 use crate::question::{Contact, ResolvedAddress, TrunkTarget};
 use crate::registrar::Registrar;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
-use crate::transaction::{self, ClientId, Hop, Large, Reply};
+use crate::transaction::{ClientId, Hop, Reply};
+use seam::{Action, Endpoint, ExchangeId};
 
 /// How far a branch is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,19 +42,10 @@ pub(super) enum State {
 
 #[derive(Debug)]
 pub(super) struct Branch {
-    pub(super) party: u16,
+    pub(super) id: BranchId,
     pub(super) realm: RealmId,
-    pub(super) uri: Bytes,
-    /// Who that is, in records: an AOR, or the number and the host of a trunk; nothing else would tell it after a transfer or a
-    /// redirection, when the dialled URI is a token or somebody else.
-    pub(super) who: Arc<str>,
-    pub(super) routes: Vec<Bytes>,
-    pub(super) flow: Option<Flow>,
-    pub(super) server_name: Option<Arc<str>>,
+    pub(super) target: Target,
     pub(super) alternatives: VecDeque<ResolvedAddress>,
-    pub(super) trunk: Option<Arc<TrunkTarget>>,
-    /// The subscriber whose contact it is.
-    pub(super) aor: Option<Arc<str>>,
     /// The phone's other flows (RFC 5626 §7), for when this one is dead.
     pub(super) other_flows: VecDeque<Contact>,
     /// Who sent the call here.
@@ -62,50 +55,64 @@ pub(super) struct Branch {
     /// It has given a provisional response other than 100.
     pub(super) has_rung: bool,
     pub(super) state: State,
+    pub(super) attempt: Attempt,
+    pub(super) ids: Minted,
+    /// What the media plane has made of the caller's offer for it.
+    pub(super) offer: Option<Bytes>,
+}
+
+/// Who it goes to, and how.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) uri: Bytes,
+    /// Who that is, in records: an AOR, or the number and the host of a trunk; nothing else would tell it after a transfer or a
+    /// redirection, when the dialled URI is a token or somebody else.
+    pub(super) who: Arc<str>,
+    pub(super) routes: Vec<Bytes>,
+    pub(super) flow: Option<Flow>,
+    pub(super) server_name: Option<Arc<str>>,
+    pub(super) trunk: Option<Arc<TrunkTarget>>,
+    /// The subscriber whose contact it is.
+    pub(super) aor: Option<Arc<str>>,
+}
+
+/// The request as it was sent last.
+#[derive(Debug, Default)]
+pub(super) struct Attempt {
     pub(super) client: Option<ClientId>,
     /// Attempts that a failover left behind; a 2xx of theirs must be taken down.
     pub(super) abandoned: Vec<ClientId>,
     pub(super) request: Option<Arc<Message>>,
     pub(super) failover: Option<TimerId>,
+    pub(super) is_authenticated: bool,
+    /// The least session interval that its target has asked for (RFC 4028 §7.3).
+    pub(super) least_interval: Option<u32>,
+}
+
+/// What we call the dialogs that it makes.
+#[derive(Debug, Default)]
+pub(super) struct Minted {
     pub(super) call_id: String,
     pub(super) from_tag: String,
     pub(super) cseq: u32,
-    authenticated: bool,
-    /// The least session interval that its target has asked for (RFC 4028 §7.3).
-    pub(super) least_interval: Option<u32>,
     /// Our To tag for responses of a target that sends none; its first dialog's, when it has one.
     pub(super) tag: Option<String>,
-    pub(super) offer: Option<Bytes>,
 }
 
 impl Branch {
-    pub(super) fn new(party: u16, realm: RealmId, uri: Bytes, who: Arc<str>) -> Self {
+    pub(super) fn new(id: BranchId, realm: RealmId, target: Target) -> Self {
         Self {
-            party,
+            id,
             realm,
-            uri,
-            who,
-            routes: Vec::new(),
-            flow: None,
-            server_name: None,
+            target,
             alternatives: VecDeque::new(),
-            trunk: None,
-            aor: None,
             other_flows: VecDeque::new(),
             diverted: None,
             breadth: 1,
             has_rung: false,
             state: State::Resolving,
-            client: None,
-            abandoned: Vec::new(),
-            request: None,
-            failover: None,
-            call_id: String::new(),
-            from_tag: String::new(),
-            cseq: 0,
-            authenticated: false,
-            least_interval: None,
-            tag: None,
+            attempt: Attempt::default(),
+            ids: Minted::default(),
             offer: None,
         }
     }
@@ -113,37 +120,98 @@ impl Branch {
     pub(super) fn is_done(&self) -> bool {
         self.state == State::Done
     }
+
+    /// What finds it for a NOTIFY that comes before the dialog is known: our Call-ID and tag.
+    pub(super) fn half_dialog(&self) -> DialogKey {
+        dialog_key(self.ids.call_id.as_bytes(), self.ids.from_tag.as_bytes(), b"")
+    }
+
+    /// As media numbers it: the caller is 0.
+    pub(super) fn party(&self) -> u16 {
+        self.id.0.saturating_add(1)
+    }
 }
 
+impl Target {
+    pub(super) fn new(uri: Bytes, who: Arc<str>) -> Self {
+        Self { uri, who, routes: Vec::new(), flow: None, server_name: None, trunk: None, aor: None }
+    }
+}
+
+/// All that were tried, in order.
+#[derive(Debug, Default)]
+pub(super) struct Branches(Vec<Branch>);
+
+impl Branches {
+    pub(super) fn get(&self, id: BranchId) -> Option<&Branch> {
+        self.0.get(usize::from(id.0))
+    }
+
+    pub(super) fn get_mut(&mut self, id: BranchId) -> Option<&mut Branch> {
+        self.0.get_mut(usize::from(id.0))
+    }
+
+    pub(super) fn iter(&self) -> std::slice::Iter<'_, Branch> {
+        self.0.iter()
+    }
+
+    pub(super) fn iter_mut(&mut self) -> std::slice::IterMut<'_, Branch> {
+        self.0.iter_mut()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn are_all_done(&self) -> bool {
+        self.0.iter().all(Branch::is_done)
+    }
+
+    /// Where the next one will be.
+    pub(super) fn next_id(&self) -> BranchId {
+        BranchId(self.0.len() as u16)
+    }
+
+    /// The one that was begun last.
+    pub(super) fn last_id(&self) -> BranchId {
+        BranchId(self.next_id().0.saturating_sub(1))
+    }
+
+    pub(super) fn push(&mut self, branch: Branch) {
+        self.0.push(branch);
+    }
+}
+
+/// Targets that were tried, and what they say.
 impl Call {
     /// The branch has its address: what it is to be offered comes first.
-    pub(super) fn prepare(&mut self, index: u16, core: &mut Core) {
-        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
-        let Some(flow) = branch.flow else { return };
-        self.secrets[Side::Target].add_address(flow.remote.ip());
-        let description =
-            multipart::session_description(&self.upstream.incoming.request).filter(|_| self.is_session());
-        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
+    pub(super) fn prepare(&mut self, index: BranchId, core: &mut Core) {
+        let Some(branch) = self.parties.branches.get_mut(index) else { return };
+        let Some(flow) = branch.target.flow else { return };
+        self.parties.secrets[Side::Target].add_address(flow.remote.ip());
+        let description = multipart::session_description(&self.parties.upstream.incoming.request)
+            .filter(|_| self.parties.is_session());
+        let Some(branch) = self.parties.branches.get_mut(index) else { return };
         if branch.offer.is_some() || description.is_none() {
             self.send_branch(index, core);
             return;
         }
         branch.state = State::Preparing;
-        let (party, realm, uri) = (branch.party, branch.realm, branch.uri.clone());
-        let sdp = self.upstream.incoming.request.body_bytes().slice(description.unwrap_or_default());
+        let (party, realm, uri) = (branch.party(), branch.realm, branch.target.uri.clone());
+        let sdp = self.parties.upstream.incoming.request.body_bytes().slice(description.unwrap_or_default());
         let action = Action::Offer {
             exchange: ExchangeId(1),
             from: Endpoint { party: 0, branch: 0 },
             to: Endpoint { party, branch: 0 },
-            from_party: self.caller_info(),
-            to_party: self.target_info(realm, flow, &uri),
+            from_party: self.parties.caller_info(),
+            to_party: self.parties.target_info(realm, flow, &uri),
             sdp,
         };
-        self.ask_media(action, Wait::Branch(index), core);
+        self.media.ask(action, Wait::Branch(index), core);
     }
 
-    pub(super) fn on_branch_offer(&mut self, index: u16, offer: Bytes, core: &mut Core) {
-        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
+    pub(super) fn on_branch_offer(&mut self, index: BranchId, offer: Bytes, core: &mut Core) {
+        let Some(branch) = self.parties.branches.get_mut(index) else { return };
         if branch.state == State::Preparing {
             branch.offer = Some(offer);
             self.send_branch(index, core);
@@ -151,43 +219,43 @@ impl Call {
     }
 
     /// Sends (again, with a new branch parameter) the initial request.
-    fn send_branch(&mut self, index: u16, core: &mut Core) {
-        match self.build(index, None, core) {
+    fn send_branch(&mut self, index: BranchId, core: &mut Core) {
+        match self.parties.build(index, None, core) {
             Ok(request) => self.launch(index, request, core),
             Err(status) => {
-                if let Some(branch) = self.branches.get_mut(usize::from(index)) {
+                if let Some(branch) = self.parties.branches.get_mut(index) {
                     branch.state = State::Done;
                 }
-                if self.best.as_ref().is_none_or(|best| is_better(status, best.status)) {
-                    self.best = Some(status.into());
+                if self.hunt.best.as_ref().is_none_or(|best| is_better(status, best.status)) {
+                    self.hunt.best = Some(status.into());
                 }
             }
         }
     }
 
-    fn launch(&mut self, index: u16, request: Message, core: &mut Core) {
-        let is_invite = self.is_session();
-        let key = self.key;
-        let has_alternative = !self.steps.is_empty();
-        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
-        let Some(flow) = branch.flow else { return };
+    fn launch(&mut self, index: BranchId, request: Message, core: &mut Core) {
+        let is_invite = self.parties.is_session();
+        let key = self.parties.key;
+        let has_alternative = !self.hunt.steps.is_empty();
+        let Some(branch) = self.parties.branches.get_mut(index) else { return };
+        let Some(flow) = branch.target.flow else { return };
         let request = Arc::new(request);
-        branch.request = Some(Arc::clone(&request));
-        let large = match &branch.trunk {
-            Some(trunk) if trunk.transport.is_none() => Large::OverStream,
-            _ => Large::AsDatagram,
-        };
-        let hop = Hop { flow, large, server_name: branch.server_name.clone() };
+        branch.attempt.request = Some(Arc::clone(&request));
+        let large = large_to(branch.target.trunk.as_deref());
+        let hop = Hop { flow, large, server_name: branch.target.server_name.clone() };
         let client = core.send_request(hop, request, Owner::Branch(key, index));
-        branch.client = Some(client);
+        branch.attempt.client = Some(client);
         branch.state = State::Trying;
-        core.half_dialogs
-            .insert(dialog_key(branch.call_id.as_bytes(), branch.from_tag.as_bytes(), b""), (key, index));
+        core.half_dialogs.insert(branch.half_dialog(), (key, index));
         if has_alternative || !branch.alternatives.is_empty() {
-            let patience =
-                branch.trunk.as_ref().and_then(|trunk| trunk.timeout).unwrap_or(core.config.timers.failover);
-            let timer = core.schedule(patience, crate::core::TimerKey::Call(key, CallTimer::Failover(index)));
-            branch.failover = Some(timer);
+            let patience = branch
+                .target
+                .trunk
+                .as_ref()
+                .and_then(|trunk| trunk.timeout)
+                .unwrap_or(core.config.timers.failover);
+            let timer = core.schedule(patience, TimerKey::Call(key, CallTimer::Failover(index)));
+            branch.attempt.failover = Some(timer);
         }
         if is_invite {
             self.arm_ringing(core);
@@ -197,26 +265,26 @@ impl Call {
     /// A response to a branch's request.
     pub(crate) fn on_branch_response(
         &mut self,
-        index: u16,
+        index: BranchId,
         reply: Reply,
         core: &mut Core,
         registrar: &mut Registrar,
     ) {
         let Reply { client, response } = reply;
         let Some(status) = response.status() else { return };
-        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
-        if let Some(timer) = branch.failover.take() {
+        let Some(branch) = self.parties.branches.get_mut(index) else { return };
+        if let Some(timer) = branch.attempt.failover.take() {
             core.timers.cancel(timer);
         }
-        if branch.abandoned.contains(&client) {
-            if (200..300).contains(&status) && self.is_session() {
+        if branch.attempt.abandoned.contains(&client) {
+            if (200..300).contains(&status) && self.parties.is_session() {
                 core.take_down(client, &response, true);
             }
             return;
         }
-        let flow = branch.flow;
+        let flow = branch.target.flow;
         if let Some(flow) = flow {
-            self.secrets[Side::Target].add_message(&response, flow.remote);
+            self.parties.secrets[Side::Target].add_message(&response, flow.remote);
         }
         match status {
             101..=199 => self.on_branch_provisional(index, response, core),
@@ -228,55 +296,44 @@ impl Call {
         }
     }
 
-    fn on_branch_provisional(&mut self, index: u16, response: Message, core: &mut Core) {
-        if self.answered || self.winner.is_some() || self.is_over() || !self.is_session() {
+    fn on_branch_provisional(&mut self, index: BranchId, response: Message, core: &mut Core) {
+        if self.progress != Progress::Hunting || self.is_over() || !self.parties.is_session() {
             return;
         }
-        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
+        let Some(branch) = self.parties.branches.get_mut(index) else { return };
         if !matches!(branch.state, State::Trying | State::Ringing) {
             return;
         }
         branch.state = State::Ringing;
         branch.has_rung = true;
-        let Some(flow) = branch.flow else { return };
-        if self.times.alerting.is_none() {
-            self.times.alerting = Some(core.now.monotonic);
+        let Some(flow) = branch.target.flow else { return };
+        if self.lifetime.alerting.is_none() {
+            self.lifetime.alerting = Some(core.now.monotonic);
         }
-        let Some(pair) = self.pair_of_response(index, &response, flow, core) else {
-            // What makes no dialog: nothing but its status passes, with a tag of ours (RFC 3261 §8.2.6.2).
-            let status = response.status().unwrap_or(180);
-            let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
-            let tag = branch.tag.get_or_insert_with(|| core.ids.tag()).clone();
-            let config = core.config.clone();
-            let Some(names) = self.branch_names(&config, index, Side::Target) else { return };
-            let reason = response.reason().map(|reason| names.apply(reason));
-            let answer = transaction::response_to(
-                &self.upstream.incoming.request,
-                status,
-                reason.as_deref(),
-                Some(&tag),
-            );
-            self.shown_tag = Some(tag);
-            let contact = core.contact(self.upstream.incoming.flow.listener);
-            core.respond(
-                self.upstream.incoming.server,
-                status,
-                answer.header(Name::Contact, &contact).finish(),
-            );
+        let Some(pair) = self.parties.pair_of_response(index, &response, flow, core) else {
+            if let Some(answer) = self.parties.bare_response(index, &response, core) {
+                core.respond(self.upstream_server(), response.status().unwrap_or(180), answer);
+            }
             return;
         };
         self.take_response(pair, response, core);
     }
 
-    fn on_branch_success(&mut self, index: u16, reply: Reply, core: &mut Core, registrar: &mut Registrar) {
+    fn on_branch_success(
+        &mut self,
+        index: BranchId,
+        reply: Reply,
+        core: &mut Core,
+        registrar: &mut Registrar,
+    ) {
         let Reply { client, response } = reply;
-        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
+        let Some(branch) = self.parties.branches.get_mut(index) else { return };
         let was_done = branch.state == State::Done;
         branch.state = State::Done;
-        let Some(flow) = branch.flow else { return };
-        match &self.purpose {
+        let Some(flow) = branch.target.flow else { return };
+        match &self.parties.purpose {
             Purpose::Register(forwarded) => {
-                registrar.forwarded(&self.upstream.incoming, forwarded, &response, core);
+                registrar.forwarded(&self.parties.upstream.incoming, forwarded, &response, core);
                 self.done_once(core);
                 return;
             }
@@ -286,41 +343,41 @@ impl Call {
             }
             Purpose::Subscription | Purpose::Session => {}
         }
-        if was_done || self.answered || self.winner.is_some() || self.is_over() {
+        if was_done || self.progress != Progress::Hunting || self.is_over() {
             // Another fork, or a 2xx that crossed our CANCEL.
-            if self.is_session() {
+            if self.parties.is_session() {
                 core.take_down(client, &response, true);
             }
             return;
         }
-        let Some(pair) = self.pair_of_response(index, &response, flow, core) else {
+        let Some(pair) = self.parties.pair_of_response(index, &response, flow, core) else {
             core.take_down(client, &response, true);
             self.fail_upstream(500, EndCause::Failed, core);
             return;
         };
-        if let Some(found) = self.pair_mut(pair) {
-            found.ends[Side::Target].open_invite = Some(client);
-            found.ends[Side::Target].dialog.confirm(&response);
-            found.ends[Side::Caller].dialog.confirmed = true;
+        if let Some(found) = self.parties.pair_mut(pair) {
+            found.legs[Side::Target].invite.open = Some(client);
+            found.legs[Side::Target].dialog.confirm(&response);
+            found.legs[Side::Caller].dialog.confirmed = true;
         }
-        self.publish(pair, core);
-        if self.purpose == Purpose::Subscription {
+        self.parties.publish(pair, core);
+        if self.parties.purpose == Purpose::Subscription {
             self.accept_subscription(pair, &response, core);
             return;
         }
-        self.winner = Some(pair);
-        let others: Vec<u32> =
-            self.pairs.iter().filter(|other| other.id != pair).map(|other| other.id).collect();
+        self.progress = Progress::Taken(pair);
+        let others: Vec<PairId> =
+            self.parties.pairs.iter().filter(|other| other.id != pair).map(|other| other.id).collect();
         self.cancel_branches(Some(index), Some(b"SIP;cause=200;text=\"Call completed elsewhere\""), core);
         for other in others {
             self.drop_pair(other, core);
         }
-        let endpoint = self.pair(pair).map(|pair| pair.endpoint(Side::Target));
-        if let (Some(endpoint), true) = (endpoint, self.has_media) {
-            self.tell_media(Action::Select(endpoint), core);
+        let endpoint = self.parties.pair(pair).map(|pair| pair.endpoint(Side::Target));
+        if let (Some(endpoint), true) = (endpoint, self.media.is_used) {
+            self.media.tell(Action::Select(endpoint), core);
         }
-        if let Some(found) = self.pair_mut(pair) {
-            found.ends[Side::Target].session.agreed = Agreement::of_answer(&response);
+        if let Some(found) = self.parties.pair_mut(pair) {
+            found.legs[Side::Target].session.agreed = Agreement::of_answer(&response);
         }
         self.take_response(pair, response, core);
     }
@@ -328,7 +385,7 @@ impl Call {
     /// A failure, or none at all (408, 503).
     pub(crate) fn on_branch_failure(
         &mut self,
-        index: u16,
+        index: BranchId,
         outcome: Final,
         core: &mut Core,
         registrar: &mut Registrar,
@@ -340,51 +397,49 @@ impl Call {
         {
             return;
         }
-        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return };
-        if let Some(timer) = branch.failover.take() {
+        let Some(branch) = self.parties.branches.get_mut(index) else { return };
+        if let Some(timer) = branch.attempt.failover.take() {
             core.timers.cancel(timer);
         }
         if branch.state == State::Done {
             return;
         }
-        if let (503, Some(response), Some(trunk)) = (status, &response, &branch.trunk) {
+        if let (503, Some(response), Some(trunk)) = (status, &response, &branch.target.trunk) {
             core.trunks.refused(&trunk.name, response, core.now.monotonic);
         }
         let was_cancelled = branch.state == State::Cancelled;
         branch.state = State::Done;
-        branch.client = None;
-        let pairs: Vec<u32> =
-            self.pairs.iter().filter(|pair| pair.branch == index).map(|pair| pair.id).collect();
+        branch.attempt.client = None;
+        let pairs: Vec<PairId> =
+            self.parties.pairs.iter().filter(|pair| pair.branch == index).map(|pair| pair.id).collect();
         for pair in pairs {
             self.drop_pair(pair, core);
         }
-        if was_cancelled || self.answered || self.is_over() {
+        if was_cancelled || self.is_answered() || self.is_over() {
             return;
         }
-        let Some(branch) = self.branches.get(usize::from(index)) else { return };
-        let party = branch.party;
+        let Some(branch) = self.parties.branches.get(index) else { return };
+        let party = branch.party();
         if matches!(status, 500..=599 | 408) && !branch.alternatives.is_empty() {
-            self.best.get_or_insert(Final { status, response });
+            self.hunt.best.get_or_insert(Final { status, response });
             self.next_address(index, core);
             return;
         }
         // The flow is dead, or its edge says so: the phone may have another.
-        let other = self.branches.get_mut(usize::from(index)).and_then(|branch| {
+        let other = self.parties.branches.get_mut(index).and_then(|branch| {
             let is_dead = matches!(status, 430) || (response.is_none() && matches!(status, 408 | 503));
             let next = is_dead.then(|| branch.other_flows.pop_front()).flatten()?;
             Some(Found {
                 contact: next,
                 others: std::mem::take(&mut branch.other_flows).into(),
-                who: branch.who.clone(),
+                who: branch.target.who.clone(),
                 diverted: branch.diverted.clone(),
                 breadth: branch.breadth,
             })
         });
-        if self.has_media {
-            self.tell_media(
-                Action::Reject { exchange: ExchangeId(1), from: Endpoint { party, branch: 0 } },
-                core,
-            );
+        if self.media.is_used {
+            self.media
+                .tell(Action::Reject { exchange: ExchangeId(1), from: Endpoint { party, branch: 0 } }, core);
         }
         if let Some(found) = other {
             self.try_contact(found, core);
@@ -393,56 +448,56 @@ impl Call {
         if (300..400).contains(&status)
             && response.as_ref().is_some_and(|response| self.redirect(index, response, core, registrar))
         {
-            if self.branches.iter().all(Branch::is_done) {
+            if self.parties.branches.are_all_done() {
                 self.next_step(core, registrar);
             }
             return;
         }
-        if self.best.as_ref().is_none_or(|best| is_better(status, best.status)) {
-            self.best = Some(Final { status, response });
+        if self.hunt.best.as_ref().is_none_or(|best| is_better(status, best.status)) {
+            self.hunt.best = Some(Final { status, response });
         }
         if status >= 600 {
             self.cancel_branches(None, None, core);
-            self.steps.clear();
-            self.waiting_phones.clear();
+            self.hunt.steps.clear();
+            self.hunt.waiting_phones.clear();
         }
         // What it held may be used for those that wait.
         self.ring_waiting(core);
-        if !self.branches.iter().all(Branch::is_done) {
+        if !self.parties.branches.are_all_done() {
             if status >= 600 {
-                let outcome = self.best.take().unwrap_or(status.into());
+                let outcome = self.hunt.best.take().unwrap_or(status.into());
                 let cause = cause_of(outcome.status);
                 self.fail_upstream(outcome, cause, core);
             }
             return;
         }
         if !may_fail_over(status) {
-            self.steps.clear();
+            self.hunt.steps.clear();
         }
         self.next_step(core, registrar);
     }
 
     /// A trunk's challenge is answered once, with its credentials.
-    fn retry_with_credentials(&mut self, index: u16, response: &Message, core: &mut Core) -> bool {
+    fn retry_with_credentials(&mut self, index: BranchId, response: &Message, core: &mut Core) -> bool {
         if !matches!(response.status(), Some(401 | 407))
             || self.is_over()
-            || matches!(self.purpose, Purpose::Register(_))
+            || matches!(self.parties.purpose, Purpose::Register(_))
         {
             return false;
         }
-        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return false };
-        let credentials = branch.trunk.as_ref().and_then(|trunk| trunk.credentials.clone());
+        let Some(branch) = self.parties.branches.get_mut(index) else { return false };
+        let credentials = branch.target.trunk.as_ref().and_then(|trunk| trunk.credentials.clone());
         let (Some(credentials), false, State::Trying | State::Ringing) =
-            (credentials, branch.authenticated, branch.state)
+            (credentials, branch.attempt.is_authenticated, branch.state)
         else {
             return false;
         };
-        branch.authenticated = true;
-        let uri = branch.uri.clone();
-        let method = self.upstream.incoming.request.method().unwrap_or(Method::INVITE);
+        branch.attempt.is_authenticated = true;
+        let uri = branch.target.uri.clone();
+        let method = self.parties.upstream.incoming.request.method().unwrap_or(Method::INVITE);
         let answer = crate::digest::answer(response, method, &uri, (&credentials).into(), &mut core.ids);
         let Some(answer) = answer else { return false };
-        match self.build(index, Some(answer), core) {
+        match self.parties.build(index, Some(answer), core) {
             Ok(request) => {
                 self.launch(index, request, core);
                 true
@@ -453,21 +508,21 @@ impl Call {
 
     /// A target that finds our session interval too small is asked again, once, with its own least (RFC 4028 §7.3): the
     /// caller's leg has an interval of its own.
-    fn retry_with_interval(&mut self, index: u16, response: &Message, core: &mut Core) -> bool {
+    fn retry_with_interval(&mut self, index: BranchId, response: &Message, core: &mut Core) -> bool {
         if self.is_over() {
             return false;
         }
-        let Some(branch) = self.branches.get_mut(usize::from(index)) else { return false };
+        let Some(branch) = self.parties.branches.get_mut(index) else { return false };
         let least = crate::times::min_se_of(response);
         let may_retry = response.status() == Some(422)
-            && self.purpose == Purpose::Session
-            && branch.least_interval.is_none()
+            && self.parties.purpose == Purpose::Session
+            && branch.attempt.least_interval.is_none()
             && matches!(branch.state, State::Trying | State::Ringing);
         let (Some(least), true) = (least, may_retry) else {
             return false;
         };
-        branch.least_interval = Some(least);
-        match self.build(index, None, core) {
+        branch.attempt.least_interval = Some(least);
+        match self.parties.build(index, None, core) {
             Ok(request) => {
                 self.launch(index, request, core);
                 true
@@ -477,16 +532,23 @@ impl Call {
     }
 
     /// Cancels what still rings, but for `winner`.
-    pub(super) fn cancel_branches(&mut self, winner: Option<u16>, reason: Option<&[u8]>, core: &mut Core) {
-        for (index, branch) in self.branches.iter_mut().enumerate() {
-            if winner.is_some_and(|winner| usize::from(winner) == index) {
+    pub(super) fn cancel_branches(
+        &mut self,
+        winner: Option<BranchId>,
+        reason: Option<&[u8]>,
+        core: &mut Core,
+    ) {
+        for branch in self.parties.branches.iter_mut() {
+            if winner == Some(branch.id) {
                 continue;
             }
-            if let Some(timer) = branch.failover.take() {
+            if let Some(timer) = branch.attempt.failover.take() {
                 core.timers.cancel(timer);
             }
-            branch.state = match (branch.state, branch.client) {
-                (State::Trying | State::Ringing, Some(client)) if self.purpose == Purpose::Session => {
+            branch.state = match (branch.state, branch.attempt.client) {
+                (State::Trying | State::Ringing, Some(client))
+                    if self.parties.purpose == Purpose::Session =>
+                {
                     core.cancel(client, reason);
                     State::Cancelled
                 }

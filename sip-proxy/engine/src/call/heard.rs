@@ -7,8 +7,8 @@
 
 use sip_wire::Method;
 
-use super::Call;
-use super::side::EndId;
+use super::parties::Parties;
+use super::side::LegId;
 use crate::config::Authentication;
 use crate::core::Core;
 use crate::digest::{Challenger, Verdict};
@@ -28,17 +28,17 @@ pub(super) enum Heard {
     Challenged,
 }
 
-impl Call {
+impl Parties {
     /// Judges where a request of an end came from; what the end has proven is kept.
     pub(super) fn hear(
         &mut self,
-        at: EndId,
+        at: LegId,
         incoming: &Incoming,
         core: &mut Core,
         registrar: &mut Registrar,
     ) -> Heard {
         let Incoming { flow, request, .. } = incoming;
-        let Some(end) = self.pair(at.pair).map(|pair| &pair.ends[at.side]) else { return Heard::Elsewhere };
+        let Some(end) = self.pair(at.pair).map(|pair| &pair.legs[at.side]) else { return Heard::Elsewhere };
         if hop::is_same_way(&end.dialog.flow, flow) || end.dialog.is_from_target(flow) {
             return self.adopt(at, *flow, core);
         }
@@ -74,8 +74,8 @@ impl Call {
 
     /// An end is where its request came from. What came over another listener's transport answers itself, and says nothing
     /// of where the end listens.
-    fn adopt(&mut self, at: EndId, seen: Flow, core: &mut Core) -> Heard {
-        if let Some(end) = self.pair_mut(at.pair).map(|pair| &mut pair.ends[at.side]) {
+    fn adopt(&mut self, at: LegId, seen: Flow, core: &mut Core) -> Heard {
+        if let Some(end) = self.pair_mut(at.pair).map(|pair| &mut pair.legs[at.side]) {
             let known = end.dialog.flow;
             if known != seen && (seen.listener == known.listener || seen.transport == known.transport) {
                 end.dialog.flow = seen;

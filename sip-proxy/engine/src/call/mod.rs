@@ -1,9 +1,12 @@
 //! The back-to-back user agent's call.
 //!
-//! A call has one upstream request (the caller's), any number of [`Branch`]es (one per target tried) and, for every
-//! early or confirmed dialog of a branch, a [`Pair`]: the dialog with the caller and the dialog with the target that
+//! A call has one upstream request (the caller's), any number of [`Branch`](branch::Branch)es (one per target tried) and, for every
+//! early or confirmed dialog of a branch, a [`Pair`](pair::Pair): the [`Leg`](leg::Leg) with the caller and the leg with the target that
 //! belong together. Each downstream early dialog has an upstream dialog of its own, so that forking stays visible
-//! (RFC 3261 §12.1.2). What travels inside a pair is a [`Forward`].
+//! (RFC 3261 §12.1.2). What travels inside a pair is a [`Forward`](forward::Forward).
+//!
+//! [`Parties`] says who is in it and writes what they are told of each other; [`Hunt`] knows whom else to try; [`Media`]
+//! what was asked of the media plane. [`Call`] decides.
 //!
 //! `INVITE`, `SUBSCRIBE` and the requests that make no dialog take the same way; [`Purpose`] tells them apart.
 
@@ -12,56 +15,54 @@ mod body;
 mod branch;
 mod breadth;
 mod end;
+mod fault;
 mod forward;
-mod glare;
 mod heard;
 mod history;
 mod hunt;
-mod liveness;
+mod inside;
+mod leg;
 mod media;
-mod outcome;
+mod midcall;
+mod ours;
 mod pair;
+mod parties;
 mod redirect;
-mod refresh;
 mod renegotiate;
 mod request;
+mod response;
 mod side;
 mod subscription;
 mod transfer;
 mod translate;
 mod trickle;
 
-pub(crate) use side::{EndId, Side};
+pub(crate) use side::{BranchId, ForwardId, LegId, Side};
 pub(crate) use transfer::read_replaces;
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use seam::{ExchangeId, SessionId};
-use sip_wire::{Message, Method};
+use sip_wire::{Message, Method, Name};
 
 use crate::core::{Core, TimerKey};
-use crate::event::{CallEnded, EndCause, EndedBy};
-use crate::io::RealmId;
+use crate::event::{CallEventKind, CallStarted, EndCause, EndedBy};
+use crate::io::{ConnectionId, Flow, RealmId};
 use crate::pickup::Watch;
 use crate::question::Caller;
 use crate::registrar::{Forwarded, Registrar};
-use crate::slot::{Slot, slot_of};
 use crate::spirals::Turn;
 use crate::strangers::Kind;
 use crate::timer::TimerId;
-use crate::transaction::{Answer, Incoming, ServerId};
-use crate::translation::Secrets;
+use crate::transaction::{self, Answer, Asked, Incoming, ServerId};
+use seam::path::PathRecord;
+use seam::{Action, Event, Reply, SessionId, StreamStatistics};
 
-use branch::Branch;
-use end::Ending;
-use forward::Forward;
-use hunt::Found;
-use media::Wait;
-use pair::{Leaving, Pair};
-use redirect::Step;
-use side::Sides;
+use end::{Ended, Ending, Leaving, Lifetime, Record, side_of};
+use hunt::Hunt;
+use media::{Media, Wait};
+use parties::Parties;
+use side::PairId;
 
 /// Names a call inside its engine; stale once the call is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -76,19 +77,19 @@ pub(crate) enum CallTimer {
     /// The target has rung long enough (RFC 3261 §16.6 timer C).
     Ringing,
     /// A branch got no response at all: the next address or target is tried.
-    Failover(u16),
+    Failover(BranchId),
     /// The media plane owes a reply.
     Media(u32),
     /// A 2xx or a reliable provisional response to the end of a pair is repeated until its ACK or PRACK.
-    Repeat(EndId),
+    Repeat(LegId),
     /// A session timer (RFC 4028): refresh, or the end.
-    Session(EndId),
+    Session(LegId),
     /// A phone's re-INVITE has waited long enough for ours.
-    Glare(u32),
+    Glare(PairId),
     /// A re-INVITE that met 491 is tried again.
-    Retry(u32),
+    Retry(ForwardId),
     /// A re-INVITE that the media plane wished for has taken long enough.
-    Renegotiation(u32),
+    Renegotiation(ForwardId),
     /// A subscription without an end.
     Expiry,
     /// A call has lasted as long as one may.
@@ -131,140 +132,83 @@ impl From<u16> for Final {
     }
 }
 
-/// A call.
-#[derive(Debug)]
-pub(crate) struct Call {
-    pub(crate) key: CallKey,
-    pub(crate) purpose: Purpose,
-    /// As records name it.
-    pub(crate) id: u128,
-    slot: Slot,
-    session: SessionId,
-    upstream: Admitted,
-    /// The caller's texts, and the targets'.
-    secrets: Sides<Secrets>,
-    /// Whether the initial request has its final response.
-    answered: bool,
-    /// The pair whose 2xx was taken; the media plane may still be thinking about it.
-    winner: Option<u32>,
-    steps: VecDeque<Step>,
-    /// Phones of the step that more would ring at once than the caller allows.
-    waiting_phones: VecDeque<Found>,
-    /// The To tag of the latest provisional response that the caller has: a failure bears it, too (RFC 3261 §8.2.6.2).
-    shown_tag: Option<String>,
-    /// Whether a phone was left out because it is the caller's own.
-    has_passed_itself: bool,
-    /// Users that the call was sent to by redirections, and the one that was dialled.
-    seen: Vec<String>,
-    branches: Vec<Branch>,
-    pairs: Vec<Pair>,
-    next_pair: u32,
-    forwards: Vec<Forward>,
-    next_forward: u32,
-    waiting: Vec<(u32, Wait, TimerId)>,
-    next_media: u32,
-    next_exchange: u32,
-    has_media: bool,
-    /// Why media could not offer to a target what the caller has offered.
-    refused: Option<seam::Refusal>,
-    best: Option<Final>,
-    /// Until its answer how long it may ring, then how long it may last.
-    ringing: Option<TimerId>,
-    times: Times,
-    sequence: u32,
-    ended: Ended,
-    /// Whose running calls it counts among, until it is over.
+/// How far the initial request is from its final response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Progress {
+    Hunting,
+    /// The 2xx of this pair was taken; the media plane may still be thinking about it.
+    Taken(PairId),
+    Answered,
+}
+
+/// What the engine counts a call among.
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    /// Whose running calls it is one of, until it is over.
     pub(crate) counted: Vec<(Arc<str>, Kind)>,
     /// What it is a turn of, until it is answered.
     pub(crate) turn: Option<Turn>,
     /// Whose dialogs it tells of.
     pub(crate) watch: Option<Watch>,
-    /// Ends of a call that is over which have not had their BYE: it must wait for the ACK to our 2xx.
-    leaving: Vec<Leaving>,
 }
 
-/// Monotonic moments of a call.
-#[derive(Debug, Default)]
-struct Times {
-    started: Duration,
-    alerting: Option<Duration>,
-    answered: Option<Duration>,
-}
-
-/// How far its end has come.
+/// A call.
 #[derive(Debug)]
-enum Ended {
-    No,
-    /// The media plane counts; then the record is written and these requests get their answers.
-    Counting {
-        record: Box<CallEnded>,
-        answers: Vec<Answer>,
-    },
-    /// The record is written; what remains are transactions.
-    Yes,
+pub(crate) struct Call {
+    parties: Parties,
+    hunt: Hunt,
+    media: Media,
+    progress: Progress,
+    lifetime: Lifetime,
+    record: Record,
+    ended: Ended,
+    leaving: Vec<Leaving>,
+    pub(crate) standing: Standing,
 }
 
-/// A new call that hunts for its target.
+/// What happens to it, and how it ends.
 impl Call {
     pub(crate) fn new(key: CallKey, purpose: Purpose, upstream: Admitted, core: &mut Core) -> Self {
-        let slot = slot_of(&upstream.incoming.request);
-        let mut secrets = Sides::<Secrets>::default();
-        secrets[Side::Caller].add_message(&upstream.incoming.request, upstream.incoming.flow.remote);
+        let parties = Parties::new(key, purpose, upstream);
+        let record = Record::new(core.ids.uuid());
+        let session = parties.slot.session(core.ids.number());
         Self {
-            key,
-            purpose,
-            id: core.ids.uuid(),
-            slot,
-            session: slot.session(core.ids.number()),
-            upstream,
-            secrets,
-            answered: false,
-            winner: None,
-            steps: VecDeque::new(),
-            waiting_phones: VecDeque::new(),
-            shown_tag: None,
-            has_passed_itself: false,
-            seen: Vec::new(),
-            branches: Vec::new(),
-            pairs: Vec::new(),
-            next_pair: 0,
-            forwards: Vec::new(),
-            next_forward: 0,
-            waiting: Vec::new(),
-            next_media: 0,
-            next_exchange: 1,
-            has_media: false,
-            refused: None,
-            best: None,
-            ringing: None,
-            times: Times { started: core.now.monotonic, ..Times::default() },
-            sequence: 0,
+            parties,
+            hunt: Hunt::default(),
+            media: Media::new(key, session),
+            progress: Progress::Hunting,
+            lifetime: Lifetime::new(core.now.monotonic),
+            record,
             ended: Ended::No,
             leaving: Vec::new(),
-            counted: Vec::new(),
-            turn: None,
-            watch: None,
+            standing: Standing::default(),
         }
     }
 
+    /// As records name it.
+    pub(crate) fn id(&self) -> u128 {
+        self.record.id
+    }
+
+    pub(crate) fn purpose(&self) -> &Purpose {
+        &self.parties.purpose
+    }
+
     pub(crate) fn upstream_server(&self) -> ServerId {
-        self.upstream.incoming.server
+        self.parties.upstream.incoming.server
     }
 
     pub(crate) fn first_request(&self) -> &Message {
-        &self.upstream.incoming.request
+        &self.parties.upstream.incoming.request
     }
 
     pub(crate) fn session(&self) -> SessionId {
-        self.session
+        self.media.session
     }
 
-    fn is_session(&self) -> bool {
-        self.purpose == Purpose::Session
-    }
-
+    /// Whether the initial request has its final response.
     pub(crate) fn is_answered(&self) -> bool {
-        self.answered
+        self.progress == Progress::Answered
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -280,21 +224,8 @@ impl Call {
         }
     }
 
-    fn pair(&self, id: u32) -> Option<&Pair> {
-        self.pairs.iter().find(|pair| pair.id == id)
-    }
-
-    fn pair_mut(&mut self, id: u32) -> Option<&mut Pair> {
-        self.pairs.iter_mut().find(|pair| pair.id == id)
-    }
-
-    fn new_exchange(&mut self) -> ExchangeId {
-        self.next_exchange = self.next_exchange.saturating_add(1);
-        ExchangeId(self.next_exchange)
-    }
-
     fn schedule(&self, after: Duration, timer: CallTimer, core: &mut Core) -> TimerId {
-        core.schedule(after, TimerKey::Call(self.key, timer))
+        core.schedule(after, TimerKey::Call(self.parties.key, timer))
     }
 
     /// A timer of this call fired.
@@ -303,8 +234,8 @@ impl Call {
             CallTimer::Ringing => self.on_ringing_too_long(core),
             CallTimer::Failover(branch) => self.on_failover(branch, core, registrar),
             CallTimer::Media(number) => self.on_media_timeout(number, core, registrar),
-            CallTimer::Repeat(end) => self.on_repeat(end.pair, end.side, core),
-            CallTimer::Session(end) => self.on_session_timer(end.pair, end.side, core),
+            CallTimer::Repeat(leg) => self.on_repeat(leg, core),
+            CallTimer::Session(leg) => self.on_session_timer(leg, core),
             CallTimer::Glare(pair) => self.on_glare_timeout(pair, core),
             CallTimer::Retry(forward) => self.on_retry(forward, core),
             CallTimer::Renegotiation(forward) => self.on_renegotiation_timeout(forward, core),
@@ -314,14 +245,248 @@ impl Call {
             }
             CallTimer::Longest => {
                 let after = core.config.limits.longest_call.as_secs();
-                let who = self.caller_name();
+                let who = self.parties.caller_name();
                 core.notice(
                     "call_too_long",
-                    Some(self.upstream.incoming.flow.remote),
+                    Some(self.parties.upstream.incoming.flow.remote),
                     format!("a call of {who} was ended after limits.call_seconds = {after}"),
                 );
                 self.hang_up(EndCause::TooLong, EndedBy::Sbc, core);
             }
+        }
+    }
+
+    /// The media plane noticed something, or wants something.
+    pub(crate) fn on_media_event(&mut self, event: Event, core: &mut Core, registrar: &mut Registrar) {
+        match event {
+            Event::Answer { number, description } => {
+                self.on_media(number, Reply::Description(description), core, registrar)
+            }
+            Event::Inactive => self.hang_up(EndCause::MediaTimeout, EndedBy::Sbc, core),
+            Event::Unheard => self.ask_whether_alive(core),
+            Event::Renegotiate { wish, legs, deadline } => self.renegotiate(wish, legs, deadline, core),
+            Event::Path(entry) => self.record.write(CallEventKind::Path(PathRecord::Entry(entry)), core),
+            Event::Metered { direct, is_direct } => {
+                self.record.write(CallEventKind::Metered { direct, is_direct }, core)
+            }
+        }
+    }
+
+    /// Whoever was reached by one flow is reached by another.
+    pub(crate) fn follow_move(&mut self, from: Flow, to: Flow, core: &mut Core) {
+        let leaving = self.leaving.iter_mut().map(|leaving| &mut leaving.leg.dialog);
+        leaving.filter(|dialog| dialog.flow == from).for_each(|dialog| dialog.flow = to);
+        self.parties.follow_move(from, to, core);
+    }
+
+    pub(crate) fn connection_closed(&mut self, connection: ConnectionId, core: &mut Core) {
+        self.parties.connection_closed(connection, core);
+    }
+
+    fn record_started(&mut self, core: &mut Core) {
+        let request = &self.parties.upstream.incoming.request;
+        let text = |bytes: &[u8]| Arc::<str>::from(String::from_utf8_lossy(bytes));
+        let realm =
+            core.realm(self.parties.upstream.realm).map(|realm| realm.name.clone()).unwrap_or_default();
+        let started = CallStarted {
+            session: self.media.session,
+            realm,
+            source: self.parties.upstream.incoming.flow.remote,
+            transport: self.parties.upstream.incoming.flow.transport.via_token().into(),
+            caller: self.parties.caller_name(),
+            from: text(request.from().map(|from| from.uri.as_bytes()).unwrap_or_default()),
+            request_uri: text(request.request_uri().unwrap_or_default()),
+            call_id: text(request.call_id().unwrap_or_default()),
+            user_agent: text(request.value(Name::UserAgent).unwrap_or_default()),
+            minted_call_id: "".into(),
+        };
+        self.record.write(CallEventKind::Started(Box::new(started)), core);
+    }
+
+    /// The initial request fails: the caller gets the status, or what the response says.
+    fn fail_upstream(&mut self, outcome: impl Into<Final>, cause: EndCause, core: &mut Core) {
+        let outcome = outcome.into();
+        let by = if outcome.response.is_some() { EndedBy::Callee } else { EndedBy::Sbc };
+        self.cancel_branches(None, None, core);
+        self.finish_upstream(outcome, cause, by, core);
+    }
+
+    fn refuse_upstream(&mut self, server: ServerId, status: u16, core: &mut Core) {
+        if server == self.parties.upstream.incoming.server {
+            self.fail_upstream(status, EndCause::Failed, core);
+        }
+    }
+
+    /// The initial request gets its final response, and with it the call its end.
+    fn finish_upstream(&mut self, outcome: Final, cause: EndCause, by: EndedBy, core: &mut Core) {
+        let Final { status, response } = outcome;
+        if self.is_answered() || self.is_over() {
+            return;
+        }
+        self.give_up_winner(core);
+        let ending = Ending { cause, by, status };
+        if status == 408 && !self.parties.is_session() {
+            core.stay_silent(self.upstream_server());
+            self.finish(ending, Vec::new(), core);
+            return;
+        }
+        let answer = self.final_answer(status, response.as_ref(), core);
+        self.finish(ending, vec![answer], core);
+    }
+
+    /// The initial request has its final response now. The target's 2xx may have come, and the caller's INVITE fail all the same.
+    fn give_up_winner(&mut self, core: &mut Core) {
+        if let Progress::Taken(winner) = std::mem::replace(&mut self.progress, Progress::Answered) {
+            self.say_bye(winner.leg(Side::Target), None, core);
+        }
+    }
+
+    fn final_answer(&mut self, status: u16, message: Option<&Message>, core: &mut Core) -> Answer {
+        let response = self.parties.final_response(status, message, self.media.refused, core);
+        Answer { server: self.upstream_server(), status, response }
+    }
+
+    /// A one-off request has been answered elsewhere.
+    fn done_once(&mut self, core: &mut Core) {
+        self.progress = Progress::Answered;
+        let ending = Ending { cause: EndCause::Bye, by: EndedBy::Caller, status: 200 };
+        self.finish(ending, Vec::new(), core);
+    }
+
+    /// BYE from one leg.
+    fn on_bye(&mut self, at: LegId, asked: Asked<'_>, core: &mut Core) {
+        let Asked { server, request: bye } = asked;
+        let answer = transaction::response_to(bye, 200, None, None);
+        let answer = match &core.config.product {
+            Some(product) => answer.header(Name::Server, product.as_bytes()),
+            None => answer,
+        };
+        let answer = Answer { server, status: 200, response: answer.finish().into() };
+        if !self.is_answered() {
+            // A caller may end an early dialog with BYE (RFC 3261 §15); the INVITE still wants its answer.
+            self.cancel_branches(None, None, core);
+            self.give_up_winner(core);
+            let upstream = self.final_answer(487, None, core);
+            let ending = Ending { cause: EndCause::Cancelled, by: side_of(at.side), status: 487 };
+            self.finish(ending, vec![upstream, answer], core);
+            return;
+        }
+        let config = core.config.clone();
+        let names = self.parties.pair_names(&config, at.pair, at.side);
+        let reason = translate::reason_of(bye, names.as_ref());
+        self.say_bye(!at, reason.as_deref(), core);
+        let ending = Ending { cause: EndCause::Bye, by: side_of(at.side), status: 200 };
+        self.finish(ending, vec![answer], core);
+    }
+
+    fn say_bye(&mut self, at: LegId, reason: Option<&[u8]>, core: &mut Core) {
+        let Some(pair) = self.parties.pair_mut(at.pair) else { return };
+        let leg = &mut pair.legs[at.side];
+        // RFC 3261 §15: the caller's ACK must have come before our BYE goes there; a 2xx of theirs must have our ACK.
+        if leg.invite.open.is_some() {
+            leg.acknowledge(None, core);
+        }
+        if at.side == Side::Caller && leg.repeat.is_some() && !leg.invite.is_acknowledged {
+            pair.bye_on_ack = Some(pair::ByeOnAck { reason: reason.map(<[u8]>::to_vec) });
+            return;
+        }
+        leg.say_bye(reason, core);
+    }
+
+    /// Ends the call from our side: BYE to both ends, or what an unanswered one needs.
+    pub(crate) fn hang_up(&mut self, cause: EndCause, side: EndedBy, core: &mut Core) {
+        if self.is_over() {
+            return;
+        }
+        if !self.is_answered() {
+            let status = match cause {
+                EndCause::Shutdown => 503,
+                EndCause::MediaRefused => 488,
+                _ => 480,
+            };
+            self.cancel_branches(None, None, core);
+            self.finish_upstream(status.into(), cause, side, core);
+            return;
+        }
+        let confirmed: Vec<PairId> =
+            self.parties.pairs.iter().filter(|pair| pair.is_confirmed()).map(|pair| pair.id).collect();
+        for pair in confirmed {
+            self.say_bye(pair.leg(Side::Caller), None, core);
+            self.say_bye(pair.leg(Side::Target), None, core);
+        }
+        self.finish(Ending { cause, by: side, status: 200 }, Vec::new(), core);
+    }
+
+    /// The end: media is deleted first, so that the record has its counts; then the record is written; then the answers
+    /// leave.
+    fn finish(&mut self, ending: Ending, answers: Vec<Answer>, core: &mut Core) {
+        if self.is_over() {
+            return;
+        }
+        while let Some(pair) = self.parties.pairs.first().map(|pair| pair.id) {
+            self.drop_pair(pair, core);
+        }
+        self.lifetime.limit(None, core);
+        self.media.stop(core);
+        for branch in self.parties.branches.iter() {
+            core.half_dialogs.remove(&branch.half_dialog());
+        }
+        let record = Box::new(self.lifetime.end(ending, core.now.monotonic));
+        self.ended = Ended::Counting { record, answers };
+        if self.media.is_used {
+            self.media.ask(Action::Delete, Wait::Delete, core);
+        } else {
+            self.counted(Vec::new(), Duration::ZERO, core);
+        }
+    }
+
+    /// The media plane has counted.
+    fn counted(&mut self, streams: Vec<StreamStatistics>, direct: Duration, core: &mut Core) {
+        let Ended::Counting { record, answers } = std::mem::replace(&mut self.ended, Ended::Yes) else {
+            return;
+        };
+        if self.parties.is_session() {
+            self.record.write(CallEventKind::Ended(end::counted(record, streams, direct)), core);
+        }
+        let is_unproven =
+            matches!(&self.parties.purpose, Purpose::Register(forwarded) if forwarded.is_strangers);
+        for Answer { server, status, response } in answers {
+            core.respond(server, status, response);
+            // **State comes after proof**, behind a registrar too: whom it refuses has proven nothing, and is not remembered for half
+            // a minute. Its REGISTER that comes again is asked about again.
+            if is_unproven && status >= 300 {
+                core.transactions.forget(server);
+            }
+        }
+    }
+
+    /// Forgets a pair: its dialogs, timers and requests.
+    fn drop_pair(&mut self, id: PairId, core: &mut Core) {
+        let pairs = &mut self.parties.pairs;
+        let Some(position) = pairs.iter().position(|pair| pair.id == id) else { return };
+        self.leaving.extend(pairs.remove(position).end(core));
+    }
+
+    fn on_repeat(&mut self, at: LegId, core: &mut Core) {
+        if let Some(leaving) = self.leaving.iter_mut().find(|leaving| leaving.leg.id == at) {
+            if leaving.leg.repeat(core).is_some() {
+                self.leave(at, core);
+            }
+            return;
+        }
+        let over = self.parties.leg_mut(at).and_then(|leg| leg.repeat(core));
+        match over {
+            None => {}
+            // RFC 3262 §3: the request is rejected with a 5xx.
+            Some(answer) if answer.status < 200 => self.refuse_upstream(answer.server, 504, core),
+            Some(_) => self.hang_up(EndCause::NoAck, EndedBy::Sbc, core),
+        }
+    }
+
+    /// Says goodbye to a leg of a call that is over: its ACK has come, or never will.
+    fn leave(&mut self, at: LegId, core: &mut Core) {
+        if let Some(Leaving { leg, reason }) = Leaving::take(&mut self.leaving, at, core) {
+            leg.say_bye(reason.as_deref(), core);
         }
     }
 }

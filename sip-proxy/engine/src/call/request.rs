@@ -2,25 +2,26 @@
 
 use sip_wire::{Builder, Message, Method, Name};
 
+use super::Purpose;
 use super::body::with_body;
 use super::history::{diversions, history};
+use super::parties::Parties;
 use super::redirect::Diverted;
-use super::side::Side;
+use super::side::{BranchId, Side};
 use super::transfer::replaces_of;
-use super::{Call, Purpose};
 use crate::core::Core;
 use crate::passing::{
-    ANONYMOUS, Privacy, copy_headers, is_anonymous, is_telephone, passing_options, translate_address,
+    ANONYMOUS, Options, Privacy, copy_headers, is_anonymous, is_telephone, translate_address,
 };
 use crate::question::Caller;
 use crate::registrar::Forwarded;
 use crate::transaction;
 
-impl Call {
+impl Parties {
     /// The request for a branch, as its side may see it, or the status that the caller's deserves if it cannot pass.
     pub(super) fn build(
         &mut self,
-        index: u16,
+        index: BranchId,
         authorization: Option<(Name, String)>,
         core: &mut Core,
     ) -> Result<Message, u16> {
@@ -29,23 +30,23 @@ impl Call {
 
     fn build_request(
         &mut self,
-        index: u16,
+        index: BranchId,
         authorization: Option<(Name, String)>,
         core: &mut Core,
     ) -> Option<Result<Message, u16>> {
         let upstream = &self.upstream;
         let request = &upstream.incoming.request;
         let method = request.method()?;
-        let branch = self.branches.get_mut(usize::from(index))?;
-        let flow = branch.flow?;
+        let branch = self.branches.get_mut(index)?;
+        let flow = branch.target.flow?;
         let config = core.config.clone();
         let listener = config.listener(flow.listener)?;
         let (from_realm, to_realm) = (config.realm(upstream.realm)?, config.realm(branch.realm)?);
-        if branch.call_id.is_empty() {
-            branch.call_id = core.ids.call_id(self.slot);
-            branch.from_tag = core.ids.tag();
+        if branch.ids.call_id.is_empty() {
+            branch.ids.call_id = core.ids.call_id(self.slot);
+            branch.ids.from_tag = core.ids.tag();
         }
-        branch.cseq = branch.cseq.saturating_add(1);
+        branch.ids.cseq = branch.ids.cseq.saturating_add(1);
         let domain = config.host_of(branch.realm, flow.listener);
         let diverted_host = domain.clone();
         let is_register = matches!(self.purpose, Purpose::Register(_));
@@ -53,7 +54,7 @@ impl Call {
             // AORs are the registrar's own; only the tags are ours.
             let bare = |name| request.value(name).map(|value| strip_tag(value).to_vec()).unwrap_or_default();
             let mut from = bare(Name::From);
-            from.extend_from_slice(format!(";tag={}", branch.from_tag).as_bytes());
+            from.extend_from_slice(format!(";tag={}", branch.ids.from_tag).as_bytes());
             (from, bare(Name::To))
         } else {
             let from = request.from().ok()?;
@@ -67,10 +68,10 @@ impl Call {
                     from_realm.passing.display_names,
                 )
             };
-            let from = [&*from, b";tag=", branch.from_tag.as_bytes()].concat();
-            let target = sip_wire::Uri::parse(&branch.uri).ok()?;
+            let from = [&*from, b";tag=", branch.ids.from_tag.as_bytes()].concat();
+            let target = sip_wire::Uri::parse(&branch.target.uri).ok()?;
             let to_user = String::from_utf8_lossy(target.user()).into_owned();
-            let to_host = if branch.trunk.is_some() {
+            let to_host = if branch.target.trunk.is_some() {
                 String::from_utf8_lossy(target.host().as_bytes()).into_owned()
             } else {
                 domain
@@ -78,17 +79,18 @@ impl Call {
             let dialled = sip_wire::Uri::parse(request.request_uri()?)
                 .map(|uri| String::from_utf8_lossy(uri.user()).into_owned())
                 .unwrap_or_default();
-            let to_user = if branch.trunk.is_some() || dialled.is_empty() { to_user } else { dialled };
-            let parameter = if branch.trunk.is_some() && is_telephone(&target) { ";user=phone" } else { "" };
+            let to_user = if branch.target.trunk.is_some() || dialled.is_empty() { to_user } else { dialled };
+            let parameter =
+                if branch.target.trunk.is_some() && is_telephone(&target) { ";user=phone" } else { "" };
             let at = if to_user.is_empty() { "" } else { "@" };
             (from, format!("<sip:{to_user}{at}{to_host}{parameter}>").into_bytes())
         };
         let hops = request.number(Name::MaxForwards).and_then(Result::ok).unwrap_or(70).saturating_sub(1);
         let mark = crate::admission::loop_mark(request.request_uri()?);
         let via = transaction::via(listener, &(core.ids.branch() + &mark));
-        let cseq = [branch.cseq.to_string().as_bytes(), b" ", method.as_bytes()].concat();
-        let mut out = Builder::request(method, &branch.uri).header(Name::Via, via.as_bytes());
-        for route in &branch.routes {
+        let cseq = [branch.ids.cseq.to_string().as_bytes(), b" ", method.as_bytes()].concat();
+        let mut out = Builder::request(method, &branch.target.uri).header(Name::Via, via.as_bytes());
+        for route in &branch.target.routes {
             out = out.header(Name::Route, route);
         }
         out = out.header(Name::MaxForwards, hops.to_string().as_bytes());
@@ -98,7 +100,7 @@ impl Call {
         out = out
             .header(Name::From, &from)
             .header(Name::To, &to)
-            .header(Name::CallId, branch.call_id.as_bytes())
+            .header(Name::CallId, branch.ids.call_id.as_bytes())
             .header(Name::CSeq, &cseq);
         out = match &self.purpose {
             Purpose::Register(Forwarded { tokens, .. }) => {
@@ -110,18 +112,13 @@ impl Call {
         if let Some(product) = &config.product {
             out = out.header(Name::UserAgent, product.as_bytes());
         }
-        for name in [Name::Supported, Name::Require] {
-            let mut options = passing_options(request, name);
-            if name == Name::Supported && self.purpose == Purpose::Session && to_realm.session_timer.is_some()
-            {
-                options.extend_from_slice(if options.is_empty() { b"timer" } else { b", timer" });
-            }
-            if !options.is_empty() {
-                out = out.header(name, &options);
-            }
+        let mut options = Options::passing(request);
+        if self.purpose == Purpose::Session && to_realm.session_timer.is_some() {
+            options.support(b"timer");
         }
+        out = options.put(out);
         if let (Purpose::Session, Some(timer)) = (&self.purpose, to_realm.session_timer) {
-            let least = branch.least_interval.map(u64::from).unwrap_or_default();
+            let least = branch.attempt.least_interval.map(u64::from).unwrap_or_default();
             out = out
                 .header(Name::SessionExpires, timer.interval.as_secs().max(least).to_string().as_bytes())
                 .header(Name::MinSe, timer.minimum.as_secs().max(least).to_string().as_bytes());
@@ -141,7 +138,7 @@ impl Call {
         let shown = Some(request).filter(|_| from_realm.trusted);
         let past = match Privacy::of(request).hides(Name::HistoryInfo) {
             true => Vec::new(),
-            false => history(&diverted, &user_of_branch(&branch.uri), &diverted_host, shown),
+            false => history(&diverted, &user_of_branch(&branch.target.uri), &diverted_host, shown),
         };
         let mut names = self.branch_names(&config, index, Side::Caller)?;
         if let Some(refer_to) = request.value(Name::ReferTo) {
@@ -164,7 +161,7 @@ impl Call {
         for value in past {
             out = out.header(Name::HistoryInfo, value.as_bytes());
         }
-        let branch = self.branches.get(usize::from(index))?;
+        let branch = self.branches.get(index)?;
         let out = with_body(out, request, branch.offer.as_ref(), &mut names, core);
         Some(out.map(Builder::finish).map_err(|fault| core.body_refused(upstream.incoming.flow, fault)))
     }

@@ -3,7 +3,7 @@
 use std::ops::{Index, IndexMut, Not};
 
 /// Whom an end faces. There is no third.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Side {
     Caller,
     Target,
@@ -58,17 +58,38 @@ impl<T> IndexMut<Side> for Sides<T> {
     }
 }
 
-/// One end of a pair, wherever it is named.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct EndId {
-    pub(crate) pair: u32,
+/// Names a pair inside its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct PairId(pub(super) u32);
+
+impl PairId {
+    pub(super) fn leg(self, side: Side) -> LegId {
+        LegId { pair: self, side }
+    }
+}
+
+/// Names a branch inside its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct BranchId(pub(super) u16);
+
+/// Names a request that travels inside a pair.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct ForwardId {
+    pub(super) pair: PairId,
+    pub(super) number: u32,
+}
+
+/// Names a leg inside its call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct LegId {
+    pub(crate) pair: PairId,
     pub(crate) side: Side,
 }
 
-impl Not for EndId {
+impl Not for LegId {
     type Output = Self;
 
-    /// The other end of the pair.
+    /// The other leg of the pair.
     fn not(self) -> Self {
         Self { side: !self.side, ..self }
     }

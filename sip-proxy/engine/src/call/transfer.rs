@@ -91,7 +91,7 @@ pub(super) fn translate_refer_to(
 
 /// How the target of a pair is reached by an INVITE that replaces its dialog, and who it is.
 pub(super) fn peer_of(
-    end: &super::pair::End,
+    end: &super::leg::Leg,
     who: Arc<str>,
     named: crate::pickup::Party,
     core: &Core,

@@ -4,9 +4,10 @@ use std::borrow::Cow;
 
 use sip_wire::{Message, Name};
 
+use super::branch::Branch;
 use super::pair::Pair;
-use super::side::Side;
-use super::{Branch, Call};
+use super::parties::Parties;
+use super::side::{BranchId, PairId, Side};
 use crate::config::Config;
 use crate::io::{ListenerId, RealmId};
 use crate::question::Caller;
@@ -15,12 +16,17 @@ use crate::translation::Translation;
 /// The network of one end.
 type Place = (RealmId, ListenerId);
 
-impl Call {
+impl Parties {
     /// For messages of an end of a pair, to the other.
-    pub(super) fn pair_names<'a>(&self, config: &'a Config, id: u32, from: Side) -> Option<Translation<'a>> {
+    pub(super) fn pair_names<'a>(
+        &self,
+        config: &'a Config,
+        id: PairId,
+        from: Side,
+    ) -> Option<Translation<'a>> {
         let pair = self.pair(id)?;
         let place = |side: Side| {
-            let end = &pair.ends[side];
+            let end = &pair.legs[side];
             (end.realm, end.dialog.flow.listener)
         };
         let mut names = self.names(config, from, place(from), place(!from))?;
@@ -36,12 +42,12 @@ impl Call {
     pub(super) fn branch_names<'a>(
         &self,
         config: &'a Config,
-        index: u16,
+        index: BranchId,
         from: Side,
     ) -> Option<Translation<'a>> {
-        let branch = self.branches.get(usize::from(index))?;
+        let branch = self.branches.get(index)?;
         let caller = (self.upstream.realm, self.upstream.incoming.flow.listener);
-        let target = (branch.realm, branch.flow?.listener);
+        let target = (branch.realm, branch.target.flow?.listener);
         let (here, there) = if from == Side::Caller { (caller, target) } else { (target, caller) };
         let mut names = self.names(config, from, here, there)?;
         for pair in &self.pairs {
@@ -51,7 +57,7 @@ impl Call {
         Some(names)
     }
 
-    fn names<'a>(
+    pub(super) fn names<'a>(
         &self,
         config: &'a Config,
         from: Side,
@@ -68,12 +74,12 @@ impl Call {
         Some(names)
     }
 
-    fn add_branch(&self, names: &mut Translation<'_>, branch: &Branch, from: Side) {
+    pub(super) fn add_branch(&self, names: &mut Translation<'_>, branch: &Branch, from: Side) {
         let request = &self.upstream.incoming.request;
         let caller_id = request.call_id().unwrap_or_default();
         let caller_tag = request.from().ok().and_then(|from| from.tag()).unwrap_or_default();
         for (caller, target) in
-            [(caller_id, branch.call_id.as_bytes()), (caller_tag, branch.from_tag.as_bytes())]
+            [(caller_id, branch.ids.call_id.as_bytes()), (caller_tag, branch.ids.from_tag.as_bytes())]
         {
             if from == Side::Caller {
                 names.add_id(caller, target);
@@ -86,7 +92,7 @@ impl Call {
 
 /// The far end stands for us as we stand for it: its ids on the one leg are ours on the other.
 fn add_pair(names: &mut Translation<'_>, pair: &Pair, from: Side) {
-    let (here, there) = (&pair.ends[from], &pair.ends[!from]);
+    let (here, there) = (&pair.legs[from], &pair.legs[!from]);
     names.add_id(&here.dialog.call_id, &there.dialog.call_id);
     names.add_id(&here.dialog.remote_tag, &there.dialog.local_tag);
     names.add_id(&here.dialog.local_tag, &there.dialog.remote_tag);

@@ -4,7 +4,7 @@ use sip_wire::{Message, Method, Name};
 
 use super::Engine;
 use crate::admission::{self, Admission};
-use crate::call::{Admitted, Call, CallKey, EndId, Purpose, Side};
+use crate::call::{Admitted, BranchId, Call, CallKey, LegId, Purpose, Side};
 use crate::config::Authentication;
 use crate::core::{DialogKey, DialogPlace, dialog_key};
 use crate::io::{Load, Output, RealmId, Replica};
@@ -182,9 +182,9 @@ impl Engine {
             self.registering = self.registering.saturating_add(1);
         }
         if let Some(call) = self.calls.get_mut(index, generation) {
-            call.counted.extend(counted);
-            call.turn = turn;
-            call.watch = watch;
+            call.standing.counted.extend(counted);
+            call.standing.turn = turn;
+            call.standing.watch = watch;
             self.sessions.insert(call.session(), key);
             self.upstream.insert(server, key);
             if let Some(first) = merge_key(call.first_request()) {
@@ -199,7 +199,7 @@ impl Engine {
             || (request.method() == Some(Method::NOTIFY) && self.half_dialog(request).is_some())
     }
 
-    fn half_dialog(&self, request: &Message) -> Option<(CallKey, u16)> {
+    fn half_dialog(&self, request: &Message) -> Option<(CallKey, BranchId)> {
         let local = request.to().ok()?.tag()?;
         self.core.half_dialogs.get(&dialog_key(request.call_id().ok()?, local, b"")).copied()
     }
@@ -209,7 +209,7 @@ impl Engine {
         if let Some(place) = self.place_of(request) {
             self.core.proven(flow);
             self.with_call(place.call, |call, core, registrar| {
-                call.on_dialog_request(place.end, incoming, core, registrar)
+                call.on_dialog_request(place.leg, incoming, core, registrar)
             });
             return;
         }
@@ -219,7 +219,7 @@ impl Engine {
             self.with_call(key, |call, core, registrar| {
                 match call.on_early_notify(branch, &incoming, core) {
                     Some(pair) => {
-                        let end = EndId { pair, side: Side::Target };
+                        let end = LegId { pair, side: Side::Target };
                         call.on_dialog_request(end, incoming, core, registrar)
                     }
                     None => core.reject(&incoming, 481),
