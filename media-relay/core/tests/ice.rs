@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,9 +11,7 @@ use media_core::Worker;
 use media_core::path::Settings as Limits;
 use media_core::policy::{Ice, Mode, RealmRelease};
 use media_core::worker::{Settings, SocketId};
-use media_wire::stun::{
-    Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Key, Method, Outgoing, USE_CANDIDATE,
-};
+use play::phone::ice::Phone;
 use play::ports::Counted;
 use play::settings::media::{ENDS, party, release_within};
 use seam::path::{Constraint, Entry, IceStep, PathEntry, PathState, Reason, Stay};
@@ -23,121 +21,6 @@ const TICK: Duration = Duration::from_millis(20);
 
 fn relay(socket: SocketId) -> SocketAddr {
     SocketAddr::new([192, 0, 2, 1].into(), 10_000 + socket as u16)
-}
-
-/// A phone with one interface: it sends to the pair that it has found best, which is the relay until a better one works.
-struct Phone {
-    /// Where others see it.
-    address: SocketAddr,
-    /// Its own address, behind a NAT that lets in only what comes from where it has sent to (RFC 4787 §5).
-    inside: Option<SocketAddr>,
-    sent_to: Vec<SocketAddr>,
-    /// Its and its peer's, as ufrag and password.
-    own: (String, String),
-    peer: Option<(String, String)>,
-    restarts: u32,
-    speaks_ice: bool,
-    /// It gives new credentials in an offer that it was asked for, in an answer to a restart.
-    restarts_in: [bool; 2],
-    refuses: bool,
-    candidates: Vec<SocketAddr>,
-    /// Where its media goes, by signalling and by checks.
-    default: SocketAddr,
-    selected: Option<SocketAddr>,
-    controls: bool,
-    sequence: u16,
-    heard: Option<(SocketAddr, u16, Duration)>,
-    silence: Duration,
-}
-
-impl Phone {
-    fn new(address: &str, name: &str) -> Self {
-        let mut phone = Self {
-            address: address.parse().unwrap(),
-            inside: None,
-            sent_to: Vec::new(),
-            own: (name.to_owned(), String::new()),
-            peer: None,
-            restarts: 0,
-            speaks_ice: true,
-            restarts_in: [true; 2],
-            refuses: false,
-            candidates: Vec::new(),
-            default: relay(0),
-            selected: None,
-            controls: false,
-            sequence: 0,
-            heard: None,
-            silence: Duration::ZERO,
-        };
-        phone.restart();
-        phone
-    }
-
-    fn restart(&mut self) {
-        self.restarts += 1;
-        let name = self.own.0[..2].to_owned();
-        self.own = (
-            format!("{name}{:04}", self.restarts),
-            format!("password-of-{name}-number-{:04}", self.restarts),
-        );
-        self.selected = None;
-    }
-
-    fn describe(&self) -> Bytes {
-        let inside = self.inside.unwrap_or(self.address);
-        let (ip, port) = (inside.ip(), inside.port());
-        let ice = if self.speaks_ice {
-            format!(
-                "a=ice-ufrag:{}\r\na=ice-pwd:{}\r\na=candidate:1 1 UDP 2130706431 {ip} {port} typ host\r\na=candidate:1 2 UDP 2130706430 {ip} {} typ host\r\n",
-                self.own.0,
-                self.own.1,
-                port + 1
-            )
-        } else {
-            String::new()
-        };
-        format!(
-            "v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n{ice}"
-        )
-        .into()
-    }
-
-    /// What the far side says; true if its credentials are others than before.
-    fn take(&mut self, sdp: &[u8]) -> bool {
-        let text = std::str::from_utf8(sdp).unwrap();
-        let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).map(str::to_owned);
-        let ip: IpAddr = value("c=IN IP4 ").unwrap().parse().unwrap();
-        let port = value("m=audio ").unwrap().split(' ').next().unwrap().parse().unwrap();
-        self.default = SocketAddr::new(ip, port);
-        let peer = value("a=ice-ufrag:").zip(value("a=ice-pwd:"));
-        self.candidates = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("a=candidate:"))
-            .map(|line| line.split(' ').collect::<Vec<_>>())
-            .filter(|words| words[1] == "1")
-            .map(|words| SocketAddr::new(words[4].parse().unwrap(), words[5].parse().unwrap()))
-            .collect();
-        let is_new = peer != self.peer;
-        if is_new {
-            self.selected = None;
-        }
-        self.peer = peer;
-        is_new
-    }
-
-    fn answer(&mut self, sdp: &[u8]) -> Bytes {
-        let had_peer = self.peer.is_some();
-        if self.take(sdp) && had_peer && self.restarts_in[1] {
-            self.restart();
-        }
-        self.controls = false;
-        self.describe()
-    }
-
-    fn target(&self) -> SocketAddr {
-        self.selected.unwrap_or(self.default)
-    }
 }
 
 struct World {
@@ -301,82 +184,34 @@ impl World {
             if phone.inside.is_some() && !phone.sent_to.contains(&from) {
                 return;
             }
+            let phone = &mut self.phones[index];
             if is_stun {
-                self.stun_at(index, from, packet);
+                if let Some(answer) = phone.checked(from, packet) {
+                    self.carry(to, from, &answer);
+                }
             } else if packet.len() == 172 {
-                let phone = &mut self.phones[index];
-                let pause = phone.heard.map_or(Duration::ZERO, |heard| self.now - heard.2);
-                phone.silence = phone.silence.max(pause);
-                phone.heard = Some((from, u16::from_be_bytes([packet[2], packet[3]]), self.now));
+                phone.hear(from, packet, self.now);
             }
-        }
-    }
-
-    fn stun_at(&mut self, index: usize, from: SocketAddr, packet: &[u8]) {
-        let phone = &mut self.phones[index];
-        let Some(message) = Incoming::read(packet) else { return };
-        let address = phone.address;
-        match message.class() {
-            Class::Request if message.authentic(&Key::new(&phone.own.1)) => {
-                if message.value(USE_CANDIDATE).is_some() && !phone.controls {
-                    phone.choose(from);
-                }
-                let answer = Outgoing::new(Method::Binding, Class::Success, message.transaction());
-                let reply = answer.mapped_address(from).sealed(&Key::new(&phone.own.1));
-                self.carry(address, from, &reply);
-            }
-            Class::Success if phone.controls => {
-                let is_known = phone.peer.as_ref().is_some_and(|peer| message.authentic(&Key::new(&peer.1)));
-                if is_known {
-                    phone.choose(from);
-                }
-            }
-            _ => {}
         }
     }
 
     /// A phone that has no pair yet checks each, the best first.
     fn check(&mut self, index: usize) {
-        let phone = &self.phones[index];
-        let Some(peer) = phone.peer.clone().filter(|_| phone.selected.is_none() && phone.speaks_ice) else {
-            return;
-        };
-        let address = phone.address;
-        for to in phone.candidates.clone() {
-            let phone = &self.phones[index];
-            let role = if phone.controls { ICE_CONTROLLING } else { ICE_CONTROLLED };
-            let transaction = self.now.as_nanos() ^ u128::from(to.port());
-            let mut request = Outgoing::new(Method::Binding, Class::Request, transaction)
-                .username(&peer.0, &phone.own.0)
-                .with(role, &5_u64.to_be_bytes());
-            if phone.controls {
-                request = request.with(USE_CANDIDATE, &[]);
-            }
-            let packet = request.sealed(&Key::new(&peer.1));
-            self.carry(address, to, &packet);
+        let from = self.phones[index].address;
+        for (to, packet) in self.phones[index].checks(self.now) {
+            self.carry(from, to, &packet);
         }
     }
 
     fn speak(&mut self, index: usize) {
         let phone = &mut self.phones[index];
-        phone.sequence += 1;
-        let mut packet = [0_u8; 172];
-        packet[0] = 0x80;
-        packet[2..4].copy_from_slice(&phone.sequence.to_be_bytes());
-        packet[8..12].copy_from_slice(&(index as u32 + 1).to_be_bytes());
-        let (from, to) = (phone.address, phone.target());
+        let (from, to, packet) = (phone.address, phone.target(), phone.speak());
         self.carry(from, to, &packet);
     }
 
     /// A receiver report by way of the relay, which is RTCP's only candidate.
     fn report(&mut self, index: usize) {
-        let Some((_, sequence, _)) = self.phones[index].heard else { return };
-        let mut packet = vec![0x81, 201, 0, 7];
-        packet.extend((index as u32 + 1).to_be_bytes());
-        packet.extend((2 - index as u32).to_be_bytes());
-        packet.extend([0; 4]);
-        packet.extend(u32::from(sequence).to_be_bytes());
-        packet.extend([0; 12]);
+        let Some(packet) = self.phones[index].report(2 - index as u32) else { return };
         let from = SocketAddr::new(self.phones[index].address.ip(), self.phones[index].address.port() + 1);
         let to = relay(2 * index as u32 + 1);
         self.carry(from, to, &packet);
@@ -423,17 +258,9 @@ impl World {
     }
 }
 
-impl Phone {
-    /// The first candidate that works is the best; the rest keep what they have.
-    fn choose(&mut self, at: SocketAddr) {
-        if self.selected.is_none() {
-            self.selected = Some(at);
-        }
-    }
-}
-
 fn phones() -> [Phone; 2] {
-    [Phone::new("198.51.100.7:4000", "aa"), Phone::new("203.0.113.8:5000", "bb")]
+    let phone = |address, name, ssrc| Phone::new(address, name, ssrc, relay(0));
+    [phone("198.51.100.7:4000", "aa", 1), phone("203.0.113.8:5000", "bb", 2)]
 }
 
 const SECOND: Duration = Duration::from_secs(1);

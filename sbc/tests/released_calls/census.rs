@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::phone::Kind;
-use crate::world::Place;
+use play::ground::Place;
+use play::phone::plain::Kind;
 
 /// One call.
 #[derive(Debug)]
@@ -60,6 +60,7 @@ pub(crate) struct Census {
 fn nat_name(place: Place, index: usize) -> String {
     match place {
         Place::OneLan => "one LAN".to_owned(),
+        Place::Realms(addresses) => addresses[index].to_owned(),
         Place::Apart(nats) => nats[index].map_or("none".to_owned(), |nat| nat.name().to_owned()),
     }
 }

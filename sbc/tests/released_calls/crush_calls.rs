@@ -9,10 +9,11 @@ use std::time::Duration;
 use nat_lab::Kind as Nat;
 use seam::path::Constraint;
 
-use crate::device::Model;
-use crate::world::{Place, STEP, World};
+use crate::world::{STEP, World};
 use crate::{Act, KNOWN, NATS, number_from, played};
 use play::Dice;
+use play::ground::Place;
+use play::phone::device::Model;
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 

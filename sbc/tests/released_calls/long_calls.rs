@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use nat_lab::Kind as Nat;
 
-use crate::device::Model;
-use crate::phone::Voice;
-use crate::world::{Place, World};
+use crate::world::World;
 use crate::{KNOWN, number_from, played};
 use play::Dice;
+use play::ground::Place;
+use play::phone::device::Model;
+use play::phone::plain::Voice;
 
 const VOICES: [[Voice; 2]; 5] = [
     [Voice::Steady; 2],
@@ -59,7 +60,7 @@ fn world_of(seed: u64, dice: &mut Dice) -> (World, String, u64) {
 }
 
 fn story(world: &World, what: &str, problem: &str) -> String {
-    let mut story = format!("{what}: {problem}, moves {:?}\n", world.moves);
+    let mut story = format!("{what}: {problem}, moves {:?}\n", world.moves.longest);
     for (at, line) in &world.story {
         let _ = writeln!(story, "{:9.3} {line}", at.as_secs_f64() - 100.0);
     }
@@ -78,12 +79,12 @@ fn play_long(seed: u64, sum: &mut Sum) -> Result<String, String> {
     if world.path.iter().any(|entry| has_failed(&entry)) {
         return fail("a failure is remembered");
     }
-    let Some(first) = world.first_direct else {
+    let Some(first) = world.moves.first_direct else {
         sum.never += 1;
         return Ok(what);
     };
     let since = world.now - first;
-    let share = world.direct.as_secs_f64() / since.as_secs_f64();
+    let share = world.moves.direct.as_secs_f64() / since.as_secs_f64();
     // Three reports in a row are lost now and then, on lines that lose: no direction is direct for 20 s without one.
     if loss > 0 && world.path.iter().any(|entry| &*entry.why == "reports_stopped") {
         sum.stopped += 1;
@@ -93,7 +94,7 @@ fn play_long(seed: u64, sum: &mut Sum) -> Result<String, String> {
         return fail(&format!("direct {share:.3} of the time"));
     }
     sum.shares.push(share);
-    let most = world.moves.iter().max().copied().unwrap_or_default();
+    let most = world.moves.longest.iter().max().copied().unwrap_or_default();
     let limit = match loss {
         // Who falls silent as a trial begins has opened its NAT to nobody for its 0.7 s.
         _ if what.contains("Spurts") => 1_000,
@@ -103,7 +104,7 @@ fn play_long(seed: u64, sum: &mut Sum) -> Result<String, String> {
     if most > Duration::from_millis(limit) {
         return fail(&format!("{most:?} of silence"));
     }
-    (if loss > 0 { &mut sum.lossy } else { &mut sum.lossless }).extend(&world.moves);
+    (if loss > 0 { &mut sum.lossy } else { &mut sum.lossless }).extend(&world.moves.longest);
     Ok(what)
 }
 

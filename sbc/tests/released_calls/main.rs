@@ -8,12 +8,8 @@
 
 mod census;
 mod crush_calls;
-mod crush_phone;
-mod device;
+mod ears;
 mod long_calls;
-#[path = "../../../media-relay/core/tests/released/phone.rs"]
-#[allow(dead_code, reason = "the media plane's own tests do more with it")]
-mod phone;
 mod records;
 mod signalling;
 mod world;
@@ -22,12 +18,13 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use census::{Call, Census};
-use device::Model;
 use nat_lab::Kind as Nat;
-use phone::Kind;
 use play::Dice;
+use play::ground::Place;
+use play::phone::device::Model;
+use play::phone::plain::Kind;
 use seam::path::{Constraint, PathWords};
-use world::{Place, World};
+use world::World;
 
 /// What happens to a call once it is up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +102,7 @@ impl Plan {
     /// Whether its direct path works until something happens.
     fn is_open(&self) -> bool {
         match self.place {
-            Place::OneLan => true,
+            Place::OneLan | Place::Realms(_) => true,
             Place::Apart(nats) => self.blocked.is_none() && nats.iter().all(|nat| OPEN.contains(nat)),
         }
     }

@@ -9,10 +9,11 @@ use std::time::Duration;
 use seam::path::Constraint;
 use serde_json::{Value, json};
 
-use crate::device::Model;
-use crate::world::{Place, World};
+use crate::world::World;
 use crate::{Act, KNOWN, OPEN, number_from, played};
 use play::Dice;
+use play::ground::Place;
+use play::phone::device::Model;
 use play::truth::{direct_stretches, direct_time, gap_like, loss, score};
 
 const SECOND: Duration = Duration::from_secs(1);

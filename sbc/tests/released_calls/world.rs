@@ -1,18 +1,22 @@
 //! One call: two phones behind their NATs, the engine, the media worker, and the records, in virtual time.
 
-use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use crush::agent::Event as Agent;
-use media_core::Worker;
 use media_core::handoff::HandoffSettings;
 use media_core::worker::Settings;
 use media_wire::stun::is_stun;
-use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
+use nat_lab::Impairment;
 use play::Dice;
+use play::clock::Post;
+use play::ground::{Datagram, Ground, Place, relays};
+use play::moves::{Motion, Moves};
+use play::node::Node;
+use play::phone::crush::name_of;
+use play::phone::device::{Device, Model};
+use play::phone::plain::Kind;
 use play::ports::Counted;
 use play::settings::media::{allowing, release, two_realms};
 use play::settings::signalling::{ACCESS, binding, flow};
@@ -20,32 +24,17 @@ use play::truth::{Got, Log, Sent};
 use sbc::discovery::Places;
 use sbc::timeline::words_of;
 use seam::path::{Constraint, PathWords};
-use seam::{Action, Replied, Request, SessionId, Told};
-use sip_engine::Engine;
+use seam::{Action, SessionId};
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
 use sip_engine::io::{Command, Input, Output};
 use sip_engine::ua::{CallNumber, Event, Fork, Info, Invite, UserAgent};
 use sip_wire::{Message, Method};
 
-use crate::crush_phone::name_of;
-use crate::device::{Device, Model};
-use crate::phone::Kind;
 use crate::signalling::{DOMAIN, FRAGMENT, PACKAGE, at, config, core_flow, policy, proxied, sbc, user_agent};
 
-const OUTSIDE: [&str; 2] = ["198.51.100.7", "203.0.113.8"];
-pub(crate) const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 const DISCOVERY: [u16; 2] = [3_478, 3_479];
 pub(crate) const STEP: Duration = Duration::from_millis(5);
 const PACKET: Duration = Duration::from_millis(20);
-
-/// Where the phones are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// In one LAN behind one NAT that loops packets back.
-    OneLan,
-    /// Each behind its own, or behind none.
-    Apart([Option<nat_lab::Kind>; 2]),
-}
 
 /// One end of the call.
 struct End {
@@ -85,21 +74,16 @@ enum Letter {
 
 pub(crate) struct World {
     pub(crate) now: Duration,
-    network: Network,
-    relay: HostId,
-    engine: Engine,
-    worker: Worker,
-    sockets: Counted,
+    ground: Ground,
+    node: Node,
     pub(crate) phones: [Device; 2],
     discovery: Places,
     ends: [End; 2],
-    letters: Vec<(Duration, u64, Letter)>,
-    posted: u64,
-    replies: VecDeque<media_relay::Event>,
+    letters: Post<Letter>,
     dice: Dice,
-    session: Option<u64>,
+    session: Option<SessionId>,
     /// Of the second half, where a proxy in the core leads the call back: its record's name, its session, what the record says.
-    second: Option<(u128, u64)>,
+    second: Option<(u128, SessionId)>,
     pub(crate) second_path: Vec<PathWords>,
     pub(crate) second_ended: Option<CallEnded>,
     pub(crate) answered: Option<Duration>,
@@ -116,12 +100,8 @@ pub(crate) struct World {
     media_at: Duration,
     /// Of a hundred messages of signalling so many are lost, each way.
     loss: u64,
-    outside_links: Vec<nat_lab::End>,
-    /// How long somebody did not hear what was sent to it around each move, and until when that is watched.
-    pub(crate) moves: Vec<Duration>,
-    move_until: Duration,
-    pub(crate) first_direct: Option<Duration>,
-    pub(crate) direct: Duration,
+    /// What moves cost, and how long the call was direct: as the records say.
+    pub(crate) moves: Moves,
     pub(crate) story: Vec<(Duration, String)>,
     /// Who talks: one that does not sends nothing.
     pub(crate) talks: [bool; 2],
@@ -147,49 +127,15 @@ impl World {
 
     fn made(has_core: bool, loss: f64, seed: u64, models: [Model; 2], place: Place) -> Self {
         let mut dice = Dice::new(seed);
-        let mut network = Network::new(seed);
-        let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
-        let outside = OUTSIDE.map(|ip| ip.parse::<IpAddr>().expect("an address"));
         let delays = [0, 1].map(|_| 2 + dice.below(18));
-        let link = |index: usize| {
-            let delay = Duration::from_millis(delays[index]);
-            Link::both(Impairment { delay, loss, ..Impairment::NONE })
-        };
-        let mut outside_links: Vec<nat_lab::End> = Vec::new();
-        let hosts: [(HostId, IpAddr); 2] = match place {
-            Place::OneLan => {
-                let router = network.add_nat(PUBLIC, nat_lab::Kind::Cone.into(), &[outside[0]]);
-                network.set_link(router, link(0));
-                outside_links.push(router.into());
-                ["192.168.1.10", "192.168.1.11"].map(|ip| {
-                    let ip = ip.parse().expect("an address");
-                    (network.add_host(router.inside(), &[ip]), ip)
-                })
-            }
-            Place::Apart(kinds) => [0, 1].map(|index| match kinds[index] {
-                None => {
-                    let host = network.add_host(PUBLIC, &[outside[index]]);
-                    network.set_link(host, link(index));
-                    outside_links.push(host.into());
-                    (host, outside[index])
-                }
-                Some(kind) => {
-                    let router = network.add_nat(PUBLIC, kind.into(), &[outside[index]]);
-                    network.set_link(router, link(index));
-                    outside_links.push(router.into());
-                    let ip = if index == 0 { "192.168.1.10" } else { "192.168.2.10" };
-                    let ip: IpAddr = ip.parse().expect("an address");
-                    let own = if kind == nat_lab::Kind::Firewall { outside[index] } else { ip };
-                    (network.add_host(router.inside(), &[own]), own)
-                }
-            }),
-        };
+        let lines =
+            delays.map(|delay| Impairment { delay: Duration::from_millis(delay), loss, ..Impairment::NONE });
+        let ground = Ground::new(seed, place, lines);
         let phones = [0, 1].map(|index| {
-            let (host, ip) = hosts[index];
+            let (host, ip) = ground.hosts[index];
             Device::new(models[index], host, SocketAddr::new(ip, 4_000), index, &mut dice)
         });
         let ends = [0, 1].map(|index| {
-            let public = if place == Place::OneLan { outside[0] } else { outside[index] };
             let mut seed = [0; 32];
             seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
             let user = ["alice", "bob"][index];
@@ -204,7 +150,7 @@ impl World {
                     seed,
                 ),
                 call: None,
-                signalling: SocketAddr::new(public, 5_060 + index as u16),
+                signalling: SocketAddr::new(ground.seen[index], 5_060 + index as u16),
                 delay: delays[if place == Place::OneLan { 0 } else { index }],
                 is_up: false,
             }
@@ -212,14 +158,7 @@ impl World {
         let now = Duration::from_secs(100);
         let mut seed = [0; 32];
         seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
-        let mut engine = Engine::new(Arc::new(config()), seed);
-        engine.handle(Input::Command(Command::Policy(Arc::new(policy(has_core)))), at(now));
-        let contact = SocketAddr::new(phones[1].local().ip(), 5_061);
-        engine.handle(
-            Input::Command(Command::Load(vec![binding("bob", contact, ends[1].signalling)])),
-            at(now),
-        );
-        let relays = RELAY.map(|ip| ip.parse::<IpAddr>().expect("an address"));
+        let relays = relays();
         let discovery = Places { addresses: relays, ports: DISCOVERY };
         let handoff =
             HandoffSettings { secret: [5; 32], discovery: vec![discovery.at(0, 0)], tempers: Vec::new() };
@@ -227,19 +166,19 @@ impl World {
             handoff: Some(Arc::new(handoff)),
             ..two_realms(release(vec![allowing(); 2]), &relays, 20_000..=29_999)
         };
+        let ports = Counted::at(relays).from_port(20_000);
+        let mut node = Node::new(config(), policy(has_core), (settings, ports), seed, now);
+        let contact = SocketAddr::new(phones[1].local().ip(), 5_061);
+        let bindings = vec![binding("bob", contact, ends[1].signalling)];
+        node.handle(Input::Command(Command::Load(bindings)), now);
         let mut world = Self {
             now,
-            network,
-            relay,
-            engine,
-            worker: Worker::new(settings, "anchor".to_owned()),
-            sockets: Counted::at(relays).from_port(20_000),
+            ground,
+            node,
             phones,
             discovery,
             ends,
-            letters: Vec::new(),
-            posted: 0,
-            replies: VecDeque::new(),
+            letters: Post::default(),
             dice,
             session: None,
             second: None,
@@ -254,17 +193,13 @@ impl World {
             quiet: Duration::ZERO,
             media_at: now,
             loss: 0,
-            outside_links,
-            moves: Vec::new(),
-            move_until: Duration::ZERO,
-            first_direct: None,
-            direct: Duration::ZERO,
+            moves: Moves::default(),
             story: Vec::new(),
             talks: [true; 2],
             logs: [Log::default(), Log::default()],
             ended_at: Duration::ZERO,
         };
-        let _ = world.network.next_until(now);
+        let _ = world.ground.next(now);
         world.drain_engine();
         let offer = Some(world.phones[0].describe("sendrecv"));
         let invite = Invite { offer, ..Invite::default() };
@@ -276,24 +211,19 @@ impl World {
 
     /// No packet of the first party reaches the second one's network directly, of the second the first one's, or both.
     pub(crate) fn cut(&mut self, ways: [bool; 2]) {
-        let [one, other] = OUTSIDE.map(|ip| ip.parse().expect("an address"));
-        if ways[0] {
-            self.network.cut(one, other);
-        }
-        if ways[1] {
-            self.network.cut(other, one);
-        }
+        self.ground.cut(ways);
         self.note(format!("cut {ways:?}"));
     }
 
     /// Each line to the outside loses so many of a hundred datagrams, media and signalling, both ways.
     pub(crate) fn lose(&mut self, percent: u64) {
         self.loss = percent;
-        for (index, end) in self.outside_links.clone().into_iter().enumerate() {
-            let delay = Duration::from_millis(self.ends[index].delay);
-            let loss = percent as f64 / 100.0;
-            self.network.set_link(end, Link::both(Impairment { delay, loss, ..Impairment::NONE }));
-        }
+        let loss = percent as f64 / 100.0;
+        let Self { ground, ends, .. } = self;
+        ground.set_lines(|index| {
+            let delay = Duration::from_millis(ends[index].delay);
+            Impairment { delay, loss, ..Impairment::NONE }
+        });
     }
 
     /// The state of the media by the records.
@@ -305,34 +235,19 @@ impl World {
 
     /// How long a move keeps somebody from what is sent to it, and how much of the call is direct.
     fn measure(&mut self) {
-        let (is_moving, is_direct) = match self.path_state() {
-            "synchronising" | "returning" => (true, false),
-            state => (false, state == "direct"),
+        let motion = match self.path_state() {
+            "synchronising" | "returning" => Motion::Moves,
+            "direct" if self.ended.is_none() => Motion::IsDirect,
+            _ => Motion::Rests,
         };
-        if is_moving {
-            if self.now >= self.move_until {
-                self.moves.push(Duration::ZERO);
-            }
-            self.move_until = self.now + Duration::from_millis(800);
-        }
-        if self.now < self.move_until
-            && let Some(last) = self.moves.last_mut()
-        {
-            let unheard =
-                self.phones.iter_mut().filter_map(|phone| Some(phone.ordinary_mut()?.unheard)).max();
-            *last = (*last).max(unheard.unwrap_or_default());
-        }
-        if is_direct && self.ended.is_none() {
-            self.first_direct.get_or_insert(self.now);
-            self.direct += STEP;
-        }
+        let unheard = self.phones.iter_mut().filter_map(|phone| Some(phone.ordinary_mut()?.unheard)).max();
+        self.moves.watch(motion, unheard, self.now, STEP);
     }
 
     pub(crate) fn constrain(&mut self, constraint: Constraint) {
         self.note(format!("policy: {constraint:?}"));
         if let Some(session) = self.session {
-            self.worker.handle(session, Action::Constrain(constraint), self.now, &mut self.sockets);
-            self.listen();
+            self.node.act(session, Action::Constrain(constraint), self.now);
         }
     }
 
@@ -340,8 +255,7 @@ impl World {
     pub(crate) fn constrain_second(&mut self, constraint: Constraint) {
         self.note(format!("policy of the second half: {constraint:?}"));
         if let Some((_, session)) = self.second {
-            self.worker.handle(session, Action::Constrain(constraint), self.now, &mut self.sockets);
-            self.listen();
+            self.node.act(session, Action::Constrain(constraint), self.now);
         }
     }
 
@@ -351,9 +265,7 @@ impl World {
         let sdp = self.phones[from].describe(direction);
         self.note(format!("{from} offers {direction}"));
         if self.ends[from].agent.reinvite(call, Some(sdp), at(self.now)).is_err() {
-            self.posted += 1;
-            let again = self.now + Duration::from_millis(200);
-            self.letters.push((again, self.posted, Letter::Offer { by: from, direction }));
+            self.letters.post(self.now + Duration::from_millis(200), Letter::Offer { by: from, direction });
         }
         self.drain_phone(from);
     }
@@ -382,14 +294,11 @@ impl World {
             return;
         }
         let after = Duration::from_millis(self.ends[party].delay + self.dice.below(4));
-        self.posted += 1;
-        self.letters.push((self.now + after, self.posted, letter));
+        self.letters.post(self.now + after, letter);
     }
 
     fn post_core(&mut self, letter: Letter) {
-        self.posted += 1;
-        let at = self.now + Duration::from_millis(1 + self.dice.below(3));
-        self.letters.push((at, self.posted, letter));
+        self.letters.post(self.now + Duration::from_millis(1 + self.dice.below(3)), letter);
     }
 
     fn drain_phone(&mut self, index: usize) {
@@ -437,8 +346,7 @@ impl World {
                     let _ = self.ends[index].agent.refuse_offer(call, fork, status, at(now));
                 }
                 Some(Kind::Slow(after)) => {
-                    self.posted += 1;
-                    self.letters.push((now + after, self.posted, Letter::Answer { by: index, fork, sdp }));
+                    self.letters.post(now + after, Letter::Answer { by: index, fork, sdp });
                 }
                 _ => self.answer(index, fork, &sdp),
             },
@@ -458,7 +366,7 @@ impl World {
     }
 
     fn drain_engine(&mut self) {
-        while let Some(output) = self.engine.poll_output() {
+        while let Some(output) = self.node.poll_output(self.now) {
             match output {
                 Output::Send { flow, message, .. } if flow == core_flow() => {
                     self.post_core(Letter::ToCore(message));
@@ -470,13 +378,6 @@ impl World {
                         self.post(to, Letter::ToPhone { to, bytes: message });
                     }
                 }
-                Output::Media(request) => {
-                    let Request { session, number, action } = request;
-                    if let Some(reply) = self.worker.handle(session.0, action, self.now, &mut self.sockets) {
-                        self.replies.push_back(media_relay::Event::Reply(Replied { session, number, reply }));
-                    }
-                    self.listen();
-                }
                 Output::Record(event) => self.record(event),
                 Output::Notice(notice) => self.note(format!("notice {}: {}", notice.kind, notice.detail)),
                 _ => {}
@@ -486,7 +387,7 @@ impl World {
 
     fn record(&mut self, event: CallEvent) {
         if let (CallEventKind::Started(started), Some(_)) = (&event.what, self.session) {
-            self.second = Some((event.call, started.session.0));
+            self.second = Some((event.call, started.session));
         }
         if self.second.is_some_and(|second| second.0 == event.call) {
             match event.what {
@@ -497,7 +398,7 @@ impl World {
             return;
         }
         match event.what {
-            CallEventKind::Started(started) => self.session = Some(started.session.0),
+            CallEventKind::Started(started) => self.session = Some(started.session),
             CallEventKind::Answered { .. } => self.answered = Some(self.now),
             CallEventKind::Path(record) => {
                 let entry = words_of(&record).into_owned();
@@ -522,24 +423,14 @@ impl World {
         }
     }
 
-    /// What the worker has to tell.
-    fn listen(&mut self) {
-        while let Some((session, event)) = self.worker.poll_event() {
-            self.replies.push_back(media_relay::Event::Told(Told { session: SessionId(session), event }));
-        }
-    }
-
     fn carry(&mut self) {
         let now = self.now;
-        let (mut due, rest): (Vec<_>, Vec<_>) = self.letters.drain(..).partition(|letter| letter.0 <= now);
-        self.letters = rest;
-        due.sort_by_key(|letter| (letter.0, letter.1));
-        for (_, _, letter) in due {
+        for letter in self.letters.due(now) {
             match letter {
                 Letter::ToSbc { from, bytes } => {
                     let message = Message::parse(bytes).expect("a phone writes what can be read");
                     let flow = flow(ACCESS, self.ends[from].signalling);
-                    self.engine.handle(Input::Received { flow, message }, at(now));
+                    self.node.handle(Input::Received { flow, message }, now);
                     self.drain_engine();
                 }
                 Letter::ToPhone { to, bytes } => {
@@ -560,7 +451,7 @@ impl World {
                 }
                 Letter::FromCore(bytes) => {
                     let message = Message::parse(bytes).expect("the proxy writes what can be read");
-                    self.engine.handle(Input::Received { flow: core_flow(), message }, at(now));
+                    self.node.handle(Input::Received { flow: core_flow(), message }, now);
                     self.drain_engine();
                 }
                 Letter::Offer { by, direction } if self.ends[by].is_up => self.party_offers(by, direction),
@@ -571,14 +462,10 @@ impl World {
                 }
             }
         }
-        while let Some(event) = self.replies.pop_front() {
-            if let Some((_, input)) = sbc::planes::input(event) {
-                self.engine.handle(input, at(now));
-            }
+        while self.node.hear_media(now) {
             self.drain_engine();
         }
-        if self.engine.poll_timeout().is_some_and(|due| due <= now) {
-            self.engine.handle_timeout(at(now));
+        if self.node.wake_engine(now) {
             self.drain_engine();
         }
         for index in 0..2 {
@@ -591,14 +478,15 @@ impl World {
 
     pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
-        let relay = RELAY.map(|ip| ip.parse::<IpAddr>().expect("an address"));
+        let relay = relays();
         while self.now < end {
             self.now += STEP;
             self.deliver();
             self.carry();
             for index in (0..2).filter(|index| self.ends[*index].is_up) {
                 let talks = self.talks[index];
-                let has_spoken = self.phones[index].tick(&mut self.network, self.now, talks, &mut self.dice);
+                let has_spoken =
+                    self.phones[index].tick(&mut self.ground.network, self.now, talks, &mut self.dice);
                 if let Some(phone) = self.phones[index].ordinary_mut().filter(|_| has_spoken)
                     && let Some(target) = phone.target
                 {
@@ -618,10 +506,7 @@ impl World {
                     log.sent.push(Sent { at: self.now, name, is_direct: !relay.contains(&to.ip()) });
                 }
             }
-            if self.worker.poll_timeout().is_some_and(|due| due <= self.now) {
-                self.worker.handle_timeout(self.now, &mut self.sockets);
-                self.listen();
-            }
+            self.node.wake_worker(self.now);
             self.is_away = self.ended.is_none() && self.phones.iter().all(|phone| phone.is_away(&relay));
             if self.is_away {
                 self.away += STEP;
@@ -643,7 +528,7 @@ impl World {
             else {
                 continue;
             };
-            phone.settle(&mut self.network, self.now);
+            phone.settle(&mut self.ground.network, self.now);
             if !self.ends[index].is_up || phone.under_way.is_some() {
                 continue;
             }
@@ -660,75 +545,36 @@ impl World {
     }
 
     fn deliver(&mut self) {
-        while let Some(event) = self.network.next_until(self.now) {
-            let nat_lab::Event::Datagram { host, source, destination, payload } = event else { continue };
-            if host == self.relay && DISCOVERY.contains(&destination.port()) {
+        while let Some(came) = self.ground.next(self.now) {
+            let Datagram { host, source, destination, payload } = &came;
+            if *host == self.ground.relay && DISCOVERY.contains(&destination.port()) {
                 let index = |places: [bool; 2]| usize::from(!places[0]);
                 let place = (
                     index(self.discovery.addresses.map(|ip| ip == destination.ip())),
                     index(self.discovery.ports.map(|port| port == destination.port())),
                 );
-                if let Some((answer, (ip, port))) = self.discovery.answer(place, source, &payload) {
+                if let Some((answer, (ip, port))) = self.discovery.answer(place, *source, payload) {
                     let from = self.discovery.at(ip, port);
-                    let _ = self.network.send(self.relay, from, source, answer.into());
+                    let _ = self.ground.network.send(*host, from, *source, answer.into());
                 }
-            } else if host == self.relay {
-                let socket = self.sockets.socket(destination);
-                let Some(socket) = socket else { continue };
-                if !is_stun(&payload) && payload.get(1).is_some_and(|kind| !(200..=204).contains(kind)) {
+            } else if *host == self.ground.relay {
+                let is_open = self.ground.pass(&mut self.node.worker, &self.node.ports, &came, self.now);
+                let is_media =
+                    !is_stun(payload) && payload.get(1).is_some_and(|kind| !(200..=204).contains(kind));
+                if is_open && is_media {
                     self.media_at = self.now;
                 }
-                let (network, sockets, relay) = (&mut self.network, &self.sockets, self.relay);
-                self.worker.packet(socket, source, &payload, self.now, |out, to, bytes| {
-                    let from = sockets.address(out).expect("an open socket");
-                    let _ = network.send(relay, from, to, Bytes::copy_from_slice(bytes));
-                });
-            } else if let Some(index) = self.phones.iter().position(|phone| phone.host() == host) {
-                let got = name_of(&payload).map(|name| Got { at: self.now, name });
+            } else if let Some(index) = self.phones.iter().position(|phone| phone.host() == *host) {
+                let got = name_of(payload).map(|name| Got { at: self.now, name });
                 self.logs[index].got.extend(got);
                 let phone = &mut self.phones[index];
-                phone.hear(source, destination, &payload, self.now);
+                phone.hear(*source, *destination, payload, self.now);
             }
         }
     }
 
-    pub(crate) fn forget_silence(&mut self) {
-        self.phones.iter_mut().for_each(|phone| *phone.longest_silence() = Duration::ZERO);
-    }
-
-    pub(crate) fn longest_silence(&mut self) -> Duration {
-        let now = self.now;
-        let of = |phone: &mut Device| (*phone.longest_silence()).max(now.saturating_sub(phone.heard()));
-        self.phones.iter_mut().map(of).max().unwrap_or_default()
-    }
-
-    /// Whether somebody who is to hear something does not.
-    pub(crate) fn is_silent(&self) -> bool {
-        let limit = Duration::from_millis(250);
-        self.phones.iter().any(|phone| phone.is_hearing() && self.now > phone.heard() + limit)
-    }
-
-    /// Of each party where it sends, or what its agent has come to, and for how long it has heard nothing.
-    pub(crate) fn ears(&self) -> [String; 2] {
-        self.phones.each_ref().map(|phone| {
-            let silence = self.now.saturating_sub(phone.heard());
-            match phone {
-                Device::Ordinary(phone) => format!("{:?}, {silence:?}", phone.target),
-                Device::Crush(phone) => format!("{:?}, {silence:?}", phone.events),
-            }
-        })
-    }
-
-    /// Whether an agent has ever looked for the other end.
-    pub(crate) fn has_looked(&self) -> bool {
-        let looks = |event: &Agent| !matches!(event, Agent::Connecting | Agent::Relayed { .. });
-        self.phones
-            .iter()
-            .any(|phone| matches!(phone, Device::Crush(phone) if phone.events.iter().any(looks)))
-    }
-
     /// Nothing is left of the call.
     pub(crate) fn is_clean(&self) -> bool {
-        self.sockets.open_pairs() == 0 && self.worker.is_empty() && self.ends.iter().all(|end| !end.is_up)
+        self.node.is_clean() && self.ends.iter().all(|end| !end.is_up)
     }
 }

@@ -8,6 +8,13 @@
 
 pub mod clock;
 pub mod dice;
+#[cfg(feature = "media")]
+pub mod ground;
+pub mod moves;
+#[cfg(all(feature = "media", feature = "signalling"))]
+pub mod node;
+#[cfg(feature = "media")]
+pub mod phone;
 #[cfg(feature = "signalling")]
 pub mod policy;
 #[cfg(feature = "media")]

@@ -5,9 +5,10 @@ use std::time::Duration;
 use nat_lab::Kind as Nat;
 use seam::path::{Constraint, Entry, PathState, Reason};
 
-use crate::phone::Kind;
-use crate::world::{Place, World};
+use crate::world::World;
 use crate::{PHONES, ends_with_its_time_in_order, return_limit, second};
+use play::ground::Place;
+use play::phone::plain::Kind;
 
 const UNPROVABLE: [Kind; 4] = [Kind::Mute, Kind::MuteBaresip, Kind::IgnoresRtcp, Kind::Muxed];
 const PLACES: [Place; 3] =
@@ -124,7 +125,7 @@ fn reports_that_do_come_count_as_everywhere() {
     for (seed, kinds) in (0..5).flat_map(|seed| crate::pairs().map(move |kinds| (seed, kinds))) {
         let mut world = released(seed, kinds, PLACES[1]);
         assert!(!is_told(&world, PathState::Direct, Reason::Certain), "{kinds:?} {:?}", world.timeline);
-        world.cut([seed % 2 == 0, true]);
+        world.ground.cut([seed % 2 == 0, true]);
         world.run(second(7));
         assert!(is_told(&world, PathState::Returning, Reason::Refuted), "{kinds:?} {:?}", world.timeline);
         assert!(!world.is_silent(), "{kinds:?} {:?}", world.timeline);
@@ -132,7 +133,7 @@ fn reports_that_do_come_count_as_everywhere() {
     // Of a pair one reports: what it says ends a move on trust whose path does not work.
     for kinds in PHONES.map(|reporting| [Kind::Muxed, reporting]) {
         let mut world = World::certain(9, kinds, PLACES[1]);
-        world.cut([true; 2]);
+        world.ground.cut([true; 2]);
         world.run(second(10));
         // PJSIP counts anew after a re-INVITE: it says no more than that it hears nobody.
         let why = if kinds[1] == Kind::Pjsip { Reason::ReportsStopped } else { Reason::Refuted };

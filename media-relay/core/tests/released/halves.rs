@@ -5,9 +5,10 @@ use std::time::Duration;
 use nat_lab::Kind as Nat;
 use seam::path::{Constraint, Entry, PathState, Stay};
 
-use crate::phone::Kind;
-use crate::world::{Place, World};
+use crate::world::World;
 use crate::{gap_limit, pairs, return_limit, second};
+use play::ground::Place;
+use play::phone::plain::Kind;
 
 fn places() -> [Place; 3] {
     [Place::Apart([None, None]), Place::Apart([Some(Nat::Cone), Some(Nat::FullCone)]), Place::OneLan]
@@ -45,7 +46,7 @@ fn a_path_that_breaks_brings_both_home() {
             let mut world = World::through(2, 3, kinds, Place::Apart([Some(Nat::Cone), None]));
             world.run(second(20));
             assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
-            world.cut(ways);
+            world.ground.cut(ways);
             world.run(second(9));
             assert!(!world.is_silent(), "{kinds:?} {ways:?} {:?}", world.timeline);
         }
@@ -122,7 +123,7 @@ fn a_half_that_is_left_alone_brings_its_party_home_and_one_that_ends_with_the_ot
 fn whose_path_is_blocked_is_heard_again_and_one_half_alone_is_never_tried() {
     for kinds in pairs() {
         let mut world = World::through(2, 7, kinds, Place::Apart([Some(Nat::Cone), Some(Nat::Cone)]));
-        world.cut([true, true]);
+        world.ground.cut([true, true]);
         world.run(Duration::from_millis(300));
         world.forget_silence();
         world.run(second(60));

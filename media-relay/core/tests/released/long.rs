@@ -6,10 +6,11 @@ use std::time::Duration;
 use nat_lab::Kind as Nat;
 use seam::path::{Entry, PathState, Reason, Stay};
 
-use crate::phone::{Kind, Voice};
-use crate::world::{Place, World};
+use crate::world::World;
 use crate::{pairs, second};
 use play::Dice;
+use play::ground::Place;
+use play::phone::plain::{Kind, Voice};
 
 const VOICES: [[Voice; 2]; 5] = [
     [Voice::Steady; 2],
@@ -64,7 +65,7 @@ impl Story {
         let lost: Vec<_> = world.phones.iter().map(|phone| &phone.lost_reports).collect();
         format!(
             "seed {seed} {kinds:?} {voices:?} loss {loss}, moves {:?}, lost {lost:?}\n{:?}",
-            world.moves, world.timeline
+            world.moves.longest, world.timeline
         )
     }
 }
@@ -91,7 +92,7 @@ fn what_is_direct_stays_direct_whoever_is_silent_and_whatever_reports_are_lost()
         calls += 1;
         let outcomes = world.outcomes();
         let tell = || story.tell(&world);
-        let Some(first) = world.first_direct else {
+        let Some(first) = world.moves.first_direct else {
             // Two that never speak at a time are left alone.
             assert!(story.voices.contains(&Voice::Spurts) || story.loss > 0.0, "{}", tell());
             assert!(!is_told(&world, |entry| matches!(entry, Entry::Stays(Stay::Failed))), "{}", tell());
@@ -99,10 +100,10 @@ fn what_is_direct_stays_direct_whoever_is_silent_and_whatever_reports_are_lost()
             return;
         };
         let since = world.now - first;
-        let share = world.direct_since_first.as_secs_f64() / since.as_secs_f64();
+        let share = world.moves.direct.as_secs_f64() / since.as_secs_f64();
         assert!(share >= 0.95 || since < second(10), "{share} {}", tell());
         assert!(outcomes.iter().all(|outcome| outcome.has_worked), "{}", tell());
-        let most = world.moves.iter().max().copied().unwrap_or_default();
+        let most = world.moves.longest.iter().max().copied().unwrap_or_default();
         // Who falls silent as a trial begins has opened its NAT to nobody for its 0.7 s.
         let may_pause = story.voices.contains(&Voice::Spurts);
         let limit = Duration::from_millis(match story.loss > 0.0 {
@@ -111,7 +112,7 @@ fn what_is_direct_stays_direct_whoever_is_silent_and_whatever_reports_are_lost()
             false => 220,
         });
         assert!(most <= limit, "{most:?} {}", tell());
-        moves.extend(world.moves.iter().copied().filter(|_| story.loss > 0.0));
+        moves.extend(world.moves.longest.iter().copied().filter(|_| story.loss > 0.0));
     });
     moves.sort();
     let usual = moves[moves.len() * 95 / 100];
@@ -135,7 +136,7 @@ fn a_cut_at_any_moment_brings_the_media_home_as_soon_as_somebody_tells_of_it() {
         let lost = |world: &World| world.phones.iter().map(|phone| phone.lost_reports.len()).sum::<usize>();
         let (before, cut_at) = (lost(&world), world.now);
         let ways = dice.pick(&[[true, true], [true, false], [false, true]]);
-        world.cut(ways);
+        world.ground.cut(ways);
         // On lines that lose, the network may take a report of each, too.
         let spare = if story.loss > 0.0 { 1 } else { 0 };
         let limit =
@@ -222,7 +223,7 @@ fn counts_that_wrap_and_sources_that_change_end_no_direct_call_and_hide_no_cut()
         }
         world.run(second(60));
         assert_eq!(world.state(), PathState::Direct, "{kinds:?} {seed} {:?}", world.timeline);
-        world.cut([true; 2]);
+        world.ground.cut([true; 2]);
         world.run(second(7));
         assert!(!world.is_silent(), "{kinds:?} {seed} {:?}", world.timeline);
     }

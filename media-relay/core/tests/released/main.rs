@@ -12,7 +12,6 @@ mod certain;
 mod halves;
 mod long;
 mod never;
-mod phone;
 mod quality;
 mod taps;
 mod trials;
@@ -22,10 +21,11 @@ use std::time::Duration;
 
 use media_core::path::Settings as Limits;
 use nat_lab::Kind as Nat;
-use phone::Kind;
 use play::Dice;
+use play::ground::Place;
+use play::phone::plain::Kind;
 use seam::path::{Constraint, Entry, PathState, Reason, Stay};
-use world::{Place, World};
+use world::World;
 
 const PHONES: [Kind; 3] = [Kind::Baresip, Kind::Linphone, Kind::Pjsip];
 /// Those whose mapping does not depend on the destination.
@@ -134,7 +134,7 @@ fn a_path_that_is_blocked_from_the_start_costs_a_second_at_most_and_is_tried_onc
     for (seed, kinds) in (0..20).flat_map(|seed| pairs().map(move |kinds| (seed, kinds))) {
         for ways in [[true, true], [true, false], [false, true]] {
             let mut world = World::new(seed, kinds, Place::Apart([Some(Nat::Cone), Some(Nat::Cone)]));
-            world.cut(ways);
+            world.ground.cut(ways);
             world.run(Duration::from_millis(300));
             world.forget_silence();
             world.run(second(100));
@@ -158,7 +158,7 @@ fn a_path_that_is_cut_brings_the_media_back_within_seven_seconds() {
         world.run(second(20) + Duration::from_millis(seed * 370));
         assert_eq!(world.state(), PathState::Direct, "{kinds:?} {seed} {:?}", world.timeline);
         world.forget_silence();
-        world.cut([seed % 3 != 0, seed % 3 != 1]);
+        world.ground.cut([seed % 3 != 0, seed % 3 != 1]);
         world.run(second(7));
         assert!(!world.is_silent(), "{kinds:?} {seed} {:?}", world.timeline);
         let is_told = world.timeline.iter().any(|(_, entry)| {
@@ -248,7 +248,7 @@ fn what_keeps_holes_open_in_a_hold_makes_no_lie_of_reports_about_direct_time() {
             world.party_offers(0, direction);
             world.run(Duration::from_millis(100));
             for phone in &world.phones {
-                phone.keep_open(&mut world.network);
+                phone.keep_open(&mut world.ground.network);
             }
             world.run(second(8));
         }
@@ -260,7 +260,7 @@ fn what_keeps_holes_open_in_a_hold_makes_no_lie_of_reports_about_direct_time() {
 #[test]
 fn what_failed_twice_is_not_tried_on_the_next_call_for_an_hour() {
     let mut world = World::new(7, [Kind::Baresip; 2], Place::Apart([Some(Nat::Cone), None]));
-    world.cut([true; 2]);
+    world.ground.cut([true; 2]);
     let tries = [0, 1, 1, 1, 3_600].map(|pause| {
         if pause > 0 {
             world.call_again(second(pause));
@@ -285,7 +285,7 @@ fn a_worker_tells_what_became_of_moves_and_heeds_what_the_store_knows() {
         world.run(second(12));
         assert_eq!(world.away > Duration::ZERO, is_tried, "{:?}", world.timeline);
     }
-    world.cut([true; 2]);
+    world.ground.cut([true; 2]);
     world.call_again(second(60));
     world.run(second(12));
     assert!(world.away > Duration::ZERO, "it has rested: {:?}", world.timeline);
@@ -313,11 +313,11 @@ fn play(seed: u64) -> Result<World, String> {
     let mut problems = Vec::new();
     let is_blocked = dice.below(5) == 0;
     if is_blocked {
-        world.cut([true; 2]);
+        world.ground.cut([true; 2]);
     }
     world.run(Duration::from_millis(10_000 + dice.below(12_000)));
     match dice.below(5) {
-        0 => world.cut([true; 2]),
+        0 => world.ground.cut([true; 2]),
         1 => {
             world.constrain(Constraint::MustAnchor);
             world.run(second(2));

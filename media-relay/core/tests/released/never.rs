@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use seam::path::{Entry, PathState, Stay};
 
-use crate::phone::Kind;
-use crate::world::{Place, World};
+use crate::world::World;
 use crate::{pairs, second};
+use play::ground::Place;
+use play::phone::plain::Kind;
 
 fn stays(world: &World, why: Stay) -> bool {
     world.timeline.iter().any(|(_, entry)| *entry == Entry::Stays(why))

@@ -5,9 +5,10 @@ use std::time::Duration;
 use nat_lab::Kind as Nat;
 use seam::path::{Entry, PathState, Reason};
 
-use crate::phone::Voice;
-use crate::world::{Place, World};
+use crate::world::World;
 use crate::{pairs, second};
+use play::ground::Place;
+use play::phone::plain::Voice;
 
 fn is_left_for_quality(world: &World) -> bool {
     let is_it =
@@ -35,7 +36,7 @@ fn a_path_that_loses_what_the_relay_does_not_is_left_for_a_minute() {
         let mut world = World::new(seed, kinds, Place::Apart([Some(Nat::Cone), None]));
         world.run(second(20));
         assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
-        world.fade(0.2);
+        world.ground.fade(0.2);
         let from = world.now;
         while !is_left_for_quality(&world) {
             assert!(world.now < from + second(25), "{kinds:?} {seed} {:?}", world.timeline);

@@ -5,8 +5,9 @@ use std::time::Duration;
 use nat_lab::Kind as Nat;
 use seam::path::PathState;
 
-use crate::world::{Place, World};
+use crate::world::World;
 use crate::{pairs, return_limit, second};
+use play::ground::Place;
 
 #[test]
 fn a_tap_set_on_a_released_call_brings_it_home_and_hears_all_from_the_first_relayed_packet_on() {

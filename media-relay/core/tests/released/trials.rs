@@ -5,9 +5,10 @@ use std::time::Duration;
 use nat_lab::Kind as Nat;
 use seam::path::{Entry, PathState, Stay};
 
-use crate::phone::Kind;
 use crate::second;
-use crate::world::{Place, World};
+use crate::world::World;
+use play::ground::Place;
+use play::phone::plain::Kind;
 
 const CONES: Place = Place::Apart([Some(Nat::Cone); 2]);
 /// A PJSIP's report is gone before anything of the trial can have come, or comes when its counts have begun anew at home.
@@ -33,7 +34,7 @@ fn trials_that_tell_nothing_are_two_at_most_and_the_timeline_says_why_the_call_s
     for (seed, first_report) in (0..20).flat_map(|seed| UNTELLING.map(|after| (seed, after))) {
         for ways in [[true, true], [true, false], [false, true]] {
             let mut world = world(seed, [Kind::Pjsip; 2], first_report);
-            world.cut(ways);
+            world.ground.cut(ways);
             world.run(Duration::from_millis(300));
             world.forget_silence();
             world.run(second(300));
@@ -80,7 +81,7 @@ fn what_one_sends_while_the_other_still_owes_an_answer_refutes_no_path() {
         world.run(second(60));
         let silence = world.longest_silence();
         let story = || format!("{seed} {silence:?} {:?}", world.timeline);
-        assert!(world.first_direct.is_some() && !stays(&world, Stay::Failed), "{}", story());
+        assert!(world.moves.first_direct.is_some() && !stays(&world, Stay::Failed), "{}", story());
         // Half a second, and what re-INVITEs take.
         assert!(silence <= Duration::from_millis(700) && !world.is_silent(), "{}", story());
     }

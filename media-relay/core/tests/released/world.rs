@@ -1,7 +1,7 @@
 //! One call: two phones in their places, the real worker between them, and signalling that takes its time. A proxy behind the relay may
 //! lead the call back to it, so that it is more than one session.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,31 +11,19 @@ use media_core::path::Settings as Limits;
 use media_core::path::memory::{self, Known, Record};
 use media_core::policy::{Mode, PairRelease};
 use media_core::worker::Settings;
-use nat_lab::{HostId, Impairment, Link, Network, PUBLIC};
+use nat_lab::Impairment;
 use play::Dice;
+use play::clock::Post;
+use play::ground::{Ground, Place, relays};
+use play::moves::{Motion, Moves};
+use play::phone::plain::{Kind, Phone};
 use play::ports::Counted;
 pub(crate) use play::settings::media::ENDS;
 use play::settings::media::{allowing, party, release_within, two_realms};
 use seam::path::{Constraint, Entry, PathEntry, PathState};
 use seam::{Action, Event, ExchangeId, Listener, Party, Renegotiated, Reply, Role};
 
-use crate::phone::{Kind, Phone};
-
 const SESSION: u64 = 5;
-const OUTSIDE: [&str; 2] = ["198.51.100.7", "203.0.113.8"];
-const RELAY: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
-
-/// Where the phones are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// In one LAN behind one NAT that loops packets back.
-    OneLan,
-    /// Each behind its own, or behind none.
-    Apart([Option<nat_lab::Kind>; 2]),
-    /// At these addresses, as the relay sees them too, in a realm each.
-    Realms([&'static str; 2]),
-}
-
 /// Something that signalling carries.
 #[derive(Debug)]
 enum Letter {
@@ -53,8 +41,7 @@ enum Letter {
 
 pub(crate) struct World {
     pub(crate) now: Duration,
-    pub(crate) network: Network,
-    relay: HostId,
+    pub(crate) ground: Ground,
     settings: Settings,
     worker: Worker,
     sockets: Counted,
@@ -64,7 +51,7 @@ pub(crate) struct World {
     halves: usize,
     pub(crate) open: Vec<bool>,
     dice: Dice,
-    letters: Vec<(Duration, Letter)>,
+    letters: Post<Letter>,
     /// How much longer a re-INVITE takes to each phone.
     pub(crate) lag: [Duration; 2],
     /// How much later the next answer of each comes: it was lost and is sent again, while the phone has moved already.
@@ -80,13 +67,8 @@ pub(crate) struct World {
     /// How long both phones sent elsewhere than to the relay.
     pub(crate) away: Duration,
     pub(crate) wishes: u32,
-    /// The longest that somebody did not hear what was sent to it, around each move from when it was asked.
-    pub(crate) moves: Vec<Duration>,
-    move_until: Duration,
-    /// When the call was first direct, and how long it was since: as the timeline says.
-    pub(crate) first_direct: Option<Duration>,
-    pub(crate) direct_since_first: Duration,
-    outside_links: Vec<nat_lab::End>,
+    /// What moves cost, and how long the call was direct: as the timeline says.
+    pub(crate) moves: Moves,
     /// The worker takes the call for dead, or cannot tell and asked so often.
     pub(crate) is_inactive: bool,
     pub(crate) questions: u32,
@@ -129,79 +111,35 @@ impl World {
         pairs: Vec<PairRelease>,
     ) -> Self {
         let mut dice = Dice::new(seed);
-        let mut network = Network::new(seed);
-        let relay = network.add_host(PUBLIC, &RELAY.map(|ip| ip.parse().expect("an address")));
-        let outside = OUTSIDE.map(|ip| ip.parse::<IpAddr>().expect("an address"));
         let delay = Impairment { delay: Duration::from_millis(5 + dice.below(15)), ..Impairment::NONE };
-        let mut outside_links: Vec<nat_lab::End> = Vec::new();
-        let hosts: [(HostId, IpAddr); 2] = match place {
-            Place::OneLan => {
-                let router = network.add_nat(PUBLIC, nat_lab::Kind::Cone.into(), &[outside[0]]);
-                network.set_link(router, Link::both(delay));
-                outside_links.push(router.into());
-                ["192.168.1.10", "192.168.1.11"].map(|ip| {
-                    let ip = ip.parse().expect("an address");
-                    (network.add_host(router.inside(), &[ip]), ip)
-                })
-            }
-            Place::Realms(addresses) => addresses.map(|ip| {
-                let ip = ip.parse().expect("an address");
-                let host = network.add_host(PUBLIC, &[ip]);
-                network.set_link(host, Link::both(delay));
-                (host, ip)
-            }),
-            Place::Apart(kinds) => [0, 1].map(|index| match kinds[index] {
-                None => {
-                    let host = network.add_host(PUBLIC, &[outside[index]]);
-                    network.set_link(host, Link::both(delay));
-                    outside_links.push(host.into());
-                    (host, outside[index])
-                }
-                Some(kind) => {
-                    let router = network.add_nat(PUBLIC, kind.into(), &[outside[index]]);
-                    network.set_link(router, Link::both(delay));
-                    outside_links.push(router.into());
-                    let ip = if index == 0 { "192.168.1.10" } else { "192.168.2.10" };
-                    let ip: IpAddr = ip.parse().expect("an address");
-                    let own = if kind == nat_lab::Kind::Firewall { outside[index] } else { ip };
-                    (network.add_host(router.inside(), &[own]), own)
-                }
-            }),
-        };
+        let ground = Ground::new(seed, place, [delay; 2]);
         let phones = [0, 1].map(|index| {
-            let (host, ip) = hosts[index];
+            let (host, ip) = ground.hosts[index];
             let ssrc = 0x1000 + index as u32;
             Phone::new(kinds[index], host, SocketAddr::new(ip, 4_000), ssrc, &mut dice)
         });
-        let public = |index: usize| match place {
-            Place::OneLan => outside[0],
-            Place::Apart(_) => outside[index],
-            Place::Realms(_) => hosts[index].1,
-        };
         let parties = [0, 1].map(|index| Party {
             product: kinds[index].product().into(),
             contact: Some(SocketAddr::new(phones[index].local.ip(), 5060)),
             ..party(
                 if matches!(place, Place::Realms(_)) { index as u16 } else { 0 },
-                SocketAddr::new(public(index), 5_060),
+                SocketAddr::new(ground.seen[index], 5_060),
             )
         });
         let policy = release_within(limits, vec![allowing(); 2], pairs);
-        let relays = RELAY.map(|ip| ip.parse().expect("an address"));
-        let settings = two_realms(policy, &relays, 20_000..=29_999);
+        let settings = two_realms(policy, &relays(), 20_000..=29_999);
         let mut world = Self {
             now: Duration::from_secs(100),
-            network,
-            relay,
+            ground,
             worker: Worker::new(settings.clone(), "anchor".to_owned()),
             settings,
-            sockets: Counted::at(relays).from_port(20_000),
+            sockets: Counted::at(relays()).from_port(20_000),
             phones,
             parties,
             halves,
             open: vec![true; halves],
             dice,
-            letters: Vec::new(),
+            letters: Post::default(),
             lag: [Duration::ZERO; 2],
             lost_answer: [Duration::ZERO; 2],
             open_wishes: 0,
@@ -212,17 +150,13 @@ impl World {
             others: vec![Vec::new(); halves - 1],
             away: Duration::ZERO,
             wishes: 0,
-            moves: Vec::new(),
-            move_until: Duration::ZERO,
-            first_direct: None,
-            direct_since_first: Duration::ZERO,
-            outside_links,
+            moves: Moves::default(),
             is_inactive: false,
             questions: 0,
             taken: Vec::new(),
         };
         // Both clocks begin together.
-        let _ = world.network.next_until(world.now);
+        let _ = world.ground.next(world.now);
         world.answer_call();
         world
     }
@@ -240,7 +174,7 @@ impl World {
         self.open.fill(true);
         self.away = Duration::ZERO;
         self.now += after;
-        let _ = self.network.next_until(self.now);
+        let _ = self.ground.next(self.now);
         self.answer_call();
     }
 
@@ -337,7 +271,7 @@ impl World {
 
     fn later(&mut self, letter: Letter) {
         let after = Duration::from_millis(15 + self.dice.below(40));
-        self.letters.push((self.now + after, letter));
+        self.letters.post(self.now + after, letter);
     }
 
     /// What the worker has to tell.
@@ -367,7 +301,7 @@ impl World {
                         } else {
                             self.open_wishes += 1;
                             let after = Duration::from_millis(15 + self.dice.below(40)) + self.lag[party];
-                            self.letters.push((self.now + after, Letter::Ask { wish, party, sdp }));
+                            self.letters.post(self.now + after, Letter::Ask { wish, party, sdp });
                         }
                     }
                 }
@@ -382,30 +316,13 @@ impl World {
         self.later(Letter::Offer { exchange, from, direction });
     }
 
-    /// No packet of the first party reaches the second one's network directly, of the second the first one's, or both.
-    pub(crate) fn cut(&mut self, ways: [bool; 2]) {
-        let [one, other] = OUTSIDE.map(|ip| ip.parse().expect("an address"));
-        if ways[0] {
-            self.network.cut(one, other);
-        }
-        if ways[1] {
-            self.network.cut(other, one);
-        }
-    }
-
-    /// This share of what goes from one party's network to the other's directly is lost, both ways.
-    pub(crate) fn fade(&mut self, share: f64) {
-        let [one, other] = OUTSIDE.map(|ip| ip.parse().expect("an address"));
-        self.network.fade(one, other, share);
-        self.network.fade(other, one, share);
-    }
-
     /// Each line to the outside loses this share of what it carries, both ways.
     pub(crate) fn lose(&mut self, loss: f64) {
-        for end in self.outside_links.clone() {
-            let delay = Duration::from_millis(5 + self.dice.below(15));
-            self.network.set_link(end, Link::both(Impairment { delay, loss, ..Impairment::NONE }));
-        }
+        let Self { ground, dice, .. } = self;
+        ground.set_lines(|_| {
+            let delay = Duration::from_millis(5 + dice.below(15));
+            Impairment { delay, loss, ..Impairment::NONE }
+        });
     }
 
     pub(crate) fn constrain(&mut self, constraint: Constraint) {
@@ -432,15 +349,13 @@ impl World {
         self.phones[from].hang_up();
         let order = self.order(from);
         for (place, half) in order.into_iter().enumerate().take(if is_alone { 1 } else { usize::MAX }) {
-            self.letters.push((self.now + Duration::from_millis(20 * place as u64), Letter::Ended { half }));
+            self.letters.post(self.now + Duration::from_millis(20 * place as u64), Letter::Ended { half });
         }
     }
 
     fn carry(&mut self) {
         let now = self.now;
-        let (due, rest): (Vec<_>, Vec<_>) = self.letters.drain(..).partition(|letter| letter.0 <= now);
-        self.letters = rest;
-        for (_, letter) in due {
+        for letter in self.letters.due(now) {
             match letter {
                 Letter::Ask { wish, party, sdp } => {
                     let phone = &mut self.phones[party];
@@ -457,7 +372,7 @@ impl World {
                     let after = after
                         + Duration::from_millis(5 + self.dice.below(30))
                         + std::mem::take(&mut self.lost_answer[party]);
-                    self.letters.push((now + after, Letter::Renegotiated { wish, party, outcome }));
+                    self.letters.post(now + after, Letter::Renegotiated { wish, party, outcome });
                 }
                 Letter::Renegotiated { wish, party, outcome } => {
                     if outcome != Renegotiated::Superseded {
@@ -495,6 +410,7 @@ impl World {
 
     pub(crate) fn run(&mut self, span: Duration) {
         let end = self.now + span;
+        let relays = relays();
         while self.now < end {
             self.now += STEP;
             self.deliver();
@@ -502,18 +418,17 @@ impl World {
             let is_packet_time = self.now.as_millis().is_multiple_of(20);
             for index in 0..2 {
                 let phone = &mut self.phones[index];
-                if is_packet_time && phone.speak(&mut self.network, self.now, &mut self.dice) {
+                if is_packet_time && phone.speak(&mut self.ground.network, self.now, &mut self.dice) {
                     self.phones[1 - index].unheard += Duration::from_millis(20);
                 }
-                self.phones[index].report(&mut self.network, self.now, &mut self.dice);
+                self.phones[index].report(&mut self.ground.network, self.now, &mut self.dice);
             }
             if self.worker.poll_timeout().is_some_and(|due| due <= self.now) {
                 self.worker.handle_timeout(self.now, &mut self.sockets);
                 self.listen();
             }
-            let relay: Vec<IpAddr> = RELAY.iter().filter_map(|ip| ip.parse().ok()).collect();
             let is_away =
-                self.phones.iter().all(|phone| phone.target.is_some_and(|at| !relay.contains(&at.ip())));
+                self.phones.iter().all(|phone| phone.target.is_some_and(|at| !relays.contains(&at.ip())));
             if is_away {
                 self.away += STEP;
             }
@@ -523,44 +438,29 @@ impl World {
 
     /// How long a move kept somebody from what was sent to it, and how much of the call is direct.
     fn measure(&mut self) {
-        let state = self.state();
-        if matches!(state, PathState::Synchronising | PathState::Returning) && self.now >= self.move_until {
-            self.moves.push(Duration::ZERO);
-        }
-        if matches!(state, PathState::Synchronising | PathState::Returning) {
-            self.move_until = self.now + Duration::from_millis(800);
-        }
-        let unheard = self.phones.iter().map(|phone| phone.unheard).max().unwrap_or_default();
-        if self.now < self.move_until
-            && let Some(last) = self.moves.last_mut()
-        {
-            *last = (*last).max(unheard);
-        }
-        if state == PathState::Direct {
-            self.first_direct.get_or_insert(self.now);
-            self.direct_since_first += STEP;
-        }
+        let motion = match self.state() {
+            PathState::Synchronising | PathState::Returning => Motion::Moves,
+            PathState::Direct => Motion::IsDirect,
+            _ => Motion::Rests,
+        };
+        let unheard = self.phones.iter().map(|phone| phone.unheard).max();
+        self.moves.watch(motion, unheard, self.now, STEP);
     }
 
     fn deliver(&mut self) {
-        while let Some(event) = self.network.next_until(self.now) {
-            let nat_lab::Event::Datagram { host, source, destination, payload } = event else { continue };
-            if host == self.relay {
-                let socket = self.sockets.socket(destination);
-                let Some(socket) = socket else { continue };
+        while let Some(came) = self.ground.next(self.now) {
+            if came.host == self.ground.relay {
                 let dropped = self.worker.dropped;
-                let (network, sockets, relay) = (&mut self.network, &self.sockets, self.relay);
-                self.worker.packet(socket, source, &payload, self.now, |out, to, bytes| {
-                    let from = sockets.address(out).expect("an open socket");
-                    let _ = network.send(relay, from, to, Bytes::copy_from_slice(bytes));
-                });
-                if self.worker.dropped == dropped {
-                    self.taken.push(payload);
+                let is_open = self.ground.pass(&mut self.worker, &self.sockets, &came, self.now);
+                if is_open && self.worker.dropped == dropped {
+                    self.taken.push(came.payload);
                 }
-            } else if let Some(phone) =
-                self.phones.iter_mut().find(|phone| phone.host == host && phone.local == destination)
+            } else if let Some(phone) = self
+                .phones
+                .iter_mut()
+                .find(|phone| phone.host == came.host && phone.local == came.destination)
             {
-                phone.hear(source, &payload, self.now);
+                phone.hear(came.source, &came.payload, self.now);
             }
         }
     }

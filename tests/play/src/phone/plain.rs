@@ -6,12 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use nat_lab::{HostId, Network};
 
-use play::Dice;
+use crate::Dice;
 
+/// Temperaments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
+    /// Reports every five seconds.
     Baresip,
+    /// Reports when it pleases.
     Linphone,
+    /// Follows whom it hears, and counts anew after each description.
     Pjsip,
     /// Nobody knows it, and it reports every five seconds.
     Unknown,
@@ -34,7 +38,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 14] = [
+    /// All but who stays put.
+    pub const ALL: [Self; 14] = [
         Self::Baresip,
         Self::Linphone,
         Self::Pjsip,
@@ -51,7 +56,8 @@ impl Kind {
         Self::Deaf,
     ];
 
-    pub(crate) fn product(self) -> &'static str {
+    /// Its User-Agent.
+    pub fn product(self) -> &'static str {
         match self {
             Self::Baresip | Self::MuteBaresip | Self::IgnoresRtcp | Self::Refusing(_) | Self::StaysPut => {
                 "baresip v1.0.0 (x86_64/linux)"
@@ -73,7 +79,8 @@ impl Kind {
 
 /// When a phone sends, of the packets that it could: all, or what its voice activity detection lets pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Voice {
+pub enum Voice {
+    /// All.
     Steady,
     /// Spurts of talk and pauses, in which nothing is sent.
     Spurts,
@@ -81,23 +88,29 @@ pub(crate) enum Voice {
     ComfortNoise,
     /// Nothing at all between these, in ms after the call began.
     Muted {
+        /// When it begins.
         from: u64,
+        /// When it ends.
         to: u64,
     },
 }
 
 /// What a description says of the one m-line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Said {
-    pub(crate) rtp: SocketAddr,
-    pub(crate) rtcp: SocketAddr,
-    pub(crate) direction: &'static str,
-    pub(crate) version: u64,
+pub struct Said {
+    /// Where media goes.
+    pub rtp: SocketAddr,
+    /// Where reports go.
+    pub rtcp: SocketAddr,
+    /// `sendrecv` and the others.
+    pub direction: &'static str,
+    /// Of `o=`.
+    pub version: u64,
     is_muxed: bool,
 }
 
 /// Reads a description apart from the product's own code.
-pub(crate) fn read(sdp: &[u8]) -> Said {
+pub fn read(sdp: &[u8]) -> Said {
     let text = std::str::from_utf8(sdp).expect("text");
     let value = |start: &str| text.lines().filter_map(|line| line.strip_prefix(start)).next_back();
     let ip = value("c=IN IP4 ").expect("an address").parse().expect("IPv4");
@@ -123,36 +136,46 @@ pub(crate) fn read(sdp: &[u8]) -> Said {
     }
 }
 
+/// One of them.
 #[derive(Debug)]
-pub(crate) struct Phone {
-    pub(crate) kind: Kind,
-    pub(crate) host: HostId,
-    pub(crate) local: SocketAddr,
-    pub(crate) ssrc: u32,
-    /// Where signalling told it to send, and where it sends.
+pub struct Phone {
+    /// Its temperament.
+    pub kind: Kind,
+    /// Its place in the network.
+    pub host: HostId,
+    /// Its media's.
+    pub local: SocketAddr,
+    /// Its source.
+    pub ssrc: u32,
+    /// Where signalling told it to send.
     said: Option<Said>,
-    pub(crate) target: Option<SocketAddr>,
+    /// Where it sends.
+    pub target: Option<SocketAddr>,
     rtcp_target: Option<SocketAddr>,
     sends: bool,
     hears: bool,
     direction: &'static str,
     version: u64,
-    pub(crate) sequence: u32,
+    /// Of its last packet, with its wraps.
+    pub sequence: u32,
     sent: u32,
     next_report: Duration,
     /// A PJSIP's, after a re-INVITE.
-    pub(crate) first_report: Duration,
+    pub first_report: Duration,
     /// Of the far source: its name, first and highest number, and how many.
     source: Option<u32>,
     first: Option<u32>,
     highest: u32,
     received: u32,
-    pub(crate) heard: Duration,
-    pub(crate) longest_silence: Duration,
+    /// When it last heard something.
+    pub heard: Duration,
+    /// How long it heard nothing at most.
+    pub longest_silence: Duration,
     strange: (Option<SocketAddr>, u32),
     is_fresh: bool,
     is_muxed: bool,
-    pub(crate) voice: Voice,
+    /// When it sends.
+    pub voice: Voice,
     /// Whether it talks, and until when; and from when its detection is at work: PJSIP's rests for 600 ms after a re-INVITE.
     is_talking: bool,
     turn: Duration,
@@ -161,17 +184,20 @@ pub(crate) struct Phone {
     /// What it had sent by its last reports but one and two: a sender report goes out if that has changed.
     told: [u32; 2],
     /// Reports that are lost between these times, whatever the network does.
-    pub(crate) loses_reports: std::ops::Range<Duration>,
+    pub loses_reports: std::ops::Range<Duration>,
     /// It lets one report a minute be lost.
-    pub(crate) loses_one_a_minute: bool,
-    pub(crate) lost_reports: Vec<Duration>,
-    /// How much of what was sent to it has not been heard, since it heard anything; and the most.
-    pub(crate) unheard: Duration,
-    pub(crate) longest_unheard: Duration,
+    pub loses_one_a_minute: bool,
+    /// When.
+    pub lost_reports: Vec<Duration>,
+    /// How much of what was sent to it has not been heard, since it heard anything.
+    pub unheard: Duration,
+    /// The most of it.
+    pub longest_unheard: Duration,
 }
 
 impl Phone {
-    pub(crate) fn new(kind: Kind, host: HostId, local: SocketAddr, ssrc: u32, dice: &mut Dice) -> Self {
+    /// With its media at `local`.
+    pub fn new(kind: Kind, host: HostId, local: SocketAddr, ssrc: u32, dice: &mut Dice) -> Self {
         Self {
             kind,
             host,
@@ -212,7 +238,7 @@ impl Phone {
     }
 
     /// Its own description.
-    pub(crate) fn describe(&mut self, direction: &'static str) -> Bytes {
+    pub fn describe(&mut self, direction: &'static str) -> Bytes {
         self.version += 1;
         self.direction = direction;
         // Whoever answers may only take what was offered; ours never offers it first.
@@ -230,7 +256,7 @@ impl Phone {
     }
 
     /// Its answer to an offer, which it follows.
-    pub(crate) fn answer(&mut self, offer: &[u8], now: Duration, dice: &mut Dice) -> Bytes {
+    pub fn answer(&mut self, offer: &[u8], now: Duration, dice: &mut Dice) -> Bytes {
         let direction = match read(offer).direction {
             "sendonly" => "recvonly",
             "recvonly" => "sendonly",
@@ -245,7 +271,7 @@ impl Phone {
     }
 
     /// Does what the far description says.
-    pub(crate) fn follow(&mut self, sdp: &[u8], now: Duration, dice: &mut Dice) {
+    pub fn follow(&mut self, sdp: &[u8], now: Duration, dice: &mut Dice) {
         let said = read(sdp);
         let before = self.said.replace(said);
         if let Some(before) = before {
@@ -280,11 +306,13 @@ impl Phone {
         };
     }
 
-    pub(crate) fn hang_up(&mut self) {
+    /// Neither speaks nor listens.
+    pub fn hang_up(&mut self) {
         (self.sends, self.hears) = (false, false);
     }
 
-    pub(crate) fn is_hearing(&self) -> bool {
+    /// Whether it listens, as was agreed.
+    pub fn is_hearing(&self) -> bool {
         self.hears
     }
 
@@ -307,7 +335,7 @@ impl Phone {
     }
 
     /// Every 20 ms. Whether it has sent.
-    pub(crate) fn speak(&mut self, network: &mut Network, now: Duration, dice: &mut Dice) -> bool {
+    pub fn speak(&mut self, network: &mut Network, now: Duration, dice: &mut Dice) -> bool {
         let Some(target) = self.target.filter(|_| self.sends) else { return false };
         let Some(payload_type) = self.utters(now, dice) else { return false };
         self.sequence += 1;
@@ -323,7 +351,7 @@ impl Phone {
     }
 
     /// It keeps its NAT's hole open with a binding request (RFC 8489 §6) beside its media, as linphone does with each description.
-    pub(crate) fn keep_open(&self, network: &mut Network) {
+    pub fn keep_open(&self, network: &mut Network) {
         let Some(target) = self.target else { return };
         let mut request = vec![0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42];
         request.resize(20, self.ssrc as u8);
@@ -331,19 +359,20 @@ impl Phone {
     }
 
     /// As many packets it would have counted before: its count wraps soon.
-    pub(crate) fn has_sent(&mut self, packets: u32) {
+    pub fn has_sent(&mut self, packets: u32) {
         self.sent = packets;
         self.told = [packets; 2];
     }
 
     /// It sends as another source from now on, and counts anew (RFC 3550 §8.2).
-    pub(crate) fn changes_source(&mut self) {
+    pub fn changes_source(&mut self) {
         self.ssrc ^= 0x100;
         self.sequence = self.sequence.wrapping_mul(7) % 0x10000;
         (self.sent, self.told) = (0, [0; 2]);
     }
 
-    pub(crate) fn report(&mut self, network: &mut Network, now: Duration, dice: &mut Dice) {
+    /// Sends a report if one is due.
+    pub fn report(&mut self, network: &mut Network, now: Duration, dice: &mut Dice) {
         if now < self.next_report {
             return;
         }
@@ -394,7 +423,7 @@ impl Phone {
     }
 
     /// A datagram arrived at its RTP port.
-    pub(crate) fn hear(&mut self, source: SocketAddr, packet: &[u8], now: Duration) {
+    pub fn hear(&mut self, source: SocketAddr, packet: &[u8], now: Duration) {
         if packet.len() < 12 || packet[0] >> 6 != 2 || matches!(packet[1], 200..=204) || !self.hears {
             return;
         }

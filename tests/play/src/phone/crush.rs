@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::Dice;
 use bytes::Bytes;
 use crush::agent::{Agent, Config, Event, Input, Marks, Output, SocketId, StreamId, StreamSetup};
 use crush::playout::Step;
@@ -11,19 +12,21 @@ use media_wire::handoff::{Kind, Path};
 use media_wire::sdp::crush::Support;
 use media_wire::stun::is_stun;
 use nat_lab::{HostId, Network};
-use play::Dice;
 
-use crate::device::Model;
-use crate::phone::{Said, read};
+use super::device::Model;
+use super::plain::{Said, read};
 
 const AUDIO: StreamId = StreamId(0);
 /// Samples in a packet of 20 ms at 8 kHz.
 const FRAME: u32 = 160;
 
+/// One of them.
 #[derive(Debug)]
-pub(crate) struct CrushPhone {
-    pub(crate) host: HostId,
-    pub(crate) local: SocketAddr,
+pub struct CrushPhone {
+    /// Its place in the network.
+    pub host: HostId,
+    /// Its media's.
+    pub local: SocketAddr,
     agent: Agent,
     sockets: BTreeMap<u32, SocketAddr>,
     next_socket: u32,
@@ -32,9 +35,10 @@ pub(crate) struct CrushPhone {
     direction: &'static str,
     said: Option<Said>,
     /// The other end takes part.
-    pub(crate) is_supported: bool,
+    pub is_supported: bool,
     sends: bool,
-    pub(crate) hears: bool,
+    /// Whether it listens, as was agreed.
+    pub hears: bool,
     ssrc: u32,
     sequence: u32,
     spoken: u32,
@@ -44,19 +48,24 @@ pub(crate) struct CrushPhone {
     highest: u32,
     got: HashSet<u32>,
     /// RTP that it has sent, with its destination, since somebody looked.
-    pub(crate) out: Vec<((u32, u16), SocketAddr)>,
+    pub out: Vec<((u32, u16), SocketAddr)>,
     /// Until when it has played.
     played: Option<Duration>,
-    pub(crate) heard: Duration,
-    pub(crate) longest_silence: Duration,
+    /// When it last heard something.
+    pub heard: Duration,
+    /// How long it heard nothing at most.
+    pub longest_silence: Duration,
     /// Candidates for an INFO: one is under way at a time, and each holds what came before.
-    pub(crate) trickle: Option<String>,
-    pub(crate) under_way: Option<String>,
-    pub(crate) events: Vec<Event>,
+    pub trickle: Option<String>,
+    /// Those of the INFO that has no answer yet.
+    pub under_way: Option<String>,
+    /// What its agent has told.
+    pub events: Vec<Event>,
 }
 
 impl CrushPhone {
-    pub(crate) fn new(host: HostId, local: SocketAddr, party: usize, model: Model, dice: &mut Dice) -> Self {
+    /// The first party's agent controls.
+    pub fn new(host: HostId, local: SocketAddr, party: usize, model: Model, dice: &mut Dice) -> Self {
         let mut seed = [0; 32];
         seed.iter_mut().for_each(|byte| *byte = dice.below(256) as u8);
         let setup =
@@ -92,7 +101,7 @@ impl CrushPhone {
     }
 
     /// `is_for_it`: the other end has said that it takes part, or has said nothing yet.
-    pub(crate) fn describe(&mut self, direction: &'static str, is_for_it: bool) -> Bytes {
+    pub fn describe(&mut self, direction: &'static str, is_for_it: bool) -> Bytes {
         self.version += 1;
         self.direction = direction;
         let (ip, port) = (self.local.ip(), self.local.port());
@@ -105,7 +114,8 @@ impl CrushPhone {
         .into()
     }
 
-    pub(crate) fn answer(&mut self, offer: &[u8], now: Duration) -> Bytes {
+    /// Its answer to an offer, which it follows.
+    pub fn answer(&mut self, offer: &[u8], now: Duration) -> Bytes {
         let direction = match read(offer).direction {
             "sendonly" => "recvonly",
             "recvonly" => "sendonly",
@@ -116,7 +126,8 @@ impl CrushPhone {
         answer
     }
 
-    pub(crate) fn follow(&mut self, sdp: &[u8], now: Duration) {
+    /// Does what the far description says.
+    pub fn follow(&mut self, sdp: &[u8], now: Duration) {
         let said = read(sdp);
         let before = self.said.replace(said);
         if let Some(before) = before {
@@ -133,17 +144,19 @@ impl CrushPhone {
     }
 
     /// INFO may be sent, and from now on it should hear something.
-    pub(crate) fn confirm(&mut self, now: Duration) {
+    pub fn confirm(&mut self, now: Duration) {
         self.heard = self.heard.max(now);
         self.agent.handle(Input::Confirmed, now);
     }
 
-    pub(crate) fn candidates(&mut self, fragment: &[u8], now: Duration) {
+    /// The far end's, as an INFO brings them.
+    pub fn candidates(&mut self, fragment: &[u8], now: Duration) {
         let text = std::str::from_utf8(fragment).expect("text");
         self.agent.handle(Input::Trickle(text), now);
     }
 
-    pub(crate) fn speak(&mut self, now: Duration) {
+    /// Every 20 ms.
+    pub fn speak(&mut self, now: Duration) {
         if !self.sends {
             return;
         }
@@ -158,7 +171,7 @@ impl CrushPhone {
     }
 
     /// Tells the relay every five seconds what it has sent and heard.
-    pub(crate) fn report(&mut self, network: &mut Network, now: Duration) {
+    pub fn report(&mut self, network: &mut Network, now: Duration) {
         let Some(said) = self.said.filter(|_| now >= self.next_report) else { return };
         self.next_report = now + Duration::from_secs(5);
         let blocks = u8::from(self.first.is_some());
@@ -189,7 +202,7 @@ impl CrushPhone {
     }
 
     /// Plays until now.
-    pub(crate) fn listen(&mut self, now: Duration) {
+    pub fn listen(&mut self, now: Duration) {
         let mut at = self.played.unwrap_or(now);
         while at <= now {
             let Some(step) = self.agent.play(AUDIO, at) else { break };
@@ -202,7 +215,8 @@ impl CrushPhone {
         self.played = Some(at.max(now));
     }
 
-    pub(crate) fn hear(&mut self, source: SocketAddr, at: SocketAddr, bytes: &[u8], now: Duration) {
+    /// A datagram for one of its sockets.
+    pub fn hear(&mut self, source: SocketAddr, at: SocketAddr, bytes: &[u8], now: Duration) {
         let socket = self.sockets.iter().find(|open| *open.1 == at).map(|open| SocketId(*open.0));
         let Some(socket) = socket else { return };
         if let Some((_, number)) = name_of(bytes) {
@@ -220,7 +234,7 @@ impl CrushPhone {
     }
 
     /// Does what its agent wants, until that wants nothing.
-    pub(crate) fn settle(&mut self, network: &mut Network, now: Duration) {
+    pub fn settle(&mut self, network: &mut Network, now: Duration) {
         if self.agent.poll_timeout().is_some_and(|due| due <= now) {
             self.agent.handle(Input::Timeout, now);
         }
@@ -254,14 +268,14 @@ impl CrushPhone {
     }
 
     /// Whether what it says goes to the other party itself, and not to one of the relay's addresses.
-    pub(crate) fn is_away(&self, relay: &[IpAddr]) -> bool {
+    pub fn is_away(&self, relay: &[IpAddr]) -> bool {
         let is_elsewhere = self.said.is_some_and(|said| !relay.contains(&said.rtp.ip()));
         is_elsewhere || self.agent.sending_on(AUDIO) == Path::Direct
     }
 }
 
 /// Source and number of an RTP packet.
-pub(crate) fn name_of(bytes: &[u8]) -> Option<(u32, u16)> {
+pub fn name_of(bytes: &[u8]) -> Option<(u32, u16)> {
     let [first, kind, high, low, _, _, _, _, one, two, three, four, ..] = *bytes else { return None };
     let is_rtp = (128..192).contains(&first) && !(192..224).contains(&kind);
     is_rtp.then(|| (u32::from_be_bytes([one, two, three, four]), u16::from_be_bytes([high, low])))

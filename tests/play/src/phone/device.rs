@@ -6,14 +6,16 @@ use std::time::Duration;
 use bytes::Bytes;
 use nat_lab::{HostId, Network};
 
-use crate::crush_phone::CrushPhone;
-use crate::phone::{Kind, Phone};
-use play::Dice;
+use super::crush::CrushPhone;
+use super::plain::{Kind, Phone};
+use crate::Dice;
 
 /// Which of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Model {
+pub enum Model {
+    /// A telephone.
     Ordinary(Kind),
+    /// An endpoint of CRUSH.
     Crush,
     /// The same, which tells the relay nothing of its path.
     Untold,
@@ -22,7 +24,8 @@ pub(crate) enum Model {
 }
 
 impl Model {
-    pub(crate) fn product(self) -> &'static str {
+    /// Its User-Agent.
+    pub fn product(self) -> &'static str {
         match self {
             Self::Ordinary(kind) => kind.product(),
             Self::Crush | Self::Untold | Self::Declining => "crush-phone",
@@ -30,14 +33,18 @@ impl Model {
     }
 }
 
+/// One of them.
 #[derive(Debug)]
-pub(crate) enum Device {
+pub enum Device {
+    /// A telephone.
     Ordinary(Box<Phone>),
+    /// An endpoint of CRUSH.
     Crush(Box<CrushPhone>),
 }
 
 impl Device {
-    pub(crate) fn new(model: Model, host: HostId, local: SocketAddr, party: usize, dice: &mut Dice) -> Self {
+    /// Of the first party or the second, with its media at `local`.
+    pub fn new(model: Model, host: HostId, local: SocketAddr, party: usize, dice: &mut Dice) -> Self {
         match model {
             Model::Ordinary(kind) => {
                 Self::Ordinary(Box::new(Phone::new(kind, host, local, 0x1000 + party as u32, dice)))
@@ -49,28 +56,31 @@ impl Device {
     }
 
     /// How an ordinary one takes what it is told.
-    pub(crate) fn temperament(&self) -> Option<Kind> {
+    pub fn temperament(&self) -> Option<Kind> {
         match self {
             Self::Ordinary(phone) => Some(phone.kind),
             Self::Crush(_) => None,
         }
     }
 
-    pub(crate) fn ordinary_mut(&mut self) -> Option<&mut Phone> {
+    /// As a telephone.
+    pub fn ordinary_mut(&mut self) -> Option<&mut Phone> {
         match self {
             Self::Ordinary(phone) => Some(phone),
             Self::Crush(_) => None,
         }
     }
 
-    pub(crate) fn crush_mut(&mut self) -> Option<&mut CrushPhone> {
+    /// As an endpoint of CRUSH.
+    pub fn crush_mut(&mut self) -> Option<&mut CrushPhone> {
         match self {
             Self::Ordinary(_) => None,
             Self::Crush(phone) => Some(phone),
         }
     }
 
-    pub(crate) fn local(&self) -> SocketAddr {
+    /// Where its media is.
+    pub fn local(&self) -> SocketAddr {
         match self {
             Self::Ordinary(phone) => phone.local,
             Self::Crush(phone) => phone.local,
@@ -78,7 +88,7 @@ impl Device {
     }
 
     /// Its offer.
-    pub(crate) fn describe(&mut self, direction: &'static str) -> Bytes {
+    pub fn describe(&mut self, direction: &'static str) -> Bytes {
         match self {
             Self::Ordinary(phone) => phone.describe(direction),
             Self::Crush(phone) => phone.describe(direction, true),
@@ -86,7 +96,7 @@ impl Device {
     }
 
     /// Its answer to an offer, which it follows.
-    pub(crate) fn answer(&mut self, offer: &[u8], now: Duration, dice: &mut Dice) -> Bytes {
+    pub fn answer(&mut self, offer: &[u8], now: Duration, dice: &mut Dice) -> Bytes {
         match self {
             Self::Ordinary(phone) => phone.answer(offer, now, dice),
             Self::Crush(phone) => phone.answer(offer, now),
@@ -94,7 +104,7 @@ impl Device {
     }
 
     /// Does what the far description says.
-    pub(crate) fn follow(&mut self, sdp: &[u8], now: Duration, dice: &mut Dice) {
+    pub fn follow(&mut self, sdp: &[u8], now: Duration, dice: &mut Dice) {
         match self {
             Self::Ordinary(phone) => phone.follow(sdp, now, dice),
             Self::Crush(phone) => phone.follow(sdp, now),
@@ -103,13 +113,7 @@ impl Device {
 
     /// Speaks if it `talks`, reports and plays what is due, while the call is up; often enough for packets of 20 ms. Whether it has sent one, as
     /// an ordinary phone.
-    pub(crate) fn tick(
-        &mut self,
-        network: &mut Network,
-        now: Duration,
-        talks: bool,
-        dice: &mut Dice,
-    ) -> bool {
+    pub fn tick(&mut self, network: &mut Network, now: Duration, talks: bool, dice: &mut Dice) -> bool {
         let is_packet_time = talks && now.as_millis().is_multiple_of(20);
         match self {
             Self::Ordinary(phone) => {
@@ -129,7 +133,7 @@ impl Device {
     }
 
     /// A datagram for its host.
-    pub(crate) fn hear(&mut self, source: SocketAddr, at: SocketAddr, packet: &[u8], now: Duration) {
+    pub fn hear(&mut self, source: SocketAddr, at: SocketAddr, packet: &[u8], now: Duration) {
         match self {
             Self::Ordinary(phone) if phone.local == at => phone.hear(source, packet, now),
             Self::Ordinary(_) => {}
@@ -137,14 +141,16 @@ impl Device {
         }
     }
 
-    pub(crate) fn host(&self) -> HostId {
+    /// Its place in the network.
+    pub fn host(&self) -> HostId {
         match self {
             Self::Ordinary(phone) => phone.host,
             Self::Crush(phone) => phone.host,
         }
     }
 
-    pub(crate) fn is_hearing(&self) -> bool {
+    /// Whether it listens, as was agreed.
+    pub fn is_hearing(&self) -> bool {
         match self {
             Self::Ordinary(phone) => phone.is_hearing(),
             Self::Crush(phone) => phone.hears,
@@ -152,7 +158,7 @@ impl Device {
     }
 
     /// Whether it sends elsewhere than to an address of the relay's.
-    pub(crate) fn is_away(&self, relay: &[IpAddr]) -> bool {
+    pub fn is_away(&self, relay: &[IpAddr]) -> bool {
         match self {
             Self::Ordinary(phone) => phone.target.is_some_and(|at| !relay.contains(&at.ip())),
             Self::Crush(phone) => phone.is_away(relay),
@@ -160,14 +166,15 @@ impl Device {
     }
 
     /// When it last heard the other party.
-    pub(crate) fn heard(&self) -> Duration {
+    pub fn heard(&self) -> Duration {
         match self {
             Self::Ordinary(phone) => phone.heard,
             Self::Crush(phone) => phone.heard,
         }
     }
 
-    pub(crate) fn longest_silence(&mut self) -> &mut Duration {
+    /// How long it heard nothing at most.
+    pub fn longest_silence(&mut self) -> &mut Duration {
         match self {
             Self::Ordinary(phone) => &mut phone.longest_silence,
             Self::Crush(phone) => &mut phone.longest_silence,

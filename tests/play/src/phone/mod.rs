@@ -1,0 +1,8 @@
+//! Telephones: what a description, a packet or a check makes them do.
+
+#[cfg(feature = "crush")]
+pub mod crush;
+#[cfg(feature = "crush")]
+pub mod device;
+pub mod ice;
+pub mod plain;
