@@ -8,7 +8,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sbc::config::{Database, Settings};
-use sbc::{doctor, records, serve, store};
+use sbc::records::read as records;
+use sbc::{app, doctor, store};
 
 /// A session border controller.
 #[derive(Debug, Parser)]
@@ -92,11 +93,11 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
                 builder.init()
             }
             vitals::tell_panics();
-            serve::raise_file_limit();
+            app::raise_file_limit();
             for finding in doctor::examine(&settings).into_iter().filter(|finding| finding.is_serious) {
                 tracing::warn!("{}", finding.text);
             }
-            runtime.block_on(serve::run(settings, &arguments.config))?;
+            runtime.block_on(app::run(settings, &arguments.config))?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Check => {

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use cluster::Cluster;
 use sbc::config::Settings;
-use sbc::journal::{Kept, Replay};
-use sbc::store::bindings::Bindings;
+use sbc::records::bindings::Bindings;
+use sbc::records::journal::{Kept, Replay};
 use sbc::store::names::Names;
 use sbc::store::refusal::{Aside, StoreCounters};
 use sip_engine::io::{Flow, ListenerId, RealmId, Transport};

@@ -63,7 +63,7 @@ async fn all_that_a_realm_may_say_is_said_of_a_running_call_and_taken_back() {
     let Some(cluster) = Cluster::start() else { return };
     let pool = cluster.pool().await;
     let calls = calls();
-    let task = tokio::spawn(sbc::store::call_policy::follow(pool.clone(), calls.clone()));
+    let task = tokio::spawn(sbc::calls::policy::follow(pool.clone(), calls.clone()));
     let id = uuid::Uuid::from_u128(CALL);
     let say = |word: &str| cluster.psql(&format!("SELECT sbc_call_release('{id}', {word})"));
     let words = [

@@ -14,8 +14,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cluster::Cluster;
-use sbc::journal::{Journal, Position};
-use sbc::ship::{ShipCounters, Shipper};
+use sbc::records::journal::{Journal, Position};
+use sbc::records::ship::{ShipCounters, Shipper};
 use seam::path::{Entry, PathEntry, PathRecord, PathState, Reason};
 use seam::{DirectStatistics, Endpoint, Loss, SessionId, StreamStatistics};
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, EndedBy};

@@ -16,7 +16,7 @@ use std::time::Duration;
 use cluster::Cluster;
 use sbc::config::Settings;
 use sbc::policy::Snapshot;
-use sbc::store::snapshot;
+use sbc::policy::rows;
 use sip_engine::io::RealmId;
 use sip_engine::question::{Caller, Policy, RouteQuestion, RouteStep};
 use sqlx::PgPool;
@@ -33,7 +33,7 @@ fn settings(url: &str) -> Arc<Settings> {
 /// The snapshots that `follow` hands over.
 fn following(pool: &PgPool, url: &str) -> mpsc::UnboundedReceiver<Arc<Snapshot>> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    tokio::spawn(snapshot::follow(pool.clone(), settings(url), move |snapshot| {
+    tokio::spawn(rows::follow(pool.clone(), settings(url), move |snapshot| {
         let _ = sender.send(snapshot);
     }));
     receiver
@@ -107,7 +107,7 @@ async fn a_trunk_or_route_of_an_unknown_realm_is_left_out_and_the_rest_holds() {
          INSERT INTO route (from_realm, prefix, trunk) VALUES (NULL, '+', 'good'), ('nowhere', '', 'good'), (NULL, '', 'lost')",
     )
     .await;
-    let snapshot = snapshot::load(&pool, &settings(&cluster.url)).await.unwrap();
+    let snapshot = rows::load(&pool, &settings(&cluster.url)).await.unwrap();
     assert_eq!(snapshot.trunks.list().iter().map(|trunk| &*trunk.name).collect::<Vec<_>>(), ["good"]);
     assert_eq!((routed(&snapshot, "+1").len(), routed(&snapshot, "1").len()), (1, 0));
     assert_eq!(snapshot.source(RealmId(0), "198.51.100.7".parse().unwrap()).as_deref(), Some("good"));

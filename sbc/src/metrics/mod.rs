@@ -1,8 +1,8 @@
 //! What `/metrics` shows. Events of calls and registrations are counted here; what planes, journal and store count for
 //! themselves is read when somebody asks ([`sources`]).
 
+pub mod activity;
 pub mod notices;
-pub mod sources;
 
 use prometheus::core::Collector;
 use prometheus::{
@@ -14,8 +14,9 @@ use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
 use sip_engine::io::Notice;
 use sip_engine::registrar::BindingChange;
 
-use crate::ship::cause;
 use notices::Notices;
+
+use crate::host::Ear;
 
 /// All numbers of the program.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ impl Metrics {
     }
 
     fn ended(&self, ended: &CallEnded) {
-        self.ended.with_label_values(&[cause(ended.cause)]).inc();
+        self.ended.with_label_values(&[ended.cause.word()]).inc();
         if let Some(setup) = ended.answered_after {
             self.setup.observe(setup.as_secs_f64());
             self.duration.observe(ended.talked.as_secs_f64());
@@ -199,4 +200,18 @@ impl Metrics {
 fn keep<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C, prometheus::Error> {
     registry.register(Box::new(collector.clone()))?;
     Ok(collector)
+}
+
+impl Ear for Metrics {
+    fn call(&self, event: &CallEvent) {
+        Self::call(self, event);
+    }
+
+    fn binding(&self, change: &BindingChange) {
+        Self::binding(self, change);
+    }
+
+    fn notice(&self, notice: &Notice) {
+        Self::notice(self, notice);
+    }
 }

@@ -5,6 +5,7 @@
 
 mod leaves;
 pub mod routes;
+pub mod rows;
 mod shares;
 pub mod subscribers;
 pub mod trunks;

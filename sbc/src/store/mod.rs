@@ -1,11 +1,9 @@
 //! PostgreSQL: the pool, the schema, and what is read and written there apart from call records.
 
-pub mod bindings;
-pub mod call_policy;
+pub mod follow;
 pub mod names;
 pub mod outcomes;
 pub mod refusal;
-pub mod snapshot;
 pub mod trouble;
 
 use std::time::Duration;

@@ -21,7 +21,7 @@ const REMEMBERED: usize = 1_024;
 /// The file of rows set aside grows no further; what comes then is only counted.
 const ASIDE: u64 = 16 << 20;
 
-/// What the store tells metrics, records apart (see [`crate::ship::ShipCounters`]).
+/// What the store tells metrics, records apart (see [`crate::records::ship::ShipCounters`]).
 #[derive(Debug, Default)]
 pub struct StoreCounters {
     /// Batches that the database did not take at once.

@@ -22,7 +22,7 @@ use play::settings::media::{allowing, release, two_realms};
 use play::settings::signalling::{ACCESS, binding, flow};
 use play::truth::{Got, Log, Sent};
 use sbc::discovery::Places;
-use sbc::timeline::words_of;
+use sbc::records::timeline::words_of;
 use seam::path::{Constraint, PathWords};
 use seam::{Action, SessionId};
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind};

@@ -210,7 +210,7 @@ impl World {
                     _ => {}
                 }
             }
-            if let Some((_, input)) = sbc::planes::input(event) {
+            if let Some((_, input)) = sbc::host::input(event) {
                 self.engine.handle(input, now);
             }
             self.drain_engine();

@@ -186,6 +186,35 @@ pub enum EndCause {
     Internal,
 }
 
+impl EndCause {
+    /// As records and metrics name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            EndCause::Bye => "bye",
+            EndCause::Cancelled => "cancelled",
+            EndCause::Busy => "busy",
+            EndCause::Declined => "declined",
+            EndCause::NotFound => "not_found",
+            EndCause::NoAnswer => "no_answer",
+            EndCause::MediaRefused => "media_refused",
+            EndCause::Failed => "failed",
+            EndCause::Refused => "refused",
+            EndCause::NotRegistered => "not_registered",
+            EndCause::OwnPhone => "own_phone",
+            EndCause::Unreachable => "unreachable",
+            EndCause::NoAck => "no_ack",
+            EndCause::SessionExpired => "session_expired",
+            EndCause::TooLong => "too_long",
+            EndCause::MediaTimeout => "media_timeout",
+            EndCause::Replaced => "replaced",
+            EndCause::Operator => "operator",
+            EndCause::Shutdown => "shutdown",
+            EndCause::Crash => "crash",
+            EndCause::Internal => "internal",
+        }
+    }
+}
+
 /// Who ended a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndedBy {
@@ -195,4 +224,15 @@ pub enum EndedBy {
     Callee,
     /// Ourselves.
     Sbc,
+}
+
+impl EndedBy {
+    /// As records name it.
+    pub fn word(self) -> &'static str {
+        match self {
+            EndedBy::Caller => "caller",
+            EndedBy::Callee => "callee",
+            EndedBy::Sbc => "sbc",
+        }
+    }
 }

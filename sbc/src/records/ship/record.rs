@@ -5,11 +5,11 @@ use std::time::Duration;
 use seam::StreamStatistics;
 use seam::path::PathWords;
 use serde_json::{Value, json};
-use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, EndedBy};
+use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted};
 use sqlx::types::Uuid;
 use sqlx::{PgPool, PgTransaction};
 
-use crate::timeline::words_of;
+use crate::records::timeline::words_of;
 
 /// Writes events in one transaction, a statement per kind of event and not per event: a database that is a network
 /// away costs four round trips a batch. What is there already stays as it is, so that an end that was shipped is not
@@ -143,8 +143,8 @@ async fn write_ended(transaction: &mut PgTransaction<'_>, events: &[CallEvent]) 
     }
     let calls: Vec<Uuid> = ended.iter().map(|(id, _)| *id).collect();
     let totals: Vec<i64> = ended.iter().map(|(_, ended)| milliseconds(ended.total)).collect();
-    let causes: Vec<String> = ended.iter().map(|(_, ended)| cause(ended.cause).to_owned()).collect();
-    let sides: Vec<String> = ended.iter().map(|(_, ended)| side(ended.side).to_owned()).collect();
+    let causes: Vec<String> = ended.iter().map(|(_, ended)| ended.cause.word().to_owned()).collect();
+    let sides: Vec<String> = ended.iter().map(|(_, ended)| ended.side.word().to_owned()).collect();
     let statuses: Vec<i16> =
         ended.iter().map(|(_, ended)| i16::try_from(ended.status).unwrap_or(0)).collect();
     let setups: Vec<Option<i64>> =
@@ -236,7 +236,7 @@ fn describe(what: &CallEventKind) -> (String, Value) {
         // The journal keeps it to itself.
         CallEventKind::Metered { direct, .. } => ("metered", json!({"direct_ms": milliseconds(*direct)})),
         CallEventKind::Ended(ended) => {
-            ("ended", json!({"cause": cause(ended.cause), "by": side(ended.side), "status": ended.status}))
+            ("ended", json!({"cause": ended.cause.word(), "by": ended.side.word(), "status": ended.status}))
         }
     };
     (kind.to_owned(), detail)
@@ -271,39 +271,4 @@ fn media(streams: &[StreamStatistics]) -> Value {
             })
         })
         .collect()
-}
-
-/// As records and metrics name it.
-pub fn cause(cause: EndCause) -> &'static str {
-    match cause {
-        EndCause::Bye => "bye",
-        EndCause::Cancelled => "cancelled",
-        EndCause::Busy => "busy",
-        EndCause::Declined => "declined",
-        EndCause::NotFound => "not_found",
-        EndCause::NoAnswer => "no_answer",
-        EndCause::MediaRefused => "media_refused",
-        EndCause::Failed => "failed",
-        EndCause::Refused => "refused",
-        EndCause::NotRegistered => "not_registered",
-        EndCause::OwnPhone => "own_phone",
-        EndCause::Unreachable => "unreachable",
-        EndCause::NoAck => "no_ack",
-        EndCause::SessionExpired => "session_expired",
-        EndCause::TooLong => "too_long",
-        EndCause::MediaTimeout => "media_timeout",
-        EndCause::Replaced => "replaced",
-        EndCause::Operator => "operator",
-        EndCause::Shutdown => "shutdown",
-        EndCause::Crash => "crash",
-        EndCause::Internal => "internal",
-    }
-}
-
-fn side(side: EndedBy) -> &'static str {
-    match side {
-        EndedBy::Caller => "caller",
-        EndedBy::Callee => "callee",
-        EndedBy::Sbc => "sbc",
-    }
 }

@@ -12,7 +12,7 @@ use sip_engine::event::{CallEvent, CallEventKind};
 use sip_engine::registrar::BindingChange;
 use uuid::Uuid;
 
-use crate::ship::cause;
+use crate::host::Ear;
 
 /// Calls and registrations told of in one second.
 const LINES: u32 = 20;
@@ -99,7 +99,7 @@ impl Activity {
             }
             CallEventKind::Ended(ended) => {
                 if let Some((from, to)) = self.with(|state| state.calls.remove(&event.call)) {
-                    let (cause, status) = (cause(ended.cause), ended.status);
+                    let (cause, status) = (ended.cause.word(), ended.status);
                     let seconds = (ended.talked.as_secs_f64() * 10.0).round() / 10.0;
                     tracing::info!(target: "activity", %call, %from, %to, cause, status, seconds, "call ended");
                 }
@@ -114,6 +114,16 @@ impl Activity {
         if untold > 0 {
             tracing::info!(target: "activity", untold, "more calls and registrations than lines (sbc_calls_started_total, sbc_registrations_total)");
         }
+    }
+}
+
+impl Ear for Activity {
+    fn call(&self, event: &CallEvent) {
+        Self::call(self, event);
+    }
+
+    fn binding(&self, change: &BindingChange) {
+        Self::binding(self, change);
     }
 }
 

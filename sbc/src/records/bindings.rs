@@ -14,11 +14,11 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::oneshot;
 
 use crate::blocking::blocking;
-use crate::journal::{Journal, Kept, Replay, line};
+use crate::records::journal::{Journal, Kept, Replay, line};
 
-use super::names::Names;
-use super::refusal::{Aside, StoreCounters, WriteRows, sift};
-use super::trouble::{Trouble, diagnose};
+use crate::store::names::Names;
+use crate::store::refusal::{Aside, StoreCounters, WriteRows, sift};
+use crate::store::trouble::{Trouble, diagnose};
 
 /// How long to wait after an error.
 const AGAIN: Duration = Duration::from_millis(500);

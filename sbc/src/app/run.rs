@@ -2,48 +2,46 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use media_core::handoff::HandoffSettings;
 use media_relay::{Event, Relay};
 use sip_engine::io::{Command, Input};
-use sip_engine::registrar::BindingRecord;
 use sip_engine::slot::{SLOTS, Slot};
 use sip_proxy::clock::Clock;
 use sip_proxy::dns::Resolver;
 use sip_proxy::{ShardHandle, SipPlane};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot::Receiver;
 
-use crate::activity::Activity;
+use super::drain::Running;
+use super::follower::Follower;
+use super::manager::Manager;
+use super::memory::Memory;
+use super::signals::Signals;
+use super::sources::Sources;
+use super::{memory, watchdog};
 use crate::blocking::blocking;
 use crate::calls::Calls;
 use crate::config::{DiscoveryFile, File, Settings};
 use crate::discovery::{Discovery, Places};
+use crate::host::{self, Ear, Outside};
 use crate::http::life::Life;
 use crate::http::{Pages, router};
-use crate::journal::Journal;
-use crate::manager::Manager;
-use crate::memory::Memory;
 use crate::metrics::Metrics;
-use crate::metrics::sources::Sources;
-use crate::planes::{self, Outside};
-use crate::ship::{ShipCounters, Shipper};
-use crate::store::bindings::Bindings;
+use crate::metrics::activity::Activity;
+use crate::records::bindings::Bindings;
+use crate::records::journal::Journal;
+use crate::records::ship::{ShipCounters, Shipper};
 use crate::store::names::Names;
 use crate::store::outcomes::Outcomes;
 use crate::store::refusal::{Aside, StoreCounters};
-use crate::{memory, store, watchdog};
+use crate::{calls, store};
 
 /// Seconds between two summaries of what was only counted.
 const SUMMARY: u64 = 10;
 /// A task of the store comes round within this time whatever the database does, or it hangs.
 const ROUND: Duration = Duration::from_secs(120);
-
-/// So long it waits for something before it says that it goes round.
-const QUARTER: Duration = Duration::from_secs(30);
 
 /// Runs until SIGTERM or SIGINT, then drains.
 pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
@@ -79,7 +77,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
             let _ = moved.send(outcome);
             return;
         }
-        let Some((session, input)) = planes::input(event) else { return };
+        let Some((session, input)) = host::input(event) else { return };
         let slot = usize::from(Slot::of_session(session).number());
         if let Some(home) = back.get().and_then(|homes| homes.get(slot)) {
             home.input(input);
@@ -87,17 +85,16 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
     })?;
     let relay = Arc::new(relay);
     let calls = Arc::new(Calls::new(relay.clone()));
+    let ears: Arc<[Arc<dyn Ear>]> = Arc::new([metrics.clone(), activity.clone(), calls.clone()]);
     let runtime = tokio::runtime::Handle::current();
     let memory = Arc::new(Memory::default());
     let mut signalling = settings.plane.clone();
     signalling.is_short_of_memory = memory.is_short.clone();
-    let mut plane = SipPlane::start(signalling, clock, seed, |shard| Outside {
-        journal: journal.clone(),
+    let plane = SipPlane::start(signalling, clock, seed, |shard| Outside {
+        ears: ears.clone(),
+        keeper: journal.clone(),
         relay: relay.clone(),
-        calls: calls.clone(),
         promised: 0,
-        metrics: metrics.clone(),
-        activity: activity.clone(),
         resolver: resolver.clone(),
         runtime: runtime.clone(),
         shard: shard.clone(),
@@ -131,7 +128,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         part("outcomes").task(store::outcomes::follow(outcome, outcomes, recall, stopped.clone()));
     let remembering = tokio::spawn(remembering);
     let shipping = tokio::spawn(part("shipper").task(shipper.run(stopped)));
-    tokio::spawn(part("call policy").task(store::call_policy::follow(pool.clone(), calls)));
+    tokio::spawn(part("call policy").task(calls::policy::follow(pool.clone(), calls)));
     let keeper = Bindings {
         pool: pool.clone(),
         node,
@@ -190,7 +187,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         memory,
     })?;
     let pages = Pages {
-        metrics: metrics.clone(),
+        numbers: Arc::new(move || metrics.text().map_err(|error| error.to_string())),
         is_ready,
         is_draining: is_draining.clone(),
         vitals: vitals.clone(),
@@ -210,119 +207,18 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         tracing::info!(realm, transport, address = %listener.address, "listening");
     }
 
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let signals = Signals::new()?;
     let manager = Manager::from_environment();
     manager.ready();
     // From here on nothing may fail that is not a death: until now an error ends the process with its own words.
     let silence = Duration::from_secs(settings.file.node.silence_seconds);
     watchdog::begin(&vitals, silence, journal.clone(), Manager::from_environment())?;
     tracing::info!(%http, "ready");
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload_certificates(&settings),
-        }
-    }
-    is_draining.store(true, Ordering::Relaxed);
-    manager.stopping();
-    tell(Command::Drain);
-    let calls = || plane.counters().iter().map(|counters| counters.calls.get()).sum::<u64>();
-    tracing::info!(
-        calls = calls(),
-        seconds = settings.file.node.drain_seconds,
-        "draining: no new calls; a second signal ends the running ones"
-    );
-    let (began, longest) =
-        (tokio::time::Instant::now(), Duration::from_secs(settings.file.node.drain_seconds));
-    while calls() > 0 && began.elapsed() < longest {
-        tokio::select! {
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            () = tokio::time::sleep(Duration::from_millis(100)) => {}
-        }
-    }
-    tell(Command::HangUpAll);
-    // BYEs leave and their records are written.
-    let (began, longest) = (tokio::time::Instant::now(), Duration::from_secs(3));
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    while calls() > 0 && began.elapsed() < longest {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    // Parts may end from here on.
-    vitals.retire();
-    plane.stop();
-    drop(plane);
-    relay.stop();
-    journal.close();
-    // What is written reaches the database now if it can, and else after the next start.
-    let _ = stop.send(true);
-    let _ =
-        tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(shipping, binding, remembering) })
-            .await;
-    if let Some(death) = vitals.death() {
-        return Err(format!("{death} while the process stopped").into());
-    }
-    tracing::info!("stopped");
-    Ok(())
-}
-
-/// Bindings of one command at the start, and how long shards have for them: their inboxes are bounded.
-const BINDINGS_AT_ONCE: usize = 500;
-const BETWEEN_BINDINGS: Duration = Duration::from_millis(3);
-
-/// What brings bindings and policy from the store to signalling.
-struct Follower {
-    url: String,
-    settings: Arc<Settings>,
-    ready: Arc<AtomicBool>,
-    tell: Box<dyn Fn(Command) + Send>,
-}
-
-impl Follower {
-    /// On a thread of its own, that makes room for others: sorting a million rows must delay no call.
-    fn begin(self, part: vitals::Part, restoring: Receiver<Vec<BindingRecord>>) -> std::io::Result<()> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let work = move || {
-            if let Err(error) = rustix::process::nice(10) {
-                tracing::warn!(%error, "the thread that reads policy can't be made to wait for others");
-            }
-            runtime.block_on(part.task(self.follow(restoring)));
-        };
-        std::thread::Builder::new().name("policy".to_owned()).spawn(work).map(drop)
-    }
-
-    async fn follow(self, mut restoring: Receiver<Vec<BindingRecord>>) {
-        let Ok(pool) = store::pool(&self.url, 2) else { return };
-        // Bindings come before the calls to them.
-        let records = loop {
-            vitals::round();
-            if let Ok(records) = tokio::time::timeout(QUARTER, &mut restoring).await {
-                break records.unwrap_or_default();
-            }
-        };
-        // Connections end with their process: over them nobody can be called until he is back.
-        let connected = records.iter().filter(|record| record.flow.connection.is_some()).count();
-        let bindings = records.len().saturating_sub(connected);
-        tracing::info!(bindings, over_connections = connected, "bindings restored");
-        // In parts: between them each shard serves whoever is there already, and shows that it lives.
-        let mut records = records.into_iter();
-        while let part = records.by_ref().take(BINDINGS_AT_ONCE).collect::<Vec<_>>()
-            && !part.is_empty()
-        {
-            (self.tell)(Command::Load(part));
-            vitals::round();
-            tokio::time::sleep(BETWEEN_BINDINGS).await;
-        }
-        let Self { settings, ready, tell, .. } = self;
-        store::snapshot::follow(pool, settings, |snapshot| {
-            tell(Command::Policy(snapshot));
-            ready.store(true, Ordering::Relaxed);
-        })
-        .await;
-    }
+    let writers = vec![shipping, binding, remembering];
+    let tell = Box::new(tell);
+    Running { settings, signals, manager, plane, relay, journal, vitals, is_draining, tell, stop, writers }
+        .until_the_end()
+        .await
 }
 
 /// What CRUSH needs. Without a secret that nobody can guess, nobody is told of it.
@@ -347,17 +243,5 @@ pub fn raise_file_limit() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!(%error, "the limit on open files can't be raised");
-    }
-}
-
-fn reload_certificates(settings: &Settings) {
-    for listener in &settings.plane.listeners {
-        if let Some(identity) = &listener.tls {
-            match identity.reload_if_changed() {
-                Ok(true) => tracing::info!("certificates reloaded"),
-                Ok(false) => {}
-                Err(error) => tracing::error!(%error, "the old certificates stay in force"),
-            }
-        }
     }
 }

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use crate::memory::Memory;
+use super::memory::Memory;
 use media_relay::{Relay, Snapshot};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 use sip_proxy::counters::{Count, ShardCounters};
 use vitals::Vitals;
 
-use crate::journal::Journal;
-use crate::ship::ShipCounters;
+use crate::records::journal::Journal;
+use crate::records::ship::ShipCounters;
 use crate::store::refusal::StoreCounters;
 
 /// Everything that is read.

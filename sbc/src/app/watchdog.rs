@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use vitals::{Death, Vitals, Watch};
 
-use crate::journal::Journal;
-use crate::manager::Manager;
+use super::manager::Manager;
+use crate::records::journal::Journal;
 
 /// How long the disk may take with what was written last: a dead node is to be up again within a second.
 const LAST_WORDS: Duration = Duration::from_millis(200);

@@ -13,11 +13,10 @@ use sqlx::PgPool;
 use tokio::sync::watch;
 
 use crate::blocking::blocking;
-use crate::journal::{Journal, Position};
+use crate::records::journal::{Journal, Position};
 use crate::store::bounded;
 use crate::store::refusal::{WriteRows, sift};
 use crate::store::trouble::{Trouble, diagnose};
-pub use record::cause;
 
 const BATCH: usize = 500;
 /// How long a record may wait when the journal was empty.

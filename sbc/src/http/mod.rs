@@ -14,13 +14,14 @@ use axum::response::{Html, IntoResponse};
 use axum::routing::get;
 use vitals::Vitals;
 
-use crate::metrics::Metrics;
+/// Writes the numbers as Prometheus reads them.
+pub type Numbers = Arc<dyn Fn() -> Result<Vec<u8>, String> + Send + Sync>;
 
 /// What the pages show.
 #[derive(Clone)]
 pub struct Pages {
-    /// Numbers.
-    pub metrics: Arc<Metrics>,
+    /// What `/metrics` shows, or why it cannot.
+    pub numbers: Numbers,
     /// The snapshot of policy was read at least once.
     pub is_ready: Arc<AtomicBool>,
     /// No new calls are taken.
@@ -53,7 +54,7 @@ async fn front() -> Html<&'static str> {
 }
 
 async fn metrics(State(pages): State<Pages>) -> impl IntoResponse {
-    match pages.metrics.text() {
+    match (pages.numbers)() {
         Ok(text) => (StatusCode::OK, [("content-type", "text/plain; version=0.0.4")], text),
         Err(error) => (
             StatusCode::INTERNAL_SERVER_ERROR,

@@ -15,17 +15,13 @@ use sip_engine::question::{TrunkCredentials, TrunkTarget};
 use sqlx::postgres::{PgListener, PgPool};
 use sqlx::{PgTransaction, types::ipnet::IpNet};
 
-use super::bounded;
-use super::trouble::{Trouble, diagnose};
+use super::routes::RouteList;
+use super::subscribers::SubscriberList;
+use super::{Digests, Route, Routes, Snapshot, Subscribers, Trunk, Trunks};
 use crate::config::Settings;
-use crate::policy::routes::RouteList;
-use crate::policy::subscribers::SubscriberList;
-use crate::policy::{Digests, Route, Routes, Snapshot, Subscribers, Trunk, Trunks};
+use crate::store::follow::{Table, Waited};
+use crate::store::{self, bounded};
 
-/// The channel that triggers notify. An empty payload asks for everything to be read.
-const CHANNEL: &str = "sbc_changed";
-/// After so long without a word the connection that listens is tried: a server that vanished says nothing.
-const SILENCE: Duration = Duration::from_secs(20);
 /// Without a notification the log is looked at so often.
 const LOOK: Duration = Duration::from_secs(1);
 /// Changes come in bursts; one look covers them.
@@ -375,92 +371,77 @@ fn transport_of(text: &str) -> Option<Transport> {
 }
 
 /// What is known, between losses of the connection.
-#[derive(Debug)]
-struct Known {
+struct Known<S> {
+    settings: Arc<Settings>,
+    /// Gets every new snapshot.
+    swap: S,
     taken: Option<Taken>,
     looked: Option<Instant>,
     tidied: Option<Instant>,
-    trouble: Trouble,
     /// Snapshots that were replaced and that signalling may still hold: who lets go last frees them, and that shall be us.
     replaced: Vec<Arc<Snapshot>>,
 }
 
 /// Keeps the snapshot fresh for ever. `swap` gets every new one; as long as none can be read, the one before it stays in force.
-pub async fn follow(pool: PgPool, settings: Arc<Settings>, mut swap: impl FnMut(Arc<Snapshot>)) {
-    let mut known = Known {
-        taken: None,
-        looked: None,
-        tidied: None,
-        trouble: Trouble::new("subscribers, trunks and routes are read again"),
-        replaced: Vec::new(),
-    };
-    loop {
-        vitals::round();
-        if let Err(error) = follow_once(&pool, &settings, &mut swap, &mut known).await
-            && known.trouble.must_tell()
-        {
-            let found = diagnose(&pool, &error).await;
-            tracing::error!(
-                error = found.why,
-                "subscribers, trunks and routes can't be read; {}: {}",
-                if known.taken.is_some() {
-                    "those read before stay in force"
-                } else {
-                    "calls and registrations get 503 until they are"
-                },
-                found.cure
-            );
-        }
-        tokio::time::sleep(Duration::from_millis(500)).await;
-    }
+pub async fn follow(pool: PgPool, settings: Arc<Settings>, swap: impl FnMut(Arc<Snapshot>) + Send) {
+    let known = Known { settings, swap, taken: None, looked: None, tidied: None, replaced: Vec::new() };
+    store::follow::follow(pool, known).await;
 }
 
-async fn follow_once(
-    pool: &PgPool,
-    settings: &Settings,
-    swap: &mut impl FnMut(Arc<Snapshot>),
-    known: &mut Known,
-) -> Result<(), sqlx::Error> {
-    // Listening comes before reading, so that a change that falls between is told at once.
-    let mut listener = bounded(PgListener::connect_with(pool)).await?;
-    bounded(listener.listen(CHANNEL)).await?;
-    loop {
-        vitals::round();
-        let is_known = known.looked.is_some_and(|at| at.elapsed() < TRUST);
-        let found = match known.taken.as_ref().filter(|_| is_known) {
-            Some(taken) => bounded(look(pool, settings, taken)).await?,
-            None => bounded(load_all(pool, settings)).await?,
+impl<S: FnMut(Arc<Snapshot>) + Send> Table for Known<S> {
+    const CHANNEL: &'static str = "sbc_changed";
+    const WHAT: &'static str = "subscribers, trunks and routes";
+    const OVER: &'static str = "subscribers, trunks and routes are read again";
+
+    fn harm(&self) -> &'static str {
+        if self.taken.is_some() {
+            "those read before stay in force"
+        } else {
+            "calls and registrations get 503 until they are"
+        }
+    }
+
+    async fn look(&mut self, pool: &PgPool) -> Result<(), sqlx::Error> {
+        let is_known = self.looked.is_some_and(|at| at.elapsed() < TRUST);
+        let found = match self.taken.as_ref().filter(|_| is_known) {
+            Some(taken) => bounded(look(pool, &self.settings, taken)).await?,
+            None => bounded(load_all(pool, &self.settings)).await?,
         };
-        known.looked = Some(Instant::now());
-        known.trouble.end();
-        known.publish(found, swap);
-        known.replaced.retain(|snapshot| Arc::strong_count(snapshot) > 1);
-        if known.tidied.is_none_or(|at| at.elapsed() > TIDY) {
-            known.tidied = Some(Instant::now());
+        self.looked = Some(Instant::now());
+        self.publish(found);
+        self.replaced.retain(|snapshot| Arc::strong_count(snapshot) > 1);
+        if self.tidied.is_none_or(|at| at.elapsed() > TIDY) {
+            self.tidied = Some(Instant::now());
             tidy(pool).await?;
         }
-        // Where nothing was told, it is looked all the same.
-        if let Ok(received) = tokio::time::timeout(LOOK, listener.try_recv()).await {
-            // The connection was lost; the log was not.
-            let Some(notification) = received? else { return Ok(()) };
-            let mut wants_all = notification.payload().is_empty();
-            tokio::time::sleep(GATHER).await;
-            while let Some(more) = listener.next_buffered() {
-                wants_all |= more.payload().is_empty();
-            }
-            if wants_all {
-                known.looked = None;
-            }
+        Ok(())
+    }
+
+    /// Where nothing was told, it is looked all the same. An empty payload asks for everything to be read.
+    async fn wait(&mut self, listener: &mut PgListener) -> Result<Waited, sqlx::Error> {
+        let Ok(received) = tokio::time::timeout(LOOK, listener.try_recv()).await else {
+            return Ok(Waited::Notified);
+        };
+        // The connection was lost; the log was not.
+        let Some(notification) = received? else { return Ok(Waited::Lost) };
+        let mut wants_all = notification.payload().is_empty();
+        tokio::time::sleep(GATHER).await;
+        while let Some(more) = listener.next_buffered() {
+            wants_all |= more.payload().is_empty();
         }
+        if wants_all {
+            self.looked = None;
+        }
+        Ok(Waited::Notified)
     }
 }
 
-impl Known {
-    fn publish(&mut self, taken: Taken, swap: &mut impl FnMut(Arc<Snapshot>)) {
+impl<S: FnMut(Arc<Snapshot>)> Known<S> {
+    fn publish(&mut self, taken: Taken) {
         let before = self.taken.replace(taken.clone()).map(|taken| taken.snapshot);
         if before.as_ref().is_none_or(|before| !Arc::ptr_eq(before, &taken.snapshot)) {
             self.replaced.extend(before);
-            swap(taken.snapshot);
+            (self.swap)(taken.snapshot);
         }
     }
 }
@@ -471,21 +452,4 @@ async fn tidy(pool: &PgPool) -> Result<(), sqlx::Error> {
         .execute(pool)
         .await?;
     Ok(())
-}
-
-/// Waits for a notification.
-pub(super) async fn changed(listener: &mut PgListener) -> Result<bool, sqlx::Error> {
-    loop {
-        vitals::round();
-        if let Ok(received) = tokio::time::timeout(SILENCE, listener.try_recv()).await {
-            return Ok(received?.is_some());
-        }
-        let alive = sqlx::query!("SELECT 1 AS one").fetch_one(&mut *listener);
-        match tokio::time::timeout(Duration::from_secs(5), alive).await {
-            Ok(answer) => {
-                answer?;
-            }
-            Err(_) => return Ok(false),
-        }
-    }
 }

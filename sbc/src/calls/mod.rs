@@ -1,5 +1,7 @@
 //! Calls that are open, by the id in their records: what operators and policy name when they want something of one.
 
+pub mod policy;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -7,6 +9,8 @@ use media_relay::Relay;
 use seam::path::Constraint;
 use seam::{Action, Request, SessionId};
 use sip_engine::event::{CallEvent, CallEventKind};
+
+use crate::host::Ear;
 
 #[derive(Debug)]
 struct Open {
@@ -79,5 +83,11 @@ impl Calls {
             });
         }
         true
+    }
+}
+
+impl Ear for Calls {
+    fn call(&self, event: &CallEvent) {
+        self.follow(event);
     }
 }
