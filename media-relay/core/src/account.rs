@@ -8,11 +8,9 @@
 use std::time::Duration;
 
 use crate::legs::Session;
-use crate::stream::{Stream, StreamId, Streams};
-use crate::worker::Worker;
-
-/// Without RTP for so long: longer than a lost packet and jitter.
-pub(crate) const QUIET: Duration = Duration::from_millis(200);
+use crate::ports::StreamId;
+use crate::statistics::QUIET;
+use crate::stream::{Stream, Streams};
 
 /// Since when a session is direct, if it is; `media` is when RTP came last (zero: never), `is_told` whether its parties were told, or say, that
 /// it goes elsewhere.
@@ -51,15 +49,16 @@ impl Session {
     /// Since when it is direct, at a moment at which it is looked at. Once its parties are told to come home, what they have
     /// sent elsewhere is no sign that they still do.
     pub(crate) fn reckon(&mut self, is_told: bool, streams: &mut Streams, now: Duration) -> Option<Duration> {
-        if std::mem::replace(&mut self.is_told_away, is_told) && !is_told {
+        if std::mem::replace(&mut self.away.is_told, is_told) && !is_told {
             for id in self.stream_ids() {
                 if let Some(stream) = streams.get_mut(id) {
-                    stream.sent.forget(stream.reception.here(), now);
+                    stream.said.sent.forget(stream.reception.here(), now);
                 }
             }
         }
-        let since = direct_since(self.media, is_told, self.streams(streams), now);
-        self.is_away = since.is_some();
+        self.catch_up(streams);
+        let since = direct_since(self.life.media, is_told, self.streams(streams), now);
+        self.away.is_away = since.is_some();
         since
     }
 
@@ -70,53 +69,5 @@ impl Session {
 
     pub(crate) fn streams<'a>(&'a self, streams: &'a Streams) -> impl Iterator<Item = &'a Stream> {
         self.stream_ids().filter_map(|id| streams.get(id))
-    }
-}
-
-impl Worker {
-    /// The endpoint of a stream counts what it sends and receives anew.
-    pub(crate) fn counts_anew(&mut self, id: StreamId) {
-        let Some(session) = self.streams.get(id).map(|stream| stream.session) else { return };
-        let host = self.host_of(session);
-        let Some(session) = self.sessions.get_mut(&host) else { return };
-        if let Some(moving) = &mut session.moving {
-            moving.counts_anew(id);
-        } else if let Some(introduction) = &mut session.introduction {
-            introduction.counts_anew(id);
-        }
-    }
-
-    /// RTP came to the relay after a while without, `before` being the last before that: what was direct has ended, whether or not
-    /// anybody had looked meanwhile.
-    #[cold]
-    pub(crate) fn media_is_back(&mut self, id: u64, before: Duration, now: Duration) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.is_away = false;
-        if let Some(host) = session.guest.map(|guest| guest.host) {
-            return self.media_is_back_at(host, id, before, now);
-        }
-        let since = |is_told| direct_since(before, is_told, session.streams(&self.streams), now);
-        if session.moving.is_some() {
-            self.media_is_back_at(id, id, before, now);
-        } else if let Some(introduction) = &session.introduction {
-            let since = since(introduction.machine.are_elsewhere());
-            if let Some(introduction) = &mut session.introduction {
-                introduction.machine.account(since, now);
-                introduction.machine.account(None, now);
-            }
-        } else {
-            self.handoff_is_back(id, before, now);
-        }
-    }
-    /// The same of a session whose moves are with `host`.
-    fn media_is_back_at(&mut self, host: u64, id: u64, before: Duration, now: Duration) {
-        let moving = self.sessions.get(&host).and_then(|session| session.moving.as_ref());
-        let Some(is_told) = moving.map(|moving| moving.release.are_elsewhere()) else { return };
-        let Some(session) = self.sessions.get(&id) else { return };
-        let since = direct_since(before, is_told, session.streams(&self.streams), now);
-        if let Some(moving) = self.sessions.get_mut(&host).and_then(|session| session.moving.as_mut()) {
-            moving.release.account(since, now);
-            moving.release.account(None, now);
-        }
     }
 }

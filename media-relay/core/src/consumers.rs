@@ -10,7 +10,7 @@ use std::time::Duration;
 use seam::{Endpoint, Listener};
 use smallvec::SmallVec;
 
-use crate::stream::{StreamId, Streams};
+use crate::ports::StreamId;
 
 /// A packet for a listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,49 +31,65 @@ pub struct Overheard {
     pub packet: Vec<u8>,
 }
 
-/// One who hears a stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Consumer {
-    /// The packets go out of this one.
-    Peer(StreamId),
-    Listener(Listener),
-}
-
 /// All who hear a stream.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Consumers(SmallVec<[Consumer; 2]>);
+pub(crate) struct Consumers {
+    /// The streams that its packets go out of.
+    peers: SmallVec<[StreamId; 2]>,
+    listeners: Vec<Listener>,
+}
 
 impl Consumers {
     /// Of a stream that is new in a session with these listeners.
     pub(crate) fn of(listeners: &[Listener]) -> Self {
-        Self(listeners.iter().copied().map(Consumer::Listener).collect())
+        Self { peers: SmallVec::new(), listeners: listeners.to_vec() }
     }
 
     /// By number, so that nobody needs a copy of the list.
     #[inline]
-    pub(crate) fn get(&self, place: usize) -> Option<Consumer> {
-        self.0.get(place).copied()
+    pub(crate) fn peer(&self, place: usize) -> Option<StreamId> {
+        self.peers.get(place).copied()
+    }
+
+    /// Peers.
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        self.peers.len()
     }
 
     pub(crate) fn peers(&self) -> impl Iterator<Item = StreamId> {
-        self.0.iter().filter_map(|consumer| match consumer {
-            Consumer::Peer(stream) => Some(*stream),
-            Consumer::Listener(_) => None,
-        })
+        self.peers.iter().copied()
+    }
+
+    #[inline]
+    pub(crate) fn are_overheard(&self) -> bool {
+        !self.listeners.is_empty()
+    }
+
+    pub(crate) fn listeners(&self) -> &[Listener] {
+        &self.listeners
     }
 
     /// Whether its packets go out of this one.
     pub(crate) fn feeds(&self, stream: StreamId) -> bool {
-        self.0.contains(&Consumer::Peer(stream))
+        self.peers.contains(&stream)
     }
 
     pub(crate) fn feed(&mut self, stream: StreamId) {
-        self.0.push(Consumer::Peer(stream));
+        self.peers.push(stream);
+    }
+
+    pub(crate) fn attach(&mut self, listener: Listener) {
+        self.listeners.push(listener);
+    }
+
+    pub(crate) fn detach(&mut self, listener: Listener) {
+        self.listeners.retain(|known| *known != listener);
     }
 
     /// It feeds these no more.
     pub(crate) fn starve(&mut self, is_gone: impl Fn(StreamId) -> bool) {
-        self.0.retain(|consumer| !matches!(consumer, Consumer::Peer(stream) if is_gone(*stream)));
+        self.peers.retain(|peer| !is_gone(*peer));
     }
 }
 
@@ -90,27 +106,17 @@ impl Listeners {
         &self.0
     }
 
-    /// From now on it hears these streams, and whichever the session gets; once, however often it is said.
-    pub(crate) fn attach(&mut self, listener: Listener, streams: &mut Streams, own: &[StreamId]) {
-        if self.0.contains(&listener) {
-            return;
+    /// Whether it is new.
+    pub(crate) fn attach(&mut self, listener: Listener) -> bool {
+        let is_new = !self.0.contains(&listener);
+        if is_new {
+            self.0.push(listener);
         }
-        self.0.push(listener);
-        for id in own {
-            if let Some(stream) = streams.get_mut(*id) {
-                stream.consumers.0.push(Consumer::Listener(listener));
-            }
-        }
+        is_new
     }
 
-    /// It hears nothing of it any more.
-    pub(crate) fn detach(&mut self, listener: Listener, streams: &mut Streams, own: &[StreamId]) {
+    pub(crate) fn detach(&mut self, listener: Listener) {
         self.0.retain(|known| *known != listener);
-        for id in own {
-            if let Some(stream) = streams.get_mut(*id) {
-                stream.consumers.0.retain(|consumer| *consumer != Consumer::Listener(listener));
-            }
-        }
     }
 }
 

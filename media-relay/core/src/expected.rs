@@ -7,7 +7,8 @@ use std::net::SocketAddr;
 use seam::Endpoint;
 use smallvec::SmallVec;
 
-use crate::worker::{SocketId, Worker};
+use crate::ports::SocketId;
+use crate::worker::Worker;
 
 /// Sources that a port expects, at most two; the port 0 stands for all ports of its host.
 pub type Expected = [Option<SocketAddr>; 2];
@@ -36,7 +37,7 @@ impl Worker {
         let streams = legs.iter().flat_map(|(_, leg): &(Endpoint, _)| leg.streams.iter().flatten());
         streams
             .filter_map(|id| self.streams.get(*id))
-            .flat_map(|stream| [Some(stream.ports), stream.spare].into_iter().flatten())
+            .flat_map(|stream| [Some(stream.ports), stream.second.spare].into_iter().flatten())
             .flat_map(|pair| [pair.rtp, pair.rtcp])
             .collect()
     }

@@ -4,9 +4,6 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::stream::Stream;
-use crate::worker::SocketId;
-
 /// Older than this it would only make the endpoint's jitter buffer begin too late: one packet time of the slowest usual codecs.
 const FRESH: Duration = Duration::from_millis(60);
 /// A handshake is repeated after a second (RFC 6347 §4.2.4.1); until then this one serves.
@@ -21,31 +18,20 @@ pub(crate) struct Held {
     at: Duration,
 }
 
-impl Stream {
-    /// Keeps what is sent to it while nobody has been heard where it goes.
-    #[inline]
-    pub(crate) fn hold(&mut self, packet: &[u8], now: Duration) {
-        if self.rtp.is_learnt() {
-            return;
-        }
-        let to = self.rtp.destination();
-        let held = self.held.get_or_insert_with(|| Box::new(Held { packet: Vec::new(), to, at: now }));
+impl Held {
+    /// A packet that was sent there, if it was sent anywhere; `known` is the one before.
+    pub(crate) fn keep(known: &mut Option<Box<Held>>, packet: &[u8], to: Option<SocketAddr>, now: Duration) {
+        let held = known.get_or_insert_with(|| Box::new(Held { packet: Vec::new(), to, at: now }));
         held.packet.clear();
         held.packet.extend_from_slice(packet);
         (held.to, held.at) = (to, now);
     }
 
-    /// It has been heard: sends what was held, unless it went to that very address.
-    #[inline]
-    pub(crate) fn send_held(&mut self, now: Duration, send: impl FnOnce(SocketId, SocketAddr, &[u8])) {
-        if self.held.is_none() || !self.rtp.is_learnt() {
-            return;
-        }
-        let (Some(held), Some(destination)) = (self.held.take(), self.rtp.destination()) else { return };
-        let is_media = held.packet.first().is_some_and(|first| first >> 6 == 2);
+    /// What is to be sent again now that its endpoint was heard at `destination`.
+    pub(crate) fn due(&self, destination: SocketAddr, now: Duration) -> Option<&[u8]> {
+        let is_media = self.packet.first().is_some_and(|first| first >> 6 == 2);
         let fresh = if is_media { FRESH } else { FRESH_HANDSHAKE };
-        if !self.is_parked && held.to != Some(destination) && now <= held.at.saturating_add(fresh) {
-            send(self.ports.rtp, destination, &held.packet);
-        }
+        let is_due = self.to != Some(destination) && now <= self.at.saturating_add(fresh);
+        is_due.then_some(&self.packet)
     }
 }

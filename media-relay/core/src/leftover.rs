@@ -21,7 +21,7 @@ use media_wire::rtcp;
 use media_wire::rtp::Header;
 use smallvec::SmallVec;
 
-use crate::stream::Carried;
+use crate::transport::Carried;
 
 /// After its last packet.
 const REMEMBERED: Duration = Duration::from_secs(90);

@@ -7,16 +7,15 @@ use bytes::Bytes;
 use media_wire::sdp::ice::{Lines, Spoken};
 use media_wire::sdp::{Description, Edition, Media, Place, with_version};
 use seam::path::Constraint;
-use seam::{Endpoint, ExchangeId, Party, StreamStatistics};
+use seam::{Endpoint, ExchangeId, Party, Renegotiated, StreamStatistics};
 use smallvec::SmallVec;
 
 use crate::consumers::Listeners;
-use crate::handoff::{Handoff, Side};
-use crate::ice::{Agent, Introduction};
-use crate::moving::chain::Guest;
-use crate::moving::kept::Kept;
-use crate::moving::{Moving, Past};
-use crate::stream::StreamId;
+use crate::handoff::Side;
+use crate::ice::Agent;
+use crate::motion::shell::{Kept, Past};
+use crate::ports::StreamId;
+use crate::stream::Streams;
 
 /// An offer without its last answer.
 #[derive(Debug)]
@@ -31,6 +30,32 @@ pub(crate) struct Exchange {
     pub(crate) opened: SmallVec<[StreamId; 2]>,
     /// The ufrag of its `a=crush`.
     pub(crate) ufrag: Option<Box<str>>,
+}
+
+/// An offer, its author, and who is to be offered it.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    pub(crate) exchange: ExchangeId,
+    pub(crate) from: (Endpoint, Party),
+    pub(crate) to: (Endpoint, Party),
+    pub(crate) sdp: Bytes,
+}
+
+/// An answer, its author, and who had offered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) exchange: ExchangeId,
+    pub(crate) from: (Endpoint, Party),
+    pub(crate) to: Endpoint,
+    pub(crate) sdp: Bytes,
+}
+
+/// What became of a wish at one of its legs.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) wish: u32,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) outcome: Renegotiated,
 }
 
 /// An endpoint, as one side of offers and answers.
@@ -57,6 +82,28 @@ pub(crate) struct Leg {
     pub(crate) ice: Option<Box<Agent>>,
 }
 
+/// When something came to a session, and whom that was told.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    /// Anything that is its own.
+    pub(crate) heard: Duration,
+    /// RTP, as far as it was caught up with: each stream knows of itself.
+    pub(crate) media: Duration,
+    /// That it is silent was told.
+    pub(crate) is_told: bool,
+    /// Since when it has not been asked, while it is direct and unheard, whether its parties are there.
+    pub(crate) asked: Option<Duration>,
+}
+
+/// Whether media goes past the relay.
+#[derive(Debug, Default)]
+pub(crate) struct Away {
+    /// It is known to: RTP at the relay is news.
+    pub(crate) is_away: bool,
+    /// Its parties were told, or say, that it does.
+    pub(crate) is_told: bool,
+}
+
 /// One call's media.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
@@ -68,31 +115,16 @@ pub(crate) struct Session {
     pub(crate) closing: Option<Duration>,
     /// Of streams that are gone.
     pub(crate) past: Vec<StreamStatistics>,
-    pub(crate) heard: Duration,
-    /// When the last RTP came.
-    pub(crate) media: Duration,
-    /// Its media is known to be direct: RTP at the relay is news.
-    pub(crate) is_away: bool,
-    /// Its parties were told, or say, that their media goes elsewhere.
-    pub(crate) is_told_away: bool,
+    pub(crate) life: Life,
+    pub(crate) away: Away,
     pub(crate) is_held: bool,
-    pub(crate) told_inactive: bool,
-    /// Since when it has not been asked, while it is direct and unheard, whether its parties are there.
-    pub(crate) unheard: Option<Duration>,
     /// What policy said of this session alone; see [`constraint`](Self::constraint).
     pub(crate) told_constraint: Option<Constraint>,
     /// Who hears it beside its parties.
     pub(crate) listeners: Listeners,
-    pub(crate) moving: Option<Box<Moving>>,
-    /// Why it has none, as it was told.
+    /// Why nothing moves, as it was told.
     pub(crate) kept: Option<Kept>,
-    /// Where they are, if it is a part of a call that another session has.
-    pub(crate) guest: Option<Guest>,
-    /// Of two parties that move their media themselves.
-    pub(crate) handoff: Option<Box<Handoff>>,
-    /// In the place of `moving`, while both parties speak ICE.
-    pub(crate) introduction: Option<Box<Introduction>>,
-    /// They do, but cannot be introduced to each other.
+    /// Both speak ICE, but cannot be introduced to each other.
     pub(crate) are_strangers: bool,
     /// When a check of ours is to be repeated.
     pub(crate) checks_due: Option<Duration>,
@@ -110,17 +142,16 @@ impl Session {
         if self.listeners.is_empty() { self.told_constraint } else { Some(Constraint::MustAnchor) }
     }
 
-    /// Whether that is so of anybody.
-    pub(crate) fn is_on_the_move(&self) -> bool {
-        self.movers().is_some()
+    /// Media came then.
+    pub(crate) fn note_media(&mut self, at: Duration) {
+        self.life.media = self.life.media.max(at);
+        self.life.heard = self.life.heard.max(at);
     }
 
-    /// Whose media may move.
-    pub(crate) fn movers(&self) -> Option<[Endpoint; 2]> {
-        let moving = self.moving.as_ref().and_then(|moving| moving.endpoints());
-        let moving = moving.or(self.guest.map(|guest| guest.ends));
-        let introduced = self.introduction.as_ref().map(|introduction| introduction.endpoints());
-        moving.or(introduced).or(self.handoff.as_ref().map(|handoff| handoff.endpoints()))
+    /// Knows when media came to any of its streams.
+    pub(crate) fn catch_up(&mut self, streams: &Streams) {
+        let heard = self.streams(streams).map(|stream| stream.reception.heard).max();
+        self.note_media(heard.unwrap_or_default());
     }
 
     pub(crate) fn leg_mut(&mut self, endpoint: Endpoint) -> Option<&mut Leg> {

@@ -8,6 +8,7 @@
 
 mod account;
 pub mod consumers;
+mod control;
 mod expected;
 mod forward;
 pub mod handoff;
@@ -16,18 +17,25 @@ mod ice;
 pub mod latch;
 mod leftover;
 mod legs;
+mod metering;
+mod motion;
 #[allow(clippy::indexing_slicing, reason = "pairs, indexed by a `Side`")]
 mod moving;
 mod negotiation;
+mod open_ports;
 pub mod ours;
+mod packet;
 #[allow(clippy::indexing_slicing, reason = "pairs, indexed by a `Side`")]
 pub mod path;
 pub mod policy;
+mod ports;
 mod reported;
 mod sent;
+mod settings;
 pub mod side;
 pub mod statistics;
 mod stream;
+mod transport;
 pub mod worker;
 
 pub use expected::Expected;

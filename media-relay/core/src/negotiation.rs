@@ -11,31 +11,54 @@ use smallvec::SmallVec;
 
 use crate::consumers::Consumers;
 use crate::handoff::Side;
-use crate::latch::{Latch, Manner};
-use crate::legs::{Exchange, Leg, Session};
+use crate::latch::Latch;
+use crate::legs::{Answer, Exchange, Leg, Life, Offer, Session};
 use crate::path::place::is_local;
-use crate::reported::Reported;
-use crate::sent::Sent;
+use crate::ports::{Ports, StreamId, Turn};
 use crate::statistics::Reception;
-use crate::stream::{Carried, Stream, StreamId};
-use crate::worker::{PortPair, Ports, Worker};
+use crate::stream::{Owner, Standing, Stream};
+use crate::transport::Mux;
+use crate::worker::Worker;
 
 /// Pairs of ports of one party; what it offers beyond that is refused with port 0. Audio, main and second video, a floor and a chat leave
 /// room, and nobody takes the ports of others with one INVITE.
 const MOST_STREAMS: usize = 8;
 
+/// What somebody says of m-lines.
+#[derive(Debug, Clone, Copy)]
+struct Words<'a> {
+    endpoint: Endpoint,
+    media: &'a [Media],
+}
+
+/// When a description counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Counts {
+    /// At once where nothing was agreed before, else not yet.
+    IfFirst,
+    /// It has been answered, or is the answer.
+    Always,
+}
+
+/// How a description is written for a leg.
+struct Wording<'a> {
+    /// Of each m-line, whether we say `a=rtcp-mux`.
+    muxed: SmallVec<[bool; 4]>,
+    /// Whose ICE lines pass.
+    author: Option<(Endpoint, &'a Spoken)>,
+    is_offer: bool,
+}
+
+/// Streams that are opened for an offer, and where ports come from.
+struct Opening<'a> {
+    ports: &'a mut dyn Ports,
+    opened: SmallVec<[StreamId; 2]>,
+}
+
 impl Worker {
-    #[expect(clippy::too_many_arguments, reason = "an offer has two ends")]
-    pub(crate) fn offer(
-        &mut self,
-        id: u64,
-        exchange: ExchangeId,
-        from: (Endpoint, Party),
-        to: (Endpoint, Party),
-        sdp: Bytes,
-        now: Duration,
-        ports: &mut dyn Ports,
-    ) -> Result<Described, Refusal> {
+    pub(crate) fn offer(&mut self, id: u64, offer: Offer, turn: &mut Turn<'_>) -> Result<Described, Refusal> {
+        let Offer { exchange, from, to, sdp } = offer;
+        let now = turn.now;
         let mut description = self.read(id, (from.0, from.1.realm.0), sdp)?;
         // A passive end behind a NAT would wait for a hello that cannot reach it, before it has sent anything itself: where only the
         // offerer is behind one, it begins.
@@ -52,16 +75,20 @@ impl Worker {
             return Err(Refusal::NotAcceptable);
         }
         let is_new = !self.sessions.contains_key(&id);
-        let session = self.sessions.entry(id).or_insert_with(|| Session { heard: now, ..Session::default() });
+        let session = self.sessions.entry(id).or_insert_with(|| Session {
+            life: Life { heard: now, ..Life::default() },
+            ..Session::default()
+        });
         for (endpoint, party) in [&from, &to] {
             session.ensure_leg(id, *endpoint, party);
         }
-        let mut opened = SmallVec::new();
+        let mut opening = Opening { ports: turn.ports, opened: SmallVec::new() };
         let result = [from.0, to.0]
             .into_iter()
-            .try_for_each(|end| self.ensure_streams(id, end, &description.media, &mut opened, ports));
+            .try_for_each(|end| self.ensure_streams(id, end, &description.media, &mut opening));
+        let mut opened = opening.opened;
         if let Err(refusal) = result {
-            self.forget(id, &opened, ports);
+            self.forget(id, &opened, turn.ports);
             if is_new {
                 self.sessions.remove(&id);
             }
@@ -71,12 +98,14 @@ impl Worker {
         if let Some(leg) = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(from.0)) {
             leg.is_joined = description.is_joined;
         }
-        self.apply(id, from.0, &description.media, true, now);
+        let said = Words { endpoint: from.0, media: &description.media };
+        self.apply(id, said, Counts::IfFirst, now);
         self.expect_early(id, from.0, to.0, now);
         self.write_support(id, to.0, from.0, ufrag.is_some());
-        let is_passed = self.offer_ice(id, from.0, to.0, &ice, now);
+        let is_passed = self.offer_ice(id, (from.0, &ice), to.0, now);
         let author = is_passed.then_some((from.0, &ice));
-        let sdp = self.describe(id, to.0, &description, |media, _| media.rtcp_mux, author, true)?;
+        let muxed = description.media.iter().map(|media| media.rtcp_mux).collect();
+        let sdp = self.describe(id, to.0, &description, Wording { muxed, author, is_offer: true })?;
         let summary = summarise(&description.media);
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
         if let Some(leg) = session.leg_mut(to.0) {
@@ -90,17 +119,14 @@ impl Worker {
         Ok(Described { sdp, summary })
     }
 
-    #[expect(clippy::too_many_arguments, reason = "an answer has two ends")]
     pub(crate) fn answer(
         &mut self,
         id: u64,
-        exchange: ExchangeId,
-        (from, from_party): (Endpoint, Party),
-        to: Endpoint,
-        sdp: Bytes,
-        now: Duration,
-        ports: &mut dyn Ports,
+        answer: Answer,
+        turn: &mut Turn<'_>,
     ) -> Result<Described, Refusal> {
+        let Answer { exchange, from: (from, from_party), to, sdp } = answer;
+        let now = turn.now;
         let mut description = self.read(id, (from, from_party.realm.0), sdp)?;
         let answered_ufrag = description.support.take().map(|support| support.ufrag.into());
         let ice = self.spoken(&mut description, from_party.realm.0);
@@ -138,19 +164,21 @@ impl Worker {
         if let Some(leg) = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(from)) {
             (leg.party, leg.is_joined) = (from_party, description.is_joined);
         }
-        self.apply(id, to, &offered, false, now);
-        self.apply(id, from, &description.media, false, now);
-        self.agree(id, (to, &offered), (from, &description.media));
+        let offer = Words { endpoint: to, media: &offered };
+        let answer = Words { endpoint: from, media: &description.media };
+        self.apply(id, offer, Counts::Always, now);
+        self.apply(id, answer, Counts::Always, now);
+        self.agree(id, offer, answer);
         self.agree_support(id, (to, offered_ufrag), (from, answered_ufrag));
         self.connect_agreed(id, from, to);
         if is_last {
-            self.close_refused(id, ports);
+            self.close_refused(id, turn.ports);
         }
         let is_passed = self.answer_ice(id, (to, &spoken), (from, &ice), was_passed);
         // Each leg is answered on its own: whoever offered multiplexing gets it.
-        let says_mux = |_: &Media, index: usize| offered.get(index).is_some_and(|offered| offered.rtcp_mux);
+        let muxed = offered.iter().map(|offered| offered.rtcp_mux).collect();
         let author = is_passed.then_some((from, &ice));
-        let sdp = self.describe(id, to, &description, says_mux, author, false)?;
+        let sdp = self.describe(id, to, &description, Wording { muxed, author, is_offer: false })?;
         if let Some(session) = self.sessions.get_mut(&id) {
             if let Some(leg) = session.leg_mut(from) {
                 leg.agreed = leg.offered.clone();
@@ -165,7 +193,7 @@ impl Worker {
     }
 
     /// The offer is void: the last agreed state stands, and ports that were only for it go back.
-    pub(crate) fn cancel(&mut self, id: u64, exchange: ExchangeId, now: Duration, ports: &mut dyn Ports) {
+    pub(crate) fn cancel(&mut self, id: u64, exchange: ExchangeId, turn: &mut Turn<'_>) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         // Other branches may still answer the initial one.
         let Some(position) = session
@@ -176,27 +204,20 @@ impl Worker {
             return;
         };
         let opened = session.exchanges.remove(position).opened;
-        self.attend(id, now);
+        self.attend(id, turn.now);
         let unused: SmallVec<[StreamId; 2]> = opened
             .into_iter()
-            .filter(|stream| self.streams.get(*stream).is_some_and(|stream| !stream.is_agreed))
+            .filter(|stream| self.streams.get(*stream).is_some_and(|stream| !stream.standing.is_agreed()))
             .collect();
-        self.forget(id, &unused, ports);
+        self.forget(id, &unused, turn.ports);
     }
 
     /// A refused initial offer ends its party with all branches; a later one is void.
-    pub(crate) fn reject(
-        &mut self,
-        id: u64,
-        exchange: ExchangeId,
-        from: Endpoint,
-        now: Duration,
-        ports: &mut dyn Ports,
-    ) {
+    pub(crate) fn reject(&mut self, id: u64, exchange: ExchangeId, from: Endpoint, turn: &mut Turn<'_>) {
         if exchange == ExchangeId::INITIAL {
-            self.drop_legs(id, |leg| leg.party != 0 && leg.party == from.party, now, ports);
+            self.drop_legs(id, |leg| leg.party != 0 && leg.party == from.party, turn);
         } else {
-            self.cancel(id, exchange, now, ports);
+            self.cancel(id, exchange, turn);
         }
     }
 
@@ -218,7 +239,9 @@ impl Worker {
             .legs
             .iter()
             .flat_map(|(_, leg)| leg.streams.iter().flatten().copied())
-            .filter(|stream| self.streams.get(*stream).is_some_and(|stream| stream.is_refused))
+            .filter(|stream| {
+                self.streams.get(*stream).is_some_and(|stream| stream.standing == Standing::Refused)
+            })
             .collect();
         self.forget(id, &refused, ports);
     }
@@ -229,11 +252,10 @@ impl Worker {
         id: u64,
         endpoint: Endpoint,
         media: &[Media],
-        opened: &mut SmallVec<[StreamId; 2]>,
-        ports: &mut dyn Ports,
+        opening: &mut Opening<'_>,
     ) -> Result<(), Refusal> {
         let realm = self.sessions.get(&id).and_then(|session| Some(session.leg(endpoint)?.party.realm.0));
-        let manner = self.manner(realm.ok_or(Refusal::Unknown)?);
+        let manner = self.settings.manner(realm.ok_or(Refusal::Unknown)?);
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
         let consumers = Consumers::of(session.listeners.as_slice());
         let leg = session.leg_mut(endpoint).ok_or(Refusal::Unknown)?;
@@ -246,17 +268,16 @@ impl Worker {
                 continue;
             }
             served = served.saturating_add(1);
-            let pair =
-                ports.open(leg.party.realm.0, is_ipv6(leg.party.signalling.ip())).ok_or(Refusal::NoPorts)?;
-            let facing = (leg.origin, leg.party.signalling.ip());
-            let stream = self.streams.insert(new_stream(
-                (id, endpoint, index),
-                pair,
-                facing,
-                (manner, consumers.clone()),
-            ));
+            let pair = opening
+                .ports
+                .open(leg.party.realm.0, is_ipv6(leg.party.signalling.ip()))
+                .ok_or(Refusal::NoPorts)?;
+            let latch = Latch::new(leg.party.signalling.ip(), manner);
+            let owner = Owner { session: id, endpoint, index: index as u16, origin: leg.origin };
+            let stream = Stream::new(owner, pair, [latch.clone(), latch], consumers.clone());
+            let stream = self.streams.insert(stream);
             *place = Some(stream);
-            opened.push(stream);
+            opening.opened.push(stream);
         }
         Ok(())
     }
@@ -269,7 +290,7 @@ impl Worker {
         }
         let first = session.legs.iter().find(|(known, _)| known.party == endpoint.party);
         let Some((_, first)) = first else { return };
-        let manner = self.manner(first.party.realm.0);
+        let manner = self.settings.manner(first.party.realm.0);
         let consumers = Consumers::of(session.listeners.as_slice());
         let mut leg = Leg {
             party: first.party.clone(),
@@ -284,38 +305,37 @@ impl Worker {
             is_joined: false,
             ice: first.ice.as_ref().map(|agent| Box::new(agent.of_branch())),
         };
-        let facing = (leg.origin, leg.party.signalling.ip());
+        let latch = Latch::new(leg.party.signalling.ip(), manner);
         for (index, place) in first.streams.iter().enumerate() {
             let pair = place.and_then(|stream| self.streams.get(stream)).map(|stream| stream.ports);
-            leg.streams.push(pair.map(|pair| {
-                self.streams.insert(new_stream(
-                    (id, endpoint, index),
-                    pair,
-                    facing,
-                    (manner, consumers.clone()),
-                ))
-            }));
+            let owner = Owner { session: id, endpoint, index: index as u16, origin: leg.origin };
+            let new = |pair| Stream::new(owner, pair, [latch.clone(), latch.clone()], consumers.clone());
+            leg.streams.push(pair.map(|pair| self.streams.insert(new(pair))));
         }
         if let Some(session) = self.sessions.get_mut(&id) {
             session.legs.push((endpoint, leg));
         }
     }
 
-    /// Takes the addresses and codecs of a description; `only_first` leaves what is agreed alone.
-    fn apply(&mut self, id: u64, endpoint: Endpoint, media: &[Media], only_first: bool, now: Duration) {
+    /// Takes the addresses and codecs of a description.
+    fn apply(&mut self, id: u64, Words { endpoint, media }: Words<'_>, counts: Counts, now: Duration) {
         let ours = self.relay_addresses(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.catch_up(&self.streams);
         let found = session.legs.iter().find(|known| known.0 == endpoint);
         let Some((_, leg)) = found else { return };
         let signalling = leg.party.signalling.ip();
         for (media, place) in media.iter().zip(&leg.streams) {
             let Some(stream) = place.and_then(|stream| self.streams.get_mut(stream)) else { continue };
-            if only_first && !stream.kind.is_empty() {
+            if counts == Counts::IfFirst && !stream.terms.kind.is_empty() {
                 continue;
             }
             // Speech that becomes a fax (T.38) is counted apart.
-            if !stream.kind.is_empty() && *stream.kind != *media.kind && stream.reception.packets > 0 {
-                session.past.push(stream.statistics(None, session.heard));
+            if !stream.terms.kind.is_empty()
+                && *stream.terms.kind != *media.kind
+                && stream.reception.packets > 0
+            {
+                session.past.push(stream.statistics(None, session.life.heard));
                 stream.reception = Reception::default();
                 stream.strangers = 0;
             }
@@ -325,17 +345,18 @@ impl Worker {
     }
 
     /// What follows of two descriptions together.
-    fn agree(&mut self, id: u64, offer: (Endpoint, &[Media]), answer: (Endpoint, &[Media])) {
+    fn agree(&mut self, id: u64, offer: Words<'_>, answer: Words<'_>) {
         let Some(session) = self.sessions.get(&id) else { return };
-        for (endpoint, other) in [(offer, answer), (answer, offer)] {
-            let Some(leg) = session.leg(endpoint.0) else { continue };
-            for ((place, media), other) in leg.streams.iter().zip(endpoint.1).zip(other.1) {
+        for (own, other) in [(offer, answer), (answer, offer)] {
+            let Some(leg) = session.leg(own.endpoint) else { continue };
+            for ((place, media), other) in leg.streams.iter().zip(own.media).zip(other.media) {
                 let Some(stream) = place.and_then(|stream| self.streams.get_mut(stream)) else { continue };
                 // We offered it to the answerer exactly if the offerer had.
-                stream.is_muxed = media.rtcp_mux && offer.1.iter().any(|offered| offered.rtcp_mux);
-                stream.is_agreed = true;
-                stream.far_formats = other.codecs.iter().map(|codec| codec.0).collect();
-                stream.is_refused = media.port == 0 || other.port == 0;
+                let does_mux = media.rtcp_mux && offer.media.iter().any(|offered| offered.rtcp_mux);
+                stream.mux = Mux::of(media.rtcp_mux, does_mux);
+                stream.terms.far_formats = other.codecs.iter().map(|codec| codec.0).collect();
+                let is_refused = media.port == 0 || other.port == 0;
+                stream.standing = if is_refused { Standing::Refused } else { Standing::Agreed };
             }
         }
     }
@@ -345,7 +366,8 @@ impl Worker {
     fn expect_early(&mut self, id: u64, offerer: Endpoint, other: Endpoint, now: Duration) {
         for (near, far) in self.pairs(id, offerer, other) {
             let is_fed = self.feeders(id, near).next().is_some();
-            let Some(stream) = self.streams.get_mut(far).filter(|stream| stream.kind.is_empty() && !is_fed)
+            let Some(stream) =
+                self.streams.get_mut(far).filter(|stream| stream.terms.kind.is_empty() && !is_fed)
             else {
                 continue;
             };
@@ -355,12 +377,12 @@ impl Worker {
             stream.consumers.feed(near);
             // What it was offered is what it sends.
             let Some((carried, formats)) =
-                self.streams.get(near).map(|near| (near.carried, near.formats.clone()))
+                self.streams.get(near).map(|near| (near.carried, near.terms.formats.clone()))
             else {
                 continue;
             };
             if let Some(stream) = self.streams.get_mut(far) {
-                (stream.carried, stream.formats) = (carried, formats);
+                (stream.carried, stream.terms.formats) = (carried, formats);
             }
         }
     }
@@ -377,7 +399,7 @@ impl Worker {
                 }
                 if let Some(stream) = self.streams.get_mut(from) {
                     stream.consumers.starve(|_| true);
-                    if !stream.is_refused {
+                    if stream.standing != Standing::Refused {
                         stream.consumers.feed(to);
                     }
                 }
@@ -403,15 +425,12 @@ impl Worker {
             })
     }
 
-    /// `says_mux`: of an m-line and its number, whether we say `a=rtcp-mux`; `author`: whose ICE lines pass.
     fn describe(
         &mut self,
         id: u64,
         endpoint: Endpoint,
         description: &Description,
-        says_mux: impl Fn(&Media, usize) -> bool,
-        author: Option<(Endpoint, &Spoken)>,
-        is_offer: bool,
+        Wording { muxed, author, is_offer }: Wording<'_>,
     ) -> Result<Bytes, Refusal> {
         let seen = author.map(|(author, _)| self.seen(id, author));
         let leg = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(endpoint));
@@ -423,7 +442,7 @@ impl Worker {
             .enumerate()
             .map(|(index, media)| {
                 let stream = leg.streams.get(index).copied().flatten()?;
-                let rtcp_mux = media.is_rtp() && says_mux(media, index);
+                let rtcp_mux = media.is_rtp() && muxed.get(index).is_some_and(|muxed| *muxed);
                 (media.port != 0).then_some(Place { rtcp_mux, ..Place::at(rtp(stream)?) })
             })
             .collect();
@@ -458,43 +477,6 @@ impl Session {
             ice: None,
         };
         self.legs.push((endpoint, leg));
-    }
-}
-
-fn new_stream(
-    (session, endpoint, index): (u64, Endpoint, usize),
-    ports: PortPair,
-    (origin, signalling): (u64, IpAddr),
-    (manner, consumers): (Manner, Consumers),
-) -> Stream {
-    Stream {
-        session,
-        endpoint,
-        index: index as u16,
-        ports,
-        origin,
-        rtp: Latch::new(signalling, manner),
-        rtcp: Latch::new(signalling, manner),
-        consumers,
-        carried: Carried::Clear,
-        is_muxed: false,
-        may_mux: false,
-        is_parked: false,
-        is_agreed: false,
-        is_refused: false,
-        kind: Box::default(),
-        formats: Box::default(),
-        far_formats: SmallVec::new(),
-        reception: Reception::default(),
-        strangers: 0,
-        held: None,
-        forwarded_report: None,
-        is_released: false,
-        is_hung_up: false,
-        spare: None,
-        taken: None,
-        sent: Sent::default(),
-        reported: Reported::default(),
     }
 }
 

@@ -6,10 +6,11 @@
 
 use std::time::Duration;
 
-use crate::reported::{Passed, Reported};
-use crate::sent::{Here, Sent};
 use media_wire::rtp::Header;
 use seam::Loss;
+
+use crate::reported::{Passed, Reported};
+use crate::sent::{Here, Sent};
 
 /// Reception of one RTP stream.
 #[derive(Debug, Clone, Default)]
@@ -31,20 +32,48 @@ pub struct Reception {
     /// The last silence here: its last packet before, and the first after. In the clock of the relay.
     pub silence: Option<(Duration, Duration)>,
     whereabouts: Whereabouts,
+    source: Source,
+    clock: Clock,
+    event_timestamp: Option<u32>,
+}
+
+/// The present source's numbers (RFC 3550 appendix A.1).
+#[derive(Debug, Clone, Default)]
+struct Source {
     ssrc: u32,
-    /// The present source's first number.
+    /// Its first number.
     first: u16,
     base: u32,
     highest: u32,
-    /// Of sources before the present one.
-    lost_before: u64,
     received: u64,
+    /// Of sources before this one.
+    lost_before: u64,
+}
+
+/// Its timestamps, beside the clock here (RFC 3550 appendix A.8).
+#[derive(Debug, Clone, Default)]
+struct Clock {
     transit: i64,
     jitter: f64,
-    event_timestamp: Option<u32>,
     /// Of the last packet, and from one to the next.
     timestamp: u32,
     frame: u32,
+}
+
+/// What a payload type means for who counts its packets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Coding {
+    /// Of its timestamps, in Hz.
+    pub clock_rate: u32,
+    /// Telephone events (RFC 4733).
+    pub is_event: bool,
+}
+
+impl Default for Coding {
+    /// Of speech on the telephone.
+    fn default() -> Self {
+        Self { clock_rate: 8000, is_event: false }
+    }
 }
 
 /// Where a stream goes, as far as is known.
@@ -58,6 +87,8 @@ enum Whereabouts {
     Returning(u8),
 }
 
+/// Without RTP for so long: longer than a lost packet and jitter.
+pub(crate) const QUIET: Duration = Duration::from_millis(200);
 /// Longer than a lost packet or two.
 const SILENCE: Duration = Duration::from_millis(60);
 /// What a packet usually holds.
@@ -68,41 +99,40 @@ const BACK: u8 = 16;
 const ROUND: Duration = Duration::from_secs(60);
 
 impl Reception {
-    /// A packet arrived. `clock_rate` in Hz.
+    /// A packet arrived.
     pub fn receive(
         &mut self,
         header: &Header,
         octets: usize,
-        clock_rate: u32,
-        is_event: bool,
+        Coding { clock_rate, is_event }: Coding,
         now: Duration,
     ) {
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(octets as u64);
-        let is_same = self.received > 0 && self.ssrc == header.ssrc;
-        let step = header.sequence.wrapping_sub(self.highest as u16);
+        let is_same = self.source.received > 0 && self.source.ssrc == header.ssrc;
+        let step = header.sequence.wrapping_sub(self.source.highest as u16);
         let silence = now.saturating_sub(self.heard);
         if !is_same {
             self.restart(header);
-            self.first = header.sequence;
+            self.source.first = header.sequence;
         } else if self.whereabouts != Whereabouts::Here && step > 1 && (step < 0x8000 || silence > ROUND) {
             self.skip(step, header, silence);
         } else {
             if step == 1 {
-                self.frame = header.timestamp.wrapping_sub(self.timestamp);
+                self.clock.frame = header.timestamp.wrapping_sub(self.clock.timestamp);
             }
             if step < 3000 {
-                self.highest = self.highest.wrapping_add(u32::from(step));
+                self.source.highest = self.source.highest.wrapping_add(u32::from(step));
             } else if step < 65_536u32.saturating_sub(100) as u16 {
                 // A jump: the sender started over (RFC 3550 A.1).
                 self.restart(header);
             }
         }
-        self.received = self.received.wrapping_add(1);
+        self.source.received = self.source.received.wrapping_add(1);
         if silence > SILENCE && self.packets > 1 {
             self.silence = Some((self.heard, now));
         }
-        (self.heard, self.timestamp) = (now, header.timestamp);
+        (self.heard, self.clock.timestamp) = (now, header.timestamp);
         self.whereabouts = match self.whereabouts {
             Whereabouts::Returning(left @ 2..) => Whereabouts::Returning(left.saturating_sub(1)),
             Whereabouts::Returning(_) => Whereabouts::Here,
@@ -119,14 +149,14 @@ impl Reception {
         self.payload_type = Some(header.payload_type);
         let arrival = (now.as_micros() as i64).wrapping_mul(i64::from(clock_rate)) / 1_000_000;
         let transit = arrival.wrapping_sub(header.timestamp.into());
-        if is_same && self.transit != 0 {
+        if is_same && self.clock.transit != 0 {
             // Timestamps wrap; so does their difference.
-            let difference = f64::from(transit.wrapping_sub(self.transit) as i32).abs();
+            let difference = f64::from(transit.wrapping_sub(self.clock.transit) as i32).abs();
             if difference < f64::from(clock_rate) {
-                self.jitter += (difference - self.jitter) / 16.0;
+                self.clock.jitter += (difference - self.clock.jitter) / 16.0;
             }
         }
-        self.transit = transit;
+        self.clock.transit = transit;
     }
 
     /// Another protocol than RTP.
@@ -157,66 +187,71 @@ impl Reception {
     fn skip(&mut self, step: u16, header: &Header, silence: Duration) {
         let skipped = u64::from(step).saturating_sub(1);
         // The numbers go round after 65,536 packets; timestamps, and the clock, say how often.
-        let ticks = header.timestamp.wrapping_sub(self.timestamp);
-        let sent = ticks.checked_div(self.frame).map_or(0, u64::from);
+        let ticks = header.timestamp.wrapping_sub(self.clock.timestamp);
+        let sent = ticks.checked_div(self.clock.frame).map_or(0, u64::from);
         let rounds =
             if silence > ROUND { sent.saturating_sub(skipped).saturating_add(0x8000) >> 16 } else { 0 };
         self.elsewhere = self.elsewhere.saturating_add(skipped).saturating_add(rounds << 16);
-        self.lost_before = self.lost();
-        (self.base, self.highest, self.received) = (header.sequence.into(), header.sequence.into(), 0);
-        self.transit = 0;
+        self.source.lost_before = self.lost();
+        (self.source.base, self.source.highest, self.source.received) =
+            (header.sequence.into(), header.sequence.into(), 0);
+        self.clock.transit = 0;
     }
 
     fn restart(&mut self, header: &Header) {
-        self.lost_before = self.lost();
-        self.received = 0;
-        self.ssrc = header.ssrc;
-        self.base = u32::from(header.sequence);
-        self.highest = self.base;
-        self.transit = 0;
+        self.source.lost_before = self.lost();
+        self.source.received = 0;
+        self.source.ssrc = header.ssrc;
+        self.source.base = u32::from(header.sequence);
+        self.source.highest = self.source.base;
+        self.clock.transit = 0;
     }
 
     /// Packets that never came.
     pub fn lost(&self) -> u64 {
-        let expected = if self.received == 0 {
+        let expected = if self.source.received == 0 {
             0
         } else {
-            u64::from(self.highest.wrapping_sub(self.base)).saturating_add(1)
+            u64::from(self.source.highest.wrapping_sub(self.source.base)).saturating_add(1)
         };
-        self.lost_before.saturating_add(expected.saturating_sub(self.received))
+        self.source.lost_before.saturating_add(expected.saturating_sub(self.source.received))
     }
 
     /// Interarrival jitter, ms.
     pub fn jitter_ms(&self, clock_rate: u32) -> f32 {
-        (self.jitter * 1000.0 / f64::from(clock_rate.max(1))) as f32
+        (self.clock.jitter * 1000.0 / f64::from(clock_rate.max(1))) as f32
     }
 
     /// The timestamp that a stream has reached which was heard in real time; `None` before its first packet.
     pub fn timestamp_at(&self, clock_rate: u32, at: Duration) -> Option<u32> {
         let arrival = (at.as_micros() as i64).wrapping_mul(i64::from(clock_rate)) / 1_000_000;
         // Modulo 2^32, as timestamps are.
-        (self.transit != 0).then(|| arrival.wrapping_sub(self.transit) as u32)
+        (self.clock.transit != 0).then(|| arrival.wrapping_sub(self.clock.transit) as u32)
     }
 
     /// The source and number heard last, whatever came between.
     pub fn last(&self) -> Option<(u32, u16)> {
-        (self.packets > 0).then_some((self.ssrc, self.highest as u16))
+        (self.packets > 0).then_some((self.source.ssrc, self.source.highest as u16))
     }
 
     /// The latest sequence number and source, for latching.
     pub fn latest(&self) -> Option<(u32, u16)> {
-        (self.received > 0).then_some((self.ssrc, self.highest as u16))
+        (self.source.received > 0).then_some((self.source.ssrc, self.source.highest as u16))
     }
 
     /// The last RTP packet.
     pub(crate) fn here(&self) -> Option<Here> {
-        (self.packets > 0).then_some(Here { ssrc: self.ssrc, number: self.highest as u16, at: self.heard })
+        (self.packets > 0).then_some(Here {
+            ssrc: self.source.ssrc,
+            number: self.source.highest as u16,
+            at: self.heard,
+        })
     }
 
     /// What is known of it for a report about `ssrc`.
     pub(crate) fn passed(&self, ssrc: u32, is_anew: bool) -> Passed {
         let lost = self.lost();
-        let first = (self.packets > 0 && self.ssrc == ssrc).then_some(self.first);
+        let first = (self.packets > 0 && self.source.ssrc == ssrc).then_some(self.source.first);
         Passed { first, packets: self.packets.saturating_add(lost), lost, is_anew }
     }
 
@@ -314,8 +349,7 @@ mod tests {
         reception.receive(
             &header(number),
             172,
-            8000,
-            false,
+            Coding::default(),
             Duration::from_millis(20 * u64::from(number)) + ROUND,
         );
     }
@@ -404,7 +438,8 @@ mod tests {
         for (number, timestamp) in [(1u16, 100), (2, 100), (3, 100), (4, 900), (5, 900)] {
             let header =
                 Header { payload_type: 101, marker: timestamp == 100, sequence: number, timestamp, ssrc: 7 };
-            reception.receive(&header, 16, 8000, true, Duration::from_millis(u64::from(number)));
+            let coding = Coding { is_event: true, ..Coding::default() };
+            reception.receive(&header, 16, coding, Duration::from_millis(u64::from(number)));
         }
         assert_eq!((reception.dtmf, reception.packets), (2, 5));
     }

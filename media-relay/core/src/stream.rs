@@ -6,22 +6,20 @@ use std::time::Duration;
 
 use media_wire::rtp::{self, Header};
 use media_wire::sdp::Media;
-use seam::{DirectStatistics, Endpoint, StreamStatistics};
+use seam::{DirectStatistics, Endpoint, Listener, StreamStatistics};
 use smallvec::SmallVec;
 
-use crate::account::QUIET;
 use crate::consumers::Consumers;
 use crate::held::Held;
 use crate::latch::{Evidence, Latch, Verdict};
 use crate::leftover::{Leftovers, Place, Sender};
-use crate::ours::{Facing, OpenPorts};
+use crate::open_ports::{Facing, OpenPorts};
+use crate::packet::Packet;
+use crate::ports::{Component, PortPair, Ports, SocketId, StreamId};
 use crate::reported::{Block, Reported};
 use crate::sent::Sent;
-use crate::statistics::Reception;
-use crate::worker::{PortPair, Ports, SocketId};
-
-/// A place in the table.
-pub(crate) type StreamId = u32;
+use crate::statistics::{Coding, QUIET, Reception};
+use crate::transport::{Carried, Mux};
 
 /// A payload type, as an endpoint's description names it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,81 +31,166 @@ pub(crate) struct Format {
     pub(crate) name: Box<str>,
 }
 
-/// What the m-line agreed on carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Carried {
-    /// RTP with readable RTCP.
-    Clear,
-    /// SRTP: only the header of RTP and the fact that RTCP came are for us (RFC 3711 §3.4: SRTCP is encrypted after its first
-    /// eight octets).
-    Secure,
-    /// Another protocol, as UDPTL (T.38): datagrams on the even port.
-    Other,
+/// What became of what was offered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// No answer was about it.
+    #[default]
+    Open,
+    Agreed,
+    /// Answered with port 0.
+    Refused,
 }
 
-/// One m-line as one endpoint has it: a pair of ports facing it, shared with the other branches of its party.
-#[derive(Debug)]
-pub(crate) struct Stream {
+impl Standing {
+    /// Whether an answer was about it.
+    pub(crate) fn is_agreed(self) -> bool {
+        self != Self::Open
+    }
+}
+
+/// Why nothing is sent to an endpoint, if nothing is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Gate {
+    /// By its description.
+    pub(crate) is_hung_up: bool,
+    /// It is released, and would be called back by what it hears.
+    pub(crate) is_released: bool,
+}
+
+impl Gate {
+    pub(crate) fn is_shut(self) -> bool {
+        self.is_hung_up || self.is_released
+    }
+}
+
+/// Whose a stream is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Owner {
     pub(crate) session: u64,
     pub(crate) endpoint: Endpoint,
+    /// Its m-line, from 0.
     pub(crate) index: u16,
-    pub(crate) ports: PortPair,
-    /// The number in the o= line of descriptions that name these ports.
+    /// The number in the o= line of descriptions that name its ports.
     pub(crate) origin: u64,
-    pub(crate) rtp: Latch,
-    pub(crate) rtcp: Latch,
-    pub(crate) consumers: Consumers,
-    pub(crate) carried: Carried,
-    /// Its RTCP goes to its RTP port.
-    pub(crate) is_muxed: bool,
-    /// It may send RTCP to our RTP port.
-    pub(crate) may_mux: bool,
-    /// Nothing is sent to it: by its description, or because it is released and would be called back by what it hears.
-    pub(crate) is_parked: bool,
-    pub(crate) is_hung_up: bool,
-    pub(crate) is_released: bool,
-    /// An answer was about it.
-    pub(crate) is_agreed: bool,
-    /// Answered with port 0.
-    pub(crate) is_refused: bool,
+}
+
+/// What descriptions say of it.
+#[derive(Debug, Default)]
+pub(crate) struct Terms {
     /// The kind of media, empty until a description of its own has come.
     pub(crate) kind: Box<str>,
     pub(crate) formats: Box<[Format]>,
     /// Payload types that the description on the other side names.
     pub(crate) far_formats: SmallVec<[u8; 8]>,
+}
+
+/// What is said of it in reports.
+#[derive(Debug, Default)]
+pub(crate) struct Said {
+    /// By its sender.
+    pub(crate) sent: Sent,
+    /// By its receiver.
+    pub(crate) reported: Reported,
+    /// The last sender report that went out of this stream, for its round trip.
+    pub(crate) forwarded: Option<(u32, Duration)>,
+}
+
+/// The relay's second address, where a NAT is learnt.
+#[derive(Debug, Default)]
+pub(crate) struct Second {
+    /// Ports there; after that the ones before, until they are closed.
+    pub(crate) spare: Option<PortPair>,
+    /// Where it was heard from there, which has become its own.
+    pub(crate) taken: Option<SocketAddr>,
+}
+
+/// One m-line as one endpoint has it: a pair of ports facing it, shared with the other branches of its party.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) owner: Owner,
+    pub(crate) ports: PortPair,
+    pub(crate) rtp: Latch,
+    pub(crate) rtcp: Latch,
+    pub(crate) consumers: Consumers,
+    pub(crate) carried: Carried,
+    pub(crate) mux: Mux,
+    pub(crate) gate: Gate,
+    pub(crate) standing: Standing,
+    pub(crate) terms: Terms,
     pub(crate) reception: Reception,
     pub(crate) strangers: u64,
     pub(crate) held: Option<Box<Held>>,
-    /// The last sender report that went out of this stream, for its round trip.
-    pub(crate) forwarded_report: Option<(u32, Duration)>,
-    /// Ports at the second address, while its NAT is learnt; after that the ones before, until they are closed.
-    pub(crate) spare: Option<PortPair>,
-    /// Where it was heard from at the second address, which has become its own.
-    pub(crate) taken: Option<SocketAddr>,
-    /// What its sender, and its receiver, say of it.
-    pub(crate) sent: Sent,
-    pub(crate) reported: Reported,
+    pub(crate) second: Second,
+    pub(crate) said: Said,
 }
 
 impl Stream {
+    /// Of which nothing was said yet.
+    pub(crate) fn new(owner: Owner, ports: PortPair, [rtp, rtcp]: [Latch; 2], consumers: Consumers) -> Self {
+        Self {
+            owner,
+            ports,
+            rtp,
+            rtcp,
+            consumers,
+            carried: Carried::Clear,
+            mux: Mux::No,
+            gate: Gate::default(),
+            standing: Standing::Open,
+            terms: Terms::default(),
+            reception: Reception::default(),
+            strangers: 0,
+            held: None,
+            second: Second::default(),
+            said: Said::default(),
+        }
+    }
+
     pub(crate) fn format(&self, number: Option<u8>) -> Option<&Format> {
-        self.formats.iter().find(|format| Some(format.number) == number)
+        self.terms.formats.iter().find(|format| Some(format.number) == number)
+    }
+
+    /// What is counted by when a packet of this payload type comes.
+    #[inline]
+    pub(crate) fn coding(&self, number: u8) -> Coding {
+        self.format(Some(number))
+            .map_or(Coding::default(), |format| Coding { clock_rate: format.rate, is_event: format.is_event })
+    }
+
+    /// Keeps what is sent to it while nobody has been heard where it goes.
+    #[inline]
+    pub(crate) fn hold(&mut self, packet: &[u8], now: Duration) {
+        if !self.rtp.is_learnt() {
+            Held::keep(&mut self.held, packet, self.rtp.destination(), now);
+        }
+    }
+
+    /// It has been heard: sends what was held, unless it went to that very address.
+    #[inline]
+    pub(crate) fn send_held(&mut self, now: Duration, send: impl FnOnce(SocketId, SocketAddr, &[u8])) {
+        if self.held.is_none() || !self.rtp.is_learnt() {
+            return;
+        }
+        let (Some(held), Some(destination)) = (self.held.take(), self.rtp.destination()) else { return };
+        if let Some(packet) = held.due(destination, now).filter(|_| !self.gate.is_shut()) {
+            send(self.ports.rtp, destination, packet);
+        }
     }
 
     /// What a description of its endpoint says of it. Latches are told apart from this: their addresses count at other times.
     pub(crate) fn describe(&mut self, media: &Media) {
-        if *self.kind != *media.kind {
-            self.kind = media.kind.as_str().into();
+        if *self.terms.kind != *media.kind {
+            self.terms.kind = media.kind.as_str().into();
         }
         self.carried = match (media.is_rtp(), media.is_secure) {
             (false, _) => Carried::Other,
             (true, true) => Carried::Secure,
             (true, false) => Carried::Clear,
         };
-        self.is_hung_up = media.is_parked;
-        self.is_parked = self.is_hung_up || self.is_released;
-        self.may_mux = media.rtcp_mux;
-        self.formats = media
+        self.gate.is_hung_up = media.is_parked;
+        self.mux = Mux::of(media.rtcp_mux, self.mux == Mux::Yes);
+        self.terms.formats = media
             .codecs
             .iter()
             .map(|(number, name, rate)| Format {
@@ -174,7 +257,8 @@ impl Stream {
         let evidence = match header {
             Some(header) if rtp::is_sound(packet) => {
                 let number = header.payload_type;
-                let is_agreed = self.format(Some(number)).is_some() || self.far_formats.contains(&number);
+                let is_agreed =
+                    self.format(Some(number)).is_some() || self.terms.far_formats.contains(&number);
                 Evidence::Media { header, latest, is_agreed }
             }
             Some(_) => return Verdict::Stranger,
@@ -189,39 +273,33 @@ impl Stream {
         verdict
     }
 
-    /// Whether what the far party sends ends here.
-    pub(crate) fn set_released(&mut self, is_released: bool) {
-        self.is_released = is_released;
-        self.is_parked = self.is_hung_up || is_released;
-    }
-
     /// Since when it goes past the relay, if what its sender counts or its receiver gets shows that.
     pub(crate) fn elsewhere_since(&self) -> Option<Duration> {
-        self.sent.elsewhere_since(self.reception.here())
+        self.said.sent.elsewhere_since(self.reception.here())
     }
 
     /// A report of who receives it; whose author may have begun to count anew. One about a source that is not known is none of it.
     pub(crate) fn reported_by_its_receiver(&mut self, block: Block, is_anew: bool, now: Duration) {
         let here = self.reception.here();
-        if here.is_none_or(|here| here.ssrc != block.ssrc) && self.sent.ssrc() != Some(block.ssrc) {
+        if here.is_none_or(|here| here.ssrc != block.ssrc) && self.said.sent.ssrc() != Some(block.ssrc) {
             return;
         }
-        self.sent.reached(block.ssrc, block.highest, here);
-        self.reported.hear(block, self.reception.passed(block.ssrc, is_anew), now);
+        self.said.sent.reached(block.ssrc, block.highest, here);
+        self.said.reported.hear(block, self.reception.passed(block.ssrc, is_anew), now);
     }
 
     /// SRTCP: its type is all that is in clear (RFC 3711 §3.4).
     pub(crate) fn count_sealed(&mut self, packet: &[u8]) {
         match packet.get(1) {
-            Some(200) => self.sent.count_sealed(self.reception.here()),
-            Some(201) => self.sent.sealed_silence(),
+            Some(200) => self.said.sent.count_sealed(self.reception.here()),
+            Some(201) => self.said.sent.sealed_silence(),
             _ => {}
         }
     }
 
     /// What is known of the part of it that the relay did not carry.
     fn direct(&self, rate: u32, is_open: bool) -> Option<DirectStatistics> {
-        let tally = self.reported.direct();
+        let tally = self.said.reported.direct();
         (tally.is_some() || is_open || self.reception.elsewhere > 0).then(|| DirectStatistics {
             packets: tally.map(|tally| tally.expected),
             lost: tally.map(|tally| tally.lost),
@@ -237,11 +315,11 @@ impl Stream {
         // The end of a call that is direct, of which no number tells.
         let away = now.saturating_sub(reception.heard);
         let open = if reception.is_elsewhere() && away > QUIET { away } else { Duration::ZERO };
-        let loss = reception.loss(&self.reported, &self.sent, open);
+        let loss = reception.loss(&self.said.reported, &self.said.sent, open);
         StreamStatistics {
-            endpoint: self.endpoint,
-            stream: self.index,
-            kind: (*self.kind).into(),
+            endpoint: self.owner.endpoint,
+            stream: self.owner.index,
+            kind: (*self.terms.kind).into(),
             codec: name.into(),
             packets: reception.packets,
             octets: reception.octets,
@@ -249,28 +327,11 @@ impl Stream {
             strangers: self.strangers,
             jitter_ms: reception.jitter_ms(rate),
             rtt_ms: reception.round_trip.map(|time| time.as_secs_f32() * 1000.0),
-            mos: loss.and_then(|loss| reception.mos((name, rate), loss, self.reported.jitter(), far)),
+            mos: loss.and_then(|loss| reception.mos((name, rate), loss, self.said.reported.jitter(), far)),
             whole: loss,
             dtmf: reception.dtmf,
             direct: self.direct(rate, !open.is_zero()),
         }
-    }
-}
-
-/// What arrives at a socket.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Component {
-    #[default]
-    Rtp,
-    Rtcp,
-    /// RTP at the second address.
-    Spare,
-    SpareRtcp,
-}
-
-impl Component {
-    pub(crate) fn is_rtcp(self) -> bool {
-        matches!(self, Component::Rtcp | Component::SpareRtcp)
     }
 }
 
@@ -311,13 +372,20 @@ impl Streams {
         self.places.get_mut(id as usize)?.as_mut()
     }
 
+    /// Of those that its packets go out of, by number.
+    #[inline]
+    pub(crate) fn peer(&self, id: StreamId, place: usize) -> Option<StreamId> {
+        self.get(id)?.consumers.peer(place)
+    }
+
     pub(crate) fn socket(&self, socket: SocketId) -> Option<&Socket> {
         self.sockets.get(socket as usize)
     }
 
     pub(crate) fn insert(&mut self, stream: Stream) -> StreamId {
         let ports = stream.ports;
-        let (origin, session, party) = (stream.origin, stream.session, stream.endpoint.party);
+        let (origin, session, party) =
+            (stream.owner.origin, stream.owner.session, stream.owner.endpoint.party);
         self.open.opened(ports.address, Facing { origin, session, party });
         let id = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
@@ -381,14 +449,27 @@ impl Streams {
         if heard { ports.close(pair) } else { ports.close_unheard(pair) }
     }
 
+    /// Somebody hears these from now on.
+    pub(crate) fn attach(&mut self, listener: Listener, own: &[StreamId]) {
+        for id in own {
+            if let Some(stream) = self.get_mut(*id) {
+                stream.consumers.attach(listener);
+            }
+        }
+    }
+
+    /// And not any more.
+    pub(crate) fn detach(&mut self, listener: Listener, own: &[StreamId]) {
+        for id in own {
+            if let Some(stream) = self.get_mut(*id) {
+                stream.consumers.detach(listener);
+            }
+        }
+    }
+
     /// Whether a packet for a stream comes from a call that used its port before ([`leftover`](crate::leftover)).
-    pub(crate) fn is_left_over(
-        &mut self,
-        (socket, id): (SocketId, StreamId),
-        source: SocketAddr,
-        packet: &[u8],
-        now: Duration,
-    ) -> bool {
+    pub(crate) fn is_left_over(&mut self, packet: Packet<'_>) -> bool {
+        let Packet { socket, stream: id, source, bytes, now, .. } = packet;
         let Some(socket) = self.sockets.get_mut(socket as usize) else { return false };
         let Some(left) = socket.leftovers.as_mut() else { return false };
         let Some(stream) = self.places.get_mut(id as usize).and_then(Option::as_mut) else { return false };
@@ -396,7 +477,7 @@ impl Streams {
         if latch.owns(source) || latch.signalled() == Some(source) {
             return false;
         }
-        let is_so = left.continues(source, packet, stream.carried, now);
+        let is_so = left.continues(source, bytes, stream.carried, now);
         stream.strangers = stream.strangers.saturating_add(u64::from(is_so));
         is_so
     }
@@ -404,13 +485,13 @@ impl Streams {
     /// Opens ports for a stream at another address of its realm; false if there is none.
     pub(crate) fn open_spare(&mut self, id: StreamId, realm: u16, ports: &mut dyn Ports) -> bool {
         let Some(stream) = self.get(id) else { return false };
-        if stream.spare.is_some() {
+        if stream.second.spare.is_some() {
             return true;
         }
         let Some(spare) = ports.open_elsewhere(realm, stream.ports.address.ip()) else { return false };
         self.listen(id, spare, [Component::Spare, Component::SpareRtcp]);
         if let Some(stream) = self.get_mut(id) {
-            stream.spare = Some(spare);
+            stream.second.spare = Some(spare);
         }
         true
     }
@@ -418,27 +499,27 @@ impl Streams {
     /// It was heard from `source` at its spare ports: they are its own now.
     pub(crate) fn take_spare(&mut self, id: StreamId, source: SocketAddr) {
         let Some(stream) = self.get_mut(id) else { return };
-        let Some(new) = stream.spare.replace(stream.ports) else { return };
-        (stream.ports, stream.taken) = (new, Some(source));
+        let Some(new) = stream.second.spare.replace(stream.ports) else { return };
+        (stream.ports, stream.second.taken) = (new, Some(source));
         self.listen(id, new, [Component::Rtp, Component::Rtcp]);
     }
 
     pub(crate) fn close_spare(&mut self, id: StreamId, ports: &mut dyn Ports) {
         let Some(stream) = self.get_mut(id) else { return };
-        let Some(spare) = stream.spare.take() else { return };
+        let Some(spare) = stream.second.spare.take() else { return };
         let heard = (stream.was_heard(), stream.leftovers());
         self.leave(id, spare, heard, ports);
     }
 
     pub(crate) fn has_spare(&self, id: StreamId) -> bool {
-        self.get(id).is_some_and(|stream| stream.spare.is_some())
+        self.get(id).is_some_and(|stream| stream.second.spare.is_some())
     }
 
     /// Nothing may feed it any more. Its ports go back with the last stream that has them.
     pub(crate) fn remove(&mut self, id: StreamId, ports: &mut dyn Ports) -> Option<Stream> {
         let stream = self.places.get_mut(id as usize)?.take()?;
         self.free.push(id);
-        for pair in [Some(stream.ports), stream.spare].into_iter().flatten() {
+        for pair in [Some(stream.ports), stream.second.spare].into_iter().flatten() {
             self.leave(id, pair, (stream.was_heard(), stream.leftovers()), ports);
         }
         Some(stream)

@@ -2,88 +2,22 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
-use seam::{Action, Endpoint, Event, Listener, Reply, StreamStatistics};
+use seam::{Action, Endpoint, Event, Reply, StreamStatistics};
 use smallvec::SmallVec;
 
-use crate::consumers::{Copies, Listeners, Overheard};
-use crate::handoff::{HandoffSettings, LEAST_INACTIVITY};
-use crate::latch::{Latching, Manner};
-use crate::legs::Session;
-use crate::ours::OpenPorts;
+use crate::consumers::{Copies, Overheard};
+use crate::handoff::LEAST_INACTIVITY;
+use crate::legs::{Answer, Answered, Offer, Session};
+use crate::motion::{Motion, Motions};
 use crate::path::memory::{Known, Memory, Outcome};
-use crate::policy::ReleasePolicy;
-use crate::stream::{StreamId, Streams};
-
-/// A socket of the shell, by its number there.
-pub type SocketId = u32;
-/// A packet to send: by which socket, where to, its bytes.
-pub type Transmit = (SocketId, SocketAddr, Vec<u8>);
-
-/// An even and the odd port after it, open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PortPair {
-    /// The even one's socket.
-    pub rtp: SocketId,
-    /// The odd one's.
-    pub rtcp: SocketId,
-    /// The even one's address, as the peer must see it.
-    pub address: SocketAddr,
-}
-
-/// Where sockets come from.
-pub trait Ports {
-    /// A free pair in a realm; `None` if there is none.
-    fn open(&mut self, realm: u16, is_ipv6: bool) -> Option<PortPair>;
-    /// Gives it back; it rests before it is used again, unless no other is left.
-    fn close(&mut self, pair: PortPair);
-    /// Gives back one to which nothing came: nothing late can come, and it need not rest.
-    fn close_unheard(&mut self, pair: PortPair) {
-        self.close(pair);
-    }
-    /// A free pair of the same realm and family at another address than this; `None` if the realm has no other.
-    fn open_elsewhere(&mut self, realm: u16, than: IpAddr) -> Option<PortPair>;
-}
-
-/// What a realm wishes of its sessions.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// A session without a packet for so long is reported; `None` never.
-    pub inactivity: Option<Duration>,
-    /// Whether a NAT that rebinds is followed without signalling.
-    pub follows_rebinding: bool,
-    /// Who teaches where a party is, by realm.
-    pub latching: Vec<Latching>,
-    /// What may leave the relay; `None` nothing.
-    pub release: Option<Arc<ReleasePolicy>>,
-    /// CRUSH; `None`: nobody is told of it.
-    pub handoff: Option<Arc<HandoffSettings>>,
-    /// The open ports of all workers: they share this.
-    pub open_ports: OpenPorts,
-    /// Where descriptions and candidates may say that packets are to go, by realm.
-    pub addresses: Arc<martian::Rules>,
-    /// What ICE credentials are made from: random, and known to nobody else.
-    pub secret: [u8; 32],
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            inactivity: Some(Duration::from_secs(300)),
-            follows_rebinding: true,
-            latching: Vec::new(),
-            release: None,
-            handoff: None,
-            open_ports: OpenPorts::default(),
-            addresses: Arc::default(),
-            secret: [0; 32],
-        }
-    }
-}
+pub use crate::ports::{PortPair, Ports, SocketId, Transmit};
+use crate::ports::{StreamId, Turn};
+pub use crate::settings::Settings;
+use crate::stream::Streams;
 
 /// After a branch was chosen its last answer has come, if it has one.
 const LAST_ANSWER: Duration = Duration::from_secs(5);
@@ -92,6 +26,8 @@ const LAST_ANSWER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Worker {
     pub(crate) sessions: AHashMap<u64, Session>,
+    /// Who moves their media, of those that somebody moves.
+    pub(crate) motions: Motions,
     pub(crate) streams: Streams,
     pub(crate) settings: Settings,
     pub(crate) cname: String,
@@ -117,6 +53,7 @@ impl Worker {
     pub fn new(settings: Settings, cname: String) -> Self {
         Self {
             sessions: AHashMap::new(),
+            motions: Motions::new(),
             streams: Streams::new(settings.open_ports.clone()),
             settings,
             cname,
@@ -130,12 +67,6 @@ impl Worker {
             keepalives: 0,
             strangers_learnt: 0,
         }
-    }
-
-    /// How the latches of a realm learn.
-    pub(crate) fn manner(&self, realm: u16) -> Manner {
-        let latching = self.settings.latching.get(usize::from(realm)).copied().unwrap_or_default();
-        Manner { latching, follows_rebinding: self.settings.follows_rebinding }
     }
 
     /// Sessions.
@@ -156,32 +87,32 @@ impl Worker {
         now: Duration,
         ports: &mut dyn Ports,
     ) -> Option<Reply> {
+        let turn = &mut Turn { now, ports };
         match action {
             Action::Offer { exchange, from, to, from_party, to_party, sdp } => {
-                let result =
-                    self.offer(session, exchange, (from, from_party), (to, to_party), sdp, now, ports);
-                Some(Reply::Description(result))
+                let offer = Offer { exchange, from: (from, from_party), to: (to, to_party), sdp };
+                Some(Reply::Description(self.offer(session, offer, turn)))
             }
             Action::Answer { exchange, from, to, from_party, sdp } => {
-                let result = self.answer(session, exchange, (from, from_party), to, sdp, now, ports);
-                Some(Reply::Description(result))
+                let answer = Answer { exchange, from: (from, from_party), to, sdp };
+                Some(Reply::Description(self.answer(session, answer, turn)))
             }
             Action::Select(winner) => {
-                self.select(session, winner, now, ports);
+                self.select(session, winner, turn);
                 None
             }
             Action::Reject { exchange, from } => {
-                self.reject(session, exchange, from, now, ports);
+                self.reject(session, exchange, from, turn);
                 None
             }
             Action::Cancel(exchange) => {
-                self.cancel(session, exchange, now, ports);
+                self.cancel(session, exchange, turn);
                 None
             }
             Action::Drop(endpoint) => {
-                self.drop_legs(session, |leg| leg == endpoint, now, ports);
+                self.drop_legs(session, |leg| leg == endpoint, turn);
                 // Two that are left, as after a transfer, may move anew.
-                if self.sessions.get(&session).is_some_and(|session| !session.is_on_the_move()) {
+                if self.sessions.contains_key(&session) && self.motions.ends(session).is_none() {
                     self.agreed(session, now);
                 }
                 None
@@ -190,7 +121,7 @@ impl Worker {
                 Some(Reply::Fragment(self.trickle(session, (from, to), &fragment, now)))
             }
             Action::Renegotiated { wish, endpoint, outcome } => {
-                self.renegotiated(session, wish, endpoint, outcome, now, ports);
+                self.renegotiated(session, Answered { wish, endpoint, outcome }, turn);
                 None
             }
             Action::Constrain(constraint) => {
@@ -202,19 +133,29 @@ impl Worker {
                 None
             }
             Action::Attach(listener) => {
-                self.listen(session, listener, Listeners::attach);
+                if let Some(known) = self.sessions.get_mut(&session)
+                    && known.listeners.attach(listener)
+                {
+                    let streams: SmallVec<[StreamId; 8]> = known.stream_ids().collect();
+                    self.streams.attach(listener, &streams);
+                }
                 self.heed_policy(session, now);
                 None
             }
             Action::Detach(listener) => {
-                self.listen(session, listener, Listeners::detach);
+                if let Some(known) = self.sessions.get_mut(&session) {
+                    known.listeners.detach(listener);
+                    let streams: SmallVec<[StreamId; 8]> = known.stream_ids().collect();
+                    self.streams.detach(listener, &streams);
+                }
                 self.heed_policy(session, now);
                 None
             }
             Action::Delete => {
                 self.end_moves(session, now);
                 let streams = self.statistics(session, now);
-                self.drop_legs(session, |_| true, now, ports);
+                self.drop_legs(session, |_| true, turn);
+                self.motions.end(session);
                 let past = self.sessions.remove(&session).and_then(|session| session.past_moves);
                 let direct = past.map_or(Duration::ZERO, |past| past.timeline.spans(now).1);
                 Some(Reply::Deleted { streams, direct })
@@ -223,25 +164,14 @@ impl Worker {
         }
     }
 
-    /// Somebody listens from now on, or not any more.
-    fn listen(
-        &mut self,
-        id: u64,
-        listener: Listener,
-        how: impl Fn(&mut Listeners, Listener, &mut Streams, &[StreamId]),
-    ) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let streams: SmallVec<[StreamId; 8]> = session.stream_ids().collect();
-        how(&mut session.listeners, listener, &mut self.streams, &streams);
-    }
-
     /// A branch has won: the other outgoing parties, and the other branches of its own, are gone.
-    fn select(&mut self, id: u64, winner: Endpoint, now: Duration, ports: &mut dyn Ports) {
+    fn select(&mut self, id: u64, winner: Endpoint, turn: &mut Turn<'_>) {
+        let now = turn.now;
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.selected = Some(winner);
         // It may have said nothing yet; then its party's ports are its own from now on.
         self.ensure_branch(id, winner);
-        self.drop_legs(id, |leg| leg.party != 0 && leg != winner, now, ports);
+        self.drop_legs(id, |leg| leg.party != 0 && leg != winner, turn);
         let caller = Endpoint { party: 0, branch: 0 };
         self.connect_agreed(id, winner, caller);
         // What an early answer refused the last one may take (RFC 3261 §13.2.1), which comes after this, if it comes.
@@ -252,16 +182,9 @@ impl Worker {
     }
 
     /// Ends legs; what they sent stays counted.
-    pub(crate) fn drop_legs(
-        &mut self,
-        id: u64,
-        is_gone: impl Fn(Endpoint) -> bool,
-        now: Duration,
-        ports: &mut dyn Ports,
-    ) {
-        let is_moving = |session: &Session| session.movers().into_iter().flatten().any(&is_gone);
-        if self.sessions.get(&id).is_some_and(is_moving) {
-            self.end_moves(id, now);
+    pub(crate) fn drop_legs(&mut self, id: u64, is_gone: impl Fn(Endpoint) -> bool, turn: &mut Turn<'_>) {
+        if self.motions.ends(id).into_iter().flatten().any(&is_gone) {
+            self.end_moves(id, turn.now);
         }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let mut gone: Vec<StreamId> = Vec::new();
@@ -272,7 +195,7 @@ impl Worker {
             }
             stays
         });
-        self.close(id, &gone, ports);
+        self.close(id, &gone, turn.ports);
     }
 
     /// Closes streams that no leg names any more, and counts what they heard.
@@ -286,11 +209,13 @@ impl Worker {
                 stream.consumers.starve(|peer| gone.contains(&peer));
             }
         }
+        session.catch_up(&self.streams);
+        let heard = gone.iter().filter_map(|stream| Some(self.streams.get(*stream)?.reception.heard)).max();
+        session.note_media(heard.unwrap_or_default());
         for stream in gone {
-            if let Some(stream) = self.streams.remove(*stream, ports)
-                && (stream.reception.packets > 0 || stream.strangers > 0)
-            {
-                session.past.push(stream.statistics(None, session.heard));
+            let Some(stream) = self.streams.remove(*stream, ports) else { continue };
+            if stream.reception.packets > 0 || stream.strangers > 0 {
+                session.past.push(stream.statistics(None, session.life.heard));
             }
         }
     }
@@ -352,12 +277,16 @@ impl Worker {
             let Some(session) = self.sessions.get(&id) else { continue };
             if session.checks_due == Some(due) {
                 self.repeat_checks(id, now);
-            } else if session.introduction.as_ref().is_some_and(|introduction| introduction.due == due) {
-                self.look_at_introduction(id, now);
-            } else if session.moving.as_ref().is_some_and(|moving| moving.due == due) {
-                self.look(id, now, ports);
-            } else if session.handoff.as_ref().is_some_and(|handoff| handoff.due == due) {
-                self.look_at_handoff(id, now);
+                continue;
+            }
+            if self.motions.get(id).and_then(Motion::due) != Some(due) {
+                continue;
+            }
+            match self.motions.get(id) {
+                None | Some(Motion::Guest(_)) => {}
+                Some(Motion::Reinvite(_)) => self.look(id, &mut Turn { now, ports }),
+                Some(Motion::Ice(_)) => self.look_at_introduction(id, now),
+                Some(Motion::Crush(_)) => self.look_at_handoff(id, now),
             }
         }
         if now < self.next_check {
@@ -372,28 +301,29 @@ impl Worker {
             self.close_refused(id, ports);
         }
         let Some(limit) = self.settings.inactivity else { return };
-        let is_unheard =
-            |session: &Session| session.moving.as_ref().is_some_and(|moving| moving.is_unheard());
-        let unheard: Vec<u64> =
-            self.sessions.iter().filter(|(_, session)| is_unheard(session)).map(|(id, _)| *id).collect();
+        let unheard: Vec<u64> = self.motions.unheard().collect();
         for (id, session) in &mut self.sessions {
-            if unheard.contains(&session.guest.map_or(*id, |guest| guest.host)) {
+            if unheard.contains(&self.motions.guest(*id).map_or(*id, |guest| guest.host)) {
                 // What cannot be heard is not missed, but somebody has to look after it.
-                session.heard = now;
-                if session.unheard.get_or_insert(now).saturating_add(limit) <= now {
-                    session.unheard = Some(now);
+                session.life.heard = now;
+                if session.life.asked.get_or_insert(now).saturating_add(limit) <= now {
+                    session.life.asked = Some(now);
                     self.events.push_back((*id, Event::Unheard));
                 }
                 continue;
             }
-            session.unheard = None;
-            let least =
-                if session.is_away && session.handoff.is_some() { LEAST_INACTIVITY } else { Duration::ZERO };
-            if session.heard.saturating_add(limit.max(least)) <= now
-                && !session.is_held
-                && !session.told_inactive
-            {
-                session.told_inactive = true;
+            session.life.asked = None;
+            let least = if session.away.is_away && self.motions.handoff(*id).is_some() {
+                LEAST_INACTIVITY
+            } else {
+                Duration::ZERO
+            };
+            let limit = limit.max(least);
+            if session.life.heard.saturating_add(limit) <= now {
+                session.catch_up(&self.streams);
+            }
+            if session.life.heard.saturating_add(limit) <= now && !session.is_held && !session.life.is_told {
+                session.life.is_told = true;
                 self.events.push_back((*id, Event::Inactive));
             }
         }

@@ -1,14 +1,15 @@
 //! STUN on media ports (docs/crush.md §3.1): Binding requests are answered, authenticated ones latch, HANDOFF passes.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use media_wire::handoff::{PATH, Report, SEQUENCE};
 use media_wire::stun::{Class, Incoming, Key, Method, Outgoing};
 
-use super::credentials;
-use crate::stream::{Component, StreamId};
-use crate::worker::{SocketId, Worker};
+use crate::handoff::credentials;
+use crate::handoff::path::Claim;
+use crate::packet::Packet;
+use crate::ports::{Component, SocketId, StreamId};
+use crate::worker::Worker;
 
 /// UNAUTHENTICATED (RFC 8489 §14.8).
 const UNAUTHENTICATED: u16 = 401;
@@ -16,26 +17,17 @@ const UNAUTHENTICATED: u16 = 401;
 impl Worker {
     /// A STUN message on a media port. What is not for us, or not who it says it is, is counted and has no effect.
     #[cold]
-    pub(crate) fn stun(
-        &mut self,
-        (socket, id): (SocketId, StreamId),
-        component: Component,
-        source: SocketAddr,
-        packet: &[u8],
-        now: Duration,
-        mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
-    ) {
-        let message = Incoming::read(packet);
+    pub(crate) fn stun(&mut self, packet: Packet<'_>, mut send: impl FnMut(SocketId, SocketAddr, &[u8])) {
+        let Packet { stream: id, component, source, bytes, .. } = packet;
+        let message = Incoming::read(bytes);
         let is_taken = message.is_some_and(|message| match (message.method(), message.class()) {
             (Method::Binding, Class::Request) if message.username().is_none() => {
-                self.plain_binding((socket, id), component, source, &message, now, &mut send)
+                self.plain_binding(packet, &message, &mut send)
             }
             (Method::Binding, Class::Request) if component == Component::Rtp => {
-                self.binding(socket, source, &message, now, &mut send)
+                self.binding(packet, &message, &mut send)
             }
-            (Method::Handoff, _) if component == Component::Rtp => {
-                self.pass_handoff(id, source, packet, now, &mut send)
-            }
+            (Method::Handoff, _) if component == Component::Rtp => self.pass_handoff(packet, &mut send),
             _ => false,
         });
         // A phone keeps its mapping open so, or checks what we took out of its description: that is no stranger's.
@@ -57,13 +49,11 @@ impl Worker {
     /// they are found.
     fn plain_binding(
         &mut self,
-        (socket, id): (SocketId, StreamId),
-        component: Component,
-        source: SocketAddr,
+        packet: Packet<'_>,
         message: &Incoming<'_>,
-        now: Duration,
         send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
     ) -> bool {
+        let Packet { socket, stream: id, component, source, now, .. } = packet;
         let takes_part = component == Component::Rtp && self.takes_part(id);
         let Some(stream) = self.streams.get_mut(id) else { return false };
         if !takes_part {
@@ -78,12 +68,11 @@ impl Worker {
 
     fn binding(
         &mut self,
-        socket: SocketId,
-        source: SocketAddr,
+        packet: Packet<'_>,
         message: &Incoming<'_>,
-        now: Duration,
         send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
     ) -> bool {
+        let Packet { socket, source, now, .. } = packet;
         let answer = |class| Outgoing::new(Method::Binding, class, message.transaction());
         let username = message.username();
         let Some((ours, theirs)) = username.and_then(|name| name.split_once(':')) else {
@@ -94,7 +83,7 @@ impl Worker {
             return false;
         };
         let Some(stream) = self.streams.get_mut(id) else { return false };
-        let (ufrag, password) = credentials(&secret, stream.session, stream.endpoint.party);
+        let (ufrag, password) = credentials(&secret, stream.owner.session, stream.owner.endpoint.party);
         if ours != ufrag {
             return false;
         }
@@ -108,9 +97,9 @@ impl Worker {
             send(socket, source, &answer(Class::Error).not_understood(&unknown).sealed(&key));
             return true;
         }
-        let Some(session) = self.sessions.get_mut(&stream.session) else { return false };
-        let Some(leg) = session.leg_mut(stream.endpoint) else { return false };
-        let Some(line) = leg.handoff.line_mut(stream.index) else { return false };
+        let Some(session) = self.sessions.get_mut(&stream.owner.session) else { return false };
+        let Some(leg) = session.leg_mut(stream.owner.endpoint) else { return false };
+        let Some(line) = leg.handoff.line_mut(stream.owner.index) else { return false };
         let sequence = message.word(SEQUENCE).unwrap_or(0);
         let known = stream.rtp.heard().map(|heard| heard.0);
         // One that came before, or was overtaken: whoever sends it, it is no news. Repeated from where it came, its answer was lost.
@@ -126,13 +115,14 @@ impl Worker {
                 stream.rtcp.follow(source.ip(), now);
             }
             stream.rtp.prove(source, now);
-            let (session, endpoint, index) = (stream.session, stream.endpoint, stream.index);
+            let (session, endpoint, index) =
+                (stream.owner.session, stream.owner.endpoint, stream.owner.index);
             if let Some(report) = report {
-                self.claim(session, endpoint, index, report, now);
+                self.claim(session, endpoint, Claim { line: index, report }, now);
             }
             // Who keeps the relay warm is there, wherever its media goes.
             if let Some(session) = self.sessions.get_mut(&session) {
-                session.heard = now;
+                session.life.heard = now;
             }
         }
         send(socket, source, &answer(Class::Success).mapped_address(source).sealed(&key));
@@ -142,30 +132,29 @@ impl Worker {
     /// Passes as it is, between two that take part, from where its sender was heard.
     fn pass_handoff(
         &mut self,
-        id: StreamId,
-        source: SocketAddr,
-        packet: &[u8],
-        now: Duration,
+        packet: Packet<'_>,
         send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
     ) -> bool {
+        let Packet { stream: id, source, bytes, now, .. } = packet;
         let Some(stream) = self.streams.get(id) else { return false };
         if !self.takes_part(id) || stream.rtp.heard().map(|heard| heard.0) != Some(source) {
             return false;
         }
         for consumer in stream.consumers.peers().filter_map(|peer| self.streams.get(peer)) {
             if let Some(destination) = consumer.rtp.destination() {
-                send(consumer.ports.rtp, destination, packet);
+                send(consumer.ports.rtp, destination, bytes);
             }
         }
-        if let Some(session) = self.sessions.get_mut(&stream.session) {
-            session.heard = now;
+        if let Some(session) = self.sessions.get_mut(&stream.owner.session) {
+            session.life.heard = now;
         }
         true
     }
 
     fn takes_part(&self, id: StreamId) -> bool {
         let Some(stream) = self.streams.get(id) else { return false };
-        let leg = self.sessions.get(&stream.session).and_then(|session| session.leg(stream.endpoint));
+        let leg =
+            self.sessions.get(&stream.owner.session).and_then(|session| session.leg(stream.owner.endpoint));
         leg.is_some_and(|leg| leg.handoff.takes_part())
     }
 
@@ -173,7 +162,8 @@ impl Worker {
     fn claimed(&self, socket: SocketId, theirs: &str) -> Option<StreamId> {
         self.streams.socket(socket)?.streams.iter().copied().find(|id| {
             let stream = self.streams.get(*id);
-            let leg = stream.and_then(|stream| self.sessions.get(&stream.session)?.leg(stream.endpoint));
+            let leg = stream
+                .and_then(|stream| self.sessions.get(&stream.owner.session)?.leg(stream.owner.endpoint));
             leg.is_some_and(|leg| leg.handoff.theirs.as_deref() == Some(theirs))
         })
     }

@@ -94,7 +94,7 @@ impl Worker {
 /// What an endpoint's peer was shown. Each of its fragments is bounded by its length; this bounds them all, so that nobody has a peer look for
 /// thousands of addresses bit by bit, or begin anew again and again.
 #[derive(Debug, Default)]
-pub(super) struct Shown {
+pub(crate) struct Shown {
     excess: Excess,
     ufrag: Option<Box<str>>,
     /// Of the generation with that ufrag.

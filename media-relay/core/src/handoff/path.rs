@@ -12,10 +12,13 @@ use seam::{Endpoint, Event, ExchangeId, Renegotiated, Side};
 use smallvec::SmallVec;
 
 use crate::account::{direct_since, mark};
-use crate::legs::{Leg, Session};
+use crate::legs::{Answered, Leg, Session};
+use crate::motion::Motion;
+use crate::motion::shell::{AGAIN, BUSY, Refusals, Shell};
 use crate::moving::LONGEST_RINGING;
 use crate::path::timeline::Timeline;
-use crate::stream::{StreamId, Streams};
+use crate::ports::StreamId;
+use crate::stream::{Standing, Streams};
 use crate::worker::Worker;
 
 /// RTP on the relay for so long is no comparison (docs/crush.md §8.2), and whoever has not said in so long what it does will not.
@@ -23,11 +26,6 @@ const HOME: Duration = Duration::from_secs(3);
 /// Between looks while media is on its way, and while it is not.
 const TICK: Duration = Duration::from_millis(50);
 const GLANCE: Duration = Duration::from_secs(1);
-/// Policy that could not be told: again after so long, and if it was refused.
-const BUSY: Duration = Duration::from_millis(250);
-const REFUSED: Duration = Duration::from_secs(2);
-/// Refusals of one endpoint after which it is not asked again.
-const REFUSALS: u8 = 5;
 /// Endpoints keep the relay warm every 15 s: so long without either is no silence.
 pub(crate) const LEAST_INACTIVITY: Duration = Duration::from_secs(60);
 
@@ -43,9 +41,17 @@ struct End {
     /// The wish that is open, what it says, and whether it asks for them.
     asked: Option<(u32, Policy, bool)>,
     retry: Duration,
-    refusals: u8,
+    refusals: Refusals,
     /// It was noted that it does not say that it sends directly.
     is_unsaid: bool,
+}
+
+/// What an endpoint says of one m-line.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Claim {
+    /// From 0.
+    pub(super) line: u16,
+    pub(super) report: Report,
 }
 
 /// See the module.
@@ -56,11 +62,7 @@ pub(crate) struct Handoff {
     state: PathState,
     /// Since when RTP is at the relay again, after it was direct.
     back: Option<Duration>,
-    wishes: u32,
-    /// Entries that were told.
-    told: usize,
-    /// When it is looked at next.
-    pub(crate) due: Duration,
+    pub(crate) shell: Shell,
 }
 
 impl Worker {
@@ -76,9 +78,9 @@ impl Worker {
         };
         // An exchange of theirs has told both: the answerer what held when it was asked.
         let policies = ends.map(|endpoint| told(session, endpoint));
-        if let Some(handoff) = session.handoff.as_mut().filter(|handoff| handoff.endpoints() == ends) {
+        if let Some(handoff) = self.motions.handoff_mut(id).filter(|handoff| handoff.endpoints() == ends) {
             for (end, told) in handoff.ends.iter_mut().zip(policies) {
-                (end.told, end.refusals) = (told, 0);
+                (end.told, end.refusals) = (told, Refusals::default());
             }
             self.attend_handoff(id, now, now);
             return true;
@@ -95,18 +97,17 @@ impl Worker {
             is_owed: false,
             asked: None,
             retry: now,
-            refusals: 0,
+            refusals: Refusals::default(),
             is_unsaid: false,
         };
-        session.handoff = Some(Box::new(Handoff {
+        let handoff = Handoff {
             ends: [(ends[0], policies[0]), (ends[1], policies[1])].map(end),
             timeline,
             state: PathState::Anchored,
             back: None,
-            wishes: past.wishes,
-            told: past.told,
-            due: now,
-        }));
+            shell: Shell::after(past.wishes, past.told, now),
+        };
+        self.motions.put(id, Motion::Crush(Box::new(handoff)));
         self.attend_handoff(id, now, now);
         true
     }
@@ -114,23 +115,19 @@ impl Worker {
     /// The two parties are no more what they were; what happened stays told.
     pub(crate) fn end_handoff(&mut self, id: u64, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(mut handoff) = session.handoff.take() else { return };
+        let Some(mut handoff) = self.motions.take_handoff(id) else { return };
         let is_told = handoff.is_told_away(session, &self.streams);
         handoff.timeline.account(session.reckon(is_told, &mut self.streams, now), now);
         handoff.timeline.meter(false, now);
         handoff.tell(id, &mut self.events, now);
-        (session.is_away, session.is_told_away) = (false, false);
+        (session.away.is_away, session.away.is_told) = (false, false);
         mark(&mut self.streams, session.stream_ids(), false);
-        session.past_moves = Some(crate::moving::Past {
-            timeline: handoff.timeline,
-            wishes: handoff.wishes,
-            told: handoff.told,
-        });
+        session.past_moves = Some(handoff.shell.past(handoff.timeline));
     }
 
     /// Candidates of an endpoint did not pass.
     pub(super) fn kept_fragment(&mut self, id: u64, from: Endpoint) {
-        let handoff = self.sessions.get_mut(&id).and_then(|session| session.handoff.as_mut());
+        let handoff = self.motions.handoff_mut(id);
         for end in handoff.into_iter().flat_map(|handoff| &mut handoff.ends) {
             end.is_owed |= end.endpoint == from;
         }
@@ -138,7 +135,7 @@ impl Worker {
 
     /// Candidates of an endpoint have reached its peer.
     pub(super) fn trickled(&mut self, id: u64, from: Endpoint, now: Duration) {
-        let Some(handoff) = self.sessions.get_mut(&id).and_then(|session| session.handoff.as_mut()) else {
+        let Some(handoff) = self.motions.handoff_mut(id) else {
             return;
         };
         for end in handoff.ends.iter_mut().filter(|end| end.endpoint == from) {
@@ -152,16 +149,16 @@ impl Worker {
     }
 
     /// An endpoint says where the packets of one m-line go.
-    pub(super) fn claim(&mut self, id: u64, from: Endpoint, line: u16, report: Report, now: Duration) {
+    pub(super) fn claim(&mut self, id: u64, from: Endpoint, Claim { line, report }: Claim, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(leg) = session.leg_mut(from) else { return };
         let Some(known) = leg.handoff.line_mut(line).map(|line| &mut line.sending) else { return };
         if known.replace(report.sending) == Some(report.sending) {
             return;
         }
-        let Some(mut handoff) = session.handoff.take() else { return };
+        let Some(mut handoff) = self.motions.take_handoff(id) else { return };
         handoff.claimed(session, &self.streams, report.reason, now);
-        session.handoff = Some(handoff);
+        self.motions.put(id, Motion::Crush(handoff));
         self.attend_handoff(id, now, now);
     }
 
@@ -169,7 +166,7 @@ impl Worker {
     #[cold]
     pub(crate) fn handoff_is_back(&mut self, id: u64, before: Duration, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(mut handoff) = session.handoff.take() else { return };
+        let Some(mut handoff) = self.motions.take_handoff(id) else { return };
         let is_told = handoff.is_told_away(session, &self.streams);
         let since = direct_since(before, is_told, session.streams(&self.streams), now);
         handoff.timeline.account(since, now);
@@ -177,16 +174,19 @@ impl Worker {
             handoff.timeline.account(None, now);
             handoff.back = Some(now);
         }
-        session.handoff = Some(handoff);
+        self.motions.put(id, Motion::Crush(handoff));
         self.attend_handoff(id, now.saturating_add(TICK), now);
     }
 
     /// Policy has something to say about a session that hands itself off; false if it does not.
     pub(crate) fn constrain_handoff(&mut self, id: u64, now: Duration) -> bool {
-        let is_ours = self.sessions.get(&id).is_some_and(|session| session.handoff.is_some());
+        let is_ours = self.motions.handoff(id).is_some();
         if is_ours {
-            if let Some(handoff) = self.sessions.get_mut(&id).and_then(|session| session.handoff.as_mut()) {
-                handoff.ends.iter_mut().for_each(|end| (end.refusals, end.retry) = (0, now));
+            if let Some(handoff) = self.motions.handoff_mut(id) {
+                handoff
+                    .ends
+                    .iter_mut()
+                    .for_each(|end| (end.refusals, end.retry) = (Refusals::default(), now));
             }
             self.attend_handoff(id, now, now);
         }
@@ -197,20 +197,18 @@ impl Worker {
     pub(crate) fn told_policy(
         &mut self,
         id: u64,
-        wish: u32,
-        endpoint: Endpoint,
-        outcome: &Renegotiated,
+        Answered { wish, endpoint, outcome }: &Answered,
         now: Duration,
     ) -> bool {
         let Some(session) = self.sessions.get_mut(&id) else { return false };
-        let Some(handoff) = &mut session.handoff else { return false };
-        let Some(end) = handoff.ends.iter_mut().find(|end| end.endpoint == endpoint) else { return true };
-        let Some((_, policy, is_owed)) = end.asked.take_if(|asked| asked.0 == wish) else { return true };
+        let Some(handoff) = self.motions.handoff_mut(id) else { return false };
+        let Some(end) = handoff.ends.iter_mut().find(|end| end.endpoint == *endpoint) else { return true };
+        let Some((_, policy, is_owed)) = end.asked.take_if(|asked| asked.0 == *wish) else { return true };
         end.is_owed |= is_owed && !matches!(outcome, Renegotiated::Accepted(_));
         match outcome {
             Renegotiated::Accepted(sdp) => {
                 end.told = policy;
-                if let Some(leg) = session.leg_mut(endpoint) {
+                if let Some(leg) = session.leg_mut(*endpoint) {
                     let answer = Description::parse(sdp.clone()).ok();
                     let theirs = answer.and_then(|answer| Some(answer.support?.ufrag.into()));
                     leg.handoff.agree(theirs);
@@ -219,8 +217,8 @@ impl Worker {
             }
             Renegotiated::Superseded => end.retry = now.saturating_add(BUSY),
             Renegotiated::Refused(_) | Renegotiated::Offered { .. } => {
-                end.refusals = end.refusals.saturating_add(1);
-                end.retry = now.saturating_add(REFUSED);
+                end.refusals = end.refusals.and_another();
+                end.retry = now.saturating_add(AGAIN);
             }
         }
         self.attend_handoff(id, now, now);
@@ -229,8 +227,8 @@ impl Worker {
 
     fn attend_handoff(&mut self, id: u64, due: Duration, now: Duration) {
         let due = due.max(now);
-        if let Some(handoff) = self.sessions.get_mut(&id).and_then(|session| session.handoff.as_mut()) {
-            handoff.due = due;
+        if let Some(handoff) = self.motions.handoff_mut(id) {
+            handoff.shell.due = due;
             self.looks.push(std::cmp::Reverse((due, id)));
         }
     }
@@ -239,18 +237,18 @@ impl Worker {
     pub(crate) fn look_at_handoff(&mut self, id: u64, now: Duration) {
         self.tell_policy(id, now);
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(mut handoff) = session.handoff.take() else { return };
+        let Some(mut handoff) = self.motions.take_handoff(id) else { return };
         handoff.look(session, &mut self.streams, now);
         handoff.tell(id, &mut self.events, now);
-        let due = handoff.next_look(session.is_away, now);
-        session.handoff = Some(handoff);
+        let due = handoff.next_look(session.away.is_away, now);
+        self.motions.put(id, Motion::Crush(handoff));
         self.attend_handoff(id, due, now);
     }
 
     /// Tells both what may leave the relay, if that is not what they were told.
     fn tell_policy(&mut self, id: u64, now: Duration) {
         let Some(session) = self.sessions.get(&id) else { return };
-        let Some(handoff) = &session.handoff else { return };
+        let Some(handoff) = self.motions.handoff(id) else { return };
         // Their own exchange says it too.
         if session.exchanges.iter().any(|exchange| exchange.id != ExchangeId::INITIAL) {
             return;
@@ -264,7 +262,7 @@ impl Worker {
             .iter()
             .zip([other, one])
             .filter(|(end, _)| end.told != policy || (end.is_owed && may_trickle))
-            .filter(|(end, _)| end.asked.is_none() && end.refusals < REFUSALS)
+            .filter(|(end, _)| end.asked.is_none() && !end.refusals.are_enough())
             .filter(|(end, _)| now >= end.retry)
             .map(|(end, other)| (end.endpoint, other))
             .collect();
@@ -274,9 +272,8 @@ impl Worker {
             let Some(sdp) = session.leg_mut(endpoint).and_then(|leg| leg.write_again(&self.cname)) else {
                 continue;
             };
-            let Some(handoff) = &mut session.handoff else { return };
-            handoff.wishes = handoff.wishes.wrapping_add(1);
-            let wish = handoff.wishes;
+            let Some(handoff) = self.motions.handoff_mut(id) else { return };
+            let wish = handoff.shell.wish();
             for end in handoff.ends.iter_mut().filter(|end| end.endpoint == endpoint) {
                 end.asked = Some((wish, policy, std::mem::take(&mut end.is_owed)));
             }
@@ -394,7 +391,7 @@ impl Handoff {
     }
 
     fn next_look(&self, is_away: bool, now: Duration) -> Duration {
-        let waits = self.ends.iter().any(|end| end.retry > now && end.refusals < REFUSALS);
+        let waits = self.ends.iter().any(|end| end.retry > now && !end.refusals.are_enough());
         let is_moving = matches!(self.state, PathState::Synchronising | PathState::Returning)
             || (self.state == PathState::Direct && !is_away && !self.is_split());
         now.saturating_add(if is_moving || waits { TICK } else { GLANCE })
@@ -403,14 +400,13 @@ impl Handoff {
     /// Tells what is new in the timeline.
     fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>, now: Duration) {
         events.extend(self.timeline.new_reading(now).map(|reading| (id, reading.into())));
-        let entries = self.timeline.entries();
-        for (after, entry) in entries.get(self.told..).unwrap_or_default() {
+        for (after, entry) in self.shell.news(&self.timeline) {
             events.push_back((
                 id,
                 Event::Path(PathEntry { after: *after, entry: *entry, parties: self.endpoints() }),
             ));
         }
-        self.told = entries.len();
+        self.shell.has_told(&self.timeline);
     }
 }
 
@@ -460,7 +456,9 @@ impl Leg {
 }
 
 fn is_video(id: StreamId, streams: &Streams) -> bool {
-    streams.get(id).is_some_and(|stream| &*stream.kind == "video" && !stream.is_refused)
+    streams
+        .get(id)
+        .is_some_and(|stream| &*stream.terms.kind == "video" && stream.standing != Standing::Refused)
 }
 
 /// In the words of records.

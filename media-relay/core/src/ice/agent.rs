@@ -12,7 +12,7 @@ use media_wire::stun::{
 use sha1::Sha1;
 use smallvec::SmallVec;
 
-use crate::worker::{SocketId, Transmit};
+use crate::ports::{SocketId, Transmit};
 
 /// Component conflict (RFC 8445 §7.3.1.1).
 const ROLE_CONFLICT: u16 = 487;

@@ -5,34 +5,32 @@ use std::time::Duration;
 
 use media_wire::stun::{Class, Incoming, Method};
 
-use super::agent::{Heard, Port};
-use crate::stream::{Component, StreamId};
-use crate::worker::{SocketId, Worker};
+use crate::ice::agent::{Heard, Port};
+use crate::packet::Packet;
+use crate::ports::{SocketId, StreamId};
+use crate::worker::Worker;
 
 impl Worker {
     /// Whether a STUN message was ICE's; then it has been dealt with.
     #[cold]
     pub(crate) fn takes_check(
         &mut self,
-        (socket, id): (SocketId, StreamId),
-        component: Component,
-        source: SocketAddr,
-        packet: &[u8],
-        now: Duration,
+        packet: Packet<'_>,
         send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
     ) -> bool {
-        let Some(message) = Incoming::read(packet).filter(|message| message.method() == Method::Binding)
+        let Packet { socket, stream: id, component, source, bytes, now } = packet;
+        let Some(message) = Incoming::read(bytes).filter(|message| message.method() == Method::Binding)
         else {
             return false;
         };
         let Some(id) = self.checked_by(socket, id, &message) else {
-            return self.passes_check(id, component.is_rtcp(), source, packet, now, send);
+            return self.passes_check(packet, send);
         };
         let Some(stream) = self.streams.get_mut(id) else { return false };
-        let session = self.sessions.get_mut(&stream.session);
-        let leg = session.and_then(|session| session.leg_mut(stream.endpoint));
+        let session = self.sessions.get_mut(&stream.owner.session);
+        let leg = session.and_then(|session| session.leg_mut(stream.owner.endpoint));
         let Some(agent) = leg.and_then(|leg| leg.ice.as_mut()) else { return false };
-        let port = Port { line: stream.index, is_rtcp: component.is_rtcp(), socket };
+        let port = Port { line: stream.owner.index, is_rtcp: component.is_rtcp(), socket };
         let heard = match message.class() {
             Class::Request => agent.request(port, source, &message, now),
             _ => agent.response(source, &message, now),
@@ -59,7 +57,7 @@ impl Worker {
         if let Some((place, _)) = stream.rtp.heard().filter(|(place, _)| before != Some(*place)) {
             stream.rtcp.follow(place.ip(), now);
         }
-        let session = stream.session;
+        let session = stream.owner.session;
         self.schedule_checks(session);
         true
     }
@@ -71,13 +69,13 @@ impl Worker {
             self.streams.socket(socket).into_iter().flat_map(|socket| socket.streams.iter().copied());
         let agent = |id: StreamId| {
             let stream = self.streams.get(id)?;
-            let agent = self.sessions.get(&stream.session)?.leg(stream.endpoint)?.ice.as_ref()?;
+            let agent = self.sessions.get(&stream.owner.session)?.leg(stream.owner.endpoint)?.ice.as_ref()?;
             let is_for = match (message.class(), username) {
                 (Class::Request, Some(username)) => agent.is_for(username),
                 (Class::Request, None) => false,
                 _ => agent.has_sent(message.transaction()),
             };
-            is_for.then(|| agent.theirs(usize::from(stream.index)).map(|theirs| theirs.ufrag.as_str()))
+            is_for.then(|| agent.theirs(usize::from(stream.owner.index)).map(|theirs| theirs.ufrag.as_str()))
         };
         let theirs = username.and_then(|name| name.split_once(':')).map(|(_, theirs)| theirs);
         let is_its = |id: &StreamId| agent(*id).is_some_and(|own| own.is_some() && own == theirs);

@@ -8,26 +8,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use media_wire::sdp::ice::Spoken;
 use media_wire::sdp::{Description, Place};
-use seam::path::{Constraint, Entry, PathEntry, Stay};
+use seam::path::{Constraint, PathEntry, Stay};
 use seam::{Described, Endpoint, Event, ExchangeId, Refusal, Renegotiated, Side, Summary};
 use smallvec::SmallVec;
 
 use crate::account::mark;
-use crate::legs::Session;
+use crate::legs::{Answer, Answered, Offer, Session};
+use crate::motion::Motion;
+use crate::motion::shell::{AGAIN, BUSY, Refusals, Shell};
+use crate::moving::LONGEST_RINGING;
 use crate::moving::asked::fits;
 use crate::moving::chain::parties;
 use crate::moving::cover::Cover;
-use crate::moving::seen::{pair_of, remember};
-use crate::moving::{LONGEST_RINGING, Lines, Past, constraint, lines_between};
+use crate::moving::scene::{Lines, constraint, lines_between};
+use crate::moving::seen::pair_of;
 use crate::path::Outset;
 use crate::path::end_to_end::{Asked, EndToEnd, Output};
-use crate::path::memory::Pair;
-use crate::worker::{Ports, Worker};
-
-/// A phone that refuses to come home is asked so often, and with so much time between.
-const HOMEWARD: (u8, Duration) = (5, Duration::from_secs(2));
-/// After a wish that could not be sent.
-const BUSY: Duration = Duration::from_millis(250);
+use crate::path::phone::Temperament;
+use crate::ports::Turn;
+use crate::worker::Worker;
 
 /// How far an introduction is.
 #[derive(Debug)]
@@ -38,13 +37,21 @@ enum Step {
         wish: u32,
         first: Side,
     },
-    /// The other is offered it by this wish; `number` names the offer in its answer.
+    /// The other is offered it by this wish.
     Handed {
         wish: u32,
-        first: Side,
-        number: u32,
-        exchange: ExchangeId,
+        offer: Passed,
     },
+}
+
+/// An offer that a phone was asked for.
+#[derive(Debug, Clone, Copy)]
+struct Passed {
+    /// Who was asked.
+    first: Side,
+    /// Names it in its answer.
+    number: u32,
+    exchange: ExchangeId,
 }
 
 /// A party on its way back to our agent.
@@ -54,11 +61,11 @@ enum Homeward {
     /// To be asked then, after so many refusals.
     Wanted {
         at: Duration,
-        refusals: u8,
+        refusals: Refusals,
     },
     Asked {
         wish: u32,
-        refusals: u8,
+        refusals: Refusals,
     },
 }
 
@@ -72,14 +79,7 @@ pub(crate) struct Introduction {
     homeward: [Homeward; 2],
     /// Whether the latest exchange left each phone with the other's lines.
     pub(super) has_passed: bool,
-    wishes: u32,
-    told: usize,
-    /// Under which its outcome is remembered, once both were heard.
-    pair: Option<Pair>,
-    /// When it comes back for no reason.
-    cover: Option<Duration>,
-    /// When it is looked at next.
-    pub(crate) due: Duration,
+    pub(crate) shell: Shell,
 }
 
 impl Introduction {
@@ -90,11 +90,6 @@ impl Introduction {
     /// Whether ICE lines pass between the phones, and their checks.
     pub(crate) fn passes(&self) -> bool {
         self.machine.are_introduced() || matches!(self.step, Step::Handed { .. })
-    }
-
-    fn wish(&mut self) -> u32 {
-        self.wishes = self.wishes.wrapping_add(1);
-        self.wishes
     }
 }
 
@@ -116,15 +111,15 @@ impl Worker {
             let [Some(one), Some(other)] = ends.map(|end| session.leg(end)) else { return None };
             Some((ends, lines_between([one, other], &self.streams, false)?))
         });
-        if let Some(introduction) = &mut session.introduction {
+        if let Some(introduction) = self.motions.introduction_mut(id) {
             if found
                 .as_ref()
                 .is_some_and(|(ends, lines)| *ends == introduction.ends && *lines == introduction.lines)
             {
-                if let Some(mut introduction) = session.introduction.take() {
+                if let Some(mut introduction) = self.motions.take_introduction(id) {
                     introduction.account(session, &mut self.streams, now);
                     introduction.machine.renegotiated(introduction.has_passed, !session.is_held, now);
-                    session.introduction = Some(introduction);
+                    self.motions.put(id, Motion::Ice(introduction));
                 }
                 self.attend(id, now);
                 return true;
@@ -133,7 +128,7 @@ impl Worker {
         }
         let Some(session) = self.sessions.get_mut(&id) else { return false };
         let (Some((ends, lines)), Some(policy)) = (found, &self.settings.release) else { return false };
-        if session.moving.is_some() || session.are_strangers || !speak_ice(session, ends, &lines) {
+        if self.motions.moving(id).is_some() || session.are_strangers || !speak_ice(session, ends, &lines) {
             return false;
         }
         let parties = ends.map(|end| session.leg(end).map(|leg| leg.party.clone()));
@@ -143,7 +138,7 @@ impl Worker {
         if one.is_private || other.is_private {
             return false;
         }
-        let may_offer = [&one, &other].map(|party| restarts_in_offers(&party.product));
+        let may_offer = [&one, &other].map(|party| Temperament::of(&party.product).restarts_in_offers);
         if may_offer == [false, false] {
             session.are_strangers = true;
             return false;
@@ -169,13 +164,9 @@ impl Worker {
             step: Step::Idle,
             homeward,
             has_passed: false,
-            wishes,
-            told,
-            pair: None,
-            cover,
-            due: now,
+            shell: Shell::after(wishes, told, now).covered(cover),
         };
-        session.introduction = Some(Box::new(introduction));
+        self.motions.put(id, Motion::Ice(Box::new(introduction)));
         self.attend(id, now);
         true
     }
@@ -183,31 +174,30 @@ impl Worker {
     /// The two are no more what they were; what happened stays told.
     pub(crate) fn part(&mut self, id: u64, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(mut introduction) = session.introduction.take() else { return };
+        let Some(mut introduction) = self.motions.take_introduction(id) else { return };
         introduction.account(session, &mut self.streams, now);
-        session.is_away = false;
+        session.away.is_away = false;
         mark(&mut self.streams, introduction.lines.iter().flat_map(|(_, pair)| *pair), false);
         introduction.tell(id, &mut self.events, now);
-        let Introduction { machine, wishes, told, .. } = *introduction;
+        let Introduction { machine, shell, .. } = *introduction;
         let mut timeline = machine.into_timeline(now);
         self.events.extend(timeline.new_reading(now).map(|reading| (id, reading.into())));
-        session.past_moves = Some(Past { timeline, wishes, told });
+        session.past_moves = Some(shell.past(timeline));
     }
 
     /// Looks at it: its time has come.
     pub(crate) fn look_at_introduction(&mut self, id: u64, now: Duration) {
         let Some(mut introduction) = self.taken(id) else { return };
         introduction.see(&self.streams, now);
-        if introduction.pair.is_none() {
-            let session = self.sessions.get(&id);
+        let session = self.sessions.get(&id);
+        let pair = || {
             let [one, other] = introduction.ends.map(|end| session?.leg(end));
-            let legs = one.zip(other).map(|(one, other)| [one, other]);
-            introduction.pair = legs.and_then(|legs| pair_of(legs, &introduction.lines, &self.streams));
-            if introduction.pair.as_ref().is_some_and(|pair| self.memory.shuns(pair, now)) {
-                introduction.machine.keep(Stay::Remembered, now);
-            }
+            pair_of([one?, other?], &introduction.lines, &self.streams)
+        };
+        if introduction.shell.meets(pair, &self.memory, now) {
+            introduction.machine.keep(Stay::Remembered, now);
         }
-        if introduction.cover.take_if(|at| now >= *at).is_some() {
+        if introduction.shell.is_cover_due(now) {
             introduction.machine.constrain(Constraint::MustAnchor, now);
         }
         if let Some(session) = self.sessions.get_mut(&id) {
@@ -218,16 +208,16 @@ impl Worker {
             match output {
                 Output::Ask(first) => self.ask_for_offer(id, &mut introduction, first, now),
                 Output::Home => {
-                    introduction.homeward = [Homeward::Wanted { at: now, refusals: 0 }; 2];
+                    introduction.homeward = [Homeward::Wanted { at: now, refusals: Refusals::default() }; 2];
                 }
             }
         }
         self.ask_home(id, &mut introduction, now);
         let span = self.settings.release.as_ref().map_or(Duration::ZERO, |policy| policy.settings.remember);
-        remember(introduction.pair.as_ref(), introduction.news(), &mut self.memory, span, now);
+        introduction.shell.remember(introduction.machine.timeline(), &mut self.memory, span, now);
         introduction.tell(id, &mut self.events, now);
-        introduction.due = introduction.machine.poll_timeout(now);
-        self.looks.push(std::cmp::Reverse((introduction.due, id)));
+        introduction.shell.due = introduction.machine.poll_timeout(now);
+        self.looks.push(std::cmp::Reverse((introduction.shell.due, id)));
         let has_given_up = introduction.machine.has_given_up();
         self.put_back(id, introduction);
         if has_given_up {
@@ -240,13 +230,11 @@ impl Worker {
     }
 
     fn taken(&mut self, id: u64) -> Option<Box<Introduction>> {
-        self.sessions.get_mut(&id)?.introduction.take()
+        self.motions.take_introduction(id)
     }
 
     fn put_back(&mut self, id: u64, introduction: Box<Introduction>) {
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.introduction = Some(introduction);
-        }
+        self.motions.put(id, Motion::Ice(introduction));
     }
 
     /// Whether an offer of a party is open: until it is answered nobody else may offer (RFC 3264 §4).
@@ -260,7 +248,7 @@ impl Worker {
         if self.is_busy(id) {
             return introduction.machine.asked(Asked::Superseded, now);
         }
-        let wish = introduction.wish();
+        let wish = introduction.shell.wish();
         introduction.step = Step::Asked { wish, first };
         self.events.push_back((
             id,
@@ -293,7 +281,7 @@ impl Worker {
                 introduction.machine.came_home(party, now);
                 continue;
             };
-            let wish = introduction.wish();
+            let wish = introduction.shell.wish();
             introduction.homeward[party] = Homeward::Asked { wish, refusals };
             self.events.push_back((
                 id,
@@ -318,31 +306,26 @@ impl Worker {
     }
 
     /// What became of a wish; handed back if it was none of an introduction.
-    pub(crate) fn acquaint(
-        &mut self,
-        id: u64,
-        wish: u32,
-        endpoint: Endpoint,
-        outcome: Renegotiated,
-        now: Duration,
-        ports: &mut dyn Ports,
-    ) -> Option<Renegotiated> {
-        let introduction = self.sessions.get(&id)?.introduction.as_ref();
-        let Some(introduction) = introduction else { return Some(outcome) };
+    pub(crate) fn acquaint(&mut self, id: u64, answered: Answered, turn: &mut Turn<'_>) -> Option<Answered> {
+        let introduction = self.motions.introduction(id);
+        let Some(introduction) = introduction else { return Some(answered) };
         match introduction.step {
-            Step::Asked { wish: open, first } if open == wish => self.asked(id, first, outcome, now, ports),
-            Step::Handed { wish: open, first, number, exchange } if open == wish => {
-                self.handed(id, (first, number, exchange), outcome, now, ports);
+            Step::Asked { wish, first } if wish == answered.wish => {
+                self.asked(id, first, answered.outcome, turn);
             }
-            _ => self.went_home(id, wish, endpoint, outcome, now),
+            Step::Handed { wish, offer } if wish == answered.wish => {
+                self.handed(id, offer, answered.outcome, turn);
+            }
+            _ => self.went_home(id, answered, turn.now),
         }
-        self.attend(id, now);
+        self.attend(id, turn.now);
         self.schedule_checks(id);
         None
     }
 
     /// The phone that was asked for an offer has made one, or has not.
-    fn asked(&mut self, id: u64, first: Side, outcome: Renegotiated, now: Duration, ports: &mut dyn Ports) {
+    fn asked(&mut self, id: u64, first: Side, outcome: Renegotiated, turn: &mut Turn<'_>) {
+        let now = turn.now;
         let Some(mut introduction) = self.taken(id) else { return };
         introduction.step = Step::Idle;
         let (sdp, number) = match outcome {
@@ -365,34 +348,30 @@ impl Worker {
             introduction.machine.asked(Asked::KeptCredentials { party, in_offer: true }, now);
             return self.put_back(id, introduction);
         }
-        let exchange = ExchangeId(u32::MAX.wrapping_sub(introduction.wishes));
-        let wish = introduction.wish();
-        introduction.step = Step::Handed { wish, first, number, exchange };
+        let exchange = ExchangeId(u32::MAX.wrapping_sub(introduction.shell.wishes()));
+        let wish = introduction.shell.wish();
+        let offer = Passed { first, number, exchange };
+        introduction.step = Step::Handed { wish, offer };
         self.put_back(id, introduction);
         let parties = self.sessions.get(&id).and_then(|session| {
             Some((session.leg(author)?.party.clone(), session.leg(other)?.party.clone()))
         });
         let Some((from, to)) = parties else { return };
-        match self.offer(id, exchange, (author, from), (other, to), sdp, now, ports) {
+        let offered = Offer { exchange, from: (author, from), to: (other, to), sdp };
+        match self.offer(id, offered, turn) {
             Ok(described) => {
                 let legs = vec![(other, Some(described.sdp))];
                 self.events.push_back((id, Event::Renegotiate { wish, legs, deadline: LONGEST_RINGING }));
             }
-            Err(_) => self.answer_alone(id, first, number, &spoken, Asked::Refused, now),
+            Err(_) => self.answer_alone(id, (offer, &spoken), Asked::Refused, now),
         }
     }
 
     /// The other phone has answered it, or has not.
-    fn handed(
-        &mut self,
-        id: u64,
-        (first, number, exchange): (Side, u32, ExchangeId),
-        outcome: Renegotiated,
-        now: Duration,
-        ports: &mut dyn Ports,
-    ) {
+    fn handed(&mut self, id: u64, offer: Passed, outcome: Renegotiated, turn: &mut Turn<'_>) {
+        let (Passed { first, number, exchange }, now) = (offer, turn.now);
         let Some(session) = self.sessions.get(&id) else { return };
-        let Some(introduction) = &session.introduction else { return };
+        let Some(introduction) = self.motions.introduction(id) else { return };
         let (author, other) = (introduction.ends[first], introduction.ends[!first]);
         let lines = introduction.lines.clone();
         let open = session.exchanges.iter().find(|open| open.id == exchange);
@@ -405,7 +384,8 @@ impl Worker {
                 if !self.has_restarted(id, other, &lines, &read_ice(&sdp)) {
                     Asked::KeptCredentials { party: !first, in_offer: false }
                 } else if does_fit && let Some(party) = self.party(id, other) {
-                    match self.answer(id, exchange, (other, party), author, sdp, now, ports) {
+                    let answer = Answer { exchange, from: (other, party), to: author, sdp };
+                    match self.answer(id, answer, turn) {
                         Ok(described) => {
                             let description = Ok(described);
                             self.events.push_back((id, Event::Answer { number, description }));
@@ -426,8 +406,8 @@ impl Worker {
             Renegotiated::Superseded => Asked::Superseded,
             Renegotiated::Refused(_) | Renegotiated::Offered { .. } => Asked::Refused,
         };
-        self.cancel(id, exchange, now, ports);
-        self.answer_alone(id, first, number, &spoken, failure, now);
+        self.cancel(id, exchange, turn);
+        self.answer_alone(id, (offer, &spoken), failure, now);
     }
 
     fn party(&self, id: u64, endpoint: Endpoint) -> Option<seam::Party> {
@@ -438,9 +418,7 @@ impl Worker {
     fn answer_alone(
         &mut self,
         id: u64,
-        first: Side,
-        number: u32,
-        spoken: &Spoken,
+        (Passed { first, number, .. }, spoken): (Passed, &Spoken),
         why: Asked,
         now: Duration,
     ) {
@@ -472,7 +450,8 @@ impl Worker {
     }
 
     /// A phone that is to come back has answered.
-    fn went_home(&mut self, id: u64, wish: u32, endpoint: Endpoint, outcome: Renegotiated, now: Duration) {
+    fn went_home(&mut self, id: u64, answered: Answered, now: Duration) {
+        let Answered { wish, endpoint, outcome } = answered;
         let Some(mut introduction) = self.taken(id) else { return };
         let found = Side::BOTH.into_iter().find(|side| introduction.ends[*side] == endpoint);
         if let Some(party) = found
@@ -481,15 +460,15 @@ impl Worker {
         {
             introduction.homeward[party] = match outcome {
                 Renegotiated::Accepted(sdp) => {
-                    self.take_answer(id, endpoint, party, &introduction.lines, sdp, now);
+                    self.take_answer(id, &introduction, (party, sdp), now);
                     introduction.machine.came_home(party, now);
                     Homeward::No
                 }
                 Renegotiated::Superseded => Homeward::Wanted { at: now.saturating_add(BUSY), refusals },
-                _ if refusals.saturating_add(1) < HOMEWARD.0 => Homeward::Wanted {
-                    at: now.saturating_add(HOMEWARD.1),
-                    refusals: refusals.saturating_add(1),
-                },
+                _ if !refusals.and_another().are_enough() => {
+                    let refusals = refusals.and_another();
+                    Homeward::Wanted { at: now.saturating_add(AGAIN), refusals }
+                }
                 _ => {
                     introduction.machine.came_home(party, now);
                     Homeward::No
@@ -503,12 +482,11 @@ impl Worker {
     fn take_answer(
         &mut self,
         id: u64,
-        endpoint: Endpoint,
-        party: Side,
-        lines: &Lines,
-        sdp: Bytes,
+        introduction: &Introduction,
+        (party, sdp): (Side, Bytes),
         now: Duration,
     ) {
+        let endpoint = introduction.ends[party];
         let Ok(answer) = Description::parse(sdp) else { return };
         let spoken = &answer.ice;
         let ours = self.relay_addresses(id);
@@ -519,7 +497,7 @@ impl Worker {
             Some(agent) if spoken.is_spoken() => agent.agree(spoken.credentials()),
             ice => *ice = None,
         }
-        for (index, pair) in lines {
+        for (index, pair) in &introduction.lines {
             let Some(media) = answer.media.get(*index).filter(|media| media.port != 0) else { continue };
             if let Some(stream) = self.streams.get_mut(pair[party]) {
                 stream.signal(media, &ours, signalling, now);
@@ -531,26 +509,14 @@ impl Worker {
 }
 
 impl Introduction {
-    /// What of the timeline was not told yet.
-    fn news(&self) -> &[(Duration, Entry)] {
-        self.machine.timeline().entries().get(self.told..).unwrap_or_default()
-    }
-
     fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>, now: Duration) {
         events.extend(self.machine.new_reading(now).map(|reading| (id, reading.into())));
-        for (after, entry) in self.news() {
+        for (after, entry) in self.shell.news(self.machine.timeline()) {
             events
                 .push_back((id, Event::Path(PathEntry { after: *after, entry: *entry, parties: self.ends })));
         }
-        self.told = self.machine.timeline().entries().len();
+        self.shell.has_told(self.machine.timeline());
     }
-}
-
-/// Measured (docs/release.md): linphone offers the credentials that it has, and changes them when the answer comes, which nobody
-/// is told.
-fn restarts_in_offers(product: &str) -> bool {
-    let product = product.to_ascii_lowercase();
-    !product.contains("linphone") && !product.contains("belle-sip")
 }
 
 /// What a phone's description says of ICE; nothing, if it cannot be read.

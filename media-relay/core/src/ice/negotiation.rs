@@ -9,10 +9,10 @@ use media_wire::sdp::ice::{self as lines, Lines, Spoken};
 use seam::{Endpoint, Side};
 use smallvec::SmallVec;
 
-use super::{Agent, Seed};
+use crate::ice::{Agent, Seed};
 use crate::legs::Leg;
 use crate::policy::Ice;
-use crate::stream::StreamId;
+use crate::ports::StreamId;
 use crate::worker::Worker;
 
 /// What is known here of the author of ICE lines that pass.
@@ -40,12 +40,11 @@ impl Worker {
     pub(crate) fn offer_ice(
         &mut self,
         id: u64,
-        from: Endpoint,
+        (from, spoken): (Endpoint, &Spoken),
         to: Endpoint,
-        spoken: &Spoken,
         now: Duration,
     ) -> bool {
-        let introduction = self.sessions.get_mut(&id).and_then(|session| session.introduction.as_mut());
+        let introduction = self.motions.introduction_mut(id);
         let passes = introduction.as_ref().is_some_and(|introduction| introduction.passes());
         if let (Some(introduction), true) = (introduction, passes && spoken.is_spoken()) {
             let ends = introduction.endpoints();
@@ -78,7 +77,7 @@ impl Worker {
         was_passed: bool,
     ) -> bool {
         let is_passed = was_passed && answered.is_spoken();
-        let introduction = self.sessions.get_mut(&id).and_then(|session| session.introduction.as_mut());
+        let introduction = self.motions.introduction_mut(id);
         if let Some(introduction) = introduction {
             introduction.has_passed = is_passed;
         }

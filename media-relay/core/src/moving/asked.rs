@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use ahash::AHashMap;
 use bytes::Bytes;
 use media_wire::rtcp::next_port;
 use media_wire::sdp::{Description, Direction, Media, Place};
@@ -11,13 +10,15 @@ use seam::path::Stay;
 use seam::{Endpoint, Event, ExchangeId, Renegotiated, Side};
 use smallvec::SmallVec;
 
-use super::chain::leg;
-use super::{BUSY, HOMEWARD, MOST_AHEAD, Moving, Whereabouts};
-use crate::legs::{Leg, Session};
-use crate::moving::LONGEST_RINGING;
+use crate::legs::{Answered, Leg, Session};
+use crate::motion::shell::{AGAIN, BUSY, Refusals};
+use crate::moving::chain::leg;
+use crate::moving::scene::Scene;
+use crate::moving::{LONGEST_RINGING, MOST_AHEAD, Moving, Whereabouts};
 use crate::path::{Moved, Output};
+use crate::ports::Ports;
 use crate::stream::Streams;
-use crate::worker::Ports;
+use crate::transport::Mux;
 
 /// What legs of one session are to be offered.
 struct Wish {
@@ -27,19 +28,15 @@ struct Wish {
 
 impl Moving {
     /// Does what the machine asks.
-    pub(super) fn obey(
-        &mut self,
-        sessions: &AHashMap<u64, Session>,
-        streams: &mut Streams,
-        ports: &mut dyn Ports,
-        now: Duration,
-    ) {
+    pub(crate) fn obey(&mut self, scene: &mut Scene<'_>, ports: &mut dyn Ports) {
+        let now = scene.now;
         while let Some(output) = self.release.poll_output() {
             match output {
-                Output::Learn(whom) => self.learn(whom, sessions, streams, ports, now),
+                Output::Learn(whom) => self.learn(whom, scene, ports),
                 Output::Move(targets) => {
                     let pair = self.lines.first().map(|(_, pair)| *pair);
-                    let observed = pair.and_then(|pair| streams.get(pair[Side::Second])?.rtp.destination());
+                    let observed =
+                        pair.and_then(|pair| scene.streams.get(pair[Side::Second])?.rtp.destination());
                     let is_local = observed != Some(targets[Side::First]);
                     self.send([true; 2], Whereabouts::Away { is_local }, now);
                     self.meet(now);
@@ -48,8 +45,8 @@ impl Moving {
                 Output::Home(whom) => self.send(whom, Whereabouts::Home, now),
                 Output::Relaying { to, is_on } => {
                     for (_, pair) in &self.lines {
-                        if let Some(stream) = streams.get_mut(pair[to]) {
-                            stream.set_released(!is_on);
+                        if let Some(stream) = scene.streams.get_mut(pair[to]) {
+                            stream.gate.is_released = !is_on;
                         }
                     }
                 }
@@ -60,7 +57,7 @@ impl Moving {
     fn send(&mut self, whom: [bool; 2], want: Whereabouts, now: Duration) {
         for party in Side::BOTH.into_iter().filter(|party| whom[*party]) {
             let mover = &mut self.movers[party];
-            (mover.want, mover.retry, mover.refusals) = (want, Duration::ZERO, 0);
+            (mover.want, mover.retry, mover.refusals) = (want, Duration::ZERO, Refusals::default());
             if mover.asked.is_none() && mover.at == want {
                 self.release.moved(party, Moved::Accepted, now);
             }
@@ -83,10 +80,8 @@ impl Moving {
     fn learn(
         &mut self,
         whom: [bool; 2],
-        sessions: &AHashMap<u64, Session>,
-        streams: &mut Streams,
+        Scene { sessions, streams, now }: &mut Scene<'_>,
         ports: &mut dyn Ports,
-        now: Duration,
     ) {
         for party in Side::BOTH.into_iter().filter(|party| whom[*party]) {
             let mover = &self.movers[party];
@@ -100,21 +95,20 @@ impl Moving {
                     pair.iter().for_each(|stream| streams.close_spare(*stream, ports));
                 });
                 self.movers.iter_mut().for_each(|mover| mover.want = mover.at);
-                return self.release.keep(Stay::UnknownMapping, now);
+                return self.release.keep(Stay::UnknownMapping, *now);
             }
             self.movers[party].want = Whereabouts::Second;
         }
     }
 
     /// Wishes for whatever is not as it is to be.
-    pub(super) fn ask(
+    pub(crate) fn ask(
         &mut self,
-        sessions: &mut AHashMap<u64, Session>,
-        streams: &Streams,
+        Scene { sessions, streams, now }: &mut Scene<'_>,
         cname: &str,
         events: &mut VecDeque<(u64, Event)>,
-        now: Duration,
     ) {
+        let now = *now;
         // The answer to an offer of a party brings everything home; until then nobody else may offer (RFC 3264 §4).
         let is_open =
             |session: &Session| session.exchanges.iter().any(|exchange| exchange.id != ExchangeId::INITIAL);
@@ -128,9 +122,9 @@ impl Moving {
             if mover.asked.is_some() || mover.want == mover.at || now < mover.retry {
                 continue;
             }
-            let (id, endpoint, want) = (mover.session, mover.endpoint, mover.want);
+            let (id, endpoint) = (mover.session, mover.endpoint);
             let leg = sessions.get_mut(&id).and_then(|session| session.leg_mut(endpoint));
-            match leg.and_then(|leg| self.description(party, want, leg, streams, cname)) {
+            match leg.and_then(|leg| self.description(party, leg, streams, cname)) {
                 Some(sdp) => legs.push((id, (endpoint, Some(sdp)))),
                 None => failed = Some(party),
             }
@@ -151,8 +145,7 @@ impl Moving {
             }
         }
         for Wish { session, legs } in wishes {
-            self.wishes = self.wishes.wrapping_add(1);
-            let wish = self.wishes;
+            let wish = self.shell.wish();
             for mover in self.movers.iter_mut().filter(|mover| mover.session == session) {
                 if legs.iter().any(|leg| leg.0 == mover.endpoint) {
                     (mover.asked, mover.asked_at) = (Some((wish, mover.want)), now);
@@ -162,15 +155,8 @@ impl Moving {
         }
     }
 
-    /// What a party is to be offered, so that its media goes there.
-    fn description(
-        &self,
-        party: Side,
-        want: Whereabouts,
-        leg: &mut Leg,
-        streams: &Streams,
-        cname: &str,
-    ) -> Option<Bytes> {
+    /// What a party is to be offered, so that its media goes where it is to be.
+    fn description(&self, party: Side, leg: &mut Leg, streams: &Streams, cname: &str) -> Option<Bytes> {
         let description = Description::parse(leg.agreed.clone()?).ok()?;
         let mut places: SmallVec<[Option<Place>; 2]> = leg
             .streams
@@ -178,17 +164,17 @@ impl Moving {
             .zip(&description.media)
             .map(|(stream, media)| {
                 let stream = streams.get((*stream)?)?;
-                let place = Place { rtcp_mux: stream.is_muxed, ..Place::at(stream.ports.address) };
+                let place = Place { rtcp_mux: stream.mux == Mux::Yes, ..Place::at(stream.ports.address) };
                 (media.port != 0).then_some(place)
             })
             .collect();
         for (index, pair) in &self.lines {
             let (own, far) = (streams.get(pair[party])?, streams.get(pair[!party])?);
             let place = places.get_mut(*index)?.as_mut()?;
-            match want {
+            match self.movers[party].want {
                 Whereabouts::Home => {}
                 Whereabouts::Held => place.direction = Some(Direction::Inactive),
-                Whereabouts::Second => place.rtp = own.spare?.address,
+                Whereabouts::Second => place.rtp = own.second.spare?.address,
                 Whereabouts::Away { is_local } => {
                     let rtcp = own.ports.address;
                     place.rtcp = Some(next_port(rtcp));
@@ -202,15 +188,13 @@ impl Moving {
     }
 
     /// A phone has answered a wish, or has not.
-    pub(super) fn answered(
+    pub(crate) fn answered(
         &mut self,
-        wish: u32,
-        (session, endpoint): (u64, Endpoint),
-        outcome: Renegotiated,
-        sessions: &AHashMap<u64, Session>,
-        streams: &mut Streams,
-        now: Duration,
+        session: u64,
+        Answered { wish, endpoint, outcome }: Answered,
+        scene: &mut Scene<'_>,
     ) {
+        let now = scene.now;
         let is_its = |party: &Side| {
             let mover = &self.movers[*party];
             (mover.session, mover.endpoint) == (session, endpoint)
@@ -221,9 +205,7 @@ impl Moving {
         let moved = match outcome {
             Renegotiated::Accepted(sdp) => {
                 self.movers[party].at = aim;
-                let leg = leg(sessions, session, endpoint);
-                let is_good = leg.is_some_and(|leg| self.took(party, aim, leg, sdp, streams, now));
-                if is_good { Moved::Accepted } else { Moved::Refused }
+                if self.took(party, aim, sdp, scene).is_some() { Moved::Accepted } else { Moved::Refused }
             }
             // To learn its NAT harms nothing: one whose own offer crosses ours (RFC 3261 §14.1) is asked again.
             Renegotiated::Refused(491) if aim == Whereabouts::Second && self.movers[party].may_cross() => {
@@ -241,9 +223,9 @@ impl Moving {
             // It stays where it is, and the call with it; only home is worth another try.
             (Whereabouts::Home, Moved::Superseded) => mover.retry = now.saturating_add(BUSY),
             (Whereabouts::Home, Moved::Refused) => {
-                mover.refusals = mover.refusals.saturating_add(1);
-                mover.retry = now.saturating_add(HOMEWARD.1);
-                if mover.refusals >= HOMEWARD.0 {
+                mover.refusals = mover.refusals.and_another();
+                mover.retry = now.saturating_add(AGAIN);
+                if mover.refusals.are_enough() {
                     mover.want = mover.at;
                 }
             }
@@ -259,25 +241,17 @@ impl Moving {
         self.release.moved(party, moved, now);
     }
 
-    /// Checks the answer of a phone and takes its addresses (RFC 3264 §6).
-    fn took(
-        &self,
-        party: Side,
-        aim: Whereabouts,
-        leg: &Leg,
-        sdp: Bytes,
-        streams: &mut Streams,
-        now: Duration,
-    ) -> bool {
-        let Some(offered) = leg.agreed.clone().and_then(|sdp| Description::parse(sdp).ok()) else {
-            return false;
-        };
-        let Ok(answer) = Description::parse(sdp) else { return false };
+    /// Checks the answer of a phone and takes its addresses (RFC 3264 §6); `None`: it is no good.
+    fn took(&self, party: Side, aim: Whereabouts, sdp: Bytes, scene: &mut Scene<'_>) -> Option<()> {
+        let (mover, streams, now) = (&self.movers[party], &mut *scene.streams, scene.now);
+        let leg = leg(scene.sessions, mover.session, mover.endpoint)?;
+        let offered = Description::parse(leg.agreed.clone()?).ok()?;
+        let answer = Description::parse(sdp).ok()?;
         if !fits(&offered.media, &answer.media) {
-            return false;
+            return None;
         }
         let signalling = leg.party.signalling.ip();
-        self.lines.iter().all(|(index, pair)| {
+        let is_good = self.lines.iter().all(|(index, pair)| {
             let Some(media) = answer.media.get(*index) else { return false };
             let spoken = streams.get(pair[!party]).and_then(|far| far.reception.payload_type);
             // Comfort noise (RFC 3389; 19 before RFC 3551) is sent by some who have not said so, and does without an answer.
@@ -299,7 +273,8 @@ impl Moving {
             stream.rtp.doubt(now);
             stream.rtcp.doubt(now);
             true
-        })
+        });
+        is_good.then_some(())
     }
 }
 

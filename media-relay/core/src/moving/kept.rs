@@ -7,21 +7,16 @@ use seam::Event;
 use seam::path::{Entry, PathEntry, Stay};
 
 use crate::legs::Leg;
+use crate::motion::shell::Kept;
 use crate::moving::chain::{self, parties};
-use crate::stream::{Carried, Streams};
+use crate::stream::{Standing, Streams};
+use crate::transport::{Carried, Mux};
 use crate::worker::Worker;
-
-/// What was told, and when it was told first.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Kept {
-    stay: Stay,
-    since: Duration,
-}
 
 impl Worker {
     /// After an answer: **every call that policy lets go has a reason in its record**, again when it has changed. One without any is kept
     /// by what its realms, or their pair, say of `release`.
-    pub(super) fn tell_kept(&mut self, id: u64, now: Duration) {
+    pub(crate) fn tell_kept(&mut self, id: u64, now: Duration) {
         let Some((stay, ends)) = self.why_kept(id) else { return };
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let since = session.kept.map_or(now, |kept| kept.since);
@@ -35,7 +30,7 @@ impl Worker {
 
     /// `None` while two have not agreed, where something moves, and where policy keeps it.
     fn why_kept(&self, id: u64) -> Option<(Stay, [seam::Endpoint; 2])> {
-        let session = self.sessions.get(&id).filter(|session| !session.is_on_the_move())?;
+        let session = self.sessions.get(&id).filter(|_| self.motions.ends(id).is_none())?;
         let ends = parties(session)?;
         let policy = self.settings.release.as_ref()?;
         let chain = self.chain(id)?;
@@ -54,10 +49,10 @@ fn why_not_between(legs: [&Leg; 2], streams: &Streams) -> Stay {
     {
         for stream in [left, right].into_iter().filter_map(|stream| streams.get(stream)) {
             let why = match stream.carried {
-                _ if stream.is_refused || !stream.is_agreed => continue,
+                _ if stream.standing == Standing::Refused || !stream.standing.is_agreed() => continue,
                 Carried::Other => Stay::NotRtp,
                 Carried::Secure => Stay::Srtp,
-                Carried::Clear if stream.is_muxed => Stay::Muxed,
+                Carried::Clear if stream.mux == Mux::Yes => Stay::Muxed,
                 Carried::Clear => Stay::Unlike,
             };
             found.push(why);

@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use seam::Endpoint;
 
+use crate::motion::shell::Refusals;
+
 /// Where a party's media is, or is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Whereabouts {
+pub(crate) enum Whereabouts {
     /// At the relay.
     Home,
     /// At the relay's second address.
@@ -19,33 +21,33 @@ pub(super) enum Whereabouts {
 
 impl Whereabouts {
     /// Or nowhere.
-    pub(super) fn is_elsewhere(self) -> bool {
+    pub(crate) fn is_elsewhere(self) -> bool {
         matches!(self, Self::Held | Self::Away { .. })
     }
 }
 
 /// One party of it.
 #[derive(Debug, Clone)]
-pub(super) struct Mover {
-    pub(super) session: u64,
-    pub(super) endpoint: Endpoint,
-    pub(super) at: Whereabouts,
-    pub(super) want: Whereabouts,
+pub(crate) struct Mover {
+    pub(crate) session: u64,
+    pub(crate) endpoint: Endpoint,
+    pub(crate) at: Whereabouts,
+    pub(crate) want: Whereabouts,
     /// The wish that is open, and what for.
-    pub(super) asked: Option<(u32, Whereabouts)>,
+    pub(crate) asked: Option<(u32, Whereabouts)>,
     /// When it was asked last, and how long it took then to be heard from where it was asked to go, at the relay's second address.
-    pub(super) asked_at: Duration,
-    pub(super) reach: Option<Duration>,
+    pub(crate) asked_at: Duration,
+    pub(crate) reach: Option<Duration>,
     /// A way home that was refused is asked for again then.
-    pub(super) retry: Duration,
-    pub(super) refusals: u8,
+    pub(crate) retry: Duration,
+    pub(crate) refusals: Refusals,
     /// Offers of its own that have crossed ours while its NAT was learnt.
-    pub(super) crossings: u8,
+    pub(crate) crossings: u8,
 }
 
 impl Mover {
     /// At the relay.
-    pub(super) fn new(session: u64, endpoint: Endpoint) -> Self {
+    pub(crate) fn new(session: u64, endpoint: Endpoint) -> Self {
         Self {
             session,
             endpoint,
@@ -55,18 +57,18 @@ impl Mover {
             asked_at: Duration::ZERO,
             reach: None,
             retry: Duration::ZERO,
-            refusals: 0,
+            refusals: Refusals::default(),
             crossings: 0,
         }
     }
 
     /// Whether it is anywhere else, or may be soon.
-    pub(super) fn may_be_away(&self) -> bool {
+    pub(crate) fn may_be_away(&self) -> bool {
         self.at != Whereabouts::Home || self.asked.is_some_and(|(_, aim)| aim != Whereabouts::Home)
     }
 
     /// Counts an offer that has crossed ours; false once there were too many for chance.
-    pub(super) fn may_cross(&mut self) -> bool {
+    pub(crate) fn may_cross(&mut self) -> bool {
         self.crossings = self.crossings.saturating_add(1);
         self.crossings <= CROSSINGS
     }

@@ -1,24 +1,24 @@
-//! What a session's release machine is shown of its streams, and what of its outcome is remembered.
+//! What a session's release machine is shown of its streams, and whom it is remembered for.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use ahash::AHashMap;
 use seam::Side;
-use seam::path::{Entry, Mapping, PathState, Stay};
+use seam::path::{Mapping, Stay};
 
-use super::chain::outer;
-use super::{Lines, Moving, Whereabouts};
 use crate::account::mark;
-use crate::legs::{Leg, Session};
+use crate::legs::Leg;
+use crate::moving::chain::outer;
+use crate::moving::scene::{Lines, Scene};
+use crate::moving::{Moving, Whereabouts};
 use crate::path::Sight;
-use crate::path::memory::{Memory, Pair};
+use crate::path::memory::Pair;
 use crate::path::phone::Temperament;
 use crate::path::place::Place;
+use crate::ports::{Ports, StreamId};
 use crate::reported::Restart;
 use crate::side::Track;
-use crate::stream::{Stream, StreamId, Streams};
-use crate::worker::Ports;
+use crate::stream::{Stream, Streams};
 
 /// Whom a later call would have to be between to fare like this one; `None` until both were heard.
 pub(crate) fn pair_of(legs: [&Leg; 2], lines: &Lines, streams: &Streams) -> Option<Pair> {
@@ -32,32 +32,10 @@ pub(crate) fn pair_of(legs: [&Leg; 2], lines: &Lines, streams: &Streams) -> Opti
     Some(Pair::new([end(Side::First)?, end(Side::Second)?]))
 }
 
-/// What is new in a timeline, for calls to come; after a failure the pair rests for `span`.
-pub(crate) fn remember(
-    pair: Option<&Pair>,
-    news: &[(Duration, Entry)],
-    memory: &mut Memory,
-    span: Duration,
-    now: Duration,
-) {
-    let Some(pair) = pair else { return };
-    for (_, entry) in news {
-        match entry {
-            Entry::Stays(Stay::Failed | Stay::Refused | Stay::Unmoved) => memory.failed(pair, span, now),
-            Entry::State { to: PathState::Direct, .. } => memory.worked(pair),
-            _ => {}
-        }
-    }
-}
-
 impl Moving {
     /// What of this moment is direct, and what is missing of whose packets. All sessions of the call hear the same.
-    pub(super) fn account(
-        &mut self,
-        sessions: &mut AHashMap<u64, Session>,
-        streams: &mut Streams,
-        now: Duration,
-    ) {
+    pub(crate) fn account(&mut self, Scene { sessions, streams, now }: &mut Scene<'_>) {
+        let now = *now;
         let is_out = |mover: &super::Mover| {
             let asked = mover.asked.map(|asked| asked.1);
             [Some(mover.at), asked].into_iter().flatten().any(|place| place.is_elsewhere())
@@ -77,13 +55,13 @@ impl Moving {
             for (from, id) in Side::BOTH.into_iter().zip(pair) {
                 let Some(stream) = streams.get_mut(*id) else { continue };
                 if let Some(fate) = self.release.fate(Track { line, party: from }) {
-                    stream.reported.fate = fate;
+                    stream.said.reported.fate = fate;
                 }
                 // Whoever offered: a hold is one as well, and while nothing moves.
-                stream.reported.is_forgetful = self.release.counts_anew_with_offers(!from);
+                stream.said.reported.is_forgetful = self.release.counts_anew_with_offers(!from);
                 let packets = stream.reception.packets.saturating_add(stream.reception.lost());
                 let (at, is_home) = self.release.restarted(!from);
-                stream.reported.restarts(Restart { at, packets, is_home });
+                stream.said.reported.restarts(Restart { at, packets, is_home });
             }
         }
     }
@@ -95,7 +73,7 @@ impl Moving {
         }
     }
 
-    pub(super) fn sights(&mut self, streams: &Streams, now: Duration) {
+    pub(crate) fn sights(&mut self, streams: &Streams, now: Duration) {
         for (line, (_, pair)) in self.lines.iter().enumerate() {
             for (from, stream) in Side::BOTH.into_iter().zip(pair) {
                 if let Some(sight) = streams.get(*stream).and_then(sight_of) {
@@ -106,17 +84,17 @@ impl Moving {
     }
 
     /// Shows the machine where the parties are.
-    pub(super) fn see(
+    pub(crate) fn see(
         &mut self,
-        sessions: &AHashMap<u64, Session>,
-        streams: &mut Streams,
-        (ports, addresses): (&mut dyn Ports, &martian::Rules),
-        now: Duration,
+        Scene { sessions, streams, now }: &mut Scene<'_>,
+        ports: &mut dyn Ports,
+        addresses: &martian::Rules,
     ) {
+        let now = *now;
         self.sights(streams, now);
         for party in Side::BOTH {
             for (line, (_, pair)) in self.lines.iter().enumerate() {
-                let taken = streams.get_mut(pair[party]).and_then(|stream| stream.taken.take());
+                let taken = streams.get_mut(pair[party]).and_then(|stream| stream.second.taken.take());
                 let Some(observed) = taken else { continue };
                 if line == 0 {
                     self.release.learnt(party, observed, now);

@@ -8,24 +8,8 @@ use super::counted::{Counted, later};
 use super::phone::PATIENCE;
 use super::proof::{ABSURD_JITTER_SECONDS, AHEAD, Proof, Reception, Verdict};
 use super::quality::Quality;
+use super::sight::Sight;
 use super::trial::Trial;
-
-/// What the relay sees of one direction's stream.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sight {
-    /// Its source.
-    pub ssrc: u32,
-    /// Its codec's clock, Hz.
-    pub clock_rate: u32,
-    /// Packets relayed.
-    pub packets: u64,
-    /// The last one's sequence number.
-    pub sequence: u16,
-    /// When it came.
-    pub heard: Duration,
-    /// The last silence at the relay: the last packet before it, and the first after.
-    pub silence: Option<(Duration, Duration)>,
-}
 
 /// Packets are counted over at least this for a stream's rate.
 const RATE_WINDOW: Duration = Duration::from_millis(400);
@@ -57,41 +41,77 @@ const SPEAKING: Duration = Duration::from_millis(250);
 #[derive(Debug, Clone, Default)]
 pub(super) struct Direction {
     pub(super) sight: Option<Sight>,
-    /// Packets and time at the start of the current rate window, and the rate of the one before.
-    window: Option<(u64, Duration)>,
-    rate: Option<f64>,
+    flow: Flow,
     pub(super) proof: Option<Proof>,
     pub(super) trial: Option<Trial>,
+    attempt: Attempt,
     /// A trial has proven it, or a report that came during one.
     pub(super) is_proven: bool,
     /// When its receiver last reported about it.
     pub(super) reported: Option<Duration>,
-    /// When a report last spoke for it: it goes on arriving, or its sender says that it has nothing to send.
-    pub(super) spoken_for: Option<Duration>,
-    /// A report has found that it does not go on, and its sender, which never counts, cannot say whether anything was sent: what
-    /// that is for the path, which is not known to be alive.
-    pub(super) stalled: Option<Reason>,
-    /// When both had agreed to move, and it could arrive.
-    met: Option<Duration>,
-    /// Since then its receiver has reported, and only that nothing came.
-    is_missed: bool,
+    word: Word,
     /// What its sender says that it has sent.
     counted: Counted,
     /// When it last said so.
     spoke: Option<Duration>,
     quality: Quality,
-    /// What the receiver had lost by its last report before a move.
-    lost_before: Option<i32>,
-    /// It has come home, or is about to: what its receiver had lost by its last report before that.
-    return_lost: Option<i32>,
+    lost: LostBefore,
     /// Whether, by the last that was heard of it, nothing arrives past the relay; `None`: nothing was heard of it yet.
     pub(super) is_dead: Option<bool>,
-    /// When a trial began to move it.
-    tried_at: Option<Duration>,
     /// Sources before the present one, as seen here or told by its sender.
     sources: [Option<u32>; 2],
     /// Its author's counts have begun anew since it was asked.
     has_begun_anew: bool,
+}
+
+/// What reports last said for it, or against it.
+#[derive(Debug, Clone, Default)]
+struct Word {
+    /// When a report last spoke for it: it goes on arriving, or its sender says that it has nothing to send.
+    spoken_for: Option<Duration>,
+    /// A report has found that it does not go on, and its sender, which never counts, cannot say whether anything was sent: what
+    /// that is for the path, which is not known to be alive.
+    stalled: Option<Reason>,
+}
+
+/// How fast it flows.
+#[derive(Debug, Clone, Default)]
+struct Flow {
+    /// Packets and time at the start of the current window.
+    window: Option<(u64, Duration)>,
+    /// Packets a second in the one before.
+    rate: Option<f64>,
+}
+
+impl Flow {
+    fn passes(&mut self, packets: u64, now: Duration) {
+        let (before, since) = *self.window.get_or_insert((packets, now));
+        let span = now.saturating_sub(since);
+        if span >= RATE_WINDOW {
+            self.rate = Some(packets.saturating_sub(before) as f64 / span.as_secs_f64());
+            self.window = Some((packets, now));
+        }
+    }
+}
+
+/// A move of it.
+#[derive(Debug, Clone, Default)]
+struct Attempt {
+    /// When both had agreed, and it could arrive.
+    met: Option<Duration>,
+    /// Since then its receiver has reported, and only that nothing came.
+    is_missed: bool,
+    /// When a trial began to move it.
+    tried_at: Option<Duration>,
+}
+
+/// What its receiver had lost by its last report before it went.
+#[derive(Debug, Clone, Default)]
+struct LostBefore {
+    /// Off the relay.
+    leaving: Option<i32>,
+    /// Home, where it is now, or is about to be.
+    returning: Option<i32>,
 }
 
 impl Direction {
@@ -112,19 +132,14 @@ impl Direction {
         }
         self.know(sight.ssrc);
         self.sight = Some(sight);
-        let (packets, since) = *self.window.get_or_insert((sight.packets, now));
-        let span = now.saturating_sub(since);
-        if span >= RATE_WINDOW {
-            self.rate = Some(sight.packets.saturating_sub(packets) as f64 / span.as_secs_f64());
-            self.window = Some((sight.packets, now));
-        }
+        self.flow.passes(sight.packets, now);
         if is_new && let Some(proof) = &mut self.proof {
             proof.relayed(sight.sequence, sight.heard);
         }
     }
 
     pub(super) fn is_flowing(&self, now: Duration) -> bool {
-        self.rate.is_some_and(|rate| rate >= FLOWING)
+        self.flow.rate.is_some_and(|rate| rate >= FLOWING)
             && self.sight.is_some_and(|sight| now < sight.heard.saturating_add(SPEAKING))
     }
 
@@ -138,33 +153,33 @@ impl Direction {
         if let Some(sight) = self.sight {
             let heard = sight.heard.max(now);
             self.proof = Some(Proof::new(sight.ssrc, sight.clock_rate, sight.sequence, heard));
-            (self.stalled, self.is_missed, self.is_dead) = (None, false, None);
-            (self.met, self.trial) = (None, None);
+            (self.word.stalled, self.attempt.is_missed, self.is_dead) = (None, false, None);
+            (self.attempt.met, self.trial) = (None, None);
         }
         self.quality.begin();
     }
 
     /// Both have agreed to move: from now on its packets can arrive.
     pub(super) fn meet(&mut self, now: Duration) {
-        self.met = Some(now);
+        self.attempt.met = Some(now);
     }
 
     /// It is at the relay again; what a trial has shown stays known, also by a report that came on the way home.
     pub(super) fn forget(&mut self) {
         self.is_proven = if self.trial.is_some() { self.is_confirmed() } else { self.is_proven };
         self.proof = None;
-        (self.window, self.rate) = (None, None);
+        self.flow = Flow::default();
         self.quality.begin();
     }
 
     /// It is told to come home; what its receiver says next is weighed against what it said last.
     pub(super) fn turn_back(&mut self) {
-        self.return_lost = self.proof.as_ref().and_then(Proof::lost).or(self.lost_before);
+        self.lost.returning = self.proof.as_ref().and_then(Proof::lost).or(self.lost.leaving);
     }
 
     /// What it comes home by is nothing that was asked for here.
     pub(super) fn forget_return(&mut self) {
-        self.return_lost = None;
+        self.lost.returning = None;
     }
 
     fn know(&mut self, ssrc: u32) {
@@ -213,15 +228,15 @@ impl Direction {
     /// A trial is over, and what it shows will be told by the next report.
     pub(super) fn end_trial(&mut self) {
         self.is_proven = self.is_confirmed();
-        self.tried_at = self.proof.as_ref().map(Proof::last_relayed);
+        self.attempt.tried_at = self.proof.as_ref().map(Proof::last_relayed);
         let early = self.sent_early();
-        self.trial = self.sight.map(|sight| Trial::new(&sight, self.lost_before.unwrap_or(0), early));
+        self.trial = self.sight.map(|sight| Trial::new(&sight, self.lost.leaving.unwrap_or(0), early));
     }
 
     /// How many packets went elsewhere, at the most, before both had agreed to move: where an answer was lost, half a second's.
     fn sent_early(&self) -> u16 {
         let moved = self.proof.as_ref().map(Proof::last_relayed);
-        let alone = self.met.zip(moved).map(|(met, moved)| met.saturating_sub(moved));
+        let alone = self.attempt.met.zip(moved).map(|(met, moved)| met.saturating_sub(moved));
         (alone.unwrap_or_default().as_secs_f64() * self.counted.peak()) as u16
     }
 
@@ -244,7 +259,7 @@ impl Direction {
         if (report.highest as u16).wrapping_sub(sight.sequence) as i16 > UNSEEN {
             return Err(Lie::TooMany);
         }
-        (self.lost_before, self.reported) = (Some(report.lost), Some(now));
+        (self.lost.leaving, self.reported) = (Some(report.lost), Some(now));
         self.quality.on_relay(report);
         Ok(())
     }
@@ -268,7 +283,7 @@ impl Direction {
     /// Whether it was missed in the trial by somebody who has reported then, and counts anew when it is home. It must have been sent for
     /// nearly all of the time, or it may have begun after that report.
     pub(super) fn was_missed(&self) -> bool {
-        self.is_missed && self.trial.and_then(|trial| trial.sent()).is_some_and(|sent| sent >= STEADY)
+        self.attempt.is_missed && self.trial.and_then(|trial| trial.sent()).is_some_and(|sent| sent >= STEADY)
     }
 
     /// Its sender's own report; what refutes the path by it, if anything does.
@@ -311,14 +326,14 @@ impl Direction {
     /// A report knows of no progress, and refutes nothing. That speaks for the path if the sender has told what it sent, of late.
     fn stand_still(&mut self, why: Reason, now: Duration) {
         if self.counted.has_spoken_since(now.saturating_sub(PATIENCE)) {
-            self.spoken_for = Some(now);
+            self.word.spoken_for = Some(now);
         }
         let known = self.proof.as_ref().map(Proof::marked_at);
         let is_stalled =
             !self.counted.is_counting() && known.is_some_and(|at| now > at.saturating_add(STANDING));
-        self.stalled = is_stalled.then_some(why);
-        let is_telling = self.met.is_some_and(|met| now >= met.saturating_add(TELLING));
-        self.is_missed |= is_telling && self.proof.is_some() && self.trial.is_none();
+        self.word.stalled = is_stalled.then_some(why);
+        let is_telling = self.attempt.met.is_some_and(|met| now >= met.saturating_add(TELLING));
+        self.attempt.is_missed |= is_telling && self.proof.is_some() && self.trial.is_none();
     }
 
     /// Whether its sender has said that it sends, off the relay.
@@ -331,16 +346,16 @@ impl Direction {
     /// direct path since `since`.
     pub(super) fn is_unknown(&self, since: Duration, now: Duration) -> Option<Reason> {
         // Who has not been reported at all since the move may report to elsewhere.
-        let spoken_for = self.spoken_for.filter(|at| *at > since);
+        let spoken_for = self.word.spoken_for.filter(|at| *at > since);
         let patience = if spoken_for.is_some() { UNSPOKEN } else { UNREPORTED };
         let is_late = now > spoken_for.unwrap_or(since).saturating_add(patience);
-        self.stalled.or(is_late.then_some(Reason::ReportsStopped))
+        self.word.stalled.or(is_late.then_some(Reason::ReportsStopped))
     }
 
     /// Whether it was spoken for on this direct path, and has only not been for too long: reports were lost, and none has said anything
     /// against it.
     pub(super) fn has_only_lapsed(&self, since: Duration) -> bool {
-        self.stalled.is_none() && self.spoken_for.is_some_and(|at| at > since)
+        self.word.stalled.is_none() && self.word.spoken_for.is_some_and(|at| at > since)
     }
 
     /// Whether its receiver has reported since then.
@@ -383,7 +398,7 @@ impl Direction {
 
     /// The first report after a move says how many packets the receiver has missed since its last one before.
     pub(super) fn gap_of_leaving(&mut self, report: &Reception, is_anew: bool) -> Option<Gap> {
-        let before = self.lost_before.take()?;
+        let before = self.lost.leaving.take()?;
         Some(self.missing(before, report, is_anew))
     }
 
@@ -391,7 +406,7 @@ impl Direction {
     pub(super) fn gap_of_return(&mut self, report: &Reception, is_anew: bool) -> Option<Gap> {
         // Not one that was under way before anything came here again.
         self.sight.filter(|sight| sight.silence.is_some_and(|(_, end)| sight.heard > end))?;
-        let before = self.return_lost.take()?;
+        let before = self.lost.returning.take()?;
         Some(self.missing(before, report, is_anew))
     }
 
@@ -407,7 +422,7 @@ impl Direction {
     /// The gap of a trial of whose packets just this many are missing: all of them, and no others.
     pub(super) fn gap_of_trial(&self, outcome: &TrialOutcome) -> Option<Gap> {
         let (start, end) = self.sight?.silence?;
-        let is_its = self.tried_at.is_some_and(|at| end > at);
+        let is_its = self.attempt.tried_at.is_some_and(|at| end > at);
         (is_its && outcome.lost == i32::from(outcome.sent)).then(|| Gap::Measured(end.saturating_sub(start)))
     }
 
@@ -421,12 +436,12 @@ impl Direction {
         }
         match verdict {
             Verdict::Confirmed => {
-                (self.spoken_for, self.stalled, self.is_missed) = (Some(now), None, false);
+                (self.word.spoken_for, self.word.stalled, self.attempt.is_missed) = (Some(now), None, false);
             }
             Verdict::Open => self.stand_still(Reason::Refuted, now),
             // As good as no report.
             Verdict::Lie(Lie::Backwards) if !self.counted.is_counting() => {
-                self.stalled = Some(Reason::ReportsStopped);
+                self.word.stalled = Some(Reason::ReportsStopped);
             }
             Verdict::Refuted | Verdict::Lie(_) => {}
         }

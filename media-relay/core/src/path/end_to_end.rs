@@ -10,11 +10,12 @@ use std::time::Duration;
 use seam::Side;
 use seam::path::{Constraint, Entry, Evidence, IceStep, Lie, PathState, Reason, Stay};
 
-use super::direction::{Direction, Sight};
+use super::direction::Direction;
 use super::lapse::Lapse;
 use super::phone::PATIENCE;
 use super::proof::{Reception, Verdict};
 use super::release::{Outset, Settings};
+use super::sight::Sight;
 use super::timeline::{Reading, Timeline};
 use crate::reported::Fate;
 use crate::side::Track;

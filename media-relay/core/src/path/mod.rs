@@ -16,8 +16,9 @@ pub mod place;
 pub mod proof;
 mod quality;
 mod release;
+mod sight;
 pub mod timeline;
 pub mod trial;
 
-pub use direction::Sight;
 pub use release::{Moved, Output, Outset, Release, Settings};
+pub use sight::Sight;

@@ -19,39 +19,52 @@ pub struct Temperament {
     pub follows_what_it_hears: bool,
     /// Its kind was measured: it reports, and honours `a=rtcp`. Of others a report must have been seen before a move.
     pub is_known: bool,
-    /// After an offer without ICE it goes where that says, though it spoke ICE before. PJSIP 2.15 answers with 200, without ICE, and goes
-    /// on sending to the pair that ICE had chosen.
+    /// After an offer without ICE it goes where that says, though it spoke ICE before.
     pub leaves_ice: bool,
+    /// An offer that it is asked for has new credentials of ICE (RFC 8445 §9), so that they can be handed to another phone.
+    pub restarts_in_offers: bool,
 }
 
+/// Kinds of phones, by a word in their User-Agent or Server header, and why they are taken for what they are.
+const KINDS: [(&str, Temperament); 5] = [
+    // Goes where it is told; reports every five seconds, begun anew by each re-INVITE.
+    (
+        "baresip",
+        Temperament {
+            follows_what_it_hears: false,
+            is_known: true,
+            leaves_ice: true,
+            restarts_in_offers: true,
+        },
+    ),
+    // Goes where it is told; reports at a randomised interval (RFC 3550 §6.3), measured 2.3 to 6.16 s. It offers the credentials that it
+    // has, and changes them when the answer comes, which nobody is told.
+    ("linphone", LINPHONE),
+    ("belle-sip", LINPHONE),
+    // Follows what it hears; reports right after each re-INVITE, then every five seconds. 2.15 answers an offer without ICE with 200, without
+    // ICE, and goes on sending to the pair that ICE had chosen.
+    ("pjsip", PJSIP),
+    ("pjsua", PJSIP),
+];
+const LINPHONE: Temperament =
+    Temperament { follows_what_it_hears: false, is_known: true, leaves_ice: true, restarts_in_offers: false };
+const PJSIP: Temperament =
+    Temperament { follows_what_it_hears: true, is_known: true, leaves_ice: false, restarts_in_offers: true };
+/// Nothing is known of it: latching must be feared.
+const UNKNOWN: Temperament =
+    Temperament { follows_what_it_hears: true, is_known: false, leaves_ice: false, restarts_in_offers: true };
+
 impl Temperament {
-    /// baresip: goes where it is told; every five seconds, begun anew by each re-INVITE.
-    const STEADY: Self = Self { follows_what_it_hears: false, is_known: true, leaves_ice: true };
-    /// linphone: goes where it is told; a randomised interval (RFC 3550 §6.3), measured 2.3 to 6.16 s.
-    const RANDOM: Self = Self { follows_what_it_hears: false, is_known: true, leaves_ice: true };
-    /// PJSIP: follows what it hears; right after each re-INVITE, then every five seconds.
-    const LATCHING: Self = Self { follows_what_it_hears: true, is_known: true, leaves_ice: false };
-    /// Nothing is known of it: latching must be feared.
-    const UNKNOWN: Self = Self { follows_what_it_hears: true, is_known: false, leaves_ice: false };
+    /// By its User-Agent or Server header.
+    pub fn of(product: &str) -> Self {
+        let product = product.to_ascii_lowercase();
+        let kind = KINDS.iter().find(|(name, _)| product.contains(name));
+        kind.map_or(UNKNOWN, |(_, temperament)| *temperament)
+    }
 
     /// Whether it is known to forget with each re-INVITE what it had counted, lost packets too (PJSIP). What it says at home of a trial
     /// is then neither for the path nor against it; what it said during the trial is.
     pub(super) fn counts_anew(self) -> bool {
         self.follows_what_it_hears && self.is_known
-    }
-
-    /// By its User-Agent or Server header.
-    pub fn of(product: &str) -> Self {
-        let product = product.to_ascii_lowercase();
-        let is = |name: &str| product.contains(name);
-        if is("baresip") {
-            Self::STEADY
-        } else if is("linphone") || is("belle-sip") {
-            Self::RANDOM
-        } else if is("pjsip") || is("pjsua") {
-            Self::LATCHING
-        } else {
-            Self::UNKNOWN
-        }
     }
 }

@@ -16,10 +16,11 @@ use std::time::Duration;
 use seam::Side;
 use seam::path::{Constraint, Entry, Mapping, PathState, Reason, Stay};
 
-use super::direction::{Direction, Sight, UNSPOKEN};
+use super::direction::{Direction, UNSPOKEN};
 use super::lapse::Lapse;
 use super::phone::Temperament;
 use super::place::{Networks, Place};
+use super::sight::Sight;
 use super::timeline::{Reading, Timeline};
 use crate::reported::Fate;
 use crate::side::Track;
@@ -93,6 +94,48 @@ struct Party {
     /// When it was last told where to send and hear, and took it; and whether that is the relay.
     restarted: Duration,
     is_sent_home: bool,
+    /// It would not be moved: it is not asked again.
+    has_refused: bool,
+    /// The far party's packets are not relayed to it.
+    is_parked: bool,
+}
+
+/// What was tried.
+#[derive(Debug, Clone, Default)]
+struct Tries {
+    failures: u8,
+    /// How many trials have told nothing; and how many of them although both spoke, so that they may have been heard as silence.
+    quiet_trials: u8,
+    untold_trials: u8,
+    /// Where the present or last move led, and whether its path was once direct.
+    tried: Option<[SocketAddr; 2]>,
+    was_direct: bool,
+    /// The present move stands on configuration where reports do not come.
+    is_trusted: bool,
+    /// How often phones that left the relay by themselves are still called back.
+    strays: u8,
+}
+
+/// Of the present or last way home.
+#[derive(Debug, Clone, Default)]
+struct Homecoming {
+    /// The path was refuted while nobody could know it: its receiver had been silent.
+    is_blameless: bool,
+    /// After an offer of a party both must be heard at the relay, or a hold makes them let go of each other.
+    may_cling: bool,
+    /// Since when those who are away have been told to come home, and may be elsewhere until one is heard: kept through all
+    /// that they are told after that, since who has been heard at home and falls silent is no more elsewhere for being told again.
+    away_until_heard: Option<Duration>,
+}
+
+/// What is to be done, and when.
+#[derive(Debug, Clone, Default)]
+struct Agenda {
+    /// When a call on the relay is to be looked at again.
+    look: Duration,
+    outputs: VecDeque<Output>,
+    /// What is asked when packets on their way have arrived, unless something comes in between.
+    next: Option<(Duration, Output)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,42 +186,16 @@ pub struct Release {
     /// Per m-line; index 0 is what the first party sends.
     lines: Vec<[Direction; 2]>,
     state: State,
-    /// When a call on the relay is to be looked at again.
-    look: Duration,
     answered: Duration,
-    /// When a phone was last offered something, by us or by the other, and took it.
-    restarted: Duration,
-    failures: u8,
-    /// How many trials have told nothing; and how many of them although both spoke, so that they may have been heard as silence.
-    quiet_trials: u8,
-    untold_trials: u8,
+    tries: Tries,
     lapse: Lapse,
-    /// The path was refuted while nobody could know it: its receiver had been silent.
-    is_blameless: bool,
-    /// Where the present or last move led, and whether its path was once direct.
-    tried: Option<[SocketAddr; 2]>,
-    was_direct: bool,
     /// A party's reports go where its media goes (rtcp-mux, RFC 5761): off the relay none is seen.
     are_reports_muxed: bool,
-    /// The present move stands on configuration where reports do not come.
-    is_trusted: bool,
-    /// Who would not be moved: it is not asked again.
-    has_refused: [bool; 2],
-    /// To whom the far party's packets are not relayed.
-    is_parked: [bool; 2],
-    /// After an offer of a party both must be heard at the relay, or a hold makes them let go of each other.
-    may_cling: bool,
+    homecoming: Homecoming,
     /// Whether both send, as far as their descriptions say.
     should_flow: bool,
-    /// Since when those who are away have been told to come home, and may be elsewhere until one is heard: kept through all
-    /// that they are told after that, since who has been heard at home and falls silent is no more elsewhere for being told again.
-    away_until_heard: Option<Duration>,
-    /// How often phones that left the relay by themselves are still called back.
-    strays: u8,
     timeline: Timeline,
-    outputs: VecDeque<Output>,
-    /// What is asked when packets on their way have arrived, unless something comes in between.
-    next: Option<(Duration, Output)>,
+    agenda: Agenda,
     /// How many reports could not be true, or came in a flood.
     pub rejected_reports: u32,
 }
@@ -194,6 +211,8 @@ impl Release {
             is_doubted: false,
             restarted: now,
             is_sent_home: true,
+            has_refused: false,
+            is_parked: false,
         });
         Self {
             settings,
@@ -202,34 +221,21 @@ impl Release {
             parties,
             lines: vec![Default::default(); lines],
             state: State::Anchored { not_before: now.saturating_add(settings.settle) },
-            look: now,
             answered: now,
-            restarted: now,
-            failures: 0,
-            quiet_trials: 0,
-            untold_trials: 0,
+            tries: Tries::default(),
             lapse: Lapse::default(),
-            is_blameless: false,
-            tried: None,
-            was_direct: false,
             are_reports_muxed: false,
-            is_trusted: false,
-            has_refused: [false; 2],
-            is_parked: [false; 2],
-            may_cling: false,
+            homecoming: Homecoming::default(),
             should_flow: true,
-            away_until_heard: None,
-            strays: 0,
             timeline: past.unwrap_or_else(|| Timeline::new(now)),
-            outputs: VecDeque::new(),
-            next: None,
+            agenda: Agenda { look: now, ..Agenda::default() },
             rejected_reports: 0,
         }
     }
 
     /// What to do next.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        self.agenda.outputs.pop_front()
     }
 
     /// See [`Timeline::new_reading`].
@@ -255,13 +261,13 @@ impl Release {
 
     /// When [`handle_timeout`](Self::handle_timeout) wants to look again.
     pub fn poll_timeout(&self, now: Duration) -> Duration {
-        if let Some((at, _)) = self.next {
+        if let Some((at, _)) = self.agenda.next {
             return at;
         }
         match self.state {
-            State::Staying(_) if self.strays == 0 => now.saturating_add(Duration::from_secs(60)),
+            State::Staying(_) if self.tries.strays == 0 => now.saturating_add(Duration::from_secs(60)),
             State::Staying(_) => now.saturating_add(IDLE),
-            State::Anchored { .. } => self.look,
+            State::Anchored { .. } => self.agenda.look,
             State::Weighing { .. } => now.saturating_add(LOOK),
             State::Direct { .. } => now.saturating_add(GLANCE),
             _ => now.saturating_add(TICK),
@@ -306,9 +312,11 @@ impl Release {
             State::Synchronising { accepted, .. } => accepted.iter().any(Option::is_some),
             State::Direct { .. } => true,
             // Once one is heard at the relay it is what comes there that tells.
-            State::Holding { .. } | State::Returning { .. } => self.away_until_heard.is_some_and(|since| {
-                !self.directions().any(|(_, direction)| direction.is_heard_since(since))
-            }),
+            State::Holding { .. } | State::Returning { .. } => {
+                self.homecoming.away_until_heard.is_some_and(|since| {
+                    !self.directions().any(|(_, direction)| direction.is_heard_since(since))
+                })
+            }
             _ => false,
         }
     }
@@ -382,7 +390,7 @@ impl Release {
         {
             self.enter(State::Anchored { not_before: now }, Reason::Policy, now);
         }
-        self.look = now;
+        self.agenda.look = now;
     }
 
     /// A party's offer was answered through the relay with the relay's addresses: all were told to come home. Phones that
@@ -392,7 +400,7 @@ impl Release {
         self.forget_trial();
         // What is not heard on hold is no gap, and what a party's own offer costs is not the path's.
         self.lines.iter_mut().flatten().for_each(Direction::forget_return);
-        (self.should_flow, self.restarted) = (should_flow, now);
+        self.should_flow = should_flow;
         self.parties.iter_mut().for_each(|party| (party.restarted, party.is_sent_home) = (now, true));
         let was_away = matches!(
             self.state,
@@ -404,9 +412,9 @@ impl Release {
         if was_away {
             // On hold they have let go of each other, and are told to come back to the relay afterwards.
             self.told_to_come_home(now);
-            self.away_until_heard = self.away_until_heard.filter(|_| should_flow);
+            self.homecoming.away_until_heard = self.homecoming.away_until_heard.filter(|_| should_flow);
             let follows = self.parties.iter().any(|party| party.temperament.follows_what_it_hears);
-            self.may_cling = should_flow && follows;
+            self.homecoming.may_cling = should_flow && follows;
             let why = Reason::Renegotiated;
             self.enter(
                 State::Returning { asked: [true; 2], accepted: [Some(now); 2], since: now, why },
@@ -416,7 +424,7 @@ impl Release {
         } else if !matches!(self.state, State::Staying(_)) {
             let not_before = now.saturating_add(self.settings.settle);
             self.enter(State::Anchored { not_before }, Reason::Renegotiated, now);
-            self.look = now;
+            self.agenda.look = now;
         }
     }
 
@@ -435,7 +443,7 @@ impl Release {
             party.place.as_ref().is_some_and(|place| place.effective_mapping() != Mapping::Unknown)
         };
         if matches!(self.state, State::Probing { .. }) && self.parties.iter().all(is_known) {
-            self.look = now;
+            self.agenda.look = now;
             self.enter(State::Anchored { not_before: now }, Reason::Heard, now);
         }
     }
@@ -444,16 +452,16 @@ impl Release {
     pub fn moved(&mut self, party: Side, outcome: Moved, now: Duration) {
         let party = party;
         // What is to be asked was not yet: this is an answer to what was asked before.
-        if self.next.is_some() {
+        if self.agenda.next.is_some() {
             return;
         }
         if outcome == Moved::Accepted {
             let is_sent_home = matches!(self.state, State::Holding { .. } | State::Returning { .. });
             let known = &mut self.parties[party];
-            (self.restarted, known.restarted, known.is_sent_home) = (now, now, is_sent_home);
+            (known.restarted, known.is_sent_home) = (now, is_sent_home);
         }
         let is_asked_away = matches!(self.state, State::Probing { .. } | State::Synchronising { .. });
-        self.has_refused[party] |= is_asked_away && outcome == Moved::Refused;
+        self.parties[party].has_refused |= is_asked_away && outcome == Moved::Refused;
         match (&mut self.state, outcome) {
             (State::Probing { .. }, Moved::Refused) => {
                 self.relay_again();
@@ -466,7 +474,7 @@ impl Release {
                     Reason::Renegotiated,
                     now,
                 );
-                self.look = now;
+                self.agenda.look = now;
             }
             (State::Probing { accepted, .. }, Moved::Accepted) => accepted[party] = Some(now),
             (State::Synchronising { accepted, .. }, Moved::Accepted) => {
@@ -499,15 +507,15 @@ impl Release {
 
     /// Looks at the clock. Feed [`sight`](Self::sight) first.
     pub fn handle_timeout(&mut self, now: Duration) {
-        if let Some((_, output)) = self.next.take_if(|(at, _)| *at <= now) {
-            self.outputs.push_back(output);
+        if let Some((_, output)) = self.agenda.next.take_if(|(at, _)| *at <= now) {
+            self.agenda.outputs.push_back(output);
         }
         match self.state {
             State::Anchored { not_before } if now >= not_before => self.consider(now),
             // A stream's rate is known by looking.
             State::Anchored { not_before } => {
                 let is_far = not_before > now.saturating_add(IDLE.saturating_mul(2));
-                self.look = now.saturating_add(if is_far { IDLE } else { LOOK });
+                self.agenda.look = now.saturating_add(if is_far { IDLE } else { LOOK });
             }
             State::Probing { accepted, since } => self.look_at_probing(accepted, since, now),
             State::Synchronising { accepted, since } => self.look_after_move(accepted, since, now),
@@ -521,7 +529,7 @@ impl Release {
                 self.home_from_hold(why, now);
             }
             State::Returning { accepted, since, why, .. } => self.look_for_return(accepted, since, why, now),
-            State::Staying(_) if self.strays > 0 => self.look_for_strays(now),
+            State::Staying(_) if self.tries.strays > 0 => self.look_for_strays(now),
             _ => {}
         }
     }
@@ -529,7 +537,7 @@ impl Release {
     /// Those who are away now are told to come home.
     fn told_to_come_home(&mut self, now: Duration) {
         if matches!(self.state, State::Synchronising { .. } | State::Direct { .. }) {
-            self.away_until_heard = Some(now);
+            self.homecoming.away_until_heard = Some(now);
         }
     }
 
@@ -544,7 +552,7 @@ impl Release {
     fn enter(&mut self, state: State, why: Reason, now: Duration) {
         let before = self.state();
         self.state = state;
-        self.next = None;
+        self.agenda.next = None;
         if self.state() != before {
             self.timeline.add(Entry::State { to: self.state(), why }, now);
         }

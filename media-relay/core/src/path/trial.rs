@@ -7,8 +7,8 @@
 
 use seam::path::TrialOutcome;
 
-use super::direction::Sight;
 use super::proof::{AHEAD, Reception};
+use super::sight::Sight;
 
 /// So few packets of a trial say nothing.
 const ENOUGH: u16 = 8;

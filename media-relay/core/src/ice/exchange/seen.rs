@@ -3,16 +3,19 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::Introduction;
-use crate::account::mark;
-use crate::legs::Session;
-use crate::moving::seen::{sight_of, track_of};
-use crate::path::proof::Reception;
-use crate::side::Track;
-use crate::stream::{Component, StreamId, Streams};
-use crate::worker::{SocketId, Worker};
 use media_wire::rtcp::{self, Report};
 use seam::Side;
+
+use crate::account::mark;
+use crate::ice::exchange::Introduction;
+use crate::legs::Session;
+use crate::moving::seen::{sight_of, track_of};
+use crate::packet::Packet;
+use crate::path::proof::Reception;
+use crate::ports::{Component, SocketId, StreamId};
+use crate::side::Track;
+use crate::stream::Streams;
+use crate::worker::Worker;
 
 impl Worker {
     /// A phone's reports: true if the session is one of two that were introduced, or may be.
@@ -23,8 +26,7 @@ impl Worker {
         reports: &[Report],
         now: Duration,
     ) -> bool {
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
-        let Some(introduction) = &mut session.introduction else { return false };
+        let Some(introduction) = self.motions.introduction_mut(id) else { return false };
         introduction.see(&self.streams, now);
         let Some(track) = track_of(stream, &introduction.lines) else { return true };
         for report in reports {
@@ -50,16 +52,13 @@ impl Worker {
     /// where its author is.
     pub(in crate::ice) fn passes_check(
         &mut self,
-        id: StreamId,
-        is_rtcp: bool,
-        source: SocketAddr,
-        packet: &[u8],
-        now: Duration,
+        packet: Packet<'_>,
         send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
     ) -> bool {
+        let Packet { stream: id, source, bytes, now, .. } = packet;
+        let is_rtcp = packet.component.is_rtcp();
         let Some(stream) = self.streams.get_mut(id) else { return false };
-        let session = self.sessions.get(&stream.session);
-        let introduction = session.and_then(|session| session.introduction.as_ref());
+        let introduction = self.motions.introduction(stream.owner.session);
         let Some(introduction) = introduction.filter(|introduction| introduction.passes()) else {
             return false;
         };
@@ -78,7 +77,7 @@ impl Worker {
                 (consumer.ports.rtp, &consumer.rtp)
             };
             if let Some(destination) = latch.destination() {
-                send(socket, destination, packet);
+                send(socket, destination, bytes);
             }
         }
         true
@@ -105,7 +104,7 @@ impl Introduction {
                 if let (Some(stream), Some(fate)) =
                     (streams.get_mut(*id), self.machine.fate(Track { line, party: from }))
                 {
-                    stream.reported.fate = fate;
+                    stream.said.reported.fate = fate;
                 }
             }
         }

@@ -40,12 +40,12 @@ impl Release {
 
     /// Is there a way, and is it the moment?
     pub(super) fn consider(&mut self, now: Duration) {
-        self.look = now.saturating_add(IDLE);
+        self.agenda.look = now.saturating_add(IDLE);
         if self.constraint == Constraint::MustAnchor {
             return;
         }
         if !self.is_flowing(now) {
-            self.look = now.saturating_add(LOOK);
+            self.agenda.look = now.saturating_add(LOOK);
             return;
         }
         if !self.lapse.is_over(&self.lines) {
@@ -78,10 +78,10 @@ impl Release {
     /// `places` are the parties' own.
     fn leave(&mut self, places: [SocketAddr; 2], why: Reason, now: Duration) {
         let [one, other] = places;
-        if self.tried.replace(places) != Some(places) {
+        if self.tries.tried.replace(places) != Some(places) {
             self.forget_trial();
         }
-        self.is_trusted = why == Reason::Certain;
+        self.tries.is_trusted = why == Reason::Certain;
         let state = |since| State::Synchronising { accepted: [None; 2], since };
         self.ask(Output::Move([other, one]), state, why, now);
     }
@@ -136,7 +136,7 @@ impl Release {
         }
         if is_proven || (is_trusted && self.is_flowing(now)) {
             return match self.way() {
-                Some(Ok(Way::Observed(places) | Way::Local(places))) if self.tried == Some(places) => {
+                Some(Ok(Way::Observed(places) | Way::Local(places))) if self.tries.tried == Some(places) => {
                     self.leave(places, if is_proven { Reason::Trial } else { Reason::Certain }, now);
                 }
                 // Somebody's address is not what it was.
@@ -158,8 +158,8 @@ impl Release {
             self.try_later(now);
         } else {
             // The trial counts, whatever was heard of it.
-            self.untold_trials = self.untold_trials.saturating_add(1);
-            if self.untold_trials >= UNTOLD_TRIALS {
+            self.tries.untold_trials = self.tries.untold_trials.saturating_add(1);
+            if self.tries.untold_trials >= UNTOLD_TRIALS {
                 self.forget_trial();
                 self.stay(Stay::Inconclusive, now);
             } else {
@@ -172,11 +172,11 @@ impl Release {
     /// stays so.
     pub(super) fn try_later(&mut self, now: Duration) {
         self.lines.iter_mut().flatten().for_each(|direction| direction.trial = None);
-        if self.quiet_trials >= QUIET_TRIALS {
+        if self.tries.quiet_trials >= QUIET_TRIALS {
             return self.stay(Stay::NoReports, now);
         }
-        let rest = LATER.saturating_mul(1 << self.quiet_trials);
-        self.quiet_trials = self.quiet_trials.saturating_add(1);
+        let rest = LATER.saturating_mul(1 << self.tries.quiet_trials);
+        self.tries.quiet_trials = self.tries.quiet_trials.saturating_add(1);
         self.anchor(now.saturating_add(rest), now);
     }
 }

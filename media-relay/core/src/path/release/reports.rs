@@ -51,7 +51,7 @@ impl Release {
         self.timeline.add(Entry::Evidence { from: sender, is_confirmed: false, evidence }, now);
         (self.lines[line][sender].is_proven, self.lines[line][sender].is_dead) = (false, Some(true));
         let receiver = &self.lines[line][!sender];
-        self.is_blameless =
+        self.homecoming.is_blameless =
             !receiver.has_sent(now) && !receiver.is_confirmed_since(now.saturating_sub(UNSPOKEN));
         self.come_home(Reason::Refuted, now);
     }
@@ -162,7 +162,8 @@ impl Release {
     fn reject(&mut self, party: Side, lie: Lie, now: Duration) {
         self.rejected_reports = self.rejected_reports.saturating_add(1);
         let is_first = !std::mem::replace(&mut self.parties[party].is_doubted, true);
-        let may_be_true = is_first && now < self.restarted.saturating_add(RESTARTING);
+        let [one, other] = self.parties.each_ref().map(|party| party.restarted);
+        let may_be_true = is_first && now < one.max(other).saturating_add(RESTARTING);
         if may_be_true && lie != Lie::Backwards {
             return;
         }

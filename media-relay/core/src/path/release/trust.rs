@@ -20,7 +20,7 @@ impl Release {
     /// Whether it is off the relay although no report says that both are heard: nor will the relay hear of them.
     pub fn is_on_trust(&self) -> bool {
         let State::Direct { since } = self.state else { return false };
-        self.is_trusted
+        self.tries.is_trusted
             && self.lines.iter().any(|line| Side::BOTH.into_iter().any(|from| !is_told_of(line, from, since)))
     }
 
@@ -45,7 +45,7 @@ impl Release {
         if unknown.is_none() || has_stopped || !self.networks.certain {
             return unknown;
         }
-        if !std::mem::replace(&mut self.is_trusted, true) {
+        if !std::mem::replace(&mut self.tries.is_trusted, true) {
             self.timeline.add(Entry::State { to: PathState::Direct, why: Reason::Certain }, now);
         }
         None

@@ -14,28 +14,29 @@ impl Release {
     /// To a phone that follows what it hears nothing is relayed while it moves: a packet from here would pull it back.
     pub(super) fn park(&mut self, party: Side) {
         let follows = self.parties[party].temperament.follows_what_it_hears;
-        if follows && !std::mem::replace(&mut self.is_parked[party], true) {
-            self.outputs.push_back(Output::Relaying { to: party, is_on: false });
+        if follows && !std::mem::replace(&mut self.parties[party].is_parked, true) {
+            self.agenda.outputs.push_back(Output::Relaying { to: party, is_on: false });
         }
     }
 
     /// Asks parties to move: followers a little after the last packet that was relayed to them, which may be on its way.
     pub(super) fn ask(&mut self, output: Output, state: fn(Duration) -> State, why: Reason, now: Duration) {
         let whom = if let Output::Learn(whom) = output { whom } else { [true; 2] };
-        let was_parked = self.is_parked;
+        let parked = |release: &Self| release.parties.each_ref().map(|party| party.is_parked);
+        let was_parked = parked(self);
         Side::BOTH.into_iter().filter(|party| whom[*party]).for_each(|party| self.park(party));
-        let at = if self.is_parked == was_parked { now } else { now.saturating_add(LEAD) };
+        let at = if parked(self) == was_parked { now } else { now.saturating_add(LEAD) };
         self.enter(state(at), why, now);
         if at == now {
-            self.outputs.push_back(output);
+            self.agenda.outputs.push_back(output);
         } else {
-            self.next = Some((at, output));
+            self.agenda.next = Some((at, output));
         }
     }
 
     pub(super) fn relay_to(&mut self, party: Side) {
-        if std::mem::take(&mut self.is_parked[party]) {
-            self.outputs.push_back(Output::Relaying { to: party, is_on: true });
+        if std::mem::take(&mut self.parties[party].is_parked) {
+            self.agenda.outputs.push_back(Output::Relaying { to: party, is_on: true });
         }
     }
 
@@ -46,14 +47,14 @@ impl Release {
     /// Both have moved, and both directions are proven, or need not be.
     pub(super) fn conclude(&mut self, now: Duration) {
         let State::Synchronising { accepted: [Some(_), Some(_)], .. } = self.state else { return };
-        if self.is_trusted || self.directions().all(|(_, direction)| direction.is_confirmed()) {
+        if self.tries.is_trusted || self.directions().all(|(_, direction)| direction.is_confirmed()) {
             let by_trial = self.directions().all(|(_, direction)| direction.is_proven);
-            let why = match (self.is_trusted, by_trial) {
+            let why = match (self.tries.is_trusted, by_trial) {
                 (true, _) => Reason::Certain,
                 (false, true) => Reason::Trial,
                 (false, false) => Reason::Proven,
             };
-            self.was_direct = true;
+            self.tries.was_direct = true;
             self.enter(State::Direct { since: now }, why, now);
         }
     }
@@ -73,7 +74,7 @@ impl Release {
         }
         let Some(first) = accepted.into_iter().flatten().min() else {
             if now > since.saturating_add(self.settings.answering) {
-                self.has_refused = [true; 2];
+                self.parties.iter_mut().for_each(|party| party.has_refused = true);
                 self.come_home(Reason::Refused, now);
             }
             return;
@@ -81,7 +82,9 @@ impl Release {
         let [Some(one), Some(other)] = accepted else {
             // Until the other has moved, somebody may hear nothing.
             if now > first.saturating_add(self.settings.trial).saturating_add(SKEW) {
-                self.has_refused = accepted.map(|accepted| accepted.is_none());
+                Side::BOTH
+                    .into_iter()
+                    .for_each(|party| self.parties[party].has_refused = accepted[party].is_none());
                 self.come_home(Reason::Refused, now);
             }
             return;
@@ -115,7 +118,7 @@ impl Release {
         }
         if let Some(why) = self.is_unknown(since, now) {
             // Of a sender that never counts nobody knows whether it was silent.
-            self.is_blameless = why == Reason::Refuted;
+            self.homecoming.is_blameless = why == Reason::Refuted;
             self.lapse.note(why, &self.lines, since, now);
             self.come_home(why, now);
         }
@@ -132,8 +135,8 @@ impl Release {
     }
 
     fn hold(&mut self, why: Reason, now: Duration) {
-        self.outputs.push_back(Output::Hold(self.has_refused.map(|has_refused| !has_refused)));
-        let accepted = self.has_refused;
+        let accepted = self.parties.each_ref().map(|party| party.has_refused);
+        self.agenda.outputs.push_back(Output::Hold(accepted.map(|has_refused| !has_refused)));
         self.enter(State::Holding { accepted, since: now, let_go: None, why }, why, now);
     }
 
@@ -143,7 +146,7 @@ impl Release {
 
     fn call_home(&mut self, asked: [bool; 2], why: Reason, now: Duration) {
         self.relay_again();
-        self.outputs.push_back(Output::Home(asked));
+        self.agenda.outputs.push_back(Output::Home(asked));
         self.enter(State::Returning { asked, accepted: [None; 2], since: now, why }, why, now);
     }
 
@@ -155,7 +158,7 @@ impl Release {
         if is_time && *asked != [true; 2] {
             let whom = asked.map(|asked| !asked);
             *asked = [true; 2];
-            self.outputs.push_back(Output::Home(whom));
+            self.agenda.outputs.push_back(Output::Home(whom));
         }
     }
 
@@ -165,9 +168,9 @@ impl Release {
             direction.sight.is_some_and(|sight| now > sight.heard.saturating_add(STRAYED))
         });
         if is_away && self.should_flow {
-            self.strays = self.strays.saturating_sub(1);
+            self.tries.strays = self.tries.strays.saturating_sub(1);
             // They may as well be silent: what they count tells.
-            self.away_until_heard = None;
+            self.homecoming.away_until_heard = None;
             self.hold(Reason::Clung, now);
         }
     }
@@ -180,7 +183,7 @@ impl Release {
             return;
         }
         self.told_to_come_home(now);
-        self.may_cling = why == Reason::Trial && self.follows();
+        self.homecoming.may_cling = why == Reason::Trial && self.follows();
         if why != Reason::Renegotiated {
             self.lines.iter_mut().flatten().for_each(super::Direction::turn_back);
         }
@@ -219,12 +222,12 @@ impl Release {
         };
         let at = Side::BOTH.map(heard);
         // Two that follow what they hear are pulled back to a path that works by each other's last packets.
-        let is_settled = !(self.may_cling && self.cling())
+        let is_settled = !(self.homecoming.may_cling && self.cling())
             || (now > since.saturating_add(CLINGING)
                 && at.iter().flatten().all(|at| now < at.saturating_add(SKEW)));
         let is_home = is_settled && at.iter().all(Option::is_some) && accepted.iter().all(Option::is_some);
-        if !is_home && self.may_cling && now > since.saturating_add(CLINGING) {
-            self.may_cling = false;
+        if !is_home && self.homecoming.may_cling && now > since.saturating_add(CLINGING) {
+            self.homecoming.may_cling = false;
             self.timeline.add(Entry::State { to: PathState::Returning, why: Reason::Clung }, now);
             self.hold(why, now);
             return;
@@ -232,12 +235,12 @@ impl Release {
         if !is_home && now < since.saturating_add(self.settings.homecoming) {
             return;
         }
-        self.may_cling = false;
+        self.homecoming.may_cling = false;
         self.lines.iter_mut().flatten().for_each(super::Direction::forget);
         if why == Reason::Trial {
             return self.enter(State::Weighing { until: now.saturating_add(self.weighing()) }, why, now);
         }
-        if std::mem::take(&mut self.is_blameless) {
+        if std::mem::take(&mut self.homecoming.is_blameless) {
             return self.try_later(now);
         }
         self.forget_trial();
@@ -246,12 +249,12 @@ impl Release {
             Reason::Renegotiated => self.anchor(now.saturating_add(self.settings.settle), now),
             Reason::Refused => {
                 // One that follows what it hears may have left without being asked, or leave yet.
-                self.strays = if self.follows() { STRAYS } else { 0 };
+                self.tries.strays = if self.follows() { STRAYS } else { 0 };
                 self.stay(Stay::Refused, now);
             }
             Reason::Clung => self.stay(Stay::Failed, now),
             // It has taken our offer and stayed: it would take the next one no better, at the price of the same silence.
-            Reason::CameBack if !self.was_direct => self.stay(Stay::Unmoved, now),
+            Reason::CameBack if !self.tries.was_direct => self.stay(Stay::Unmoved, now),
             // That reports have stopped says nothing of the path, and less if they were only lost.
             Reason::ReportsStopped => match self.lapse.rest(self.settings.rest, now) {
                 Some(not_before) => self.anchor(not_before, now),
@@ -263,9 +266,9 @@ impl Release {
 
     /// A path has failed, or was not heard of for too long; it may be tried again after a while, but not for ever.
     fn rest(&mut self, stay: Stay, now: Duration) {
-        self.failures = self.failures.saturating_add(1);
-        let may_try_again = self.was_direct || self.constraint == Constraint::PreferRelease;
-        if may_try_again && self.failures < self.settings.failures {
+        self.tries.failures = self.tries.failures.saturating_add(1);
+        let may_try_again = self.tries.was_direct || self.constraint == Constraint::PreferRelease;
+        if may_try_again && self.tries.failures < self.settings.failures {
             self.anchor(now.saturating_add(self.settings.rest), now);
         } else {
             self.stay(stay, now);
@@ -273,7 +276,7 @@ impl Release {
     }
 
     pub(super) fn anchor(&mut self, not_before: Duration, now: Duration) {
-        self.look = now;
+        self.agenda.look = now;
         self.enter(State::Anchored { not_before }, Reason::Heard, now);
     }
 }
