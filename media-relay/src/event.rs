@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use media_core::consumers::Overheard;
 use media_core::path::memory::{Known, Outcome};
 use seam::{Replied, Request, Told};
 
@@ -12,6 +13,8 @@ pub enum Event {
     Reply(Replied),
     /// What a session has to tell.
     Told(Told),
+    /// A packet for somebody who listens to a call.
+    Overheard(Overheard),
     /// What became of a move, for the store.
     Moved(Outcome),
 }

@@ -162,6 +162,9 @@ impl Thread {
     }
 
     fn tell_events(&mut self) {
+        while let Some(copy) = self.worker.poll_overheard() {
+            (self.tell)(Event::Overheard(copy));
+        }
         while let Some((session, event)) = self.worker.poll_event() {
             (self.tell)(Event::Told(Told { session: SessionId(session), event }));
         }

@@ -134,6 +134,7 @@ pub fn input(event: media_relay::Event) -> Option<(SessionId, Input)> {
     match event {
         media_relay::Event::Reply(replied) => Some((replied.session, Input::Media(replied))),
         media_relay::Event::Told(told) => Some((told.session, Input::MediaEvent(told))),
-        media_relay::Event::Moved(_) => None,
+        // For the store, and for whoever listens: nothing of it is signalling's.
+        media_relay::Event::Moved(_) | media_relay::Event::Overheard(_) => None,
     }
 }

@@ -10,6 +10,7 @@ mod account;
 pub mod consumers;
 mod control;
 mod expected;
+pub mod flow;
 mod forward;
 pub mod handoff;
 mod held;

@@ -10,6 +10,7 @@ use seam::{Action, Endpoint, Event, Reply, StreamStatistics};
 use smallvec::SmallVec;
 
 use crate::consumers::{Copies, Overheard};
+use crate::flow::Flow;
 use crate::handoff::LEAST_INACTIVITY;
 use crate::legs::{Answer, Answered, Offer, Session};
 use crate::motion::{Motion, Motions};
@@ -241,6 +242,11 @@ impl Worker {
     /// What goes out now without a packet that it follows from: socket, destination, bytes.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
+    }
+
+    /// What another plane needs to pass the RTP of a port by itself; `None`: each packet of it is for this one.
+    pub fn flow(&self, socket: SocketId) -> Option<Flow> {
+        self.streams.flow(socket)
     }
 
     /// What those who listen have to be given, in the order in which it came.

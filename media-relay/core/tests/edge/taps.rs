@@ -26,6 +26,7 @@ struct Phone {
 struct Story {
     world: World,
     dice: Dice,
+    is_tapped: bool,
     phones: BTreeMap<Endpoint, Phone>,
     /// Who A speaks with.
     far: Endpoint,
@@ -38,10 +39,11 @@ struct Story {
 }
 
 impl Story {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, is_tapped: bool) -> Self {
         Self {
             world: World::new(Settings::default()),
             dice: Dice::new(seed),
+            is_tapped,
             phones: BTreeMap::new(),
             far: Endpoint { party: 1, branch: 0 },
             exchanges: ExchangeId::INITIAL.0,
@@ -111,7 +113,14 @@ impl Story {
                 source = at("192.0.2.200:9");
             }
             let before = self.world.worker.dropped;
-            self.world.send(socket + u32::from(port), &source.to_string(), &packet);
+            let flow = self.world.worker.flow(socket).filter(|flow| !is_report && flow.source == source);
+            let sent = self.world.send(socket + u32::from(port), &source.to_string(), &packet);
+            if let Some(flow) = flow {
+                let sent: Vec<_> = sent.iter().map(|sent| (sent.0, sent.1)).collect();
+                let said: Vec<_> = flow.hops.iter().flatten().map(|hop| (hop.socket, hop.to)).collect();
+                assert_eq!(sent, said);
+                self.counts("flow");
+            }
             if self.world.worker.dropped == before {
                 self.taken.push(packet);
             }
@@ -150,7 +159,9 @@ impl Story {
                 self.phones.get_mut(end).expect("a phone").sockets = first;
             }
         }
-        self.world.act(Action::Attach(TAP));
+        if self.is_tapped {
+            self.world.act(Action::Attach(TAP));
+        }
         for end in &ends {
             self.answers(ExchangeId::INITIAL.0, *end, A, "");
         }
@@ -199,7 +210,7 @@ impl Story {
 
     fn is_told_to_end(mut self) -> (usize, BTreeMap<&'static str, u32>) {
         self.world.act(Action::Delete);
-        assert_eq!(self.heard, self.taken);
+        assert_eq!(self.heard, if self.is_tapped { self.taken } else { Vec::new() });
         (self.heard.len(), self.census)
     }
 }
@@ -208,7 +219,7 @@ impl Story {
 fn a_tap_hears_each_packet_of_a_thousand_calls_once_and_in_order_through_whatever_they_negotiate() {
     let (mut packets, mut census) = (0, BTreeMap::<&str, u32>::new());
     for seed in 0..1_000 {
-        let mut story = Story::new(seed);
+        let mut story = Story::new(seed, true);
         story.begins();
         for _ in 0..4 + story.below(8) {
             match story.below(5) {
@@ -232,6 +243,22 @@ fn a_tap_hears_each_packet_of_a_thousand_calls_once_and_in_order_through_whateve
     for what in ["fork", "re-INVITE", "hold", "transfer"] {
         assert!(census[what] >= 500, "{census:?} in {packets} packets");
     }
+}
+
+#[test]
+fn what_a_port_needs_is_told_so_that_another_plane_would_pass_the_same() {
+    let mut flows = 0;
+    for seed in 0..300 {
+        let mut story = Story::new(seed, false);
+        story.begins();
+        for _ in 0..8 {
+            if story.below(5) == 0 { story.is_transferred() } else { story.negotiates() }
+        }
+        let (heard, census) = story.is_told_to_end();
+        assert_eq!(heard, 0);
+        flows += census.get("flow").copied().unwrap_or_default();
+    }
+    assert!(flows >= 3_000, "{flows}");
 }
 
 #[test]
