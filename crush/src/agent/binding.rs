@@ -4,28 +4,29 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use media_wire::sdp::crush::reflexive_priority;
-use media_wire::stun::{
-    Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Method, Outgoing, PRIORITY, USE_CANDIDATE,
-};
+use media_wire::stun::{Class, Incoming, Method, Outgoing, PRIORITY, USE_CANDIDATE};
 
 use super::generation::Credentials;
+use super::link::Packet;
 use super::{Agent, SocketId};
 use crate::count::Count;
-use crate::find::Answer;
+use crate::find::{Answer, Check};
 
 /// ROLE CONFLICT (RFC 8445 §7.3.1.1).
 const ROLE_CONFLICT: u16 = 487;
 
 impl Agent {
     /// A check, or a consent request, which looks the same.
-    pub(super) fn check(&self, transaction: u128, nominate: bool, theirs: &Credentials) -> Vec<u8> {
-        let role = if self.controlling { ICE_CONTROLLING } else { ICE_CONTROLLED };
+    pub(super) fn check(&self, transaction: u128, check: Check, theirs: &Credentials) -> Vec<u8> {
         let request = Outgoing::new(Method::Binding, Class::Request, transaction)
             .username(&theirs.ufrag, &self.generation.ours.ufrag)
             .with(PRIORITY, &reflexive_priority().to_be_bytes())
-            .with(role, &self.tiebreaker.to_be_bytes());
-        let request = if nominate { request.with(USE_CANDIDATE, &[]) } else { request };
-        request.sealed(&theirs.key)
+            .with(self.role.attribute(), &self.role.tiebreaker.to_be_bytes());
+        match check {
+            Check::Nominating => request.with(USE_CANDIDATE, &[]),
+            Check::Plain => request,
+        }
+        .sealed(&theirs.key)
     }
 
     pub(super) fn binding_request(
@@ -59,7 +60,7 @@ impl Agent {
         if let Some(link) = &mut self.link {
             if link.is(socket, from) {
                 link.live.sign(now);
-                link.sent(false, now);
+                link.sent(Packet::Other, now);
             }
             return;
         }
@@ -69,14 +70,11 @@ impl Agent {
 
     /// RFC 8445 §7.3.1.1: the greater tiebreaker keeps its role; `true` if the peer must change.
     fn is_conflict(&mut self, message: &Incoming<'_>) -> bool {
-        let role = if self.controlling { ICE_CONTROLLING } else { ICE_CONTROLLED };
-        let Some(theirs) = message.long(role) else {
-            return false;
-        };
-        let keeps = (self.tiebreaker >= theirs) == self.controlling;
+        let Some(theirs) = message.long(self.role.attribute()) else { return false };
+        let keeps = self.role.keeps(theirs);
         if !keeps {
-            self.controlling = !self.controlling;
-            self.generation.finder.set_controlling(self.controlling);
+            self.role.change();
+            self.generation.finder.set_controlling(self.role.is_controlling);
         }
         keeps
     }
@@ -108,8 +106,8 @@ impl Agent {
         }
         if message.class() == Class::Error {
             if message.error_code() == Some(ROLE_CONFLICT) && !link_waits {
-                self.controlling = !self.controlling;
-                self.generation.finder.conflict(transaction, self.controlling);
+                self.role.change();
+                self.generation.finder.conflict(transaction, self.role.is_controlling);
             }
             return;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use media_wire::handoff::{Indication, Sending};
 
 use super::Agent;
+use super::link::Packet;
 use crate::count::Count;
 
 /// Without audio for so long, test packets are sent.
@@ -14,7 +15,7 @@ const QUIET: Duration = Duration::from_millis(30);
 impl Agent {
     /// Both paths get the same, until then. Audio that must stay on the relay is not copied: a test stands for it.
     pub(super) fn copy_until(&mut self, until: Duration) {
-        self.tests_until = self.tests_until.max(until);
+        self.switching.tests_until = self.switching.tests_until.max(until);
         for place in 0..self.streams.len() {
             let may_leave = self.may_leave(place as u8);
             if let Some(stream) = self.streams.get_mut(place).filter(|stream| may_leave && stream.is_audio())
@@ -28,7 +29,7 @@ impl Agent {
     pub(super) fn end_tests_if_ordered(&mut self) {
         let mut streams = self.streams.iter().zip(0u8..);
         if streams.all(|(stream, index)| !self.may_leave(index) || !stream.outgoing.is_on_relay()) {
-            self.tests_until = Duration::ZERO;
+            self.switching.tests_until = Duration::ZERO;
         }
     }
 
@@ -41,7 +42,7 @@ impl Agent {
     /// Where there is no audio, test packets go on both paths.
     pub(super) fn send_tests(&mut self, now: Duration) {
         let is_talking = self.talked().is_some_and(|at| now < at.saturating_add(QUIET));
-        let are_wanted = now < self.tests_until;
+        let are_wanted = now < self.switching.tests_until;
         let Some(link) = &mut self.link else { return };
         if !are_wanted {
             link.test_next = link.test_next.max(now);
@@ -51,7 +52,7 @@ impl Agent {
             return;
         }
         let number = link.tested(now);
-        link.sent(false, now);
+        link.sent(Packet::Other, now);
         let (socket, remote) = (link.socket, link.remote);
         let clock = now.as_millis() as u32;
         let bytes = self.indication_bytes(Indication::Test { number, clock });
@@ -62,7 +63,7 @@ impl Agent {
     pub(super) fn tests_timeout(&self) -> Option<Duration> {
         let quiet_at = self.talked().map_or(Duration::ZERO, |talked| talked.saturating_add(QUIET));
         let next = self.link.as_ref()?.test_next.max(quiet_at);
-        Some(next).filter(|at| *at < self.tests_until)
+        Some(next).filter(|at| *at < self.switching.tests_until)
     }
 
     /// Where a stream's packets go now, as the relay is told. Pictures are never on both paths; where no audio is either, test
@@ -72,7 +73,7 @@ impl Agent {
         let sending = stream.outgoing.sending(now);
         let may_leave = |index: usize| self.may_leave(index as u8);
         let is_tested = sending == Sending::Relay
-            && now < self.tests_until
+            && now < self.switching.tests_until
             && may_leave(place)
             && !self.streams.iter().enumerate().any(|(index, stream)| stream.is_audio() && may_leave(index));
         if is_tested { Sending::Both } else { sending }
@@ -82,9 +83,9 @@ impl Agent {
         let Some(theirs) = self.generation.theirs.clone() else {
             return Vec::new();
         };
-        self.generation.indications.up();
+        self.generation.numbers.indications.up();
         let transaction = self.random.transaction();
         let sender = &self.generation.ours.ufrag;
-        indication.write(self.generation.indications, transaction, &theirs.ufrag, sender, &theirs.key)
+        indication.write(self.generation.numbers.indications, transaction, &theirs.ufrag, sender, &theirs.key)
     }
 }

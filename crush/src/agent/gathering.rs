@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use media_wire::handoff::Kind;
+use media_wire::handoff::{Kind, Reason};
 use media_wire::sdp::crush::{
     Candidate, CandidateKind, DISCOVERED, Fragment, HOST, MAPPING, Policy, Temper, priority,
 };
 use media_wire::stun::{CHANGE_REQUEST, Class, Incoming, Method, Outgoing};
 
 use super::generation::{Credentials, Generation, Measure};
+use super::incoming::Peer;
 use super::{Agent, Event, Output, SocketId, Wanted};
 use crate::count::Count;
 use crate::find::{Finding, Flow};
@@ -29,19 +30,19 @@ const RELAY_ASKED: Duration = Duration::from_millis(500);
 impl Agent {
     /// Begins to gather as soon as the SBC has said that it takes part.
     pub(super) fn gather(&mut self, now: Duration) {
-        let (Some(_), Some(first)) = (&self.support, self.streams.first()) else {
+        let (Some(_), Some(first)) = (&self.leg.support, self.streams.first()) else {
             return;
         };
-        if self.policy() == Policy::Relay || !self.generation.candidates.is_empty() {
+        if self.leg.policy() == Policy::Relay || !self.generation.candidates.is_empty() {
             return;
         }
         let (socket, local) = (first.setup.socket, first.setup.local);
         self.add_candidate(local, CandidateKind::Host, HOST);
         self.discover_with(socket, local, now);
-        for (socket, local) in self.hosts.clone() {
+        for (socket, local) in self.gathered.hosts.clone() {
             self.add_host(socket, local, now);
         }
-        if let Some(mapped) = self.mapped {
+        if let Some(mapped) = self.gathered.mapped {
             self.router_mapped(mapped, now);
         }
         self.trickle_soon(now);
@@ -49,7 +50,7 @@ impl Agent {
 
     /// Which discovery service answers for an address: one of its family.
     fn server_for(&self, local: SocketAddr) -> Option<SocketAddr> {
-        let servers = &self.support.as_ref()?.servers;
+        let servers = &self.leg.support.as_ref()?.servers;
         servers.iter().copied().find(|server| server.is_ipv4() == local.is_ipv4())
     }
 
@@ -68,7 +69,7 @@ impl Agent {
     }
 
     fn want(&mut self, wanted: Wanted, beside: SocketId) {
-        self.wanted.push_back(wanted);
+        self.gathered.wanted.push_back(wanted);
         self.outputs.push_back(Output::OpenSocket { beside });
     }
 
@@ -79,7 +80,7 @@ impl Agent {
     }
 
     pub(super) fn socket_opened(&mut self, socket: SocketId, local: SocketAddr, now: Duration) {
-        let wanted = self.wanted.pop_front();
+        let wanted = self.gathered.wanted.pop_front();
         // What it was for may be over.
         if self.link.is_some() || wanted.is_none() {
             return self.outputs.push_back(Output::CloseSocket(socket));
@@ -118,7 +119,7 @@ impl Agent {
     }
 
     pub(super) fn host_opened(&mut self, socket: SocketId, local: SocketAddr, now: Duration) {
-        self.hosts.push((socket, local));
+        self.gathered.hosts.push((socket, local));
         if !self.generation.candidates.is_empty() {
             self.add_host(socket, local, now);
             self.trickle_soon(now);
@@ -149,7 +150,7 @@ impl Agent {
 
     /// The router forwards this address to the first socket of its family.
     pub(super) fn router_mapped(&mut self, address: SocketAddr, now: Duration) {
-        self.mapped = Some(address);
+        self.gathered.mapped = Some(address);
         // A router may be quicker than the call: then gathering begins with it.
         if !self.generation.candidates.is_empty() {
             self.add_candidate(address, CandidateKind::ServerReflexive, MAPPING);
@@ -333,7 +334,7 @@ impl Agent {
         });
         let discovery = asks.min();
         let measure = self.generation.measure.map(|measure| measure.next);
-        let trickle = self.generation.trickle_at.filter(|_| self.confirmed);
+        let trickle = self.generation.trickle_at.filter(|_| self.gathered.is_confirmed);
         [discovery, measure, trickle].into_iter().flatten().min()
     }
 
@@ -351,11 +352,11 @@ impl Agent {
     }
 
     pub(super) fn trickle(&mut self, now: Duration) {
-        if !self.confirmed || self.generation.trickle_at.is_none_or(|at| now < at) {
+        if !self.gathered.is_confirmed || self.generation.trickle_at.is_none_or(|at| now < at) {
             return;
         }
         self.generation.trickle_at = None;
-        if self.policy() == Policy::Relay {
+        if self.leg.policy() == Policy::Relay {
             return;
         }
         let mut candidates = self.generation.candidates.clone();
@@ -383,7 +384,7 @@ impl Agent {
 
     /// What the peer said.
     pub(super) fn trickled(&mut self, fragment: &str, now: Duration) {
-        if !self.excess.admits_fragment(now) {
+        if !self.gathered.excess.admits_fragment(now) {
             self.refused.excess.up();
             return;
         }
@@ -392,23 +393,23 @@ impl Agent {
             return;
         };
         // Whatever policy says here: what it forbids does not pass the SBC, and that may have told the peer first.
-        if self.support.is_none() || self.old_theirs.contains(&fragment.ufrag) {
+        if self.leg.support.is_none() || self.gathered.old_theirs.contains(&fragment.ufrag) {
             return;
         }
         let told = || Credentials::new(&fragment.ufrag, &fragment.pwd);
         let is_news = self.generation.theirs.as_ref().is_some_and(|theirs| theirs.ufrag != fragment.ufrag);
-        if is_news && !self.excess.admits_generation(now) {
+        if is_news && !self.gathered.excess.admits_generation(now) {
             self.refused.excess.up();
             return;
         }
         match self.generation.theirs.take_if(|theirs| theirs.ufrag != fragment.ufrag) {
             Some(old) => {
                 // The peer began anew (another network, its path died, policy lets it look again).
-                if self.old_theirs.len() >= REMEMBERED {
-                    self.old_theirs.pop_front();
+                if self.gathered.old_theirs.len() >= REMEMBERED {
+                    self.gathered.old_theirs.pop_front();
                 }
-                self.old_theirs.push_back(old.ufrag);
-                self.return_all(media_wire::handoff::Reason::Network, false, now);
+                self.gathered.old_theirs.push_back(old.ufrag);
+                self.return_all(Reason::Network, Peer::Knows, now);
                 self.renew(self.generation.ours.clone(), Some(told()), now);
                 self.gather(now);
             }
@@ -440,30 +441,31 @@ impl Agent {
         }
         self.spent = self.effort();
         let first = self.streams.first().map(|first| (first.setup.socket, first.setup.local));
-        let finder = self.generation.finder.renewed(self.controlling, first, &mut self.random, now);
+        let finder = self.generation.finder.renewed(self.role.is_controlling, first, &mut self.random, now);
         self.generation = Generation::new(ours, theirs, finder);
         self.link = None;
-        self.rests_until = Duration::ZERO;
+        self.switching.rests_until = Duration::ZERO;
         // A generation begins because something that was known turned out false, here or at the peer: nothing that a NAT or router said
         // before is told again unless it says so once more.
-        if self.mapped.take().is_some() {
+        if self.gathered.mapped.take().is_some() {
             self.outputs.push_back(Output::MapAnew);
         }
     }
 
     /// The local address changed (docs/crush.md §9).
     pub(super) fn network_changed(&mut self, sockets: &[(SocketId, SocketAddr)], now: Duration) {
-        for ((stream, warmth), (socket, local)) in self.streams.iter_mut().zip(&mut self.warmth).zip(sockets)
+        for ((stream, warmth), (socket, local)) in
+            self.streams.iter_mut().zip(&mut self.leg.warmth).zip(sockets)
         {
             stream.setup.socket = *socket;
             stream.setup.local = *local;
             warmth.begin(now);
         }
-        self.mapped = None;
-        self.hosts.clear();
+        self.gathered.mapped = None;
+        self.gathered.hosts.clear();
         // First the relay learns the new address, then the peer hears of it.
         self.keep_relay_warm(now);
-        self.return_all(media_wire::handoff::Reason::Network, true, now);
+        self.return_all(Reason::Network, Peer::IsTold, now);
         self.retry(now);
         self.generation.finder.move_elsewhere(now);
         self.begin_generation(now);
@@ -476,16 +478,16 @@ impl Agent {
         if !sprays || self.generation.finder.pace.temper() == Temper::Stealth {
             return;
         }
-        if let Some(until) = self.paused_until {
+        if let Some(until) = self.gathered.paused_until {
             if now < until {
                 return;
             }
             // Whether the block is over shows from now on.
-            self.paused_until = None;
+            self.gathered.paused_until = None;
             self.ask_relay_anew(now);
         }
         if self.is_unanswered_by_relay(now) {
-            self.paused_until = Some(self.generation.finder.pace.struck(now));
+            self.gathered.paused_until = Some(self.generation.finder.pace.struck(now));
             return self.event(Event::SlowedDown(self.generation.finder.pace.temper()));
         }
         self.ask_relay_each(RELAY_ASKED, now);
@@ -493,14 +495,14 @@ impl Agent {
 
     /// Runs the search.
     pub(super) fn find(&mut self, now: Duration) {
-        if self.link.is_some() || self.policy() == Policy::Relay {
+        if self.link.is_some() || self.leg.policy() == Policy::Relay {
             return;
         }
         self.notice_limiter(now);
         while let Some(theirs) = self.generation.theirs.clone()
             && let Some(send) = self.generation.finder.poll(&mut self.random, now)
         {
-            let bytes = self.check(send.transaction, send.nominate, &theirs);
+            let bytes = self.check(send.transaction, send.check, &theirs);
             self.transmit(send.socket, send.to, bytes);
         }
         while let Some(finding) = self.generation.finder.finding() {
@@ -531,7 +533,7 @@ impl Agent {
     }
 
     pub(super) fn finding_timeout(&self) -> Option<Duration> {
-        if self.link.is_some() || self.policy() == Policy::Relay {
+        if self.link.is_some() || self.leg.policy() == Policy::Relay {
             return None;
         }
         self.generation.theirs.as_ref()?;

@@ -42,6 +42,20 @@ pub(super) struct Measure {
     pub(super) next: Duration,
 }
 
+/// CRUSH-SEQUENCE (docs/crush.md §7.3): what was sent, and what was taken.
+#[derive(Debug, Default)]
+pub(super) struct Numbers {
+    /// Requests and indications sent.
+    pub(super) requests: u32,
+    pub(super) indications: u32,
+    /// The highest request taken, and what the newest one was answered.
+    pub(super) highest: u32,
+    pub(super) last_response: Option<(u128, Vec<u8>)>,
+    /// Indications taken by the relay, and on the direct path: test packets come on both.
+    pub(super) relay_window: Window,
+    pub(super) direct_window: Window,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Generation {
@@ -57,14 +71,7 @@ pub(super) struct Generation {
     pub(super) fresh: Option<(SocketId, SocketAddr)>,
     /// Sockets that the application opened for it.
     pub(super) extra: Vec<SocketId>,
-    /// CRUSH-SEQUENCE: requests and indications sent, the highest request taken.
-    pub(super) requests: u32,
-    pub(super) indications: u32,
-    pub(super) highest: u32,
-    /// Indications taken by the relay, and on the direct path: test packets come on both.
-    pub(super) relay_window: Window,
-    pub(super) direct_window: Window,
-    pub(super) last_response: Option<(u128, Vec<u8>)>,
+    pub(super) numbers: Numbers,
 }
 
 impl Generation {
@@ -80,12 +87,7 @@ impl Generation {
             measure: None,
             fresh: None,
             extra: Vec::new(),
-            requests: 0,
-            indications: 0,
-            highest: 0,
-            relay_window: Window::default(),
-            direct_window: Window::default(),
-            last_response: None,
+            numbers: Numbers::default(),
         }
     }
 

@@ -10,8 +10,9 @@ use media_wire::handoff::{
 use media_wire::sdp::crush::Policy;
 use media_wire::stun::{Class, Incoming};
 
+use super::incoming::{FOR_GOOD, Peer};
 use super::io::Direction;
-use super::rest::FOR_GOOD;
+use super::link::Packet;
 use super::switching::MOST_COPIES;
 use super::{Agent, Event, SocketId, StreamId};
 use crate::count::Count;
@@ -22,6 +23,22 @@ const FORBIDDEN: u16 = 403;
 const UNKNOWN_STREAM: u16 = 404;
 const TOO_EARLY: u16 = 425;
 const STALE: u16 = 438;
+
+/// What is to be asked of the peer (docs/crush.md §7.1).
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) target: Target,
+    pub(super) reason: Reason,
+    /// Of a handoff: which streams, and how.
+    pub(super) moves: Vec<Move>,
+    pub(super) figures: Option<Figures>,
+}
+
+impl Wish {
+    pub(super) fn new(target: Target, reason: Reason) -> Self {
+        Self { target, reason, moves: Vec::new(), figures: None }
+    }
+}
 
 impl Agent {
     /// The direct path, or a relay's of ours. The ends may have nominated different pairs: whatever pair was checked both ways is the
@@ -77,7 +94,7 @@ impl Agent {
             self.refused.stray.up();
             return None;
         }
-        if let Some((known, response)) = &self.generation.last_response
+        if let Some((known, response)) = &self.generation.numbers.last_response
             && *known == transaction
         {
             self.refused.replayed.up();
@@ -88,17 +105,17 @@ impl Agent {
             return Some(write_not_understood(transaction, &unknown, &key));
         }
         let Some(request) = request else { return Some(write_error(transaction, MALFORMED, &key)) };
-        if request.sequence <= self.generation.highest {
+        if request.sequence <= self.generation.numbers.highest {
             self.refused.replayed.up();
             return Some(write_error(transaction, STALE, &key));
         }
         // Refused or not: a number counts once, or what was refused could be sent again by others when it would be obeyed.
-        self.generation.highest = request.sequence;
+        self.generation.numbers.highest = request.sequence;
         let response = match self.obey(request, now) {
             Ok(switches) => write_success(transaction, &switches, &key),
             Err(code) => write_error(transaction, code, &key),
         };
-        self.generation.last_response = Some((transaction, response.clone()));
+        self.generation.numbers.last_response = Some((transaction, response.clone()));
         Some(response)
     }
 
@@ -107,13 +124,13 @@ impl Agent {
         match request.target {
             // Always: nobody is kept on a path that the other end has left.
             Target::Path(Path::Relay) => {
-                self.return_all(request.reason, false, now);
+                self.return_all(request.reason, Peer::Knows, now);
                 if request.reason == Reason::Policy {
-                    self.rest_with_peer();
+                    self.switching.rest_with_peer();
                 }
                 Ok(Vec::new())
             }
-            Target::Both(_) if self.policy() == Policy::Relay => Err(FORBIDDEN),
+            Target::Both(_) if self.leg.policy() == Policy::Relay => Err(FORBIDDEN),
             Target::Both(_) if self.link.is_none() => Err(TOO_EARLY),
             Target::Both(time) => {
                 self.wake(now);
@@ -154,7 +171,7 @@ impl Agent {
     pub(super) fn may_leave(&self, stream: u8) -> bool {
         let stream = self.streams.get(usize::from(stream)).filter(|stream| stream.relay.is_some());
         let kind = stream.map(|stream| stream.setup.kind);
-        match self.policy() {
+        match self.leg.policy() {
             Policy::Direct => kind.is_some(),
             Policy::VideoOnly => kind == Some(Kind::Video),
             Policy::Relay => false,
@@ -185,8 +202,8 @@ impl Agent {
             return;
         };
         let window = match path {
-            Path::Relay => &mut self.generation.relay_window,
-            Path::Direct => &mut self.generation.direct_window,
+            Path::Relay => &mut self.generation.numbers.relay_window,
+            Path::Direct => &mut self.generation.numbers.direct_window,
         };
         if !window.take(sequence) {
             self.refused.replayed.up();
@@ -194,7 +211,7 @@ impl Agent {
         }
         if let Indication::Test { number, clock } = indication {
             let transit = now.as_secs_f64() * 1000.0 - f64::from(clock);
-            self.tests.arrived(path, i64::from(number), transit, now);
+            self.switching.tests.arrived(path, i64::from(number), transit, now);
         }
         if path == Path::Direct
             && let Some(link) = &mut self.link
@@ -205,16 +222,17 @@ impl Agent {
 
     fn handoff_response(&mut self, message: &Incoming<'_>, now: Duration) {
         let transaction = message.transaction();
-        let Some(request) = self.request.take_if(|request| request.transaction == transaction) else {
+        let Some(request) = self.switching.request.take_if(|request| request.transaction == transaction)
+        else {
             self.refused.unexpected.up();
             return;
         };
         if !message.authentic(&request.key) {
             self.refused.unauthentic.up();
-            self.request = Some(request);
+            self.switching.request = Some(request);
             return;
         }
-        self.unanswered = 0;
+        self.switching.unanswered = 0;
         // What we must understand of a success and do not makes it none (RFC 8489 §6.3.3).
         let class = if message.unknown().is_empty() { message.class() } else { Class::Error };
         match (&request.purpose, class) {
@@ -227,7 +245,7 @@ impl Agent {
                 self.handoff_failed(now);
                 if message.error_code() == Some(FORBIDDEN) {
                     // Until the peer asks, or begins anew, as it does when its policy lets it.
-                    self.rest(FOR_GOOD);
+                    self.switching.rest(FOR_GOOD);
                 }
             }
             (Purpose::Compare(_) | Purpose::Return, _) => {}
@@ -245,7 +263,7 @@ impl Agent {
                 stream.ssrc = Some(switch.ssrc);
             }
             stream.direct_since = Some(now);
-            self.left.get_or_insert(now);
+            self.story.left.get_or_insert(now);
             let at = switch.and_then(|switch| switch.at);
             let stream = StreamId(one.stream);
             self.event(Event::HandedOff { stream, direction: Direction::Receiving, at });
@@ -254,7 +272,7 @@ impl Agent {
     }
 
     pub(super) fn handed_off_sending(&mut self, stream: StreamId, at: Option<u16>, now: Duration) {
-        self.left.get_or_insert(now);
+        self.story.left.get_or_insert(now);
         self.event(Event::HandedOff { stream, direction: Direction::Sending, at });
         self.show_direct(now);
     }
@@ -272,19 +290,13 @@ impl Agent {
     }
 
     /// Sends a request; one that is still open is given up for it.
-    pub(super) fn ask(
-        &mut self,
-        target: Target,
-        reason: Reason,
-        moves: Vec<Move>,
-        figures: Option<Figures>,
-        now: Duration,
-    ) {
+    pub(super) fn ask(&mut self, wish: Wish, now: Duration) {
+        let Wish { target, reason, moves, figures } = wish;
         let Some(theirs) = self.generation.theirs.clone() else {
             return;
         };
-        self.generation.requests.up();
-        let sequence = self.generation.requests;
+        self.generation.numbers.requests.up();
+        let sequence = self.generation.numbers.requests;
         let purpose = match target {
             Target::Path(Path::Direct) => Purpose::Handoff(moves.clone()),
             Target::Path(Path::Relay) => Purpose::Return,
@@ -297,16 +309,16 @@ impl Agent {
             &self.generation.ours.ufrag,
             &theirs.key,
         );
-        self.request = Some(Outstanding::new(transaction, bytes, purpose, theirs.key, now));
+        self.switching.request = Some(Outstanding::new(transaction, bytes, purpose, theirs.key, now));
     }
 
     pub(super) fn retry(&mut self, now: Duration) {
-        while let Some(request) = &mut self.request {
+        while let Some(request) = &mut self.switching.request {
             match request.retry(now) {
                 Retry::Wait => return,
                 Retry::Failed => {
                     let purpose = request.purpose.clone();
-                    self.request = None;
+                    self.switching.request = None;
                     match purpose {
                         Purpose::Return => {}
                         Purpose::Compare(_) => self.handoff_failed(now),
@@ -328,7 +340,7 @@ impl Agent {
                         self.by_relay(bytes.clone(), now);
                     }
                     if by_direct && let Some(link) = &mut self.link {
-                        link.sent(false, now);
+                        link.sent(Packet::Other, now);
                         let (socket, remote) = (link.socket, link.remote);
                         self.transmit(socket, remote, bytes);
                     }

@@ -24,6 +24,30 @@ const TEST: Duration = Duration::from_millis(20);
 /// Checks that may be outstanding.
 const OUTSTANDING: usize = 64;
 
+/// What goes out on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Packet {
+    /// RTP, which ends a silence.
+    Media,
+    /// Checks, answers, indications.
+    Other,
+}
+
+/// What depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stake {
+    /// The peer's media comes on it.
+    Media,
+    /// Nothing: it is on trial.
+    Nothing,
+}
+
+impl Stake {
+    pub(super) fn of(is_receiving: bool) -> Self {
+        if is_receiving { Self::Media } else { Self::Nothing }
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Link {
@@ -70,9 +94,9 @@ impl Link {
     }
 
     /// A packet goes out on it.
-    pub(super) fn sent(&mut self, media: bool, now: Duration) {
+    pub(super) fn sent(&mut self, packet: Packet, now: Duration) {
         self.sent = now;
-        if media {
+        if packet == Packet::Media {
             self.media_sent = Some(now);
             self.keepalives = 0;
         }
@@ -91,26 +115,29 @@ impl Link {
         self.keepalives.up();
     }
 
-    /// When the next check is due: for consent, or because the peer is silent for too long. `receiving`: we depend on it.
-    pub(super) fn check_at(&self, receiving: bool) -> Duration {
-        let asks =
-            self.live.overdue_at().filter(|_| receiving).map(|at| at.max(self.asked.saturating_add(ASK)));
+    /// When the next check is due: for consent, or because the peer is silent for too long.
+    pub(super) fn check_at(&self, stake: Stake) -> Duration {
+        let overdue = self.live.overdue_at().filter(|_| stake == Stake::Media);
+        let asks = overdue.map(|at| at.max(self.asked.saturating_add(ASK)));
         asks.map_or(self.consent_next, |at| at.min(self.consent_next))
     }
 
     /// A check goes out.
-    pub(super) fn checked(&mut self, transaction: u128, frequent: bool, random: &mut Random, now: Duration) {
+    pub(super) fn checked(&mut self, transaction: u128, stake: Stake, random: &mut Random, now: Duration) {
         self.asked = now;
         if now >= self.consent_next {
             // RFC 7675 §5.1: 5 s, randomised by a fifth; each second while the path is on trial.
-            let wait = if frequent { 1000 } else { random.below(2000).saturating_add(4000) };
+            let wait = match stake {
+                Stake::Nothing => 1000,
+                Stake::Media => random.below(2000).saturating_add(4000),
+            };
             self.consent_next = now.saturating_add(Duration::from_millis(wait.into()));
         }
         if self.outstanding.len() == OUTSTANDING {
             self.outstanding.remove(0);
         }
         self.outstanding.push((transaction, now));
-        self.sent(false, now);
+        self.sent(Packet::Other, now);
     }
 
     /// Media has left it: it is on trial from now on.

@@ -1,10 +1,11 @@
-//! RTP out and in.
+//! RTP out and in, and which streams are encrypted from endpoint to endpoint.
 
 use std::time::Duration;
 
 use media_wire::handoff::Path;
 use media_wire::rtp::Header;
 
+use super::link::Packet;
 use super::{Agent, Event, Marks, Output, StreamId};
 use crate::count::Count;
 
@@ -31,7 +32,7 @@ impl Agent {
             && let Some(relay) = sending.relay
         {
             let socket = sending.setup.socket;
-            if let Some(warmth) = self.warmth.get_mut(place) {
+            if let Some(warmth) = self.leg.warmth.get_mut(place) {
                 warmth.sent(now);
             }
             self.transmit(socket, relay, packet.to_vec());
@@ -39,7 +40,7 @@ impl Agent {
         if paths.direct
             && let Some(link) = &mut self.link
         {
-            link.sent(true, now);
+            link.sent(Packet::Media, now);
             let (socket, remote) = (link.socket, link.remote);
             self.transmit(socket, remote, packet.to_vec());
         }
@@ -53,10 +54,10 @@ impl Agent {
             self.refused.malformed.up();
             return;
         };
-        if !self.relayed {
-            self.relayed = true;
-            let after = now.saturating_sub(self.on_relay_since.unwrap_or(now));
-            self.event(Event::Relayed { after, round_trip: self.relay_round_trip });
+        if !self.story.is_relayed {
+            self.story.is_relayed = true;
+            let after = now.saturating_sub(self.story.on_relay_since.unwrap_or(now));
+            self.event(Event::Relayed { after, round_trip: self.leg.round_trip });
         }
         let Some(stream) = self.streams.get_mut(place) else { return };
         let taken = stream.arrived(Path::Relay, header, packet, now);
@@ -101,6 +102,24 @@ impl Agent {
         if first && self.streams.get(place).is_some_and(|stream| stream.playout.is_none()) {
             let stream = StreamId(place as u8);
             self.outputs.push_back(Output::Media { stream, packet: packet.to_vec(), path });
+        }
+    }
+
+    /// Keys were agreed on, or are not any more; of m-lines that are not named they are not.
+    pub(super) fn keyed(&mut self, keys: &[bool]) {
+        let keys = keys.iter().copied().chain(std::iter::repeat(false));
+        self.streams.iter_mut().zip(keys).for_each(|(stream, is_keyed)| stream.is_keyed = is_keyed);
+    }
+
+    /// Each stream for itself, as its keys are its own and policy may keep another on the relay; once each time it becomes so.
+    pub(super) fn show_secured(&mut self) {
+        for place in 0..self.streams.len() {
+            let Some(stream) = self.streams.get_mut(place) else { return };
+            let is_direct = stream.outgoing.is_direct() && stream.direct_since.is_some();
+            let was_secured = std::mem::replace(&mut stream.is_secured, is_direct && stream.is_keyed);
+            if stream.is_secured && !was_secured {
+                self.event(Event::Secured { stream: StreamId(place as u8) });
+            }
         }
     }
 }

@@ -10,15 +10,18 @@
 mod binding;
 mod copies;
 mod family;
+mod gathered;
 mod gathering;
 mod generation;
 mod handoff;
+mod incoming;
 mod io;
+mod leg;
 mod link;
 mod media;
 mod relay;
-mod rest;
-mod secured;
+mod role;
+mod story;
 mod stream;
 mod switching;
 
@@ -26,16 +29,19 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use gathered::{Gathered, Wanted};
 use generation::{Credentials, Generation};
+use incoming::Switching;
+use leg::Leg;
 use link::Link;
 use media_wire::demux::{is_rtcp, is_stun};
-use media_wire::handoff::{Path, Reason};
+use media_wire::handoff::Path;
 use media_wire::rtp::Header;
-use media_wire::sdp::crush::{Excess, Policy, Support};
+use media_wire::sdp::crush::Support;
 use media_wire::stun;
-use relay::Warmth;
+use role::Role;
+use story::Story;
 use stream::Stream;
-use switching::Incoming;
 
 use crate::count::Count;
 pub use crate::find::FlowBudget;
@@ -43,147 +49,66 @@ use crate::find::{Finder, Pace};
 use crate::handoff::Outstanding;
 use crate::playout::{Playout, Step};
 use crate::random::Random;
-use crate::sync::Comparison;
 pub use io::{
     Config, Direction, Effort, Event, Input, Marks, Output, Part, Refused, SocketId, StreamId, StreamSetup,
 };
-
-/// What a socket was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    Filtering,
-    Spray,
-    Measure,
-    Fresh,
-}
 
 /// See the module.
 #[derive(Debug)]
 pub struct Agent {
     config: Config,
     random: Random,
-    controlling: bool,
-    tiebreaker: u64,
-    leg: Credentials,
-    support: Option<Support>,
-    sbc: Option<Credentials>,
-    policy: Option<Policy>,
-    /// Nothing may leave the relay, as far as is known.
-    is_held: bool,
-    confirmed: bool,
-    /// Where the router forwards to us, as it said in this generation.
-    mapped: Option<SocketAddr>,
-    /// Sockets on other addresses than the first stream's.
-    hosts: Vec<(SocketId, SocketAddr)>,
+    role: Role,
+    leg: Leg,
     streams: Vec<Stream>,
-    warmth: Vec<Warmth>,
+    gathered: Gathered,
     generation: Generation,
-    old_theirs: VecDeque<String>,
-    excess: Excess,
     link: Option<Link>,
-    incoming: Incoming,
-    copies_expected_until: Duration,
-    /// What the last return imposed.
-    hold_off: Duration,
-    has_returned: bool,
-    /// Why media is on the relay.
-    returned: Reason,
-    tests: Comparison,
-    /// Test packets stand in for audio until then.
-    tests_until: Duration,
-    /// The direct path is left alone until then: what would be sent there is forbidden, here or at the peer.
-    rests_until: Duration,
-    request: Option<Outstanding>,
-    /// Handoffs in a row that nobody answered.
-    unanswered: u8,
-    wanted: VecDeque<Wanted>,
-    relay_round_trip: Option<Duration>,
-    /// A limiter seems to have struck: until then nothing new is sent.
-    paused_until: Option<Duration>,
+    switching: Switching,
     outputs: VecDeque<Output>,
     refused: Refused,
     spent: Effort,
-    /// When the first description came, or all was on the relay again.
-    on_relay_since: Option<Duration>,
-    connecting: bool,
-    relayed: bool,
-    /// When the first stream left the relay.
-    left: Option<Duration>,
-    direct: bool,
+    story: Story,
 }
 
 impl Agent {
-    /// `controlling`: this endpoint made the offer. `seed`: 256 unpredictable bits, used once. `now`: monotonic, since any
+    /// `is_controlling`: this endpoint made the offer. `seed`: 256 unpredictable bits, used once. `now`: monotonic, since any
     /// fixed origin, as everywhere.
     pub fn new(
         config: Config,
-        controlling: bool,
+        is_controlling: bool,
         seed: [u8; 32],
         streams: &[StreamSetup],
         now: Duration,
     ) -> Self {
         let mut random = Random::new(seed);
-        let leg = Credentials::random(&mut random);
-        let tiebreaker = random.word();
+        let leg = Leg::new(Credentials::random(&mut random), streams.len());
+        let role = Role { is_controlling, tiebreaker: random.word() };
         let ours = Credentials::random(&mut random);
         let own = || FlowBudget::new(config.temper, None);
         let pace = Pace::new(config.temper, &config.flows.clone().unwrap_or_else(own), now);
         let first = streams.first().map(|first| (first.socket, first.local));
-        let finder = Finder::new(controlling, first, pace, config.most_sockets, &mut random);
-        let generation = Generation::new(ours, None, finder);
+        let finder = Finder::new(is_controlling, first, pace, config.most_sockets, &mut random);
         Self {
             random,
-            controlling,
-            tiebreaker,
+            role,
             leg,
-            support: None,
-            sbc: None,
-            policy: None,
-            is_held: true,
-            confirmed: false,
-            mapped: None,
-            hosts: Vec::new(),
             streams: streams.iter().map(|setup| Stream::new(*setup)).collect(),
-            warmth: streams.iter().map(|_| Warmth::default()).collect(),
-            generation,
-            old_theirs: VecDeque::new(),
-            excess: Excess::default(),
+            gathered: Gathered::default(),
+            generation: Generation::new(ours, None, finder),
             link: None,
-            incoming: Incoming::Relay { not_before: now, copies_until: now },
-            copies_expected_until: now,
-            hold_off: switching::FIRST_HOLD_OFF,
-            has_returned: false,
-            returned: Reason::Comparison,
-            tests: Comparison::default(),
-            tests_until: Duration::ZERO,
-            rests_until: Duration::ZERO,
-            request: None,
-            unanswered: 0,
-            wanted: VecDeque::new(),
-            relay_round_trip: None,
-            paused_until: None,
+            switching: Switching::new(now),
             outputs: VecDeque::new(),
             refused: Refused::default(),
             spent: Effort { sockets: streams.len() as u32, ..Effort::default() },
-            on_relay_since: None,
-            connecting: false,
-            relayed: false,
-            left: None,
-            direct: false,
+            story: Story::default(),
             config,
         }
     }
 
     /// The line for our descriptions to the SBC: `a=crush:1 …`, without line end.
     pub fn support_line(&self) -> String {
-        let line = Support {
-            ufrag: self.leg.ufrag.clone(),
-            pwd: self.leg.pwd.clone(),
-            policy: Policy::Direct,
-            servers: Vec::new(),
-            temper: None,
-        };
-        line.to_string()
+        self.leg.line().to_string()
     }
 
     /// Takes an input in, and does what has become due.
@@ -191,7 +116,7 @@ impl Agent {
         match input {
             Input::Description { sdp, relays } => self.described(sdp, relays, now),
             Input::Confirmed => {
-                self.confirmed = true;
+                self.gathered.is_confirmed = true;
                 self.trickle_soon(now);
             }
             Input::Trickle(fragment) => self.trickled(fragment, now),
@@ -199,7 +124,7 @@ impl Agent {
             Input::Media { stream, packet, marks } => self.send_media(stream, packet, marks, now),
             Input::SocketOpened { socket, local } => self.socket_opened(socket, local, now),
             Input::SocketRefused => {
-                if self.wanted.pop_front() == Some(Wanted::Spray) {
+                if self.gathered.wanted.pop_front() == Some(Wanted::Spray) {
                     self.generation.finder.socket_refused();
                 }
             }
@@ -207,7 +132,7 @@ impl Agent {
             Input::Host { socket, local } => self.host_opened(socket, local, now),
             Input::NetworkChanged(sockets) => self.network_changed(sockets, now),
             Input::Policy(policy) => {
-                self.policy = Some(policy);
+                self.leg.own_policy = Some(policy);
                 self.obey_policy(now);
             }
             Input::Keys(keys) => self.keyed(keys),
@@ -217,17 +142,16 @@ impl Agent {
     }
 
     fn described(&mut self, sdp: &str, relays: &[Option<SocketAddr>], now: Duration) {
-        self.on_relay_since.get_or_insert(now);
+        self.story.on_relay_since.get_or_insert(now);
         for (stream, relay) in self.streams.iter_mut().zip(relays) {
             stream.relay = *relay;
         }
-        self.support = Support::find(sdp);
-        self.sbc = self.support.as_ref().map(|support| Credentials::new(&support.ufrag, &support.pwd));
-        if let Some(temper) = self.support.as_ref().and_then(|support| support.temper) {
+        self.leg.hears(Support::find(sdp));
+        if let Some(temper) = self.leg.support.as_ref().and_then(|support| support.temper) {
             self.generation.finder.pace.network_bears(temper, now);
         }
-        if self.support.is_some() && !self.connecting {
-            self.connecting = true;
+        if self.leg.support.is_some() && !self.story.is_connecting {
+            self.story.is_connecting = true;
             self.event(Event::Connecting);
         }
         self.obey_policy(now);
@@ -238,14 +162,6 @@ impl Agent {
     fn charge_relayed(&mut self, now: Duration) {
         let streams = self.streams.iter().filter(|stream| stream.relay.is_some()).count() as u32;
         self.generation.finder.pace.charge(streams.saturating_mul(2), now);
-    }
-
-    /// What may leave the relay now. Without support nothing may.
-    fn policy(&self) -> Policy {
-        match &self.support {
-            None => Policy::Relay,
-            Some(support) => self.policy.unwrap_or(support.policy),
-        }
     }
 
     fn datagram(&mut self, socket: SocketId, from: SocketAddr, bytes: &[u8], now: Duration) {
@@ -331,7 +247,7 @@ impl Agent {
             self.gathering_timeout(),
             self.finding_timeout(),
             self.link_timeout(),
-            self.request.as_ref().map(Outstanding::timeout),
+            self.switching.request.as_ref().map(Outstanding::timeout),
             self.streams.iter().filter_map(|stream| stream.outgoing.timeout()).min(),
             self.decision_timeout(),
         ]

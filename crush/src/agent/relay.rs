@@ -50,12 +50,12 @@ impl Warmth {
 
 impl Agent {
     pub(super) fn keep_relay_warm(&mut self, now: Duration) {
-        let Some(sbc) = self.sbc.clone() else {
+        let Some(sbc) = self.leg.sbc.clone() else {
             return;
         };
         for place in 0..self.streams.len() {
             let sending = self.sending(place, now);
-            let (stream, warmth) = (self.streams.get_mut(place), self.warmth.get_mut(place));
+            let (stream, warmth) = (self.streams.get_mut(place), self.leg.warmth.get_mut(place));
             let Some((stream, warmth)) = stream.zip(warmth) else { return };
             let Some(relay) = stream.relay else {
                 continue;
@@ -82,12 +82,12 @@ impl Agent {
             warmth.tries.up();
             warmth.next = now.saturating_add(if warmth.tries == TRIES { KEEPALIVE } else { RETRY });
             let reason = match sending {
-                Sending::Relay => self.returned,
+                Sending::Relay => self.switching.returned,
                 Sending::Direct => Reason::Synchronised,
                 Sending::Both => Reason::Comparison,
             };
             let bytes = Outgoing::new(Method::Binding, Class::Request, transaction)
-                .username(&sbc.ufrag, &self.leg.ufrag)
+                .username(&sbc.ufrag, &self.leg.ours.ufrag)
                 .with(SEQUENCE, &warmth.sequence.to_be_bytes())
                 .with(PATH, &Report { sending, reason }.write())
                 .sealed(&sbc.key);
@@ -97,7 +97,7 @@ impl Agent {
 
     /// Asks on the first stream's socket, unless that was done less than so long ago.
     pub(super) fn ask_relay_each(&mut self, interval: Duration, now: Duration) {
-        if let Some(warmth) = self.warmth.first_mut()
+        if let Some(warmth) = self.leg.warmth.first_mut()
             && now >= warmth.asked.saturating_add(interval)
             && warmth.transaction.is_none()
         {
@@ -108,38 +108,39 @@ impl Agent {
 
     /// What it did not answer is forgotten.
     pub(super) fn ask_relay_anew(&mut self, now: Duration) {
-        if let Some(warmth) = self.warmth.first_mut() {
+        if let Some(warmth) = self.leg.warmth.first_mut() {
             warmth.begin(now);
             self.keep_relay_warm(now);
         }
     }
 
     pub(super) fn is_unanswered_by_relay(&self, now: Duration) -> bool {
-        let patience = UNANSWERED.saturating_add(self.relay_round_trip.unwrap_or_default());
-        let asked = self.warmth.first().filter(|warmth| warmth.transaction.is_some());
+        let patience = UNANSWERED.saturating_add(self.leg.round_trip.unwrap_or_default());
+        let asked = self.leg.warmth.first().filter(|warmth| warmth.transaction.is_some());
         asked.is_some_and(|warmth| now >= warmth.asked.saturating_add(patience))
     }
 
     pub(super) fn relay_timeout(&self) -> Option<Duration> {
-        self.sbc.as_ref()?;
-        let with_relay = self.streams.iter().zip(&self.warmth).filter(|(stream, _)| stream.relay.is_some());
+        self.leg.sbc.as_ref()?;
+        let with_relay =
+            self.streams.iter().zip(&self.leg.warmth).filter(|(stream, _)| stream.relay.is_some());
         with_relay.map(|(_, warmth)| warmth.next).min()
     }
 
     /// Whether a response is the relay's.
     pub(super) fn relay_answered(&mut self, message: &Incoming<'_>, now: Duration) -> bool {
         let transaction = Some(message.transaction());
-        let mut asked = self.warmth.iter_mut().enumerate();
+        let mut asked = self.leg.warmth.iter_mut().enumerate();
         let Some((place, warmth)) = asked.find(|(_, warmth)| warmth.transaction == transaction) else {
             return false;
         };
-        if !self.sbc.as_ref().is_some_and(|sbc| message.authentic(&sbc.key)) {
+        if !self.leg.sbc.as_ref().is_some_and(|sbc| message.authentic(&sbc.key)) {
             self.refused.unauthentic.up();
             return true;
         }
         // An answer to a repeated request may be to any of them.
         if warmth.tries == 1 {
-            self.relay_round_trip = Some(now.saturating_sub(warmth.asked));
+            self.leg.round_trip = Some(now.saturating_sub(warmth.asked));
         }
         warmth.transaction = None;
         warmth.next = now.saturating_add(KEEPALIVE);
@@ -153,7 +154,7 @@ impl Agent {
 
     /// Sends to the peer through the relay, on the first stream that has one.
     pub(super) fn by_relay(&mut self, bytes: Vec<u8>, now: Duration) {
-        let mut relayed = self.streams.iter().zip(&mut self.warmth);
+        let mut relayed = self.streams.iter().zip(&mut self.leg.warmth);
         if let Some((warmth, socket, relay)) =
             relayed.find_map(|(stream, warmth)| Some((warmth, stream.setup.socket, stream.relay?)))
         {

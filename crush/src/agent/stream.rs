@@ -29,6 +29,17 @@ const ALONE: u32 = 10;
 /// Packets of a stream without playout whose second copy is recognised.
 const RECENT: i64 = 512;
 
+/// What is counted of the peer's synchronisation source.
+#[derive(Debug, Default)]
+struct Source {
+    payload_type: Option<u8>,
+    numbers: Unwrapped,
+    times: UnwrappedTime,
+    newest: Option<i64>,
+    /// Numbers whose second copy is recognised.
+    recent: VecDeque<i64>,
+}
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Stream {
@@ -45,11 +56,7 @@ pub(super) struct Stream {
     pub(super) is_keyed: bool,
     /// And direct both ways, which was shown.
     pub(super) is_secured: bool,
-    payload_type: Option<u8>,
-    numbers: Unwrapped,
-    times: UnwrappedTime,
-    newest: Option<i64>,
-    recent: VecDeque<i64>,
+    source: Source,
     history: VecDeque<(Duration, Vec<u8>)>,
     since_aim: u32,
     /// Packets of the direct path since the last of the relay.
@@ -79,11 +86,7 @@ impl Stream {
             direct_since: None,
             is_keyed: false,
             is_secured: false,
-            payload_type: None,
-            numbers: Unwrapped::default(),
-            times: UnwrappedTime::default(),
-            newest: None,
-            recent: VecDeque::new(),
+            source: Source::default(),
             history: VecDeque::new(),
             since_aim: 0,
             direct_alone: 0,
@@ -100,7 +103,8 @@ impl Stream {
     }
 
     pub(super) fn has_payload_type(&self, packet: &[u8]) -> bool {
-        self.payload_type.is_some() && self.payload_type == packet.get(1).map(|byte| byte & 0x7F)
+        self.source.payload_type.is_some()
+            && self.source.payload_type == packet.get(1).map(|byte| byte & 0x7F)
     }
 
     /// A packet of this stream.
@@ -108,30 +112,27 @@ impl Stream {
         if self.ssrc != Some(header.ssrc) {
             // Another source: nothing of the old one's numbers holds.
             self.ssrc = Some(header.ssrc);
-            self.numbers = Unwrapped::default();
-            self.times = UnwrappedTime::default();
+            self.source = Source::default();
             self.comparison = Comparison::default();
-            self.newest = None;
-            self.recent.clear();
             if let Some(playout) = &mut self.playout {
                 *playout = Playout::new(self.setup.clock_rate, self.setup.frame);
             }
         }
-        self.payload_type = packet.get(1).map(|byte| byte & 0x7F);
-        let number = self.numbers.extend(header.sequence);
-        let time = self.times.extend(header.timestamp);
+        self.source.payload_type = packet.get(1).map(|byte| byte & 0x7F);
+        let number = self.source.numbers.extend(header.sequence);
+        let time = self.source.times.extend(header.timestamp);
         let media = time as f64 * 1000.0 / f64::from(self.setup.clock_rate.max(1));
         let transit = now.as_secs_f64() * 1000.0 - media;
         self.comparison.arrived(path, number, transit, now);
-        let newest = self.newest.is_none_or(|newest| number > newest);
+        let newest = self.source.newest.is_none_or(|newest| number > newest);
         let back = path == Path::Relay && newest && self.direct_alone >= ALONE;
         self.direct_alone = if path == Path::Relay { 0 } else { self.direct_alone.saturating_add(1) };
-        self.newest = self.newest.max(Some(number));
-        let first = !self.recent.contains(&number);
+        self.source.newest = self.source.newest.max(Some(number));
+        let first = !self.source.recent.contains(&number);
         if first {
-            self.recent.push_back(number);
-            let oldest = self.newest.unwrap_or(number).saturating_sub(RECENT);
-            while self.recent.pop_front_if(|number| *number < oldest).is_some() {}
+            self.source.recent.push_back(number);
+            let oldest = self.source.newest.unwrap_or(number).saturating_sub(RECENT);
+            while self.source.recent.pop_front_if(|number| *number < oldest).is_some() {}
         }
         if self.playout.is_some() {
             self.since_aim.up();

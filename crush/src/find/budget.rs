@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use media_wire::sdp::crush::Temper;
 
-use super::pace::{Bucket, Tempo};
+use super::tempo::{Bucket, Tempo};
 
 /// Who was served longest ago goes first; the others wait so much longer each.
 const TURN: Duration = Duration::from_millis(1);

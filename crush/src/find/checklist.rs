@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use media_wire::sdp::crush::{Candidate, CandidateKind};
 
-use super::pair::{Pair, State, classify, is_private, pair_priority};
+use super::pair::{Pair, State, TRANSMISSIONS, classify, is_private, pair_priority};
 use super::reach::{Cause, Reach};
 use crate::agent::SocketId;
 
@@ -17,8 +17,6 @@ use crate::agent::SocketId;
 const RTO: Duration = Duration::from_millis(200);
 /// Doubling stops here.
 const LONGEST_RTO: Duration = Duration::from_millis(1600);
-/// Transmissions of one check.
-pub(crate) const TRANSMISSIONS: u8 = 8;
 /// Pairs of candidates that the peer has named: more than RFC 8445 §6.1.2.5 asks for, since a call may have several addresses.
 const NAMED: usize = 128;
 /// Pairs in all, with those that requests of the peer have made.

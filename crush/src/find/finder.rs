@@ -3,21 +3,20 @@
 
 mod spray;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use ahash::RandomState;
 use media_wire::sdp::crush::{CANDIDATES, Candidate, CandidateKind, HOST, NatBehaviour, Temper, priority};
-use spray::step;
 
-use super::checklist::{Base, Checklist, Leave, TRANSMISSIONS};
+use super::checklist::{Base, Checklist, Leave};
 use super::diagonal::{Fan, Scan};
 use super::pace::{Flow, Pace};
-use super::pair::{Pair, State, is_private};
+use super::pair::{Pair, State, TRANSMISSIONS, is_private};
 use super::plan::Part;
 use super::reach::Reach;
 use super::reopen::Reopen;
+use super::requests::{Check, Request, Requests};
 use super::shots::Shots;
 use super::sockets::Sockets;
 use super::sweep::Sweep;
@@ -29,8 +28,6 @@ use crate::random::Random;
 const NOMINATION_WAIT: Duration = Duration::from_millis(100);
 /// How often a held flow is repeated.
 const HOLD: Duration = Duration::from_millis(200);
-/// Answers to checks are taken for so long.
-const ANSWERS: Duration = Duration::from_secs(10);
 /// Rounds of fan or scan in a generation: more than fit into its time, but for who makes them up.
 const ROUNDS: u8 = 48;
 
@@ -40,7 +37,7 @@ pub(crate) struct Send {
     pub(crate) socket: SocketId,
     pub(crate) to: SocketAddr,
     pub(crate) transaction: u128,
-    pub(crate) nominate: bool,
+    pub(crate) check: Check,
 }
 
 /// What happened.
@@ -73,14 +70,6 @@ pub(crate) enum Answer {
     Taken,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Outstanding {
-    socket: SocketId,
-    to: SocketAddr,
-    at: Duration,
-    nominate: bool,
-}
-
 #[derive(Debug)]
 enum Spray {
     Sweep(Sweep),
@@ -90,86 +79,108 @@ enum Spray {
     Sockets(Sockets),
 }
 
-/// See the module.
-#[derive(Debug)]
-pub(crate) struct Finder {
-    controlling: bool,
-    pub(crate) list: Checklist,
+/// What is paired: sockets of ours, candidates of the peer, and how the peer sees us.
+#[derive(Debug, Default)]
+struct Ends {
     bases: Vec<Base>,
     remotes: Vec<Candidate>,
     our_public: Vec<SocketAddr>,
+}
+
+/// What goes beyond checks (docs/crush.md §5.2).
+#[derive(Debug)]
+struct Spraying {
+    part: Option<Part>,
+    spray: Option<Spray>,
+    from: SocketId,
+    starts: Duration,
+    ends: Option<Duration>,
+    /// Whom the spray goes to, and since when: it counts for that address.
+    target: Option<(IpAddr, Duration)>,
+    reopen: Reopen,
+    most_sockets: usize,
+}
+
+/// Rounds of fan or scan: each needs ports that were measured for it.
+#[derive(Debug, Default)]
+struct Rounds {
+    /// The last one that was begun.
+    current: Option<u16>,
+    ends: Option<Duration>,
+    begun: u8,
+    flows_at_measure: u64,
+    /// The port for another is being measured.
+    is_measuring: bool,
+}
+
+/// RFC 8445 §8.1.1.
+#[derive(Debug, Default)]
+struct Nomination {
+    works_since: Option<Duration>,
+    pair: Option<(SocketId, SocketAddr)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Searching,
+    Found,
+    /// What the peer asks for is still answered, and may be found.
+    GaveUp,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Finder {
+    is_controlling: bool,
+    pub(crate) list: Checklist,
+    ends: Ends,
     pub(crate) pace: Pace,
     reach: Reach,
-    outstanding: HashMap<u128, Outstanding, RandomState>,
-    order: VecDeque<(Duration, u128)>,
+    requests: Requests,
     nats: Option<(NatBehaviour, NatBehaviour)>,
     nats_since: Option<Duration>,
     /// The peer's first candidates.
     since: Option<Duration>,
-    part: Option<Part>,
-    spray: Option<Spray>,
-    spray_from: SocketId,
-    spray_starts: Duration,
-    spray_ends: Option<Duration>,
-    /// Whom the spray goes to, and since when: it counts for that address.
-    sprayed: Option<(IpAddr, Duration)>,
-    round_ends: Option<Duration>,
-    flows_at_measure: u64,
-    /// The last round of fan or scan that was begun, and whether the port for another is being measured.
-    round: Option<u16>,
-    rounds: u8,
-    is_measuring: bool,
-    reopen: Reopen,
-    most_sockets: usize,
-    works_since: Option<Duration>,
-    nominating: Option<(SocketId, SocketAddr)>,
-    found: bool,
-    gave_up: bool,
-    probes: u64,
+    spraying: Spraying,
+    rounds: Rounds,
+    nomination: Nomination,
+    stage: Stage,
     findings: VecDeque<Finding>,
 }
 
 impl Finder {
     /// `first`: the socket, at its address, that sprays.
     pub(crate) fn new(
-        controlling: bool,
+        is_controlling: bool,
         first: Option<(SocketId, SocketAddr)>,
         pace: Pace,
         most_sockets: usize,
         random: &mut Random,
     ) -> Self {
-        let state = RandomState::with_seeds(random.word(), random.word(), random.word(), random.word());
+        let bases = first.map(|(socket, local)| base_of(socket, local, TRANSMISSIONS)).into_iter().collect();
         Self {
-            controlling,
+            is_controlling,
             list: Checklist::default(),
-            spray_from: first.map_or(SocketId(0), |(socket, _)| socket),
-            bases: first.map(|(socket, local)| base_of(socket, local, TRANSMISSIONS)).into_iter().collect(),
-            remotes: Vec::new(),
-            our_public: Vec::new(),
+            ends: Ends { bases, ..Ends::default() },
             pace,
             reach: Reach::default(),
-            outstanding: HashMap::with_hasher(state),
-            order: VecDeque::new(),
+            requests: Requests::new(random),
             nats: None,
             nats_since: None,
             since: None,
-            part: None,
-            spray: None,
-            spray_starts: Duration::MAX,
-            spray_ends: None,
-            sprayed: None,
-            round_ends: None,
-            flows_at_measure: 0,
-            round: None,
-            rounds: 0,
-            is_measuring: false,
-            reopen: Reopen::default(),
-            most_sockets,
-            works_since: None,
-            nominating: None,
-            found: false,
-            gave_up: false,
-            probes: 0,
+            spraying: Spraying {
+                part: None,
+                spray: None,
+                from: first.map_or(SocketId(0), |(socket, _)| socket),
+                starts: Duration::MAX,
+                ends: None,
+                target: None,
+                reopen: Reopen::default(),
+                most_sockets,
+            },
+            rounds: Rounds::default(),
+            nomination: Nomination::default(),
+            stage: Stage::Searching,
             findings: VecDeque::new(),
         }
     }
@@ -177,13 +188,14 @@ impl Finder {
     /// For another generation of the call. What addresses have cost, and the pace, go on.
     pub(crate) fn renewed(
         &mut self,
-        controlling: bool,
+        is_controlling: bool,
         first: Option<(SocketId, SocketAddr)>,
         random: &mut Random,
         now: Duration,
     ) -> Self {
         self.count_spray(now);
-        let mut renewed = Self::new(controlling, first, self.pace.renewed(), self.most_sockets, random);
+        let mut renewed =
+            Self::new(is_controlling, first, self.pace.renewed(), self.spraying.most_sockets, random);
         renewed.reach = std::mem::take(&mut self.reach);
         renewed
     }
@@ -191,7 +203,7 @@ impl Finder {
     /// This end begins anew for reasons that are not the peer's: addresses count from the start.
     pub(crate) fn forget_reach(&mut self) {
         self.reach = Reach::default();
-        self.sprayed = None;
+        self.spraying.target = None;
     }
 
     /// Another network, of which nobody has said that it bears haste.
@@ -202,58 +214,60 @@ impl Finder {
 
     /// One more socket that may carry the path.
     pub(crate) fn base(&mut self, socket: SocketId, local: SocketAddr) {
-        self.bases.push(base_of(socket, local, TRANSMISSIONS));
+        self.ends.bases.push(base_of(socket, local, TRANSMISSIONS));
         self.pair_all();
     }
 
-    pub(crate) fn set_controlling(&mut self, controlling: bool) {
-        self.controlling = controlling;
+    pub(crate) fn set_controlling(&mut self, is_controlling: bool) {
+        self.is_controlling = is_controlling;
     }
 
     pub(crate) fn probes(&self) -> u64 {
-        self.probes
+        self.requests.made()
     }
 
     pub(crate) fn is_spraying(&self) -> bool {
-        self.spray.is_some() && !self.found
+        self.spraying.spray.is_some() && self.stage != Stage::Found
     }
 
     /// How the peer sees us: it tells a trombone.
     pub(crate) fn seen_as(&mut self, address: SocketAddr) {
-        if !self.our_public.contains(&address) {
-            self.our_public.push(address);
+        if !self.ends.our_public.contains(&address) {
+            self.ends.our_public.push(address);
             self.pair_all();
         }
     }
 
     /// Candidates of the peer; those known already change nothing, and more than [`CANDIDATES`] are not taken.
     pub(crate) fn remotes(&mut self, candidates: &[Candidate]) {
-        let before = self.remotes.len();
+        let before = self.ends.remotes.len();
         for candidate in candidates {
             let is_it =
                 |known: &Candidate| (known.address, known.kind) == (candidate.address, candidate.kind);
-            if self.remotes.len() < CANDIDATES && !self.remotes.iter().any(is_it) {
-                self.remotes.push(candidate.clone());
+            if self.ends.remotes.len() < CANDIDATES && !self.ends.remotes.iter().any(is_it) {
+                self.ends.remotes.push(candidate.clone());
             }
         }
-        if self.remotes.len() > before {
+        if self.ends.remotes.len() > before {
             self.pair_all();
         }
     }
 
     pub(crate) fn known_remotes(&self) -> &[Candidate] {
-        &self.remotes
+        &self.ends.remotes
     }
 
     fn pair_all(&mut self) {
-        let trombone = self.remotes.iter().any(|remote| {
+        let trombone = self.ends.remotes.iter().any(|remote| {
             remote.kind == CandidateKind::ServerReflexive
-                && self.our_public.iter().any(|ours| ours.ip() == remote.address.ip())
+                && self.ends.our_public.iter().any(|ours| ours.ip() == remote.address.ip())
         });
-        for base in &self.bases {
+        for base in &self.ends.bases {
             // A socket of which nobody knew goes where a NAT may have moved a port: to public addresses.
             let is_fresh = base.transmissions < TRANSMISSIONS;
-            for remote in self.remotes.iter().filter(|remote| !is_fresh || !is_private(remote.address.ip())) {
+            for remote in
+                self.ends.remotes.iter().filter(|remote| !is_fresh || !is_private(remote.address.ip()))
+            {
                 self.list.pair(base, remote, trombone);
             }
         }
@@ -263,38 +277,39 @@ impl Finder {
     /// ends judge by the same lines, so that they come to the same one, at the latest when both know all.
     pub(crate) fn nats(&mut self, known: impl Iterator<Item = (NatBehaviour, NatBehaviour)>, now: Duration) {
         let promise = |(mine, theirs): &(NatBehaviour, NatBehaviour)| {
-            (Part::of(mine, theirs, self.controlling).promise(), !mine.ipv6)
+            (Part::of(mine, theirs, self.is_controlling).promise(), !mine.ipv6)
         };
         let Some((mine, theirs)) = known.max_by_key(promise) else { return };
         if self.nats.is_some_and(|(before, _)| before.ipv6 != mine.ipv6) {
             self.turn_away(now);
         }
         self.nats = Some((mine, theirs));
-        self.spray_from = match self.part {
+        self.spraying.from = match self.spraying.part {
             None => self.base_of_family(mine.ipv6),
-            Some(_) => self.spray_from,
+            Some(_) => self.spraying.from,
         };
         let since = *self.nats_since.get_or_insert(now);
-        if self.part.is_none() {
-            self.spray_starts = since.saturating_add(self.pace.tempo().head_start);
+        if self.spraying.part.is_none() {
+            self.spraying.starts = since.saturating_add(self.pace.tempo().head_start);
         }
     }
 
     /// The other family is sprayed from now on, if one is.
     fn turn_away(&mut self, now: Duration) {
-        if self.gave_up || self.found {
+        if self.stage != Stage::Searching {
             return;
         }
         self.count_spray(now);
         self.list.release();
-        (self.part, self.spray, self.spray_ends) = (None, None, None);
-        (self.round, self.round_ends, self.is_measuring) = (None, None, false);
-        self.reopen = Reopen::default();
+        (self.spraying.part, self.spraying.spray, self.spraying.ends) = (None, None, None);
+        (self.rounds.current, self.rounds.ends, self.rounds.is_measuring) = (None, None, false);
+        self.spraying.reopen = Reopen::default();
     }
 
     fn base_of_family(&self, ipv6: bool) -> SocketId {
-        let base = self.bases.iter().find(|base| base.local.is_ipv6() == ipv6).or(self.bases.first());
-        base.map_or(self.spray_from, |base| base.socket)
+        let base =
+            self.ends.bases.iter().find(|base| base.local.is_ipv6() == ipv6).or(self.ends.bases.first());
+        base.map_or(self.spraying.from, |base| base.socket)
     }
 
     /// A socket on the address that the spray leaves from.
@@ -304,35 +319,35 @@ impl Finder {
 
     /// The newest port was measured: flows from now on count.
     pub(crate) fn measured(&mut self) {
-        self.flows_at_measure = self.pace.made();
-        self.is_measuring = false;
+        self.rounds.flows_at_measure = self.pace.made();
+        self.rounds.is_measuring = false;
     }
 
     /// The round that a port is measured for: the next, or the one that the peer is ahead at.
     pub(crate) fn next_round(&self) -> u16 {
-        let next = self.round.map_or(0, |round| round.saturating_add(1));
+        let next = self.rounds.current.map_or(0, |round| round.saturating_add(1));
         next.max(self.nats.map_or(0, |(_, theirs)| theirs.round))
     }
 
     fn measure(&mut self) {
-        if !self.is_measuring && self.rounds < ROUNDS {
-            self.is_measuring = true;
-            self.rounds.up();
+        if !self.rounds.is_measuring && self.rounds.begun < ROUNDS {
+            self.rounds.is_measuring = true;
+            self.rounds.begun.up();
             self.findings.push_back(Finding::Measure);
         }
     }
 
     /// Sockets that were asked for.
     pub(crate) fn socket(&mut self, socket: SocketId) {
-        match &mut self.spray {
+        match &mut self.spraying.spray {
             Some(Spray::Sockets(sockets)) => sockets.opened(socket),
-            _ => self.spray_from = socket,
+            _ => self.spraying.from = socket,
         }
     }
 
     /// No more can be had.
     pub(crate) fn socket_refused(&mut self) {
-        if let Some(Spray::Sockets(sockets)) = &mut self.spray {
+        if let Some(Spray::Sockets(sockets)) = &mut self.spraying.spray {
             sockets.refused();
         }
     }
@@ -340,21 +355,21 @@ impl Finder {
     /// The socket that [`Finding::Fresh`] asked for, at a port that is known by now.
     pub(crate) fn fresh(&mut self, socket: SocketId, local: SocketAddr) {
         let Some((_, theirs)) = self.nats.filter(|_| self.target().is_some()) else { return };
-        if self.part == Some(Part::Sweep) {
-            self.spray_from = socket;
-            self.spray = Some(Spray::Sweep(Sweep::new(theirs.last, step(&theirs))));
+        if self.spraying.part == Some(Part::Sweep) {
+            self.spraying.from = socket;
+            self.spraying.spray = Some(Spray::Sweep(Sweep::new(theirs.last, theirs.step())));
         } else {
-            self.bases.push(base_of(socket, local, 1));
+            self.ends.bases.push(base_of(socket, local, 1));
             self.pair_all();
         }
-        self.reopen.opened(socket);
+        self.spraying.reopen.opened(socket);
     }
 
     /// The address that the spray goes to, and the one that the peer's flow must come from. A public peer has no other than
     /// its host candidate.
     fn target(&self) -> Option<SocketAddr> {
         let ipv6 = self.nats.is_some_and(|(mine, _)| mine.ipv6);
-        let public = self.remotes.iter().filter(|remote| {
+        let public = self.ends.remotes.iter().filter(|remote| {
             remote.address.is_ipv6() == ipv6
                 && (remote.kind == CandidateKind::ServerReflexive || !is_private(remote.address.ip()))
         });
@@ -364,19 +379,19 @@ impl Finder {
     }
 
     fn local_of(&self, socket: SocketId) -> IpAddr {
-        let base = self.bases.iter().find(|base| base.socket == socket).or(self.bases.first());
+        let base = self.ends.bases.iter().find(|base| base.socket == socket).or(self.ends.bases.first());
         base.map_or(std::net::Ipv4Addr::UNSPECIFIED.into(), |base| base.local.ip())
     }
 
     /// An authenticated request of the peer was answered.
     pub(crate) fn asked(&mut self, socket: SocketId, from: SocketAddr, nominates: bool, now: Duration) {
         let local = self.local_of(socket);
-        let controlling = self.controlling;
+        let is_controlling = self.is_controlling;
         let Some(pair) = self.list.reflexive(socket, local, from) else { return };
         pair.asked = true;
-        pair.nominated |= nominates && !controlling;
+        pair.nominated |= nominates && !is_controlling;
         let answered = pair.answered;
-        if !answered && !self.found {
+        if !answered && self.stage != Stage::Found {
             self.list.trigger(socket, from);
         }
         self.progress(now);
@@ -390,17 +405,10 @@ impl Finder {
         from: SocketAddr,
         now: Duration,
     ) -> Answer {
-        // RFC 8445 §7.2.5.2.1: from where it was asked, to where it was asked from.
-        let Some(request) = self.outstanding.get(&transaction).copied() else {
-            return Answer::Unknown;
-        };
-        if request.socket != socket || request.to != from {
-            return Answer::Unknown;
-        }
-        self.outstanding.remove(&transaction);
+        let Some(request) = self.requests.answered(transaction, socket, from) else { return Answer::Unknown };
         let local = self.local_of(socket);
         // An answer to an earlier check must not end the repetition of the nominating one.
-        let open = self.nominating == Some((socket, from)) && !request.nominate;
+        let open = self.nomination.pair == Some((socket, from)) && request.check == Check::Plain;
         let Some(pair) = self.list.reflexive(socket, local, from) else { return Answer::Unknown };
         pair.answered = true;
         if !open {
@@ -409,7 +417,7 @@ impl Finder {
         pair.round_trip = Some(now.saturating_sub(request.at));
         self.reach.answered(from);
         let Some(pair) = self.list.get_mut(socket, from) else { return Answer::Unknown };
-        if request.nominate {
+        if request.check == Check::Nominating {
             pair.nominated = true;
         }
         self.progress(now);
@@ -418,24 +426,24 @@ impl Finder {
 
     /// Whether a response may come for it.
     pub(crate) fn is_outstanding(&self, transaction: u128) -> bool {
-        self.outstanding.contains_key(&transaction)
+        self.requests.is_open(transaction)
     }
 
     /// The role was wrong (487): the check is repeated in the other one.
-    pub(crate) fn conflict(&mut self, transaction: u128, controlling: bool) {
-        self.controlling = controlling;
-        if let Some(request) = self.outstanding.remove(&transaction) {
+    pub(crate) fn conflict(&mut self, transaction: u128, is_controlling: bool) {
+        self.is_controlling = is_controlling;
+        if let Some(request) = self.requests.take(transaction) {
             self.list.trigger(request.socket, request.to);
         }
     }
 
     fn progress(&mut self, now: Duration) {
-        if self.found {
+        if self.stage == Stage::Found {
             return;
         }
         if let Some(pair) = self.list.pairs().iter().find(|pair| pair.nominated && pair.works()) {
-            self.found = true;
-            self.spray = None;
+            self.stage = Stage::Found;
+            self.spraying.spray = None;
             let finding = Finding::Found {
                 socket: pair.socket,
                 remote: pair.remote,
@@ -445,18 +453,18 @@ impl Finder {
             return;
         }
         if self.list.best().is_none() {
-            self.works_since = None;
+            self.nomination.works_since = None;
         }
         if let Some((best, pending)) = self.list.best() {
-            let since = *self.works_since.get_or_insert(now);
+            let since = *self.nomination.works_since.get_or_insert(now);
             let chosen = (best.socket, best.remote);
             // One nomination stands until its check has failed (RFC 8445 §8.1.1): a spray may open several pairs at once, and the
             // peer has settled for the first that was nominated.
-            if self.controlling
-                && self.nominating.is_none()
+            if self.is_controlling
+                && self.nomination.pair.is_none()
                 && (!pending || now >= since.saturating_add(NOMINATION_WAIT))
             {
-                self.nominating = Some(chosen);
+                self.nomination.pair = Some(chosen);
                 self.list.trigger(chosen.0, chosen.1);
             }
         }
@@ -464,33 +472,38 @@ impl Finder {
 
     /// The next check, as far as pace allows.
     pub(crate) fn poll(&mut self, random: &mut Random, now: Duration) -> Option<Send> {
-        if self.found {
+        if self.stage == Stage::Found {
             return None;
         }
-        if !self.remotes.is_empty() {
+        if !self.ends.remotes.is_empty() {
             self.since.get_or_insert(now);
         }
         self.progress(now);
-        self.purge(now);
+        self.requests.purge(now);
         self.start_spray(now);
-        if !self.gave_up && self.list.best().is_none() && self.reopen.is_due(now) {
+        if self.stage != Stage::GaveUp && self.list.best().is_none() && self.spraying.reopen.is_due(now) {
             self.findings.push_back(Finding::Fresh);
         }
         self.renominate();
-        if self.spray_ends.is_some_and(|ends| now >= ends) && !self.gave_up && self.list.best().is_none() {
+        if self.spraying.ends.is_some_and(|ends| now >= ends)
+            && self.stage != Stage::GaveUp
+            && self.list.best().is_none()
+        {
             self.give_up(now);
         }
         let leave = Leave {
             new: self.pace.ready(Flow::New) <= now,
             proven: self.pace.ready(Flow::Proven) <= now,
-            left_over: self.reopen.left(),
+            left_over: self.spraying.reopen.left(),
         };
         if let Some((socket, to)) = self.list.due(now, leave, &self.reach) {
             let send = self.send(socket, to, random, now)?;
             if let Some(cause) = self.list.sent(socket, to, now) {
                 self.reach.sent(to, cause);
             }
-            if send.nominate && self.list.get(socket, to).is_some_and(|pair| pair.state == State::Succeeded) {
+            if send.check == Check::Nominating
+                && self.list.get(socket, to).is_some_and(|pair| pair.state == State::Succeeded)
+            {
                 // A nominating check must be repeated until it is answered.
                 if let Some(pair) = self.list.get_mut(socket, to) {
                     pair.state = State::InProgress { sent: 1, next: now.saturating_add(HOLD) };
@@ -506,20 +519,12 @@ impl Finder {
 
     /// A nomination that nobody answered: the pair no longer works.
     fn renominate(&mut self) {
-        if let Some((socket, remote)) = self.nominating
+        if let Some((socket, remote)) = self.nomination.pair
             && let Some(pair) = self.list.get_mut(socket, remote)
             && pair.state == State::Failed
         {
             pair.answered = false;
-            self.nominating = None;
-        }
-    }
-
-    fn purge(&mut self, now: Duration) {
-        while let Some((_, transaction)) =
-            self.order.pop_front_if(|(at, _)| at.saturating_add(ANSWERS) <= now)
-        {
-            self.outstanding.remove(&transaction);
+            self.nomination.pair = None;
         }
     }
 
@@ -529,14 +534,13 @@ impl Finder {
             return None;
         }
         let transaction = random.transaction();
-        let nominate = self.controlling && self.nominating == Some((socket, to));
-        self.outstanding.insert(transaction, Outstanding { socket, to, at: now, nominate });
-        self.order.push_back((now, transaction));
-        self.probes.up();
-        if self.target().is_some_and(|target| target.ip() == to.ip()) && self.reopen.sent(socket) {
+        let is_chosen = self.is_controlling && self.nomination.pair == Some((socket, to));
+        let check = if is_chosen { Check::Nominating } else { Check::Plain };
+        self.requests.sent(transaction, Request { socket, to, at: now, check });
+        if self.target().is_some_and(|target| target.ip() == to.ip()) && self.spraying.reopen.sent(socket) {
             self.findings.push_back(Finding::Opened(socket));
         }
-        Some(Send { socket, to, transaction, nominate })
+        Some(Send { socket, to, transaction, check })
     }
 
     pub(crate) fn finding(&mut self) -> Option<Finding> {
@@ -545,25 +549,29 @@ impl Finder {
 
     /// When [`Finder::poll`] may have something.
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        if self.found {
+        if self.stage == Stage::Found {
             return None;
         }
         // What waits, waits for its time and for leave.
         let (new, proven) = (self.pace.ready(Flow::New), self.pace.ready(Flow::Proven));
         let due = self.list.timeout(new, proven);
-        let spray = self.spray.as_ref().and_then(|spray| {
+        let spray = self.spraying.spray.as_ref().and_then(|spray| {
             let idle = matches!(spray, Spray::Sockets(sockets) if sockets.is_idle());
-            (!idle && self.round_ends.is_none() && self.list.best().is_none() && self.target().is_some())
-                .then(|| new.max(self.spray_starts))
+            (!idle && self.rounds.ends.is_none() && self.list.best().is_none() && self.target().is_some())
+                .then(|| new.max(self.spraying.starts))
         });
-        let nomination = (self.controlling && self.nominating.is_none())
-            .then(|| self.works_since.map(|since| since.saturating_add(NOMINATION_WAIT)))
+        let nomination = (self.is_controlling && self.nomination.pair.is_none())
+            .then(|| self.nomination.works_since.map(|since| since.saturating_add(NOMINATION_WAIT)))
             .flatten();
-        let waits = self.part.is_none() && self.nats.is_some() && !self.gave_up && self.list.best().is_none();
-        let starts = waits.then_some(self.spray_starts);
-        let reopens = self.reopen.next().filter(|_| !self.gave_up && self.list.best().is_none());
-        let ends = self.spray_ends.filter(|_| !self.gave_up && self.list.best().is_none());
-        let measured = self.round_ends.map(|at| at.max(new));
+        let waits = self.spraying.part.is_none()
+            && self.nats.is_some()
+            && self.stage != Stage::GaveUp
+            && self.list.best().is_none();
+        let starts = waits.then_some(self.spraying.starts);
+        let reopens =
+            self.spraying.reopen.next().filter(|_| self.stage != Stage::GaveUp && self.list.best().is_none());
+        let ends = self.spraying.ends.filter(|_| self.stage != Stage::GaveUp && self.list.best().is_none());
+        let measured = self.rounds.ends.map(|at| at.max(new));
         [due, spray, nomination, starts, reopens, ends, measured].into_iter().flatten().min()
     }
 }

@@ -9,11 +9,14 @@ mod pair;
 mod plan;
 mod reach;
 mod reopen;
+mod requests;
 mod shots;
 mod sockets;
 mod sweep;
+mod tempo;
 
 pub use budget::FlowBudget;
 pub(crate) use finder::{Answer, Finder, Finding};
 pub(crate) use pace::{Flow, Pace};
 pub use plan::Part;
+pub(crate) use requests::Check;

@@ -5,10 +5,12 @@ use std::time::Duration;
 
 use media_wire::sdp::crush::CandidateKind;
 
-use super::checklist::TRANSMISSIONS;
 use super::pace::Flow;
 use super::reach::Cause;
 use crate::agent::SocketId;
+
+/// Transmissions of one check.
+pub(crate) const TRANSMISSIONS: u8 = 8;
 
 /// How promising a pair looks; greater is better.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

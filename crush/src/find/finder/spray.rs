@@ -3,9 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use media_wire::sdp::crush::{NatBehaviour, PortPattern};
-
-use super::{Finder, Finding, HOLD, Send, Spray};
+use super::{Finder, Finding, HOLD, Send, Spray, Stage};
 use crate::find::diagonal::{Fan, LAG, Scan};
 use crate::find::plan::Part;
 use crate::find::reopen::Reopen;
@@ -24,19 +22,19 @@ impl Finder {
         let Some((mine, theirs)) = self.nats else {
             return;
         };
-        if now < self.spray_starts || self.gave_up || self.list.best().is_some() {
+        if now < self.spraying.starts || self.stage == Stage::GaveUp || self.list.best().is_some() {
             return;
         }
-        let part = match self.part {
+        let part = match self.spraying.part {
             None => {
-                let part = Part::of(&mine, &theirs, self.controlling);
-                self.part = Some(part);
-                self.spray_ends = Some(self.spray_end(part, now));
+                let part = Part::of(&mine, &theirs, self.is_controlling);
+                self.spraying.part = Some(part);
+                self.spraying.ends = Some(self.spray_end(part, now));
                 self.findings.push_back(Finding::Part(part));
-                self.reopen = Reopen::new(part, self.pace.tempo().sweep, now);
+                self.spraying.reopen = Reopen::new(part, self.pace.tempo().sweep, now);
                 part
             }
-            Some(part @ (Part::Fan | Part::Scan)) if self.spray.is_none() => part,
+            Some(part @ (Part::Fan | Part::Scan)) if self.spraying.spray.is_none() => part,
             Some(_) => return,
         };
         if matches!(part, Part::Fan | Part::Scan) {
@@ -44,32 +42,32 @@ impl Finder {
             if theirs.round > mine.round {
                 return self.measure();
             }
-            if theirs.round < mine.round || self.round == Some(mine.round) {
+            if theirs.round < mine.round || self.rounds.current == Some(mine.round) {
                 return;
             }
-            self.round = Some(mine.round);
+            self.rounds.current = Some(mine.round);
         }
-        self.spray = match part {
+        self.spraying.spray = match part {
             Part::Checks | Part::Reopen | Part::GiveUp => None,
             Part::Hold => {
-                if let (Some((target, _)), Some(ends)) = (self.sprayed, self.spray_ends) {
+                if let (Some((target, _)), Some(ends)) = (self.spraying.target, self.spraying.ends) {
                     self.list.hold(target, HOLD, ends);
                 }
                 None
             }
-            Part::Sweep => Some(Spray::Sweep(Sweep::new(theirs.last, step(&theirs)))),
+            Part::Sweep => Some(Spray::Sweep(Sweep::new(theirs.last, theirs.step()))),
             Part::Shots => Some(Spray::Shots(Shots::new())),
-            Part::Fan => Some(Spray::Fan(Fan::new(theirs.last, step(&theirs)))),
+            Part::Fan => Some(Spray::Fan(Fan::new(theirs.last, theirs.step()))),
             Part::Scan => {
                 // The peer has checked our candidates, as we have checked its.
-                let made = self.pace.made().saturating_sub(self.flows_at_measure);
-                let checked = self.remotes.iter().filter(|remote| remote.address.is_ipv6() == mine.ipv6);
+                let made = self.pace.made().saturating_sub(self.rounds.flows_at_measure);
+                let checked = self.ends.remotes.iter().filter(|remote| remote.address.is_ipv6() == mine.ipv6);
                 let expected = (made as i32).saturating_add(checked.count() as i32);
                 let lag = Duration::from_secs_f64(f64::from(LAG) / self.pace.tempo().flows);
-                self.spray_starts = now.saturating_add(lag).saturating_add(Duration::from_millis(100));
-                Some(Spray::Scan(Scan::new(theirs.last, step(&theirs), expected)))
+                self.spraying.starts = now.saturating_add(lag).saturating_add(Duration::from_millis(100));
+                Some(Spray::Scan(Scan::new(theirs.last, theirs.step(), expected)))
             }
-            Part::Sockets => Some(Spray::Sockets(Sockets::new(self.most_sockets))),
+            Part::Sockets => Some(Spray::Sockets(Sockets::new(self.spraying.most_sockets))),
         };
     }
 
@@ -78,45 +76,47 @@ impl Finder {
         let most = self.pace.tempo().spray;
         let sprays = !matches!(part, Part::Checks | Part::Reopen | Part::GiveUp);
         let Some(target) = self.target().filter(|_| sprays) else { return now.saturating_add(most) };
-        self.sprayed = Some((target.ip(), now));
+        self.spraying.target = Some((target.ip(), now));
         now.saturating_add(self.reach.spray_left(target.ip(), most))
     }
 
     /// The spray is over, and has not met.
     pub(super) fn count_spray(&mut self, now: Duration) {
-        if let Some((target, since)) = self.sprayed.take().filter(|_| !self.found) {
+        if let Some((target, since)) = self.spraying.target.take().filter(|_| self.stage != Stage::Found) {
             self.reach.sprayed(target, now.saturating_sub(since));
         }
     }
 
     /// Giving up ends everything: no check, no repetition and no keepalive leaves of itself any more.
     pub(super) fn give_up(&mut self, now: Duration) {
-        self.gave_up = true;
-        self.spray = None;
-        self.round_ends = None;
+        self.stage = Stage::GaveUp;
+        self.spraying.spray = None;
+        self.rounds.ends = None;
         self.list.give_up();
         self.count_spray(now);
-        self.findings.push_back(Finding::GaveUp(self.part.unwrap_or(Part::Checks)));
+        self.findings.push_back(Finding::GaveUp(self.spraying.part.unwrap_or(Part::Checks)));
     }
 
     pub(super) fn spray(&mut self, random: &mut Random, now: Duration) -> Option<Send> {
-        let checks_alone = matches!(self.part, None | Some(Part::Checks | Part::Reopen | Part::GiveUp));
+        let checks_alone =
+            matches!(self.spraying.part, None | Some(Part::Checks | Part::Reopen | Part::GiveUp));
         // Of the NATs nothing may be known yet.
-        let is_settled = self.part.is_some() || now >= self.since.unwrap_or(now).saturating_add(CHECKED);
+        let is_settled =
+            self.spraying.part.is_some() || now >= self.since.unwrap_or(now).saturating_add(CHECKED);
         if checks_alone
             && is_settled
-            && self.reopen.next().is_none()
+            && self.spraying.reopen.next().is_none()
             && self.list.has_failed()
-            && !self.gave_up
+            && self.stage != Stage::GaveUp
         {
             self.give_up(now);
         }
-        if self.round_ends.is_some_and(|ends| now >= ends) {
-            self.round_ends = None;
-            self.spray = None;
+        if self.rounds.ends.is_some_and(|ends| now >= ends) {
+            self.rounds.ends = None;
+            self.spraying.spray = None;
             self.measure();
         }
-        if now < self.spray_starts || self.round_ends.is_some() {
+        if now < self.spraying.starts || self.rounds.ends.is_some() {
             return None;
         }
         // What works is being nominated: nothing more needs to be found.
@@ -124,8 +124,8 @@ impl Finder {
             return None;
         }
         let target = self.target()?;
-        let mut socket = self.spray_from;
-        let port = match self.spray.as_mut()? {
+        let mut socket = self.spraying.from;
+        let port = match self.spraying.spray.as_mut()? {
             Spray::Sweep(sweep) => Some(sweep.next(random)),
             Spray::Shots(shots) => Some(shots.next(random)),
             Spray::Fan(fan) => fan.next(),
@@ -145,17 +145,10 @@ impl Finder {
             }
         };
         let Some(port) = port else {
-            self.round_ends = Some(now.saturating_add(ROUND_GRACE));
+            self.rounds.ends = Some(now.saturating_add(ROUND_GRACE));
             return None;
         };
         let to = SocketAddr::new(target.ip(), port);
         self.send(socket, to, random, now)
-    }
-}
-
-pub(super) fn step(nat: &NatBehaviour) -> i16 {
-    match nat.ports {
-        PortPattern::Sequential(step) => step,
-        _ => 1,
     }
 }

@@ -89,6 +89,14 @@ impl NatBehaviour {
         })
     }
 
+    /// How far the ports of new mappings lie apart, where they are in sequence; else the next one is as good as any.
+    pub fn step(&self) -> i16 {
+        match self.ports {
+            PortPattern::Sequential(step) => step,
+            PortPattern::Preserving | PortPattern::Random => 1,
+        }
+    }
+
     /// Another destination gets another port.
     pub fn is_dependent(&self) -> bool {
         self.mapping != NatKind::EndpointIndependent
