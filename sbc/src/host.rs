@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use media_relay::Relay;
 use seam::SessionId;
+use sip_engine::door::CallAnswered;
 use sip_engine::event::{CallEvent, CallEventKind};
 use sip_engine::io::{Input, Notice, Output};
 use sip_engine::question::{QuestionId, ResolvedAddress};
@@ -22,6 +23,8 @@ pub trait Ear: Send + Sync {
     fn call(&self, _event: &CallEvent) {}
     /// A registration changed.
     fn binding(&self, _change: &BindingChange) {}
+    /// An order to a call was answered.
+    fn answered(&self, _answered: &CallAnswered) {}
     /// Something worth counting.
     fn notice(&self, _notice: &Notice) {}
 }
@@ -87,6 +90,7 @@ impl Host for Outside {
                     lookup.found(looked_up.unwrap_or_default());
                 });
             }
+            Output::Answered(answered) => self.ears.iter().for_each(|ear| ear.answered(&answered)),
             Output::Notice(notice) => self.ears.iter().for_each(|ear| ear.notice(&notice)),
             Output::Send { .. }
             | Output::Close(_)

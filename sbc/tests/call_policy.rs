@@ -9,51 +9,54 @@
 
 mod cluster;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use cluster::Cluster;
-use media_relay::{Relay, RelaySettings};
 use sbc::calls::Calls;
-use seam::SessionId;
+use sbc::host::Ear;
 use seam::path::Constraint;
-use sip_engine::event::{CallEvent, CallEventKind, CallStarted};
+use sip_engine::door::{CallAnswer, CallAnswered, CallOrder};
+use sip_engine::io::Command;
 
 const CALL: u128 = 0x0198_0000_0000_7000_8000_0000_0000_0001;
+/// The node that it names.
+const NODE: u8 = 0x01;
 
-/// The open calls of a node: one.
-fn calls() -> Arc<Calls> {
-    let settings = RelaySettings {
-        workers: 1,
-        realms: Vec::new(),
-        sessions: media_core::worker::Settings::default(),
-        cname: "anchor".to_owned(),
-        steering: false,
-        vitals: Default::default(),
-    };
-    let calls = Calls::new(Arc::new(Relay::start(&settings, |_| {}).unwrap()));
-    let started = CallStarted {
-        session: SessionId(1),
-        realm: "access".into(),
-        source: "192.0.2.1:5060".parse().unwrap(),
-        transport: "UDP".into(),
-        caller: "alice@example.net".into(),
-        from: "alice@example.net".into(),
-        request_uri: "sip:bob@example.net".into(),
-        call_id: "one".into(),
-        user_agent: "".into(),
-        minted_call_id: "".into(),
-    };
-    let (wall, monotonic) = (Duration::from_secs(1_700_000_000), Duration::from_secs(1));
-    let what = CallEventKind::Started(Box::new(started));
-    calls.follow(&CallEvent { call: CALL, sequence: 0, wall, monotonic, what });
-    Arc::new(calls)
+/// A node with one call, that does what it is told.
+#[derive(Default)]
+struct Node {
+    said: Mutex<Option<Constraint>>,
+    door: OnceLock<Arc<Calls>>,
 }
 
-async fn comes(calls: &Calls, wanted: Option<Constraint>) {
+impl Node {
+    fn start() -> Arc<Self> {
+        let node = Arc::new(Self::default());
+        let home = node.clone();
+        let tell = move |_, command| {
+            let Command::Call { id, number, order } = command else { panic!("{command:?}") };
+            assert_eq!(id.0, CALL);
+            *home.said.lock().unwrap() = match order {
+                CallOrder::Constrain(constraint) => Some(constraint),
+                CallOrder::Release => None,
+                other => panic!("{other:?}"),
+            };
+            home.door.get().unwrap().answered(&CallAnswered { number, result: Ok(CallAnswer::Done) });
+        };
+        let _ = node.door.set(Arc::new(Calls::new(NODE, Box::new(tell))));
+        node
+    }
+
+    fn said(&self) -> Option<Constraint> {
+        *self.said.lock().unwrap()
+    }
+}
+
+async fn comes(node: &Node, wanted: Option<Constraint>) {
     let start = Instant::now();
-    while calls.said(CALL) != wanted {
-        assert!(start.elapsed() < Duration::from_secs(10), "{:?}, not {wanted:?}", calls.said(CALL));
+    while node.said() != wanted {
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}, not {wanted:?}", node.said());
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
@@ -62,8 +65,9 @@ async fn comes(calls: &Calls, wanted: Option<Constraint>) {
 async fn all_that_a_realm_may_say_is_said_of_a_running_call_and_taken_back() {
     let Some(cluster) = Cluster::start() else { return };
     let pool = cluster.pool().await;
-    let calls = calls();
-    let task = tokio::spawn(sbc::calls::policy::follow(pool.clone(), calls.clone()));
+    let node = Node::start();
+    let calls = node.door.get().unwrap().clone();
+    let task = tokio::spawn(sbc::calls::policy::follow(pool.clone(), calls));
     let id = uuid::Uuid::from_u128(CALL);
     let say = |word: &str| cluster.psql(&format!("SELECT sbc_call_release('{id}', {word})"));
     let words = [
@@ -78,15 +82,15 @@ async fn all_that_a_realm_may_say_is_said_of_a_running_call_and_taken_back() {
     ];
     for (word, wanted) in words {
         say(word);
-        comes(&calls, wanted).await;
+        comes(&node, wanted).await;
     }
     let known = cluster.psql("SELECT release FROM call_policy");
     assert_eq!(known, "anchor");
     // What was said directly in the table counts as well, and its absence.
     cluster.psql("UPDATE call_policy SET release = 'video'");
-    comes(&calls, Some(Constraint::VideoOnly)).await;
+    comes(&node, Some(Constraint::VideoOnly)).await;
     cluster.psql("DELETE FROM call_policy");
-    comes(&calls, None).await;
+    comes(&node, None).await;
     // A word that means nothing changes nothing, and says what does.
     let error =
         sqlx::query("SELECT sbc_call_release($1, 'audio')").bind(id).execute(&pool).await.unwrap_err();

@@ -98,6 +98,26 @@ fn rooms_name_only_what_stands_under_them() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// Who drives the planes, or asks what they can. What others want of a running call they order through `calls`.
+const MAY_NAME_PLANES: [&str; 4] = ["app", "host", "config", "doctor"];
+
+#[test]
+fn nothing_reaches_a_running_session_past_the_engine() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut drive = Vec::new();
+    for path in files(&source) {
+        let inside = path.strip_prefix(&source).unwrap().with_extension("");
+        let room = inside.iter().next().unwrap().to_str().unwrap().to_owned();
+        let text = fs::read_to_string(&path).unwrap();
+        let names_planes = ["media_relay::", "sip_proxy::"].iter().any(|name| text.contains(name));
+        assert!(!names_planes || MAY_NAME_PLANES.contains(&&*room), "{} names a plane", inside.display());
+        if text.contains("relay.handle(") {
+            drive.push(room);
+        }
+    }
+    assert_eq!(drive, ["host"], "signalling's requests alone go to the relay");
+}
+
 #[test]
 fn whatever_way_a_room_is_named_it_is_seen() {
     let names = |text, depth| named(text, depth).into_iter().collect::<Vec<_>>();

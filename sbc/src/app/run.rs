@@ -84,7 +84,15 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         }
     })?;
     let relay = Arc::new(relay);
-    let calls = Arc::new(Calls::new(relay.clone()));
+    let back = homes.clone();
+    let calls = Arc::new(Calls::new(
+        node,
+        Box::new(move |slot, command| {
+            if let Some(home) = back.get().and_then(|homes| homes.get(usize::from(slot.number()))) {
+                home.input(Input::Command(command));
+            }
+        }),
+    ));
     let ears: Arc<[Arc<dyn Ear>]> = Arc::new([metrics.clone(), activity.clone(), calls.clone()]);
     let runtime = tokio::runtime::Handle::current();
     let memory = Arc::new(Memory::default());

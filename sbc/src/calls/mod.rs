@@ -1,93 +1,134 @@
-//! Calls that are open, by the id in their records: what operators and policy name when they want something of one.
+//! Running calls: whoever wants something of one of them asks here, and is answered.
 
 pub mod policy;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use media_relay::Relay;
-use seam::path::Constraint;
-use seam::{Action, Request, SessionId};
-use sip_engine::event::{CallEvent, CallEventKind};
+use sip_engine::door::{CallAnswer, CallAnswered, CallId, CallOrder, NotDone};
+use sip_engine::io::Command;
+use sip_engine::slot::Slot;
+use tokio::sync::oneshot;
 
 use crate::host::Ear;
 
-#[derive(Debug)]
-struct Open {
-    session: SessionId,
-    constraint: Option<Constraint>,
+/// Signalling answers at once, but for what it must ask media first.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Why an order came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Refused {
+    /// Signalling says why.
+    #[error(transparent)]
+    NotDone(#[from] NotDone),
+    /// Nobody has answered: the shard is overloaded or gone. What was ordered may still be done.
+    #[error("the call's home has not answered in time")]
+    Silent,
 }
 
-/// The open calls of this node.
-#[derive(Debug)]
+type Answer = Result<CallAnswer, NotDone>;
+/// Hands a command to the shard that is a slot's home.
+pub type Tell = Box<dyn Fn(Slot, Command) + Send + Sync>;
+
+/// The door to the calls of this node.
 pub struct Calls {
-    relay: Arc<Relay>,
-    open: Mutex<HashMap<u128, Open>>,
+    node: u8,
+    tell: Tell,
+    patience: Duration,
+    next: AtomicU64,
+    /// Who waits for which answer.
+    waiting: Mutex<HashMap<u64, oneshot::Sender<Answer>>>,
 }
 
 impl Calls {
-    /// None yet.
-    pub fn new(relay: Arc<Relay>) -> Self {
-        Self { relay, open: Mutex::default() }
+    /// Of the node of this number.
+    pub fn new(node: u8, tell: Tell) -> Self {
+        Self { node, tell, patience: PATIENCE, next: AtomicU64::new(1), waiting: Mutex::default() }
     }
 
-    fn open(&self) -> MutexGuard<'_, HashMap<u128, Open>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<Answer>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Something happened in a call.
-    pub fn follow(&self, event: &CallEvent) {
-        match &event.what {
-            CallEventKind::Started(started) => {
-                self.open().insert(event.call, Open { session: started.session, constraint: None });
-            }
-            CallEventKind::Ended(_) => {
-                self.open().remove(&event.call);
-            }
-            CallEventKind::Answered { .. }
-            | CallEventKind::Changed(_)
-            | CallEventKind::Path(_)
-            | CallEventKind::Metered { .. } => {}
+    /// Whether a call lives here, by its name.
+    pub fn are_home_of(&self, id: CallId) -> bool {
+        id.node() == self.node
+    }
+
+    /// Orders something of a call, and waits for what becomes of it.
+    pub async fn order(&self, id: CallId, order: CallOrder) -> Result<CallAnswer, Refused> {
+        if !self.are_home_of(id) {
+            return Err(NotDone::Elsewhere.into());
         }
-    }
-
-    /// Policy says of these calls what it says, and of others no more. Those that are not open here are other nodes', or over.
-    pub fn say(&self, constraints: &HashMap<u128, Constraint>) {
-        for (call, constraint) in constraints {
-            self.constrain(*call, *constraint);
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (answer, answered) = oneshot::channel();
+        self.waiting().insert(number, answer);
+        (self.tell)(id.slot(), Command::Call { id, number, order });
+        let result = tokio::time::timeout(self.patience, answered).await;
+        self.waiting().remove(&number);
+        match result {
+            Ok(Ok(answer)) => Ok(answer?),
+            Ok(Err(_)) | Err(_) => Err(Refused::Silent),
         }
-        for (call, open) in self.open().iter_mut() {
-            if open.constraint.is_some() && !constraints.contains_key(call) {
-                open.constraint = None;
-                self.relay.handle(Request { session: open.session, number: 0, action: Action::Unconstrain });
-            }
-        }
-    }
-
-    /// What is said of a call that is open here, by itself.
-    pub fn said(&self, call: u128) -> Option<Constraint> {
-        self.open().get(&call)?.constraint
-    }
-
-    /// Policy wants the media of a call on the relay, or lets it go: at once, and for the rest of the call. False if the call
-    /// is not open here; saying the same again does nothing.
-    pub fn constrain(&self, call: u128, constraint: Constraint) -> bool {
-        let mut open = self.open();
-        let Some(found) = open.get_mut(&call) else { return false };
-        if found.constraint.replace(constraint) != Some(constraint) {
-            // No reply comes to it, so it needs no number.
-            self.relay.handle(Request {
-                session: found.session,
-                number: 0,
-                action: Action::Constrain(constraint),
-            });
-        }
-        true
     }
 }
 
 impl Ear for Calls {
-    fn call(&self, event: &CallEvent) {
-        self.follow(event);
+    fn answered(&self, answered: &CallAnswered) {
+        if let Some(waiting) = self.waiting().remove(&answered.number) {
+            let _ = waiting.send(answered.result.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, OnceLock};
+
+    use super::*;
+
+    const ID: CallId = CallId((7 << 120) | (1234 << 108) | 1);
+
+    /// A door whose shards give this answer to every order.
+    fn door(result: Answer) -> (Arc<Calls>, Arc<Mutex<Vec<(u16, CallOrder)>>>) {
+        let told = Arc::new(Mutex::new(Vec::new()));
+        let door: Arc<OnceLock<Arc<Calls>>> = Arc::default();
+        let (heard, back) = (told.clone(), door.clone());
+        let tell = move |slot: Slot, command| {
+            let Command::Call { number, order, .. } = command else { return };
+            heard.lock().unwrap().push((slot.number(), order));
+            if let Some(calls) = back.get() {
+                calls.answered(&CallAnswered { number, result: result.clone() });
+            }
+        };
+        let calls = Arc::new(Calls::new(7, Box::new(tell)));
+        let _ = door.set(calls.clone());
+        (calls, told)
+    }
+
+    #[tokio::test]
+    async fn an_order_goes_to_the_slot_that_the_call_names_and_its_answer_comes_back() {
+        let (calls, told) = door(Ok(CallAnswer::Done));
+        assert_eq!(calls.order(ID, CallOrder::HangUp).await, Ok(CallAnswer::Done));
+        assert_eq!(*told.lock().unwrap(), [(1234, CallOrder::HangUp)]);
+        assert!(calls.waiting().is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_signalling_refuses_is_told_and_another_nodes_call_is_not_asked_for() {
+        let (calls, told) = door(Err(NotDone::Over));
+        assert_eq!(calls.order(ID, CallOrder::Query).await, Err(NotDone::Over.into()));
+        let elsewhere = CallId(ID.0 ^ (1 << 120));
+        assert_eq!(calls.order(elsewhere, CallOrder::Query).await, Err(NotDone::Elsewhere.into()));
+        assert_eq!(told.lock().unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_home_that_says_nothing_is_waited_for_no_longer_than_is_said() {
+        let calls = Calls { patience: Duration::from_millis(10), ..Calls::new(7, Box::new(|_, _| {})) };
+        assert_eq!(calls.order(ID, CallOrder::Query).await, Err(Refused::Silent));
+        assert!(calls.waiting().is_empty());
     }
 }

@@ -402,6 +402,7 @@ impl World {
                 Output::Notice(notice) => self.note(format!("notice {}: {}", notice.kind, notice.detail)),
                 Output::Binding(_)
                 | Output::Close(_)
+                | Output::Answered(_)
                 | Output::Proven(_)
                 | Output::Withheld
                 | Output::Replicate(_) => {}

@@ -12,6 +12,7 @@ use crate::call::{BranchId, CallKey, CallTimer, ForwardId, LegId};
 use crate::config::{Authentication, Config, Listener, Realm, RegistrarMode};
 use crate::dialog::Dialog;
 use crate::digest::Verdict;
+use crate::door::{CallAnswer, CallAnswered, NotDone};
 use crate::event::{CallEvent, CallEventKind};
 use crate::farewells::{Farewell, Farewells};
 use crate::hop;
@@ -188,6 +189,11 @@ impl Core {
             );
             self.out.push_back(Output::Close(connection));
         }
+    }
+
+    /// What became of an order.
+    pub(crate) fn answer_order(&mut self, number: u64, result: Result<CallAnswer, NotDone>) {
+        self.out.push_back(Output::Answered(CallAnswered { number, result }));
     }
 
     pub(crate) fn notice(

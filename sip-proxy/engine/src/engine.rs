@@ -13,6 +13,7 @@ use crate::call::{Call, CallKey, Purpose, read_replaces};
 use crate::config::Config;
 use crate::core::{Asker, Core, DialogKey, Owner, TimerKey, dialog_key};
 use crate::digest::Verdict;
+use crate::door::NotDone;
 use crate::event::{EndCause, EndedBy};
 use crate::farewells::Farewells;
 use crate::ids::Ids;
@@ -281,13 +282,16 @@ impl Engine {
                     self.with_call(key, |call, core, _| call.hang_up(EndCause::Shutdown, EndedBy::Sbc, core));
                 }
             }
-            Command::HangUp(id) => {
-                for key in self.call_keys() {
-                    self.with_call(key, |call, core, _| {
-                        if call.id() == id {
-                            call.hang_up(EndCause::Operator, EndedBy::Sbc, core);
-                        }
-                    });
+            Command::Call { id, number, order } => {
+                let is_it = |key: &CallKey| {
+                    self.calls.get(key.index, key.generation).is_some_and(|call| call.id() == id)
+                };
+                match self.sessions.get(&id.session()).copied().filter(is_it) {
+                    Some(key) => self.with_call(key, |call, core, _| call.obey(number, order, core)),
+                    None if id.node() != self.core.config.node => {
+                        self.core.answer_order(number, Err(NotDone::Elsewhere));
+                    }
+                    None => self.core.answer_order(number, Err(NotDone::Unknown)),
                 }
             }
             Command::Configure(config) => {

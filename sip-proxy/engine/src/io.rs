@@ -15,6 +15,7 @@ use sip_wire::{Message, Refused};
 
 use crate::core::Peer;
 use crate::digest::Verdict;
+use crate::door::{CallAnswered, CallId, CallOrder};
 use crate::event::CallEvent;
 use crate::pickup::Watch;
 use crate::question::{Policy, QuestionId, Resolve, ResolvedAddress};
@@ -173,8 +174,15 @@ pub enum Command {
     Drain,
     /// End every call with BYE (or CANCEL), cause `shutdown`.
     HangUpAll,
-    /// End one call, by the id in its records.
-    HangUp(u128),
+    /// Something is wanted of one call; answered by [`Output::Answered`].
+    Call {
+        /// Which.
+        id: CallId,
+        /// Names the order in its answer.
+        number: u64,
+        /// What.
+        order: CallOrder,
+    },
     /// A new configuration, in force for new transactions.
     Configure(Arc<crate::config::Config>),
     /// A new snapshot of subscribers, trunks and routes.
@@ -219,6 +227,8 @@ pub enum Output {
     Proven(ConnectionId),
     /// A header was withheld whose realm is not trusted with it: to be counted.
     Withheld,
+    /// What became of a [`Command::Call`].
+    Answered(CallAnswered),
     /// Something worth counting, and a log line where it was not counted a moment ago.
     Notice(Notice),
 }

@@ -16,6 +16,7 @@ pub mod config;
 mod core;
 pub mod dialog;
 pub mod digest;
+pub mod door;
 mod engine;
 pub mod event;
 mod farewells;

@@ -278,6 +278,8 @@ impl Call {
             (Wait::Delete, _) => self.counted(Vec::new(), Duration::ZERO, core),
             (Wait::Fragment(forward), Reply::Fragment(fragment)) => self.on_fragment(forward, fragment, core),
             (Wait::Fragment(forward), _) => self.on_fragment(forward, None, core),
+            (Wait::Count(order), Reply::Statistics(streams)) => self.tell_state(order, streams, core),
+            (Wait::Count(order), _) => self.tell_state(order, Vec::new(), core),
             (wait, Reply::Description(result)) => self.on_description(wait, result, core, registrar),
             (wait, _) => self.on_description(wait, Err(Refusal::Unknown), core, registrar),
         }
@@ -293,6 +295,7 @@ impl Call {
         match wait {
             Wait::Delete => self.counted(Vec::new(), Duration::ZERO, core),
             Wait::Fragment(forward) => self.on_fragment(forward, None, core),
+            Wait::Count(order) => self.tell_state(order, Vec::new(), core),
             wait => self.on_description(wait, Err(Refusal::Unavailable), core, registrar),
         }
     }
@@ -345,7 +348,7 @@ impl Call {
             Wait::Offered(forward) => {
                 self.on_renegotiation_answer(forward, result.ok().map(|described| described.sdp), core)
             }
-            Wait::Fragment(_) | Wait::Delete => {}
+            Wait::Fragment(_) | Wait::Count(_) | Wait::Delete => {}
         }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::leg::Leg;
 use super::side::{LegId, Side};
 use crate::core::Core;
+use crate::door::{CallId, CallState};
 use crate::event::{CallEnded, CallEventKind, EndCause, EndedBy};
 use crate::timer::TimerId;
 use crate::transaction::Answer;
@@ -53,19 +54,19 @@ impl Leaving {
 #[derive(Debug)]
 pub(super) struct Record {
     /// As records name it.
-    pub(super) id: u128,
+    pub(super) id: CallId,
     sequence: u32,
 }
 
 impl Record {
-    pub(super) fn new(id: u128) -> Self {
+    pub(super) fn new(id: CallId) -> Self {
         Self { id, sequence: 0 }
     }
 
     pub(super) fn write(&mut self, what: CallEventKind, core: &mut Core) {
         let sequence = self.sequence;
         self.sequence = self.sequence.saturating_add(1);
-        core.record(self.id, sequence, what);
+        core.record(self.id.0, sequence, what);
     }
 }
 
@@ -93,6 +94,12 @@ impl Lifetime {
         if let Some(old) = std::mem::replace(&mut self.timer, timer) {
             core.timers.cancel(old);
         }
+    }
+
+    /// How a call is that goes on.
+    pub(super) fn state(&self, streams: Vec<StreamStatistics>, now: Duration) -> CallState {
+        let since = |moment: Duration| now.saturating_sub(moment);
+        CallState { lasts: since(self.started), talks: self.answered.map(since), streams }
     }
 
     /// What is written of a call that ends now.

@@ -9,6 +9,7 @@ use sip_wire::{Message, Name, Uri};
 use super::side::{BranchId, ForwardId, LegId, PairId};
 use super::{CallKey, CallTimer};
 use crate::core::{Core, TimerKey};
+use crate::door::NotDone;
 use crate::io::Output;
 use crate::timer::TimerId;
 use seam::{Action, ExchangeId, PRODUCT_LIMIT, Refusal, Request, SessionId};
@@ -30,6 +31,8 @@ pub(super) enum Wait {
     Offered(ForwardId),
     /// Candidates in a request inside a pair.
     Fragment(ForwardId),
+    /// The count so far, for the order of this number.
+    Count(u64),
     /// The last count.
     Delete,
 }
@@ -48,6 +51,8 @@ pub(super) struct Media {
     waiting: Vec<Waiting>,
     requests: u32,
     exchanges: u32,
+    /// What it is told as soon as it has been told anything at all.
+    wanted: Vec<Action>,
     /// It has been told anything at all.
     pub(super) is_used: bool,
     /// Why it could not offer to a target what the caller has offered.
@@ -63,7 +68,16 @@ struct Waiting {
 
 impl Media {
     pub(super) fn new(key: CallKey, session: SessionId) -> Self {
-        Self { key, session, waiting: Vec::new(), requests: 0, exchanges: 1, is_used: false, refused: None }
+        Self {
+            key,
+            session,
+            waiting: Vec::new(),
+            requests: 0,
+            exchanges: 1,
+            wanted: Vec::new(),
+            is_used: false,
+            refused: None,
+        }
     }
 
     pub(super) fn new_exchange(&mut self) -> ExchangeId {
@@ -93,7 +107,19 @@ impl Media {
         let (session, number) = (self.session, self.next_request());
         self.requests = number;
         core.out.push_back(Output::Media(Request { session, number, action }));
+        for wanted in std::mem::take(&mut self.wanted) {
+            self.tell(wanted, core);
+        }
         number
+    }
+
+    /// Tells what is wanted of the call's media. It begins with the first offer: what is wanted before waits for that.
+    pub(super) fn steer(&mut self, action: Action, core: &mut Core) {
+        if self.is_used {
+            self.tell(action, core);
+        } else {
+            self.wanted.push(action);
+        }
     }
 
     /// The number of what is asked or told next.
@@ -113,6 +139,9 @@ impl Media {
     pub(super) fn stop(&mut self, core: &mut Core) {
         for waiting in self.waiting.drain(..) {
             core.timers.cancel(waiting.timer);
+            if let Wait::Count(order) = waiting.wait {
+                core.answer_order(order, Err(NotDone::Over));
+            }
         }
     }
 }

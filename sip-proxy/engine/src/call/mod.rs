@@ -46,6 +46,7 @@ use std::time::Duration;
 use sip_wire::{Message, Method, Name};
 
 use crate::core::{Core, TimerKey};
+use crate::door::{CallAnswer, CallId, CallOrder, NotDone};
 use crate::event::{CallEventKind, CallStarted, EndCause, EndedBy};
 use crate::io::{ConnectionId, Flow, RealmId};
 use crate::pickup::Watch;
@@ -170,8 +171,9 @@ pub(crate) struct Call {
 impl Call {
     pub(crate) fn new(key: CallKey, purpose: Purpose, upstream: Admitted, core: &mut Core) -> Self {
         let parties = Parties::new(key, purpose, upstream);
-        let record = Record::new(core.ids.uuid());
+        let random = core.ids.uuid();
         let session = parties.slot.session(core.ids.number());
+        let record = Record::new(CallId::new(core.config.node, session, random));
         Self {
             parties,
             hunt: Hunt::default(),
@@ -186,7 +188,7 @@ impl Call {
     }
 
     /// As records name it.
-    pub(crate) fn id(&self) -> u128 {
+    pub(crate) fn id(&self) -> CallId {
         self.record.id
     }
 
@@ -391,6 +393,31 @@ impl Call {
             return;
         }
         leg.say_bye(reason, core);
+    }
+
+    /// Does what is ordered through the [`door`](crate::door); `number` names the order in its answer.
+    pub(crate) fn obey(&mut self, number: u64, order: CallOrder, core: &mut Core) {
+        if self.is_over() {
+            return core.answer_order(number, Err(NotDone::Over));
+        }
+        match order {
+            CallOrder::HangUp => self.hang_up(EndCause::Operator, EndedBy::Sbc, core),
+            CallOrder::Constrain(constraint) => self.media.steer(Action::Constrain(constraint), core),
+            CallOrder::Release => self.media.steer(Action::Unconstrain, core),
+            CallOrder::Listen(listener) => self.media.steer(Action::Attach(listener), core),
+            CallOrder::Unlisten(listener) => self.media.steer(Action::Detach(listener), core),
+            CallOrder::Query if self.media.is_used => {
+                return self.media.ask(Action::Query, Wait::Count(number), core);
+            }
+            CallOrder::Query => return self.tell_state(number, Vec::new(), core),
+        }
+        core.answer_order(number, Ok(CallAnswer::Done));
+    }
+
+    /// Who has asked how it is hears it.
+    fn tell_state(&self, number: u64, streams: Vec<StreamStatistics>, core: &mut Core) {
+        let state = self.lifetime.state(streams, core.now.monotonic);
+        core.answer_order(number, Ok(CallAnswer::State(state)));
     }
 
     /// Ends the call from our side: BYE to both ends, or what an unanswered one needs.

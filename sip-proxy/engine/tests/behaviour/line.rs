@@ -9,10 +9,13 @@ use bytes::Bytes;
 use play::policy::Table;
 pub(crate) use play::settings::signalling::{ACCESS, CORE, DOMAIN, sbc};
 use play::settings::signalling::{account, an_hour, at, two_realms};
-use seam::{Action, Described, Refusal, Renegotiated, Replied, Reply, Request, Summary};
+use seam::{
+    Action, Described, Endpoint, Refusal, Renegotiated, Replied, Reply, Request, StreamStatistics, Summary,
+};
 use sip_engine::Engine;
 use sip_engine::config::{Authentication, Config, IdentityPolicy, RegistrarMode};
 use sip_engine::digest::Algorithm;
+use sip_engine::door::CallAnswered;
 use sip_engine::event::{CallEvent, CallEventKind, EndCause};
 use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Notice, Output, RealmId, Transport};
 use sip_engine::question::{TrunkCredentials, TrunkTarget};
@@ -54,6 +57,26 @@ pub(crate) fn policy(trunks: Vec<Arc<TrunkTarget>>) -> Table {
 
 pub(crate) fn trunk(name: &str, host: &str, ping: Option<Duration>) -> Arc<TrunkTarget> {
     Arc::new(TrunkTarget { ping, ..play::policy::trunk(name, host) })
+}
+
+/// A stream that media has counted.
+fn counted() -> StreamStatistics {
+    StreamStatistics {
+        endpoint: Endpoint { party: 0, branch: 0 },
+        stream: 0,
+        kind: "audio".into(),
+        codec: "PCMU".into(),
+        packets: 250,
+        octets: 43_000,
+        lost: 1,
+        strangers: 0,
+        jitter_ms: 2.5,
+        rtt_ms: None,
+        mos: None,
+        whole: None,
+        dtmf: 0,
+        direct: None,
+    }
 }
 
 /// How a phone takes an offer in mid-call.
@@ -98,6 +121,11 @@ pub(crate) struct Line {
     pub(crate) refuses_answers: bool,
     /// What media makes of an offer that it has asked a phone for.
     pub(crate) answer: Option<Bytes>,
+    /// What became of orders.
+    pub(crate) answers: Vec<CallAnswered>,
+    /// What media has counted, and whether it says nothing of it.
+    pub(crate) counted: Vec<StreamStatistics>,
+    pub(crate) is_media_silent: bool,
     under_way: VecDeque<(SocketAddr, SocketAddr, Bytes)>,
 }
 
@@ -124,6 +152,9 @@ impl Line {
             fragment: None,
             refuses_answers: false,
             answer: None,
+            answers: Vec::new(),
+            counted: vec![counted()],
+            is_media_silent: false,
             under_way: VecDeque::new(),
         };
         let now = line.time();
@@ -370,6 +401,7 @@ impl Line {
                 }
                 Output::Record(record) => self.records.push(record),
                 Output::Notice(notice) => self.notices.push(notice),
+                Output::Answered(answer) => self.answers.push(answer),
                 Output::Media(request) => {
                     self.media.push(request.clone());
                     // Descriptions pass as they are: signalling never looks into them.
@@ -385,7 +417,9 @@ impl Line {
                             Reply::Description(Ok(Described { sdp, summary: Summary::default() }))
                         }
                         Action::Trickle { .. } => Reply::Fragment(self.fragment.clone()),
+                        Action::Delete | Action::Query if self.is_media_silent => continue,
                         Action::Delete => Reply::Deleted { streams: Vec::new(), direct: Duration::ZERO },
+                        Action::Query => Reply::Statistics(self.counted.clone()),
                         _ => continue,
                     };
                     let reply = Replied { session: request.session, number: request.number, reply };

@@ -11,6 +11,7 @@ mod forwarding;
 mod identity;
 mod line;
 mod liveness;
+mod orders;
 mod passing;
 mod pickup;
 mod redirection;
