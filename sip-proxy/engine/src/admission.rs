@@ -2,6 +2,7 @@
 
 use sip_wire::{Message, Method, Name, Uri};
 
+use crate::aor::aor_of;
 use crate::call::Admitted;
 use crate::config::{Authentication, IdentityPolicy, Realm, RegistrarMode};
 use crate::core::Core;
@@ -9,7 +10,7 @@ use crate::digest::{Challenger, Verdict};
 use crate::passing::is_anonymous;
 use crate::question::Caller;
 use crate::refusal::accepts_description;
-use crate::registrar::{Registrar, Wanted, aor_of};
+use crate::registrar::{Registrar, Wanted};
 use crate::slot::Slot;
 use crate::strangers::Kind;
 use crate::transaction::{Incoming, Share};
@@ -72,7 +73,7 @@ pub(crate) fn admit(
     }
     // Before policy has been read nobody can be told from anybody else: "later" is true, "wrong password" would make
     // phones give up.
-    if core.policy.is_none() || (core.draining && method != Method::REGISTER) {
+    if core.policy.is_none() || (core.guards.draining && method != Method::REGISTER) {
         return Err(Rejection::ForNow);
     }
     if method == Method::REGISTER {
@@ -119,7 +120,7 @@ fn is_fit(incoming: &Incoming, realm: &Realm, core: &mut Core) -> Result<(), Rej
     if is_loop(request, core) {
         return Err(Rejection::Status(482));
     }
-    if let Some(unfit) = crate::hop::unfit(request, flow, core) {
+    if let Some(unfit) = crate::unfit::unfit(request, flow, core) {
         core.notice("unfit_address", Some(flow.remote), format!("Contact or Record-Route names {unfit}"));
         return Err(Rejection::Status(488));
     }
@@ -190,7 +191,7 @@ fn may_go_on(incoming: &Incoming, caller: &Caller, realm: &Realm, core: &mut Cor
         );
         return Err(Rejection::Status(403));
     }
-    if is_invite && core.spirals.is_endless(core.spirals.turn_of(request)) {
+    if is_invite && core.guards.spirals.is_endless(core.guards.spirals.turn_of(request)) {
         core.notice(
             "call_spirals",
             Some(flow.remote),
@@ -200,7 +201,7 @@ fn may_go_on(incoming: &Incoming, caller: &Caller, realm: &Realm, core: &mut Cor
     }
     let limits = core.config.limits;
     if let Caller::Subscriber { aor } = caller
-        && !core.strangers.may_have(aor, kind_of(request), &limits, core.now)
+        && !core.guards.strangers.may_have(aor, kind_of(request), &limits, core.now)
     {
         core.count_user_limited(aor, flow);
         return Err(Rejection::ForNow);

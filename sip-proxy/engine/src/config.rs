@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::digest::Algorithm;
-use crate::io::{ListenerId, RealmId, Transport};
+use crate::flow::{ListenerId, RealmId, Transport};
 use crate::question::TrunkTarget;
 
 /// The whole configuration of one engine.

@@ -4,30 +4,30 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashMap;
 use bytes::Bytes;
 use sip_wire::{Builder, Message, Method, Name};
 
-use crate::call::{BranchId, CallKey, CallTimer, ForwardId, LegId};
 use crate::config::{Authentication, Config, Listener, Realm, RegistrarMode};
 use crate::dialog::Dialog;
+use crate::dialogs::Dialogs;
 use crate::digest::Verdict;
 use crate::door::{CallAnswer, CallAnswered, NotDone};
 use crate::event::{CallEvent, CallEventKind};
 use crate::farewells::{Farewell, Farewells};
+use crate::flow::{ConnectionId, Flow, ListenerId, RealmId, Transport};
+use crate::guards::Guards;
 use crate::hop;
 use crate::ids::Ids;
-use crate::io::{ConnectionId, Flow, ListenerId, Load, Notice, Output, RealmId, Transport};
-use crate::pickup::{Party, Watchers};
-use crate::proven::Proven;
+use crate::io::{Notice, Output};
+use crate::keys::{BranchId, CallKey, CallTimer, ForwardId};
 use crate::question::{Policy, QuestionId, Resolve};
-use crate::spirals::Spirals;
-use crate::strangers::{Sender, Strangers};
+use crate::strangers::Sender;
 use crate::time::Now;
 use crate::timer::{TimerId, TimerQueue};
 use crate::transaction::{self, Asked, ClientId, Context, Hop, Incoming, ServerId, Share, Transactions};
 use crate::trunks::Trunks;
-use crate::withheld::Withheld;
+use crate::watchers::Watchers;
 
 /// The methods that we say we understand: those of every phone, and what is relayed anyway.
 pub(crate) const ALLOW: &[u8] = b"INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, PRACK, UPDATE, INFO, REFER, SUBSCRIBE, NOTIFY, MESSAGE, PUBLISH";
@@ -69,37 +69,27 @@ pub(crate) enum Asker {
     Ping(Arc<str>),
 }
 
-/// Finds the dialog of a message without building one: Call-ID, local and remote tag.
-pub(crate) type DialogKey = Box<[u8]>;
-
-/// Where a dialog belongs: a call, and the end of a pair in it.
-#[derive(Debug, Clone)]
-pub(crate) struct DialogPlace {
-    pub(crate) call: CallKey,
-    pub(crate) leg: LegId,
-    /// The other end of the pair.
-    pub(crate) peer: Option<Arc<Peer>>,
+/// Names that are being resolved.
+#[derive(Debug)]
+pub(crate) struct Questions {
+    pub(crate) resolving: AHashMap<QuestionId, Asker>,
+    next: u64,
 }
 
-/// An end that an INVITE with Replaces may be sent to (RFC 3891).
-#[derive(Debug, Clone)]
-pub(crate) struct Peer {
-    /// The Replaces value that this end understands.
-    pub(crate) replaces: Bytes,
-    pub(crate) realm: RealmId,
-    pub(crate) flow: Flow,
-    pub(crate) uri: Bytes,
-    /// The proxies before it, as Route values.
-    pub(crate) path: Vec<Bytes>,
-    pub(crate) aor: Option<Arc<str>>,
-    /// The end at the other side, whose dialog it is that an INVITE names.
-    pub(crate) named: Party,
-    /// Who it is, in records: its AOR, or what a trunk was dialled.
-    pub(crate) who: Arc<str>,
+impl Questions {
+    pub(crate) fn new() -> Self {
+        Self { resolving: AHashMap::new(), next: 0 }
+    }
 }
 
-/// Transfers that are remembered until their INVITE comes; the oldest go first.
-const TRANSFERS: usize = 4096;
+/// What is known of the request at hand.
+#[derive(Debug)]
+pub(crate) struct AtHand {
+    /// How far its sender is known.
+    pub(crate) sender: Sender,
+    /// What the home of its nonce says of its credentials.
+    pub(crate) verdict: Option<Verdict>,
+}
 
 /// The engine without its calls and bindings.
 #[derive(Debug)]
@@ -111,43 +101,15 @@ pub(crate) struct Core {
     pub(crate) transactions: Transactions<Owner>,
     pub(crate) timers: TimerQueue<TimerKey>,
     pub(crate) out: VecDeque<Output>,
-    pub(crate) dialogs: AHashMap<DialogKey, DialogPlace>,
-    /// Early dialogs may speak (NOTIFY) before we know their tag: Call-ID and our tag, to branch.
-    pub(crate) half_dialogs: AHashMap<DialogKey, (CallKey, BranchId)>,
-    /// Connections that dialogs are or were reached by: when one of them closes, calls are looked at.
-    pub(crate) streams: AHashSet<ConnectionId>,
-    pub(crate) resolving: AHashMap<QuestionId, Asker>,
+    pub(crate) dialogs: Dialogs,
+    pub(crate) questions: Questions,
     pub(crate) trunks: Trunks,
-    pub(crate) next_question: u64,
-    /// Dialogs that a Refer-To of ours names, by the token in it.
-    pub(crate) transfers: AHashMap<Box<[u8]>, Arc<Peer>>,
-    pub(crate) transfer_order: VecDeque<Box<[u8]>>,
     /// Names in the certificates of connections' peers.
     pub(crate) certificates: AHashMap<ConnectionId, Arc<[Arc<str>]>>,
-    pub(crate) draining: bool,
-    pub(crate) load: Load,
-    pub(crate) strangers: Strangers,
-    pub(crate) spirals: Spirals,
+    pub(crate) guards: Guards,
     pub(crate) watchers: Watchers,
-    pub(crate) withheld: Withheld,
-    pub(crate) proven: Proven,
     pub(crate) farewells: Farewells,
-    /// How far the sender of the request at hand is known.
-    pub(crate) sender: Sender,
-    /// What the home of its nonce says of the request at hand.
-    pub(crate) verdict: Option<Verdict>,
-}
-
-impl Dialog {
-    /// What finds it.
-    pub(crate) fn key(&self) -> DialogKey {
-        dialog_key(&self.call_id, &self.local_tag, &self.remote_tag)
-    }
-}
-
-/// See [`DialogKey`].
-pub(crate) fn dialog_key(call_id: &[u8], local_tag: &[u8], remote_tag: &[u8]) -> DialogKey {
-    [call_id, b"\0", local_tag, b"\0", remote_tag].concat().into()
+    pub(crate) at_hand: AtHand,
 }
 
 impl Core {
@@ -180,7 +142,7 @@ impl Core {
     pub(crate) fn proven_by(&mut self, aor: &Arc<str>, flow: &Flow) {
         self.proven(flow);
         let limits = self.config.limits;
-        let closed = flow.connection.and_then(|connection| self.proven.note(aor, connection, &limits));
+        let closed = flow.connection.and_then(|connection| self.guards.proven.note(aor, connection, &limits));
         if let Some(connection) = closed {
             self.notice(
                 "user_connections",
@@ -257,7 +219,7 @@ impl Core {
         let Some(flow) = self.transactions.server_flow(server) else { return false };
         // Where nobody need prove anything, nobody is limited for not doing so.
         let is_open = self.realm_of(&flow).is_some_and(|realm| realm.authentication == Authentication::Open);
-        if is_open || self.strangers.take(self.sender, &flow, self.now) {
+        if is_open || self.guards.strangers.take(self.at_hand.sender, &flow, self.now) {
             return true;
         }
         self.transactions.forget_unproven(server);
@@ -346,9 +308,9 @@ impl Core {
     }
 
     pub(crate) fn resolve(&mut self, asker: Asker, resolve: Resolve) {
-        let question = QuestionId(self.next_question);
-        self.next_question = self.next_question.wrapping_add(1);
-        self.resolving.insert(question, asker);
+        let question = QuestionId(self.questions.next);
+        self.questions.next = self.questions.next.wrapping_add(1);
+        self.questions.resolving.insert(question, asker);
         self.out.push_back(Output::Resolve { question, resolve });
     }
 
@@ -366,30 +328,6 @@ impl Core {
     pub(crate) fn record(&mut self, call: u128, sequence: u32, what: CallEventKind) {
         let event = CallEvent { call, sequence, wall: self.now.wall, monotonic: self.now.monotonic, what };
         self.out.push_back(Output::Record(event));
-    }
-
-    /// The end at the other side of a dialog, of this home or of one that told us.
-    pub(crate) fn dialog_peer(&self, key: &[u8]) -> Option<Arc<Peer>> {
-        match self.dialogs.get(key) {
-            Some(place) => place.peer.clone(),
-            None => self.transfers.get(key).cloned(),
-        }
-    }
-
-    /// A dialog is reached over this flow.
-    pub(crate) fn note_stream(&mut self, flow: &Flow) {
-        self.streams.extend(flow.connection);
-    }
-
-    pub(crate) fn remember_transfer(&mut self, token: Box<[u8]>, peer: Arc<Peer>) {
-        if self.transfer_order.len() == TRANSFERS
-            && let Some(oldest) = self.transfer_order.pop_front()
-        {
-            self.transfers.remove(&oldest);
-        }
-        if self.transfers.insert(token.clone(), peer).is_none() {
-            self.transfer_order.push_back(token);
-        }
     }
 
     /// A 2xx to an INVITE that nobody wants: ACK, and BYE unless the dialog has had one (RFC 3261 §13.2.2.4). All that
@@ -416,7 +354,7 @@ impl Core {
         let Ok(mut dialog) = Dialog::uac(response, response, flow) else { return false };
         let Some(listener) = self.config.listener(flow.listener) else { return false };
         let invite_cseq = dialog.local_cseq;
-        if self.dialogs.contains_key(&dialog.key()) {
+        if self.dialogs.places.contains_key(&dialog.key()) {
             let ack = dialog.ack_for(invite_cseq, &mut self.ids, listener).finish();
             self.transactions.send_stateless(flow, ack, &mut self.out);
             return true;
@@ -466,7 +404,7 @@ impl Core {
 
     /// The ACK of a 2xx in a dialog, and the way that it goes.
     pub(crate) fn dialog_ack(&mut self, dialog: &Dialog, invite_cseq: u32) -> Option<(Flow, Builder)> {
-        let flow = hop::next_hop(dialog, self).flow;
+        let flow = hop::next_hop(dialog, &self.config).flow;
         let listener = self.config.listener(flow.listener)?;
         Some((flow, dialog.ack_for(invite_cseq, &mut self.ids, listener)))
     }
@@ -477,7 +415,7 @@ impl Core {
         dialog: &mut Dialog,
         method: Method<'_>,
     ) -> Option<(Hop, Builder)> {
-        let hop = hop::next_hop(dialog, self);
+        let hop = hop::next_hop(dialog, &self.config);
         let listener = self.config.listener(hop.flow.listener)?;
         let mut request = dialog.request(method, &mut self.ids, listener);
         if let Some(product) = &self.config.product {

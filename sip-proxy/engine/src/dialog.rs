@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use sip_wire::{Builder, Message, Method, Name};
 
 use crate::config::Listener;
+use crate::flow::Flow;
 use crate::ids::Ids;
-use crate::io::Flow;
 use crate::transaction::{self, Large};
 
 /// What one end of a dialog knows of it. Text is kept as its author wrote it.
@@ -96,6 +96,14 @@ pub fn impact_of(status: u16) -> Impact {
     }
 }
 
+/// Finds the dialog of a message without building one: Call-ID, local and remote tag.
+pub(crate) type DialogKey = Box<[u8]>;
+
+/// See [`DialogKey`].
+pub(crate) fn dialog_key(call_id: &[u8], local_tag: &[u8], remote_tag: &[u8]) -> DialogKey {
+    [call_id, b"\0", local_tag, b"\0", remote_tag].concat().into()
+}
+
 impl DialogId {
     /// Of the dialog that a request from the wire belongs to; `None` if it is not inside one.
     pub fn of_request(request: &Message) -> Option<Self> {
@@ -117,6 +125,11 @@ impl DialogId {
 }
 
 impl Dialog {
+    /// What finds it.
+    pub(crate) fn key(&self) -> DialogKey {
+        dialog_key(&self.call_id, &self.local_tag, &self.remote_tag)
+    }
+
     /// The dialog that our answer with `local_tag` makes of a received request (RFC 3261 §12.1.1). Whoever gives no
     /// Contact (RFC 2543 §6.13 left it out) is where its request came from.
     pub fn uas(request: &Message, local_tag: &str, flow: Flow) -> Result<Self, DialogFault> {
@@ -289,9 +302,9 @@ fn source_of(value: &[u8], flow: &Flow) -> Box<[u8]> {
     let user = address.as_ref().map(|address| address.uri.user()).unwrap_or_default();
     let at: &[u8] = if user.is_empty() { b"" } else { b"@" };
     let transport = match flow.transport {
-        crate::io::Transport::Udp => "",
-        crate::io::Transport::Tcp => ";transport=tcp",
-        crate::io::Transport::Tls => ";transport=tls",
+        crate::flow::Transport::Udp => "",
+        crate::flow::Transport::Tcp => ";transport=tcp",
+        crate::flow::Transport::Tls => ";transport=tls",
     };
     let remote = std::net::SocketAddr::new(flow.remote.ip().to_canonical(), flow.remote.port());
     [b"sip:", user, at, format!("{remote}{transport}").as_bytes()].concat().into()

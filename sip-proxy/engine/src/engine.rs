@@ -4,23 +4,28 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ahash::{AHashMap, AHashSet};
+use ahash::AHashMap;
 use seam::{Replied, SessionId, Told};
 use sip_wire::{Message, Method};
 
 use crate::admission;
-use crate::call::{Call, CallKey, Purpose, read_replaces};
+use crate::call::{Call, Final, Purpose};
 use crate::config::Config;
-use crate::core::{Asker, Core, DialogKey, Owner, TimerKey, dialog_key};
+use crate::core::{Asker, AtHand, Core, Owner, Questions, TimerKey};
+use crate::dialog::{DialogKey, dialog_key};
+use crate::dialogs::Dialogs;
 use crate::digest::Verdict;
 use crate::door::NotDone;
 use crate::event::{EndCause, EndedBy};
 use crate::farewells::Farewells;
+use crate::flow::Flow;
+use crate::guards::Guards;
 use crate::ids::Ids;
-use crate::io::{Command, DialogEnd, Flow, Input, Load, Output, Replica};
-use crate::pickup::Watchers;
+use crate::io::{Command, DialogEnd, Input, Load, Output, Replica};
+use crate::keys::CallKey;
 use crate::proven::Proven;
 use crate::registrar::Registrar;
+use crate::replaces::read_replaces;
 use crate::slot::{self, Slot};
 use crate::slots::Slots;
 use crate::spirals::Spirals;
@@ -28,7 +33,8 @@ use crate::strangers::{Sender, Strangers};
 use crate::time::Now;
 use crate::timer::TimerQueue;
 use crate::transaction::{Context, Event, Reply, ServerId, Transactions};
-use crate::trunks;
+use crate::trunks::pings;
+use crate::watchers::Watchers;
 use crate::withheld::Withheld;
 
 mod requests;
@@ -77,25 +83,21 @@ impl Engine {
             transactions,
             timers: TimerQueue::new(),
             out: VecDeque::new(),
-            dialogs: AHashMap::new(),
-            half_dialogs: AHashMap::new(),
-            streams: AHashSet::new(),
-            resolving: AHashMap::new(),
+            dialogs: Dialogs::new(),
+            questions: Questions::new(),
             trunks: Default::default(),
-            next_question: 0,
-            transfers: AHashMap::new(),
-            transfer_order: VecDeque::new(),
             certificates: AHashMap::new(),
-            draining: false,
-            load: Load::Fine,
-            strangers,
-            spirals,
+            guards: Guards {
+                load: Load::Fine,
+                draining: false,
+                strangers,
+                spirals,
+                withheld: Withheld::new(),
+                proven: Proven::new(),
+            },
             watchers: Watchers::new(),
-            withheld: Withheld::new(),
-            proven: Proven::new(),
             farewells: Farewells::new(),
-            sender: Sender::Stranger,
-            verdict: None,
+            at_hand: AtHand { sender: Sender::Stranger, verdict: None },
         };
         let registrar = Registrar::new(&mut core);
         Self {
@@ -115,9 +117,9 @@ impl Engine {
         match input {
             Input::Received { flow, message } => self.receive(flow, message),
             Input::Judged { flow, message, verdict } => {
-                self.core.verdict = Some(verdict);
+                self.core.at_hand.verdict = Some(verdict);
                 self.receive(flow, message);
-                self.core.verdict = None;
+                self.core.at_hand.verdict = None;
             }
             Input::Refused { flow, refused } => self.core.refuse(flow, &refused),
             Input::SendFailed { ticket } => {
@@ -128,25 +130,27 @@ impl Engine {
             Input::Identified { connection, names } => drop(self.core.certificates.insert(connection, names)),
             Input::Closed { connection } => {
                 self.core.certificates.remove(&connection);
-                self.core.proven.closed(connection);
+                self.core.guards.proven.closed(connection);
                 for event in self.core.transactions.connection_closed(connection, &mut context!(self)) {
                     self.on_event(event);
                 }
                 self.registrar.connection_closed(connection, &mut self.core);
                 self.follow_moves();
-                if self.core.streams.remove(&connection) {
+                if self.core.dialogs.streams.remove(&connection) {
                     for key in self.call_keys() {
                         self.with_call(key, |call, core, _| call.connection_closed(connection, core));
                     }
                 }
             }
-            Input::Resolved { question, addresses } => match self.core.resolving.remove(&question) {
-                Some(Asker::Branch(key, branch)) => self.with_call(key, |call, core, registrar| {
-                    call.on_resolved(branch, addresses, core, registrar)
-                }),
-                Some(Asker::Ping(name)) => trunks::send(&name, addresses, &mut self.core),
-                None => {}
-            },
+            Input::Resolved { question, addresses } => {
+                match self.core.questions.resolving.remove(&question) {
+                    Some(Asker::Branch(key, branch)) => self.with_call(key, |call, core, registrar| {
+                        call.on_resolved(branch, addresses, core, registrar)
+                    }),
+                    Some(Asker::Ping(name)) => pings::send(&name, addresses, &mut self.core),
+                    None => {}
+                }
+            }
             Input::Media(Replied { session, number, reply }) => {
                 if let Some(key) = self.sessions.get(&session).copied() {
                     self.with_call(key, |call, core, registrar| {
@@ -162,7 +166,7 @@ impl Engine {
             Input::Replicate(Replica::Binding(change)) => self.registrar.replicate(change, &self.core),
             Input::Replicate(Replica::Watch(watch)) => self.core.watchers.began(watch),
             Input::Replicate(Replica::Unwatch(watch)) => self.core.watchers.ended(&watch),
-            Input::Replicate(Replica::End(end)) => self.core.remember_transfer(end.token, end.peer),
+            Input::Replicate(Replica::End(end)) => self.core.dialogs.remember(end.token, end.peer),
             Input::Command(command) => self.on_command(command),
         }
         self.follow_moves();
@@ -214,7 +218,7 @@ impl Engine {
         // Named as either end knows it.
         let tokens = [dialog_key(call_id, to_tag, from_tag), dialog_key(call_id, from_tag, to_tag)];
         tokens.into_iter().find_map(|token| {
-            let peer = self.core.dialogs.get(&token)?.peer.clone()?;
+            let peer = self.core.dialogs.places.get(&token)?.peer.clone()?;
             Some(Replica::End(DialogEnd { token, peer }))
         })
     }
@@ -222,7 +226,7 @@ impl Engine {
     /// How far the shell is behind with its work: strangers are refused first. What is in a dialog, CANCEL and ACK are
     /// always served.
     pub fn set_load(&mut self, load: Load) {
-        self.core.load = load;
+        self.core.guards.load = load;
     }
 
     /// What is due at `now`.
@@ -235,7 +239,7 @@ impl Engine {
             match key {
                 TimerKey::Registrar => {
                     self.registrar.tick(&mut self.core);
-                    trunks::ping(&mut self.core);
+                    pings::ping(&mut self.core);
                 }
                 TimerKey::Call(key, timer) => {
                     self.with_call(key, |call, core, registrar| call.on_timer(timer, core, registrar))
@@ -263,20 +267,20 @@ impl Engine {
     pub fn is_idle(&self) -> bool {
         self.calls.len() == 0
             && self.core.transactions.is_empty()
-            && self.core.dialogs.is_empty()
-            && self.core.half_dialogs.is_empty()
+            && self.core.dialogs.places.is_empty()
+            && self.core.dialogs.halves.is_empty()
             && self.sessions.is_empty()
             && self.upstream.is_empty()
             && self.firsts.is_empty()
             && self.core.timers.len() <= 1
-            && self.core.strangers.is_idle()
-            && self.core.spirals.is_idle()
+            && self.core.guards.strangers.is_idle()
+            && self.core.guards.spirals.is_idle()
             && self.core.watchers.is_idle()
     }
 
     fn on_command(&mut self, command: Command) {
         match command {
-            Command::Drain => self.core.draining = true,
+            Command::Drain => self.core.guards.draining = true,
             Command::HangUpAll => {
                 for key in self.call_keys() {
                     self.with_call(key, |call, core, _| call.hang_up(EndCause::Shutdown, EndedBy::Sbc, core));
@@ -296,7 +300,7 @@ impl Engine {
             }
             Command::Configure(config) => {
                 self.core.transactions.configure(&config);
-                self.core.strangers.configure(&config.limits);
+                self.core.guards.strangers.configure(&config.limits);
                 self.core.config = config;
             }
             Command::Policy(policy) => {
@@ -321,13 +325,13 @@ impl Engine {
         step(call, &mut self.core, &mut self.registrar);
         if call.is_over() {
             for (aor, kind) in call.standing.counted.drain(..) {
-                self.core.strangers.ended(&aor, kind);
+                self.core.guards.strangers.ended(&aor, kind);
             }
         }
         if (call.is_over() || call.is_answered())
             && let Some(turn) = call.standing.turn.take()
         {
-            self.core.spirals.ended(turn);
+            self.core.guards.spirals.ended(turn);
         }
         if call.is_over()
             && let Some(watch) = call.standing.watch.take()
@@ -390,7 +394,7 @@ impl Engine {
                         self.core.take_down(client, &message, matches!(owner, Owner::Branch(..)));
                     }
                 }
-                Owner::Ping(trunk) => trunks::answered(trunk, Some(&message), &mut self.core),
+                Owner::Ping(trunk) => pings::answered(trunk, Some(&message), &mut self.core),
                 Owner::Farewell(number) if message.status().is_some_and(|status| status >= 200) => {
                     self.core.farewells.heard(number)
                 }
@@ -424,13 +428,13 @@ impl Engine {
         match owner {
             Owner::Branch(key, branch) => {
                 self.with_call(key, |call, core, registrar| {
-                    call.on_branch_failure(branch, status.into(), core, registrar)
+                    call.on_branch_failure(branch, Final::of_silence(status), core, registrar)
                 });
             }
             Owner::Forward(key, forward) => {
                 self.with_call(key, |call, core, _| call.on_forward_failure(forward, status, None, core))
             }
-            Owner::Ping(trunk) => trunks::answered(trunk, None, &mut self.core),
+            Owner::Ping(trunk) => pings::answered(trunk, None, &mut self.core),
             Owner::Farewell(number) => self.core.farewells.unheard(number, self.core.now.monotonic),
             Owner::Nobody => {}
         }

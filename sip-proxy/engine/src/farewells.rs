@@ -7,7 +7,7 @@ use std::time::Duration;
 use ahash::AHashMap;
 
 use crate::dialog::Dialog;
-use crate::io::Flow;
+use crate::flow::Flow;
 
 /// So many are kept, the latest, and each for so long: until then its phone has registered, or its session has expired.
 const KEPT: usize = 1000;

@@ -6,30 +6,26 @@
 //! - Towards **phones** it is the flow: behind a NAT nothing else leads to them. Their Contact or the proxy that recorded
 //!   itself counts where its host is the flow's own source, for then no NAT stands between, unless it says `ob`
 //!   (RFC 5626 §4.3). A stream is used as long as it stands.
-//! - The **flow** of a dialog changes only when its peer has shown that it is there: see [`Call::hear`]. Right ids from
+//! - The **flow** of a dialog changes only when its peer has shown that it is there: see `call/heard.rs`. Right ids from
 //!   elsewhere are answered where they came from, and move nothing.
 //! - An address that may not be sent to is never followed, whoever names it.
-//!
-//! [`Call::hear`]: crate::call::Call
 
 use std::net::SocketAddr;
 
-use martian::Unfit;
-use sip_wire::{Message, Name, Scheme, Uri};
+use sip_wire::{Scheme, Uri};
 
-use crate::config::Realm;
-use crate::core::{Core, dialog_key};
+use crate::config::{Config, Realm};
 use crate::dialog::Dialog;
-use crate::io::{Flow, Transport};
+use crate::flow::{Flow, Transport};
 use crate::transaction::{Hop, Large};
 
 /// The next hop of a dialog's requests.
-pub(crate) fn next_hop(dialog: &Dialog, core: &Core) -> Hop {
+pub(crate) fn next_hop(dialog: &Dialog, config: &Config) -> Hop {
     let over_flow = Hop::from(dialog.flow);
-    let Some(realm) = core.realm_of(&dialog.flow) else { return over_flow };
+    let Some(realm) = config.realm_of(dialog.flow.listener) else { return over_flow };
     let Ok(uri) = Uri::parse(dialog.next_hop()) else { return over_flow };
     let is_followed = realm.is_trunk_side || is_at_source(&uri, &dialog.flow);
-    match named_by(&uri, &dialog.flow, realm, core).filter(|_| is_followed) {
+    match named_by(&uri, &dialog.flow, realm, config).filter(|_| is_followed) {
         Some(flow) => {
             let is_free = realm.is_trunk_side && transport_named(&uri).is_none();
             Hop::new(flow, if is_free { dialog.large } else { Large::AsDatagram })
@@ -39,10 +35,11 @@ pub(crate) fn next_hop(dialog: &Dialog, core: &Core) -> Hop {
 }
 
 /// Where a phone can be reached that has lost its connection: at its Contact, if no NAT stands before it.
-pub(crate) fn without_connection(target: &[u8], flow: &Flow, core: &Core) -> Option<Flow> {
+pub(crate) fn without_connection(target: &[u8], flow: &Flow, config: &Config) -> Option<Flow> {
     let uri = Uri::parse(target).ok()?;
     let lost = Flow { connection: None, ..*flow };
-    let way = is_at_source(&uri, &lost).then(|| named_by(&uri, &lost, core.realm_of(flow)?, core))?;
+    let way =
+        is_at_source(&uri, &lost).then(|| named_by(&uri, &lost, config.realm_of(flow.listener)?, config))?;
     way.map(|way| Flow { connection: None, ..way })
 }
 
@@ -55,7 +52,7 @@ fn is_at_source(uri: &Uri<'_>, flow: &Flow) -> bool {
 }
 
 /// The way to what a URI names; `None` where it is no literal address, or one that nobody is sent to.
-fn named_by(uri: &Uri<'_>, flow: &Flow, realm: &Realm, core: &Core) -> Option<Flow> {
+fn named_by(uri: &Uri<'_>, flow: &Flow, realm: &Realm, config: &Config) -> Option<Flow> {
     if !matches!(uri.scheme(), Scheme::Sip | Scheme::Sips) {
         return None;
     }
@@ -67,7 +64,7 @@ fn named_by(uri: &Uri<'_>, flow: &Flow, realm: &Realm, core: &Core) -> Option<Fl
         }
         None => uri.host().address()?,
     };
-    let listener_for = |transport| core.config.listener_for(realm.id, transport, address);
+    let listener_for = |transport| config.listener_for(realm.id, transport, address);
     let transport = match transport_named(uri) {
         Some(named) => named,
         // Nothing named leaves TLS for less (RFC 3261 §26.2.2), and a phone stays with what it speaks.
@@ -82,36 +79,11 @@ fn named_by(uri: &Uri<'_>, flow: &Flow, realm: &Realm, core: &Core) -> Option<Fl
     if is_here && (port == flow.remote.port() || (transport == Transport::Tls && flow.connection.is_some())) {
         return Some(*flow);
     }
-    core.config.addresses.judge(realm.id.0, remote).ok()?;
+    config.addresses.judge(realm.id.0, remote).ok()?;
     let is_own_family = address.is_ipv4() == flow.remote.is_ipv4();
     let listener =
         if transport == flow.transport && is_own_family { flow.listener } else { listener_for(transport)? };
     Some(Flow { listener, transport, remote, connection: None })
-}
-
-/// Why a request from a trunk cannot be followed to where it says that its author is: the next hop that its Record-Route, else
-/// its Contact, names is one that nobody is sent to. Of phones nothing is followed that is not their source.
-///
-/// One Contact of ours is right: that of a request which we sent ourselves, and which a proxy behind us sent on through us. Both
-/// halves are one call.
-pub(crate) fn unfit(request: &Message, flow: &Flow, core: &Core) -> Option<Unfit> {
-    let realm = core.realm_of(flow).filter(|realm| realm.is_trunk_side)?;
-    let contact = request.contacts().next().and_then(Result::ok).map(|contact| contact.uri);
-    let route = request.addresses(Name::RecordRoute).next().and_then(Result::ok).map(|route| route.uri);
-    let hop = route.or(contact)?;
-    let remote = SocketAddr::new(hop.host().address()?, hop.port().unwrap_or(5060));
-    let is_source = remote.ip().to_canonical() == flow.remote.ip().to_canonical();
-    let unfit = core.config.addresses.judge(realm.id.0, remote).err().filter(|_| !is_source)?;
-    (unfit != Unfit::Ours || !is_from_ourselves(request, core)).then_some(unfit)
-}
-
-/// Whether a call of ours sent this request: one that is up has its Call-ID and From tag.
-fn is_from_ourselves(request: &Message, core: &Core) -> bool {
-    let Some((call_id, from)) = request.call_id().ok().zip(request.from().ok()) else { return false };
-    let local = from.tag().unwrap_or_default();
-    let remote = request.to().ok().and_then(|to| to.tag().map(<[u8]>::to_vec)).unwrap_or_default();
-    core.half_dialogs.contains_key(&dialog_key(call_id, local, b""))
-        || core.dialogs.contains_key(&dialog_key(call_id, local, &remote))
 }
 
 /// The transport that a URI names.

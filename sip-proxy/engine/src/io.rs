@@ -7,73 +7,18 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-/// A realm of the configuration; media knows it by the same number.
-pub use seam::RealmId;
 use seam::{Replied, Request, Told};
-use serde::{Deserialize, Serialize};
 use sip_wire::{Message, Refused};
 
-use crate::core::Peer;
+pub use crate::flow::{ConnectionId, Flow, ListenerId, RealmId, Ticket, Transport};
+
+use crate::binding::{BindingChange, BindingRecord};
 use crate::digest::Verdict;
 use crate::door::{CallAnswered, CallId, CallOrder};
 use crate::event::CallEvent;
-use crate::pickup::Watch;
+use crate::peer::Peer;
 use crate::question::{Policy, QuestionId, Resolve, ResolvedAddress};
-use crate::registrar::{BindingChange, BindingRecord};
-
-/// A SIP listener of the configuration: one realm, one transport, one local address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ListenerId(pub u16);
-
-/// A connection of a stream transport, unique in the life of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct ConnectionId(pub u64);
-
-/// Transports of a listener (RFC 3261 §18, RFC 7118).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Transport {
-    /// Datagrams.
-    Udp,
-    /// A byte stream in clear.
-    Tcp,
-    /// A byte stream over TLS.
-    Tls,
-}
-
-impl Transport {
-    /// Whether delivery is the transport's work, so that transactions don't retransmit (RFC 3261 §17).
-    pub fn is_reliable(self) -> bool {
-        self != Transport::Udp
-    }
-
-    /// The token of the Via header's sent-protocol.
-    pub fn via_token(self) -> &'static str {
-        match self {
-            Transport::Udp => "UDP",
-            Transport::Tcp => "TCP",
-            Transport::Tls => "TLS",
-        }
-    }
-}
-
-/// Where a message came from or goes to.
-///
-/// Without a `connection`, a stream transport reuses one to the same address or opens it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub struct Flow {
-    /// The listener that received, or whose local address sends.
-    pub listener: ListenerId,
-    /// The listener's transport.
-    pub transport: Transport,
-    /// The address on the other side.
-    pub remote: SocketAddr,
-    /// The connection, on stream transports.
-    pub connection: Option<ConnectionId>,
-}
-
-/// Names one `Send`, so that its failure finds its transaction.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Ticket(pub u64);
+use crate::watchers::Watch;
 
 /// What the shell tells the engine.
 #[derive(Debug)]

@@ -10,27 +10,35 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod admission;
+mod aor;
+pub mod binding;
 pub mod buckets;
 pub mod call;
 pub mod config;
 mod core;
 pub mod dialog;
+mod dialogs;
 pub mod digest;
 pub mod door;
 mod engine;
 pub mod event;
 mod farewells;
+pub mod flow;
+mod guards;
 mod guesses;
 mod hop;
 pub mod ids;
 pub mod io;
+mod keys;
 pub mod negotiation;
 mod passing;
+mod peer;
 pub mod pickup;
 mod proven;
 pub mod question;
 mod refusal;
 pub mod registrar;
+mod replaces;
 mod session_timer;
 pub mod slot;
 mod slots;
@@ -43,6 +51,8 @@ pub mod transaction;
 mod translation;
 mod trunks;
 pub mod ua;
+mod unfit;
+mod watchers;
 mod withheld;
 
 pub use engine::Engine;

@@ -155,7 +155,7 @@ pub(crate) fn copy_headers(
         let value = match fate {
             Fate::Drop => continue,
             Fate::Withhold => {
-                core.out.extend(core.withheld.note(names.from, name));
+                core.out.extend(core.guards.withheld.note(names.from, name));
                 continue;
             }
             Fate::Time => Cow::Owned(names.apply(&bounded(line.name, line.value)).into_owned()),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ahash::AHashMap;
 
 use crate::config::Limits;
-use crate::io::ConnectionId;
+use crate::flow::ConnectionId;
 
 #[derive(Debug)]
 pub(crate) struct Proven {

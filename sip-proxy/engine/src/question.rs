@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::digest::Ha1;
-use crate::io::{Flow, RealmId, Transport};
+use crate::flow::{Flow, RealmId, Transport};
 
 /// One snapshot of what operators configured in the store. Swapped whole; never waits.
 pub trait Policy: Debug + Send + Sync {
@@ -77,7 +77,7 @@ pub enum Caller {
 pub enum RouteStep {
     /// All contacts of an AOR, in parallel (RFC 3261 §16.7).
     Aor {
-        /// Canonical AOR, see [`crate::registrar::aor_of`].
+        /// Canonical AOR, see [`crate::aor::aor_of`].
         aor: Arc<str>,
     },
     /// A trunk.

@@ -8,7 +8,8 @@ use sip_wire::{
 
 use crate::config::Realm;
 use crate::core::{ALLOW, Core};
-use crate::io::{Flow, Output};
+use crate::flow::Flow;
+use crate::io::Output;
 use crate::strangers::Sender;
 use crate::transaction::{Incoming, stateless_tag};
 
@@ -46,7 +47,7 @@ impl Core {
     /// Answers what can be answered, counts it, and closes a connection whose framing it has broken.
     pub(crate) fn refuse(&mut self, flow: Flow, refused: &Refused) {
         let sender = if self.peer_of(&flow).is_some() { Sender::Trunk } else { Sender::Stranger };
-        if !self.strangers.take(sender, &flow, self.now) {
+        if !self.guards.strangers.take(sender, &flow, self.now) {
             return self.count_limited(&flow);
         }
         let tag = stateless_tag(refused.as_bytes().get(..TAGGED).unwrap_or(refused.as_bytes()));

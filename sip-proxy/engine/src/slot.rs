@@ -74,7 +74,7 @@ impl Slot {
 pub fn slot_of(message: &Message) -> Slot {
     if message.method() == Some(Method::REGISTER)
         && let Ok(to) = message.to()
-        && let Some(aor) = crate::registrar::aor_of(&to.uri)
+        && let Some(aor) = crate::aor::aor_of(&to.uri)
     {
         return Slot::of_bytes(aor.as_bytes());
     }

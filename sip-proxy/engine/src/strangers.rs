@@ -11,9 +11,9 @@ use ahash::AHashMap;
 
 use crate::buckets::{Buckets, Rate, source_of};
 use crate::config::Limits;
+use crate::flow::Flow;
 use crate::guesses::Guesses;
 use crate::ids::Ids;
-use crate::io::Flow;
 use crate::time::Now;
 
 /// How far the sender of the request at hand is known before it has shown anything.

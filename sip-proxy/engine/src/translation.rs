@@ -15,7 +15,8 @@ use memchr::{memchr, memmem};
 use sip_wire::Message;
 
 use crate::config::Realm;
-use crate::core::{Core, dialog_key};
+use crate::core::Core;
+use crate::dialog::dialog_key;
 
 /// Contacts of one message that are kept as secrets: of a redirection with hundreds of them the first will do, for each
 /// is searched for in all that follows.
@@ -213,8 +214,8 @@ fn known_dialog(core: &Core, call_id: &[u8], local: &[u8], remote: &[u8]) -> Opt
     if call_id.is_empty() {
         return None;
     }
-    if let Some(peer) = core.dialog_peer(&dialog_key(call_id, remote, local))
-        && let Some((call_id, to_tag, from_tag)) = crate::call::read_replaces(&peer.replaces)
+    if let Some(peer) = core.dialogs.peer(&dialog_key(call_id, remote, local))
+        && let Some((call_id, to_tag, from_tag)) = crate::replaces::read_replaces(&peer.replaces)
     {
         return Some([call_id.to_vec(), from_tag.to_vec(), to_tag.to_vec()]);
     }
@@ -228,8 +229,8 @@ pub(crate) fn event_for(value: &[u8], core: &Core) -> Option<Vec<u8>> {
     let from_tag = sip_wire::parameter(value, b"from-tag").unwrap_or_default();
     let plain = sip_wire::unquote(call_id);
     let of = |own: &[u8], other: &[u8]| {
-        let peer = core.dialog_peer(&dialog_key(&plain, other, own))?;
-        let (call_id, to_tag, from_tag) = crate::call::read_replaces(&peer.replaces)?;
+        let peer = core.dialogs.peer(&dialog_key(&plain, other, own))?;
+        let (call_id, to_tag, from_tag) = crate::replaces::read_replaces(&peer.replaces)?;
         Some((call_id.to_vec(), from_tag.to_vec(), to_tag.to_vec()))
     };
     let (shown, own, other) = of(from_tag, to_tag).or_else(|| {

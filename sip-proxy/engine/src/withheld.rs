@@ -4,7 +4,8 @@
 use ahash::AHashSet;
 
 use crate::config::Realm;
-use crate::io::{Notice, Output, RealmId};
+use crate::flow::RealmId;
+use crate::io::{Notice, Output};
 
 /// Names that are told of; a stranger can write any number of them.
 const TOLD: usize = 256;

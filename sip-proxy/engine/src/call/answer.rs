@@ -6,9 +6,10 @@ use bytes::Bytes;
 use sip_wire::{Message, Name, multipart};
 
 use super::end::side_of;
+use super::fault::{Fault, Final};
 use super::leg::{Repeat, cseq_of, said_in};
-use super::media::Wait;
-use super::pair::{Exchange, Reliable};
+use super::media::{Exchange, Wait};
+use super::pair::Reliable;
 use super::side::{BranchId, LegId, PairId, Side};
 use super::{Call, CallTimer, Progress};
 use crate::core::Core;
@@ -123,12 +124,12 @@ impl Call {
                     502
                 }
             };
-            self.fail_upstream(status, EndCause::MediaRefused, core);
+            self.fail_upstream(Fault::ours(status, EndCause::MediaRefused), core);
             return;
         }
         let Some(answer) = self.parties.build_response(id, response, sdp, core) else {
             // What the target says cannot be passed: it has its ACK and a BYE, and the caller a failure.
-            self.fail_upstream(502, EndCause::MediaRefused, core);
+            self.fail_upstream(Fault::ours(502, EndCause::MediaRefused), core);
             return;
         };
         let server = self.parties.upstream.incoming.server;
@@ -178,7 +179,7 @@ impl Call {
     /// A SUBSCRIBE was accepted (RFC 6665 §4.1).
     pub(super) fn accept_subscription(&mut self, id: PairId, response: &Message, core: &mut Core) {
         let Some(answer) = self.parties.build_response(id, response, None, core) else {
-            return self.fail_upstream(502, EndCause::Failed, core);
+            return self.fail_upstream(Fault::ours(502, EndCause::Failed), core);
         };
         self.progress = Progress::Answered;
         core.respond(self.parties.upstream.incoming.server, response.status().unwrap_or(200), answer);
@@ -322,7 +323,7 @@ impl Call {
                 Ok(described) => self.on_branch_offer(index, described.sdp, core),
                 Err(refusal) => {
                     self.media.refused = Some(refusal);
-                    self.on_branch_failure(index, refusal.status().into(), core, registrar);
+                    self.on_branch_failure(index, Final::of_silence(refusal.status()), core, registrar);
                 }
             },
             Wait::Response(pair, response) => self.on_response_description(pair, *response, result, core),
@@ -374,7 +375,7 @@ impl Call {
             }
             Err(refusal) if is_final => {
                 let status = if refusal == Refusal::Malformed { 502 } else { refusal.status() };
-                self.fail_upstream(status, EndCause::MediaRefused, core);
+                self.fail_upstream(Fault::ours(status, EndCause::MediaRefused), core);
             }
             // A broken early description costs early media, not the call, unless nothing better comes.
             Err(_) => {

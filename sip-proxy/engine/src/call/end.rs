@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::fault::Fault;
 use super::leg::Leg;
 use super::side::{LegId, Side};
 use crate::core::Core;
@@ -17,6 +18,12 @@ pub(super) struct Ending {
     pub(super) cause: EndCause,
     pub(super) by: EndedBy,
     pub(super) status: u16,
+}
+
+impl From<Fault> for Ending {
+    fn from(fault: Fault) -> Self {
+        Self { cause: fault.cause, by: fault.side, status: fault.status }
+    }
 }
 
 /// How far its end has come.

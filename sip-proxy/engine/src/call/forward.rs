@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use sip_wire::{Message, Method, Name};
 
-use super::pair::Exchange;
+use super::media::Exchange;
 use super::renegotiate::Wish;
 use super::side::{ForwardId, Side};
 use crate::core::Core;

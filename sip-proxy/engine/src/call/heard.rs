@@ -12,8 +12,8 @@ use super::side::LegId;
 use crate::config::Authentication;
 use crate::core::Core;
 use crate::digest::{Challenger, Verdict};
+use crate::flow::Flow;
 use crate::hop;
-use crate::io::Flow;
 use crate::registrar::{Registrar, Wanted};
 use crate::transaction::Incoming;
 
@@ -79,7 +79,7 @@ impl Parties {
             let known = end.dialog.flow;
             if known != seen && (seen.listener == known.listener || seen.transport == known.transport) {
                 end.dialog.flow = seen;
-                core.note_stream(&seen);
+                core.dialogs.note_stream(&seen);
                 self.publish(at.pair, core);
             }
         }

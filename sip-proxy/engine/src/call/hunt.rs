@@ -7,20 +7,20 @@ use sip_wire::{Message, Name, Uri};
 
 use super::branch::{Branch, State, Target};
 use super::breadth::breadth_of;
-use super::fault::cause_of;
-use super::history::Why;
-use super::redirect::{DIVERSIONS, Dialled, Diverted, Step, Way};
+use super::diversion::{DIVERSIONS, Diverted, Why};
+use super::fault::{Fault, Final};
+use super::redirect::{Dialled, Step, Way};
 use super::redirect::{by_preference, host_of, is_dialled_at, is_of_trunk, route_as, ways_of};
 use super::side::{BranchId, Side};
 use super::transfer::replaces_of;
 use super::translate::reason_of;
-use super::{Call, CallTimer, Final, Progress, Purpose};
+use super::{Call, CallTimer, Progress, Purpose};
 use crate::config::RegistrarMode;
 use crate::core::{Asker, Core};
 use crate::event::{CallChange, CallEventKind, EndCause, EndedBy};
-use crate::io::{Flow, Transport};
+use crate::flow::{Flow, Transport};
 use crate::passing::user_of;
-use crate::question::{Caller, Contact, Resolve, ResolvedAddress, RouteRefusal, TrunkTarget};
+use crate::question::{Caller, Contact, Resolve, ResolvedAddress, TrunkTarget};
 use crate::registrar::Registrar;
 use crate::strangers::Kind;
 use crate::transaction::ServerId;
@@ -36,6 +36,15 @@ pub(super) struct Hunt {
     /// Users that the call was sent to by redirections, and the one that was dialled.
     pub(super) seen: Vec<String>,
     pub(super) best: Option<Final>,
+}
+
+impl Hunt {
+    /// The best of the failures is what the caller sees.
+    pub(super) fn note(&mut self, outcome: Final) {
+        if self.best.as_ref().is_none_or(|best| outcome.fault.is_better_than(&best.fault)) {
+            self.best = Some(outcome);
+        }
+    }
 }
 
 /// A phone to ring.
@@ -68,12 +77,12 @@ impl Call {
                     self.hunt.steps.push_back(Way::Trunk { target, user }.into());
                     self.next_step(core, registrar);
                 }
-                None => self.fail_upstream(404, EndCause::NotFound, core),
+                None => self.fail_upstream(Fault::ours(404, EndCause::NotFound), core),
             }
             return;
         }
         if breadth_of(&self.parties.upstream.incoming.request) == 0 {
-            self.fail_upstream(440, EndCause::Refused, core);
+            self.fail_upstream(Fault::ours(440, EndCause::Refused), core);
             return;
         }
         // A dialog that is not ours cannot be replaced, and a plain new call is not what was asked for (RFC 3891 §3).
@@ -81,7 +90,7 @@ impl Call {
             && self.parties.upstream.incoming.request.count(Name::Replaces) > 0
             && replaces_of(&self.parties.upstream.incoming.request, core).is_none()
         {
-            self.fail_upstream(481, EndCause::NotFound, core);
+            self.fail_upstream(Fault::ours(481, EndCause::NotFound), core);
             return;
         }
         let uri = self.parties.upstream.incoming.request.request_uri().unwrap_or_default();
@@ -89,12 +98,7 @@ impl Call {
         match route_as(&dialled, core, registrar) {
             Ok(steps) => self.hunt.steps = steps.into_iter().map(Into::into).collect(),
             Err(refusal) => {
-                let (status, cause) = match refusal {
-                    RouteRefusal::NotFound => (404, EndCause::NotFound),
-                    RouteRefusal::Forbidden => (403, EndCause::Refused),
-                    RouteRefusal::Unavailable => (503, EndCause::Unreachable),
-                };
-                self.fail_upstream(status, cause, core);
+                self.fail_upstream(Fault::of_route(refusal), core);
                 return;
             }
         }
@@ -136,19 +140,18 @@ impl Call {
         }
         if self.parties.branches.are_all_done() && !self.is_answered() && !self.is_over() {
             let nobody_was_asked = self.parties.branches.len() == 0 && self.hunt.best.is_none();
-            let outcome = match self.hunt.best.take() {
+            let mut outcome = match self.hunt.best.take() {
                 Some(best) => best,
                 // The one phone that there is has its receiver off (RFC 3261 §21.4.24).
-                None if self.hunt.has_passed_itself && self.parties.is_session() => Final::from(486),
-                None => Final::from(480),
+                None if self.hunt.has_passed_itself && self.parties.is_session() => Final::of_silence(486),
+                None => Final::of_silence(480),
             };
-            let cause = match nobody_was_asked {
-                true if self.hunt.has_passed_itself => EndCause::OwnPhone,
-                // The address is known, and no phone has registered for it.
-                true => EndCause::NotRegistered,
-                false => cause_of(outcome.status),
-            };
-            self.fail_upstream(outcome, cause, core);
+            if nobody_was_asked {
+                // Else the address is known, and no phone has registered for it.
+                let is_own = self.hunt.has_passed_itself;
+                outcome.fault.cause = if is_own { EndCause::OwnPhone } else { EndCause::NotRegistered };
+            }
+            self.fail_upstream(outcome, core);
         }
     }
 
@@ -270,7 +273,7 @@ impl Call {
         }
         branch.state = State::Done;
         if self.hunt.best.is_none() {
-            self.hunt.best = Some(Final::from(503));
+            self.hunt.best = Some(Final::of_silence(503));
         }
         core.notice("unreachable", None, format!("no address of {name} could be reached: check its host, transport and the listeners of its realm"));
     }
@@ -291,7 +294,7 @@ impl Call {
             core.cancel(client, None);
             branch.attempt.abandoned.push(client);
         }
-        self.hunt.best.get_or_insert(Final::from(408));
+        self.hunt.best.get_or_insert(Final::of_silence(408));
         self.next_address(index, core);
         if self.parties.branches.are_all_done() {
             self.next_step(core, registrar);
@@ -308,8 +311,7 @@ impl Call {
     pub(super) fn on_ringing_too_long(&mut self, core: &mut Core) {
         self.lifetime.limit(None, core);
         if !self.is_answered() && !self.is_over() {
-            self.cancel_branches(None, None, core);
-            self.fail_upstream(408, EndCause::NoAnswer, core);
+            self.fail_upstream(Fault::ours(408, EndCause::NoAnswer), core);
         }
     }
 
@@ -326,7 +328,7 @@ impl Call {
             return;
         }
         self.cancel_branches(None, reason.as_deref(), core);
-        self.finish_upstream(Final::from(487), EndCause::Cancelled, EndedBy::Caller, core);
+        self.finish_upstream(Fault::of_ending(EndCause::Cancelled, EndedBy::Caller).into(), core);
     }
 
     /// 3xx of a branch. Returns whether it leads anywhere.
@@ -364,11 +366,11 @@ impl Call {
             (&diverted.by, found.is_empty(), self.parties.is_session())
         {
             let limits = core.config.limits;
-            if !core.strangers.may_have(aor, Kind::Session, &limits, core.now) {
+            if !core.guards.strangers.may_have(aor, Kind::Session, &limits, core.now) {
                 core.count_user_limited(aor, &self.parties.upstream.incoming.flow);
                 return false;
             }
-            core.strangers.began(aor, Kind::Session);
+            core.guards.strangers.began(aor, Kind::Session);
             self.standing.counted.push((aor.clone(), Kind::Session));
         }
         let leads_on = !found.is_empty();
@@ -422,7 +424,7 @@ impl Call {
 
 /// Whoever a token names that we gave: an end that a transfer joins, or the phone behind a Contact of ours.
 fn named_by(token: &str, core: &Core, registrar: &Registrar) -> impl Iterator<Item = Found> + use<> {
-    let (contact, who) = match core.transfers.get(token.as_bytes()) {
+    let (contact, who) = match core.dialogs.transfers.get(token.as_bytes()) {
         Some(peer) => {
             let contact = Contact {
                 realm: peer.realm,

@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use sip_wire::{Message, Method, Name};
 
-use super::forward::Forward;
 use super::media::{literal_of, product_of};
 use super::renegotiate::Allowance;
 use super::side::LegId;
@@ -16,7 +15,7 @@ use super::{CallKey, CallTimer};
 use crate::core::{Core, TimerKey};
 use crate::dialog::Dialog;
 use crate::farewells::Farewell;
-use crate::io::{Flow, RealmId};
+use crate::flow::{Flow, RealmId};
 use crate::passing::Privacy;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
@@ -151,9 +150,9 @@ impl Leg {
     }
 
     /// Its peer took a request that described the session, or that asked it to.
-    pub(super) fn accept(&mut self, forward: &Forward, response: &Message) {
+    pub(super) fn accept(&mut self, description: Option<&Bytes>, response: &Message) {
         let known = &mut self.descriptions;
-        known.local = forward.description.clone().or_else(|| known.local.take());
+        known.local = description.cloned().or_else(|| known.local.take());
         known.remote = said_in(response).or_else(|| known.remote.take());
     }
 
@@ -251,7 +250,7 @@ impl Leg {
 
     /// It is over: nothing finds it, and nothing of it is due.
     pub(super) fn end(&mut self, core: &mut Core) {
-        core.dialogs.remove(&self.dialog.key());
+        core.dialogs.places.remove(&self.dialog.key());
         self.stop_repeating(core);
         self.set_session_timer(None, core);
     }

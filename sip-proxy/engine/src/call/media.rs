@@ -6,13 +6,21 @@ use std::time::Duration;
 
 use sip_wire::{Message, Name, Uri};
 
-use super::side::{BranchId, ForwardId, LegId, PairId};
+use super::side::{BranchId, ForwardId, LegId, PairId, Side};
 use super::{CallKey, CallTimer};
 use crate::core::{Core, TimerKey};
 use crate::door::NotDone;
 use crate::io::Output;
 use crate::timer::TimerId;
 use seam::{Action, ExchangeId, PRODUCT_LIMIT, Refusal, Request, SessionId};
+
+/// An offer that its answer is awaited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exchange {
+    pub(super) id: ExchangeId,
+    /// Which leg offered.
+    pub(super) offerer: Side,
+}
 
 /// What a reply is waited for.
 #[derive(Debug)]

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
 use super::end::Leaving;
+use super::fault::shown_in_call;
 use super::forward::{ATTEMPTS, Forward, Origin, Said};
 use super::heard::Heard;
 use super::leg::{cseq_of, said_in};
-use super::media::Wait;
-use super::pair::{Crossing, Exchange, Turn};
+use super::media::{Exchange, Wait};
+use super::pair::{Crossing, Turn};
 use super::side::{ForwardId, LegId, PairId, Side};
 use super::subscription::with_sound_state;
 use super::trickle::is_trickle;
@@ -45,7 +46,7 @@ impl Call {
             return;
         }
         if is_target_refresh(method)
-            && let Some(unfit) = crate::hop::unfit(request, flow, core)
+            && let Some(unfit) = crate::unfit::unfit(request, flow, core)
         {
             core.notice("unfit_address", Some(flow.remote), format!("Contact or Record-Route names {unfit}"));
             core.reject(&incoming, 488);
@@ -183,7 +184,7 @@ impl Call {
             return;
         }
         if method_is(Method::PRACK) {
-            let known = self.acknowledged_provisional(id, request, core);
+            let known = self.parties.acknowledged_provisional(id, request, core);
             if !known {
                 core.reject(&incoming, 481);
                 return;
@@ -213,22 +214,6 @@ impl Call {
             _ if is_trickle(request) => self.ask_for_fragment(number, core),
             _ => self.send_forward(number, core),
         }
-    }
-
-    /// A PRACK: what it acknowledges is no longer repeated (RFC 3262 §3).
-    fn acknowledged_provisional(&mut self, id: PairId, prack: &Message, core: &mut Core) -> bool {
-        let Ok(cseq) = self.parties.upstream.incoming.request.cseq().map(|cseq| cseq.number) else {
-            return false;
-        };
-        let Some(pair) = self.parties.pair(id) else { return false };
-        let found =
-            pair.reliable.iter().any(|reliable| crate::dialog::acknowledges(prack, reliable.ours, cseq));
-        // The 2xx may be out already, and is not what a PRACK acknowledges.
-        let is_provisional = pair.legs[Side::Caller].repeat.as_ref().is_some_and(|repeat| !repeat.is_final());
-        if found && is_provisional {
-            self.parties.stop_repeating(id.leg(Side::Caller), core);
-        }
-        found
     }
 
     pub(super) fn on_forward_description(
@@ -439,7 +424,7 @@ impl Call {
             self.parties.acknowledge(id.leg(to), None, core);
         }
         if let Some(pair) = self.parties.pair_mut(id) {
-            pair.legs[to].accept(&forward, response);
+            pair.legs[to].accept(forward.description.as_ref(), response);
             if let Some(said) = forward.request().and_then(said_in) {
                 pair.legs[from].descriptions.remote = Some(said);
             }
@@ -535,13 +520,7 @@ impl Call {
             self.media.tell(Action::Cancel(exchange.id), core);
         }
         if let Some(asked) = forward.asked() {
-            // 408 and 481 would make a phone end its call (RFC 5057); a BYE says it properly.
-            let shown = match status {
-                408 | 481 if is_session_request => 500,
-                503 => 500,
-                401 | 407 => 403,
-                status => status,
-            };
+            let shown = shown_in_call(status, is_session_request);
             let answer = response
                 .as_ref()
                 .filter(|response| response.status() == Some(shown))

@@ -14,6 +14,7 @@ mod answer;
 mod body;
 mod branch;
 mod breadth;
+mod diversion;
 mod end;
 mod fault;
 mod forward;
@@ -33,12 +34,15 @@ mod request;
 mod response;
 mod side;
 mod subscription;
+mod targets;
 mod transfer;
 mod translate;
 mod trickle;
 
-pub(crate) use side::{BranchId, ForwardId, LegId, Side};
-pub(crate) use transfer::read_replaces;
+pub(crate) use fault::Final;
+
+pub use crate::keys::CallKey;
+pub(crate) use crate::keys::{CallTimer, LegId, Side};
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,54 +52,23 @@ use sip_wire::{Message, Method, Name};
 use crate::core::{Core, TimerKey};
 use crate::door::{CallAnswer, CallId, CallOrder, NotDone};
 use crate::event::{CallEventKind, CallStarted, EndCause, EndedBy};
-use crate::io::{ConnectionId, Flow, RealmId};
-use crate::pickup::Watch;
+use crate::flow::{ConnectionId, Flow, RealmId};
 use crate::question::Caller;
 use crate::registrar::{Forwarded, Registrar};
 use crate::spirals::Turn;
 use crate::strangers::Kind;
 use crate::timer::TimerId;
 use crate::transaction::{self, Answer, Asked, Incoming, ServerId};
+use crate::watchers::Watch;
 use seam::path::PathRecord;
 use seam::{Action, Event, Reply, SessionId, StreamStatistics};
 
 use end::{Ended, Ending, Leaving, Lifetime, Record, side_of};
+use fault::Fault;
 use hunt::Hunt;
 use media::{Media, Wait};
 use parties::Parties;
 use side::PairId;
-
-/// Names a call inside its engine; stale once the call is gone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct CallKey {
-    pub(crate) index: u32,
-    pub(crate) generation: u32,
-}
-
-/// A call's timers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum CallTimer {
-    /// The target has rung long enough (RFC 3261 §16.6 timer C).
-    Ringing,
-    /// A branch got no response at all: the next address or target is tried.
-    Failover(BranchId),
-    /// The media plane owes a reply.
-    Media(u32),
-    /// A 2xx or a reliable provisional response to the end of a pair is repeated until its ACK or PRACK.
-    Repeat(LegId),
-    /// A session timer (RFC 4028): refresh, or the end.
-    Session(LegId),
-    /// A phone's re-INVITE has waited long enough for ours.
-    Glare(PairId),
-    /// A re-INVITE that met 491 is tried again.
-    Retry(ForwardId),
-    /// A re-INVITE that the media plane wished for has taken long enough.
-    Renegotiation(ForwardId),
-    /// A subscription without an end.
-    Expiry,
-    /// A call has lasted as long as one may.
-    Longest,
-}
 
 /// What kind of request began it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,19 +91,6 @@ pub(crate) struct Admitted {
     pub(crate) caller: Caller,
     /// The user part that From must bear for the other side, if the caller's own claim is corrected.
     pub(crate) identity: Option<String>,
-}
-
-/// How a request came out: by a final response, or without one as if by this status.
-#[derive(Debug)]
-pub(crate) struct Final {
-    pub(crate) status: u16,
-    pub(crate) response: Option<Message>,
-}
-
-impl From<u16> for Final {
-    fn from(status: u16) -> Self {
-        Self { status, response: None }
-    }
 }
 
 /// How far the initial request is from its final response.
@@ -306,27 +266,25 @@ impl Call {
     }
 
     /// The initial request fails: the caller gets the status, or what the response says.
-    fn fail_upstream(&mut self, outcome: impl Into<Final>, cause: EndCause, core: &mut Core) {
-        let outcome = outcome.into();
-        let by = if outcome.response.is_some() { EndedBy::Callee } else { EndedBy::Sbc };
+    fn fail_upstream(&mut self, outcome: impl Into<Final>, core: &mut Core) {
         self.cancel_branches(None, None, core);
-        self.finish_upstream(outcome, cause, by, core);
+        self.finish_upstream(outcome.into(), core);
     }
 
     fn refuse_upstream(&mut self, server: ServerId, status: u16, core: &mut Core) {
         if server == self.parties.upstream.incoming.server {
-            self.fail_upstream(status, EndCause::Failed, core);
+            self.fail_upstream(Fault::ours(status, EndCause::Failed), core);
         }
     }
 
     /// The initial request gets its final response, and with it the call its end.
-    fn finish_upstream(&mut self, outcome: Final, cause: EndCause, by: EndedBy, core: &mut Core) {
-        let Final { status, response } = outcome;
+    fn finish_upstream(&mut self, outcome: Final, core: &mut Core) {
+        let Final { fault, response } = outcome;
         if self.is_answered() || self.is_over() {
             return;
         }
         self.give_up_winner(core);
-        let ending = Ending { cause, by, status };
+        let (status, ending) = (fault.status, Ending::from(fault));
         if status == 408 && !self.parties.is_session() {
             core.stay_silent(self.upstream_server());
             self.finish(ending, Vec::new(), core);
@@ -426,13 +384,7 @@ impl Call {
             return;
         }
         if !self.is_answered() {
-            let status = match cause {
-                EndCause::Shutdown => 503,
-                EndCause::MediaRefused => 488,
-                _ => 480,
-            };
-            self.cancel_branches(None, None, core);
-            self.finish_upstream(status.into(), cause, side, core);
+            self.fail_upstream(Fault::of_ending(cause, side), core);
             return;
         }
         let confirmed: Vec<PairId> =
@@ -456,7 +408,7 @@ impl Call {
         self.lifetime.limit(None, core);
         self.media.stop(core);
         for branch in self.parties.branches.iter() {
-            core.half_dialogs.remove(&branch.half_dialog());
+            core.dialogs.halves.remove(&branch.half_dialog());
         }
         let record = Box::new(self.lifetime.end(ending, core.now.monotonic));
         self.ended = Ended::Counting { record, answers };

@@ -8,8 +8,7 @@ use sip_wire::{Message, Method, multipart};
 
 use super::end::side_of;
 use super::forward::{Forward, Origin};
-use super::media::Wait;
-use super::pair::Exchange;
+use super::media::{Exchange, Wait};
 use super::renegotiate::Wish;
 use super::side::{ForwardId, LegId, PairId, Side};
 use super::{Call, CallTimer};

@@ -2,28 +2,19 @@
 
 use std::collections::VecDeque;
 
+use seam::Endpoint;
 use sip_wire::Message;
 
 use super::end::Leaving;
 use super::forward::Forward;
 use super::leg::Leg;
-use super::parties::Parties;
+use super::media::Exchange;
 use super::side::{BranchId, PairId, Side, Sides};
 use crate::core::Core;
-use crate::dialog::Dialog;
-use crate::io::Flow;
-use crate::question::{Caller, TrunkTarget};
+use crate::flow::Flow;
+use crate::question::TrunkTarget;
 use crate::timer::TimerId;
 use crate::transaction::{Incoming, Large};
-use seam::{Endpoint, ExchangeId};
-
-/// An offer that its answer is awaited for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Exchange {
-    pub(super) id: ExchangeId,
-    /// Which leg offered.
-    pub(super) offerer: Side,
-}
 
 /// A reliable provisional response of the target (RFC 3262), and what it became for the caller.
 #[derive(Debug, Clone, Copy)]
@@ -138,106 +129,6 @@ impl Pair {
             forward.end(core);
         }
         leaving
-    }
-}
-
-impl Parties {
-    /// The pair that a response of a branch belongs to, made if its To tag is new.
-    pub(super) fn pair_of_response(
-        &mut self,
-        branch: BranchId,
-        response: &Message,
-        flow: Flow,
-        core: &mut Core,
-    ) -> Option<PairId> {
-        // Without a tag the tag is null (RFC 3261 §12.1.2), and a target that finds one later is still the same.
-        let tag = response.to().ok()?.tag().unwrap_or_default().to_vec();
-        let of_branch = |pair: &&mut Pair| pair.branch == branch;
-        let known = self.pairs.iter_mut().filter(of_branch).find(|pair| {
-            let dialog = &pair.legs[Side::Target].dialog;
-            *dialog.remote_tag == tag || (dialog.remote_tag.is_empty() && !dialog.confirmed)
-        });
-        if let Some(pair) = known {
-            let id = pair.id;
-            let end = &mut pair.legs[Side::Target];
-            end.learn(response);
-            if *end.dialog.remote_tag != tag {
-                core.dialogs.remove(&end.dialog.key());
-                end.dialog.take_tag(response);
-                self.secrets[Side::Target].add(&tag);
-                self.publish(id, core);
-            }
-            return Some(id);
-        }
-        let sent = self.branches.get(branch)?;
-        let dialog = Dialog::uac(sent.attempt.request.as_ref()?, response, flow).ok()?;
-        self.make_pair(branch, dialog, Some(response), core)
-    }
-
-    /// A pair with a new dialog towards the caller.
-    pub(super) fn make_pair(
-        &mut self,
-        branch: BranchId,
-        target: Dialog,
-        learn: Option<&Message>,
-        core: &mut Core,
-    ) -> Option<PairId> {
-        let forks = self.pairs.iter().filter(|pair| pair.branch == branch).count() as u16;
-        let sent = self.branches.get_mut(branch)?;
-        let (party, realm) = (sent.party(), sent.realm);
-        let tag = sent.ids.tag.take().unwrap_or_else(|| core.ids.tag());
-        let caller = Dialog::uas(&self.upstream.incoming.request, &tag, self.upstream.incoming.flow).ok()?;
-        let id = PairId(self.next_pair);
-        self.next_pair = self.next_pair.saturating_add(1);
-        let mut legs = Sides {
-            caller: Leg::new(id.leg(Side::Caller), self.key, caller, self.upstream.realm),
-            target: Leg::new(id.leg(Side::Target), self.key, target, realm),
-        };
-        legs[Side::Target].endpoint = Endpoint { party, branch: forks };
-        legs[Side::Caller].learn(&self.upstream.incoming.request);
-        if let Caller::Subscriber { aor } = &self.upstream.caller {
-            legs[Side::Caller].aor = Some(aor.clone());
-        }
-        if let Caller::Trunk { name } = &self.upstream.caller {
-            let trunk = core.policy.as_ref().and_then(|policy| policy.trunk(name));
-            legs[Side::Caller].dialog.large = large_to(trunk.as_deref());
-        }
-        if let Some(branch) = self.branches.get(branch) {
-            legs[Side::Target].aor = branch.target.aor.clone();
-            legs[Side::Target].dialog.large = large_to(branch.target.trunk.as_deref());
-        }
-        // The INVITE is kept anyway.
-        let request = &self.upstream.incoming.request;
-        legs[Side::Caller].descriptions.remote =
-            sip_wire::multipart::session_description(request).map(|range| request.body_bytes().slice(range));
-        legs[Side::Target].invite.cseq = legs[Side::Target].dialog.local_cseq;
-        // What a refresh by re-INVITE has to say again.
-        legs[Side::Target].descriptions.local = self.branches.get(branch).and_then(|sent| sent.offer.clone());
-        if let Some(message) = learn {
-            legs[Side::Target].learn(message);
-        }
-        for (side, leg) in legs.iter() {
-            let dialog = &leg.dialog;
-            core.note_stream(&dialog.flow);
-            self.secrets[side].add(&dialog.remote_tag);
-            self.secrets[side].add(&dialog.call_id);
-            self.secrets[side].add(&dialog.local_tag);
-        }
-        self.pairs.push(Pair {
-            id,
-            branch,
-            legs,
-            forwards: Vec::new(),
-            exchange: None,
-            negotiated: false,
-            reliable: Vec::new(),
-            deferred: VecDeque::new(),
-            crossing: None,
-            owed_ack: None,
-            bye_on_ack: None,
-        });
-        self.publish(id, core);
-        Some(id)
     }
 }
 

@@ -4,26 +4,28 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use sip_wire::{Message, Uri};
+use sip_wire::{Message, Uri, multipart};
 
 use super::branch::Branches;
 use super::breadth::breadth_of;
 use super::forward::Forward;
 use super::leg::Leg;
 use super::media::{literal_of, product_of};
-use super::pair::Pair;
+use super::pair::{Pair, large_to};
 use super::side::{BranchId, ForwardId, LegId, PairId, Side, Sides};
 use super::{Admitted, CallKey, Purpose};
-use crate::core::{Core, DialogPlace};
+use crate::core::Core;
+use crate::dialog::Dialog;
+use crate::dialogs::DialogPlace;
+use crate::flow::{ConnectionId, Flow, RealmId, Transport};
 use crate::hop;
-use crate::io::{ConnectionId, Flow, RealmId, Transport};
 use crate::passing::{Privacy, is_telephone, number_parameters};
 use crate::question::{Caller, Contact};
 use crate::registrar::are_equal;
 use crate::slot::{Slot, slot_of};
 use crate::transaction::Answer;
 use crate::translation::Secrets;
-use seam::{Action, ExchangeId, Party};
+use seam::{Action, Endpoint, ExchangeId, Party};
 
 /// See the module.
 #[derive(Debug)]
@@ -288,11 +290,11 @@ impl Parties {
             let other = (&pair.legs[!side], &who[!side]);
             let other = (self.purpose == Purpose::Session).then_some(other);
             let name = names[side].clone();
-            let named = crate::pickup::Party { realm: end.realm, name };
+            let named = crate::peer::Party { realm: end.realm, name };
             let peer =
                 other.map(|(other, who)| Arc::new(super::transfer::peer_of(other, who.clone(), named, core)));
             let place = DialogPlace { call: self.key, leg: end.id, peer };
-            core.dialogs.insert(end.dialog.key(), place);
+            core.dialogs.places.insert(end.dialog.key(), place);
         }
     }
 
@@ -318,7 +320,7 @@ impl Parties {
             }
         }
         if !moved.is_empty() {
-            core.note_stream(&to);
+            core.dialogs.note_stream(&to);
         }
         moved.into_iter().for_each(|id| self.publish(id, core));
     }
@@ -334,7 +336,7 @@ impl Parties {
                 let is_trunk = core.realm_of(&flow).is_some_and(|realm| realm.is_trunk_side);
                 let way = match is_trunk {
                     true => Some(Flow { connection: None, ..flow }),
-                    false => hop::without_connection(&end.dialog.target, &flow, core),
+                    false => hop::without_connection(&end.dialog.target, &flow, &core.config),
                 };
                 if let Some(way) = way {
                     end.left = Some(flow);
@@ -344,5 +346,119 @@ impl Parties {
             }
         }
         moved.into_iter().for_each(|id| self.publish(id, core));
+    }
+
+    /// The pair that a response of a branch belongs to, made if its To tag is new.
+    pub(super) fn pair_of_response(
+        &mut self,
+        branch: BranchId,
+        response: &Message,
+        flow: Flow,
+        core: &mut Core,
+    ) -> Option<PairId> {
+        // Without a tag the tag is null (RFC 3261 §12.1.2), and a target that finds one later is still the same.
+        let tag = response.to().ok()?.tag().unwrap_or_default().to_vec();
+        let of_branch = |pair: &&mut Pair| pair.branch == branch;
+        let known = self.pairs.iter_mut().filter(of_branch).find(|pair| {
+            let dialog = &pair.legs[Side::Target].dialog;
+            *dialog.remote_tag == tag || (dialog.remote_tag.is_empty() && !dialog.confirmed)
+        });
+        if let Some(pair) = known {
+            let id = pair.id;
+            let end = &mut pair.legs[Side::Target];
+            end.learn(response);
+            if *end.dialog.remote_tag != tag {
+                core.dialogs.places.remove(&end.dialog.key());
+                end.dialog.take_tag(response);
+                self.secrets[Side::Target].add(&tag);
+                self.publish(id, core);
+            }
+            return Some(id);
+        }
+        let sent = self.branches.get(branch)?;
+        let dialog = Dialog::uac(sent.attempt.request.as_ref()?, response, flow).ok()?;
+        self.make_pair(branch, dialog, Some(response), core)
+    }
+
+    /// A pair with a new dialog towards the caller.
+    pub(super) fn make_pair(
+        &mut self,
+        branch: BranchId,
+        target: Dialog,
+        learn: Option<&Message>,
+        core: &mut Core,
+    ) -> Option<PairId> {
+        let forks = self.pairs.iter().filter(|pair| pair.branch == branch).count() as u16;
+        let sent = self.branches.get_mut(branch)?;
+        let (party, realm) = (sent.party(), sent.realm);
+        let tag = sent.ids.tag.take().unwrap_or_else(|| core.ids.tag());
+        let caller = Dialog::uas(&self.upstream.incoming.request, &tag, self.upstream.incoming.flow).ok()?;
+        let id = PairId(self.next_pair);
+        self.next_pair = self.next_pair.saturating_add(1);
+        let mut legs = Sides {
+            caller: Leg::new(id.leg(Side::Caller), self.key, caller, self.upstream.realm),
+            target: Leg::new(id.leg(Side::Target), self.key, target, realm),
+        };
+        legs[Side::Target].endpoint = Endpoint { party, branch: forks };
+        legs[Side::Caller].learn(&self.upstream.incoming.request);
+        if let Caller::Subscriber { aor } = &self.upstream.caller {
+            legs[Side::Caller].aor = Some(aor.clone());
+        }
+        if let Caller::Trunk { name } = &self.upstream.caller {
+            let trunk = core.policy.as_ref().and_then(|policy| policy.trunk(name));
+            legs[Side::Caller].dialog.large = large_to(trunk.as_deref());
+        }
+        if let Some(branch) = self.branches.get(branch) {
+            legs[Side::Target].aor = branch.target.aor.clone();
+            legs[Side::Target].dialog.large = large_to(branch.target.trunk.as_deref());
+        }
+        // The INVITE is kept anyway.
+        let request = &self.upstream.incoming.request;
+        legs[Side::Caller].descriptions.remote =
+            multipart::session_description(request).map(|range| request.body_bytes().slice(range));
+        legs[Side::Target].invite.cseq = legs[Side::Target].dialog.local_cseq;
+        // What a refresh by re-INVITE has to say again.
+        legs[Side::Target].descriptions.local = self.branches.get(branch).and_then(|sent| sent.offer.clone());
+        if let Some(message) = learn {
+            legs[Side::Target].learn(message);
+        }
+        for (side, leg) in legs.iter() {
+            let dialog = &leg.dialog;
+            core.dialogs.note_stream(&dialog.flow);
+            self.secrets[side].add(&dialog.remote_tag);
+            self.secrets[side].add(&dialog.call_id);
+            self.secrets[side].add(&dialog.local_tag);
+        }
+        self.pairs.push(Pair {
+            id,
+            branch,
+            legs,
+            forwards: Vec::new(),
+            exchange: None,
+            negotiated: false,
+            reliable: Vec::new(),
+            deferred: Default::default(),
+            crossing: None,
+            owed_ack: None,
+            bye_on_ack: None,
+        });
+        self.publish(id, core);
+        Some(id)
+    }
+
+    /// A PRACK: what it acknowledges is no longer repeated (RFC 3262 §3).
+    pub(super) fn acknowledged_provisional(&mut self, id: PairId, prack: &Message, core: &mut Core) -> bool {
+        let Ok(cseq) = self.upstream.incoming.request.cseq().map(|cseq| cseq.number) else {
+            return false;
+        };
+        let Some(pair) = self.pair(id) else { return false };
+        let found =
+            pair.reliable.iter().any(|reliable| crate::dialog::acknowledges(prack, reliable.ours, cseq));
+        // The 2xx may be out already, and is not what a PRACK acknowledges.
+        let is_provisional = pair.legs[Side::Caller].repeat.as_ref().is_some_and(|repeat| !repeat.is_final());
+        if found && is_provisional {
+            self.stop_repeating(id.leg(Side::Caller), core);
+        }
+        found
     }
 }

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use sip_wire::{Address, Message, Scheme, Uri};
 
-use super::history::Why;
+use super::diversion::Diverted;
 use crate::config::Config;
 use crate::core::Core;
-use crate::io::RealmId;
+use crate::flow::RealmId;
 use crate::passing::user_of;
 use crate::question::{Caller, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
 use crate::registrar::Registrar;
@@ -59,30 +59,6 @@ pub(super) struct Dialled<'a> {
     pub(super) uri: &'a [u8],
 }
 
-/// Who sent a call elsewhere.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Diverted {
-    /// As far as it was proven.
-    pub(super) by: Caller,
-    /// Its realm.
-    pub(super) realm: RealmId,
-    /// The user part that it was dialled by.
-    pub(super) user: String,
-    pub(super) why: Why,
-    /// Who had sent the call to it.
-    pub(super) before: Option<Arc<Diverted>>,
-}
-
-/// How often one call may be sent on.
-pub(super) const DIVERSIONS: usize = 5;
-
-impl Diverted {
-    /// From the last that sent the call on to the first.
-    pub(super) fn all(last: Option<&Arc<Self>>) -> impl Iterator<Item = &Self> {
-        std::iter::successors(last.map(|last| &**last), |one| one.before.as_deref())
-    }
-}
-
 /// Where policy sends what is dialled.
 pub(super) fn route_as(
     dialled: &Dialled<'_>,
@@ -113,7 +89,7 @@ pub(super) fn ways_of(
     let uri = Uri::parse(uri).map_err(|_| RouteRefusal::NotFound)?;
     let user = user_of(&uri);
     // What the core sends to a Contact of ours is for the phone behind it.
-    if registrar.by_token(&user).is_some() || core.transfers.contains_key(user.as_bytes()) {
+    if registrar.by_token(&user).is_some() || core.dialogs.transfers.contains_key(user.as_bytes()) {
         return Ok(vec![Way::Token(user)]);
     }
     let policy = core.policy.as_ref().ok_or(RouteRefusal::Unavailable)?;

@@ -4,9 +4,9 @@ use sip_wire::{Builder, Message, Method, Name};
 
 use super::Purpose;
 use super::body::with_body;
+use super::diversion::Diverted;
 use super::history::{diversions, history};
 use super::parties::Parties;
-use super::redirect::Diverted;
 use super::side::{BranchId, Side};
 use super::transfer::replaces_of;
 use crate::core::Core;
@@ -201,9 +201,9 @@ fn register_contact(
         _ => 3600,
     };
     let transport = match listener.transport {
-        crate::io::Transport::Udp => "",
-        crate::io::Transport::Tcp => ";transport=tcp",
-        crate::io::Transport::Tls => ";transport=tls",
+        crate::flow::Transport::Udp => "",
+        crate::flow::Transport::Tcp => ";transport=tcp",
+        crate::flow::Transport::Tls => ";transport=tls",
     };
     for (contact, token) in request.contacts().flatten().zip(tokens) {
         let asked = contact

@@ -5,6 +5,7 @@ use sip_wire::{Message, Name};
 
 use super::Purpose;
 use super::body::{add, body_for};
+use super::fault::shown_to_caller;
 use super::parties::Parties;
 use super::side::{BranchId, PairId, Side};
 use crate::core::Core;
@@ -89,14 +90,10 @@ impl Parties {
         core: &mut Core,
     ) -> Bytes {
         let config = core.config.clone();
-        // RFC 3261 §16.7 step 6: a 503 of one target says nothing about us.
-        let status = if status == 503 && message.is_some() { 500 } else { status };
-        // A redirection that leads nowhere is no more than a target that is not there.
-        let status = if (300..400).contains(&status) { 480 } else { status };
-        // The caller shall not answer challenges that were meant for us, but for the registrar's behind us.
+        // A registrar behind us challenges the phone itself.
         let is_register = matches!(self.purpose, Purpose::Register(_));
-        let status =
-            if matches!(status, 401 | 407) && !is_register && message.is_some() { 403 } else { status };
+        let is_challenge = is_register && matches!(status, 401 | 407);
+        let status = if message.is_some() && !is_challenge { shown_to_caller(status) } else { status };
         let tag = self.shown_tag.clone().unwrap_or_else(|| core.ids.tag());
         let mut names = self.branch_names(&config, self.branches.last_id(), Side::Target);
         let reason = message

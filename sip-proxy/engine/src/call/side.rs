@@ -1,24 +1,8 @@
 //! The two sides of a call, and what there is once for each.
 
-use std::ops::{Index, IndexMut, Not};
+use std::ops::{Index, IndexMut};
 
-/// Whom an end faces. There is no third.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum Side {
-    Caller,
-    Target,
-}
-
-impl Not for Side {
-    type Output = Self;
-
-    fn not(self) -> Self {
-        match self {
-            Side::Caller => Side::Target,
-            Side::Target => Side::Caller,
-        }
-    }
-}
+pub(super) use crate::keys::{BranchId, ForwardId, LegId, PairId, Side};
 
 /// One for the caller's side and one for the target's.
 #[derive(Debug, Default)]
@@ -55,42 +39,5 @@ impl<T> IndexMut<Side> for Sides<T> {
             Side::Caller => &mut self.caller,
             Side::Target => &mut self.target,
         }
-    }
-}
-
-/// Names a pair inside its call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct PairId(pub(super) u32);
-
-impl PairId {
-    pub(super) fn leg(self, side: Side) -> LegId {
-        LegId { pair: self, side }
-    }
-}
-
-/// Names a branch inside its call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct BranchId(pub(super) u16);
-
-/// Names a request that travels inside a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct ForwardId {
-    pub(super) pair: PairId,
-    pub(super) number: u32,
-}
-
-/// Names a leg inside its call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) struct LegId {
-    pub(crate) pair: PairId,
-    pub(crate) side: Side,
-}
-
-impl Not for LegId {
-    type Output = Self;
-
-    /// The other leg of the pair.
-    fn not(self) -> Self {
-        Self { side: !self.side, ..self }
     }
 }

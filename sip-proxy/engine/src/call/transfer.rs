@@ -5,8 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use sip_wire::{Address, Message, Name, Uri};
 
-use crate::core::{Core, Peer, dialog_key};
+use crate::core::Core;
+use crate::dialog::dialog_key;
 use crate::io::{DialogEnd, Output, Replica};
+use crate::peer::Peer;
+use crate::replaces::read_replaces;
 
 /// The Replaces (RFC 3891) of a request for the other side. A phone that does not know the header (baresip) follows a
 /// Refer-To without it: then the token that we gave as its user tells which dialog is meant.
@@ -15,19 +18,19 @@ pub(super) fn replaces_of(request: &Message, core: &Core) -> Option<Vec<u8>> {
         return translate_replaces(value, core);
     }
     let uri = Uri::parse(request.request_uri()?).ok()?;
-    core.transfers.get(uri.user()).map(|peer| peer.replaces.to_vec())
+    core.dialogs.transfers.get(uri.user()).map(|peer| peer.replaces.to_vec())
 }
 
 /// A Replaces value as the end that is to take it knows the dialog; `None` if we don't know it.
 fn translate_replaces(value: &[u8], core: &Core) -> Option<Vec<u8>> {
     let (call_id, to_tag, from_tag) = read_replaces(value)?;
-    let peer = core.transfers.get(call_id).cloned();
-    if let Some(peer) = peer.or_else(|| core.dialog_peer(&dialog_key(call_id, to_tag, from_tag))) {
+    let peer = core.dialogs.transfers.get(call_id).cloned();
+    if let Some(peer) = peer.or_else(|| core.dialogs.peer(&dialog_key(call_id, to_tag, from_tag))) {
         return Some(only_early(&peer.replaces, value));
     }
     // The other way round: who was told of a dialog (RFC 4235) knows it as the far end does, and picks the call up from
     // that very end (RFC 3891 §1). There it is called so already.
-    core.dialog_peer(&dialog_key(call_id, from_tag, to_tag)).map(|_| value.to_vec())
+    core.dialogs.peer(&dialog_key(call_id, from_tag, to_tag)).map(|_| value.to_vec())
 }
 
 /// A pickup that must not take a call that has been answered meanwhile says so (RFC 3891 §3), to the end as well.
@@ -37,16 +40,6 @@ fn only_early(replaces: &[u8], asked: &[u8]) -> Vec<u8> {
         return [replaces, b";early-only"].concat();
     }
     replaces.to_vec()
-}
-
-/// Call-ID, to-tag and from-tag of a Replaces value.
-pub(crate) fn read_replaces(value: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let end = value.iter().position(|byte| *byte == b';')?;
-    Some((
-        value.get(..end)?.trim_ascii(),
-        sip_wire::parameter(value, b"to-tag")?,
-        sip_wire::parameter(value, b"from-tag")?,
-    ))
 }
 
 /// Refer-To (RFC 3515) for the other side: a host of the referrer's side becomes one of theirs, a Replaces names what
@@ -62,7 +55,7 @@ pub(super) fn translate_refer_to(
     let uri = address.uri;
     if let Some(replaces) = uri.header(b"Replaces") {
         let (call_id, to_tag, from_tag) = read_replaces(&replaces)?;
-        let known = core.dialog_peer(&dialog_key(call_id, to_tag, from_tag));
+        let known = core.dialogs.peer(&dialog_key(call_id, to_tag, from_tag));
         if let Some(peer) = known {
             let token = core.ids.call_id(slot);
             let named = only_early(format!("{token};to-tag=x;from-tag=x").as_bytes(), &replaces);
@@ -72,7 +65,7 @@ pub(super) fn translate_refer_to(
             let token: Box<[u8]> = token.into_bytes().into();
             let end = DialogEnd { token: token.clone(), peer: peer.clone() };
             core.out.push_back(Output::Replicate(Replica::End(end)));
-            core.remember_transfer(token, peer);
+            core.dialogs.remember(token, peer);
             return Some(out);
         }
     }
@@ -93,16 +86,16 @@ pub(super) fn translate_refer_to(
 pub(super) fn peer_of(
     end: &super::leg::Leg,
     who: Arc<str>,
-    named: crate::pickup::Party,
+    named: crate::peer::Party,
     core: &Core,
-) -> crate::core::Peer {
+) -> crate::peer::Peer {
     let dialog = &end.dialog;
     let replaces =
         [&*dialog.call_id, b";to-tag=", &dialog.remote_tag, b";from-tag=", &dialog.local_tag].concat();
-    crate::core::Peer {
+    crate::peer::Peer {
         replaces: replaces.into(),
         realm: end.realm,
-        flow: crate::hop::next_hop(dialog, core).flow,
+        flow: crate::hop::next_hop(dialog, &core.config).flow,
         uri: Bytes::copy_from_slice(&dialog.target),
         path: dialog.routes.iter().map(|route| Bytes::copy_from_slice(route)).collect(),
         aor: end.aor.clone(),

@@ -9,7 +9,7 @@ use super::pair::Pair;
 use super::parties::Parties;
 use super::side::{BranchId, PairId, Side};
 use crate::config::Config;
-use crate::io::{ListenerId, RealmId};
+use crate::flow::{ListenerId, RealmId};
 use crate::question::Caller;
 use crate::translation::Translation;
 

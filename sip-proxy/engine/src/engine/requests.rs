@@ -4,15 +4,18 @@ use sip_wire::{Message, Method, Name};
 
 use super::Engine;
 use crate::admission::{self, Admission};
-use crate::call::{Admitted, BranchId, Call, CallKey, LegId, Purpose, Side};
+use crate::call::{Admitted, Call, Purpose};
 use crate::config::Authentication;
-use crate::core::{DialogKey, DialogPlace, dialog_key};
-use crate::io::{Load, Output, RealmId, Replica};
-use crate::pickup::Watch;
+use crate::dialog::{DialogKey, dialog_key};
+use crate::dialogs::DialogPlace;
+use crate::flow::RealmId;
+use crate::io::{Load, Output, Replica};
+use crate::keys::{BranchId, CallKey, LegId, Side};
 use crate::question::Caller;
 use crate::registrar::Registration;
 use crate::strangers::{Kind, Sender};
 use crate::transaction::{Incoming, Share};
+use crate::watchers::Watch;
 
 impl Engine {
     pub(super) fn place_of(&self, message: &Message) -> Option<DialogPlace> {
@@ -20,14 +23,14 @@ impl Engine {
         let remote = message.from().ok()?.tag().unwrap_or_default();
         let call_id = message.call_id().ok()?;
         // Who answered without a tag may ask with one: its tag was null (RFC 3261 §12.1.2).
-        let named = self.core.dialogs.get(&dialog_key(call_id, local, remote));
-        named.or_else(|| self.core.dialogs.get(&dialog_key(call_id, local, b""))).cloned()
+        let named = self.core.dialogs.places.get(&dialog_key(call_id, local, remote));
+        named.or_else(|| self.core.dialogs.places.get(&dialog_key(call_id, local, b""))).cloned()
     }
 
     pub(super) fn on_request(&mut self, incoming: Incoming) {
         let Incoming { flow, request, .. } = &incoming;
         let Some(method) = request.method() else { return };
-        self.core.sender = if self.core.peer_of(flow).is_some() {
+        self.core.at_hand.sender = if self.core.peer_of(flow).is_some() {
             Sender::Trunk
         } else if self.registrar.by_flow(flow, None).is_some() {
             Sender::Registered
@@ -88,7 +91,7 @@ impl Engine {
     /// What a request costs before anything is known of it: nothing, where its sender is in the realm's trust already.
     fn lets_in(&mut self, incoming: &Incoming) -> bool {
         let Incoming { flow, request, .. } = incoming;
-        let sender = self.core.sender;
+        let sender = self.core.at_hand.sender;
         let authentication = self.core.realm_of(flow).map(|realm| realm.authentication);
         let is_trusted = match authentication {
             Some(Authentication::KnownSource) => sender == Sender::Trunk,
@@ -97,7 +100,7 @@ impl Engine {
         };
         // Whoever shows credentials is looked at: the right ones are always served.
         let shows = request.count(Name::Authorization) > 0 || request.count(Name::ProxyAuthorization) > 0;
-        let is_refused = match (self.core.load, sender) {
+        let is_refused = match (self.core.guards.load, sender) {
             (Load::Fine, _) | (Load::Behind, Sender::Trunk | Sender::Registered) => false,
             (Load::Behind, Sender::Stranger) => !shows,
             (Load::FarBehind, _) => true,
@@ -114,7 +117,7 @@ impl Engine {
         let now = self.core.now;
         if !shows
             && authentication != Some(Authentication::Open)
-            && !self.core.strangers.may_ask(sender, flow, now)
+            && !self.core.guards.strangers.may_ask(sender, flow, now)
         {
             self.core.count_limited(flow);
             return false;
@@ -159,12 +162,12 @@ impl Engine {
             _ => None,
         };
         if let Some((aor, kind)) = &counted {
-            self.core.strangers.began(aor, *kind);
+            self.core.guards.strangers.began(aor, *kind);
         }
-        let turn =
-            (purpose == Purpose::Session).then(|| self.core.spirals.turn_of(&admitted.incoming.request));
+        let turn = (purpose == Purpose::Session)
+            .then(|| self.core.guards.spirals.turn_of(&admitted.incoming.request));
         if let Some(turn) = turn {
-            self.core.spirals.began(turn);
+            self.core.guards.spirals.began(turn);
         }
         let watch = (purpose == Purpose::Subscription)
             .then(|| Watch::of(&admitted.incoming.request, &admitted.caller))
@@ -201,7 +204,7 @@ impl Engine {
 
     fn half_dialog(&self, request: &Message) -> Option<(CallKey, BranchId)> {
         let local = request.to().ok()?.tag()?;
-        self.core.half_dialogs.get(&dialog_key(request.call_id().ok()?, local, b"")).copied()
+        self.core.dialogs.halves.get(&dialog_key(request.call_id().ok()?, local, b"")).copied()
     }
 
     fn on_dialog_request(&mut self, incoming: Incoming) {

@@ -8,7 +8,7 @@ use ahash::AHashMap;
 
 use super::BindingRecord;
 use super::same::is_same_phone;
-use crate::io::Flow;
+use crate::flow::Flow;
 
 /// Registrations that are remembered, and of one AOR; the oldest go first.
 const REMEMBERED: usize = 10_000;

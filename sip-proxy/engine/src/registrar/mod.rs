@@ -12,12 +12,12 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-use sip_wire::{Name, Uri};
+use sip_wire::Name;
 
 use crate::core::{Core, TimerKey};
 use crate::digest::{Authenticator, Challenger};
-use crate::io::{ConnectionId, Flow, Output, RealmId, Ticket, Transport};
+use crate::flow::{ConnectionId, Flow, Ticket, Transport};
+use crate::io::Output;
 use crate::question::Contact;
 use crate::transaction;
 
@@ -27,52 +27,8 @@ use over::Over;
 pub(crate) use same::are_equal;
 use same::{instance_of, is_outbound, is_same, is_same_phone};
 
-/// A binding that outlives the process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BindingRecord {
-    /// Whose.
-    pub aor: Arc<str>,
-    /// In which realm.
-    pub realm: RealmId,
-    /// The Contact URI; the key within the AOR.
-    pub uri: String,
-    /// The flow it came over. Datagram flows survive a restart, connections don't.
-    pub flow: Flow,
-    /// Call-ID and CSeq of the REGISTER, for its order (RFC 3261 §10.3).
-    pub call_id: String,
-    /// See `call_id`.
-    pub cseq: u32,
-    /// When it expires, wall time since the Unix epoch.
-    pub expires: Duration,
-    /// q value in thousandths.
-    pub q: u16,
-    /// `+sip.instance`, and behind it `;reg-id=` and its number where the registration is one of RFC 5626's.
-    pub instance: Option<String>,
-    /// Path values.
-    pub path: Vec<String>,
-    /// User-Agent.
-    pub user_agent: String,
-    /// Behind a NAT, so that it wants keepalives.
-    pub behind_nat: bool,
-    /// In a forwarding realm: the user part of the Contact that the core's registrar knows.
-    pub token: Option<Arc<str>>,
-    /// In a forwarding realm: when the core's registrar forgets it, wall time.
-    pub upstream_expires: Duration,
-}
-
-/// What changed, for the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BindingChange {
-    /// New or refreshed.
-    Put(Box<BindingRecord>),
-    /// Gone.
-    Delete {
-        /// Whose.
-        aor: Arc<str>,
-        /// Which.
-        uri: String,
-    },
-}
+pub use crate::aor::aor_of;
+pub use crate::binding::{BindingChange, BindingRecord};
 
 #[derive(Debug)]
 struct Binding {
@@ -83,15 +39,6 @@ struct Binding {
     next_keepalive: Option<Duration>,
     /// Another home keeps it alive, ends it and writes it to the store.
     is_replica: bool,
-}
-
-/// The canonical form of an address of record: `user@host`, user unescaped, host in lower case; `None` for what has no
-/// user or host.
-pub fn aor_of(uri: &Uri<'_>) -> Option<String> {
-    let host = std::str::from_utf8(uri.host().as_bytes()).ok()?;
-    let user = Uri::unescape(uri.user());
-    let user = std::str::from_utf8(&user).ok()?;
-    (!host.is_empty() && !user.is_empty()).then(|| format!("{user}@{}", host.to_ascii_lowercase()))
 }
 
 /// All bindings of this engine.
@@ -448,7 +395,7 @@ fn way_back(record: &BindingRecord, core: &Core) -> Option<Flow> {
     if is_outbound(record) {
         return None;
     }
-    crate::hop::without_connection(record.uri.as_bytes(), &record.flow, core)
+    crate::hop::without_connection(record.uri.as_bytes(), &record.flow, &core.config)
 }
 
 fn contact_of(record: &BindingRecord) -> Contact {

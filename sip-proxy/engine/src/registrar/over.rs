@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ahash::{AHashMap, AHashSet};
 use smallvec::SmallVec;
 
-use crate::io::{ConnectionId, Flow};
+use crate::flow::{ConnectionId, Flow};
 
 /// What tells flows apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -105,7 +105,7 @@ impl Over {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::{ListenerId, Transport};
+    use crate::flow::{ListenerId, Transport};
 
     #[test]
     fn an_office_behind_one_flow_is_found_one_by_one_and_forgotten_so() {

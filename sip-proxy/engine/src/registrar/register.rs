@@ -13,7 +13,8 @@ use crate::buckets::network_of;
 use crate::config::{Config, Expiry, RegistrarMode};
 use crate::core::Core;
 use crate::digest::{self, Challenger, Fault, Verdict};
-use crate::io::{Flow, Output, RealmId, Transport};
+use crate::flow::{Flow, RealmId, Transport};
+use crate::io::Output;
 use crate::strangers::{Kind, Sender};
 use crate::transaction::{self, Incoming, Share};
 
@@ -46,7 +47,9 @@ impl Registrar {
             }
             RegistrarMode::Forward { phone, .. } => {
                 // Who sends it only the registrar behind us can tell.
-                if core.sender == Sender::Stranger && !core.strangers.take(core.sender, flow, core.now) {
+                if core.at_hand.sender == Sender::Stranger
+                    && !core.guards.strangers.take(core.at_hand.sender, flow, core.now)
+                {
                     core.count_limited(flow);
                     return Registration::Done;
                 }
@@ -83,7 +86,7 @@ impl Registrar {
                 }
                 core.proven_by(&aor, flow);
                 let limits = core.config.limits;
-                if !core.strangers.may_have(&aor, Kind::Once, &limits, core.now) {
+                if !core.guards.strangers.may_have(&aor, Kind::Once, &limits, core.now) {
                     core.count_user_limited(&aor, flow);
                     core.refuse_for_now(incoming);
                     return Registration::Done;
@@ -108,7 +111,7 @@ impl Registrar {
         wanted: &Wanted,
         core: &mut Core,
     ) -> Verdict {
-        match core.verdict.take() {
+        match core.at_hand.verdict.take() {
             Some(verdict) => verdict,
             None => self.judge(flow, request, wanted, core),
         }
@@ -131,7 +134,7 @@ impl Registrar {
             .filter(|aor| self.by_flow(flow, Some(aor)).is_none_or(|known| *known != **aor));
         let now = core.now;
         if let Some(delay) =
-            guessed.as_deref().and_then(|user| core.strangers.guesses.delay(user, ip, now.monotonic))
+            guessed.as_deref().and_then(|user| core.guards.strangers.guesses.delay(user, ip, now.monotonic))
         {
             return Verdict::Delayed(delay);
         }
@@ -140,9 +143,9 @@ impl Registrar {
         let verdict = self.authenticator.judge(request, realm, now, |user| policy.credentials(domain, user));
         match (&verdict, guessed) {
             (Verdict::Wrong { fault: Fault::Password, .. }, Some(user)) => {
-                core.strangers.guesses.wrong(&user, ip, now.monotonic);
+                core.guards.strangers.guesses.wrong(&user, ip, now.monotonic);
             }
-            (Verdict::Accepted(_), Some(user)) => core.strangers.guesses.right(&user, ip),
+            (Verdict::Accepted(_), Some(user)) => core.guards.strangers.guesses.right(&user, ip),
             _ => {}
         }
         verdict
@@ -354,7 +357,7 @@ impl Registrar {
             tokens.push(binding.record.token.clone().unwrap_or_else(|| core.ids.word(16).into()));
         }
         if tokens.is_empty() || fresh.len() < tokens.len() {
-            let is_strangers = core.sender == Sender::Stranger;
+            let is_strangers = core.at_hand.sender == Sender::Stranger;
             return Registration::Forward(Forwarded {
                 aor: aor.clone(),
                 tokens: tokens.into(),

@@ -3,7 +3,7 @@
 use sip_wire::Uri;
 
 use super::BindingRecord;
-use crate::io::Flow;
+use crate::flow::Flow;
 
 /// What marks the `reg-id` behind an instance in [`BindingRecord::instance`].
 pub(super) const REG_ID: &str = ";reg-id=";

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use sip_wire::{Message, Name};
 
 use crate::config::Listener;
-use crate::io::{Flow, Transport};
+use crate::flow::{Flow, Transport};
 
 /// The Via value of a request that leaves over `listener`, asking for the source port (RFC 3581).
 pub fn via(listener: &Listener, branch: &str) -> String {

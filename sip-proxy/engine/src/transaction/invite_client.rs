@@ -9,7 +9,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::machine::{Port, Step};
 use super::response::{ack_for_failure, cancel_of};
-use crate::io::Flow;
+use crate::flow::Flow;
 
 /// States of RFC 6026 figure 1.
 #[derive(Debug)]

@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::{ClientId, ServerId};
 use crate::config::TimerValues;
-use crate::io::{Flow, Output, Ticket};
+use crate::flow::{Flow, Ticket};
+use crate::io::Output;
 use crate::timer::{TimerId, TimerQueue};
 
 /// A transaction of either side.
@@ -17,6 +18,9 @@ pub(super) enum Handle {
     Client(ClientId),
     Server(ServerId),
 }
+
+/// The ticket of what has no transaction.
+pub(super) const NOBODY: Ticket = Ticket(u64::MAX);
 
 /// No machine ever runs more than one timer that sends and one that ends its state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +68,7 @@ impl Port<'_> {
 
     /// Sends what is not this transaction's own: an ACK to a 2xx.
     pub(super) fn send_to(&mut self, flow: Flow, message: Bytes) {
-        self.out.push_back(Output::Send { flow, server_name: None, message, ticket: super::table::NOBODY });
+        self.out.push_back(Output::Send { flow, server_name: None, message, ticket: NOBODY });
     }
 
     pub(super) fn is_reliable(&self) -> bool {

@@ -26,7 +26,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sip_wire::Message;
 
-use crate::io::{Flow, Output};
+use crate::flow::Flow;
+use crate::io::Output;
 use crate::time::Now;
 
 /// A client transaction.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::{Listener, SessionTimer, TimerValues};
-use crate::io::Flow;
+use crate::flow::Flow;
 use crate::question::TrunkCredentials;
 
 /// One account of one user agent.
@@ -16,7 +16,7 @@ pub struct Account {
     pub display: Option<Arc<str>>,
     /// What answers challenges.
     pub credentials: Option<TrunkCredentials>,
-    /// Its own addresses, indexed by [`ListenerId`](crate::io::ListenerId).
+    /// Its own addresses, indexed by [`ListenerId`](crate::flow::ListenerId).
     pub listeners: Vec<Listener>,
     /// Where requests outside dialogs go: the registrar or outbound proxy.
     pub proxy: Flow,

@@ -214,9 +214,9 @@ impl Call {
     }
 
     /// Our address has changed: requests leave from the new one, over a new connection.
-    pub(super) fn moved(&mut self, proxy: crate::io::Flow) {
+    pub(super) fn moved(&mut self, proxy: crate::flow::Flow) {
         for leg in &mut self.legs {
-            leg.dialog.flow = crate::io::Flow { remote: leg.dialog.flow.remote, ..proxy };
+            leg.dialog.flow = crate::flow::Flow { remote: leg.dialog.flow.remote, ..proxy };
         }
     }
 

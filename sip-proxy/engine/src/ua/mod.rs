@@ -30,8 +30,9 @@ use bytes::Bytes;
 use sip_wire::{Message, Method, Name, check_request};
 
 use crate::config::Listener;
+use crate::flow::Flow;
 use crate::ids::Ids;
-use crate::io::{Flow, Input, Output};
+use crate::io::{Input, Output};
 use crate::negotiation::Agreed;
 use crate::question::TrunkCredentials;
 use crate::time::Now;

@@ -6,7 +6,7 @@ use sip_wire::{Message, Method};
 
 use super::ticket::ticket;
 use super::{Client, ClientMachine, Transactions};
-use crate::io::{Flow, ListenerId, Transport};
+use crate::flow::{Flow, ListenerId, Transport};
 use crate::transaction::invite_client::InviteClient;
 use crate::transaction::machine::{Clock, Handle, Port, Step};
 use crate::transaction::non_invite_client::NonInviteClient;

@@ -10,12 +10,13 @@ use sip_wire::{Message, Method};
 
 use super::invite_client::InviteClient;
 use super::invite_server::InviteServer;
-use super::machine::{Alarm, Clock, Handle, Port, Step};
+use super::machine::{Alarm, Clock, Handle, NOBODY, Port, Step};
 use super::non_invite_client::NonInviteClient;
 use super::non_invite_server::NonInviteServer;
 use super::{ClientId, Context, Event, Hop, Large, ServerId, address, response};
 use crate::config::{Config, Listener, TimerValues};
-use crate::io::{ConnectionId, Flow, Notice, Output, Ticket};
+use crate::flow::{ConnectionId, Flow, Ticket};
+use crate::io::{Notice, Output};
 use crate::slots::Slots;
 use crate::timer::TimerQueue;
 
@@ -119,7 +120,6 @@ mod ticket;
 mod unproven;
 
 use client::Outgoing;
-pub(super) use ticket::NOBODY;
 use ticket::{owner_of, ticket};
 
 impl Server {

@@ -6,7 +6,8 @@ use sip_wire::{Message, Method, Name};
 
 use super::ticket::ticket;
 use super::{ClientMachine, ServerMachine, Transactions, notice};
-use crate::io::{Flow, Output};
+use crate::flow::Flow;
+use crate::io::Output;
 use crate::transaction::machine::{Handle, Port, Step};
 use crate::transaction::{Context, Event, Incoming, ServerId, address, key, response};
 

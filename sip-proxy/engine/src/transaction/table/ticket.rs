@@ -1,11 +1,8 @@
 //! Which send of which transaction a ticket names.
 
-use crate::io::Ticket;
-use crate::transaction::machine::Handle;
+use crate::flow::Ticket;
+use crate::transaction::machine::{Handle, NOBODY};
 use crate::transaction::{ClientId, ServerId};
-
-/// The ticket of what has no transaction.
-pub(in crate::transaction) const NOBODY: Ticket = Ticket(u64::MAX);
 
 /// Index in the low half; generation, attempt and side in the high one.
 pub(super) fn ticket(handle: Handle, attempt: u8) -> Ticket {

@@ -17,7 +17,8 @@ use sha2::Sha256;
 use sip_wire::{Message, Method, Name};
 
 use super::{Server, ServerMachine, Transactions, notice, reply_port};
-use crate::io::{Flow, Output};
+use crate::flow::Flow;
+use crate::io::Output;
 use crate::transaction::invite_server::InviteServer;
 use crate::transaction::machine::{Clock, Handle, Port};
 use crate::transaction::non_invite_server::NonInviteServer;
