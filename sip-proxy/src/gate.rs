@@ -42,7 +42,7 @@ impl Shard {
     /// A message that the filter let in.
     pub(crate) fn message(&mut self, flow: Flow, message: Message) {
         if is_scanner(&message) {
-            return self.counters.scanners.up();
+            return self.counters.dropped.scanners.up();
         }
         // All that is read of it later has been read once before it can harm anybody.
         let readable = vitals::contained(|| {
@@ -59,14 +59,14 @@ impl Shard {
 
     /// What the parser refused.
     pub(crate) fn refused(&mut self, flow: Flow, refused: sip_wire::Refused) {
-        self.counters.refused.up();
+        self.counters.dropped.refused.up();
         self.input(Input::Refused { flow, refused });
     }
 
     /// The parser panicked over a message. It is the program's mistake, and costs this message alone; what is told leads
     /// to it without telling what stands in it.
     pub(crate) fn unreadable(&mut self, source: SocketAddr, message: &[u8]) {
-        self.counters.panicked.up();
+        self.counters.dropped.panicked.up();
         let mut print = DefaultHasher::new();
         message.hash(&mut print);
         let detail = format!(
@@ -90,11 +90,11 @@ impl Shard {
         match filter.judge(ip, now, is_trunk) {
             Verdict::Pass => true,
             Verdict::Denied => {
-                self.counters.denied.up();
+                self.counters.dropped.denied.up();
                 false
             }
             Verdict::Limited => {
-                self.counters.limited.up();
+                self.counters.dropped.limited.up();
                 false
             }
         }

@@ -9,7 +9,7 @@ use sip_wire::Message;
 use tokio::sync::mpsc;
 
 use crate::counters::ShardCounters;
-use crate::stream::Accepted;
+use crate::stream::opened::Accepted;
 
 /// Letters that may wait in a shard's inbox.
 const INBOX: usize = 16_384;
@@ -133,7 +133,7 @@ impl ShardHandle {
     pub(crate) fn send(&self, letter: Letter) -> bool {
         let taken = self.waiting() < letter.room() && self.inbox.try_send(letter).is_ok();
         if !taken && !self.inbox.is_closed() {
-            self.counters.inbox_full.up();
+            self.counters.dropped.inbox_full.up();
         }
         taken
     }
@@ -160,7 +160,7 @@ mod tests {
             handle.input(closed(number));
         }
         assert_eq!(handle.waiting(), INBOX - RESERVED);
-        assert_eq!(counters.inbox_full.get(), RESERVED as u64);
+        assert_eq!(counters.dropped.inbox_full.get(), RESERVED as u64);
         handle.command(Command::Drain);
         assert_eq!(handle.waiting(), INBOX - RESERVED + 1);
 

@@ -32,7 +32,8 @@ use crate::link::{Arrival, Letter, ShardHandle, Transmission};
 use crate::overload::Overload;
 use crate::settings::PlaneSettings;
 use crate::spread::{owner, shard_of, share_of};
-use crate::stream::{Connections, Dial, Outgoing};
+use crate::stream::opened::Dial;
+use crate::stream::{Connections, Outgoing};
 use crate::udp::{Datagram, Endpoint, Flushed};
 
 /// Outputs and the inputs that answer them at once are worked off in turns; this many turns without an end would be a
@@ -45,8 +46,7 @@ pub(crate) const NOBODY: Ticket = Ticket(u64::MAX);
 pub(crate) struct Shard {
     index: usize,
     pub(crate) settings: PlaneSettings,
-    clock: Clock,
-    now: Now,
+    time: Time,
     pub(crate) counters: Arc<ShardCounters>,
     pub(crate) connections: Connections,
     pub(crate) filters: Vec<Filter>,
@@ -58,9 +58,25 @@ pub(crate) struct Shard {
     /// To the door: TLS connections to be opened.
     pub(crate) dials: mpsc::UnboundedSender<Dial>,
     endpoints: Vec<Option<Endpoint>>,
+    pace: Pace,
+    held: Held,
+    alarm: Alarm,
+}
+
+/// The clock, and what it said at the begin of this step.
+struct Time {
+    clock: Clock,
+    now: Now,
+}
+
+/// How far behind the shard is, and what its engine was told of it.
+struct Pace {
     overload: Overload,
     load: Load,
-    held: Held,
+}
+
+/// The engine's next timeout, as far as the task that waits for it knows.
+struct Alarm {
     armed: Option<Duration>,
     rearm: Rc<Notify>,
 }
@@ -92,8 +108,7 @@ impl Shard {
         Rc::new_cyclic(|me| {
             RefCell::new(Self {
                 index,
-                clock,
-                now: clock.now(),
+                time: Time { clock, now: clock.now() },
                 counters,
                 connections: Connections::new(index, &settings, me.clone()),
                 filters,
@@ -103,11 +118,9 @@ impl Shard {
                 links,
                 dials,
                 endpoints: (0..listeners).map(|_| None).collect(),
-                overload: Overload::new(listeners),
-                load: Load::Fine,
+                pace: Pace { overload: Overload::new(listeners), load: Load::Fine },
                 held: Held::default(),
-                armed: None,
-                rearm,
+                alarm: Alarm { armed: None, rearm },
                 settings,
             })
         })
@@ -126,11 +139,11 @@ impl Shard {
 
     /// Reads the clocks: at the begin of each step, for all that is done in it.
     pub(crate) fn tick(&mut self) {
-        self.now = self.clock.now();
+        self.time.now = self.time.clock.now();
     }
 
     pub(crate) fn now(&self) -> Now {
-        self.now
+        self.time.now
     }
 
     /// A letter from the inbox; false means that the shard shall stop.
@@ -142,7 +155,7 @@ impl Shard {
                 input => self.input(input),
             },
             Letter::Judge { back, mut arrival } => {
-                arrival.verdict = Some(self.engine.judge(&arrival.flow, &arrival.message, self.now));
+                arrival.verdict = Some(self.engine.judge(&arrival.flow, &arrival.message, self.time.now));
                 if let Some(link) = self.links.get(back) {
                     link.send(Letter::Judged { arrival });
                 }
@@ -243,24 +256,24 @@ impl Shard {
     }
 
     pub(crate) fn input(&mut self, input: Input) {
-        self.engine.handle(input, self.now);
+        self.engine.handle(input, self.time.now);
     }
 
     /// A datagram socket was read, and `more` may wait in it.
     pub(crate) fn read(&mut self, listener: ListenerId, more: bool) {
-        self.overload.read(usize::from(listener.0), more, self.now.monotonic);
+        self.pace.overload.read(usize::from(listener.0), more, self.time.now.monotonic);
     }
 
     /// The engine's timer, due at `due`, fired.
     pub(crate) fn timeout(&mut self, due: Duration) {
-        self.overload.fired(due, self.now.monotonic);
-        self.engine.handle_timeout(self.now);
+        self.pace.overload.fired(due, self.time.now.monotonic);
+        self.engine.handle_timeout(self.time.now);
     }
 
     /// The engine's next timeout, for the one task that waits for it.
     pub(crate) fn arm(&mut self) -> Option<(Duration, Instant)> {
-        self.armed = self.engine.poll_timeout();
-        self.armed.map(|due| (due, self.clock.instant(due)))
+        self.alarm.armed = self.engine.poll_timeout();
+        self.alarm.armed.map(|due| (due, self.time.clock.instant(due)))
     }
 
     /// The certificate of a connection's peer bears these names.
@@ -289,7 +302,7 @@ impl Shard {
 
     /// Something that an operator should know and no engine tells.
     pub(crate) fn notice(&mut self, notice: Notice) {
-        let _ = self.host.carry_out(Output::Notice(notice), self.now);
+        let _ = self.host.carry_out(Output::Notice(notice), self.time.now);
     }
 
     /// Carries out all outputs, in order, and sees to the timer.
@@ -332,8 +345,8 @@ impl Shard {
                     if let Output::Binding(change) = &other {
                         self.tell_others(|| Input::Replicate(Replica::Binding(change.clone())));
                     }
-                    if let Some(input) = self.host.carry_out(other, self.now) {
-                        self.engine.handle(input, self.now);
+                    if let Some(input) = self.host.carry_out(other, self.time.now) {
+                        self.engine.handle(input, self.time.now);
                     }
                 }
             }
@@ -349,17 +362,17 @@ impl Shard {
             }
         }
         let (calls, transactions, bindings) = self.engine.sizes();
-        self.counters.calls.set(calls as u64);
-        self.counters.transactions.set(transactions as u64);
-        self.counters.bindings.set(bindings as u64);
+        self.counters.held.calls.set(calls as u64);
+        self.counters.held.transactions.set(transactions as u64);
+        self.counters.held.bindings.set(bindings as u64);
         for listener in 0..self.endpoints.len() {
             self.flush(ListenerId(listener as u16));
         }
         let due = self.engine.poll_timeout();
-        if due.is_some_and(|due| self.armed.is_none_or(|armed| due < armed)) {
+        if due.is_some_and(|due| self.alarm.armed.is_none_or(|armed| due < armed)) {
             // Until the task that waits has looked, it need not be told again.
-            self.armed = due;
-            self.rearm.notify_one();
+            self.alarm.armed = due;
+            self.alarm.rearm.notify_one();
         }
     }
 
@@ -369,10 +382,10 @@ impl Shard {
         let load = if self.settings.is_short_of_memory.load(Ordering::Relaxed) {
             Load::FarBehind
         } else {
-            self.overload.load(letters, self.now.monotonic)
+            self.pace.overload.load(letters, self.time.now.monotonic)
         };
-        if load != self.load {
-            self.load = load;
+        if load != self.pace.load {
+            self.pace.load = load;
             self.counters.is_behind.set(u64::from(load != Load::Fine));
             self.engine.set_load(load);
         }

@@ -74,7 +74,7 @@ impl Running {
     }
 
     fn calls(&self) -> u64 {
-        self.plane.counters().iter().map(|counters| counters.calls.get()).sum()
+        self.plane.counters().iter().map(|counters| counters.held.calls.get()).sum()
     }
 
     /// No new calls; running ones may end by themselves, for as long as the operator has said or until a second signal.

@@ -42,29 +42,29 @@ type MediaNumber = (&'static str, &'static str, MetricType, fn(&Snapshot) -> u64
 use MetricType::{COUNTER, GAUGE};
 
 const SIGNALLING: [ShardNumber; 21] = [
-    ("sbc_calls", "Calls now, ringing ones included", GAUGE, |shard| &shard.calls),
-    ("sbc_transactions", "SIP transactions now", GAUGE, |shard| &shard.transactions),
-    ("sbc_bindings", "Registered contacts now", GAUGE, |shard| &shard.bindings),
-    ("sbc_sip_connections", "Open SIP connections", GAUGE, |shard| &shard.connections),
+    ("sbc_calls", "Calls now, ringing ones included", GAUGE, |shard| &shard.held.calls),
+    ("sbc_transactions", "SIP transactions now", GAUGE, |shard| &shard.held.transactions),
+    ("sbc_bindings", "Registered contacts now", GAUGE, |shard| &shard.held.bindings),
+    ("sbc_sip_connections", "Open SIP connections", GAUGE, |shard| &shard.streams.open),
     ("sbc_sip_shards_behind", "Signalling shards that are behind and refuse what is new", GAUGE, |shard| {
         &shard.is_behind
     }),
     ("sbc_sip_received_total", "SIP messages received", COUNTER, |shard| &shard.received),
     ("sbc_sip_sent_total", "SIP messages sent", COUNTER, |shard| &shard.sent),
-    ("sbc_sip_refused_total", "SIP messages that could not be read", COUNTER, |shard| &shard.refused),
+    ("sbc_sip_refused_total", "SIP messages that could not be read", COUNTER, |shard| &shard.dropped.refused),
     (
         "sbc_sip_panicked_total",
         "SIP messages dropped because their reading panicked: a mistake of the program",
         COUNTER,
-        |shard| &shard.panicked,
+        |shard| &shard.dropped.panicked,
     ),
     ("sbc_sip_keepalives_total", "Keepalives received", COUNTER, |shard| &shard.keepalives),
     ("sbc_sip_send_failed_total", "SIP messages that could not be sent", COUNTER, |shard| &shard.send_failed),
     ("sbc_sip_denied_total", "SIP messages and connections dropped by address list", COUNTER, |shard| {
-        &shard.denied
+        &shard.dropped.denied
     }),
     ("sbc_sip_limited_total", "SIP messages dropped by the rate of their source", COUNTER, |shard| {
-        &shard.limited
+        &shard.dropped.limited
     }),
     (
         "sbc_sip_headers_withheld_total",
@@ -72,36 +72,36 @@ const SIGNALLING: [ShardNumber; 21] = [
         COUNTER,
         |shard| &shard.withheld,
     ),
-    ("sbc_sip_scanners_total", "Requests of scanners, dropped", COUNTER, |shard| &shard.scanners),
+    ("sbc_sip_scanners_total", "Requests of scanners, dropped", COUNTER, |shard| &shard.dropped.scanners),
     ("sbc_sip_inbox_full_total", "Replies dropped because a shard did not keep up", COUNTER, |shard| {
-        &shard.inbox_full
+        &shard.dropped.inbox_full
     }),
     (
         "sbc_sip_connections_refused_total",
         "SIP connections refused because there are too many",
         COUNTER,
-        |shard| &shard.connections_refused,
+        |shard| &shard.streams.refused,
     ),
     (
         "sbc_sip_connections_evicted_total",
         "SIP connections of strangers closed for newcomers",
         COUNTER,
-        |shard| &shard.connections_evicted,
+        |shard| &shard.streams.evicted,
     ),
     (
         "sbc_sip_connections_stalled_total",
         "SIP connections closed because the peer took nothing",
         COUNTER,
-        |shard| &shard.connections_stalled,
+        |shard| &shard.streams.stalled,
     ),
     (
         "sbc_sip_connections_idle_total",
         "SIP connections closed because the peer said nothing",
         COUNTER,
-        |shard| &shard.connections_idle,
+        |shard| &shard.streams.idle,
     ),
     ("sbc_sip_handshakes_failed_total", "TLS handshakes that failed", COUNTER, |shard| {
-        &shard.handshakes_failed
+        &shard.streams.handshakes_failed
     }),
 ];
 

@@ -123,7 +123,8 @@ impl Resolver {
         let default =
             question.transport.unwrap_or(if question.secure { Transport::Tls } else { Transport::Udp });
         if let Some(port) = question.port {
-            return self.addresses(&question.host, port, default, &question.host, found).await;
+            let server = Server { port, transport: default, name: question.host.clone() };
+            return self.addresses(&question.host, &server, found).await;
         }
         let mut is_service = false;
         let mut unanswered = Ok(());
@@ -139,8 +140,8 @@ impl Resolver {
             // RFC 2782: a lone root target says that there is no such service here.
             let services = services.into_iter().filter(|service| service.target != ".").collect();
             for service in order(services, random) {
-                let server = &question.host;
-                let looked_up = self.addresses(&service.target, service.port, transport, server, found).await;
+                let server = Server { port: service.port, transport, name: question.host.clone() };
+                let looked_up = self.addresses(&service.target, &server, found).await;
                 unanswered = unanswered.and(looked_up);
                 if found.len() >= LIMIT {
                     return Ok(());
@@ -150,8 +151,8 @@ impl Resolver {
         if !is_service {
             // RFC 3263 §4.2: no SRV records at all.
             let port = if default == Transport::Tls { 5061 } else { 5060 };
-            unanswered =
-                unanswered.and(self.addresses(&question.host, port, default, &question.host, found).await);
+            let server = Server { port, transport: default, name: question.host.clone() };
+            unanswered = unanswered.and(self.addresses(&question.host, &server, found).await);
         }
         unanswered
     }
@@ -206,15 +207,13 @@ impl Resolver {
     async fn addresses(
         &self,
         name: &str,
-        port: u16,
-        transport: Transport,
-        server_name: &Arc<str>,
+        server: &Server,
         found: &mut Vec<ResolvedAddress>,
     ) -> Result<(), Unanswered> {
         let address = |ip| ResolvedAddress {
-            transport,
-            address: SocketAddr::new(ip, port),
-            server_name: server_name.clone(),
+            transport: server.transport,
+            address: SocketAddr::new(ip, server.port),
+            server_name: server.name.clone(),
         };
         match self.inner.lookup_ip(absolute(name)).await {
             Ok(answer) => found.extend(answer.iter().map(address)),
@@ -232,6 +231,14 @@ impl Resolver {
             Err(_) => Err(Unanswered),
         }
     }
+}
+
+/// What is known of a server before its addresses are.
+struct Server {
+    port: u16,
+    transport: Transport,
+    /// Whose certificate TLS wants there.
+    name: Arc<str>,
 }
 
 /// No server gave an answer.

@@ -1,34 +1,24 @@
 //! The table of a shard's connections: how many, of whom, and which one a message leaves by.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use ahash::AHashMap;
 use bytes::Bytes;
-use sip_engine::io::{ConnectionId, Flow, ListenerId, Notice, Ticket, Transport};
+use sip_engine::io::{ConnectionId, Flow, ListenerId, Notice, Transport};
 use tokio::sync::mpsc;
 
-use super::converse::Origin;
 use super::crowd::Crowd;
 use super::dial;
+use super::standing::{Entered, InAll, Origin, Outgoing, Proof, Standing};
 use crate::settings::PlaneSettings;
 use crate::shard::{NOBODY, Shard};
 use crate::spread::OWNER_SHIFT;
 
 /// Messages that may wait for a slow peer: what hanging up all calls of a busy trunk sends at once.
 const QUEUE: usize = 8192;
-
-/// The same in bytes.
-const QUEUED_BYTES: usize = 4 << 20;
-
-/// Bytes that may wait for all peers together, so that many that do not read can't take the memory.
-const QUEUED_IN_ALL: usize = 64 << 20;
-
-/// Strangers have little to hear: the same two bounds for those who have not shown who they are, apart from the others'.
-const QUEUED_BY_STRANGER: usize = 256 << 10;
-const QUEUED_BY_STRANGERS: usize = 16 << 20;
 
 /// Connections that we open to one address: a stranger whose Via wants its answers by new connections has no more.
 const DIALLED_PER_ADDRESS: usize = 64;
@@ -38,103 +28,6 @@ const DIALLED: u64 = 1 << (OWNER_SHIFT - 1);
 
 /// The answer to a keepalive (RFC 5626 §4.4.1).
 static PONG: Bytes = Bytes::from_static(b"\r\n");
-
-/// A message for a connection's writer.
-#[derive(Debug)]
-pub(crate) struct Outgoing {
-    pub(crate) message: Bytes,
-    pub(crate) ticket: Ticket,
-    /// The shard whose engine wants to know of a failure.
-    pub(crate) sender: usize,
-}
-
-/// A connection's place in the table, as its task holds it.
-pub(crate) struct Entered {
-    pub(crate) connection: ConnectionId,
-    pub(crate) flow: Flow,
-    pub(super) waiting: mpsc::Receiver<Outgoing>,
-    /// Taken from `waiting`, and not known to have been written.
-    pub(super) writing: Vec<Outgoing>,
-    pub(super) standing: Rc<Standing>,
-}
-
-/// Whether a peer has still to show who it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Proof {
-    /// It is known by its address, or it is we who went to it.
-    Given,
-    /// It is a stranger until the engine says otherwise.
-    Wanted,
-}
-
-/// What one peer is to us, and how many bytes wait for it.
-pub(super) struct Standing {
-    is_proven: Cell<bool>,
-    here: Cell<usize>,
-    /// Of `here`, what was added while the peer was a stranger.
-    as_stranger: Cell<usize>,
-    in_all: Rc<InAll>,
-}
-
-/// Bytes that wait for all peers.
-#[derive(Default)]
-struct InAll {
-    proven: Cell<usize>,
-    strangers: Cell<usize>,
-}
-
-impl Standing {
-    pub(super) fn is_proven(&self) -> bool {
-        self.is_proven.get()
-    }
-
-    fn add(&self, bytes: usize) -> bool {
-        let (here, of_one, in_all, of_all) = if self.is_proven() {
-            (&self.here, QUEUED_BYTES, &self.in_all.proven, QUEUED_IN_ALL)
-        } else {
-            (&self.as_stranger, QUEUED_BY_STRANGER, &self.in_all.strangers, QUEUED_BY_STRANGERS)
-        };
-        let fits = here.get() < of_one && in_all.get() < of_all;
-        if fits {
-            here.set(here.get().saturating_add(bytes));
-            in_all.set(in_all.get().saturating_add(bytes));
-        }
-        fits
-    }
-
-    /// What was written was queued in order: what was queued for a stranger comes first.
-    pub(super) fn remove(&self, bytes: usize) {
-        let early = bytes.min(self.as_stranger.get());
-        give_back(&self.as_stranger, &self.in_all.strangers, early);
-        give_back(&self.here, &self.in_all.proven, bytes.saturating_sub(early));
-    }
-
-    /// Takes back what was just added.
-    fn unqueue(&self, bytes: usize) {
-        if self.is_proven() {
-            give_back(&self.here, &self.in_all.proven, bytes);
-        } else {
-            give_back(&self.as_stranger, &self.in_all.strangers, bytes);
-        }
-    }
-
-    fn is_idle(&self) -> bool {
-        self.here.get() == 0 && self.as_stranger.get() == 0
-    }
-}
-
-fn give_back(here: &Cell<usize>, in_all: &Cell<usize>, bytes: usize) {
-    let bytes = bytes.min(here.get());
-    here.set(here.get().saturating_sub(bytes));
-    in_all.set(in_all.get().saturating_sub(bytes));
-}
-
-impl Drop for Standing {
-    fn drop(&mut self) {
-        give_back(&self.here, &self.in_all.proven, usize::MAX);
-        give_back(&self.as_stranger, &self.in_all.strangers, usize::MAX);
-    }
-}
 
 struct Connection {
     queue: mpsc::Sender<Outgoing>,
@@ -170,6 +63,15 @@ pub(crate) struct Connections {
     shard: Weak<RefCell<Shard>>,
 }
 
+/// A connection that wants a place in the table.
+pub(super) struct Newcomer {
+    pub(super) flow: Flow,
+    pub(super) origin: Origin,
+    pub(super) proof: Proof,
+    /// What its peer's certificate was checked against.
+    pub(super) name: Option<Arc<str>>,
+}
+
 /// What entering the table led to.
 struct Entry {
     entered: Entered,
@@ -198,14 +100,8 @@ impl Connections {
     }
 
     /// A new connection; `None` if there are too many.
-    fn enter(
-        &mut self,
-        flow: Flow,
-        origin: Origin,
-        proof: Proof,
-        name: Option<Arc<str>>,
-        settings: &PlaneSettings,
-    ) -> Option<Entry> {
+    fn enter(&mut self, newcomer: Newcomer, settings: &PlaneSettings) -> Option<Entry> {
+        let Newcomer { flow, origin, proof, name } = newcomer;
         let ip = flow.remote.ip();
         let mut victim = None;
         match origin {
@@ -232,12 +128,7 @@ impl Connections {
         }
         let flow = Flow { connection: Some(connection), ..flow };
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let standing = Rc::new(Standing {
-            is_proven: Cell::new(proof == Proof::Given),
-            here: Cell::new(0),
-            as_stranger: Cell::new(0),
-            in_all: self.in_all.clone(),
-        });
+        let standing = Rc::new(Standing::new(proof, self.in_all.clone()));
         if origin == Origin::Dialled || flow.transport == Transport::Tcp {
             self.by_peer.insert(peer(&flow, name.clone()), connection);
         }
@@ -250,7 +141,7 @@ impl Connections {
     /// The peer of a connection has shown who it is.
     pub(crate) fn proven(&mut self, connection: ConnectionId) {
         if let Some(entry) = self.open.get(&connection)
-            && !entry.standing.is_proven.replace(true)
+            && !entry.standing.prove()
         {
             self.strangers.leave(entry.flow.remote.ip(), connection.0);
         }
@@ -315,17 +206,10 @@ impl Connection {
 
 impl Shard {
     /// A new connection; `None`, counted and told, if there are too many.
-    pub(super) fn enter(
-        &mut self,
-        flow: Flow,
-        origin: Origin,
-        proof: Proof,
-        name: Option<Arc<str>>,
-    ) -> Option<Entered> {
-        let Some(Entry { entered, victim }) =
-            self.connections.enter(flow, origin, proof, name, &self.settings)
-        else {
-            self.counters.connections_refused.up();
+    pub(super) fn enter(&mut self, newcomer: Newcomer) -> Option<Entered> {
+        let (flow, origin) = (newcomer.flow, newcomer.origin);
+        let Some(Entry { entered, victim }) = self.connections.enter(newcomer, &self.settings) else {
+            self.counters.streams.refused.up();
             let (kind, detail) = match origin {
                 Origin::Accepted => (
                     "connections_full",
@@ -339,9 +223,9 @@ impl Shard {
             self.tell(kind, flow.remote, detail);
             return None;
         };
-        self.counters.connections.up();
+        self.counters.streams.open.up();
         if let Some(victim) = victim {
-            self.counters.connections_evicted.up();
+            self.counters.streams.evicted.up();
             self.tell(
                 "connections_evicted",
                 flow.remote,
@@ -375,7 +259,8 @@ impl Shard {
             return Err(outgoing);
         }
         let Some(shard) = self.connections.shard.upgrade() else { return Err(outgoing) };
-        let Some(entered) = self.enter(flow, Origin::Dialled, Proof::Given, name.clone()) else {
+        let newcomer = Newcomer { flow, origin: Origin::Dialled, proof: Proof::Given, name: name.clone() };
+        let Some(entered) = self.enter(newcomer) else {
             return Err(outgoing);
         };
         if let Some(name) = &name {
@@ -404,7 +289,7 @@ impl Entered {
         for outgoing in unwritten {
             shard.failed(outgoing.ticket, outgoing.sender);
         }
-        shard.counters.connections.down();
+        shard.counters.streams.open.down();
         shard.closed(self.connection);
         shard.settle();
     }

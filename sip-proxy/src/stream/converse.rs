@@ -15,7 +15,7 @@ use sip_wire::{Framed, StreamFramer};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, ReadHalf, WriteHalf};
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::connections::{Entered, Standing};
+use super::standing::{Entered, Origin, Standing};
 use super::{HANDSHAKE, after};
 use crate::settings::PlaneSettings;
 use crate::shard::Shard;
@@ -35,15 +35,6 @@ const READ: usize = 16 * 1024;
 thread_local! {
     /// One for all connections of a thread: nothing is read into it across an await.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ].into());
-}
-
-/// Who opened a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Origin {
-    /// The peer.
-    Accepted,
-    /// We.
-    Dialled,
 }
 
 /// Reads and writes until either side ends it.
@@ -100,7 +91,7 @@ async fn write<W: AsyncWrite>(mut writer: WriteHalf<W>, entered: &mut Entered, s
         match written.await {
             Ok(Ok(())) => batch.clear(),
             Ok(Err(_)) => return,
-            Err(_) => return shard.borrow().counters.connections_stalled.up(),
+            Err(_) => return shard.borrow().counters.streams.stalled.up(),
         }
         standing.remove(length);
     }
@@ -148,7 +139,7 @@ async fn read<R: AsyncRead>(
             Ok(_) => return,
             // It may have been proven by a shard that is its message's home, or by a registrar's answer.
             Err(_) if patience.end(&shard.borrow().settings) > end => continue,
-            Err(_) => return shard.borrow().counters.connections_idle.up(),
+            Err(_) => return shard.borrow().counters.streams.idle.up(),
         }
         patience.heard = Instant::now();
         let mut shard = shard.borrow_mut();

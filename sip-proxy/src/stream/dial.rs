@@ -13,9 +13,10 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::connections::Entered;
-use super::converse::{Origin, converse};
-use super::{Arrived, Dial, arrived, tune};
+use super::converse::converse;
+use super::opened::Dial;
+use super::standing::{Entered, Origin};
+use super::{Arrived, arrived, tune};
 use crate::shard::Shard;
 use crate::tls::{TlsIdentity, peer_names};
 
@@ -46,7 +47,7 @@ pub(super) async fn dial(entered: Entered, name: Option<Arc<str>>, shard: Rc<Ref
         Err(error) => {
             tracing::debug!(%error, remote = %flow.remote, "connection failed");
             if flow.transport == Transport::Tls && error.kind() == io::ErrorKind::InvalidData {
-                shard.borrow().counters.handshakes_failed.up();
+                shard.borrow().counters.streams.handshakes_failed.up();
             }
             entered.leave(&shard);
         }

@@ -5,8 +5,7 @@
 //! bounded, and who holds most of them gives first ([`Crowd`]).
 
 use std::cell::RefCell;
-use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,12 +13,12 @@ use std::time::Duration;
 use ahash::AHashMap;
 use sip_engine::io::ListenerId;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, LocalSet};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout, timeout_at};
-use tokio_rustls::TlsStream;
 
 use super::crowd::Crowd;
+use super::opened::{Accepted, Dial, Opened};
 use super::socket::Socket;
 use super::{HANDSHAKE, after, tune};
 use crate::counters::ShardCounters;
@@ -32,42 +31,6 @@ const NICENESS: i32 = 5;
 
 /// How often handshakes that wait for their turn are let in.
 const TURN: Duration = Duration::from_millis(10);
-
-/// An open stream that belongs to no thread's reactor.
-#[derive(Debug)]
-pub(crate) enum Opened {
-    Clear(std::net::TcpStream),
-    Tls(Box<TlsStream<Socket>>),
-}
-
-impl Opened {
-    /// A session whose handshake is done leaves this thread.
-    fn tls(stream: impl Into<TlsStream<Socket>>) -> io::Result<Self> {
-        let mut stream = Box::new(stream.into());
-        stream.get_mut().0.depart()?;
-        Ok(Self::Tls(stream))
-    }
-}
-
-/// Somebody who got through the door.
-#[derive(Debug)]
-pub(crate) struct Accepted {
-    pub(crate) listener: ListenerId,
-    pub(crate) remote: SocketAddr,
-    pub(crate) opened: Opened,
-    /// When that was.
-    pub(crate) since: Instant,
-}
-
-/// A TLS connection that the shard wants.
-pub(crate) struct Dial {
-    pub(crate) local: SocketAddr,
-    pub(crate) remote: SocketAddr,
-    /// The name that the certificate must bear.
-    pub(crate) name: rustls::pki_types::ServerName<'static>,
-    pub(crate) tls: Arc<TlsIdentity>,
-    pub(crate) done: oneshot::Sender<io::Result<Opened>>,
-}
 
 /// All that the door's thread takes along.
 pub(crate) struct Door {
@@ -179,20 +142,20 @@ impl Hall {
         let task = victim.and_then(|victim| waiting.tasks.remove(&victim));
         drop(waiting);
         self.send_away(task);
-        self.counters.connections.up();
+        self.counters.streams.open.up();
         Place { hall: self.clone(), number, source }
     }
 
     fn send_away(&self, task: Option<AbortHandle>) {
         if let Some(task) = task {
-            self.counters.connections_evicted.up();
+            self.counters.streams.evicted.up();
             task.abort();
         }
     }
 
     fn hand_over(&self, accepted: Accepted) {
         if !self.shard.send(Letter::Accepted(Box::new(accepted))) {
-            self.counters.connections_refused.up();
+            self.counters.streams.refused.up();
         }
     }
 }
@@ -226,7 +189,7 @@ impl Drop for Place {
         waiting.all.leave(self.source, self.number);
         waiting.shaking.leave(self.source, self.number);
         waiting.tasks.remove(&self.number);
-        self.hall.counters.connections.down();
+        self.hall.counters.streams.open.down();
     }
 }
 
@@ -266,7 +229,7 @@ async fn accept(
         };
         let source = remote.ip().to_canonical();
         if settings.filter.denies(source) {
-            hall.counters.denied.up();
+            hall.counters.dropped.denied.up();
             continue;
         }
         let place = hall.enter(source);
@@ -295,7 +258,7 @@ async fn speaks(stream: TcpStream, since: Instant, counters: &ShardCounters) -> 
         Ok(Ok(1..)) => stream.into_std().ok().map(Opened::Clear),
         Ok(_) => None,
         Err(_) => {
-            counters.connections_idle.up();
+            counters.streams.idle.up();
             None
         }
     }
@@ -312,7 +275,7 @@ async fn shake_hands(stream: TcpStream, tls: &TlsIdentity, since: Instant, place
     match timeout_at(after(since, HANDSHAKE), handshake).await {
         Ok(Ok(opened)) => Some(opened),
         Ok(Err(_)) | Err(_) => {
-            place.hall.counters.handshakes_failed.up();
+            place.hall.counters.streams.handshakes_failed.up();
             None
         }
     }

@@ -5,7 +5,9 @@ mod converse;
 mod crowd;
 mod dial;
 mod door;
+pub(crate) mod opened;
 mod socket;
+mod standing;
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,11 +20,14 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsStream;
 
-use connections::Proof;
-pub(crate) use connections::{Connections, Outgoing};
-use converse::{Origin, converse};
-pub(crate) use door::{Accepted, Dial, Door, Opened};
+pub(crate) use connections::Connections;
+use connections::Newcomer;
+use converse::converse;
+pub(crate) use door::Door;
+use opened::{Accepted, Opened};
 use socket::Socket;
+pub(crate) use standing::Outgoing;
+use standing::{Origin, Proof};
 
 use crate::shard::Shard;
 use crate::tls::peer_names;
@@ -56,7 +61,8 @@ impl Shard {
         let Some(shard) = self.connections.shard() else { return };
         let flow = Flow { listener, transport, remote, connection: None };
         let proof = if self.is_trunk(&flow, &names) { Proof::Given } else { Proof::Wanted };
-        let Some(entered) = self.enter(flow, Origin::Accepted, proof, None) else { return };
+        let newcomer = Newcomer { flow, origin: Origin::Accepted, proof, name: None };
+        let Some(entered) = self.enter(newcomer) else { return };
         self.identified(entered.connection, names);
         tokio::task::spawn_local(vitals::belonging(async move {
             match arrived(opened) {

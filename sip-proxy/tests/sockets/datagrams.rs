@@ -52,7 +52,7 @@ fn a_call_runs_between_two_listeners_and_leaves_nothing() {
     let place = place(|setup| setup);
     call(&place.phone, &place.trunk);
     assert_eq!(place.node.ended(), 1);
-    place.node.until("no call left", PATIENCE, |node| node.count(|shard| &shard.calls) == 0);
+    place.node.until("no call left", PATIENCE, |node| node.count(|shard| &shard.held.calls) == 0);
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn keepalives_are_counted_and_stun_is_answered_with_the_address_seen() {
     let (length, _) = phone.socket.recv_from(&mut answer).unwrap();
     let answer = Message::from_bytes(&answer[..length]).unwrap();
     assert_eq!(answer.attribute::<XorMappedAddress>().unwrap().addr(id), phone.local);
-    assert_eq!(place.node.count(|shard| &shard.refused), 0);
+    assert_eq!(place.node.count(|shard| &shard.dropped.refused), 0);
 }
 
 #[test]

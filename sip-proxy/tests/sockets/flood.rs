@@ -59,7 +59,7 @@ fn a_flood_of_one_source_is_dropped_and_does_not_delay_others() {
         // A pause that a real sender's line would make: the receiver shares its cores with this thread.
         std::thread::sleep(Duration::from_micros(500));
     });
-    node.until("the flood is on", PATIENCE, |node| node.count(|shard| &shard.limited) > 1000);
+    node.until("the flood is on", PATIENCE, |node| node.count(|shard| &shard.dropped.limited) > 1000);
     let mut delays: Vec<_> = (0..100)
         .map(|turn| {
             // Below the rate of the realm.
@@ -72,7 +72,7 @@ fn a_flood_of_one_source_is_dropped_and_does_not_delay_others() {
             asked.elapsed()
         })
         .collect();
-    let limited = node.count(|shard| &shard.limited);
+    let limited = node.count(|shard| &shard.dropped.limited);
     drop(flood);
     delays.sort();
     println!("limited {limited}, median {:?}, worst {:?}", delays[50], delays[99]);
@@ -94,7 +94,7 @@ fn a_trunk_is_never_limited() {
     let phone = Udp::new(address(), access);
     phone.within(Duration::from_millis(100));
     assert_eq!((0..5).filter(|_| phone.ping() == 200).count(), 2);
-    assert_eq!(node.count(|shard| &shard.limited), 3);
+    assert_eq!(node.count(|shard| &shard.dropped.limited), 3);
 }
 
 #[test]
@@ -111,8 +111,8 @@ fn scanners_and_those_on_the_list_get_no_answer() {
     stranger.within(Duration::from_millis(300));
     assert_eq!(stranger.ping(), 0);
     assert!(phone.within(Duration::from_millis(50)).receive().is_none());
-    assert_eq!(node.count(|shard| &shard.scanners), 1);
-    assert_eq!(node.count(|shard| &shard.denied), 1);
+    assert_eq!(node.count(|shard| &shard.dropped.scanners), 1);
+    assert_eq!(node.count(|shard| &shard.dropped.denied), 1);
     assert_eq!(phone.within(PATIENCE).ping(), 200);
 }
 

@@ -159,19 +159,19 @@ fn mutated_messages_on_udp_and_tcp_leave_nothing_and_calls_go_on() {
     on_udp.join().unwrap();
     on_tcp.join().unwrap();
     node.until("all has ended", Duration::from_secs(30), |node| {
-        node.count(|shard| &shard.connections) == 0
-            && node.count(|shard| &shard.calls) == 0
-            && node.count(|shard| &shard.transactions) == 0
+        node.count(|shard| &shard.streams.open) == 0
+            && node.count(|shard| &shard.held.calls) == 0
+            && node.count(|shard| &shard.held.transactions) == 0
     });
     let (datagrams, connections) = (datagrams.load(Ordering::Relaxed), connections.load(Ordering::Relaxed));
-    let refused = node.count(|shard| &shard.refused);
+    let refused = node.count(|shard| &shard.dropped.refused);
     println!(
         "{datagrams} datagrams, {connections} connections, {refused} refused; {first_tries} of {calls} calls at the first try"
     );
     assert!(datagrams > 1000 && connections > 100 && refused > 500);
     assert!(first_tries * 10 >= calls * 9);
     assert!(call(&phone, 1), "and afterwards as ever");
-    node.until("that too", Duration::from_secs(10), |node| node.count(|shard| &shard.transactions) == 0);
+    node.until("that too", Duration::from_secs(10), |node| node.count(|shard| &shard.held.transactions) == 0);
     end.store(true, Ordering::Relaxed);
     answering.join().unwrap();
 }

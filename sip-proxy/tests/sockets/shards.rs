@@ -50,12 +50,12 @@ fn calls_of_many_phones_to_one_trunk_run_on_both_shards() {
         call(&Udp::new(address(), place.access), &trunk);
     }
     assert_eq!(place.node.ended(), MANY);
-    place.node.until("nothing left", PATIENCE, |node| node.count(|shard| &shard.calls) == 0);
+    place.node.until("nothing left", PATIENCE, |node| node.count(|shard| &shard.held.calls) == 0);
     assert!(place.each(|shard| &shard.received).iter().all(|received| *received > 0));
-    assert!(place.each(|shard| &shard.transactions).iter().all(|transactions| *transactions > 0));
+    assert!(place.each(|shard| &shard.held.transactions).iter().all(|transactions| *transactions > 0));
     // The trunk is one 4-tuple: one shard reads all that it sends, and hands over what is the other's.
     assert!(place.node.count(|shard| &shard.forwarded) > 0);
-    assert_eq!(place.node.count(|shard| &shard.inbox_full), 0);
+    assert_eq!(place.node.count(|shard| &shard.dropped.inbox_full), 0);
 }
 
 #[test]
@@ -118,7 +118,7 @@ fn a_registered_phone_is_reached_from_both_shards_over_its_one_connection() {
     let mut bob = Stream::connect(address(), place.access);
     register(&mut bob, "bob");
     place.node.until("one binding, and its replica not counted", PATIENCE, |node| {
-        node.count(|shard| &shard.bindings) == 1
+        node.count(|shard| &shard.held.bindings) == 1
     });
     for _ in 0..MANY {
         let caller = Udp::new(address(), place.access);
@@ -130,9 +130,9 @@ fn a_registered_phone_is_reached_from_both_shards_over_its_one_connection() {
         assert!(bob.expect().starts_with("ACK "));
         assert_eq!(status(&caller.expect()), 486);
     }
-    assert!(place.each(|shard| &shard.transactions).iter().all(|transactions| *transactions > 0));
+    assert!(place.each(|shard| &shard.held.transactions).iter().all(|transactions| *transactions > 0));
     drop(bob);
-    place.node.until("no binding left", PATIENCE, |node| node.count(|shard| &shard.bindings) == 0);
+    place.node.until("no binding left", PATIENCE, |node| node.count(|shard| &shard.held.bindings) == 0);
     for _ in 0..MANY {
         let caller = Udp::new(address(), place.access);
         caller.send(&caller.request("INVITE", "sip:bob@example.net", SDP));

@@ -54,9 +54,9 @@ fn a_call_between_two_connections_uses_each_for_all_of_its_messages() {
         trunk.send(response(&bye, 200, trunk.local, ""));
         assert_eq!(status(&phone.expect()), 200);
     }
-    assert_eq!(place.node.count(|shard| &shard.connections), 2);
+    assert_eq!(place.node.count(|shard| &shard.streams.open), 2);
     drop((phone, trunk));
-    place.node.until("no connection left", PATIENCE, |node| node.count(|shard| &shard.connections) == 0);
+    place.node.until("no connection left", PATIENCE, |node| node.count(|shard| &shard.streams.open) == 0);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_trunk_that_closed_its_connection_in_mid_call_is_called_again_for_the_bye() 
     assert!(trunk.expect().starts_with("ACK "));
     drop(trunk);
     place.node.until("the trunk's connection is gone", PATIENCE, |node| {
-        node.count(|shard| &shard.connections) == 1
+        node.count(|shard| &shard.streams.open) == 1
     });
     phone.send(in_dialog("BYE", &invite, &answer));
     let mut trunk = Stream::accepted(place.trunk.accept().unwrap().0);
@@ -95,7 +95,7 @@ fn a_response_whose_connection_is_gone_goes_to_the_port_of_the_via() {
     assert_eq!(phone.receive().map_or(0, |trying| status(&trying)), 100);
     drop(phone);
     place.node.until("the phone's connection is gone", PATIENCE, |node| {
-        node.count(|shard| &shard.connections) == 1
+        node.count(|shard| &shard.streams.open) == 1
     });
     trunk.send(response(&outgoing, 486, trunk.local, ""));
     let mut phone = Stream::accepted(listening.accept().unwrap().0);
@@ -150,8 +150,8 @@ fn who_says_nothing_and_who_never_ends_a_message_is_closed() {
         is_cut = slow.stream.write_all(&[bytes.next().unwrap()]).is_err();
         std::thread::sleep(Duration::from_millis(250));
     }
-    place.node.until("one connection left", PATIENCE, |node| node.count(|shard| &shard.connections) == 1);
-    assert_eq!(place.node.count(|shard| &shard.connections_idle), 3);
+    place.node.until("one connection left", PATIENCE, |node| node.count(|shard| &shard.streams.open) == 1);
+    assert_eq!(place.node.count(|shard| &shard.streams.idle), 3);
     assert_eq!(options(&mut honest, place.access), 200, "silence between messages is no fault");
     drop(silent);
 }
@@ -165,7 +165,7 @@ fn a_silent_connection_is_closed_after_the_idle_time() {
     let mut phone = Stream::connect(address(), place.access);
     assert_eq!(options(&mut phone, place.access), 200);
     assert!(phone.receive().is_none());
-    assert_eq!(place.node.count(|shard| &shard.connections_idle), 1);
+    assert_eq!(place.node.count(|shard| &shard.streams.idle), 1);
 }
 
 /// Whether the other side has ended a connection, or does so now.
@@ -202,8 +202,8 @@ fn of_strangers_who_holds_most_gives_its_oldest_connection_to_the_newcomer() {
     assert!(is_closed(&mut held[1]), "three of one source, two of the other");
     assert!(!held.iter_mut().skip(2).chain(&mut first).any(is_closed));
     assert_eq!(options(&mut newcomer, place.access), 200);
-    assert_eq!(place.node.count(|shard| &shard.connections_evicted), 2);
-    assert_eq!(place.node.count(|shard| &shard.connections), 5);
+    assert_eq!(place.node.count(|shard| &shard.streams.evicted), 2);
+    assert_eq!(place.node.count(|shard| &shard.streams.open), 5);
 }
 
 #[test]
@@ -243,7 +243,7 @@ fn who_has_registered_and_trunks_keep_their_connections_however_many_strangers_c
         matches!(end, Ok(0))
     }));
     assert_eq!(options(&mut trunk, place.access), 200);
-    assert_eq!(place.node.count(|shard| &shard.connections), 3);
+    assert_eq!(place.node.count(|shard| &shard.streams.open), 3);
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn what_a_stranger_goes_on_saying_keeps_no_connection_open() {
         std::thread::sleep(Duration::from_millis(50));
     }
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
-    assert_eq!(place.node.count(|shard| &shard.connections_idle), 1);
+    assert_eq!(place.node.count(|shard| &shard.streams.idle), 1);
 }
 
 #[test]
@@ -282,9 +282,9 @@ fn connections_that_are_all_proven_leave_no_room_for_one_more() {
     let mut refused = Stream::connect(address(), place.access);
     refused.send("\r\n\r\n");
     assert!(is_closed(&mut refused));
-    assert_eq!(place.node.count(|shard| &shard.connections_refused), 1);
+    assert_eq!(place.node.count(|shard| &shard.streams.refused), 1);
     drop(held);
-    place.node.until("room again", PATIENCE, |node| node.count(|shard| &shard.connections) == 0);
+    place.node.until("room again", PATIENCE, |node| node.count(|shard| &shard.streams.open) == 0);
     assert_eq!(options(&mut Stream::connect(address(), place.access), place.access), 200);
 }
 
@@ -310,9 +310,7 @@ fn who_knocks_and_says_nothing_does_not_shut_the_door() {
             })
         })
         .collect();
-    place
-        .node
-        .until("they are sent away", PATIENCE, |node| node.count(|shard| &shard.connections_evicted) > 200);
+    place.node.until("they are sent away", PATIENCE, |node| node.count(|shard| &shard.streams.evicted) > 200);
     for _ in 0..10 {
         let mut phone = Stream::connect(address(), place.access);
         std::thread::sleep(Duration::from_millis(20));
@@ -320,7 +318,7 @@ fn who_knocks_and_says_nothing_does_not_shut_the_door() {
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     idlers.into_iter().for_each(|idler| idler.join().unwrap());
-    assert_eq!(place.node.count(|shard| &shard.connections_refused), 0);
+    assert_eq!(place.node.count(|shard| &shard.streams.refused), 0);
 }
 
 #[test]
@@ -346,13 +344,13 @@ fn a_peer_that_does_not_read_is_closed_and_others_are_served_meanwhile() {
         if begun.elapsed() > Duration::from_secs(30) {
             panic!("still open");
         }
-        if place.node.count(|shard| &shard.connections_stalled) == 1 {
+        if place.node.count(|shard| &shard.streams.stalled) == 1 {
             break;
         }
         assert_eq!(options(&mut honest, place.access), 200);
     }
     place.node.until("counted", PATIENCE, |node| {
-        node.count(|shard| &shard.connections_stalled) == 1 && node.count(|shard| &shard.connections) == 1
+        node.count(|shard| &shard.streams.stalled) == 1 && node.count(|shard| &shard.streams.open) == 1
     });
     assert_eq!(options(&mut honest, place.access), 200);
 }
@@ -376,7 +374,7 @@ fn a_broken_message_is_answered_and_its_connection_closed() {
     junk.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(junk.receive().is_none(), "what is no SIP gets no answer");
     place.node.until("nothing left", PATIENCE, |node| {
-        node.count(|shard| &shard.connections) == 0 && node.count(|shard| &shard.refused) == 3
+        node.count(|shard| &shard.streams.open) == 0 && node.count(|shard| &shard.dropped.refused) == 3
     });
 }
 
@@ -396,10 +394,10 @@ fn a_registered_phone_is_called_over_the_connection_it_registered_by() {
     assert!(outgoing.starts_with("INVITE sip:bob@"), "{outgoing}");
     bob.send(response(&outgoing, 486, bob.local, ""));
     assert_eq!(status(&caller.expect()), 486);
-    assert_eq!(place.node.count(|shard| &shard.bindings), 1);
+    assert_eq!(place.node.count(|shard| &shard.held.bindings), 1);
     drop(bob);
     place.node.until("the binding went with its connection", PATIENCE, |node| {
-        node.count(|shard| &shard.bindings) == 0
+        node.count(|shard| &shard.held.bindings) == 0
     });
     caller.send(&caller.request("INVITE", "sip:bob@example.net", SDP));
     // Its own ACK to the first refusal was never sent, so that may come once more.

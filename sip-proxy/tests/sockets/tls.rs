@@ -230,7 +230,8 @@ fn where_certificates_are_required_none_and_a_foreign_one_end_the_handshake() {
     let mut forged = other.connect(address(), place.core, "sbc.example.net", Some("carrier"));
     options(&mut forged, place.core).unwrap_err();
     place.node.until("two failed handshakes, one connection", PATIENCE, |node| {
-        node.count(|shard| &shard.handshakes_failed) == 2 && node.count(|shard| &shard.connections) == 1
+        node.count(|shard| &shard.streams.handshakes_failed) == 2
+            && node.count(|shard| &shard.streams.open) == 1
     });
 }
 
@@ -282,7 +283,7 @@ fn handshakes_beyond_their_budget_wait_and_delay_nobody_who_is_connected() {
     });
     // Of ten, four may begin at once, and twenty in a second.
     assert!(begun.elapsed() > Duration::from_millis(200), "{:?}", begun.elapsed());
-    assert_eq!(place.node.count(|shard| &shard.handshakes_failed), 0);
+    assert_eq!(place.node.count(|shard| &shard.streams.handshakes_failed), 0);
 }
 
 #[test]
@@ -297,8 +298,8 @@ fn handshakes_that_never_end_and_junk_on_the_port_hold_nothing() {
     assert!(junk.read_to_end(&mut Vec::new()).is_ok());
     place
         .node
-        .until("all closed", Duration::from_secs(13), |node| node.count(|shard| &shard.connections) == 0);
-    assert_eq!(place.node.count(|shard| &shard.handshakes_failed), 21);
+        .until("all closed", Duration::from_secs(13), |node| node.count(|shard| &shard.streams.open) == 0);
+    assert_eq!(place.node.count(|shard| &shard.streams.handshakes_failed), 21);
 }
 
 /// A trunk that speaks TLS: the status that a call to it gets, with `certificate` shown to us.
