@@ -119,33 +119,7 @@ impl Reported {
     pub(crate) fn hear(&mut self, block: Block, passed: Passed, now: Duration) {
         let latest = Latest { block, packets: passed.packets, lost: passed.lost, at: now };
         let Some(before) = self.latest.filter(|before| before.block.ssrc == block.ssrc) else {
-            (self.latest, self.is_begun_anew) = (Some(latest), false);
-            let restart = self.restart.take().filter(|_| self.is_forgetful);
-            let expected = passed.first.map(|first| block.highest.wrapping_sub(first.into()));
-            // One that is before the first has not heard of it.
-            if let Some(expected) = expected.filter(|expected| *expected < LONGEST) {
-                let expected = u64::from(expected).saturating_add(1);
-                let lost = i64::from(block.lost).clamp(0, expected as i64);
-                // What was before a re-INVITE it has forgotten, told or not.
-                let elsewhere = restart.filter(|restart| restart.is_home);
-                let elsewhere = elsewhere.map_or(0, |_| expected.saturating_sub(passed.packets));
-                let untold = elsewhere.saturating_sub(lost.unsigned_abs());
-                let here =
-                    restart.map_or(0, |restart| restart.packets).min(expected.saturating_sub(elsewhere));
-                let (mut forgotten, mut unheard) = (here, 0);
-                match self.fate {
-                    _ if elsewhere <= OUT_OF_STEP => {}
-                    Fate::Alike => forgotten = forgotten.saturating_add(elsewhere),
-                    Fate::Lost => unheard = untold,
-                    Fate::Unknown => self.unknown = self.unknown.saturating_add(untold),
-                }
-                self.forget(forgotten, passed.lost.saturating_sub(lost.unsigned_abs()));
-                if elsewhere <= OUT_OF_STEP || self.fate == Fate::Alike {
-                    self.alike.add(expected.saturating_sub(forgotten), lost, block.jitter);
-                }
-                self.whole.add(expected, lost.saturating_add_unsigned(unheard), block.jitter);
-            }
-            return;
+            return self.hear_first(latest, passed.first);
         };
         let (far, near) = (
             block.highest.wrapping_sub(before.block.highest) as i32,
@@ -217,6 +191,36 @@ impl Reported {
                 lost.saturating_mul(elsewhere as i64).checked_div(expected as i64).unwrap_or(0)
             };
             self.direct.add(elsewhere, share.saturating_add_unsigned(unheard), block.jitter);
+        }
+    }
+
+    /// The first block about a source, whose number was `first`.
+    fn hear_first(&mut self, latest: Latest, first: Option<u16>) {
+        (self.latest, self.is_begun_anew) = (Some(latest), false);
+        let restart = self.restart.take().filter(|_| self.is_forgetful);
+        let block = latest.block;
+        let expected = first.map(|first| block.highest.wrapping_sub(first.into()));
+        // One that is before the first has not heard of it.
+        if let Some(expected) = expected.filter(|expected| *expected < LONGEST) {
+            let expected = u64::from(expected).saturating_add(1);
+            let lost = i64::from(block.lost).clamp(0, expected as i64);
+            // What was before a re-INVITE it has forgotten, told or not.
+            let elsewhere = restart.filter(|restart| restart.is_home);
+            let elsewhere = elsewhere.map_or(0, |_| expected.saturating_sub(latest.packets));
+            let untold = elsewhere.saturating_sub(lost.unsigned_abs());
+            let here = restart.map_or(0, |restart| restart.packets).min(expected.saturating_sub(elsewhere));
+            let (mut forgotten, mut unheard) = (here, 0);
+            match self.fate {
+                _ if elsewhere <= OUT_OF_STEP => {}
+                Fate::Alike => forgotten = forgotten.saturating_add(elsewhere),
+                Fate::Lost => unheard = untold,
+                Fate::Unknown => self.unknown = self.unknown.saturating_add(untold),
+            }
+            self.forget(forgotten, latest.lost.saturating_sub(lost.unsigned_abs()));
+            if elsewhere <= OUT_OF_STEP || self.fate == Fate::Alike {
+                self.alike.add(expected.saturating_sub(forgotten), lost, block.jitter);
+            }
+            self.whole.add(expected, lost.saturating_add_unsigned(unheard), block.jitter);
         }
     }
 

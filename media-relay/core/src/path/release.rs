@@ -450,7 +450,6 @@ impl Release {
 
     /// How a party took what [`Output::Learn`], [`Output::Move`], [`Output::Hold`] or [`Output::Home`] asked of it.
     pub fn moved(&mut self, party: Side, outcome: Moved, now: Duration) {
-        let party = party;
         // What is to be asked was not yet: this is an answer to what was asked before.
         if self.agenda.next.is_some() {
             return;

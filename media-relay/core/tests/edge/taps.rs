@@ -208,7 +208,7 @@ impl Story {
         self.begins();
     }
 
-    fn is_told_to_end(mut self) -> (usize, BTreeMap<&'static str, u32>) {
+    fn ends(mut self) -> (usize, BTreeMap<&'static str, u32>) {
         self.world.act(Action::Delete);
         assert_eq!(self.heard, if self.is_tapped { self.taken } else { Vec::new() });
         (self.heard.len(), self.census)
@@ -233,7 +233,7 @@ fn a_tap_hears_each_packet_of_a_thousand_calls_once_and_in_order_through_whateve
                 _ => story.negotiates(),
             }
         }
-        let (heard, counts) = story.is_told_to_end();
+        let (heard, counts) = story.ends();
         assert!(heard >= 10, "seed {seed}: {heard} packets");
         packets += heard;
         for (what, count) in counts {
@@ -254,7 +254,7 @@ fn what_a_port_needs_is_told_so_that_another_plane_would_pass_the_same() {
         for _ in 0..8 {
             if story.below(5) == 0 { story.is_transferred() } else { story.negotiates() }
         }
-        let (heard, census) = story.is_told_to_end();
+        let (heard, census) = story.ends();
         assert_eq!(heard, 0);
         flows += census.get("flow").copied().unwrap_or_default();
     }
