@@ -131,8 +131,7 @@ async fn rows(pool: &PgPool, expected: i64) {
 
 #[tokio::test]
 async fn bindings_are_written_in_their_latest_state_and_read_until_they_expire() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     // Away at first: the changes wait, and only the latest of each binding is written.
     cluster.stop();
     let node = Node::start(&pool);
@@ -155,8 +154,7 @@ async fn bindings_are_written_in_their_latest_state_and_read_until_they_expire()
 
 #[tokio::test]
 async fn a_contact_of_any_length_and_a_row_that_breaks_an_operators_rule_cost_only_themselves() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
     for rule in [
         "ALTER TABLE binding ADD CHECK (aor <> 'mallory@example.net')",
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -191,8 +189,7 @@ async fn a_contact_of_any_length_and_a_row_that_breaks_an_operators_rule_cost_on
 
 #[tokio::test]
 async fn a_schema_that_is_missing_sets_no_binding_aside() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
     let node = Node::start(&pool);
     node.put(record("alice", 600));
     rows(&pool, 1).await;
@@ -207,8 +204,7 @@ async fn a_schema_that_is_missing_sets_no_binding_aside() {
 
 #[tokio::test]
 async fn realms_in_another_order_are_found_by_name_and_what_is_gone_is_dropped() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
     let node = Node::start(&pool);
     node.put(record("alice", 600));
     let tcp = Flow {
@@ -240,8 +236,7 @@ async fn realms_in_another_order_are_found_by_name_and_what_is_gone_is_dropped()
 
 #[tokio::test]
 async fn a_phone_that_changes_its_contact_all_the_time_leaves_one_row() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     let node = Node::start(&pool);
     node.put(record("first", 600));
     rows(&pool, 1).await;

@@ -63,8 +63,7 @@ async fn comes(node: &Node, wanted: Option<Constraint>) {
 
 #[tokio::test]
 async fn all_that_a_realm_may_say_is_said_of_a_running_call_and_taken_back() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     let node = Node::start();
     let calls = node.door.get().unwrap().clone();
     let task = tokio::spawn(sbc::calls::policy::follow(pool.clone(), calls));

@@ -57,9 +57,7 @@ fn tells_of_each(cluster: &Cluster, program: &Program, lines: &[(&str, &str)], a
 
 #[test]
 fn each_trouble_with_the_database_is_told_with_its_cure_and_its_end_only_when_it_is_back() {
-    let Some(cluster) = Cluster::start() else { return };
-    let mut program = Program::new(&cluster.url);
-    assert!(program.run("migrate").status.success());
+    let Some((cluster, mut program)) = Program::migrated() else { return };
     cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
     // Away at the start, when there is no call that could leave a record.
     cluster.stop();
@@ -71,8 +69,7 @@ fn each_trouble_with_the_database_is_told_with_its_cure_and_its_end_only_when_it
     program.signal("TERM");
     assert!(within(SOON, || program.has_ended()));
 
-    program.serve();
-    assert!(within(SOON, || program.status("/readyz") == Some(200)), "{}", program.log());
+    program.serve_all();
     cluster.stop();
     let mut phone = Phone::new(program.sip);
     assert_eq!(phone.register("secret"), 200);

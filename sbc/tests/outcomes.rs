@@ -86,8 +86,7 @@ fn pair(model: &str) -> Pair {
 
 #[tokio::test]
 async fn what_failed_twice_is_known_after_a_restart_for_as_long_as_it_rests() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
     let (bad, once, mended) = (pair("Acme 1"), pair("Acme 2"), pair("Acme 3"));
     let mut node = Node::start(&pool);
     node.calls(&bad, &[false, false]);
@@ -109,8 +108,7 @@ async fn what_failed_twice_is_known_after_a_restart_for_as_long_as_it_rests() {
 
 #[tokio::test]
 async fn operators_see_the_scores_and_every_node_forgets_what_they_delete() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     let (mut one, mut other) = (Node::start(&pool), Node::start(&pool));
     one.calls(&pair("Acme 1"), &[true, false, true, false, false]);
     one.calls(&pair("Acme 2"), &[true, true, false]);
@@ -137,8 +135,7 @@ async fn operators_see_the_scores_and_every_node_forgets_what_they_delete() {
 
 #[tokio::test]
 async fn pairs_that_nobody_has_tried_for_three_months_are_forgotten() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     let mut node = Node::start(&pool);
     node.calls(&pair("Acme 1"), &[false, false]);
     node.calls(&pair("Acme 2"), &[true]);
@@ -155,8 +152,7 @@ async fn pairs_that_nobody_has_tried_for_three_months_are_forgotten() {
 
 #[tokio::test]
 async fn outcomes_wait_for_a_stopped_database() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     let bad = pair("Acme 1");
     let mut node = Node::start(&pool);
     node.calls(&bad, &[false]);

@@ -46,11 +46,8 @@ fn migrate_brings_an_empty_database_up_to_date_and_doctor_tells_until_then() {
 
 #[test]
 fn a_subscriber_added_in_sql_can_register_within_a_second() {
-    let Some(cluster) = Cluster::start() else { return };
-    let mut program = Program::new(&cluster.url);
-    assert!(program.run("migrate").status.success());
-    program.serve();
-    assert!(within(SOON, || program.status("/readyz") == Some(200)), "{}", program.log());
+    let Some((cluster, mut program)) = Program::migrated() else { return };
+    program.serve_all();
     let mut phone = Phone::new(program.sip);
     assert_eq!(phone.register("secret"), 401);
     cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
@@ -90,9 +87,7 @@ fn a_subscriber_added_in_sql_can_register_within_a_second() {
 
 #[test]
 fn a_database_that_is_away_at_the_start_delays_service_and_does_not_deny_it() {
-    let Some(cluster) = Cluster::start() else { return };
-    let mut program = Program::new(&cluster.url);
-    assert!(program.run("migrate").status.success());
+    let Some((cluster, mut program)) = Program::migrated() else { return };
     cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
     cluster.stop();
     program.serve();
@@ -143,9 +138,7 @@ fn short_of_memory_what_is_new_is_refused_and_the_page_says_how_much_there_is() 
 
 #[test]
 fn a_signal_ends_an_idle_sbc_at_once_and_cleanly() {
-    let Some(cluster) = Cluster::start() else { return };
-    let mut program = Program::new(&cluster.url);
-    assert!(program.run("migrate").status.success());
+    let Some((_cluster, mut program)) = Program::migrated() else { return };
     program.serve();
     program.signal("TERM");
     assert!(within(Duration::from_secs(3), || program.has_ended()), "{}", program.log());
@@ -178,12 +171,9 @@ fn why_the_database_cannot_be_reached_is_said() {
 
 #[test]
 fn the_front_page_and_the_log_lead_on_and_the_records_of_calls_are_shown() {
-    let Some(cluster) = Cluster::start() else { return };
-    let mut program = Program::new(&cluster.url);
-    assert!(program.run("migrate").status.success());
+    let Some((cluster, mut program)) = Program::migrated() else { return };
     cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
-    program.serve();
-    assert!(within(SOON, || program.status("/readyz") == Some(200)), "{}", program.log());
+    program.serve_all();
     let (status, page) = program.get("/").unwrap();
     assert_eq!(status, 200);
     for link in ["/metrics", "/healthz", "/readyz", "sbc records"] {
@@ -248,17 +238,14 @@ fn records_are_shown_to_who_can_read_no_keys_and_an_unknown_id_is_a_failure() {
 
 #[test]
 fn a_phone_that_registers_for_a_domain_that_is_not_served_is_told_of_with_what_to_do() {
-    let Some(cluster) = Cluster::start() else { return };
-    let mut program = Program::new(&cluster.url);
-    assert!(program.run("migrate").status.success());
+    let Some((_cluster, mut program)) = Program::migrated() else { return };
     let file = std::fs::read_to_string(program.file()).unwrap();
     std::fs::write(
         program.file(),
         file.replacen("domains = [\"example.net\"]", "domains = [\"example.edu\"]", 1),
     )
     .unwrap();
-    program.serve();
-    assert!(within(SOON, || program.status("/readyz") == Some(200)), "{}", program.log());
+    program.serve_all();
     let mut phone = Phone::new(program.sip);
     for _ in 0..20 {
         assert_eq!(phone.register("secret"), 404);

@@ -28,6 +28,13 @@ fn event(call: u128, sequence: u32, what: CallEventKind) -> CallEvent {
     CallEvent { call, sequence, wall, monotonic, what }
 }
 
+/// An empty one, and where it lies.
+fn journal() -> (tempfile::TempDir, Arc<Journal>) {
+    let directory = tempfile::tempdir().unwrap();
+    let journal = Journal::open(directory.path()).unwrap();
+    (directory, journal)
+}
+
 fn started(from: &str) -> CallEventKind {
     CallEventKind::Started(Box::new(CallStarted {
         session: SessionId(1),
@@ -118,10 +125,8 @@ async fn number(pool: &PgPool, query: &'static str) -> i64 {
 
 #[tokio::test]
 async fn a_call_leaves_one_row_with_its_times_and_its_media() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
-    let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path()).unwrap();
+    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
+    let (_directory, journal) = journal();
     whole_call(&journal, 7);
     ship(&pool, &journal).await;
     let exact = "SELECT count(*) FROM call WHERE id = '00000000-0000-0000-0000-000000000007' AND node = 1 AND realm = 'access'
@@ -139,10 +144,8 @@ async fn a_call_leaves_one_row_with_its_times_and_its_media() {
 
 #[tokio::test]
 async fn shipping_everything_again_changes_nothing() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
-    let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path()).unwrap();
+    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
+    let (_directory, journal) = journal();
     // More than a batch, so that the journal is read in several steps.
     for call in 0..400 {
         whole_call(&journal, call);
@@ -160,10 +163,8 @@ async fn shipping_everything_again_changes_nothing() {
 
 #[tokio::test]
 async fn an_end_that_was_shipped_is_not_overwritten_by_the_crash_of_a_journal_that_lost_its_tail() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
-    let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path()).unwrap();
+    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
+    let (directory, journal) = journal();
     whole_call(&journal, 1);
     ship(&pool, &journal).await;
     drop(journal);
@@ -179,10 +180,8 @@ async fn an_end_that_was_shipped_is_not_overwritten_by_the_crash_of_a_journal_th
 
 #[tokio::test]
 async fn calls_of_a_dead_process_are_closed_in_the_database_too() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
-    let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path()).unwrap();
+    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
+    let (directory, journal) = journal();
     journal.append(&event(1, 0, started("sip:alice@example.net")));
     journal.append(&event(1, 1, answered()));
     journal.append(&event(1, 2, direct()));
@@ -198,10 +197,8 @@ async fn calls_of_a_dead_process_are_closed_in_the_database_too() {
 
 #[tokio::test]
 async fn records_wait_for_a_stopped_database_and_arrive_when_it_is_back() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
-    let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path()).unwrap();
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
+    let (_directory, journal) = journal();
     let (shipper, counters) = shipper(&pool, &journal);
     let (stop, stopped) = watch::channel(false);
     let shipping = tokio::spawn(shipper.run(stopped));
@@ -227,10 +224,8 @@ async fn records_wait_for_a_stopped_database_and_arrive_when_it_is_back() {
 
 #[tokio::test]
 async fn text_that_postgresql_cannot_hold_stops_no_record() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
-    let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path()).unwrap();
+    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
+    let (_directory, journal) = journal();
     journal.append(&event(1, 0, started("sip:a\0b@example.net")));
     journal.append(&event(1, 1, ended(EndCause::Bye, "PC\0MU")));
     let counters = ship(&pool, &journal).await;
@@ -240,15 +235,13 @@ async fn text_that_postgresql_cannot_hold_stops_no_record() {
 
 #[tokio::test]
 async fn an_event_that_the_database_refuses_is_kept_aside_and_holds_up_no_other() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
     // An operator's own rule on the table is the kind of thing that nobody here can foresee.
     sqlx::query("ALTER TABLE call ADD CHECK (from_uri <> 'sip:refused@example.net')")
         .execute(&pool)
         .await
         .unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path()).unwrap();
+    let (directory, journal) = journal();
     whole_call(&journal, 1);
     journal.append(&event(2, 0, started("sip:refused@example.net")));
     whole_call(&journal, 3);
@@ -263,8 +256,7 @@ async fn an_event_that_the_database_refuses_is_kept_aside_and_holds_up_no_other(
 async fn a_schema_that_is_missing_loses_no_record() {
     let Some(cluster) = Cluster::start() else { return };
     let pool = sbc::store::pool(&cluster.url, 2).unwrap();
-    let directory = tempfile::tempdir().unwrap();
-    let journal = Journal::open(directory.path()).unwrap();
+    let (_directory, journal) = journal();
     whole_call(&journal, 1);
     let all = sbc::store::MIGRATIONS.iter().count();
     assert_eq!(sbc::store::missing_migrations(&pool).await.unwrap(), all);

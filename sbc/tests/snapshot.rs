@@ -49,8 +49,7 @@ async fn run(pool: &PgPool, text: &'static str) {
 
 #[tokio::test]
 async fn a_change_by_sql_is_in_force_within_a_second() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     let mut snapshots = following(&pool, &cluster.url);
     let first = next(&mut snapshots, Duration::from_secs(5)).await;
     assert!(first.credentials("example.net", "alice").is_empty());
@@ -64,8 +63,7 @@ async fn a_change_by_sql_is_in_force_within_a_second() {
 
 #[tokio::test]
 async fn a_snapshot_that_cannot_be_read_leaves_the_old_one_and_a_later_one_comes_by_itself() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     let mut snapshots = following(&pool, &cluster.url);
     next(&mut snapshots, Duration::from_secs(5)).await;
     run(&pool, "ALTER TABLE subscriber RENAME TO mislaid; SELECT pg_notify('sbc_changed', '')").await;
@@ -77,8 +75,7 @@ async fn a_snapshot_that_cannot_be_read_leaves_the_old_one_and_a_later_one_comes
 
 #[tokio::test]
 async fn what_changed_while_the_database_was_away_is_seen_when_it_is_back() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     let mut snapshots = following(&pool, &cluster.url);
     next(&mut snapshots, Duration::from_secs(5)).await;
     cluster.stop();
@@ -98,8 +95,7 @@ async fn what_changed_while_the_database_was_away_is_seen_when_it_is_back() {
 
 #[tokio::test]
 async fn a_trunk_or_route_of_an_unknown_realm_is_left_out_and_the_rest_holds() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     run(
         &pool,
         "INSERT INTO trunk (name, realm, host) VALUES ('good', 'access', 'sip.example'), ('lost', 'nowhere', 'sip.example');
@@ -147,8 +143,7 @@ const TWO_TRUNKS: &str = "INSERT INTO trunk (name, realm, host) VALUES ('one', '
 
 #[tokio::test]
 async fn changes_are_read_by_key_in_whatever_order_transactions_are_committed() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     run(&pool, TWO_TRUNKS).await;
     let mut snapshots = following(&pool, &cluster.url);
     next(&mut snapshots, Duration::from_secs(5)).await;
@@ -175,8 +170,7 @@ async fn changes_are_read_by_key_in_whatever_order_transactions_are_committed() 
 
 #[tokio::test]
 async fn a_lost_notification_delays_a_change_and_loses_none() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     run(&pool, TWO_TRUNKS).await;
     let mut snapshots = following(&pool, &cluster.url);
     next(&mut snapshots, Duration::from_secs(5)).await;
@@ -205,8 +199,7 @@ async fn a_lost_notification_delays_a_change_and_loses_none() {
 
 #[tokio::test]
 async fn ten_thousand_changes_in_one_statement_and_in_as_many_transactions_are_in_force_at_once() {
-    let Some(cluster) = Cluster::start() else { return };
-    let pool = cluster.pool().await;
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     run(&pool, TWO_TRUNKS).await;
     run(
         &pool,

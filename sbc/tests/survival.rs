@@ -10,17 +10,13 @@
 mod cluster;
 mod node;
 
-use cluster::Cluster;
 use node::{Phone, Program, SOON, within};
 
 #[test]
 fn a_process_that_is_killed_right_after_a_200_to_a_register_has_the_binding_when_it_is_back() {
-    let Some(cluster) = Cluster::start() else { return };
-    let mut program = Program::new(&cluster.url);
-    assert!(program.run("migrate").status.success());
+    let Some((cluster, mut program)) = Program::migrated() else { return };
     cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
-    program.serve();
-    assert!(within(SOON, || program.status("/readyz") == Some(200)), "{}", program.log());
+    program.serve_all();
     // Not even the database has it.
     cluster.stop();
     assert_eq!(Phone::new(program.sip).register("secret"), 200);

@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod baresip;
 pub mod capture;
+pub mod console;
 pub mod crossing;
 pub mod crowd;
 pub mod ears;

@@ -4,11 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use memchr::memmem;
-
-use crate::phone::{Account, Event, Phone};
+use crate::console::{Console, Lines};
+use crate::phone::Account;
 use crate::tone::Recording;
-use crate::{Lab, Process, Result};
+use crate::{Lab, Result};
 
 /// The interpreter that has pjsua2: what tests/lab/install.sh made, or the one SBC_LAB_PYTHON names.
 pub fn python() -> PathBuf {
@@ -20,11 +19,7 @@ pub fn python() -> PathBuf {
 
 /// A running PJSIP phone.
 #[derive(Debug)]
-pub struct Pjsua {
-    program: Process,
-    folder: PathBuf,
-    cursor: usize,
-}
+pub struct Pjsua(Console);
 
 impl Pjsua {
     /// Starts a phone on a host, listening at `address`, that plays a tone of `hertz` in every call.
@@ -60,76 +55,31 @@ impl Pjsua {
         vars.extend(account.turn.as_deref().map(|server| ("PHONE_TURN", server)));
         let program = lab.start_with(host, &format!("pjsua-{host}"), &argv, &vars)?;
         program.says("@ ready", Duration::from_secs(20))?;
-        Ok(Pjsua { program, folder, cursor: 0 })
-    }
-
-    fn command(&mut self, command: &str) -> Result<()> {
-        self.program.write(format!("{command}\n").as_bytes())
+        Ok(Pjsua(Console::new(program, folder)))
     }
 }
 
-impl Phone for Pjsua {
-    fn registered(&mut self, within: Duration) -> Result<()> {
-        self.program.says("@ registered", within)
+impl Lines for Pjsua {
+    const REFUSE: &'static str = "refuse 486";
+
+    fn console(&self) -> &Console {
+        &self.0
     }
 
-    fn dial(&mut self, uri: &str) -> Result<()> {
-        self.command(&format!("dial {uri}"))
+    fn console_mut(&mut self) -> &mut Console {
+        &mut self.0
     }
 
-    fn answer(&mut self) -> Result<()> {
-        self.command("answer")
+    fn mark(name: &str) -> String {
+        format!("\n@ {name}")
     }
 
-    fn refuse(&mut self) -> Result<()> {
-        self.command("refuse 486")
+    fn pressing(digit: char) -> Result<String> {
+        Ok(format!("press {digit}"))
     }
 
-    fn hang_up(&mut self) -> Result<()> {
-        self.command("hangup")
-    }
-
-    fn hold(&mut self) -> Result<()> {
-        self.command("hold")
-    }
-
-    fn resume(&mut self) -> Result<()> {
-        self.command("resume")
-    }
-
-    fn press(&mut self, digit: char) -> Result<()> {
-        self.command(&format!("press {digit}"))
-    }
-
-    fn transfer(&mut self, uri: &str) -> Result<()> {
-        self.command(&format!("transfer {uri}"))
-    }
-
-    fn join(&mut self) -> Result<()> {
-        self.command("join")
-    }
-
-    fn wait(&mut self, event: Event, within: Duration) -> Result<()> {
-        let text = match event {
-            Event::Incoming => "\n@ incoming",
-            Event::Ringing => "\n@ ringing",
-            Event::Established => "\n@ established",
-            Event::Ended => "\n@ ended",
-        };
-        let find = |said: &[u8]| Some(memmem::find(said, text.as_bytes())? + text.len());
-        self.program.says_next(text.trim_start(), &mut self.cursor, within, find)
-    }
-
-    fn trace(&self) -> String {
-        self.program.output()
-    }
-
-    fn heard(&self) -> Result<Recording> {
-        let file = self.folder.join("heard.wav");
+    fn recording(&self) -> Result<Recording> {
+        let file = self.0.folder.join("heard.wav");
         Recording::read(&file).or_else(|_| Recording::read_without_header(&file, 8000))
-    }
-
-    fn id(&self) -> u32 {
-        self.program.id()
     }
 }

@@ -4,12 +4,12 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use memchr::memmem;
 use serde_json::Value;
 
-use crate::phone::{Account, Event, Phone};
+use crate::console::{Console, Lines};
+use crate::phone::Account;
 use crate::tone::Recording;
-use crate::{Failure, Lab, Process, Result};
+use crate::{Failure, Lab, Result};
 
 /// The program: beside this one or a folder above it, or where PHONE_PROGRAM says.
 pub fn program() -> String {
@@ -27,11 +27,7 @@ pub enum Voice {
 
 /// A running phone.
 #[derive(Debug)]
-pub struct Softphone {
-    program: Process,
-    folder: PathBuf,
-    cursor: usize,
-}
+pub struct Softphone(Console);
 
 impl Softphone {
     /// Starts a phone on a host that plays a tone of `hertz` in every call.
@@ -56,17 +52,17 @@ impl Softphone {
         let argv: Vec<&str> = argv.iter().chain(&rest).chain(srtp).chain(more).copied().collect();
         let program = lab.start(host, &format!("phone-{host}"), &argv)?;
         program.says("\"event\":\"started\"", Duration::from_secs(20))?;
-        Ok(Softphone { program, folder, cursor: 0 })
+        Ok(Softphone(Console::new(program, folder)))
     }
 
     /// Gives a command.
     pub fn command(&mut self, command: &str) -> Result<()> {
-        self.program.write(format!("{command}\n").as_bytes())
+        self.0.command(command)
     }
 
     /// What has happened so far, in order: objects with `time` (seconds since its start) and `event`.
     pub fn timeline(&self) -> Vec<Value> {
-        let said = self.program.output();
+        let said = self.0.output();
         said.lines()
             .filter(|line| line.starts_with('{'))
             .filter_map(|line| serde_json::from_str(line).ok())
@@ -74,74 +70,32 @@ impl Softphone {
     }
 }
 
-impl Phone for Softphone {
-    fn registered(&mut self, within: Duration) -> Result<()> {
-        self.program.says("\"event\":\"registered\"", within)
+impl Lines for Softphone {
+    const REFUSE: &'static str = "refuse";
+
+    fn console(&self) -> &Console {
+        &self.0
     }
 
-    fn dial(&mut self, uri: &str) -> Result<()> {
-        self.command(&format!("dial {uri}"))
+    fn console_mut(&mut self) -> &mut Console {
+        &mut self.0
     }
 
-    fn answer(&mut self) -> Result<()> {
-        self.command("answer")
+    fn mark(name: &str) -> String {
+        format!("\"event\":\"{name}\"")
     }
 
-    fn refuse(&mut self) -> Result<()> {
-        self.command("refuse")
-    }
-
-    fn hang_up(&mut self) -> Result<()> {
-        self.command("hangup")
-    }
-
-    fn hold(&mut self) -> Result<()> {
-        self.command("hold")
-    }
-
-    fn resume(&mut self) -> Result<()> {
-        self.command("resume")
-    }
-
-    fn press(&mut self, _: char) -> Result<()> {
+    fn pressing(_: char) -> Result<String> {
         Err(Failure("the softphone sends no digits".into()))
     }
 
-    fn transfer(&mut self, uri: &str) -> Result<()> {
-        self.command(&format!("transfer {uri}"))
-    }
-
-    fn join(&mut self) -> Result<()> {
-        self.command("join")
-    }
-
-    fn wait(&mut self, event: Event, within: Duration) -> Result<()> {
-        let name = match event {
-            Event::Incoming => "incoming",
-            Event::Ringing => "ringing",
-            Event::Established => "established",
-            Event::Ended => "ended",
-        };
-        let text = format!("\"event\":\"{name}\"");
-        let find = |said: &[u8]| Some(memmem::find(said, text.as_bytes())? + text.len());
-        self.program.says_next(name, &mut self.cursor, within, find)
-    }
-
-    fn trace(&self) -> String {
-        self.program.output()
-    }
-
-    fn heard(&self) -> Result<Recording> {
-        let mut files: Vec<PathBuf> = fs::read_dir(&self.folder)?
+    fn recording(&self) -> Result<Recording> {
+        let mut files: Vec<PathBuf> = fs::read_dir(&self.0.folder)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.extension().is_some_and(|suffix| suffix == "wav"))
             .collect();
         files.sort_by_key(|path| fs::metadata(path).and_then(|data| data.created()).ok());
-        let latest = files.last().ok_or_else(|| crate::Failure("phone has recorded nothing".into()))?;
+        let latest = files.last().ok_or_else(|| Failure("phone has recorded nothing".into()))?;
         Recording::read(latest)
-    }
-
-    fn id(&self) -> u32 {
-        self.program.id()
     }
 }

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 pub mod gaps;
+mod options;
 mod phone;
 mod relay;
 mod world;
 
+pub use options::{Options, Place};
 pub use phone::{Heard, Phone, Talk, said, ulaw, unlaw};
-pub use world::{OTHER, OTHER_SOCKET, Options, Place, World, forged_address};
+pub use world::{OTHER, OTHER_SOCKET, World, forged_address};

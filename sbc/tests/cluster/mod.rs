@@ -27,6 +27,13 @@ impl Cluster {
         }
     }
 
+    /// With the schema, and a pool on it.
+    pub(crate) async fn migrated() -> Option<(Self, PgPool)> {
+        let cluster = Self::start()?;
+        let pool = cluster.pool().await;
+        Some((cluster, pool))
+    }
+
     pub(crate) fn stop(&self) {
         script("stop", &self.directory).unwrap();
     }

@@ -11,6 +11,8 @@ use sip_engine::digest;
 use sip_engine::ids::Ids;
 use sip_wire::{Message, Method};
 
+use crate::cluster::Cluster;
+
 pub(crate) const USER: &str = "alice";
 
 /// A configuration on loopback, and what runs with it. It asks for any ports, and keeps those that it got for later starts: its phones
@@ -49,6 +51,14 @@ impl Program {
         program
     }
 
+    /// With a database beside it that has the schema; `None`, saying so, where PostgreSQL is not installed.
+    pub(crate) fn migrated() -> Option<(Cluster, Self)> {
+        let cluster = Cluster::start()?;
+        let program = Self::new(&cluster.url);
+        assert!(program.run("migrate").status.success());
+        Some((cluster, program))
+    }
+
     pub(crate) fn configure(&self, more: &str) {
         let Self { sip, http, url, .. } = self;
         let data = self.directory.path().join("data");
@@ -80,6 +90,12 @@ impl Program {
         let log = std::fs::File::create(self.directory.path().join("log")).unwrap();
         self.child = Some(self.command("serve").stdin(Stdio::null()).stderr(log).spawn().unwrap());
         assert!(within(SOON, || self.learn_ports() && self.get("/healthz").is_some()), "{}", self.log());
+    }
+
+    /// The same, until it takes requests.
+    pub(crate) fn serve_all(&mut self) {
+        self.serve();
+        assert!(within(SOON, || self.status("/readyz") == Some(200)), "{}", self.log());
     }
 
     /// What the program says that it took.

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use play::policy::{Table, trunk};
+use play::settings::signalling::{listener, two_realms};
 use seam::{Action, Described, Replied, Reply, Summary};
 use sip_engine::Engine;
-use sip_engine::config::{
-    Authentication, Config, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
-};
-use sip_engine::digest::{Algorithm, Ha1};
-use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
-use sip_engine::question::{Policy, RouteQuestion, RouteRefusal, RouteStep, TrunkTarget};
+use sip_engine::config::{Authentication, Config, IdentityPolicy, Listener};
+use sip_engine::digest::Algorithm;
+use sip_engine::io::{Command, Flow, Input, ListenerId, Output, Transport};
+use sip_engine::question::TrunkTarget;
 use sip_engine::time::Now;
 use sip_wire::Message;
 
@@ -30,66 +30,26 @@ const fn at(ip: [u8; 4]) -> SocketAddr {
 }
 
 /// A trunk in each of two realms; whatever comes goes to the second's.
-#[derive(Debug)]
-struct Trunks(Arc<TrunkTarget>);
-
-impl Policy for Trunks {
-    fn credentials(&self, _: &str, _: &str) -> Vec<Ha1> {
-        Vec::new()
-    }
-
-    fn source(&self, _: RealmId, address: IpAddr) -> Option<Arc<str>> {
+fn policy() -> Table {
+    let answerer =
+        TrunkTarget { transport: Some(Transport::Udp), ..trunk("answerer", &ANSWERER.1.ip().to_string()) };
+    Table::through(&Arc::new(answerer)).sources(|_, address, _| {
         [CALLER, ANSWERER].iter().any(|known| known.1.ip() == address).then(|| "carrier".into())
-    }
-
-    fn route(&self, question: &RouteQuestion<'_>) -> Result<Vec<RouteStep>, RouteRefusal> {
-        Ok(vec![RouteStep::Trunk { target: self.0.clone(), user: question.user.into() }])
-    }
-
-    fn trunk(&self, name: &str) -> Option<Arc<TrunkTarget>> {
-        (name == &*self.0.name).then(|| self.0.clone())
-    }
-
-    fn trunks(&self) -> Arc<[Arc<TrunkTarget>]> {
-        [self.0.clone()].into()
-    }
+    })
 }
 
 fn config() -> Config {
-    let realm = |id, name: &str| Realm {
-        id: RealmId(id),
-        name: name.into(),
-        domains: vec!["example.net".into()],
-        registrar: RegistrarMode::None,
-        authentication: Authentication::KnownSource,
-        digest: vec![Algorithm::Sha256],
-        identity: IdentityPolicy::Correct,
-        trusted: true,
-        keepalive: None,
-        pass_unknown_require: false,
-        demands_qop: false,
-        hairpin: Default::default(),
-        pickup: Default::default(),
-        session_timer: None,
-        is_trunk_side: true,
-        passing: Default::default(),
-    };
-    let listener = |id: u16, ip| Listener {
-        realm: RealmId(id),
-        transport: Transport::Udp,
-        address: at(ip),
-        advertised: at(ip),
-        datagram_limit: 1300,
-    };
-    Config {
-        node: 1,
-        realms: vec![realm(0, "access"), realm(1, "core")],
-        listeners: vec![listener(0, [192, 0, 2, 1]), listener(1, [203, 0, 113, 1])],
-        timers: TimerValues::default(),
-        limits: Limits::default(),
-        product: Some("sbc".into()),
-        addresses: Arc::default(),
+    let mut config = two_realms();
+    for realm in &mut config.realms {
+        realm.authentication = Authentication::KnownSource;
+        realm.digest = vec![Algorithm::Sha256];
+        realm.identity = IdentityPolicy::Correct;
+        (realm.trusted, realm.is_trunk_side) = (true, true);
     }
+    let listener = |realm, ip| Listener { datagram_limit: 1300, ..listener(realm, Transport::Udp, at(ip)) };
+    config.listeners = vec![listener(0, [192, 0, 2, 1]), listener(1, [203, 0, 113, 1])];
+    config.product = Some("sbc".into());
+    config
 }
 
 struct Bench {
@@ -101,17 +61,7 @@ impl Bench {
     fn new() -> Self {
         let now = Now { monotonic: Duration::from_secs(1), wall: Duration::from_secs(1_700_000_000) };
         let mut engine = Engine::new(config().into(), [7; 32]);
-        let target = TrunkTarget {
-            name: "answerer".into(),
-            realm: RealmId(1),
-            host: ANSWERER.1.ip().to_string().into(),
-            port: None,
-            transport: Some(Transport::Udp),
-            credentials: None,
-            timeout: None,
-            ping: None,
-        };
-        engine.handle(Input::Command(Command::Policy(Arc::new(Trunks(Arc::new(target))))), now);
+        engine.handle(Input::Command(Command::Policy(Arc::new(policy()))), now);
         Self { engine, now }
     }
 

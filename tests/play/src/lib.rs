@@ -6,6 +6,8 @@
 //! `media`, `signalling`, `crush`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[cfg(feature = "media")]
+pub mod anchor;
 pub mod clock;
 pub mod dice;
 #[cfg(feature = "media")]

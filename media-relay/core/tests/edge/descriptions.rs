@@ -7,7 +7,8 @@ use martian::{Own, Realm, Rules, Unfit};
 use media_core::worker::Settings;
 use seam::{Action, ExchangeId, Refusal};
 
-use crate::world::{A, B, World, at, audio, rtp};
+use crate::world::{A, B, anchor, at, audio, connected, rtp};
+use play::anchor::Anchor;
 
 const HERE: &str = "203.0.113.1:4000";
 const FAR: &str = "198.51.100.1:5000";
@@ -39,13 +40,13 @@ fn what_points_at_us_at_everybody_or_at_nobody_is_refused_in_offer_and_answer() 
         ("169.254.1.1:4000", Unfit::LinkLocal),
     ] {
         let expected = Err(Refusal::Unfit(unfit));
-        assert_eq!(World::new(guarded()).offer(1, A, B, audio(address, "")), expected, "{address}");
+        assert_eq!(anchor(guarded()).offer(1, A, B, audio(address, "")), expected, "{address}");
         let with_rtcp = |place: &str| {
             let at = at(address);
             audio(place, &format!(" a=rtcp:{} IN IP4 {}\r\n", at.port(), at.ip()))
         };
-        assert_eq!(World::new(guarded()).offer(1, A, B, with_rtcp(HERE)), expected, "a=rtcp of {address}");
-        let mut world = World::new(guarded());
+        assert_eq!(anchor(guarded()).offer(1, A, B, with_rtcp(HERE)), expected, "a=rtcp of {address}");
+        let mut world = anchor(guarded());
         world.offer(1, A, B, audio(HERE, "")).unwrap();
         world.act(Action::Select(B));
         assert_eq!(world.answer(1, B, A, audio(address, "")), expected, "an answer with {address}");
@@ -55,14 +56,14 @@ fn what_points_at_us_at_everybody_or_at_nobody_is_refused_in_offer_and_answer() 
 
 #[test]
 fn a_description_that_we_wrote_comes_back_and_joins_two_halves_but_never_a_circle() {
-    let mut world = World::new(guarded());
+    let mut world = anchor(guarded());
     let to_b = world.offer(1, A, B, audio(HERE, "")).unwrap();
     // A proxy in realm 1 sends it back to us: a second call, whose caller is the first one's callee.
     world.session = 77 << 20;
     let caller = seam::Endpoint { party: 0, branch: 0 };
-    let from_core = World::party(B);
-    let offer = |world: &mut World, sdp: String| {
-        let (from_party, to_party) = (from_core.clone(), World::party(A));
+    let from_core = world.party(B);
+    let offer = |world: &mut Anchor, sdp: String| {
+        let (from_party, to_party) = (from_core.clone(), world.party(A));
         world.described(Action::Offer {
             exchange: ExchangeId(1),
             from: caller,
@@ -96,7 +97,7 @@ fn hold_by_the_unspecified_address_reaches_the_other_side_as_hold() {
         (" a=recvonly\r\n", "inactive"),
         (" a=inactive\r\n", "inactive"),
     ] {
-        let mut world = World::call(Settings::default(), HERE, FAR, "");
+        let mut world = connected(Settings::default(), HERE, FAR, "");
         let held = world.offer(2, A, B, audio("0.0.0.0:4000", said)).unwrap();
         assert!(
             held.contains(&format!("a={told}\r\n")) && held.contains("c=IN IP4 192.0.2.1\r\n"),
@@ -110,7 +111,7 @@ fn hold_by_the_unspecified_address_reaches_the_other_side_as_hold() {
         world.answer(3, B, A, audio(FAR, "")).unwrap();
         assert_eq!(world.places(2, FAR, &rtp(2, 8)), [(0, at(HERE))]);
     }
-    let mut world = World::call(Settings::default(), HERE, FAR, "");
+    let mut world = connected(Settings::default(), HERE, FAR, "");
     world.offer(2, A, B, audio(HERE, "")).unwrap();
     let answer = world.answer(2, B, A, audio("0.0.0.0:5000", "")).unwrap();
     assert!(answer.contains("a=sendonly\r\n"), "{answer}");
@@ -120,7 +121,7 @@ fn hold_by_the_unspecified_address_reaches_the_other_side_as_hold() {
 fn with_ice_the_unspecified_address_means_not_known_yet() {
     let trickle = " a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\na=ice-options:trickle\r\n";
     for nowhere in ["0.0.0.0:9", "127.0.0.1:9"] {
-        let mut world = World::new(guarded());
+        let mut world = anchor(guarded());
         let offered = world.offer(1, A, B, audio(nowhere, trickle)).unwrap();
         assert!(!offered.contains("a=sendonly") && !offered.contains("a=inactive"), "{offered}");
         world.act(Action::Select(B));
@@ -137,7 +138,7 @@ fn with_ice_the_unspecified_address_means_not_known_yet() {
 
 #[test]
 fn an_early_refusal_is_not_final() {
-    let mut world = World::new(Settings::default());
+    let mut world = anchor(Settings::default());
     world.offer(1, A, B, audio(HERE, "")).unwrap();
     let early = world.answer(1, B, A, audio("198.51.100.1:0", "")).unwrap();
     assert_eq!(port_of(&early), [0]);
@@ -151,7 +152,7 @@ fn an_early_refusal_is_not_final() {
 #[test]
 fn ports_that_an_early_answer_refused_for_good_are_given_back() {
     let two = |address: &str, video: u16| format!("{}m=video {video} RTP/AVP 99\r\n", audio(address, ""));
-    let mut world = World::new(Settings::default());
+    let mut world = anchor(Settings::default());
     world.offer(1, A, B, two(HERE, 4002)).unwrap();
     world.answer(1, B, A, two(FAR, 0)).unwrap();
     world.act(Action::Select(B));
@@ -164,7 +165,7 @@ fn ports_that_an_early_answer_refused_for_good_are_given_back() {
 #[test]
 fn no_m_lines_are_legal_and_media_may_come_later() {
     let none = |host: &str| format!("v=0\r\no=- 1 1 IN IP4 {host}\r\ns=\r\nc=IN IP4 {host}\r\nt=0 0\r\n");
-    let mut world = World::new(Settings::default());
+    let mut world = anchor(Settings::default());
     let offer = world.offer(1, A, B, none("203.0.113.1")).unwrap();
     assert!(!offer.contains("203.0.113.1"), "{offer}");
     world.act(Action::Select(B));
@@ -177,7 +178,7 @@ fn no_m_lines_are_legal_and_media_may_come_later() {
 #[test]
 fn an_answer_with_fewer_m_lines_refuses_the_rest_and_refused_ones_too_many_go() {
     let offer = format!("{}m=video 4002 RTP/AVP 99\r\nm=image 4004 udptl t38\r\n", audio(HERE, ""));
-    let mut world = World::new(Settings::default());
+    let mut world = anchor(Settings::default());
     world.offer(1, A, B, offer).unwrap();
     world.act(Action::Select(B));
     let answer = world.answer(1, B, A, audio(FAR, "")).unwrap();
@@ -186,7 +187,7 @@ fn an_answer_with_fewer_m_lines_refuses_the_rest_and_refused_ones_too_many_go() 
         answer.contains("m=video 0 RTP/AVP 99\r\n") && answer.contains("m=image 0 udptl t38\r\n"),
         "{answer}"
     );
-    let mut world = World::new(Settings::default());
+    let mut world = anchor(Settings::default());
     world.offer(1, A, B, audio(HERE, "")).unwrap();
     world.act(Action::Select(B));
     let answer = world.answer(1, B, A, format!("{}m=application 0 UDP/BFCP *\r\n", audio(FAR, ""))).unwrap();
@@ -196,7 +197,7 @@ fn an_answer_with_fewer_m_lines_refuses_the_rest_and_refused_ones_too_many_go() 
 #[test]
 fn one_invite_takes_eight_pairs_of_ports_at_most() {
     let many: String = (0..32).map(|line| format!("m=audio {} RTP/AVP 0\r\n", 4000 + 2 * line)).collect();
-    let mut world = World::new(Settings::default());
+    let mut world = anchor(Settings::default());
     let head = "v=0\r\no=- 1 1 IN IP4 203.0.113.1\r\ns=-\r\nc=IN IP4 203.0.113.1\r\nt=0 0\r\n";
     let offer = world.offer(1, A, B, format!("{head}{many}")).unwrap();
     let ports = port_of(&offer);
@@ -220,7 +221,7 @@ fn ugly_descriptions_are_read_and_go_out_clean() {
         format!("{plain} continued\r\n"),
         format!("{plain}a=SendRecv\r\na= rtcp-mux \r\n"),
     ] {
-        let mut world = World::new(Settings::default());
+        let mut world = anchor(Settings::default());
         let offer =
             world.offer(1, A, B, ugly.clone()).unwrap_or_else(|refusal| panic!("{refusal:?}: {ugly:?}"));
         assert!(offer.lines().all(|line| line.len() > 1 && line.trim() == line), "{offer:?}");
@@ -259,7 +260,7 @@ fn no_address_of_its_author_passes_wherever_it_stands_and_no_line_hides_in_anoth
             audio(HERE, &format!(" {line}\r\na=kept:1\r\n")),
             audio(HERE, "").replace("t=0 0\r\n", &format!("t=0 0\r\n{line}\r\na=kept:1\r\n")),
         ] {
-            let offer = World::new(Settings::default()).offer(1, A, B, text).unwrap();
+            let offer = anchor(Settings::default()).offer(1, A, B, text).unwrap();
             let hides = ["203.0", "203.000", "db8::7"].iter().all(|part| !offer.contains(part));
             assert!(hides && offer.contains("a=kept:1\r\n"), "{line:?}: {offer}");
             assert!(
@@ -273,7 +274,7 @@ fn no_address_of_its_author_passes_wherever_it_stands_and_no_line_hides_in_anoth
 #[test]
 fn a_caller_behind_a_nat_begins_the_handshake_if_the_callee_is_not() {
     let dtls = "UDP/TLS/RTP/SAVP a=fingerprint:sha-256 00\r\na=setup:actpass\r\n";
-    let said = |address: &str| World::new(Settings::default()).offer(1, A, B, audio(address, dtls)).unwrap();
+    let said = |address: &str| anchor(Settings::default()).offer(1, A, B, audio(address, dtls)).unwrap();
     assert!(said("10.0.0.5:4000").contains("a=setup:active\r\n"));
     assert!(said(HERE).contains("a=setup:actpass\r\n"));
 }

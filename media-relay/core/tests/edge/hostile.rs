@@ -11,7 +11,8 @@ use media_core::worker::{Settings, SocketId};
 use play::Dice;
 use seam::Action;
 
-use crate::world::{A, A_HOST, B, B_HOST, World, binding, hello, rtcp};
+use crate::world::{A, A_HOST, B, B_HOST, anchor, binding, hello, rtcp};
+use play::anchor::Anchor;
 
 /// In `make test`.
 const CALLS: u64 = 400;
@@ -50,7 +51,7 @@ struct Party {
 }
 
 struct Call {
-    world: World,
+    world: Anchor,
     dice: Dice,
     parties: [Party; 2],
     exchange: u32,
@@ -103,7 +104,7 @@ impl Call {
         });
         let settings = Settings { latching: vec![latching; 2], ..Settings::default() };
         let story = vec![format!("{latching:?} {parties:#?}")];
-        Self { world: World::new(settings), dice, parties, exchange: 1, latching, story }
+        Self { world: anchor(settings), dice, parties, exchange: 1, latching, story }
     }
 
     fn below(&mut self, bound: u32) -> u32 {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use media_core::worker::Settings;
 
-use crate::world::{World, at, binding, hello, rtcp, rtp};
+use crate::world::{anchor, at, binding, connected, hello, rtcp, rtp};
+use play::anchor::Anchor;
 
 const PRIVATE: &str = "10.0.0.5:4000";
 const NAT: &str = "203.0.113.1:61000";
@@ -13,8 +14,8 @@ const FAR: &str = "198.51.100.1:5000";
 const FAR_RTCP: &str = "198.51.100.1:5001";
 const DTLS: &str = "UDP/TLS/RTP/SAVP a=fingerprint:sha-256 00\r\n";
 
-fn call() -> World {
-    World::call(Settings::default(), PRIVATE, FAR, "")
+fn call() -> Anchor {
+    connected(Settings::default(), PRIVATE, FAR, "")
 }
 
 #[test]
@@ -46,7 +47,7 @@ fn handshakes_pass_and_other_protocols_where_they_were_agreed_on() {
     for packet in [&hello(), &zrtp] {
         assert_eq!(world.places(0, NAT, packet), [(2, at(FAR))]);
     }
-    let mut fax = World::new(Settings::default());
+    let mut fax = anchor(Settings::default());
     let sdp = |address: &str| {
         let address = at(address);
         let (ip, port) = (address.ip(), address.port());
@@ -82,7 +83,7 @@ fn a_known_phones_own_stun_is_no_strangers_and_shows_where_it_is() {
 
 #[test]
 fn a_passive_end_behind_a_nat_gets_the_hello_that_waited_when_its_stun_is_heard() {
-    let mut world = World::call(Settings::default(), PRIVATE, FAR, DTLS);
+    let mut world = connected(Settings::default(), PRIVATE, FAR, DTLS);
     world.send(2, FAR, &hello());
     world.now += Duration::from_millis(600);
     let sent = world.send(0, NAT, &binding());
@@ -91,7 +92,7 @@ fn a_passive_end_behind_a_nat_gets_the_hello_that_waited_when_its_stun_is_heard(
 
 #[test]
 fn a_handshake_at_the_port_of_rtcp_passes_both_ways() {
-    let mut world = World::call(Settings::default(), PRIVATE, FAR, DTLS);
+    let mut world = connected(Settings::default(), PRIVATE, FAR, DTLS);
     assert_eq!(world.places(1, NAT_RTCP, &hello()), [(3, at(FAR_RTCP))]);
     assert_eq!(world.places(3, FAR_RTCP, &hello()), [(1, at(NAT_RTCP))]);
     assert_eq!(world.places(1, "192.0.2.99:9", &hello()), []);

@@ -9,7 +9,8 @@ use media_core::worker::Settings;
 use play::Dice;
 use seam::{Action, Endpoint, ExchangeId, Listener, Role};
 
-use super::world::{A, World, at, audio, rtcp, rtp};
+use super::world::{A, anchor, at, audio, connected, rtcp, rtp};
+use play::anchor::Anchor;
 
 const TAP: Listener = Listener { number: 1, role: Role::Tap };
 const RECORDER: Listener = Listener { number: 1, role: Role::Recorder };
@@ -24,7 +25,7 @@ struct Phone {
 
 /// A call as its seed tells it.
 struct Story {
-    world: World,
+    world: Anchor,
     dice: Dice,
     is_tapped: bool,
     phones: BTreeMap<Endpoint, Phone>,
@@ -41,7 +42,7 @@ struct Story {
 impl Story {
     fn new(seed: u64, is_tapped: bool) -> Self {
         Self {
-            world: World::new(Settings::default()),
+            world: anchor(Settings::default()),
             dice: Dice::new(seed),
             is_tapped,
             phones: BTreeMap::new(),
@@ -263,7 +264,7 @@ fn what_a_port_needs_is_told_so_that_another_plane_would_pass_the_same() {
 
 #[test]
 fn who_is_told_to_go_hears_nothing_more_and_who_hangs_takes_no_more_than_a_bound() {
-    let mut world = World::call(Settings::default(), "203.0.113.1:4000", "198.51.100.1:5000", "");
+    let mut world = connected(Settings::default(), "203.0.113.1:4000", "198.51.100.1:5000", "");
     world.act(Action::Attach(TAP));
     world.act(Action::Attach(TAP));
     for sequence in 0..20_000 {
