@@ -15,7 +15,7 @@ use play::phone::ice::Phone;
 use play::ports::Counted;
 use play::settings::media::{ENDS, party, release_within};
 use seam::path::{Constraint, Entry, IceStep, PathEntry, PathState, Reason, Stay};
-use seam::{Action, Endpoint, Event, ExchangeId, Party, Renegotiated, Reply};
+use seam::{Action, Endpoint, Event, ExchangeId, Listener, Party, Renegotiated, Reply, Role};
 
 const TICK: Duration = Duration::from_millis(20);
 
@@ -291,6 +291,25 @@ fn phones_behind_nats_meet_where_the_relay_sees_them() {
     world.act(Action::Constrain(Constraint::MustAnchor));
     world.pass(2 * SECOND);
     world.hear(true, 3 * TICK);
+}
+
+#[test]
+fn a_tap_calls_them_back_at_once_and_hears_what_they_say_until_it_goes() {
+    let mut world = World::new(phones());
+    world.pass(9 * SECOND);
+    assert_eq!(world.state(), Some(PathState::Direct), "{:?}", world.timeline);
+    let tap = Listener { number: 1, role: Role::Tap };
+    world.act(Action::Attach(tap));
+    world.pass(SECOND);
+    assert_eq!(world.state(), Some(PathState::Anchored), "{:?}", world.timeline);
+    world.hear(true, 3 * TICK);
+    world.pass(SECOND);
+    let heard = std::iter::from_fn(|| world.worker.poll_overheard()).filter(|copy| !copy.is_rtcp).count();
+    assert!(heard >= 90, "{heard} packets of a second and more");
+    world.act(Action::Detach(tap));
+    world.pass(9 * SECOND);
+    assert_eq!(world.state(), Some(PathState::Direct), "{:?}", world.timeline);
+    world.hear(false, 3 * TICK);
 }
 
 #[test]
