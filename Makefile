@@ -84,11 +84,11 @@ bench: ## side by side with Kamailio and rtpengine; writes bench/results.json
 	@python3 bench/bench.py
 
 .PHONY: demo
-demo: ## two phones behind two NATs: their call leaves the relay, loses the direct path, goes on over the relay (root)
+demo: ## two phones behind two NATs: their call leaves the relay, loses the direct path, goes on over the relay; draws it (PICTURE=docs/demo.svg: the README's) (root)
 	@tests/lab/install.sh demo
 	@mkdir -p '$(SBC_LAB_OUT)'
 	@$(CARGO) build --quiet --profile test -p sbc -p nat-lab -p phone -p crush-tests
-	@"$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/demo"
+	@DEMO_PICTURE='$(or $(PICTURE),$(SBC_LAB_OUT)/demo.svg)' "$${CARGO_TARGET_DIR:-$(CURDIR)/target}/debug/demo"
 
 .PHONY: nat-matrix
 nat-matrix: ## which pairs of NATs get a direct path: 1,000 virtual runs each (RUNS), and real phones in namespaces; writes bench/nat-matrix.json and its picture, fails if a row misses a bound

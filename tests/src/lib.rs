@@ -18,6 +18,7 @@ pub mod long;
 pub mod network;
 pub mod packet;
 pub mod phone;
+pub mod picture;
 pub mod pjsua;
 pub mod place;
 pub mod process;

@@ -1,5 +1,6 @@
 //! `make demo`: a call of two phones behind two different NATs that leaves the relay while they talk, loses its direct path, and
-//! goes on over the relay. Everything printed was seen on the wire, told by the phones, or stands in the call's record.
+//! goes on over the relay. Everything printed was seen on the wire, told by the phones, or stands in the call's record; the file that
+//! DEMO_PICTURE names is drawn from the same.
 #![allow(clippy::print_stdout, reason = "what it shows is its purpose")]
 
 use std::process::ExitCode;
@@ -7,6 +8,7 @@ use std::time::Duration;
 
 use crush_tests::crossing::{Crossing, gap, now, story};
 use crush_tests::home::Player;
+use crush_tests::picture::{Ear, Picture};
 use crush_tests::{Failure, Lab, Result};
 use nat_lab::Kind;
 
@@ -46,6 +48,7 @@ fn demo() -> Result<()> {
         println!("Phone {name}, in seconds since its answer:\n{}\n", story(&call.phones[side]));
     }
     println!("On the wire, in seconds since the 200 to the INVITE reached a:");
+    let mut ears = Vec::new();
     for (side, name) in ["a", "b"].into_iter().enumerate() {
         let arrivals = call.arrivals(side)?;
         let first = arrivals.iter().find(|arrival| arrival.0 >= answered);
@@ -61,22 +64,40 @@ fn demo() -> Result<()> {
             println!("{:9.3} s  {name} hears the last packet of the relay", seconds(last, answered));
         }
         let split = arrivals.partition_point(|arrival| arrival.0 < cut_at);
-        let (before, after) = (&arrivals[..split], &arrivals[split.saturating_sub(1)..]);
-        println!(
-            "             longest pause of what {name} hears: {} ms until the cut, {} ms by it",
-            gap(before).0.as_millis(),
-            gap(after).0.as_millis()
-        );
+        let pauses = [&arrivals[..split], &arrivals[split.saturating_sub(1)..]].map(|part| gap(part).0.as_millis());
+        let [before, by_it] = pauses;
+        println!("             longest pause of what {name} hears: {before} ms until the cut, {by_it} ms by it");
+        let arrivals = arrivals.iter().map(|(at, by_relay)| (seconds(*at, answered), *by_relay)).collect();
+        ears.push(Ear { name: name.into(), arrivals, pauses });
     }
     println!("{:9.3} s  the direct path is cut", seconds(cut_at, answered));
     println!("\nRTP packets that reach the relay, by second since the answer:");
-    let load: Vec<String> = call.load(answered)?.iter().map(usize::to_string).collect();
-    println!("  {}\n", load.join(" "));
+    let load = call.load(answered)?;
+    println!("  {}\n", load.iter().map(usize::to_string).collect::<Vec<_>>().join(" "));
     println!("The call's record:");
     let record = "SELECT 'answered ' || duration_ms || ' ms = relayed ' || relayed_ms || ' + direct ' || direct_ms FROM call";
     println!("  {}", call.sbc.sql(record)?);
     let path = "SELECT to_char(after_ms / 1000.0, '990.000') || ' s  ' || rpad(what, 14) || ' ' || why FROM call_path ORDER BY after_ms";
     println!("{}", call.sbc.sql(path)?);
+    if let (Some(file), Ok(ears)) = (std::env::var_os("DEMO_PICTURE"), <[Ear; 2]>::try_from(ears)) {
+        let later = |call: &mut Crossing, event: &str| -> Result<f64> {
+            let [one, other] = [call.told_at(0, event)?, call.told_at(1, event)?];
+            Ok(seconds(one.max(other), answered))
+        };
+        let searches = seconds(call.told_at(0, "probing")?, answered);
+        let marks = [
+            (0.0, "answered: both talk by the relay, at once"),
+            (searches, "both look for a direct path while they talk"),
+            (later(&mut call, "direct")?, "direct both ways, handed over without a gap"),
+            (seconds(cut_at, answered), "the direct path is cut"),
+            (later(&mut call, "returned")?, "back on the relay"),
+        ];
+        let title = format!("A call between two NATs, {} and {}, 20 ms one way each", NATS[0], NATS[1]);
+        let end = load.len() as f64;
+        let marks = marks.map(|(at, what)| (at, what.to_owned())).to_vec();
+        std::fs::write(&file, Picture { title, ears, marks, load, end }.svg())?;
+        println!("\nThe same as a picture: {}", file.display());
+    }
     Ok(())
 }
 
