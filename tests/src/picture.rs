@@ -49,7 +49,12 @@ impl Picture {
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height:.0}\" font-family=\"sans-serif\" \
              font-size=\"12\" fill=\"{INK}\">\n<rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
         );
-        text(&mut svg, (12.0, 24.0), "start", &format!("<tspan font-size=\"15\">{}</tspan>", escaped(&self.title)));
+        text(
+            &mut svg,
+            (12.0, 24.0),
+            "start",
+            &format!("<tspan font-size=\"15\">{}</tspan>", escaped(&self.title)),
+        );
         let mut top = 60.0;
         let bottom = height - 34.0;
         for (index, (at, what)) in self.marks.iter().enumerate() {

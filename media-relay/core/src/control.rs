@@ -4,9 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use media_wire::rtcp::{self, Report};
+use seam::Endpoint;
 use smallvec::SmallVec;
 
+use crate::legs::Leg;
 use crate::packet::Packet;
+use crate::path::phone::Temperament;
 use crate::ports::{SocketId, StreamId};
 use crate::reported::Block;
 use crate::transport::{Carried, Mux};
@@ -79,7 +82,8 @@ impl Worker {
         let (forwarded, peers) = (stream.said.forwarded, stream.consumers.peers());
         let peers: SmallVec<[StreamId; 2]> = peers.collect();
         let (mut sender_report, mut round_trip) = (None, None);
-        let mut is_anew = false;
+        let (mut is_anew, mut is_leaving) = (false, false);
+        let source = stream.reception.last().map(|(ssrc, _)| ssrc);
         let is_moving = self.motions.ends(stream.owner.session).is_some();
         let mut told: SmallVec<[Report; 4]> = SmallVec::new();
         let streams = &mut self.streams;
@@ -102,6 +106,7 @@ impl Worker {
                     }
                 }
                 Report::Receiver { .. } => {}
+                Report::Goodbye { ssrc } => is_leaving |= source == Some(ssrc),
                 Report::Reception { ssrc, lost, highest, jitter, last_sender_report, delay, .. } => {
                     // RFC 3550 §6.4.1: from our forwarding of a sender report to its echo, less the time it rested there.
                     if let Some((middle, sent)) = forwarded
@@ -124,6 +129,9 @@ impl Worker {
                 }
             }
         });
+        if is_leaving {
+            self.leaves(id);
+        }
         if is_moving {
             if is_anew {
                 self.counts_anew(id);
@@ -134,5 +142,20 @@ impl Worker {
             stream.reception.round_trip = Some(time);
         }
         sender_report
+    }
+
+    /// The source of a stream says that it leaves, as PJSIP does with each re-INVITE before it goes on: who hears it may count it anew.
+    #[cold]
+    fn leaves(&mut self, id: StreamId) {
+        let Some(session) = self.streams.get(id).and_then(|stream| self.sessions.get(&stream.owner.session))
+        else {
+            return;
+        };
+        let hears = |leg: &&(Endpoint, Leg)| !leg.1.streams.iter().flatten().any(|stream| *stream == id);
+        let forgets = |leg: &(Endpoint, Leg)| Temperament::of(&leg.1.party.product).forgets_who_leaves;
+        let is_forgotten = session.legs.iter().filter(hears).any(forgets);
+        if let Some(stream) = self.streams.get_mut(id).filter(|_| is_forgotten) {
+            stream.said.reported.is_left();
+        }
     }
 }

@@ -19,6 +19,11 @@ pub enum Report {
         /// Whose.
         ssrc: u32,
     },
+    /// A source leaves (BYE, RFC 3550 §6.6), or says so: PJSIP does with each re-INVITE, and goes on.
+    Goodbye {
+        /// Which.
+        ssrc: u32,
+    },
     /// A reception report.
     Reception {
         /// About which source.
@@ -100,6 +105,11 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
                     each(Report::Receiver { ssrc });
                 }
                 8
+            }
+            203 => {
+                let sources = packet.get(4..).unwrap_or_default().chunks_exact(4).take(count);
+                sources.filter_map(|source| word(source, 0)).for_each(|ssrc| each(Report::Goodbye { ssrc }));
+                continue;
             }
             _ => continue,
         };
@@ -241,6 +251,9 @@ mod tests {
     fn a_reason_in_words_and_an_applications_packet_end_here_even_without_names_beside_them() {
         let bye = [&[0x81, 203, 0, 4, 0, 0, 0, 9, 8][..], b"10.1.1.9", &[0; 3]].concat();
         assert_eq!(without_names(&bye, b"anchor").unwrap(), [0x81, 203, 0, 1, 0, 0, 0, 9]);
+        let mut seen = Vec::new();
+        reports(&bye, |report| seen.push(report));
+        assert_eq!(seen, [Report::Goodbye { ssrc: 9 }]);
         let application = [&[0x80, 204, 0, 4, 0, 0, 0, 9][..], b"NAME", b"10.1.1.9"].concat();
         assert_eq!(without_names(&application, b"anchor").unwrap(), []);
         let report = [0x80, 201, 0, 1, 0, 0, 0, 9];

@@ -64,9 +64,12 @@ fn demo() -> Result<()> {
             println!("{:9.3} s  {name} hears the last packet of the relay", seconds(last, answered));
         }
         let split = arrivals.partition_point(|arrival| arrival.0 < cut_at);
-        let pauses = [&arrivals[..split], &arrivals[split.saturating_sub(1)..]].map(|part| gap(part).0.as_millis());
+        let pauses =
+            [&arrivals[..split], &arrivals[split.saturating_sub(1)..]].map(|part| gap(part).0.as_millis());
         let [before, by_it] = pauses;
-        println!("             longest pause of what {name} hears: {before} ms until the cut, {by_it} ms by it");
+        println!(
+            "             longest pause of what {name} hears: {before} ms until the cut, {by_it} ms by it"
+        );
         let arrivals = arrivals.iter().map(|(at, by_relay)| (seconds(*at, answered), *by_relay)).collect();
         ears.push(Ear { name: name.into(), arrivals, pauses });
     }

@@ -339,6 +339,7 @@ impl Worker {
                     moving.release.sender_report(track, *ssrc, *packets, now);
                 }
                 Report::Receiver { ssrc } => moving.release.rests(track, *ssrc, now),
+                Report::Goodbye { .. } => {}
                 Report::Reception { ssrc, lost, highest, jitter, .. } => {
                     let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
                     moving.release.reception(track, &report, now);

@@ -23,11 +23,13 @@ pub struct Temperament {
     pub leaves_ice: bool,
     /// An offer that it is asked for has new credentials of ICE (RFC 8445 §9), so that they can be handed to another phone.
     pub restarts_in_offers: bool,
+    /// It takes a source whose RTCP says BYE from its table (RFC 3550 §6.3.4), and counts it anew if it goes on.
+    pub forgets_who_leaves: bool,
 }
 
 /// Kinds of phones, by a word in their User-Agent or Server header, and why they are taken for what they are.
 const KINDS: [(&str, Temperament); 5] = [
-    // Goes where it is told; reports every five seconds, begun anew by each re-INVITE.
+    // Goes where it is told; reports every five seconds, begun anew by each re-INVITE; forgets who says BYE (libre, seen in its counts).
     (
         "baresip",
         Temperament {
@@ -35,6 +37,7 @@ const KINDS: [(&str, Temperament); 5] = [
             is_known: true,
             leaves_ice: true,
             restarts_in_offers: true,
+            forgets_who_leaves: true,
         },
     ),
     // Goes where it is told; reports at a randomised interval (RFC 3550 §6.3), measured 2.3 to 6.16 s. It offers the credentials that it
@@ -47,12 +50,12 @@ const KINDS: [(&str, Temperament); 5] = [
     ("pjsua", PJSIP),
 ];
 const LINPHONE: Temperament =
-    Temperament { follows_what_it_hears: false, is_known: true, leaves_ice: true, restarts_in_offers: false };
+    Temperament { follows_what_it_hears: false, is_known: true, leaves_ice: true, restarts_in_offers: false, forgets_who_leaves: false };
 const PJSIP: Temperament =
-    Temperament { follows_what_it_hears: true, is_known: true, leaves_ice: false, restarts_in_offers: true };
+    Temperament { follows_what_it_hears: true, is_known: true, leaves_ice: false, restarts_in_offers: true, forgets_who_leaves: false };
 /// Nothing is known of it: latching must be feared.
 const UNKNOWN: Temperament =
-    Temperament { follows_what_it_hears: true, is_known: false, leaves_ice: false, restarts_in_offers: true };
+    Temperament { follows_what_it_hears: true, is_known: false, leaves_ice: false, restarts_in_offers: true, forgets_who_leaves: false };
 
 impl Temperament {
     /// By its User-Agent or Server header.

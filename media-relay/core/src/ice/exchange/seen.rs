@@ -35,6 +35,7 @@ impl Worker {
                     introduction.machine.sender_report(track, *ssrc, *packets, now);
                 }
                 Report::Receiver { ssrc } => introduction.machine.rests(track, *ssrc, now),
+                Report::Goodbye { .. } => {}
                 Report::Reception { ssrc, lost, highest, jitter, .. } => {
                     let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
                     introduction.machine.reception(track, &report, now);
