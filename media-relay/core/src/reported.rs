@@ -12,6 +12,9 @@ const OUT_OF_STEP: u64 = 5;
 /// A report that comes so soon after a re-INVITE may be of the time before.
 const UNDER_WAY: Duration = Duration::from_millis(100);
 
+/// One that came so long after a re-INVITE is of the time after that, and there was none since.
+const SETTLED: Duration = Duration::from_secs(1);
+
 /// A reception report block.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Block {
@@ -95,7 +98,7 @@ struct Latest {
 pub(crate) struct Reported {
     latest: Option<Latest>,
     pub(crate) fate: Fate,
-    /// Its author is known to count anew with each re-INVITE.
+    /// Its author counts anew with each re-INVITE, or may.
     pub(crate) is_forgetful: bool,
     /// And so with each goodbye of the stream's source.
     forgets_goodbyes: bool,
@@ -152,15 +155,17 @@ impl Reported {
         let is_anew = is_seen || (!is_presumed && more < 0 && self.is_forgetful() && self.restart.is_some());
         self.is_presumed = is_presumed || (is_anew && !is_seen) || (self.is_presumed && !is_told_anew);
         let lost = if is_anew || (is_presumed && more < 0) { i64::from(block.lost) } else { more };
+        let begins_anew = is_anew || is_presumed;
+        let restart = self.restart.filter(|_| begins_anew);
         let untold = if is_anew {
-            elsewhere
+            // One that has left, and counts anew since, tells of all that it was sent elsewhere.
+            let has_left = restart.is_some_and(|restart| !restart.is_home);
+            if has_left && now >= self.restarted.saturating_add(SETTLED) { 0 } else { elsewhere }
         } else if is_presumed {
             elsewhere.saturating_sub(u64::try_from(lost).unwrap_or(0))
         } else {
             0
         };
-        let begins_anew = is_anew || is_presumed;
-        let restart = self.restart.filter(|_| begins_anew);
         if begins_anew || now >= self.restarted.saturating_add(UNDER_WAY) {
             self.restart = None;
         }
@@ -260,20 +265,36 @@ impl Reported {
         self.unknown.saturating_add(unlike)
     }
 
-    /// Of the whole way. Nothing was told of what was forgotten: that counts neither as come nor as lost, but as the others have fared. Where fewer were told of than forgotten, nobody knows.
+    /// Of the whole way. Nothing was told of what was forgotten: that counts neither as come nor as lost, but
+    /// as the others have fared. Where too few were told of, nobody knows.
     pub(crate) fn whole(&self) -> Tally {
-        let share = if self.resemble() {
-            self.forgotten.saturating_mul(self.alike.lost).checked_div(self.alike.expected).unwrap_or(0)
-        } else {
-            0
-        };
+        let share = if self.resemble() { self.share_of(self.forgotten) } else { 0 };
         let lost = self.whole.lost.saturating_add(share.max(self.forgotten_lost));
         Tally { lost: lost.min(self.whole.expected), ..self.whole }
     }
 
     /// Whether what was told of is enough to know how the forgotten have fared.
     fn resemble(&self) -> bool {
-        self.alike.expected >= self.forgotten
+        self.tells_of(self.forgotten)
+    }
+
+    /// Whether what was told of is enough to know how so many more have fared: to a percent of all of them, by twice the standard error of a
+    /// share. One packet that is lost and one that is not are added to what was told, since of a dozen of which none was lost nobody knows
+    /// that none is.
+    pub(crate) fn tells_of(&self, more: u64) -> bool {
+        const ERROR: f64 = 0.01;
+        if more == 0 {
+            return true;
+        }
+        let (told, more) = (self.alike.expected as f64, more as f64);
+        let share = (self.alike.lost as f64 + 1.0) / (told + 2.0);
+        let spread = (share * (1.0 - share) * (1.0 / told + 1.0 / more)).sqrt();
+        2.0 * spread * more / (told + more) <= ERROR
+    }
+
+    /// How many of so many are lost, if they have fared like those that were told of.
+    pub(crate) fn share_of(&self, packets: u64) -> u64 {
+        packets.saturating_mul(self.alike.lost).checked_div(self.alike.expected).unwrap_or(0)
     }
 
     /// Of what the relay did not carry.

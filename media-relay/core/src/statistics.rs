@@ -263,8 +263,9 @@ impl Reception {
         numbers.saturating_add(guess).max(reported.whole().expected).max(sent.total())
     }
 
-    /// Loss on the whole way. Reports tell it; what came here since the last one goes on from there. Without them it is
-    /// known as far as the relay, if most of the stream came this way. Else nobody knows it, and nothing is said.
+    /// Loss on the whole way. Reports tell it; what came here since the last one has fared alike, if they tell of enough, and is lost at
+    /// least as far as the relay knows. Without them it is known as far as the relay, if most of the stream came this way. Else nobody
+    /// knows it, and nothing is said.
     pub(crate) fn loss(&self, reported: &Reported, sent: &Sent, open: Duration) -> Option<Loss> {
         let all = self.sent(reported, sent, open);
         let (lost, whole) = (self.lost(), reported.whole());
@@ -272,14 +273,19 @@ impl Reception {
         let since = (self.packets.saturating_add(lost)).saturating_sub(packets_then);
         let said = whole.expected.saturating_add(since);
         if whole.expected > 0 && said.saturating_mul(2) >= all {
-            let lost = whole.lost.saturating_add(lost.saturating_sub(lost_then));
+            let lost_here = lost.saturating_sub(lost_then).min(since);
+            let (lost_since, unknown_since) = if reported.tells_of(since) {
+                (lost_here.max(reported.share_of(since)), 0)
+            } else {
+                (lost_here, since.saturating_sub(lost_here))
+            };
             // What went past the relay after the last report, as in a trial shortly before the end, by its numbers.
             let numbers = self.packets.saturating_add(self.lost()).saturating_add(self.elsewhere);
             let untold = numbers.saturating_sub(said);
             return Some(Loss {
                 packets: said.saturating_add(untold),
-                lost: lost.min(said),
-                unknown: reported.unknown().saturating_add(untold),
+                lost: whole.lost.saturating_add(lost_since).min(said),
+                unknown: reported.unknown().saturating_add(unknown_since).saturating_add(untold),
                 is_reported: true,
             });
         }
@@ -418,6 +424,21 @@ mod tests {
         let loss = reception.loss(&reported, &Sent::default(), Duration::ZERO).unwrap();
         assert_eq!(loss, Loss { packets: 500, lost: 10, unknown: 0, is_reported: true });
         assert!(score(&reception, &reported, None).unwrap() > 4.0);
+    }
+
+    #[test]
+    fn what_came_after_the_last_report_has_fared_alike_or_nobody_knows() {
+        let loss_of = |told: u32, lost: i32, all: u32| {
+            let (mut reception, mut reported) = (Reception::default(), Reported::default());
+            (0..told).for_each(|number| hear(&mut reception, number));
+            report(&mut reported, &reception, 65_000 + told - 1, lost);
+            (told..all).for_each(|number| hear(&mut reception, number));
+            let loss = reception.loss(&reported, &Sent::default(), Duration::ZERO).unwrap();
+            (loss.packets, loss.lost, loss.unknown)
+        };
+        assert_eq!(loss_of(1_000, 40, 1_250), (1_250, 40 + 10, 0));
+        assert_eq!(loss_of(500, 0, 740), (740, 0, 0));
+        assert_eq!(loss_of(12, 0, 998), (998, 0, 986), "its receiver has fallen silent");
     }
 
     #[test]

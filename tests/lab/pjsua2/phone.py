@@ -50,6 +50,10 @@ class Call(pj.Call):
         if status.finalNotify and status.statusCode // 100 == 2:
             self.hangup(pj.CallOpParam(True))
 
+    def onCallTransferRequest(self, wanted):
+        # Of a call that the library makes for itself nobody would connect the sound, and the next re-INVITE hangs in it.
+        wanted.newCall = Call(account)
+
     def connect(self):
         # The vector belongs to the info: that must outlive it.
         info = self.getInfo()

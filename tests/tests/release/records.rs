@@ -198,6 +198,11 @@ fn play(plan: &Plan) -> Result<Vec<Value>> {
             guest.phone.answer()?;
             guest.wait(Event::Established)?;
             scene.phones[0].wait(Event::Ended)?;
+            if !plan.kinds.contains(&SOFTPHONE) {
+                std::thread::sleep(Duration::from_secs(1));
+                scene.phones[1].phone.unmute()?;
+                guest.phone.unmute()?;
+            }
         }
     }
     let rest = (begun_at + plan.length).saturating_sub(now());
@@ -320,7 +325,7 @@ fn rows_of(path: &str) -> Vec<Value> {
 }
 
 /// As many calls of these as RECORD_CALLS says; of each one row, or two of one that was transferred, in the file RECORD_OUT/NAME.json after
-/// each call. Those whose rows are there, or in RECORD_TABLE, are not played again; RECORD_ONLY plays the one of that number.
+/// each call. Those whose rows are there, or in RECORD_TABLE, are not played again; RECORD_ONLY=5,7 plays these numbers alone.
 fn play_all(name: &str, kinds: [Kind; 2]) {
     skip_unless_possible!(kinds[0].program(), kinds[1].program(), "conntrack", "curl", "openssl");
     let set = |name: &str| std::env::var(name).ok();
@@ -334,9 +339,10 @@ fn play_all(name: &str, kinds: [Kind; 2]) {
         .filter_map(|row| row["number"].as_u64())
         .collect();
     let mut failures = Vec::new();
-    let only = set("RECORD_ONLY").and_then(|only| only.parse::<usize>().ok());
+    let only: Option<Vec<usize>> =
+        set("RECORD_ONLY").map(|only| only.split(',').filter_map(|number| number.parse().ok()).collect());
     for number in (0..calls)
-        .filter(|number| only.is_none_or(|only| only == *number))
+        .filter(|number| only.as_ref().is_none_or(|only| only.contains(number)))
         .filter(|number| !is_there.contains(&(*number as u64)))
     {
         let plan = Plan::new(number, kinds);

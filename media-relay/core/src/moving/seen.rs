@@ -58,7 +58,7 @@ impl Moving {
                     stream.said.reported.fate = fate;
                 }
                 // Whoever offered: a hold is one as well, and while nothing moves.
-                stream.said.reported.is_forgetful = self.release.counts_anew_with_offers(!from);
+                stream.said.reported.is_forgetful = self.release.may_count_anew_with_offers(!from);
                 let packets = stream.reception.packets.saturating_add(stream.reception.lost());
                 let (at, is_home) = self.release.restarted(!from);
                 stream.said.reported.restarts(Restart { at, packets, is_home });

@@ -70,4 +70,9 @@ impl Temperament {
     pub(super) fn counts_anew(self) -> bool {
         self.follows_what_it_hears && self.is_known
     }
+
+    /// Whether it is known to, or nothing is known of it.
+    pub(super) fn may_count_anew(self) -> bool {
+        self.counts_anew() || !self.is_known
+    }
 }

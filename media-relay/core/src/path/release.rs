@@ -334,9 +334,10 @@ impl Release {
         Some(Fate::of(is_dead, is_known))
     }
 
-    /// Whether a party is known to count anew what it receives with each re-INVITE.
-    pub(crate) fn counts_anew_with_offers(&self, party: Side) -> bool {
-        self.parties[party].temperament.counts_anew()
+    /// Whether a party counts anew what it receives with each re-INVITE, as far as is known: of one of which nothing is (a PJSIP that is
+    /// called names no product) a record must not say that it has missed nothing.
+    pub(crate) fn may_count_anew_with_offers(&self, party: Side) -> bool {
+        self.parties[party].temperament.may_count_anew()
     }
 
     /// When a party was last told where to send and hear, and has taken it; and whether that is the relay.
