@@ -80,7 +80,7 @@ impl Worker {
     fn read_reports(&mut self, id: StreamId, packet: &[u8], now: Duration) -> Option<u32> {
         let stream = self.streams.get(id)?;
         let (forwarded, peers) = (stream.said.forwarded, stream.consumers.peers());
-        let peers: SmallVec<[StreamId; 2]> = peers.collect();
+        let (peers, astray): (SmallVec<[StreamId; 2]>, u64) = (peers.collect(), stream.said.astray);
         let (mut sender_report, mut round_trip) = (None, None);
         let (mut is_anew, mut is_leaving) = (false, false);
         let source = stream.reception.last().map(|(ssrc, _)| ssrc);
@@ -122,6 +122,7 @@ impl Worker {
                             heard.reported_by_its_receiver(
                                 Block { ssrc, highest, lost, jitter },
                                 is_anew,
+                                astray,
                                 now,
                             );
                         }

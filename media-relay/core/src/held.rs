@@ -16,15 +16,23 @@ pub(crate) struct Held {
     /// Where it was sent.
     to: Option<SocketAddr>,
     at: Duration,
+    /// How many there were.
+    count: u64,
 }
 
 impl Held {
     /// A packet that was sent there, if it was sent anywhere; `known` is the one before.
     pub(crate) fn keep(known: &mut Option<Box<Held>>, packet: &[u8], to: Option<SocketAddr>, now: Duration) {
-        let held = known.get_or_insert_with(|| Box::new(Held { packet: Vec::new(), to, at: now }));
+        let held = known.get_or_insert_with(|| Box::new(Held { packet: Vec::new(), to, at: now, count: 0 }));
         held.packet.clear();
         held.packet.extend_from_slice(packet);
         (held.to, held.at) = (to, now);
+        held.count = held.count.saturating_add(1);
+    }
+
+    /// How many were sent elsewhere than to `destination`, where it was then heard: those have not reached it.
+    pub(crate) fn astray(&self, destination: SocketAddr) -> u64 {
+        if self.to == Some(destination) { 0 } else { self.count }
     }
 
     /// What is to be sent again now that its endpoint was heard at `destination`.

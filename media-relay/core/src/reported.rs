@@ -35,6 +35,8 @@ pub(crate) struct Passed {
     /// Packets that were sent by way of the relay, and of them those that never came.
     pub(crate) packets: u64,
     pub(crate) lost: u64,
+    /// Packets that were sent to the receiver before it was known where it is, and have not reached it: its count begins after them.
+    pub(crate) astray: u64,
     /// The receiver counts anew.
     pub(crate) is_anew: bool,
 }
@@ -109,6 +111,8 @@ pub(crate) struct Reported {
     /// When its author was last told where to send and hear, and more of that while no report is of the time after it.
     restarted: Duration,
     restart: Option<Restart>,
+    /// Of packets that went astray so many have been counted: another source's first report is not about them.
+    astray: u64,
     /// Packets that nobody can tell of.
     unknown: u64,
     /// Those that were forgotten on a good way; of them, those that never came to the relay; and those like them that were told of.
@@ -124,7 +128,7 @@ impl Reported {
     pub(crate) fn hear(&mut self, block: Block, passed: Passed, now: Duration) {
         let latest = Latest { block, packets: passed.packets, lost: passed.lost, at: now };
         let Some(before) = self.latest.filter(|before| before.block.ssrc == block.ssrc) else {
-            return self.hear_first(latest, passed.first);
+            return self.hear_first(latest, passed);
         };
         let (far, near) = (
             block.highest.wrapping_sub(before.block.highest) as i32,
@@ -202,15 +206,16 @@ impl Reported {
     }
 
     /// The first block about a source, whose number was `first`.
-    fn hear_first(&mut self, latest: Latest, first: Option<u16>) {
+    fn hear_first(&mut self, latest: Latest, passed: Passed) {
         (self.latest, self.is_begun_anew) = (Some(latest), false);
         let restart = self.restart.take().filter(|_| self.is_forgetful());
         let block = latest.block;
-        let expected = first.map(|first| block.highest.wrapping_sub(first.into()));
+        let expected = passed.first.map(|first| block.highest.wrapping_sub(first.into()));
         // One that is before the first has not heard of it.
         if let Some(expected) = expected.filter(|expected| *expected < LONGEST) {
             let expected = u64::from(expected).saturating_add(1);
-            let lost = i64::from(block.lost).clamp(0, expected as i64);
+            let astray = passed.astray.saturating_sub(std::mem::replace(&mut self.astray, passed.astray));
+            let lost = i64::from(block.lost).saturating_add_unsigned(astray).clamp(0, expected as i64);
             // What was before a re-INVITE it has forgotten, told or not.
             let elsewhere = restart.filter(|restart| restart.is_home);
             let elsewhere = elsewhere.map_or(0, |_| expected.saturating_sub(latest.packets));
@@ -337,7 +342,8 @@ mod tests {
     fn told_of(mut reported: Reported, reports: &[Said]) -> Reported {
         for (index, (highest, lost, packets, is_anew)) in reports.iter().enumerate() {
             let block = Block { ssrc: 7, highest: *highest, lost: *lost, jitter: 8 };
-            let passed = Passed { first: Some(65_500), packets: *packets, lost: 0, is_anew: *is_anew };
+            let passed =
+                Passed { first: Some(65_500), packets: *packets, lost: 0, astray: 0, is_anew: *is_anew };
             reported.hear(block, passed, Duration::from_secs(5 * index as u64));
         }
         reported
@@ -406,14 +412,14 @@ mod tests {
         assert_eq!(sums(told_of(dead.clone(), &parts).whole()), (686, 2 + 50 + 150));
         let mut reported = told_of(dead, &parts);
         let block = Block { ssrc: 7, highest: 65_536 + 899, lost: 1, jitter: 8 };
-        let passed = Passed { first: None, packets: 736, lost: 0, is_anew: false };
+        let passed = Passed { first: None, packets: 736, lost: 0, astray: 0, is_anew: false };
         reported.hear(block, passed, Duration::from_secs(15));
         assert_eq!(reported.fate, Fate::Alike);
     }
 
     fn hear(reported: &mut Reported, (highest, lost): (u32, i32), passed: (u64, u64), second: u64) {
         let block = Block { ssrc: 7, highest, lost, jitter: 8 };
-        let passed = Passed { first: Some(1), packets: passed.0, lost: passed.1, is_anew: false };
+        let passed = Passed { first: Some(1), packets: passed.0, lost: passed.1, astray: 0, is_anew: false };
         reported.hear(block, passed, Duration::from_secs(second));
     }
 
@@ -441,6 +447,16 @@ mod tests {
         reported.is_left();
         hear(&mut reported, (1_435, 20), (1_435, 0), 32);
         assert_eq!(sums(reported.whole()), (1_435, 27 + 20 + 6));
+    }
+
+    #[test]
+    fn what_was_sent_before_its_receiver_was_found_is_lost_though_that_does_not_miss_it() {
+        let mut reported = Reported::default();
+        let block = Block { ssrc: 7, highest: 250, lost: 2, jitter: 8 };
+        let passed = Passed { first: Some(1), packets: 250, lost: 0, astray: 24, is_anew: false };
+        reported.hear(block, passed, Duration::from_secs(5));
+        hear(&mut reported, (500, 4), (500, 0), 10);
+        assert_eq!(sums(reported.whole()), (500, 24 + 4));
     }
 
     #[test]

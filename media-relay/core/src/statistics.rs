@@ -252,7 +252,7 @@ impl Reception {
     pub(crate) fn passed(&self, ssrc: u32, is_anew: bool) -> Passed {
         let lost = self.lost();
         let first = (self.packets > 0 && self.source.ssrc == ssrc).then_some(self.source.first);
-        Passed { first, packets: self.packets.saturating_add(lost), lost, is_anew }
+        Passed { first, packets: self.packets.saturating_add(lost), lost, astray: 0, is_anew }
     }
 
     /// How many packets its sender has sent, as far as the relay, the receiver's reports, and its own can tell; `open`

@@ -16,7 +16,7 @@ use crate::leftover::{Leftovers, Place, Sender};
 use crate::open_ports::{Facing, OpenPorts};
 use crate::packet::Packet;
 use crate::ports::{Component, PortPair, Ports, SocketId, StreamId};
-use crate::reported::{Block, Reported};
+use crate::reported::{Block, Passed, Reported};
 use crate::sent::Sent;
 use crate::statistics::{Coding, QUIET, Reception};
 use crate::transport::{Carried, Mux};
@@ -94,6 +94,8 @@ pub(crate) struct Said {
     pub(crate) reported: Reported,
     /// The last sender report that went out of this stream, for its round trip.
     pub(crate) forwarded: Option<(u32, Duration)>,
+    /// Packets that were sent to its endpoint before it was known where that is, and not to there.
+    pub(crate) astray: u64,
 }
 
 /// The relay's second address, where a NAT is learnt.
@@ -173,7 +175,10 @@ impl Stream {
             return;
         }
         let (Some(held), Some(destination)) = (self.held.take(), self.rtp.destination()) else { return };
-        if let Some(packet) = held.due(destination, now).filter(|_| !self.gate.is_shut()) {
+        let packet = held.due(destination, now).filter(|_| !self.gate.is_shut());
+        let astray = held.astray(destination).saturating_sub(packet.is_some().into());
+        self.said.astray = self.said.astray.saturating_add(astray);
+        if let Some(packet) = packet {
             send(self.ports.rtp, destination, packet);
         }
     }
@@ -279,13 +284,20 @@ impl Stream {
     }
 
     /// A report of who receives it; whose author may have begun to count anew. One about a source that is not known is none of it.
-    pub(crate) fn reported_by_its_receiver(&mut self, block: Block, is_anew: bool, now: Duration) {
+    pub(crate) fn reported_by_its_receiver(
+        &mut self,
+        block: Block,
+        is_anew: bool,
+        astray: u64,
+        now: Duration,
+    ) {
         let here = self.reception.here();
         if here.is_none_or(|here| here.ssrc != block.ssrc) && self.said.sent.ssrc() != Some(block.ssrc) {
             return;
         }
         self.said.sent.reached(block.ssrc, block.highest, here);
-        self.said.reported.hear(block, self.reception.passed(block.ssrc, is_anew), now);
+        let passed = Passed { astray, ..self.reception.passed(block.ssrc, is_anew) };
+        self.said.reported.hear(block, passed, now);
     }
 
     /// SRTCP: its type is all that is in clear (RFC 3711 §3.4).

@@ -49,13 +49,28 @@ const KINDS: [(&str, Temperament); 5] = [
     ("pjsip", PJSIP),
     ("pjsua", PJSIP),
 ];
-const LINPHONE: Temperament =
-    Temperament { follows_what_it_hears: false, is_known: true, leaves_ice: true, restarts_in_offers: false, forgets_who_leaves: false };
-const PJSIP: Temperament =
-    Temperament { follows_what_it_hears: true, is_known: true, leaves_ice: false, restarts_in_offers: true, forgets_who_leaves: false };
+const LINPHONE: Temperament = Temperament {
+    follows_what_it_hears: false,
+    is_known: true,
+    leaves_ice: true,
+    restarts_in_offers: false,
+    forgets_who_leaves: false,
+};
+const PJSIP: Temperament = Temperament {
+    follows_what_it_hears: true,
+    is_known: true,
+    leaves_ice: false,
+    restarts_in_offers: true,
+    forgets_who_leaves: false,
+};
 /// Nothing is known of it: latching must be feared.
-const UNKNOWN: Temperament =
-    Temperament { follows_what_it_hears: true, is_known: false, leaves_ice: false, restarts_in_offers: true, forgets_who_leaves: false };
+const UNKNOWN: Temperament = Temperament {
+    follows_what_it_hears: true,
+    is_known: false,
+    leaves_ice: false,
+    restarts_in_offers: true,
+    forgets_who_leaves: false,
+};
 
 impl Temperament {
     /// By its User-Agent or Server header.
