@@ -17,8 +17,8 @@ use std::time::Duration;
 use media_core::worker::Settings as MediaSettings;
 use media_relay::{RealmMedia, RelaySettings};
 use sip_engine::config::{
-    Authentication, Config, DisplayNames, Expiry, Hairpin, IdentityPolicy, Keepalive, Limits, Passing,
-    Pickup, Realm, RegistrarMode, SessionTimer, TimerValues,
+    Authentication, Config, Digest, DisplayNames, Expiry, Hairpin, IdentityPolicy, Keepalive, Limits,
+    Passing, Pickup, Realm, RegistrarMode, SessionTimer, TimerValues,
 };
 use sip_engine::digest::Algorithm;
 use sip_engine::io::{RealmId, Transport};
@@ -288,14 +288,17 @@ fn read_realm(
             AuthenticationKind::Registered => Authentication::RegisteredFlow,
             AuthenticationKind::Open => Authentication::Open,
         },
-        digest: realm
-            .digest
-            .iter()
-            .map(|kind| match kind {
-                DigestKind::Md5 => Algorithm::Md5,
-                DigestKind::Sha256 => Algorithm::Sha256,
-            })
-            .collect(),
+        digest: Digest {
+            algorithms: realm
+                .digest
+                .iter()
+                .map(|kind| match kind {
+                    DigestKind::Md5 => Algorithm::Md5,
+                    DigestKind::Sha256 => Algorithm::Sha256,
+                })
+                .collect(),
+            demands_qop: realm.require_qop,
+        },
         identity: match realm.identity {
             IdentityKind::Refuse => IdentityPolicy::Refuse,
             IdentityKind::Correct => IdentityPolicy::Correct,
@@ -307,7 +310,6 @@ fn read_realm(
             options: realm.keepalive == KeepaliveKind::Options,
         }),
         pass_unknown_require: realm.pass_unknown_require,
-        demands_qop: realm.require_qop,
         hairpin: match &realm.hairpin {
             HairpinKind::All(false) => Hairpin::None,
             HairpinKind::All(true) => Hairpin::All,

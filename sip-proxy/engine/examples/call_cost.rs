@@ -42,7 +42,7 @@ fn config() -> Config {
     let mut config = two_realms();
     for realm in &mut config.realms {
         realm.authentication = Authentication::KnownSource;
-        realm.digest = vec![Algorithm::Sha256];
+        realm.digest.algorithms = vec![Algorithm::Sha256];
         realm.identity = IdentityPolicy::Correct;
         (realm.trusted, realm.is_trunk_side) = (true, true);
     }

@@ -85,6 +85,16 @@ impl Config {
     }
 }
 
+/// What a realm's challenges ask for (RFC 8760).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Digest {
+    /// What challenges offer, preferred first. Many phones (libre, and with it baresip, among them) give up on a
+    /// challenge that names anything but MD5, even beside it.
+    pub algorithms: Vec<Algorithm>,
+    /// Refuse digest answers without `qop` (RFC 2069), which old phones give; they are good once each.
+    pub demands_qop: bool,
+}
+
 /// One realm: a network that the SBC has a foot in.
 #[derive(Debug, Clone)]
 pub struct Realm {
@@ -98,15 +108,12 @@ pub struct Realm {
     pub registrar: RegistrarMode,
     /// Whether requests from this realm's users must authenticate.
     pub authentication: Authentication,
-    /// What challenges offer, preferred first. Many phones (libre, and with it baresip, among them) give up on a
-    /// challenge that names anything but MD5, even beside it.
-    pub digest: Vec<Algorithm>,
+    /// What its challenges ask for.
+    pub digest: Digest,
     /// Whose calls, of its trunks, may go back to the trunk that they came from.
     pub hairpin: Hairpin,
     /// Who may take over whose call.
     pub pickup: Pickup,
-    /// Refuse digest answers without `qop` (RFC 2069), which old phones give; they are good once each.
-    pub demands_qop: bool,
     /// What becomes of a From or Contact that claims to be somebody else.
     pub identity: IdentityPolicy,
     /// Inside the trust domain of RFC 3325: P-Asserted-Identity is believed from it, and sent to it.
@@ -377,12 +384,11 @@ pub(crate) mod tests {
             domains: vec![domain.into()],
             registrar: RegistrarMode::None,
             authentication: Authentication::Digest,
-            digest: vec![Algorithm::Md5],
+            digest: Digest { algorithms: vec![Algorithm::Md5], demands_qop: false },
             identity: IdentityPolicy::Correct,
             trusted: false,
             keepalive: None,
             pass_unknown_require: false,
-            demands_qop: false,
             hairpin: Default::default(),
             pickup: Default::default(),
             session_timer: None,

@@ -15,7 +15,7 @@ use crate::digest::Verdict;
 use crate::door::{CallAnswer, CallAnswered, NotDone};
 use crate::event::{CallEvent, CallEventKind};
 use crate::farewells::{Farewell, Farewells};
-use crate::flow::{ConnectionId, Flow, ListenerId, RealmId, Transport};
+use crate::flow::{ConnectionId, Flow, ListenerId, RealmId};
 use crate::guards::Guards;
 use crate::hop;
 use crate::ids::Ids;
@@ -317,11 +317,7 @@ impl Core {
     /// The Contact of messages that leave over `listener`.
     pub(crate) fn contact(&self, listener: ListenerId) -> Vec<u8> {
         let Some(listener) = self.listener(listener) else { return Vec::new() };
-        let transport = match listener.transport {
-            Transport::Udp => "",
-            Transport::Tcp => ";transport=tcp",
-            Transport::Tls => ";transport=tls",
-        };
+        let transport = listener.transport.uri_parameter();
         format!("<sip:{}{transport}>", listener.advertised).into_bytes()
     }
 

@@ -301,11 +301,7 @@ fn source_of(value: &[u8], flow: &Flow) -> Box<[u8]> {
     let address = sip_wire::Address::parse(value);
     let user = address.as_ref().map(|address| address.uri.user()).unwrap_or_default();
     let at: &[u8] = if user.is_empty() { b"" } else { b"@" };
-    let transport = match flow.transport {
-        crate::flow::Transport::Udp => "",
-        crate::flow::Transport::Tcp => ";transport=tcp",
-        crate::flow::Transport::Tls => ";transport=tls",
-    };
+    let transport = flow.transport.uri_parameter();
     let remote = std::net::SocketAddr::new(flow.remote.ip().to_canonical(), flow.remote.port());
     [b"sip:", user, at, format!("{remote}{transport}").as_bytes()].concat().into()
 }

@@ -31,6 +31,15 @@ impl Transport {
         self != Transport::Udp
     }
 
+    /// As a URI names it (RFC 3261 §19.1.1); UDP need not be named.
+    pub(crate) fn uri_parameter(self) -> &'static str {
+        match self {
+            Transport::Udp => "",
+            Transport::Tcp => ";transport=tcp",
+            Transport::Tls => ";transport=tls",
+        }
+    }
+
     /// The token of the Via header's sent-protocol.
     pub fn via_token(self) -> &'static str {
         match self {

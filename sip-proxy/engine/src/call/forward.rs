@@ -1,5 +1,7 @@
 //! A request on its way from one leg of a pair to the other, or from us to one of them.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use sip_wire::{Message, Method, Name};
 
@@ -35,7 +37,7 @@ pub(super) struct Forward {
 #[derive(Debug, Clone)]
 pub(super) enum Said {
     /// What a leg has sent.
-    Theirs(Message),
+    Theirs(Arc<Message>),
     /// Nothing but its method.
     Ours(Method<'static>),
 }

@@ -1,5 +1,6 @@
 //! Requests inside a pair: what one end sends reaches the other, in its dialog.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -174,7 +175,7 @@ impl Call {
             summary: Default::default(),
             fragment: None,
             attempts: 0,
-            said: Said::Theirs(request.clone()),
+            said: Said::Theirs(Arc::new(request.clone())),
         };
         let number = forward.id;
         if method_is(Method::UPDATE) && description.is_none() && !to_has_update {

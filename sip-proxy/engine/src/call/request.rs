@@ -2,13 +2,15 @@
 
 use sip_wire::{Builder, Message, Method, Name};
 
-use super::Purpose;
 use super::body::with_body;
+use super::branch::Branch;
 use super::diversion::Diverted;
 use super::history::{diversions, history};
 use super::parties::Parties;
 use super::side::{BranchId, Side};
 use super::transfer::replaces_of;
+use super::{Admitted, Purpose};
+use crate::config::Realm;
 use crate::core::Core;
 use crate::passing::{
     ANONYMOUS, Options, Privacy, copy_headers, is_anonymous, is_telephone, translate_address,
@@ -48,42 +50,10 @@ impl Parties {
         }
         branch.ids.cseq = branch.ids.cseq.saturating_add(1);
         let domain = config.host_of(branch.realm, flow.listener);
-        let diverted_host = domain.clone();
         let is_register = matches!(self.purpose, Purpose::Register(_));
-        let (from, to) = if is_register {
-            // AORs are the registrar's own; only the tags are ours.
-            let bare = |name| request.value(name).map(|value| strip_tag(value).to_vec()).unwrap_or_default();
-            let mut from = bare(Name::From);
-            from.extend_from_slice(format!(";tag={}", branch.ids.from_tag).as_bytes());
-            (from, bare(Name::To))
-        } else {
-            let from = request.from().ok()?;
-            let from = if Privacy::of(request).user || is_anonymous(&from.uri, from_realm) {
-                ANONYMOUS.to_vec()
-            } else {
-                translate_address(
-                    request.value(Name::From)?,
-                    &domain,
-                    upstream.identity.as_deref(),
-                    from_realm.passing.display_names,
-                )
-            };
-            let from = [&*from, b";tag=", branch.ids.from_tag.as_bytes()].concat();
-            let target = sip_wire::Uri::parse(&branch.target.uri).ok()?;
-            let to_user = String::from_utf8_lossy(target.user()).into_owned();
-            let to_host = if branch.target.trunk.is_some() {
-                String::from_utf8_lossy(target.host().as_bytes()).into_owned()
-            } else {
-                domain
-            };
-            let dialled = sip_wire::Uri::parse(request.request_uri()?)
-                .map(|uri| String::from_utf8_lossy(uri.user()).into_owned())
-                .unwrap_or_default();
-            let to_user = if branch.target.trunk.is_some() || dialled.is_empty() { to_user } else { dialled };
-            let parameter =
-                if branch.target.trunk.is_some() && is_telephone(&target) { ";user=phone" } else { "" };
-            let at = if to_user.is_empty() { "" } else { "@" };
-            (from, format!("<sip:{to_user}{at}{to_host}{parameter}>").into_bytes())
+        let (from, to) = match is_register {
+            true => registrants(request, branch),
+            false => from_and_to(upstream, branch, from_realm, &domain)?,
         };
         let hops = request.number(Name::MaxForwards).and_then(Result::ok).unwrap_or(70).saturating_sub(1);
         let mark = crate::admission::loop_mark(request.request_uri()?);
@@ -132,13 +102,13 @@ impl Parties {
             out = assert_identity(out, caller, request, from_realm, identity);
         }
         let diverted: Vec<&Diverted> = Diverted::all(branch.diverted.as_ref()).collect();
-        for value in diversions(&diverted, &diverted_host) {
+        for value in diversions(&diverted, &domain) {
             out = out.header(Name::Diversion, value.as_bytes());
         }
         let shown = Some(request).filter(|_| from_realm.trusted);
         let past = match Privacy::of(request).hides(Name::HistoryInfo) {
             true => Vec::new(),
-            false => history(&diverted, &user_of_branch(&branch.target.uri), &diverted_host, shown),
+            false => history(&diverted, &user_of_branch(&branch.target.uri), &domain, shown),
         };
         let mut names = self.branch_names(&config, index, Side::Caller)?;
         if let Some(refer_to) = request.value(Name::ReferTo) {
@@ -167,6 +137,42 @@ impl Parties {
     }
 }
 
+/// From and To of a REGISTER: AORs are the registrar's own; only the tags are ours.
+fn registrants(request: &Message, branch: &Branch) -> (Vec<u8>, Vec<u8>) {
+    let bare = |name| request.value(name).map(|value| strip_tag(value).to_vec()).unwrap_or_default();
+    let mut from = bare(Name::From);
+    from.extend_from_slice(format!(";tag={}", branch.ids.from_tag).as_bytes());
+    (from, bare(Name::To))
+}
+
+/// Who calls and who is called, as the branch's side may see it: at `domain`, and of a trunk's number at its host.
+fn from_and_to(
+    upstream: &Admitted,
+    branch: &Branch,
+    from_realm: &Realm,
+    domain: &str,
+) -> Option<(Vec<u8>, Vec<u8>)> {
+    let request = &upstream.incoming.request;
+    let from = request.from().ok()?;
+    let from = if Privacy::of(request).user || is_anonymous(&from.uri, from_realm) {
+        ANONYMOUS.to_vec()
+    } else {
+        let identity = upstream.identity.as_deref();
+        translate_address(request.value(Name::From)?, domain, identity, from_realm.passing.display_names)
+    };
+    let from = [&*from, b";tag=", branch.ids.from_tag.as_bytes()].concat();
+    let target = sip_wire::Uri::parse(&branch.target.uri).ok()?;
+    let is_trunk = branch.target.trunk.is_some();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let dialled =
+        sip_wire::Uri::parse(request.request_uri()?).map(|uri| text(uri.user())).unwrap_or_default();
+    let user = if is_trunk || dialled.is_empty() { text(target.user()) } else { dialled };
+    let host = if is_trunk { text(target.host().as_bytes()) } else { domain.to_owned() };
+    let parameter = if is_trunk && is_telephone(&target) { ";user=phone" } else { "" };
+    let at = if user.is_empty() { "" } else { "@" };
+    Some((from, format!("<sip:{user}{at}{host}{parameter}>").into_bytes()))
+}
+
 /// Whom a branch asks for.
 fn user_of_branch(uri: &[u8]) -> String {
     sip_wire::Uri::parse(uri).map(|uri| crate::passing::user_of(&uri)).unwrap_or_default()
@@ -191,7 +197,7 @@ fn register_contact(
     request: &Message,
     tokens: &[std::sync::Arc<str>],
     listener: &crate::config::Listener,
-    realm: &crate::config::Realm,
+    realm: &Realm,
 ) -> Builder {
     if request.value(Name::Contact) == Some(b"*") {
         return out.header(Name::Contact, b"*").header(Name::Expires, b"0");
@@ -200,11 +206,7 @@ fn register_contact(
         crate::config::RegistrarMode::Forward { upstream, .. } => upstream.as_secs(),
         _ => 3600,
     };
-    let transport = match listener.transport {
-        crate::flow::Transport::Udp => "",
-        crate::flow::Transport::Tcp => ";transport=tcp",
-        crate::flow::Transport::Tls => ";transport=tls",
-    };
+    let transport = listener.transport.uri_parameter();
     for (contact, token) in request.contacts().flatten().zip(tokens) {
         let asked = contact
             .parameter(b"expires")
@@ -224,7 +226,7 @@ fn assert_identity(
     out: Builder,
     caller: &Caller,
     request: &Message,
-    from: &crate::config::Realm,
+    from: &Realm,
     identity: Option<&str>,
 ) -> Builder {
     if from.trusted && request.count(Name::PAssertedIdentity) > 0 {

@@ -486,8 +486,8 @@ fn digest_realm<'a>(flow: &Flow, wanted: &'a Wanted, config: &'a Config) -> dige
         by: wanted.by,
         name: &wanted.domain,
         network: network_of(flow.remote.ip()),
-        demands_qop: realm.is_some_and(|realm| realm.demands_qop),
-        algorithms: realm.map(|realm| &*realm.digest).unwrap_or_default(),
+        demands_qop: realm.is_some_and(|realm| realm.digest.demands_qop),
+        algorithms: realm.map(|realm| &*realm.digest.algorithms).unwrap_or_default(),
     }
 }
 

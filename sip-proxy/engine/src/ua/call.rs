@@ -5,9 +5,7 @@ use sip_wire::{Message, Method, Name};
 
 use super::core::{Alarm, Core, next_hop};
 use super::event::{CallNumber, Ending, Event, Fork};
-use super::incoming::Callee;
-use super::outgoing::Caller;
-use super::request::Sent;
+use super::open::{Callee, Caller, Referral, Sent, Transfer};
 use crate::dialog::Dialog;
 use crate::negotiation::Negotiation;
 use crate::session_timer::Agreement;
@@ -47,9 +45,9 @@ pub(super) struct Call {
     /// The call that a REFER came in, which this one was placed for.
     pub(super) referrer: Option<CallNumber>,
     /// A REFER of ours that they have not told the end of.
-    pub(super) referral: Option<super::transfer::Referral>,
+    pub(super) referral: Option<Referral>,
     /// A REFER of theirs that waits for its answer, or is being reported on.
-    pub(super) transfer: Option<super::transfer::Transfer>,
+    pub(super) transfer: Option<Transfer>,
     /// The session timer.
     pub(super) session: Option<Agreement>,
     pub(super) session_alarm: Option<TimerId>,
@@ -275,7 +273,7 @@ impl Call {
         for leg in std::mem::take(&mut self.legs) {
             leg.leave(core);
         }
-        if let Some(super::transfer::Transfer::Asked(refer)) = self.transfer.take() {
+        if let Some(Transfer::Asked(refer)) = self.transfer.take() {
             core.respond_plainly(&*refer, 487);
         }
         if let Some(timer) = self.session_alarm.take() {

@@ -10,7 +10,7 @@ use super::account::Account;
 use super::event::{CallNumber, Event};
 use crate::config::Listener;
 use crate::dialog::Dialog;
-use crate::flow::{Flow, ListenerId, Transport};
+use crate::flow::{Flow, ListenerId};
 use crate::ids::Ids;
 use crate::io::Output;
 use crate::time::Now;
@@ -155,11 +155,7 @@ impl Core {
     /// Our Contact on messages over a listener.
     pub(super) fn contact(&self, id: ListenerId) -> String {
         let Some(listener) = self.listener(id) else { return String::new() };
-        let transport = match listener.transport {
-            Transport::Udp => "",
-            Transport::Tcp => ";transport=tcp",
-            Transport::Tls => ";transport=tls",
-        };
+        let transport = listener.transport.uri_parameter();
         format!("<sip:{}@{}{transport}>", self.account.user(), listener.advertised)
     }
 

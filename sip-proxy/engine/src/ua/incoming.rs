@@ -6,24 +6,10 @@ use sip_wire::{Message, Name, multipart};
 use super::call::{Call, Leg, Origin, Phase, Repeat};
 use super::core::{Alarm, Core};
 use super::event::{CallNumber, Ending, Event, Fork, Misuse};
+use super::open::Callee;
 use crate::dialog::Dialog;
 use crate::negotiation::{Carrier, Negotiation};
-use crate::transaction::{self, Answer, Incoming, ServerId};
-
-/// The called side.
-#[derive(Debug)]
-pub(super) struct Callee {
-    invite: Box<Incoming>,
-    next_rseq: u32,
-    /// The ACK to the first 2xx has come.
-    pub(super) acknowledged: bool,
-}
-
-impl Callee {
-    pub(super) fn server(&self) -> ServerId {
-        self.invite.server
-    }
-}
+use crate::transaction::{self, Answer, Incoming};
 
 impl Call {
     /// `None` if the INVITE makes no dialog; it has its answer then.

@@ -12,6 +12,7 @@ mod core;
 mod event;
 mod grant;
 mod incoming;
+mod open;
 mod outgoing;
 mod register;
 mod request;

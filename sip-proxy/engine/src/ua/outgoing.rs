@@ -8,10 +8,11 @@ use sip_wire::{Message, Method, Name, multipart};
 use super::call::{Call, Leg, Origin, Owed, Phase};
 use super::core::{Core, Origination, Owner};
 use super::event::{CallNumber, Ending, Event, Fork};
+use super::open::Caller;
 use crate::dialog::Dialog;
 use crate::negotiation::{Carrier, Negotiation};
 use crate::session_timer::Agreement;
-use crate::transaction::{ClientId, Context};
+use crate::transaction::ClientId;
 
 /// What an INVITE holds beyond its target.
 #[derive(Debug, Clone, Default)]
@@ -26,27 +27,6 @@ pub struct Invite {
     pub referred_by: Option<Bytes>,
     /// More header lines, as name and value.
     pub headers: Vec<(String, String)>,
-}
-
-/// The calling side.
-#[derive(Debug)]
-pub(super) struct Caller {
-    client: Option<ClientId>,
-    request: Arc<Message>,
-    offer: Option<Bytes>,
-    /// A new offer for the PRACK that confirms the answer to the first.
-    pub(super) prack_offer: Option<Bytes>,
-    is_cancelled: bool,
-    is_authenticated: bool,
-}
-
-impl Caller {
-    pub(super) fn cancel(&mut self, core: &mut Core) {
-        self.is_cancelled = true;
-        if let Some(client) = self.client {
-            core.transactions.cancel(client, None, &mut Context { now: core.now, out: &mut core.out });
-        }
-    }
 }
 
 impl Call {

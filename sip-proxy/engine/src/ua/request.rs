@@ -8,10 +8,10 @@ use sip_wire::{Builder, Message, Method, Name, multipart};
 use super::call::{Call, Owed, Phase};
 use super::core::{Alarm, Core, Owner, next_hop};
 use super::event::{Ending, Event, Fork, Misuse};
+use super::open::Sent;
 use crate::dialog::{Impact, impact_of};
 use crate::negotiation::Carrier;
 use crate::session_timer::Agreement;
-use crate::timer::TimerId;
 use crate::transaction::{ClientId, Context};
 
 /// What an INFO of a package says (RFC 6086 §4.2).
@@ -25,45 +25,8 @@ pub struct Info<'a> {
     pub body: Bytes,
 }
 
-/// A request of ours that waits for its final response.
-#[derive(Debug)]
-pub(super) struct Sent {
-    pub(super) id: u32,
-    pub(super) fork: Fork,
-    client: Option<ClientId>,
-    message: Arc<Message>,
-    /// It carries an offer.
-    pub(super) offers: bool,
-    is_authenticated: bool,
-    attempts: u8,
-    is_cancelled: bool,
-    /// When it is tried again.
-    pub(super) retry: Option<TimerId>,
-}
-
 /// A re-INVITE that meets 491 is tried again so often.
 const ATTEMPTS: u8 = 4;
-
-impl Sent {
-    /// Whether it is a re-INVITE on its way, rather than one that waits for another try.
-    pub(super) fn is_open_invite(&self) -> bool {
-        self.is_invite() && self.client.is_some()
-    }
-
-    /// Nobody waits for its response any more. An INVITE that rings would wait for ever.
-    pub(super) fn give_up(self, core: &mut Core) {
-        if let Some(timer) = self.retry {
-            core.timers.cancel(timer);
-        }
-        if let Some(client) = self.client.filter(|_| self.is_invite()) {
-            core.transactions.cancel(client, None, &mut Context { now: core.now, out: &mut core.out });
-        }
-    }
-
-    fn is_invite(&self) -> bool {
-        self.message.method() == Some(Method::INVITE)
-    }
-}
 
 impl Call {
     /// A new INVITE in either direction has to wait for the one before (RFC 3261 §14.1).

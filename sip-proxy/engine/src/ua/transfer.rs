@@ -6,24 +6,9 @@ use sip_wire::{Message, Method, Name, Uri};
 use super::call::Call;
 use super::core::Core;
 use super::event::{CallNumber, Event, Misuse};
+use super::open::{Referral, Transfer};
 use crate::dialog::Dialog;
 use crate::transaction::{self, Incoming};
-
-/// A REFER of theirs.
-#[derive(Debug)]
-pub(super) enum Transfer {
-    /// It waits for our answer.
-    Asked(Box<Incoming>),
-    /// The call that it asked for is under way, and we report on it.
-    Reporting,
-}
-
-/// A REFER of ours. It ends the call that it was sent in once they have done what it asks (RFC 5589 §6.1, §7.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Referral {
-    /// The call that they are to take over, in an attended transfer: it has served its purpose too.
-    consultation: Option<CallNumber>,
-}
 
 /// Where a REFER wants us to call.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -38,7 +38,7 @@ pub(crate) fn config() -> Config {
     let mut config = two_realms();
     for realm in &mut config.realms {
         realm.authentication = Authentication::KnownSource;
-        realm.digest = ALGORITHMS.to_vec();
+        realm.digest.algorithms = ALGORITHMS.to_vec();
         realm.identity = IdentityPolicy::Refuse;
     }
     config.realms[0].registrar = RegistrarMode::Local(an_hour(Duration::from_secs(30)));

@@ -39,7 +39,7 @@ fn engine() -> Engine {
     let mut config = two_realms();
     for realm in &mut config.realms {
         realm.domains = vec!["example.com".into()];
-        realm.digest.clear();
+        realm.digest.algorithms.clear();
     }
     let upstream = Duration::from_secs(3600);
     config.realms[0].registrar = RegistrarMode::Forward { phone, registrar: Arc::clone(&core), upstream };

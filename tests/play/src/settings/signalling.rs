@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sip_engine::config::{
-    Authentication, Config, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode, TimerValues,
+    Authentication, Config, Digest, Expiry, IdentityPolicy, Limits, Listener, Realm, RegistrarMode,
+    TimerValues,
 };
 use sip_engine::digest::Algorithm;
 use sip_engine::io::{Flow, ListenerId, RealmId, Transport};
@@ -41,12 +42,11 @@ pub fn realm(id: u16, name: &str) -> Realm {
         domains: vec![DOMAIN.into()],
         registrar: RegistrarMode::None,
         authentication: Authentication::Open,
-        digest: vec![Algorithm::Md5],
+        digest: Digest { algorithms: vec![Algorithm::Md5], demands_qop: false },
         identity: IdentityPolicy::Pass,
         trusted: false,
         keepalive: None,
         pass_unknown_require: false,
-        demands_qop: false,
         hairpin: Default::default(),
         pickup: Default::default(),
         session_timer: None,
