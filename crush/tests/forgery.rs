@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crush::agent::{SocketId, StreamId};
 use media_wire::handoff::{
-    Condition, Indication, Kind as MediaKind, Mode, Move, Path, Reason, Request, Target,
+    Condition, Envelope, Indication, Kind as MediaKind, Mode, Move, Path, Reason, Request, Target,
 };
 use media_wire::stun::{Class, Incoming, Key, Method, Outgoing, USE_CANDIDATE};
 use nat_lab::Kind;
@@ -62,7 +62,8 @@ fn a_handoff_with_the_wrong_password_moves_nothing_either_way() {
             figures: None,
         };
         for key in ["wrong", ""] {
-            let bytes = request.write(9, &b, &a, &Key::new(key));
+            let bytes =
+                request.write(&Envelope { transaction: 9, receiver: &b, sender: &a, key: &Key::new(key) });
             let refused = world.phones[1].agent.refused().unauthentic;
             world.inject(1, AUDIO, from, &bytes);
             assert_eq!(world.phones[1].agent.refused().unauthentic, refused + 1);
@@ -183,9 +184,10 @@ fn a_move_of_a_stream_that_does_not_exist_is_refused_as_a_whole() {
         moves: vec![one],
         figures: None,
     };
-    let bytes = request.write(1, "a", "b", &Key::new("k"));
+    let bytes = request.write(&Envelope { transaction: 1, receiver: "a", sender: "b", key: &Key::new("k") });
     assert_eq!(Request::read(&Incoming::read(&bytes).unwrap()).unwrap().moves, [one]);
-    let keepalive = Indication::Keepalive.write(1, 1, "a", "b", &Key::new("k"));
+    let keepalive = Indication::Keepalive
+        .write(1, &Envelope { transaction: 1, receiver: "a", sender: "b", key: &Key::new("k") });
     assert!(Incoming::read(&keepalive).is_some());
 }
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use crush::agent::{Event, SocketId, StreamId};
 use media_wire::handoff::{
-    Condition, Kind as MediaKind, Mode, Move, PATH, Path, Reason, Request, SEQUENCE, STREAM, Switch, Target,
-    read_switches,
+    Condition, Envelope, Kind as MediaKind, Mode, Move, PATH, Path, Reason, Request, SEQUENCE, STREAM,
+    Switch, Target, read_switches,
 };
 use media_wire::sdp::crush::Policy;
 use media_wire::stun::{Class, Incoming, Method, Outgoing};
@@ -87,7 +87,12 @@ fn answer_at(world: &mut World, (socket, from): (SocketId, SocketAddr), bytes: &
 /// A request as phone 0 would send it to phone 1.
 fn bytes(world: &World, request: &Request) -> Vec<u8> {
     let ((theirs, key), (ours, _)) = (world.credentials(1).unwrap(), world.credentials(0).unwrap());
-    request.write(u128::from(request.sequence), &theirs, &ours, &key)
+    request.write(&Envelope {
+        transaction: u128::from(request.sequence),
+        receiver: &theirs,
+        sender: &ours,
+        key: &key,
+    })
 }
 
 fn ask(world: &mut World, by: By, request: &Request) -> Answer {
@@ -240,7 +245,15 @@ fn a_number_counts_once_whatever_it_was_answered() {
     let (bytes, again) = {
         let refused = to_direct(FIRST, &[audio(9, Condition::Now)]);
         let ((theirs, key), (ours, _)) = (world.credentials(1).unwrap(), world.credentials(0).unwrap());
-        (bytes(&world, &refused), to_direct(FIRST, &[]).write(77, &theirs, &ours, &key))
+        (
+            bytes(&world, &refused),
+            to_direct(FIRST, &[]).write(&Envelope {
+                transaction: 77,
+                receiver: &theirs,
+                sender: &ours,
+                key: &key,
+            }),
+        )
     };
     assert_eq!(answer(&mut world, By::Direct, &bytes), Answer::Error(404));
     assert_eq!(answer(&mut world, By::Direct, &bytes), Answer::Error(404));

@@ -54,25 +54,41 @@ struct App {
     report: Report,
     agent: UserAgent,
     signalling: Signalling,
-    sockets: Sockets,
-    mappings: Mappings,
-    /// What all calls may make of new flows together.
-    flows: FlowBudget,
-    owners: HashMap<SocketId, CallNumber>,
+    net: Net,
     calls: BTreeMap<CallNumber, Call>,
     /// What commands are about: the newest.
     current: Option<CallNumber>,
     held: bool,
     source: Source,
     recordings: u32,
-    registrar: SocketAddr,
-    address: IpAddr,
+    place: Place,
     /// The call of the command line is still to be placed.
     to_dial: Option<String>,
+    ending: Ending,
+}
+
+/// What calls have of the network.
+struct Net {
+    sockets: Sockets,
+    mappings: Mappings,
+    /// What all calls may make of new flows together.
+    flows: FlowBudget,
+    owners: HashMap<SocketId, CallNumber>,
+}
+
+/// Where it is, seen from its registrar.
+struct Place {
+    registrar: SocketAddr,
+    address: IpAddr,
+}
+
+/// How it comes to its end.
+#[derive(Default)]
+struct Ending {
     hang_up_at: Option<Duration>,
     /// When the phone ends, at the latest.
     ends_at: Option<Duration>,
-    failed: bool,
+    has_failed: bool,
 }
 
 /// Runs the phone until it is told to end; routers are talked with on a runtime of their own.
@@ -87,9 +103,11 @@ pub(crate) async fn run(options: Options, routers: Handle) -> Result<ExitCode, B
         targets.first().ok_or("the registrar's name leads nowhere; give an address with --registrar")?;
     let transport = options.transport.transport();
     let tls = match transport {
-        Transport::Tls => {
-            Some(trust::connector(options.ca.as_deref(), options.trust_anybody, &registrar.server_name)?)
-        }
+        Transport::Tls => Some(trust::connector(
+            options.trust.ca.as_deref(),
+            options.trust.trust_anybody,
+            &registrar.server_name,
+        )?),
         _ => None,
     };
     let registrar = registrar.address;
@@ -101,24 +119,23 @@ pub(crate) async fn run(options: Options, routers: Handle) -> Result<ExitCode, B
     let account = account(&options, signalling.local(), registrar, &instance);
     let mut app = App {
         clock: Clock::start(),
-        report: Report::new(options.json, options.transport),
+        report: Report::new(options.telling.json, options.transport),
         agent: UserAgent::new(account, random()?),
         signalling,
-        sockets,
-        mappings,
-        flows: FlowBudget::new(options.paths.temper(), options.paths.limit),
-        owners: HashMap::new(),
+        net: Net {
+            sockets,
+            mappings,
+            flows: FlowBudget::new(options.paths.temper(), options.paths.limit),
+            owners: HashMap::new(),
+        },
         calls: BTreeMap::new(),
         current: None,
         held: false,
         source,
         recordings: 0,
-        registrar,
-        address,
-        to_dial: options.call.clone(),
-        hang_up_at: None,
-        ends_at: None,
-        failed: false,
+        place: Place { registrar, address },
+        to_dial: options.calls.call.clone(),
+        ending: Ending::default(),
         options,
     };
     app.report.tell(
@@ -146,7 +163,7 @@ pub(crate) async fn run(options: Options, routers: Handle) -> Result<ExitCode, B
             Some(mapped) = mapped.recv() => app.mapped(mapped),
             _ = ticks.tick() => app.tick(),
             _ = looks.tick() => app.look(),
-            _ = keepalives.tick() => app.signalling.keep_alive(app.registrar).await,
+            _ = keepalives.tick() => app.signalling.keep_alive(app.place.registrar).await,
             () = tokio::time::sleep_until(deadline) => app.due(),
             line = lines.next_line(), if is_heard => match line {
                 Ok(Some(line)) => app.command(&line),
@@ -158,9 +175,9 @@ pub(crate) async fn run(options: Options, routers: Handle) -> Result<ExitCode, B
         }
     }
     app.settle().await;
-    let left = app.ends_at.map_or(GOODBYE, |at| at.saturating_sub(app.now()));
-    app.mappings.end(left).await;
-    Ok(if app.failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let left = app.ending.ends_at.map_or(GOODBYE, |at| at.saturating_sub(app.now()));
+    app.net.mappings.end(left).await;
+    Ok(if app.ending.has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn listener(options: &Options, local: SocketAddr) -> Listener {
@@ -222,13 +239,13 @@ impl App {
     }
 
     fn is_over(&self) -> bool {
-        let ends = self.ends_at;
+        let ends = self.ending.ends_at;
         ends.is_some_and(|at| self.now() >= at || (self.calls.is_empty() && self.agent.has_taken_leave()))
     }
 
     fn deadline(&self) -> Instant {
         let calls = self.calls.values().filter_map(|call| call.agent.poll_timeout());
-        let own = [self.agent.poll_timeout(), self.hang_up_at, self.ends_at];
+        let own = [self.agent.poll_timeout(), self.ending.hang_up_at, self.ending.ends_at];
         let next = calls.chain(own.into_iter().flatten()).min();
         // Without any, the ticks go on.
         let wait = next.map_or(Duration::from_secs(1), |at| at.saturating_sub(self.now()));
@@ -268,38 +285,38 @@ impl App {
         let Some(call) = self.calls.get_mut(&number) else { return };
         while let Some(output) = call.agent.poll_output() {
             match output {
-                Output::Transmit { socket, to, bytes } => self.sockets.send(socket, to, &bytes),
+                Output::Transmit { socket, to, bytes } => self.net.sockets.send(socket, to, &bytes),
                 Output::Trickle(text) => call.trickle.next = Some(text),
-                Output::OpenSocket { beside } => match self.sockets.open_beside(beside) {
+                Output::OpenSocket { beside } => match self.net.sockets.open_beside(beside) {
                     Ok((socket, local)) => {
-                        self.owners.insert(socket, number);
+                        self.net.owners.insert(socket, number);
                         call.agent.handle(agent::Input::SocketOpened { socket, local }, now);
                     }
                     Err(_) => call.agent.handle(agent::Input::SocketRefused, now),
                 },
                 Output::CloseSocket(socket) => {
-                    self.owners.remove(&socket);
-                    self.sockets.close(socket);
+                    self.net.owners.remove(&socket);
+                    self.net.sockets.close(socket);
                 }
                 Output::Event(event) => {
                     // With these reasons a path has failed, and pictures with it.
                     if let agent::Event::Returned { reason, .. } = &event
                         && !matches!(reason, Reason::Policy | Reason::Quality)
                     {
-                        call.screen.lost();
+                        call.pictures.screen.lost();
                     }
                     let secured = if let agent::Event::Secured { stream } = event { stream } else { AUDIO };
                     self.report.path(now, number, &event, call.suite(secured));
                 }
                 Output::Media { packet, .. } => {
                     if let Ok(reader) = rtp_rs::RtpReader::new(&packet) {
-                        call.screen.source = reader.ssrc();
-                        call.screen.picture(reader.payload());
+                        call.pictures.screen.source = reader.ssrc();
+                        call.pictures.screen.picture(reader.payload());
                     }
                 }
                 Output::MapAnew => {
-                    let own = self.owners.iter().filter(|(_, owner)| **owner == number);
-                    self.mappings.renew(own.map(|(socket, _)| *socket));
+                    let own = self.net.owners.iter().filter(|(_, owner)| **owner == number);
+                    self.net.mappings.renew(own.map(|(socket, _)| *socket));
                 }
                 // Reports on media's port: only if both were multiplexed, which is not offered.
                 Output::Rtcp { .. } => {}
@@ -323,7 +340,7 @@ impl App {
     }
 
     fn trace(&self, what: &str, remote: SocketAddr, message: &[u8]) {
-        if self.options.trace {
+        if self.options.telling.trace {
             let text = srtp::sdes::without_keys(&String::from_utf8_lossy(message));
             eprintln!("--- {what} {remote}\n{text}");
         }
@@ -340,7 +357,7 @@ impl App {
 
     fn datagram(&mut self, datagram: Datagram) {
         let now = self.now();
-        let owner = self.owners.get(&datagram.socket);
+        let owner = self.net.owners.get(&datagram.socket);
         if let Some(call) = owner.and_then(|number| self.calls.get_mut(number)) {
             call.datagram(datagram.socket, datagram.from, &datagram.bytes, now);
         }
@@ -352,29 +369,29 @@ impl App {
         let now = self.now();
         let Some(call) = self.calls.get_mut(&number) else { return };
         for pair in call.sockets() {
-            self.owners.extend([(pair.rtp.0, number), (pair.rtcp.0, number)]);
+            self.net.owners.extend([(pair.rtp.0, number), (pair.rtcp.0, number)]);
         }
         if !self.options.paths.no_crush
-            && let Some(other) = network::other_family(self.address)
-            && let Ok((socket, local)) = self.sockets.open(other)
+            && let Some(other) = network::other_family(self.place.address)
+            && let Ok((socket, local)) = self.net.sockets.open(other)
         {
-            self.owners.insert(socket, number);
+            self.net.owners.insert(socket, number);
             call.agent.handle(agent::Input::Host { socket, local }, now);
             if self.options.paths.asks_router() {
-                self.mappings.want(socket, local);
+                self.net.mappings.want(socket, local);
             }
         }
         if self.options.paths.asks_router()
             && let Some(pair) = call.sockets().next()
         {
-            self.mappings.want(pair.rtp.0, pair.rtp.1);
+            self.net.mappings.want(pair.rtp.0, pair.rtp.1);
         }
     }
 
     /// Closes all of the call's sockets.
     fn disown(&mut self, number: CallNumber) {
-        let (sockets, mappings) = (&mut self.sockets, &mut self.mappings);
-        self.owners.retain(|socket, owner| {
+        let (sockets, mappings) = (&mut self.net.sockets, &mut self.net.mappings);
+        self.net.owners.retain(|socket, owner| {
             if *owner == number {
                 mappings.release(*socket);
                 sockets.close(*socket);
@@ -385,7 +402,7 @@ impl App {
 
     fn mapped(&mut self, mapped: Mapped) {
         let now = self.now();
-        let Some(number) = self.owners.get(&mapped.socket).copied() else { return };
+        let Some(number) = self.net.owners.get(&mapped.socket).copied() else { return };
         self.tell(Some(number), "mapped", json!({ "address": mapped.address.to_string() }));
         if let Some(call) = self.calls.get_mut(&number) {
             call.agent.handle(agent::Input::Mapped(mapped.address), now);
@@ -402,7 +419,7 @@ impl App {
             // RFC 3550 §6.2: so that not all report at once.
             let spread = Duration::from_millis(u64::from(now.wall.subsec_nanos()) % 5000);
             for (socket, to, report) in call.reports(now.monotonic, now.wall, spread) {
-                self.sockets.send(socket, to, &report);
+                self.net.sockets.send(socket, to, &report);
             }
         }
     }
@@ -418,8 +435,8 @@ impl App {
                 call.agent.handle(agent::Input::Timeout, now.monotonic);
             }
         }
-        if self.hang_up_at.is_some_and(|at| at <= now.monotonic) {
-            self.hang_up_at = None;
+        if self.ending.hang_up_at.is_some_and(|at| at <= now.monotonic) {
+            self.ending.hang_up_at = None;
             self.quit();
         }
     }
@@ -444,7 +461,7 @@ impl App {
         let streams = if self.options.video { 2 } else { 1 };
         (0..streams)
             .map(|_| {
-                let [rtp, rtcp] = self.sockets.open_pair(self.address)?;
+                let [rtp, rtcp] = self.net.sockets.open_pair(self.place.address)?;
                 Ok(Pair { rtp, rtcp })
             })
             .collect()
@@ -469,13 +486,13 @@ impl App {
         let paths = &self.options.paths;
         let config = agent::Config {
             temper: paths.temper(),
-            flows: Some(self.flows.clone()),
+            flows: Some(self.net.flows.clone()),
             show_hosts: !paths.hide_hosts,
             ..agent::Config::default()
         };
         Some(Call::new(Setup {
             sockets: &sockets,
-            address: self.address,
+            address: self.place.address,
             config,
             source: self.source.clone(),
             recorder,

@@ -96,17 +96,11 @@ pub(crate) struct Call {
     crush: bool,
     /// The other end takes part in CRUSH.
     is_supported: bool,
-    codec: Codec,
     streams: Vec<Stream>,
-    source: Source,
-    recorder: Option<Recorder>,
-    fifo: VecDeque<i16>,
+    sound: Sound,
     ticks: u64,
-    camera: Camera,
-    pub(crate) screen: Screen,
-    /// CNAME (RFC 7022).
-    name: String,
-    report_at: Duration,
+    pub(crate) pictures: Pictures,
+    reporting: Reporting,
     /// Media has begun.
     is_up: bool,
     /// Packets of media that were not authentic, or came again by the same path.
@@ -118,6 +112,30 @@ pub(crate) struct Call {
     pub(crate) pending: Option<String>,
     /// An offer of ours could not be made when it should have been.
     pub(crate) is_offer_due: bool,
+}
+
+/// What is said and heard.
+struct Sound {
+    codec: Codec,
+    source: Source,
+    recorder: Option<Recorder>,
+    /// Samples that were taken from the agent and not heard yet.
+    fifo: VecDeque<i16>,
+}
+
+/// What is filmed and seen.
+#[derive(Default)]
+pub(crate) struct Pictures {
+    camera: Camera,
+    pub(crate) screen: Screen,
+}
+
+/// Its reports.
+struct Reporting {
+    /// CNAME (RFC 7022).
+    name: String,
+    /// When the next is due.
+    at: Duration,
 }
 
 /// INFO of a call: one at a time.
@@ -177,16 +195,11 @@ impl Call {
             remote: None,
             crush,
             is_supported: false,
-            codec: Codec::Pcmu,
             streams,
-            source,
-            recorder,
-            fifo: VecDeque::new(),
+            sound: Sound { codec: Codec::Pcmu, source, recorder, fifo: VecDeque::new() },
             ticks: 0,
-            camera: Camera::default(),
-            screen: Screen::default(),
-            name,
-            report_at: now + rtcp::INTERVAL,
+            pictures: Pictures::default(),
+            reporting: Reporting { name, at: now + rtcp::INTERVAL },
             is_up: false,
             not_authentic: 0,
             told: None,
@@ -225,7 +238,7 @@ impl Call {
         }
         let are_keyed: Vec<bool> = self.streams.iter().map(|stream| stream.protection.is_some()).collect();
         self.agent.handle(Input::Keys(&are_keyed), now);
-        self.codec = remote.audio.1;
+        self.sound.codec = remote.audio.1;
         let places = [Some(remote.audio.0), remote.video];
         for (stream, place) in self.streams.iter_mut().zip(places) {
             let theirs = place.and_then(|place| remote.media.get(place));
@@ -291,7 +304,7 @@ impl Call {
             if let Some(report) = report.filter(|report| is_rtcp(report)) {
                 stream.reception.report(&report, now);
                 if stream.clock_rate == video::CLOCK && rtcp::asks_for_picture(&report, stream.sender.ssrc) {
-                    self.camera.refresh();
+                    self.pictures.camera.refresh();
                 }
             }
             return;
@@ -349,20 +362,21 @@ impl Call {
     }
 
     fn speak(&mut self, now: Duration) {
-        let samples = self.source.next(FRAME);
+        let samples = self.sound.source.next(FRAME);
         let Some(stream) = self.streams.first_mut() else { return };
         let Some(samples) = samples.filter(|_| stream.direction.sends()) else {
             return stream.sender.skip(FRAME as u32);
         };
-        let payload: Vec<u8> = samples.iter().map(|sample| self.codec.encode(*sample)).collect();
-        let packet = stream.sender.packet(self.codec.payload_type(), self.ticks == 1, FRAME as u32, &payload);
-        let marks = Marks { key_frame: false, lull: self.source.is_silent() };
+        let payload: Vec<u8> = samples.iter().map(|sample| self.sound.codec.encode(*sample)).collect();
+        let packet =
+            stream.sender.packet(self.sound.codec.payload_type(), self.ticks == 1, FRAME as u32, &payload);
+        let marks = Marks { key_frame: false, lull: self.sound.source.is_silent() };
         let Some(packet) = encryption::protected(&mut stream.protection, packet) else { return };
         self.agent.handle(Input::Media { stream: AUDIO, packet: &packet, marks }, now);
     }
 
     fn film(&mut self, now: Duration) {
-        let (payload, key_frame) = self.camera.picture();
+        let (payload, key_frame) = self.pictures.camera.picture();
         let Some(stream) = self.streams.get_mut(1) else { return };
         let ticks = video::CLOCK / video::RATE;
         if !stream.direction.sends() || stream.rtp.is_none() {
@@ -377,8 +391,8 @@ impl Call {
     }
 
     fn hear(&mut self, now: Duration) -> bool {
-        while self.fifo.len() < TICK_SAMPLES {
-            let queued = Duration::from_secs(1) * self.fifo.len() as u32 / RATE;
+        while self.sound.fifo.len() < TICK_SAMPLES {
+            let queued = Duration::from_secs(1) * self.sound.fifo.len() as u32 / RATE;
             let Some(step) = self.agent.play(AUDIO, now + queued) else { break };
             let play = step.play() as usize;
             let samples = match &step {
@@ -386,17 +400,17 @@ impl Call {
                 Step::Missing { .. } | Step::Lull { .. } => None,
             };
             match samples {
-                Some(samples) => self.fifo.extend(scale(&samples, play)),
-                None => self.fifo.extend(std::iter::repeat_n(0, play.max(1))),
+                Some(samples) => self.sound.fifo.extend(scale(&samples, play)),
+                None => self.sound.fifo.extend(std::iter::repeat_n(0, play.max(1))),
             }
         }
-        let heard: Vec<i16> = self.fifo.drain(..TICK_SAMPLES.min(self.fifo.len())).collect();
-        self.recorder.as_mut().is_none_or(|recorder| recorder.write(&heard).is_ok())
+        let heard: Vec<i16> = self.sound.fifo.drain(..TICK_SAMPLES.min(self.sound.fifo.len())).collect();
+        self.sound.recorder.as_mut().is_none_or(|recorder| recorder.write(&heard).is_ok())
     }
 
     /// The disk is full: the call goes on without.
     pub(crate) fn stop_recording(&mut self) {
-        self.recorder = None;
+        self.sound.recorder = None;
     }
 
     /// Whether the other end of the pictures hears that one was lost.
@@ -412,21 +426,22 @@ impl Call {
         wall: Duration,
         spread: Duration,
     ) -> Vec<(SocketId, SocketAddr, Vec<u8>)> {
-        let is_due = now >= self.report_at;
-        let asks = self.hears_losses() && self.screen.asks(now);
+        let is_due = now >= self.reporting.at;
+        let asks = self.hears_losses() && self.pictures.screen.asks(now);
         if !self.is_up || !(is_due || asks) {
             return Vec::new();
         }
         if is_due {
-            self.report_at = now + rtcp::INTERVAL / 2 + spread;
+            self.reporting.at = now + rtcp::INTERVAL / 2 + spread;
         }
         let mut reports = Vec::new();
         for (place, stream) in self.streams.iter_mut().enumerate() {
             let asks = asks && place == usize::from(VIDEO.0);
             if let Some(to) = stream.rtcp.filter(|_| is_due || asks) {
-                let mut report = rtcp::compound(&stream.sender, &mut stream.reception, &self.name, now, wall);
+                let mut report =
+                    rtcp::compound(&stream.sender, &mut stream.reception, &self.reporting.name, now, wall);
                 if asks {
-                    report.extend(rtcp::picture_loss(stream.sender.ssrc, self.screen.source));
+                    report.extend(rtcp::picture_loss(stream.sender.ssrc, self.pictures.screen.source));
                 }
                 let report = encryption::protected_report(&mut stream.protection, report);
                 reports.extend(report.map(|report| (stream.sockets.rtcp.0, to, report)));

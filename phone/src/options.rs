@@ -33,6 +33,34 @@ pub(crate) struct Options {
     /// run at once the second makes up its own.
     #[arg(long, value_name = "UUID")]
     pub(crate) instance: Option<uuid::Uuid>,
+    #[command(flatten)]
+    pub(crate) calls: Calls,
+    #[command(flatten)]
+    pub(crate) source: Source,
+    /// Records what is heard in each call: WAV, 8,000 Hz. A second call's file gets `-2` before its suffix.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) record: Option<PathBuf>,
+    /// A second m-line with pictures that are counted, not shown.
+    #[arg(long)]
+    pub(crate) video: bool,
+    #[command(flatten)]
+    pub(crate) telling: Telling,
+    /// The local port of SIP over UDP; 0 for any.
+    #[arg(long, default_value_t = 5060)]
+    pub(crate) port: u16,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+    /// Encryption of media (SRTP), with keys in the signalling: use TLS for that. `accept` encrypts calls whose caller offers it; `require`
+    /// offers it, and refuses and makes no calls without.
+    #[arg(long, value_enum, default_value = "accept")]
+    pub(crate) srtp: Srtp,
+    #[command(flatten)]
+    pub(crate) paths: Paths,
+}
+
+/// What it does without its user.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Calls {
     /// Calls this address once it is registered.
     #[arg(long, value_name = "URI")]
     pub(crate) call: Option<String>,
@@ -42,35 +70,28 @@ pub(crate) struct Options {
     /// Hangs up after so many seconds of a call, and ends.
     #[arg(long, value_name = "SECONDS")]
     pub(crate) seconds: Option<f64>,
-    #[command(flatten)]
-    pub(crate) source: Source,
-    /// Records what is heard in each call: WAV, 8,000 Hz. A second call's file gets `-2` before its suffix.
-    #[arg(long, value_name = "FILE")]
-    pub(crate) record: Option<PathBuf>,
-    /// A second m-line with pictures that are counted, not shown.
-    #[arg(long)]
-    pub(crate) video: bool,
+}
+
+/// What it shows.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Telling {
     /// Tells what happens as one JSON object a line.
     #[arg(long)]
     pub(crate) json: bool,
     /// Shows SIP messages on standard error.
     #[arg(long)]
     pub(crate) trace: bool,
-    /// The local port of SIP over UDP; 0 for any.
-    #[arg(long, default_value_t = 5060)]
-    pub(crate) port: u16,
+}
+
+/// Whom TLS trusts.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Trust {
     /// Certificates that TLS trusts, PEM. Default: the system's.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// TLS takes any certificate: for laboratories only.
     #[arg(long, conflicts_with = "ca")]
     pub(crate) trust_anybody: bool,
-    /// Encryption of media (SRTP), with keys in the signalling: use TLS for that. `accept` encrypts calls whose caller offers it; `require`
-    /// offers it, and refuses and makes no calls without.
-    #[arg(long, value_enum, default_value = "accept")]
-    pub(crate) srtp: Srtp,
-    #[command(flatten)]
-    pub(crate) paths: Paths,
 }
 
 /// What it says.

@@ -1,5 +1,7 @@
 //! RTP as a stream sends it (RFC 3550 §5.1).
 
+use rtp_rs::RtpPacketBuilder;
+
 /// One stream's numbers.
 #[derive(Debug, Clone)]
 pub(crate) struct Sender {
@@ -27,12 +29,16 @@ impl Sender {
 
     /// The next packet; its samples last `ticks` of the stream's clock.
     pub(crate) fn packet(&mut self, payload_type: u8, marker: bool, ticks: u32, payload: &[u8]) -> Vec<u8> {
-        let mut packet = Vec::with_capacity(12 + payload.len());
-        packet.extend([0x80, payload_type | u8::from(marker) << 7]);
-        packet.extend(self.sequence.to_be_bytes());
-        packet.extend(self.timestamp.to_be_bytes());
-        packet.extend(self.ssrc.to_be_bytes());
-        packet.extend_from_slice(payload);
+        // Nothing but a payload type of more than 7 bits can be wrong.
+        let packet = RtpPacketBuilder::new()
+            .payload_type(payload_type & 0x7f)
+            .marked(marker)
+            .sequence(self.sequence.into())
+            .timestamp(self.timestamp)
+            .ssrc(self.ssrc)
+            .payload(payload)
+            .build()
+            .unwrap_or_default();
         self.sequence = self.sequence.wrapping_add(1);
         self.timestamp = self.timestamp.wrapping_add(ticks);
         self.packets = self.packets.wrapping_add(1);

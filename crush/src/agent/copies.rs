@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use media_wire::handoff::{Indication, Sending};
+use media_wire::handoff::{Envelope, Indication, Sending};
 
 use super::Agent;
 use super::link::Packet;
@@ -86,6 +86,9 @@ impl Agent {
         self.generation.numbers.indications.up();
         let transaction = self.random.transaction();
         let sender = &self.generation.ours.ufrag;
-        indication.write(self.generation.numbers.indications, transaction, &theirs.ufrag, sender, &theirs.key)
+        indication.write(
+            self.generation.numbers.indications,
+            &Envelope { transaction, receiver: &theirs.ufrag, sender, key: &theirs.key },
+        )
     }
 }

@@ -4,16 +4,15 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use media_wire::handoff::{
-    Condition, Figures, Indication, Kind, Mode, Move, Path, Reason, Request, Switch, Target, read_switches,
+    Condition, Envelope, Indication, Kind, Mode, Move, Path, Reason, Request, Switch, Target, read_switches,
     write_error, write_not_understood, write_success,
 };
 use media_wire::sdp::crush::Policy;
 use media_wire::stun::{Class, Incoming};
 
-use super::incoming::{FOR_GOOD, Peer};
+use super::incoming::{FOR_GOOD, MOST_COPIES, Peer, Wish};
 use super::io::Direction;
 use super::link::Packet;
-use super::switching::MOST_COPIES;
 use super::{Agent, Event, SocketId, StreamId};
 use crate::count::Count;
 use crate::handoff::{Outstanding, Purpose, Retry};
@@ -23,22 +22,6 @@ const FORBIDDEN: u16 = 403;
 const UNKNOWN_STREAM: u16 = 404;
 const TOO_EARLY: u16 = 425;
 const STALE: u16 = 438;
-
-/// What is to be asked of the peer (docs/crush.md §7.1).
-#[derive(Debug)]
-pub(super) struct Wish {
-    pub(super) target: Target,
-    pub(super) reason: Reason,
-    /// Of a handoff: which streams, and how.
-    pub(super) moves: Vec<Move>,
-    pub(super) figures: Option<Figures>,
-}
-
-impl Wish {
-    pub(super) fn new(target: Target, reason: Reason) -> Self {
-        Self { target, reason, moves: Vec::new(), figures: None }
-    }
-}
 
 impl Agent {
     /// The direct path, or a relay's of ours. The ends may have nominated different pairs: whatever pair was checked both ways is the
@@ -303,12 +286,12 @@ impl Agent {
             Target::Both(time) => Purpose::Compare(now.saturating_add(time)),
         };
         let transaction = self.random.transaction();
-        let bytes = Request { sequence, target, reason, moves, figures }.write(
+        let bytes = Request { sequence, target, reason, moves, figures }.write(&Envelope {
             transaction,
-            &theirs.ufrag,
-            &self.generation.ours.ufrag,
-            &theirs.key,
-        );
+            receiver: &theirs.ufrag,
+            sender: &self.generation.ours.ufrag,
+            key: &theirs.key,
+        });
         self.switching.request = Some(Outstanding::new(transaction, bytes, purpose, theirs.key, now));
     }
 

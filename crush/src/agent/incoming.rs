@@ -4,13 +4,15 @@
 
 use std::time::Duration;
 
-use media_wire::handoff::Reason;
+use media_wire::handoff::{Figures, Move, Reason, Target};
 
 use crate::handoff::Outstanding;
 use crate::sync::Comparison;
 
 /// Before the first handoff after the first return; doubles with each return after it.
 pub(super) const FIRST_HOLD_OFF: Duration = Duration::from_secs(2);
+/// Copies for the first synchronisation, and the most that a peer may ask for.
+pub(super) const MOST_COPIES: Duration = Duration::from_secs(5);
 /// A rest until somebody says otherwise.
 pub(super) const FOR_GOOD: Duration = Duration::MAX;
 
@@ -23,6 +25,22 @@ pub(super) enum Incoming {
     Asked,
     /// On the direct path. A comparison is due, or under way until a time; so many in a row were in the relay's favour.
     Direct { since: Duration, compare_at: Duration, comparing_until: Option<Duration>, worse: u8 },
+}
+
+/// What is to be asked of the peer (docs/crush.md §7.1).
+#[derive(Debug)]
+pub(super) struct Wish {
+    pub(super) target: Target,
+    pub(super) reason: Reason,
+    /// Of a handoff: which streams, and how.
+    pub(super) moves: Vec<Move>,
+    pub(super) figures: Option<Figures>,
+}
+
+impl Wish {
+    pub(super) fn new(target: Target, reason: Reason) -> Self {
+        Self { target, reason, moves: Vec::new(), figures: None }
+    }
 }
 
 /// Whether the peer knows of a return.

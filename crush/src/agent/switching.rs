@@ -6,8 +6,7 @@ use std::time::Duration;
 use media_wire::handoff::{Figures, Indication, Move, Path, Reason, Target};
 use media_wire::sdp::crush::Policy;
 
-use super::handoff::Wish;
-use super::incoming::{FIRST_HOLD_OFF, FOR_GOOD, Incoming, Peer};
+use super::incoming::{FIRST_HOLD_OFF, FOR_GOOD, Incoming, MOST_COPIES, Peer, Wish};
 use super::link::{Link, Stake};
 use super::stream::Stream;
 use super::{Agent, Event, Output, SocketId};
@@ -18,8 +17,6 @@ use crate::sync::rating;
 const LONGEST_HOLD_OFF: Duration = Duration::from_secs(60);
 /// So long on the direct path, and the hold-off begins anew.
 const FORGIVEN: Duration = Duration::from_secs(300);
-/// Copies for the first synchronisation, and the most that a peer may ask for.
-pub(super) const MOST_COPIES: Duration = Duration::from_secs(5);
 /// Copies for a later one.
 const LATER_COPIES: Duration = Duration::from_secs(2);
 /// Between comparisons.

@@ -1,6 +1,6 @@
 //! CRUSH's formats: HANDOFF messages and the lines of descriptions and fragments, read, written and read again.
 
-use media_wire::handoff::{Indication, Request, read_switches, write_success};
+use media_wire::handoff::{Envelope, Indication, Request, read_switches, write_success};
 use media_wire::sdp::crush::{Candidate, Fragment, NatBehaviour, Support};
 use media_wire::stun::{Class, Incoming, Key, Method, is_stun};
 
@@ -37,14 +37,27 @@ fn packet(bytes: &[u8]) {
     match message.class() {
         Class::Request => {
             let Some(request) = Request::read(&message) else { return };
-            let written = request.write(message.transaction(), "receiver", "sender", &key);
+            let written = request.write(&Envelope {
+                transaction: message.transaction(),
+                receiver: "receiver",
+                sender: "sender",
+                key: &key,
+            });
             let again = Incoming::read(&written).expect("what we write can be read");
             assert!(again.authentic(&key));
             assert_eq!(Request::read(&again), Some(request));
         }
         Class::Indication => {
             let Some((number, indication)) = Indication::read(&message) else { return };
-            let written = indication.write(number, message.transaction(), "receiver", "sender", &key);
+            let written = indication.write(
+                number,
+                &Envelope {
+                    transaction: message.transaction(),
+                    receiver: "receiver",
+                    sender: "sender",
+                    key: &key,
+                },
+            );
             let again = Incoming::read(&written).expect("what we write can be read");
             assert_eq!(Indication::read(&again), Some((number, indication)));
         }

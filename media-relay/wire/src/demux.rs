@@ -1,7 +1,8 @@
 //! What a datagram on a media port is (RFC 7983 §7), where RTP was agreed on. What is none of these is nobody's: a port that passes
 //! whatever it is sent would carry one party's bytes to any service that the other names.
 
-use crate::stun::COOKIE;
+/// STUN's magic cookie (RFC 8489 §5).
+pub const COOKIE: u32 = 0x2112_A442;
 
 /// Whether it is STUN rather than media: the cookie tells it from what has no first byte of its own, as UDPTL.
 #[inline]

@@ -25,7 +25,7 @@ impl App {
                 self.tell(None, "not-registered", json!({ "status": status }));
                 // A script waits for its call; a person sees it.
                 if self.to_dial.take().is_some() {
-                    self.failed = true;
+                    self.ending.has_failed = true;
                     self.quit();
                 }
             }
@@ -41,8 +41,8 @@ impl App {
             }
             Event::Established { call, .. } => {
                 self.tell(Some(call), "established", json!({}));
-                if let Some(seconds) = self.options.seconds {
-                    self.hang_up_at = Some(now + Duration::from_secs_f64(seconds.clamp(0.0, 1e6)));
+                if let Some(seconds) = self.options.calls.seconds {
+                    self.ending.hang_up_at = Some(now + Duration::from_secs_f64(seconds.clamp(0.0, 1e6)));
                 }
                 if let Some(call) = self.calls.get_mut(&call) {
                     call.up(now);
@@ -84,7 +84,7 @@ impl App {
     }
 
     fn incoming(&mut self, number: CallNumber, offer: Option<Bytes>, replaces: bool) {
-        if self.ends_at.is_some() {
+        if self.ending.ends_at.is_some() {
             let _ = self.agent.refuse(number, 480, self.clock.now());
             return;
         }
@@ -100,8 +100,8 @@ impl App {
                     let details = json!({ "error": error.to_string() });
                     self.report.tell(now, Some(number), "no-media", details);
                     for pair in call.sockets() {
-                        self.sockets.close(pair.rtp.0);
-                        self.sockets.close(pair.rtcp.0);
+                        self.net.sockets.close(pair.rtp.0);
+                        self.net.sockets.close(pair.rtcp.0);
                     }
                     let _ = self.agent.refuse(number, 488, clock);
                     return;
@@ -112,7 +112,7 @@ impl App {
         self.keep(number, call);
         let _ = self.agent.ring(number, 180, None, clock);
         // Who has taken the call that this one replaces has taken this one (RFC 3891 §3).
-        if self.options.answer || replaces {
+        if self.options.calls.answer || replaces {
             self.take(number);
         }
     }
@@ -194,14 +194,15 @@ impl App {
                 details["not_authentic"] = json!(call.not_authentic);
             }
             if self.options.video {
-                details["pictures"] = json!({ "shown": call.screen.shown, "missing": call.screen.missing });
+                details["pictures"] =
+                    json!({ "shown": call.pictures.screen.shown, "missing": call.pictures.screen.missing });
             }
         }
         self.report.tell(now, Some(number), "ended", details);
         self.current = self.calls.keys().next_back().copied();
         // A phone that was started for one call ends with it.
-        if self.options.call.is_some() && self.calls.is_empty() {
-            self.failed |= !matches!(ending, Ending::Bye | Ending::HungUp);
+        if self.options.calls.call.is_some() && self.calls.is_empty() {
+            self.ending.has_failed |= !matches!(ending, Ending::Bye | Ending::HungUp);
             self.quit();
         }
     }

@@ -12,8 +12,8 @@ use crate::network;
 impl App {
     /// Looks whether another address leads to the registrar now.
     pub(super) fn look(&mut self) {
-        let Ok(address) = network::towards(self.registrar) else { return };
-        if address != self.address && self.ends_at.is_none() {
+        let Ok(address) = network::towards(self.place.registrar) else { return };
+        if address != self.place.address && self.ending.ends_at.is_none() {
             self.switch(address);
         }
     }
@@ -25,7 +25,7 @@ impl App {
             // The address is not usable yet; the next look tries again.
             return;
         }
-        self.address = address;
+        self.place.address = address;
         self.report.tell(now.monotonic, None, "moved", json!({ "address": address.to_string() }));
         let numbers: Vec<CallNumber> = self.calls.keys().copied().collect();
         for number in &numbers {
@@ -37,7 +37,7 @@ impl App {
             self.settle_call(*number);
         }
         let listeners = vec![listener(&self.options, self.signalling.local())];
-        self.agent.moved(listeners, flow(&self.options, self.registrar), now);
+        self.agent.moved(listeners, flow(&self.options, self.place.registrar), now);
         if self.options.expires > 0 {
             self.agent.register(Duration::from_secs(u64::from(self.options.expires)), now);
         }

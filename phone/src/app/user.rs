@@ -47,8 +47,8 @@ impl App {
 
     /// The user wants it to end; who says so again waits for no farewell.
     pub(super) fn told_to_quit(&mut self) {
-        match self.ends_at {
-            Some(_) => self.ends_at = Some(self.now()),
+        match self.ending.ends_at {
+            Some(_) => self.ending.ends_at = Some(self.now()),
             None => self.quit(),
         }
     }
@@ -56,7 +56,7 @@ impl App {
     /// Ends calls and registration, then the phone.
     pub(super) fn quit(&mut self) {
         let now = self.clock.now();
-        if self.ends_at.is_some() {
+        if self.ending.ends_at.is_some() {
             return;
         }
         let numbers: Vec<CallNumber> = self.calls.keys().copied().collect();
@@ -67,8 +67,8 @@ impl App {
             self.agent.register(Duration::ZERO, now);
         }
         // Routers may take their time, or never answer.
-        self.mappings.release_all();
-        self.ends_at = Some(now.monotonic + GOODBYE);
+        self.net.mappings.release_all();
+        self.ending.ends_at = Some(now.monotonic + GOODBYE);
     }
 
     fn hold(&mut self, number: CallNumber, is_held: bool) -> Option<()> {

@@ -157,7 +157,7 @@ fn reports_are_encrypted_and_read() {
     let reports = ends.calls[0].reports(now, MS(1_700_000_000_000), Duration::ZERO);
     let [(_, to, report)] = &reports[..] else { panic!("{reports:?}") };
     assert_eq!(*to, SocketAddr::new(address(1), 4001));
-    let name = ends.calls[0].name.clone();
+    let name = ends.calls[0].reporting.name.clone();
     assert!(!report.windows(name.len()).any(|window| window == name.as_bytes()));
     let keys = &mut ends.calls[1].streams[0].protection;
     let plain = encryption::report(keys, report).unwrap().into_owned();

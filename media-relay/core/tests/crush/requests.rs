@@ -1,7 +1,7 @@
 //! What moves media, and what never does.
 
 use media_core::policy::Mode;
-use media_wire::handoff::{Indication, SEQUENCE, Sending};
+use media_wire::handoff::{Envelope, Indication, SEQUENCE, Sending};
 use media_wire::stun::{Class, Incoming, Key, Method, Outgoing};
 use proptest::prelude::*;
 
@@ -88,7 +88,8 @@ fn forged_foreign_stray_and_replayed_requests_move_nothing() {
 fn handoff_messages_pass_unaltered_between_the_two_and_from_nobody_else() {
     let mut world = World::call();
     let key = Key::new("betweenTheEndpointsOnly22");
-    let message = Indication::Keepalive.write(3, 17, "receiver", "sender", &key);
+    let message = Indication::Keepalive
+        .write(3, &Envelope { transaction: 17, receiver: "receiver", sender: "sender", key: &key });
     assert_eq!(world.send(0, SEEN[0], &message), [(2, at(SEEN[1]), message.clone())]);
     assert_eq!(world.send(2, SEEN[1], &message), [(0, at(SEEN[0]), message.clone())]);
     assert_eq!(world.send(0, "192.0.2.66:6666", &message), [], "a stranger");

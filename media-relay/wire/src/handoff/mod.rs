@@ -161,6 +161,25 @@ pub struct Figures {
     pub compared: u32,
 }
 
+/// What a message of an endpoint bears beside what it says.
+#[derive(Debug, Clone, Copy)]
+pub struct Envelope<'a> {
+    /// 96 bits.
+    pub transaction: u128,
+    /// Ufrag of whom it is for.
+    pub receiver: &'a str,
+    /// Ufrag of whom it is from.
+    pub sender: &'a str,
+    /// The receiver's.
+    pub key: &'a Key,
+}
+
+impl Envelope<'_> {
+    fn begin(&self, class: Class) -> Outgoing {
+        Outgoing::new(Method::Handoff, class, self.transaction).username(self.receiver, self.sender)
+    }
+}
+
 /// A HANDOFF request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
@@ -294,16 +313,16 @@ impl Figures {
 }
 
 impl Request {
-    /// The whole message; `receiver` and `sender` are ufrags.
-    pub fn write(&self, transaction: u128, receiver: &str, sender: &str, key: &Key) -> Vec<u8> {
+    /// The whole message.
+    pub fn write(&self, envelope: &Envelope<'_>) -> Vec<u8> {
         let (path, time) = match self.target {
             Target::Path(Path::Relay) => (0, Duration::ZERO),
             Target::Path(Path::Direct) => (1, Duration::ZERO),
             Target::Both(time) => (2, time),
         };
         let [high, low] = milliseconds(time);
-        let mut message = Outgoing::new(Method::Handoff, Class::Request, transaction)
-            .username(receiver, sender)
+        let mut message = envelope
+            .begin(Class::Request)
             .with(SEQUENCE, &self.sequence.to_be_bytes())
             .with(PATH, &[path, self.reason.number(), high, low]);
         for one in &self.moves {
@@ -312,7 +331,7 @@ impl Request {
         if let Some(figures) = &self.figures {
             message = message.with(FIGURES, &figures.write());
         }
-        message.sealed(key)
+        message.sealed(envelope.key)
     }
 
     /// `None` if an attribute is missing or malformed. What only concerns moves to the direct path is not looked at elsewhere: a
@@ -376,10 +395,8 @@ pub fn read_switches(message: &Incoming<'_>) -> Vec<Switch> {
 
 impl Indication {
     /// The whole message.
-    pub fn write(self, sequence: u32, transaction: u128, receiver: &str, sender: &str, key: &Key) -> Vec<u8> {
-        let message = Outgoing::new(Method::Handoff, Class::Indication, transaction)
-            .username(receiver, sender)
-            .with(SEQUENCE, &sequence.to_be_bytes());
+    pub fn write(self, sequence: u32, envelope: &Envelope<'_>) -> Vec<u8> {
+        let message = envelope.begin(Class::Indication).with(SEQUENCE, &sequence.to_be_bytes());
         match self {
             Self::Keepalive => message,
             Self::Test { number, clock } => {
@@ -389,7 +406,7 @@ impl Indication {
                 message.with(TEST, &bytes)
             }
         }
-        .sealed(key)
+        .sealed(envelope.key)
     }
 
     /// With its CRUSH-SEQUENCE.
@@ -439,7 +456,7 @@ mod tests {
                 .collect(),
             figures: Some(Figures { differential_ms: -31.5, compared: 12, ..Figures::default() }),
         };
-        let packet = request.write(1, "far", "near", &key);
+        let packet = request.write(&Envelope { transaction: 1, receiver: "far", sender: "near", key: &key });
         assert_eq!(Request::read(&Incoming::read(&packet).unwrap()), Some(request));
     }
 
@@ -473,7 +490,8 @@ mod tests {
         let packet = write_success(9, &switches, &key);
         assert_eq!(read_switches(&Incoming::read(&packet).unwrap()), switches);
         for indication in [Indication::Keepalive, Indication::Test { number: 4, clock: 1000 }] {
-            let packet = indication.write(8, 9, "far", "near", &key);
+            let packet =
+                indication.write(8, &Envelope { transaction: 9, receiver: "far", sender: "near", key: &key });
             assert_eq!(packet[..2], [0x02, 0x95]);
             assert_eq!(Indication::read(&Incoming::read(&packet).unwrap()), Some((8, indication)));
         }

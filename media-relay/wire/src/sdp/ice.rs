@@ -164,10 +164,10 @@ impl Line {
         if let Some(at) = observed
             && !self.candidates.iter().any(|candidate| place_of(candidate) == Some(at))
         {
-            put_candidate("seen", 1, REFLEXIVE, at, "srflx", &mut out);
+            Own { foundation: "seen", component: 1, preference: REFLEXIVE, at, kind: "srflx" }.put(&mut out);
         }
-        put_candidate("relay", 1, LAST, relay, "relay", &mut out);
-        put_candidate("relay", 2, LAST, next_port(relay), "relay", &mut out);
+        Own { foundation: "relay", component: 1, preference: LAST, at: relay, kind: "relay" }
+            .put_both(&mut out);
         out.freeze()
     }
 }
@@ -183,9 +183,11 @@ pub fn own(credentials: &Credentials, relay: SocketAddr, is_muxed: bool) -> Byte
     let mut out = BytesMut::new();
     let host: u32 = (126 << 24) | (0xffff << 8);
     put_credentials(credentials, &mut out);
-    put_candidate("relay", 1, host, relay, "host", &mut out);
-    if !is_muxed {
-        put_candidate("relay", 2, host, next_port(relay), "host", &mut out);
+    let own = Own { foundation: "relay", component: 1, preference: host, at: relay, kind: "host" };
+    if is_muxed {
+        own.put(&mut out);
+    } else {
+        own.put_both(&mut out);
     }
     out.freeze()
 }
@@ -195,22 +197,39 @@ fn put_credentials(credentials: &Credentials, out: &mut BytesMut) {
     put(&format!("a=ice-pwd:{}", credentials.password), out);
 }
 
-/// `kind` other than `host` names the base that it was seen from (RFC 8839 §5.1): nobody's, which says nothing.
-fn put_candidate(
-    foundation: &str,
+/// A candidate of the relay's own writing.
+#[derive(Debug, Clone, Copy)]
+struct Own {
+    foundation: &'static str,
     component: u32,
+    /// Of component 0, so to speak.
     preference: u32,
     at: SocketAddr,
-    kind: &str,
-    out: &mut BytesMut,
-) {
-    let base = match (kind, at.is_ipv6()) {
-        ("host", _) => "",
-        (_, false) => " raddr 0.0.0.0 rport 9",
-        (_, true) => " raddr :: rport 9",
-    };
-    let (priority, ip, port) = (preference.saturating_add(256).saturating_sub(component), at.ip(), at.port());
-    put(&format!("a=candidate:{foundation} {component} UDP {priority} {ip} {port} typ {kind}{base}"), out);
+    /// Other than `host` it names the base that it was seen from (RFC 8839 §5.1): nobody's, which says nothing.
+    kind: &'static str,
+}
+
+impl Own {
+    fn put(self, out: &mut BytesMut) {
+        let Self { foundation, component, preference, at, kind } = self;
+        let base = match (kind, at.is_ipv6()) {
+            ("host", _) => "",
+            (_, false) => " raddr 0.0.0.0 rport 9",
+            (_, true) => " raddr :: rport 9",
+        };
+        let (priority, ip, port) =
+            (preference.saturating_add(256).saturating_sub(component), at.ip(), at.port());
+        put(
+            &format!("a=candidate:{foundation} {component} UDP {priority} {ip} {port} typ {kind}{base}"),
+            out,
+        );
+    }
+
+    /// That of RTP, and after it that of RTCP.
+    fn put_both(self, out: &mut BytesMut) {
+        self.put(out);
+        Self { component: 2, at: next_port(self.at), ..self }.put(out);
+    }
 }
 
 fn put(line: &str, out: &mut BytesMut) {

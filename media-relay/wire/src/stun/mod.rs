@@ -11,10 +11,8 @@ pub use integrity::Key;
 pub use read::Incoming;
 pub use write::Outgoing;
 
-pub use crate::demux::is_stun;
+pub use crate::demux::{COOKIE, is_stun};
 
-/// The magic cookie (RFC 8489 §5).
-pub const COOKIE: u32 = 0x2112_A442;
 /// Octets before the attributes, and of an attribute before its value.
 const HEADER: usize = 20;
 const ATTRIBUTE: usize = 4;
