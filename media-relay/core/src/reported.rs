@@ -312,6 +312,11 @@ impl Reported {
         self.latest.map_or(0, |latest| latest.block.jitter)
     }
 
+    /// When the last report came; zero: never.
+    pub(crate) fn told_at(&self) -> Duration {
+        self.latest.map_or(Duration::ZERO, |latest| latest.at)
+    }
+
     /// What the relay knew of the stream at the last report: packets sent by way of it, and lost before it.
     pub(crate) fn known_then(&self) -> (u64, u64) {
         self.latest.map_or((0, 0), |latest| (latest.packets, latest.lost))

@@ -9,7 +9,7 @@ use std::time::Duration;
 use media_wire::rtp::Header;
 use seam::Loss;
 
-use crate::reported::{Passed, Reported};
+use crate::reported::{Fate, Passed, Reported};
 use crate::sent::{Here, Sent};
 
 /// Reception of one RTP stream.
@@ -178,9 +178,9 @@ impl Reception {
         }
     }
 
-    /// Whether it may go past the relay.
-    pub fn is_elsewhere(&self) -> bool {
-        self.whereabouts == Whereabouts::Elsewhere
+    /// Whether it goes elsewhere, or has not come back yet since it was told to.
+    pub(crate) fn is_elsewhere(&self) -> bool {
+        matches!(self.whereabouts, Whereabouts::Elsewhere | Whereabouts::Returning(BACK))
     }
 
     /// Numbers that are missing were sent elsewhere.
@@ -263,6 +263,15 @@ impl Reception {
         numbers.saturating_add(guess).max(reported.whole().expected).max(sent.total())
     }
 
+    /// How many packets went past the relay after the last report, and have not fared like those that were told of: of a call that ends
+    /// in a trial, or on a path that has not proven itself, nobody knows what became of them.
+    fn untold_at_the_end(&self, reported: &Reported, open: Duration) -> u64 {
+        let end = self.heard.saturating_add(open);
+        let tail = open.min(end.saturating_sub(reported.told_at()));
+        let guess = tail.as_millis().checked_div(PACKET.as_millis()).unwrap_or(0) as u64;
+        if reported.fate == Fate::Alike && reported.tells_of(guess) { 0 } else { guess }
+    }
+
     /// Loss on the whole way. Reports tell it; what came here since the last one has fared alike, if they tell of enough, and is lost at
     /// least as far as the relay knows. Without them it is known as far as the relay, if most of the stream came this way. Else nobody
     /// knows it, and nothing is said.
@@ -281,7 +290,7 @@ impl Reception {
             };
             // What went past the relay after the last report, as in a trial shortly before the end, by its numbers.
             let numbers = self.packets.saturating_add(self.lost()).saturating_add(self.elsewhere);
-            let untold = numbers.saturating_sub(said);
+            let untold = numbers.saturating_sub(said).saturating_add(self.untold_at_the_end(reported, open));
             return Some(Loss {
                 packets: said.saturating_add(untold),
                 lost: whole.lost.saturating_add(lost_since).min(said),
@@ -439,6 +448,22 @@ mod tests {
         assert_eq!(loss_of(1_000, 40, 1_250), (1_250, 40 + 10, 0));
         assert_eq!(loss_of(500, 0, 740), (740, 0, 0));
         assert_eq!(loss_of(12, 0, 998), (998, 0, 986), "its receiver has fallen silent");
+    }
+
+    #[test]
+    fn nobody_knows_what_became_of_a_trial_that_the_call_ended_in() {
+        let (mut reception, mut reported) = (Reception::default(), Reported::default());
+        (0..1_000).for_each(|number| hear(&mut reception, number));
+        report(&mut reported, &reception, 65_000 + 999, 5);
+        reception.leave();
+        let after = |reported: &Reported, open| {
+            let loss = reception.loss(reported, &Sent::default(), open).unwrap();
+            (loss.packets, loss.lost, loss.unknown)
+        };
+        let open = Duration::from_millis(640);
+        assert_eq!(after(&reported, open), (1_000, 5, 0), "a path that has proven itself");
+        reported.fate = Fate::Unknown;
+        assert_eq!(after(&reported, open), (1_032, 5, 32));
     }
 
     #[test]
