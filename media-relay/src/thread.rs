@@ -6,6 +6,7 @@ use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use media_core::Worker;
+use media_core::worker::Arrival;
 use seam::{Refusal, Replied, Reply, Request, SessionId, Told};
 use vitals::Pulse;
 
@@ -247,7 +248,8 @@ impl Thread {
             return;
         }
         let (ports, numbers) = (&mut self.ports, &mut self.numbers);
-        self.worker.packet(socket, source, packet, now, |out, to, bytes| ports.send(out, to, bytes, numbers));
+        let arrival = Arrival { socket, source, now };
+        self.worker.packet(arrival, packet, |out, to, bytes| ports.send(out, to, bytes, numbers));
     }
 }
 

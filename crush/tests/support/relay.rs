@@ -241,9 +241,13 @@ impl Relay {
         let Some(socket) = to.port().checked_sub(FIRST).map(SocketId::from) else { return Vec::new() };
         let mut out = Vec::new();
         let address = self.addresses[0];
-        self.worker.packet(socket, from, bytes, now, |socket, destination, bytes| {
-            out.push((SocketAddr::new(address, FIRST + socket as u16), destination, bytes.to_vec()));
-        });
+        self.worker.packet(
+            media_core::worker::Arrival { socket, source: from, now },
+            bytes,
+            |socket, destination, bytes| {
+                out.push((SocketAddr::new(address, FIRST + socket as u16), destination, bytes.to_vec()));
+            },
+        );
         if !is_stun(bytes) && !out.is_empty() {
             self.rtp += 1;
             self.rtp_from[socket as usize / 2 / self.streams] += 1;

@@ -77,7 +77,7 @@ fn main() {
     let mut worker = call(now);
     let mut sent = 0_u32;
     let mut relay = |socket, source, packet: &[u8], now| {
-        worker.packet(socket, source, packet, now, |_, to, bytes| {
+        worker.packet(media_core::worker::Arrival { socket, source, now }, packet, |_, to, bytes| {
             black_box((to, bytes));
             sent += 1;
         });

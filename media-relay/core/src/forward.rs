@@ -9,21 +9,19 @@ use media_wire::rtp::Header;
 use crate::consumers::Overheard;
 use crate::latch::Verdict;
 use crate::packet::Packet;
-use crate::ports::{Component, SocketId, StreamId};
+use crate::ports::{Arrival, Component, SocketId, StreamId};
 use crate::statistics::QUIET;
 use crate::stream::Owner;
 use crate::transport::Carried;
 use crate::worker::Worker;
 
 impl Worker {
-    /// A packet arrived on a socket: `send` is called for every copy that goes out, with the socket it leaves by.
+    /// A packet arrived: `send` is called for every copy that goes out, with the socket it leaves by.
     #[inline]
     pub fn packet(
         &mut self,
-        socket: SocketId,
-        source: SocketAddr,
+        Arrival { socket, source, now }: Arrival,
         bytes: &[u8],
-        now: Duration,
         mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
     ) {
         let Some((id, component)) = self.owner(socket, source) else {

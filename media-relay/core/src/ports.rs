@@ -10,6 +10,17 @@ pub type SocketId = u32;
 /// A packet to send: by which socket, where to, its bytes.
 pub type Transmit = (SocketId, SocketAddr, Vec<u8>);
 
+/// Where a datagram came in, from where, and when.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Arrival {
+    /// The socket.
+    pub socket: SocketId,
+    /// Its sender.
+    pub source: SocketAddr,
+    /// The time.
+    pub now: Duration,
+}
+
 /// An even and the odd port after it, open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PortPair {

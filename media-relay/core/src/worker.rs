@@ -15,7 +15,7 @@ use crate::handoff::LEAST_INACTIVITY;
 use crate::legs::{Answer, Answered, Offer, Session};
 use crate::motion::{Motion, Motions};
 use crate::path::memory::{Known, Memory, Outcome};
-pub use crate::ports::{PortPair, Ports, SocketId, Transmit};
+pub use crate::ports::{Arrival, PortPair, Ports, SocketId, Transmit};
 use crate::ports::{StreamId, Turn};
 pub use crate::settings::Settings;
 use crate::stream::Streams;

@@ -174,7 +174,11 @@ impl World {
             let socket = SocketId::from(to.port() - 10_000);
             let mut out = Vec::new();
             let send = |socket, to, bytes: &[u8]| out.push((relay(socket), to, bytes.to_vec()));
-            self.worker.packet(socket, from, packet, self.now, send);
+            self.worker.packet(
+                media_core::worker::Arrival { socket, source: from, now: self.now },
+                packet,
+                send,
+            );
             out.into_iter().for_each(|(from, to, bytes)| self.carry(from, to, &bytes));
         } else if let Some(index) = self.phones.iter().position(|phone| phone.address == to) {
             if from.ip() != relay(0).ip() && !self.is_open {

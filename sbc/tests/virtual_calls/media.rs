@@ -99,8 +99,11 @@ impl Media {
         let mut packet = [0u8; 172];
         packet[0] = 0x80;
         packet[3] = (now.as_millis() % 251) as u8;
-        self.worker
-            .packet(socket, source, &packet, now, |socket, destination, _| out.push((socket, destination)));
+        self.worker.packet(
+            media_core::worker::Arrival { socket, source, now },
+            &packet,
+            |socket, destination, _| out.push((socket, destination)),
+        );
         out.into_iter()
             .map(|(socket, destination)| {
                 let from =

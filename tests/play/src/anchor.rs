@@ -83,7 +83,8 @@ impl Anchor {
     /// A packet comes to a socket.
     pub fn send(&mut self, socket: SocketId, source: &str, packet: &[u8]) -> Sent {
         let mut out = Vec::new();
-        self.worker.packet(socket, source.parse().unwrap(), packet, self.now, |socket, to, bytes| {
+        let arrival = media_core::worker::Arrival { socket, source: source.parse().unwrap(), now: self.now };
+        self.worker.packet(arrival, packet, |socket, to, bytes| {
             out.push((socket, to, bytes.to_vec()));
         });
         out

@@ -137,7 +137,8 @@ impl Ground {
     pub fn pass(&mut self, worker: &mut Worker, ports: &Counted, came: &Datagram, now: Duration) -> bool {
         let Some(socket) = ports.socket(came.destination) else { return false };
         let (network, relay) = (&mut self.network, self.relay);
-        worker.packet(socket, came.source, &came.payload, now, |out, to, bytes| {
+        let arrival = media_core::worker::Arrival { socket, source: came.source, now };
+        worker.packet(arrival, &came.payload, |out, to, bytes| {
             let from = ports.address(out).expect("an open socket");
             let _ = network.send(relay, from, to, Bytes::copy_from_slice(bytes));
         });
