@@ -84,7 +84,8 @@ impl Worker {
         let (mut sender_report, mut round_trip) = (None, None);
         let (mut is_anew, mut is_leaving) = (false, false);
         let source = stream.reception.last().map(|(ssrc, _)| ssrc);
-        let is_moving = self.motions.ends(stream.owner.session).is_some();
+        let session = stream.owner.session;
+        let is_moving = self.motions.ends(session).is_some();
         let mut told: SmallVec<[Report; 4]> = SmallVec::new();
         let streams = &mut self.streams;
         rtcp::reports(packet, |report| {
@@ -135,7 +136,7 @@ impl Worker {
         }
         if is_moving {
             if is_anew {
-                self.counts_anew(id);
+                self.motions.counts_anew(session, id);
             }
             self.hear_reports(id, &told, now);
         }

@@ -4,21 +4,21 @@
 
 use std::net::SocketAddr;
 
-use seam::Endpoint;
 use smallvec::SmallVec;
 
+use crate::legs::Session;
 use crate::ports::SocketId;
-use crate::worker::Worker;
+use crate::stream::Streams;
 
 /// Sources that a port expects, at most two; the port 0 stands for all ports of its host.
 pub type Expected = [Option<SocketAddr>; 2];
 
-impl Worker {
+impl Streams {
     /// Of a socket: where its party was heard, or else is to be by its description or behind the host that it signals from.
-    pub fn expected(&self, socket: SocketId) -> Expected {
+    pub(crate) fn expected(&self, socket: SocketId) -> Expected {
         let mut expected = Expected::default();
-        let Some(socket) = self.streams.socket(socket) else { return expected };
-        let streams = socket.streams.iter().filter_map(|id| self.streams.get(*id));
+        let Some(socket) = self.socket(socket) else { return expected };
+        let streams = socket.streams.iter().filter_map(|id| self.get(*id));
         let sources = streams.flat_map(|stream| {
             let latch = if socket.component.is_rtcp() { &stream.rtcp } else { &stream.rtp };
             let host = (!latch.is_learnt()).then(|| SocketAddr::new(latch.signalling(), 0));
@@ -30,13 +30,12 @@ impl Worker {
         }
         expected
     }
+}
 
-    /// The sockets of a session.
-    pub fn sockets(&self, session: u64) -> SmallVec<[SocketId; 8]> {
-        let legs = self.sessions.get(&session).map(|session| session.legs.as_slice()).unwrap_or_default();
-        let streams = legs.iter().flat_map(|(_, leg): &(Endpoint, _)| leg.streams.iter().flatten());
-        streams
-            .filter_map(|id| self.streams.get(*id))
+impl Session {
+    /// Each socket that it has.
+    pub(crate) fn sockets(&self, streams: &Streams) -> SmallVec<[SocketId; 8]> {
+        self.streams(streams)
             .flat_map(|stream| [Some(stream.ports), stream.second.spare].into_iter().flatten())
             .flat_map(|pair| [pair.rtp, pair.rtcp])
             .collect()

@@ -6,6 +6,7 @@ use std::time::Duration;
 use media_wire::demux::{Kind, is_rtcp, is_stun};
 use media_wire::rtp::Header;
 
+use crate::account::direct_since;
 use crate::consumers::Overheard;
 use crate::latch::Verdict;
 use crate::packet::Packet;
@@ -146,7 +147,10 @@ impl Worker {
         let before = session.life.media;
         let was_quiet = now > before.saturating_add(QUIET);
         if session.away.is_away || (was_quiet && self.motions.ends(id).is_some()) {
-            self.media_is_back(id, before, now);
+            session.away.is_away = false;
+            let since = |is_told| direct_since(before, is_told, session.streams(&self.streams), now);
+            self.motions.media_is_back(id, since, now);
+            self.handoff_is_back(id, before, now);
         }
     }
 

@@ -100,6 +100,11 @@ impl Motions {
         if let Some(Motion::Reinvite(moving)) = self.0.remove(&session) { Some(moving) } else { None }
     }
 
+    /// The session that has the moves of this one.
+    pub(crate) fn host_of(&self, session: u64) -> u64 {
+        self.guest(session).map_or(session, |guest| guest.host)
+    }
+
     pub(crate) fn guest(&self, session: u64) -> Option<Guest> {
         if let Some(Motion::Guest(guest)) = self.get(session) { Some(*guest) } else { None }
     }

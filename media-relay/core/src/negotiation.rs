@@ -11,8 +11,10 @@ use smallvec::SmallVec;
 
 use crate::consumers::Consumers;
 use crate::handoff::Side;
+use crate::ice::Passage;
 use crate::latch::Latch;
 use crate::legs::{Answer, Exchange, Leg, Life, Offer, Session};
+use crate::ours::Judge;
 use crate::path::place::is_local;
 use crate::ports::{Ports, StreamId, Turn};
 use crate::statistics::Reception;
@@ -59,7 +61,7 @@ impl Worker {
     pub(crate) fn offer(&mut self, id: u64, offer: Offer, turn: &mut Turn<'_>) -> Result<Described, Refusal> {
         let Offer { exchange, from, to, sdp } = offer;
         let now = turn.now;
-        let mut description = self.read(id, (from.0, from.1.realm.0), sdp)?;
+        let mut description = self.judge().read(id, (from.0, from.1.realm.0), sdp)?;
         // A passive end behind a NAT would wait for a hello that cannot reach it, before it has sent anything itself: where only the
         // offerer is behind one, it begins.
         let answerer_is_hidden = to.1.contact.is_some_and(|contact| is_hidden(contact.ip(), &to.1));
@@ -68,7 +70,7 @@ impl Worker {
             media.begins = media.is_secure && !media.has_ice && is_hidden && !answerer_is_hidden;
         }
         let ufrag = description.support.take().map(|support| support.ufrag.into());
-        let ice = self.spoken(&mut description, from.1.realm.0);
+        let ice = self.judge().spoken(&mut description, from.1.realm.0);
         // None at all is legal (RFC 3264 §5): media may come later.
         let is_served = |media: &Media| media.port == 0 || media.is_datagram();
         if !description.media.is_empty() && !description.media.iter().any(is_served) {
@@ -102,7 +104,8 @@ impl Worker {
         self.apply(id, said, Counts::IfFirst, now);
         self.expect_early(id, from.0, to.0, now);
         self.write_support(id, to.0, from.0, ufrag.is_some());
-        let is_passed = self.offer_ice(id, (from.0, &ice), to.0, now);
+        let passage = self.passage(id);
+        let is_passed = passage.is_some_and(|mut passage| passage.offer((from.0, &ice), to.0, now));
         let author = is_passed.then_some((from.0, &ice));
         let muxed = description.media.iter().map(|media| media.rtcp_mux).collect();
         let sdp = self.describe(id, to.0, &description, Wording { muxed, author, is_offer: true })?;
@@ -127,9 +130,9 @@ impl Worker {
     ) -> Result<Described, Refusal> {
         let Answer { exchange, from: (from, from_party), to, sdp } = answer;
         let now = turn.now;
-        let mut description = self.read(id, (from, from_party.realm.0), sdp)?;
+        let mut description = self.judge().read(id, (from, from_party.realm.0), sdp)?;
         let answered_ufrag = description.support.take().map(|support| support.ufrag.into());
-        let ice = self.spoken(&mut description, from_party.realm.0);
+        let ice = self.judge().spoken(&mut description, from_party.realm.0);
         let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
         let position = session
             .exchanges
@@ -174,7 +177,9 @@ impl Worker {
         if is_last {
             self.close_refused(id, turn.ports);
         }
-        let is_passed = self.answer_ice(id, (to, &spoken), (from, &ice), was_passed);
+        let passage = self.passage(id);
+        let is_passed =
+            passage.is_some_and(|mut passage| passage.answer((to, &spoken), (from, &ice), was_passed));
         // Each leg is answered on its own: whoever offered multiplexing gets it.
         let muxed = offered.iter().map(|offered| offered.rtcp_mux).collect();
         let author = is_passed.then_some((from, &ice));
@@ -190,6 +195,16 @@ impl Worker {
         self.agreed(id, now);
         self.schedule_checks(id);
         Ok(Described { sdp, summary: summarise(&description.media) })
+    }
+
+    pub(crate) fn judge(&self) -> Judge<'_> {
+        Judge { sessions: &self.sessions, streams: &self.streams, settings: &self.settings }
+    }
+
+    fn passage(&mut self, id: u64) -> Option<Passage<'_>> {
+        let session = self.sessions.get_mut(&id)?;
+        let introduction = self.motions.introduction_mut(id);
+        Some(Passage { id, session, introduction, settings: &self.settings })
     }
 
     /// The offer is void: the last agreed state stands, and ports that were only for it go back.
@@ -319,8 +334,8 @@ impl Worker {
 
     /// Takes the addresses and codecs of a description.
     fn apply(&mut self, id: u64, Words { endpoint, media }: Words<'_>, counts: Counts, now: Duration) {
-        let ours = self.relay_addresses(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        let ours = session.relay_addresses(&self.streams);
         session.catch_up(&self.streams);
         let found = session.legs.iter().find(|known| known.0 == endpoint);
         let Some((_, leg)) = found else { return };
@@ -432,9 +447,9 @@ impl Worker {
         description: &Description,
         Wording { muxed, author, is_offer }: Wording<'_>,
     ) -> Result<Bytes, Refusal> {
-        let seen = author.map(|(author, _)| self.seen(id, author));
-        let leg = self.sessions.get_mut(&id).and_then(|session| session.leg_mut(endpoint));
-        let leg = leg.ok_or(Refusal::Unknown)?;
+        let session = self.sessions.get_mut(&id).ok_or(Refusal::Unknown)?;
+        let seen = author.map(|(author, _)| session.seen(author, &self.streams));
+        let leg = session.leg_mut(endpoint).ok_or(Refusal::Unknown)?;
         let rtp = |stream: StreamId| Some(self.streams.get(stream)?.ports.address);
         let places: SmallVec<[Option<Place>; 2]> = description
             .media

@@ -8,6 +8,7 @@
 
 use std::net::SocketAddr;
 
+use ahash::AHashMap;
 use bytes::Bytes;
 use martian::Unfit;
 use media_wire::sdp::ice::Spoken;
@@ -15,18 +16,27 @@ use media_wire::sdp::{DISCARD, Description, Media};
 use seam::{Endpoint, Refusal};
 use smallvec::SmallVec;
 
-use crate::legs::Leg;
+use crate::legs::{Leg, Session};
 use crate::open_ports::Facing;
 pub use crate::open_ports::OpenPorts;
-use crate::worker::Worker;
+use crate::settings::Settings;
+use crate::stream::Streams;
 
 /// A chain of more sessions than this is a circle.
 const MOST: usize = 8;
 
-impl Worker {
+/// What descriptions are judged by.
+#[derive(Clone, Copy)]
+pub(crate) struct Judge<'a> {
+    pub(crate) sessions: &'a AHashMap<u64, Session>,
+    pub(crate) streams: &'a Streams,
+    pub(crate) settings: &'a Settings,
+}
+
+impl Judge<'_> {
     /// Reads what a party of a realm says, and judges where it points.
     pub(crate) fn read(
-        &mut self,
+        self,
         id: u64,
         (author, realm): (Endpoint, u16),
         sdp: Bytes,
@@ -39,7 +49,7 @@ impl Worker {
                 match self.settings.addresses.judge(realm, address) {
                     Ok(()) => {}
                     Err(_) if is_nowhere(media, address) => {}
-                    Err(Unfit::Ours) if media.has_ice && self.relay_addresses(id).contains(&address) => {}
+                    Err(Unfit::Ours) if media.has_ice && self.is_its_own(id, address) => {}
                     Err(Unfit::Ours) => {
                         let facing = origin.and_then(|origin| self.streams.open.were_told(address, origin));
                         joined = Some(facing.ok_or(Refusal::Unfit(Unfit::Ours))?);
@@ -58,9 +68,14 @@ impl Worker {
         Ok(description)
     }
 
+    fn is_its_own(self, id: u64, address: SocketAddr) -> bool {
+        let session = self.sessions.get(&id);
+        session.is_some_and(|session| session.relay_addresses(self.streams).contains(&address))
+    }
+
     /// Whether a session that may be joined at other parties can be joined at this one: both ways there must be an end, and it must be
     /// another one.
-    fn may_be_joined(&self, id: u64, party: u16, facing: Facing) -> bool {
+    fn may_be_joined(self, id: u64, party: u16, facing: Facing) -> bool {
         let Some(session) = self.sessions.get(&id) else { return true };
         let mut beside =
             session.legs.iter().filter(|(end, leg)| end.party != party && leg.is_joined).peekable();
@@ -76,7 +91,7 @@ impl Worker {
     }
 
     /// For whom the port that a joined leg's peer named is open.
-    fn joined_to(&self, leg: &Leg) -> Option<Facing> {
+    fn joined_to(self, leg: &Leg) -> Option<Facing> {
         let mut streams = leg.streams.iter().flatten().filter_map(|stream| self.streams.get(*stream));
         let port = streams.find_map(|stream| stream.rtp.signalled())?;
         self.streams.open.facing(port)
@@ -84,7 +99,7 @@ impl Worker {
 
     /// The sessions from here to a party that is none of us, `facing` first; `None` where they lead back to this one, or nobody knows
     /// where.
-    fn sessions_from(&self, id: u64, mut facing: Facing) -> Option<SmallVec<[u64; MOST]>> {
+    fn sessions_from(self, id: u64, mut facing: Facing) -> Option<SmallVec<[u64; MOST]>> {
         let mut seen: SmallVec<[u64; MOST]> = SmallVec::new();
         while seen.len() < MOST && facing.session != id && !seen.contains(&facing.session) {
             seen.push(facing.session);
@@ -98,14 +113,14 @@ impl Worker {
     }
 
     /// What it says of ICE, without the candidates where nothing is sent.
-    pub(crate) fn spoken(&self, description: &mut Description, realm: u16) -> Spoken {
+    pub(crate) fn spoken(self, description: &mut Description, realm: u16) -> Spoken {
         let mut spoken = std::mem::take(&mut description.ice);
         spoken.keep(|address| self.settings.addresses.judge(realm, address).is_ok());
         spoken
     }
 
     /// Whether an answer to an offer of our own points where nothing is sent.
-    pub(crate) fn is_astray(&mut self, id: u64, author: Endpoint, sdp: &Bytes) -> bool {
+    pub(crate) fn is_astray(self, id: u64, author: Endpoint, sdp: &Bytes) -> bool {
         let leg = self.sessions.get(&id).and_then(|session| session.leg(author));
         let Some(realm) = leg.map(|leg| leg.party.realm.0) else { return false };
         matches!(self.read(id, (author, realm), sdp.clone()), Err(Refusal::Unfit(_)))

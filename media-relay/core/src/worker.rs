@@ -10,6 +10,7 @@ use seam::{Action, Endpoint, Event, Reply, StreamStatistics};
 use smallvec::SmallVec;
 
 use crate::consumers::{Copies, Overheard};
+use crate::expected::Expected;
 use crate::flow::Flow;
 use crate::handoff::LEAST_INACTIVITY;
 use crate::legs::{Answer, Answered, Offer, Session};
@@ -231,6 +232,17 @@ impl Worker {
         }
         found.sort_by_key(|one| (one.endpoint, one.stream));
         found
+    }
+
+    /// Of a socket: where its party was heard, or else is to be by its description or behind the host that it signals from.
+    pub fn expected(&self, socket: SocketId) -> Expected {
+        self.streams.expected(socket)
+    }
+
+    /// The sockets of a session.
+    pub fn sockets(&self, session: u64) -> SmallVec<[SocketId; 8]> {
+        let session = self.sessions.get(&session);
+        session.map(|session| session.sockets(&self.streams)).unwrap_or_default()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.

@@ -489,9 +489,9 @@ impl Worker {
         let endpoint = introduction.ends[party];
         let Ok(answer) = Description::parse(sdp) else { return };
         let spoken = &answer.ice;
-        let ours = self.relay_addresses(id);
-        let session = self.sessions.get_mut(&id);
-        let Some(leg) = session.and_then(|session| session.leg_mut(endpoint)) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let ours = session.relay_addresses(&self.streams);
+        let Some(leg) = session.leg_mut(endpoint) else { return };
         let signalling = leg.party.signalling.ip();
         match &mut leg.ice {
             Some(agent) if spoken.is_spoken() => agent.agree(spoken.credentials()),

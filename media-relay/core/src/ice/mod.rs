@@ -12,3 +12,4 @@ mod negotiation;
 
 pub(crate) use agent::{Agent, Seed};
 pub(crate) use exchange::Introduction;
+pub(crate) use negotiation::Passage;

@@ -9,11 +9,13 @@ use media_wire::sdp::ice::{self as lines, Lines, Spoken};
 use seam::{Endpoint, Side};
 use smallvec::SmallVec;
 
+use crate::ice::Introduction;
 use crate::ice::{Agent, Seed};
-use crate::legs::Leg;
+use crate::legs::{Leg, Session};
 use crate::policy::Ice;
 use crate::ports::StreamId;
-use crate::worker::Worker;
+use crate::settings::Settings;
+use crate::stream::Streams;
 
 /// What is known here of the author of ICE lines that pass.
 #[derive(Debug)]
@@ -24,27 +26,29 @@ pub(crate) struct Seen {
     ours: SmallVec<[SocketAddr; 4]>,
 }
 
-impl Worker {
-    fn ice_with(&self, id: u64, endpoint: Endpoint) -> Ice {
-        let leg = self.sessions.get(&id).and_then(|session| session.leg(endpoint));
-        let policy = leg.zip(self.settings.release.as_ref());
+/// A session's ICE, while an offer or an answer goes through.
+pub(crate) struct Passage<'a> {
+    pub(crate) id: u64,
+    pub(crate) session: &'a mut Session,
+    /// If its phones know each other.
+    pub(crate) introduction: Option<&'a mut Introduction>,
+    pub(crate) settings: &'a Settings,
+}
+
+impl Passage<'_> {
+    fn policy(&self, endpoint: Endpoint) -> Ice {
+        let policy = self.session.leg(endpoint).zip(self.settings.release.as_ref());
         policy.map_or(Ice::Off, |(leg, policy)| policy.ice(leg.party.realm.0))
     }
 
-    pub(crate) fn agent(&self, id: u64, party: u16, is_controlling: bool) -> Box<Agent> {
-        let seed = Seed { secret: self.settings.secret, session: id, party };
+    fn agent(&self, party: u16, is_controlling: bool) -> Box<Agent> {
+        let seed = Seed { secret: self.settings.secret, session: self.id, party };
         Box::new(Agent::new(seed, is_controlling))
     }
 
     /// Before `to` is offered what `from` has offered: true if it gets the ICE lines of `from` themselves.
-    pub(crate) fn offer_ice(
-        &mut self,
-        id: u64,
-        (from, spoken): (Endpoint, &Spoken),
-        to: Endpoint,
-        now: Duration,
-    ) -> bool {
-        let introduction = self.motions.introduction_mut(id);
+    pub(crate) fn offer(&mut self, (from, spoken): (Endpoint, &Spoken), to: Endpoint, now: Duration) -> bool {
+        let introduction = self.introduction.as_deref_mut();
         let passes = introduction.as_ref().is_some_and(|introduction| introduction.passes());
         if let (Some(introduction), true) = (introduction, passes && spoken.is_spoken()) {
             let ends = introduction.endpoints();
@@ -55,10 +59,9 @@ impl Worker {
             }
             return true;
         }
-        let agent = self.agent(id, to.party, true);
-        let may = self.ice_with(id, to) == Ice::Offer && spoken.is_spoken();
-        let session = self.sessions.get_mut(&id);
-        let Some(leg) = session.and_then(|session| session.leg_mut(to)) else { return false };
+        let agent = self.agent(to.party, true);
+        let may = self.policy(to) == Ice::Offer && spoken.is_spoken();
+        let Some(leg) = self.session.leg_mut(to) else { return false };
         match &mut leg.ice {
             // The phones know each other, and one leaves ICE: the other comes back to us.
             Some(agent) if passes => agent.restart(true),
@@ -69,31 +72,28 @@ impl Worker {
     }
 
     /// Before the offerer `to` gets the answer of `from`, `was_passed` if that one had its own lines: true if so has `to`.
-    pub(crate) fn answer_ice(
+    pub(crate) fn answer(
         &mut self,
-        id: u64,
         (to, offered): (Endpoint, &Spoken),
         (from, answered): (Endpoint, &Spoken),
         was_passed: bool,
     ) -> bool {
         let is_passed = was_passed && answered.is_spoken();
-        let introduction = self.motions.introduction_mut(id);
-        if let Some(introduction) = introduction {
+        if let Some(introduction) = &mut self.introduction {
             introduction.has_passed = is_passed;
         }
         if is_passed {
             return true;
         }
-        let may = self.ice_with(id, to) >= Ice::Answer && offered.is_spoken();
-        let fresh = self.agent(id, to.party, false);
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
-        if let Some(leg) = session.leg_mut(from) {
+        let may = self.policy(to) >= Ice::Answer && offered.is_spoken();
+        let fresh = self.agent(to.party, false);
+        if let Some(leg) = self.session.leg_mut(from) {
             match &mut leg.ice {
                 Some(agent) if answered.is_spoken() => agent.agree(answered.credentials()),
                 ice => *ice = None,
             }
         }
-        if let Some(leg) = session.leg_mut(to) {
+        if let Some(leg) = self.session.leg_mut(to) {
             if !may {
                 leg.ice = None;
                 return false;
@@ -108,22 +108,23 @@ impl Worker {
         }
         false
     }
+}
 
+impl Session {
     /// What the relay sees of a description's author.
-    pub(crate) fn seen(&self, id: u64, endpoint: Endpoint) -> Seen {
-        let session = self.sessions.get(&id);
-        let stream = |stream: &Option<StreamId>| self.streams.get((*stream)?);
-        let own = session.and_then(|session| session.leg(endpoint)).into_iter().flat_map(|leg| &leg.streams);
+    pub(crate) fn seen(&self, endpoint: Endpoint, streams: &Streams) -> Seen {
+        let stream = |stream: &Option<StreamId>| streams.get((*stream)?);
+        let own = self.leg(endpoint).into_iter().flat_map(|leg| &leg.streams);
         let observed = own.map(|own| Some(stream(own)?.rtp.heard()?.0)).collect();
-        Seen { observed, ours: self.relay_addresses(id) }
+        Seen { observed, ours: self.relay_addresses(streams) }
     }
 
-    /// Each RTP and RTCP port of a session.
-    pub(crate) fn relay_addresses(&self, id: u64) -> SmallVec<[SocketAddr; 4]> {
-        let legs = self.sessions.get(&id).into_iter().flat_map(|session| &session.legs);
-        let streams = legs.flat_map(|(_, leg)| leg.streams.iter().flatten());
-        let ports = streams.filter_map(|stream| Some(self.streams.get(*stream)?.ports.address));
-        ports.flat_map(|rtp| [rtp, next_port(rtp)]).collect()
+    /// Each of its RTP and RTCP ports.
+    pub(crate) fn relay_addresses(&self, streams: &Streams) -> SmallVec<[SocketAddr; 4]> {
+        self.streams(streams)
+            .map(|stream| stream.ports.address)
+            .flat_map(|rtp| [rtp, next_port(rtp)])
+            .collect()
     }
 }
 

@@ -1,36 +1,40 @@
 //! How the sessions that one call runs through are found: from port to port.
 
+use ahash::AHashMap;
 use seam::{Endpoint, Side};
 use smallvec::{SmallVec, smallvec};
 
-use crate::legs::Leg;
+use crate::legs::{Leg, Session};
+use crate::motion::Motions;
 use crate::moving::chain;
 use crate::moving::chain::{Beyond, Chain, Found, Link, MOST, leg, outer, parties};
 use crate::moving::scene::lines_between;
 use crate::open_ports::Facing;
 use crate::ports::StreamId;
-use crate::stream::Standing;
-use crate::worker::Worker;
+use crate::stream::{Standing, Streams};
 
-impl Worker {
-    /// The session that has the moves of this one.
-    pub(crate) fn host_of(&self, id: u64) -> u64 {
-        self.motions.guest(id).map_or(id, |guest| guest.host)
-    }
+/// What chains are found in.
+#[derive(Clone, Copy)]
+pub(crate) struct Chains<'a> {
+    pub(crate) sessions: &'a AHashMap<u64, Session>,
+    pub(crate) motions: &'a Motions,
+    pub(crate) streams: &'a Streams,
+}
 
-    fn link(&self, id: u64) -> Option<Link> {
+impl Chains<'_> {
+    fn link(self, id: u64) -> Option<Link> {
         let session = self.sessions.get(&id).filter(|_| self.motions.handoff(id).is_none())?;
         Some(Link { session: id, ends: parties(session)? })
     }
 
     /// The chain that a session is part of, if nothing but itself.
-    pub(crate) fn chain(&self, id: u64) -> Option<Chain> {
+    pub(crate) fn chain(self, id: u64) -> Option<Chain> {
         let own = self.link(id)?;
         Some(self.follow(own).unwrap_or(smallvec![own]))
     }
 
     /// Both ways, until somebody else comes; `None` if that is not to be found out.
-    fn follow(&self, own: Link) -> Option<Chain> {
+    fn follow(self, own: Link) -> Option<Chain> {
         let mut chain: Chain = smallvec![own];
         for side in [Side::Second, Side::First] {
             loop {
@@ -67,8 +71,8 @@ impl Worker {
     }
 
     /// Who is on the other side of a leg's ports.
-    fn beyond(&self, id: u64, end: Endpoint) -> Beyond {
-        let Some(leg) = leg(&self.sessions, id, end) else { return Beyond::Nobody };
+    fn beyond(self, id: u64, end: Endpoint) -> Beyond {
+        let Some(leg) = leg(self.sessions, id, end) else { return Beyond::Nobody };
         if !leg.is_joined {
             return Beyond::Party;
         }
@@ -76,7 +80,7 @@ impl Worker {
     }
 
     /// The leg that all of these ports face, if it faces them.
-    fn other_side(&self, leg: &Leg) -> Option<(u64, Endpoint)> {
+    fn other_side(self, leg: &Leg) -> Option<(u64, Endpoint)> {
         let mut found = None;
         for (index, stream) in leg.streams.iter().enumerate() {
             let Some(own) = stream.and_then(|stream| self.streams.get(stream)) else { continue };
@@ -87,7 +91,7 @@ impl Worker {
             let Facing { session, party, .. } = self.streams.open.facing(port)?;
             let link = self.link(session)?;
             let end = link.ends.into_iter().find(|end| end.party == party)?;
-            let far = chain::leg(&self.sessions, session, end).filter(|far| far.is_joined)?;
+            let far = chain::leg(self.sessions, session, end).filter(|far| far.is_joined)?;
             let facing = far.streams.get(index).copied().flatten().and_then(|far| self.streams.get(far))?;
             let is_mutual = facing.ports.address == port && facing.rtp.signalled() == Some(own.ports.address);
             if !is_mutual || *found.get_or_insert((session, end)) != (session, end) {
@@ -98,12 +102,12 @@ impl Worker {
     }
 
     /// What of a chain could move: those with rtcp-mux at a party only where `may_mux` says that nothing needs to be proven.
-    pub(crate) fn eligible(&self, chain: Chain, may_mux: bool) -> Option<Found> {
-        let lines = lines_between(outer(&self.sessions, &chain)?, &self.streams, may_mux)?;
+    pub(crate) fn eligible(self, chain: Chain, may_mux: bool) -> Option<Found> {
+        let lines = lines_between(outer(self.sessions, &chain)?, self.streams, may_mux)?;
         let mut carriers = vec![<[SmallVec<[StreamId; 1]>; 2]>::default(); lines.len()];
         for (index, link) in chain.iter().enumerate() {
-            let [near, far] = link.ends.map(|end| leg(&self.sessions, link.session, end));
-            let within = lines_between([near?, far?], &self.streams, true)?;
+            let [near, far] = link.ends.map(|end| leg(self.sessions, link.session, end));
+            let within = lines_between([near?, far?], self.streams, true)?;
             let is_same = within.iter().map(|line| line.0).eq(lines.iter().map(|line| line.0));
             if !is_same {
                 return None;

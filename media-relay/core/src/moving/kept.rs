@@ -3,40 +3,35 @@
 
 use std::time::Duration;
 
-use seam::Event;
-use seam::path::{Entry, PathEntry, Stay};
+use seam::Endpoint;
+use seam::path::Stay;
 
-use crate::legs::Leg;
+use crate::legs::{Leg, Session};
 use crate::motion::shell::Kept;
 use crate::moving::chain::{self, parties};
+use crate::moving::follow::Chains;
+use crate::policy::ReleasePolicy;
 use crate::stream::{Standing, Streams};
 use crate::transport::{Carried, Mux};
-use crate::worker::Worker;
 
-impl Worker {
-    /// After an answer: **every call that policy lets go has a reason in its record**, again when it has changed. One without any is kept
-    /// by what its realms, or their pair, say of `release`.
-    pub(crate) fn tell_kept(&mut self, id: u64, now: Duration) {
-        let Some((stay, ends)) = self.why_kept(id) else { return };
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let since = session.kept.map_or(now, |kept| kept.since);
-        if session.kept.replace(Kept { stay, since }).is_some_and(|before| before.stay == stay) {
-            return;
-        }
-        let after = now.saturating_sub(since);
-        self.events
-            .push_back((id, Event::Path(PathEntry { after, entry: Entry::Stays(stay), parties: ends })));
+impl Session {
+    /// Nothing moves it: so long after that was told first, if it was not told with this reason last.
+    pub(crate) fn stays(&mut self, stay: Stay, now: Duration) -> Option<Duration> {
+        let since = self.kept.map_or(now, |kept| kept.since);
+        let is_told = self.kept.replace(Kept { stay, since }).is_some_and(|before| before.stay == stay);
+        (!is_told).then(|| now.saturating_sub(since))
     }
+}
 
+impl Chains<'_> {
     /// `None` while two have not agreed, where something moves, and where policy keeps it.
-    fn why_kept(&self, id: u64) -> Option<(Stay, [seam::Endpoint; 2])> {
+    pub(crate) fn why_kept(self, id: u64, policy: &ReleasePolicy) -> Option<(Stay, [Endpoint; 2])> {
         let session = self.sessions.get(&id).filter(|_| self.motions.ends(id).is_none())?;
         let ends = parties(session)?;
-        let policy = self.settings.release.as_ref()?;
         let chain = self.chain(id)?;
         // By far the most calls of many nodes; a row for each would be a third more to write.
-        chain::constraint(&self.sessions, &chain, policy)?;
-        Some((why_not_between(chain::outer(&self.sessions, &chain)?, &self.streams), ends))
+        chain::constraint(self.sessions, &chain, policy)?;
+        Some((why_not_between(chain::outer(self.sessions, &chain)?, self.streams), ends))
     }
 }
 

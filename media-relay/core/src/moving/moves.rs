@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use media_wire::rtcp::{self, Report};
-use seam::path::{Constraint, Stay};
-use seam::{Renegotiated, Side};
+use seam::path::{Constraint, Entry, PathEntry, Stay};
+use seam::{Event, Renegotiated, Side};
 use smallvec::smallvec;
 
 use crate::legs::Answered;
@@ -12,6 +12,7 @@ use crate::motion::Motion;
 use crate::motion::shell::{Past, Refusals, Shell};
 use crate::moving::chain::{Found, Guest, Link};
 use crate::moving::cover::Cover;
+use crate::moving::follow::Chains;
 use crate::moving::mover::{Mover, Whereabouts};
 use crate::moving::scene::{Scene, constraint};
 use crate::moving::seen::pair_of;
@@ -29,10 +30,10 @@ impl Worker {
         if self.hands_off(id, now) || self.introduce(id, now) {
             return;
         }
-        let chain = self.chain(id);
+        let chain = self.chains().chain(id);
         let is_certain = chain.as_ref().is_some_and(|chain| self.is_certain(chain));
-        let found = chain.and_then(|chain| self.eligible(chain, is_certain));
-        let host = self.host_of(id);
+        let found = chain.and_then(|chain| self.chains().eligible(chain, is_certain));
+        let host = self.motions.host_of(id);
         if let Some(moving) = self.motions.moving(host) {
             let is_same = found
                 .as_ref()
@@ -46,6 +47,21 @@ impl Worker {
             self.set_moving(found, now);
         }
         self.tell_kept(id, now);
+    }
+
+    fn chains(&self) -> Chains<'_> {
+        Chains { sessions: &self.sessions, motions: &self.motions, streams: &self.streams }
+    }
+
+    /// After an answer: **every call that policy lets go has a reason in its record**, again when it has changed. One without any is kept
+    /// by what its realms, or their pair, say of `release`.
+    fn tell_kept(&mut self, id: u64, now: Duration) {
+        let policy = self.settings.release.as_ref();
+        let why = policy.and_then(|policy| self.chains().why_kept(id, policy));
+        let Some(((stay, parties), session)) = why.zip(self.sessions.get_mut(&id)) else { return };
+        let told = session.stays(stay, now);
+        let entry = Entry::Stays(stay);
+        self.events.extend(told.map(|after| (id, Event::Path(PathEntry { after, entry, parties }))));
     }
 
     /// An exchange of the parties' own has told those of one session to come home. In another session of the chain the same exchange
@@ -145,7 +161,7 @@ impl Worker {
     fn settle_and_ask(&mut self, id: u64, homeward: Duration, now: Duration) {
         self.end_handoff(id, now);
         self.part(id, now);
-        let host = self.host_of(id);
+        let host = self.motions.host_of(id);
         let Some(mut moving) = self.motions.take_moving(host) else {
             return;
         };
@@ -184,7 +200,7 @@ impl Worker {
     fn bring_home(&mut self, mover: Mover, homeward: Duration, now: Duration) {
         let Some(ends) = self.sessions.get(&mover.session).and_then(chain::parties) else { return };
         let link = Link { session: mover.session, ends };
-        let Some(found) = self.eligible(smallvec![link], true) else { return };
+        let Some(found) = self.chains().eligible(smallvec![link], true) else { return };
         self.set_moving(found, now);
         let Some(moving) = self.motions.moving_mut(mover.session) else {
             return;
@@ -206,7 +222,7 @@ impl Worker {
 
     /// Tells the moves of a session what policy says of all of their call now; false if there are none.
     fn heed(&mut self, id: u64, now: Duration) -> bool {
-        let host = self.host_of(id);
+        let host = self.motions.host_of(id);
         let Some(mut moving) = self.motions.take_moving(host) else {
             return false;
         };
@@ -248,7 +264,7 @@ impl Worker {
     pub(crate) fn renegotiated(&mut self, id: u64, mut answered: Answered, turn: &mut Turn<'_>) {
         let now = turn.now;
         if let Renegotiated::Accepted(sdp) = &answered.outcome
-            && self.is_astray(id, answered.endpoint, sdp)
+            && self.judge().is_astray(id, answered.endpoint, sdp)
         {
             answered.outcome = Renegotiated::Refused(488);
         }
@@ -256,7 +272,7 @@ impl Worker {
             return;
         }
         let Some(answered) = self.acquaint(id, answered, turn) else { return };
-        let host = self.host_of(id);
+        let host = self.motions.host_of(id);
         let Some(mut moving) = self.motions.take_moving(host) else {
             return;
         };
@@ -268,7 +284,7 @@ impl Worker {
 
     /// It is to be looked at now.
     pub(crate) fn attend(&mut self, id: u64, now: Duration) {
-        let id = self.host_of(id);
+        let id = self.motions.host_of(id);
         let shell = match self.motions.get_mut(id) {
             Some(Motion::Reinvite(moving)) => Some(&mut moving.shell),
             Some(Motion::Ice(introduction)) => Some(&mut introduction.shell),
@@ -283,7 +299,7 @@ impl Worker {
     /// It is looked at soon: what comes to the relay now reaches nobody.
     #[cold]
     pub(crate) fn glance(&mut self, id: u64, now: Duration) {
-        let id = self.host_of(id);
+        let id = self.motions.host_of(id);
         let due = self.motions.moving(id).map(|moving| moving.shell.due);
         if due.is_some_and(|due| due > now.saturating_add(GLANCE)) {
             self.attend(id, now);
@@ -327,7 +343,7 @@ impl Worker {
         if self.hear_of_each_other(session, id, reports, now) {
             return;
         }
-        let session = self.host_of(session);
+        let session = self.motions.host_of(session);
         let Some(moving) = self.motions.moving_mut(session) else {
             return;
         };
