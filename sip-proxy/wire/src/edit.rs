@@ -26,6 +26,8 @@ pub struct Edit<'a> {
     first: BytesMut,
     last: BytesMut,
     body: Option<Bytes>,
+    /// The length of the body is among the lines.
+    is_measured: bool,
 }
 
 impl<'a> Edit<'a> {
@@ -37,6 +39,7 @@ impl<'a> Edit<'a> {
             first: BytesMut::new(),
             last: BytesMut::new(),
             body: None,
+            is_measured: false,
         }
     }
 
@@ -101,7 +104,7 @@ impl<'a> Edit<'a> {
 
     /// Another body; Content-Length follows by itself, Content-Type is the caller's.
     pub fn body(&mut self, body: Bytes) -> &mut Self {
-        self.body = Some(body);
+        (self.body, self.is_measured) = (Some(body), false);
         self
     }
 
@@ -146,7 +149,8 @@ impl<'a> Edit<'a> {
 
     /// Whether nothing is changed; with a body its length is a line.
     fn is_idle(&mut self) -> bool {
-        if let Some(body) = &self.body {
+        if let Some(body) = self.body.as_ref().filter(|_| !self.is_measured) {
+            self.is_measured = true;
             let length = body.len().to_string();
             self.set(Name::ContentLength, length.as_bytes());
         }

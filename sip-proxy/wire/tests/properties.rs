@@ -156,7 +156,9 @@ proptest! {
         edit.remove(Name::Contact).set(Name::Subject, &value).prepend(Name::Via, b"SIP/2.0/UDP h").prepend(Name::Route, &value);
         edit.append(Name::Reason, &value).set(Name::To, &value).set(Name::To, b"<sip:a@b>").body(new.into());
         edit.request_uri(b"sip:some body@elsewhere");
-        is_as_read(&edit.message())?;
+        let changed = edit.message();
+        is_as_read(&changed)?;
+        prop_assert_eq!(edit.finish(), changed.as_bytes(), "the length of the body is a line once");
     }
 
     #[test]
