@@ -6,7 +6,7 @@ use nat_lab::Kind as Nat;
 use seam::path::{Constraint, Entry, PathState, Reason};
 
 use crate::world::World;
-use crate::{PHONES, ends_with_its_time_in_order, return_limit, second};
+use crate::{PHONES, comes_home_for_a_hold, ends_with_its_time_in_order, return_limit, second};
 use play::ground::Place;
 use play::phone::plain::Kind;
 
@@ -83,14 +83,7 @@ fn a_call_that_cannot_be_heard_is_asked_after_and_not_taken_for_dead() {
 fn a_hold_brings_them_home_and_after_it_they_leave_again() {
     for kinds in pairs() {
         let mut world = released(5, kinds, PLACES[1]);
-        world.party_offers(0, "sendonly");
-        world.run(second(5));
-        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
-        world.party_offers(0, "sendrecv");
-        world.run(Duration::from_millis(1_500));
-        assert!(!world.is_silent(), "{kinds:?} {:?}", world.timeline);
-        world.run(second(28));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        comes_home_for_a_hold(&mut world, kinds, 0, second(28));
     }
 }
 

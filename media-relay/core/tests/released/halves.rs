@@ -6,7 +6,7 @@ use nat_lab::Kind as Nat;
 use seam::path::{Constraint, Entry, PathState, Stay};
 
 use crate::world::World;
-use crate::{gap_limit, pairs, return_limit, second};
+use crate::{comes_home_for_a_hold, gap_limit, pairs, return_limit, second};
 use play::ground::Place;
 use play::phone::plain::Kind;
 
@@ -83,14 +83,7 @@ fn a_hold_by_either_party_brings_both_home_and_after_it_they_leave_again() {
         world.run(second(16));
         assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
         let away = world.away;
-        world.party_offers(by, "sendonly");
-        world.run(second(5));
-        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
-        world.party_offers(by, "sendrecv");
-        world.run(Duration::from_millis(1_500));
-        assert!(!world.is_silent(), "{kinds:?} {:?}", world.timeline);
-        world.run(second(18));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        comes_home_for_a_hold(&mut world, kinds, by, second(18));
         assert!(world.away > away + second(2));
     }
 }

@@ -52,6 +52,19 @@ fn return_limit(kinds: [Kind; 2]) -> Duration {
     Duration::from_millis(if kinds.contains(&Kind::Pjsip) { 200 } else { 150 })
 }
 
+/// A hold brings both home, and so long after it they have left again.
+#[track_caller]
+fn comes_home_for_a_hold(world: &mut World, kinds: [Kind; 2], by: usize, after: Duration) {
+    world.party_offers(by, "sendonly");
+    world.run(second(5));
+    assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
+    world.party_offers(by, "sendrecv");
+    world.run(Duration::from_millis(1_500));
+    assert!(!world.is_silent(), "{kinds:?} {:?}", world.timeline);
+    world.run(after);
+    assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+}
+
 /// Direct time is the time away, from the last packet on: one may have been on its way.
 fn ends_with_its_time_in_order(mut world: World, kinds: [Kind; 2]) {
     let away = world.away;
@@ -225,14 +238,7 @@ fn a_hold_brings_everybody_home_and_after_it_they_leave_again() {
         world.run(second(16));
         assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
         let away = world.away;
-        world.party_offers(0, "sendonly");
-        world.run(second(5));
-        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
-        world.party_offers(0, "sendrecv");
-        world.run(Duration::from_millis(1_500));
-        assert!(!world.is_silent(), "{kinds:?} {:?}", world.timeline);
-        world.run(second(18));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        comes_home_for_a_hold(&mut world, kinds, 0, second(18));
         assert!(world.away > away + second(2));
     }
 }
