@@ -118,19 +118,8 @@ fn play_all(kinds: [Kind; 2]) {
     none_missed(&table);
 }
 
-macro_rules! pairs {
-    ($($name:ident: $one:expr, $other:expr;)*) => {
-        $(
-            #[test]
-            #[ignore = "make release-matrix"]
-            fn $name() {
-                play_all([$one, $other]);
-            }
-        )*
-    };
-}
-
 pairs! {
+    play_all;
     two_baresips_of_a_registrar_in_the_core_in_full: BARESIP, BARESIP;
     baresip_and_linphone_of_a_registrar_in_the_core_in_full: BARESIP, LINPHONE;
     baresip_and_pjsip_of_a_registrar_in_the_core_in_full: BARESIP, PJSIP;

@@ -3,6 +3,19 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a laboratory that fails ends its test")]
 #![allow(clippy::print_stdout, reason = "what was measured is worth reading where all is well, too")]
 
+/// A test of `make release-matrix` for each line: its name, and the phones that a function plays with.
+macro_rules! pairs {
+    ($play_all:ident; $($name:ident: $one:expr, $other:expr;)*) => {
+        $(
+            #[test]
+            #[ignore = "make release-matrix"]
+            fn $name() {
+                $play_all([$one, $other]);
+            }
+        )*
+    };
+}
+
 mod crowds;
 mod halves;
 mod long;

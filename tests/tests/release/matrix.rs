@@ -105,19 +105,8 @@ fn play_all(kinds: [Kind; 2]) {
     none_missed(&table);
 }
 
-macro_rules! pairs {
-    ($($name:ident: $one:expr, $other:expr;)*) => {
-        $(
-            #[test]
-            #[ignore = "make release-matrix"]
-            fn $name() {
-                play_all([$one, $other]);
-            }
-        )*
-    };
-}
-
 pairs! {
+    play_all;
     baresip_and_linphone_in_full: BARESIP, LINPHONE;
     two_linphones_in_full: LINPHONE, LINPHONE;
     two_pjsips_in_full: PJSIP, PJSIP;
