@@ -18,8 +18,7 @@ fn called(line: &Line, phone: std::net::SocketAddr) -> usize {
 /// Alice at her port under one instance, then again under another; how often a call to her reaches her.
 fn restarted(instances: [&str; 2], between: Duration) -> (Line, usize) {
     let mut line = Line::new(config(), policy(Vec::new()));
-    let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
-    line.register(bob);
+    let bob = line.join("bob", "10.0.0.6:5060");
     let mut alice = bob;
     for instance in instances {
         alice = line.add_instance("alice", "10.0.0.5:5060", instance);
@@ -76,11 +75,9 @@ fn two_subscribers_of_one_gateway_are_each_told_from_the_other() {
     let mut registered = config();
     registered.realms[0].authentication = Authentication::RegisteredFlow;
     let mut line = Line::new(registered, policy(Vec::new()));
-    let carol = line.add("carol", "10.0.0.9:5060", ACCESS, Abilities::default());
-    line.register(carol);
+    let carol = line.join("carol", "10.0.0.9:5060");
     // One address, two accounts, one after the other.
-    let gateway = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
-    line.register(gateway);
+    let gateway = line.join("alice", "10.0.0.5:5060");
     line.add("bob", "10.0.0.5:5060", ACCESS, Abilities::default());
     line.register(gateway);
     for user in ["alice", "bob"] {

@@ -1,10 +1,9 @@
 //! What becomes of bodies: one description, which is media's, and all else as the other side may see it.
 
-use sip_engine::ua::Abilities;
 use sip_wire::{Message, Method, Name};
 
 use crate::by_hand::asked;
-use crate::line::{ACCESS, DOMAIN, Line, address, config, policy, trunk};
+use crate::line::{DOMAIN, Line, address, config, policy, trunk};
 
 const TRUNK: &str = "203.0.113.1:5060";
 
@@ -18,8 +17,7 @@ const OTHER: &str =
 
 fn line() -> (Line, std::net::SocketAddr) {
     let mut line = Line::new(config(), policy(vec![trunk("carrier", "203.0.113.1", None)]));
-    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
-    line.register(alice);
+    let alice = line.join("alice", "10.0.0.5:5060");
     (line, alice)
 }
 

@@ -8,7 +8,7 @@ use sip_engine::event::EndCause;
 use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Message, Method, Name};
 
-use crate::line::{ACCESS, CORE, DOMAIN, Line, address, config, policy, trunk};
+use crate::line::{CORE, DOMAIN, Line, THREE, address, config, policy, trunk};
 
 const TRUNK: &str = "203.0.113.9:5060";
 
@@ -78,13 +78,7 @@ fn a_call_that_other_trunks_bring_back_again_and_again_is_ended_before_it_become
 }
 
 fn three_phones(config: Config) -> (Line, [SocketAddr; 3]) {
-    let mut line = Line::new(config, policy(Vec::new()));
-    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060"), ("carol", "10.0.0.7:5060")]
-        .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
-    for phone in phones {
-        line.register(phone);
-    }
-    (line, phones)
+    Line::joined(config, THREE)
 }
 
 /// Alice's dialog with us, as she knows it.

@@ -18,8 +18,7 @@ fn line_with(identity: IdentityPolicy, change: impl FnOnce(&mut Realm)) -> (Line
     config.realms[0].identity = identity;
     change(&mut config.realms[0]);
     let mut line = Line::new(config, policy(vec![trunk("carrier", "203.0.113.1", None)]));
-    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
-    line.register(alice);
+    let alice = line.join("alice", "10.0.0.5:5060");
     line.add("1", TRUNK, CORE, Abilities::default());
     (line, alice)
 }
@@ -59,8 +58,7 @@ fn a_caller_that_asks_for_privacy_is_anonymous_and_still_asserted_where_trust_re
 #[test]
 fn an_asserted_identity_stops_where_trust_ends() {
     let (mut line, _) = line(IdentityPolicy::Refuse);
-    let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
-    line.register(bob);
+    let bob = line.join("bob", "10.0.0.6:5060");
     let headers = [("P-Asserted-Identity", "<sip:+4930@carrier.example>"), ("Privacy", "id")];
     line.call(address(TRUNK), "bob", &headers);
     let (_, invite) = line.incoming(bob).unwrap();
@@ -231,8 +229,7 @@ fn what_restarts_phones_or_makes_them_call_passes_only_where_the_operator_lets_i
         let (mut line, alice) = line_with(IdentityPolicy::Refuse, |realm| {
             (realm.passing.notify, realm.passing.refer) = (allowed, allowed);
         });
-        let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
-        line.register(bob);
+        let bob = line.join("bob", "10.0.0.6:5060");
         let status = line.ask(
             alice,
             &asked(

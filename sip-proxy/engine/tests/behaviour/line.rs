@@ -27,6 +27,8 @@ pub(crate) const SDP: Bytes =
     Bytes::from_static(b"v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n");
 /// The info package that the telephones take.
 pub(crate) const PACKAGE: &str = "trickle-ice";
+pub(crate) const TWO: [(&str, &str); 2] = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")];
+pub(crate) const THREE: [(&str, &str); 3] = [TWO[0], TWO[1], ("carol", "10.0.0.7:5060")];
 pub(crate) const PASSWORD: &str = "open sesame";
 
 pub(crate) fn address(text: &str) -> SocketAddr {
@@ -163,6 +165,26 @@ impl Line {
         line
     }
 
+    /// With telephones that have registered, nothing for trunks.
+    pub(crate) fn joined<const N: usize>(
+        config: Config,
+        phones: [(&str, &str); N],
+    ) -> (Self, [SocketAddr; N]) {
+        Self::joined_by(config, phones, Abilities::default())
+    }
+
+    /// The same, of telephones that can do so much.
+    pub(crate) fn joined_by<const N: usize>(
+        config: Config,
+        phones: [(&str, &str); N],
+        abilities: Abilities,
+    ) -> (Self, [SocketAddr; N]) {
+        let mut line = Self::new(config, policy(Vec::new()));
+        let phones = phones.map(|(user, at)| line.add(user, at, ACCESS, abilities));
+        phones.into_iter().for_each(|phone| line.register(phone));
+        (line, phones)
+    }
+
     pub(crate) fn time(&self) -> Now {
         at(self.now)
     }
@@ -170,6 +192,13 @@ impl Line {
     /// A telephone at an address, on one side.
     pub(crate) fn add(&mut self, user: &str, at: &str, side: ListenerId, abilities: Abilities) -> SocketAddr {
         self.start(user, at, side, abilities, None)
+    }
+
+    /// A telephone of the access side that has registered.
+    pub(crate) fn join(&mut self, user: &str, at: &str) -> SocketAddr {
+        let phone = self.add(user, at, ACCESS, Abilities::default());
+        self.register(phone);
+        phone
     }
 
     /// A telephone that names its instance (RFC 5626), an access phone's. One that was there has been restarted.

@@ -6,17 +6,14 @@ use std::time::Duration;
 use seam::{Event, Told};
 use sip_engine::event::EndCause;
 use sip_engine::io::Input;
-use sip_engine::ua::{Abilities, CallNumber, Ending};
+use sip_engine::ua::{CallNumber, Ending};
 use sip_wire::{Message, Method, Name};
 
-use crate::line::{ACCESS, Line, config, policy};
+use crate::line::{Line, TWO, config};
 
 /// A call between two phones that is up.
 fn up() -> (Line, [SocketAddr; 2], [CallNumber; 2]) {
-    let mut line = Line::new(config(), policy(Vec::new()));
-    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
-        .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
-    phones.into_iter().for_each(|phone| line.register(phone));
+    let (mut line, phones) = Line::joined(config(), TWO);
     let call = line.call(phones[0], "bob", &[]);
     let calls = [call, line.accept(phones[1])];
     (line, phones, calls)

@@ -8,19 +8,15 @@ use seam::{Action, Listener, Role};
 use sip_engine::door::{CallAnswer, CallAnswered, CallId, CallOrder, NotDone};
 use sip_engine::event::EndCause;
 use sip_engine::io::{Command, Input};
-use sip_engine::ua::{Abilities, CallNumber, Ending};
+use sip_engine::ua::{CallNumber, Ending};
 
-use crate::line::{ACCESS, Line, config, policy};
+use crate::line::{Line, TWO, config};
 
 const TAP: Listener = Listener { number: 3, role: Role::Tap };
 
 /// Two phones that have registered.
 fn phones() -> (Line, [SocketAddr; 2]) {
-    let mut line = Line::new(config(), policy(Vec::new()));
-    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
-        .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
-    phones.into_iter().for_each(|phone| line.register(phone));
-    (line, phones)
+    Line::joined(config(), TWO)
 }
 
 /// A call between them that is up.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use sip_engine::digest;
 use sip_engine::ids::Ids;
-use sip_engine::ua::{Abilities, CallNumber, Event};
+use sip_engine::ua::{CallNumber, Event};
 use sip_wire::{Message, Method, Name};
 
 use crate::by_hand::asked;
@@ -14,8 +14,7 @@ const GATEWAY: &str = "198.51.100.9:5060";
 
 fn line() -> (Line, SocketAddr) {
     let mut line = Line::new(config(), policy(vec![trunk("carrier", "198.51.100.9", None)]));
-    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
-    line.register(alice);
+    let alice = line.join("alice", "10.0.0.5:5060");
     (line, alice)
 }
 

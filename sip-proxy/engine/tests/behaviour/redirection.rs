@@ -11,16 +11,14 @@ fn with_trunk() -> (Line, std::net::SocketAddr, std::net::SocketAddr) {
     // Its own calls may come back to it, so that what makes a loop of them is seen.
     config.realms[1].hairpin = sip_engine::config::Hairpin::All;
     let mut line = Line::new(config, policy(vec![trunk("carrier", "198.51.100.9", None)]));
-    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
-    line.register(alice);
+    let alice = line.join("alice", "10.0.0.5:5060");
     (line, alice, address("198.51.100.9:5060"))
 }
 
 #[test]
 fn a_redirection_to_one_of_ours_is_followed_and_one_to_a_stranger_is_not() {
     let (mut line, alice, gateway) = with_trunk();
-    let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
-    line.register(bob);
+    let bob = line.join("bob", "10.0.0.6:5060");
     line.call(alice, "4930", &[]);
     line.answer_by_hand(gateway, 302, &format!("Contact: <sip:bob@{DOMAIN}>\r\n"));
     assert!(line.incoming(bob).is_some());
@@ -46,8 +44,7 @@ fn reached(line: &Line) -> Vec<(String, String)> {
 #[test]
 fn the_record_names_who_answered_and_not_who_sent_the_call_on() {
     let (mut line, alice, gateway) = with_trunk();
-    let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
-    line.register(bob);
+    let bob = line.join("bob", "10.0.0.6:5060");
     line.call(alice, "4930", &[]);
     line.answer_by_hand(gateway, 302, &format!("Contact: <sip:bob@{DOMAIN}>\r\n"));
     line.accept(bob);
@@ -80,8 +77,7 @@ fn who_dials_himself_rings_his_other_phones_and_is_busy_without_any() {
         line.sent.iter().filter(|(to, message)| *to == alice && message.method() == Some(Method::INVITE));
     assert_eq!(asked.count(), 0, "it does not ring itself");
 
-    let desk = line.add("alice", "10.0.0.7:5060", ACCESS, Abilities::default());
-    line.register(desk);
+    let desk = line.join("alice", "10.0.0.7:5060");
     line.call(alice, "alice", &[]);
     line.accept(desk);
     assert_eq!(reached(&line).len(), 1);
@@ -147,8 +143,7 @@ fn a_fragment_that_names_its_own_side_passes_as_its_status_line() {
 /// Phones of three subscribers, and a carrier that answers by hand.
 fn with_phones() -> (Line, std::net::SocketAddr, std::net::SocketAddr, std::net::SocketAddr) {
     let (mut line, alice, gateway) = with_trunk();
-    let bob = line.add("bob", "10.0.0.6:5060", ACCESS, Abilities::default());
-    line.register(bob);
+    let bob = line.join("bob", "10.0.0.6:5060");
     (line, alice, bob, gateway)
 }
 

@@ -11,7 +11,7 @@ use sip_engine::io::{Input, ListenerId};
 use sip_engine::ua::{Abilities, CallNumber, Ending, Event, Fork};
 use sip_wire::{Message, Method};
 
-use crate::line::{ACCESS, CORE, Line, SDP, Temper, config, policy, trunk};
+use crate::line::{ACCESS, CORE, Line, SDP, TWO, Temper, config, policy, trunk};
 
 const CALLER: Endpoint = Endpoint { party: 0, branch: 0 };
 const CALLEE: Endpoint = Endpoint { party: 1, branch: 0 };
@@ -37,12 +37,7 @@ impl Up {
         let mut config = config();
         config.realms[0].session_timer =
             Some(SessionTimer { interval: Duration::from_secs(600), minimum: Duration::from_secs(90) });
-        let mut line = Line::new(config, policy(Vec::new()));
-        let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
-            .map(|(user, at)| line.add(user, at, ACCESS, abilities));
-        for phone in phones {
-            line.register(phone);
-        }
+        let (mut line, phones) = Line::joined_by(config, TWO, abilities);
         let call = line.call(phones[0], "bob", &[]);
         let calls = [call, line.accept(phones[1])];
         Self { line, phones, calls, wishes: 0 }

@@ -8,7 +8,7 @@ use sip_engine::event::EndCause;
 use sip_engine::ua::{Abilities, Ending, Event};
 use sip_wire::{Method, Name};
 
-use crate::line::{ACCESS, Line, SDP, Temper, address, config, policy, trunk};
+use crate::line::{Line, SDP, TWO, Temper, address, config, policy, trunk};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -22,13 +22,7 @@ fn with_timer() -> sip_engine::config::Config {
 }
 
 fn two_phones(config: sip_engine::config::Config, abilities: Abilities) -> (Line, [std::net::SocketAddr; 2]) {
-    let mut line = Line::new(config, policy(Vec::new()));
-    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
-        .map(|(user, at)| line.add(user, at, ACCESS, abilities));
-    for phone in phones {
-        line.register(phone);
-    }
-    (line, phones)
+    Line::joined_by(config, TWO, abilities)
 }
 
 #[test]
@@ -143,8 +137,7 @@ fn an_answer_that_media_refuses_costs_the_change_and_not_the_call() {
 #[test]
 fn a_target_that_wants_longer_intervals_is_asked_again_and_the_caller_hears_nothing_of_it() {
     let mut line = Line::new(with_timer(), policy(vec![trunk("carrier", "198.51.100.9", None)]));
-    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
-    line.register(alice);
+    let alice = line.join("alice", "10.0.0.5:5060");
     let gateway = address("198.51.100.9:5060");
     line.call(alice, "4930", &[]);
     line.answer_by_hand(gateway, 422, "Min-SE: 1800\r\n");
@@ -181,8 +174,7 @@ fn a_request_that_comes_by_two_ways_is_served_once() {
 #[test]
 fn a_provisional_response_without_a_tag_passes_with_ours_which_the_call_keeps() {
     let mut line = Line::new(config(), policy(vec![trunk("carrier", "198.51.100.9", None)]));
-    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
-    line.register(alice);
+    let alice = line.join("alice", "10.0.0.5:5060");
     line.call(alice, "4930", &[]);
     let gateway = address("198.51.100.9:5060");
     for (status, tag) in [(180, ""), (180, ""), (183, ";tag=theirs")] {

@@ -12,8 +12,7 @@ use crate::line::{ACCESS, CORE, DOMAIN, Line, PASSWORD, address, config, policy,
 
 fn with_trunk() -> (Line, std::net::SocketAddr, std::net::SocketAddr) {
     let mut line = Line::new(config(), policy(vec![trunk("carrier", "198.51.100.9", None)]));
-    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
-    line.register(alice);
+    let alice = line.join("alice", "10.0.0.5:5060");
     line.sent.clear();
     (line, alice, address("198.51.100.9:5060"))
 }

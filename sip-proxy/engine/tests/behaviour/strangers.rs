@@ -10,7 +10,7 @@ use sip_engine::io::Load;
 use sip_engine::ua::{Abilities, Ending, Event};
 use sip_wire::{Message, Method, Name};
 
-use crate::line::{ACCESS, DOMAIN, Line, PASSWORD, address, config, policy};
+use crate::line::{ACCESS, DOMAIN, Line, PASSWORD, THREE, TWO, address, config, policy};
 
 /// IPv4 and UDP.
 const HEADERS: usize = 28;
@@ -40,13 +40,7 @@ fn with_tag(method: &str, from: SocketAddr, number: u32) -> String {
 fn node() -> (Line, [SocketAddr; 2]) {
     let mut config = config();
     config.limits = Limits { transactions: 200, ..Limits::default() };
-    let mut line = Line::new(config, policy(Vec::new()));
-    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
-        .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
-    for phone in phones {
-        line.register(phone);
-    }
-    (line, phones)
+    Line::joined(config, TWO)
 }
 
 /// A call is set up and answered, and ended.
@@ -196,13 +190,8 @@ fn whoever_writes_little_gets_one_challenge_of_a_kind_that_every_phone_knows() {
 fn a_source_that_floods_is_limited_and_its_neighbours_and_registered_phones_are_not() {
     let mut config = config();
     config.limits = Limits { unproven_per_source: 10, ..Limits::default() };
-    let mut line = Line::new(config, policy(Vec::new()));
     // The flood comes from the very address that both phones share.
-    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.5:5062")]
-        .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
-    for phone in phones {
-        line.register(phone);
-    }
+    let (mut line, phones) = Line::joined(config, [TWO[0], ("bob", "10.0.0.5:5062")]);
     let (flooder, neighbour) = (address("10.0.0.5:6000"), address("10.0.0.6:6000"));
     for number in 0..1_000 {
         line.hear(flooder, without_tag("INVITE", flooder, number).into());
@@ -223,15 +212,7 @@ fn a_source_that_floods_is_limited_and_its_neighbours_and_registered_phones_are_
 fn one_user_has_so_many_calls_and_no_more_until_one_ends() {
     let mut config = config();
     config.limits = Limits { calls_per_user: 2, ..Limits::default() };
-    let mut line = Line::new(config, policy(Vec::new()));
-    let [alice, bob, carol] =
-        [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060"), ("carol", "10.0.0.7:5060")].map(
-            |(user, at)| {
-                let phone = line.add(user, at, ACCESS, Abilities::default());
-                line.register(phone);
-                phone
-            },
-        );
+    let (mut line, [alice, bob, carol]) = Line::joined(config, THREE);
     let first = line.call(alice, "bob", &[]);
     line.accept(bob);
     line.call(alice, "bob", &[]);
@@ -254,13 +235,7 @@ fn one_user_has_so_many_calls_and_no_more_until_one_ends() {
 fn one_user_that_calls_very_often_is_slowed_down_and_others_are_served() {
     let mut config = config();
     config.limits = Limits { requests_per_user: 2, ..Limits::default() };
-    let mut line = Line::new(config, policy(Vec::new()));
-    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060"), ("carol", "10.0.0.7:5060")]
-        .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
-    for phone in phones {
-        line.register(phone);
-    }
-    let [alice, bob, carol] = phones;
+    let (mut line, [alice, bob, carol]) = Line::joined(config, THREE);
     let refused = (0..50)
         .filter(|_| {
             let call = line.call(carol, "nobody", &[]);

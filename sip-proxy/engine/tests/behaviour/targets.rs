@@ -27,8 +27,7 @@ fn with_trunk() -> (Line, SocketAddr, SocketAddr) {
     };
     config.listeners.push(over_tcp);
     let mut line = Line::new(config, policy(vec![trunk("carrier", "198.51.100.9", None)]));
-    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
-    line.register(alice);
+    let alice = line.join("alice", "10.0.0.5:5060");
     (line, alice, address(GATEWAY))
 }
 
@@ -264,8 +263,7 @@ fn a_stranger_with_the_right_ids_moves_no_phone_and_a_registration_does() {
     let carrier = line.add("4930", GATEWAY, CORE, Abilities::default());
     line.call(alice, "4930", &[]);
     line.accept(carrier);
-    let again = line.add("alice", "10.0.0.55:5060", ACCESS, Abilities::default());
-    line.register(again);
+    let again = line.join("alice", "10.0.0.55:5060");
     assert_ne!(from_elsewhere(&mut line, alice, again, "INFO"), Some(407));
     hang_up(&mut line, gateway);
     assert_eq!(way_of(&line, Method::BYE).unwrap().remote, again);

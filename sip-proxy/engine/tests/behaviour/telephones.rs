@@ -5,20 +5,14 @@ use std::time::Duration;
 use seam::Action;
 use sip_engine::config::Listener;
 use sip_engine::io::{Flow, ListenerId, RealmId, Transport};
-use sip_engine::ua::{Abilities, Ending, Event, Info};
+use sip_engine::ua::{Ending, Event, Info};
 
-use crate::line::{ACCESS, Line, PACKAGE, SDP, address, config, policy, sbc};
+use crate::line::{ACCESS, Line, PACKAGE, SDP, TWO, address, config, sbc};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 fn two_phones() -> (Line, [std::net::SocketAddr; 2]) {
-    let mut line = Line::new(config(), policy(Vec::new()));
-    let phones = [("alice", "10.0.0.5:5060"), ("bob", "10.0.0.6:5060")]
-        .map(|(user, at)| line.add(user, at, ACCESS, Abilities::default()));
-    for phone in phones {
-        line.register(phone);
-    }
-    (line, phones)
+    Line::joined(config(), TWO)
 }
 
 #[test]
@@ -116,8 +110,7 @@ fn a_phone_that_moves_in_mid_call_registers_and_offers_again_and_the_far_bye_fin
 /// Alice and bob talk, and she sends him to carol; the line, alice's call, and carol at her port.
 fn referred() -> (Line, std::net::SocketAddr, std::net::SocketAddr, sip_engine::ua::CallNumber) {
     let (mut line, [alice, bob]) = two_phones();
-    let carol = line.add("carol", "10.0.0.7:5060", ACCESS, Abilities::default());
-    line.register(carol);
+    let carol = line.join("carol", "10.0.0.7:5060");
     let call = line.call(alice, "bob", &[]);
     line.accept(bob);
     let now = line.time();
@@ -169,8 +162,7 @@ fn a_transfer_that_fails_leaves_the_call_as_it_was() {
 #[test]
 fn who_has_joined_two_calls_leaves_both() {
     let (mut line, [alice, bob]) = two_phones();
-    let carol = line.add("carol", "10.0.0.7:5060", ACCESS, Abilities::default());
-    line.register(carol);
+    let carol = line.join("carol", "10.0.0.7:5060");
     let first = line.call(alice, "bob", &[]);
     line.accept(bob);
     let second = line.call(alice, "carol", &[]);

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sip_engine::ua::{Abilities, Ending};
 use sip_wire::Method;
 
-use crate::line::{ACCESS, CORE, Line, address, config, policy, trunk};
+use crate::line::{CORE, Line, address, config, policy, trunk};
 
 const FIRST: &str = "203.0.113.1:5060";
 const SECOND: &str = "203.0.113.2:5060";
@@ -13,8 +13,7 @@ const SECOND: &str = "203.0.113.2:5060";
 fn line(ping: Option<Duration>) -> (Line, std::net::SocketAddr) {
     let trunks = vec![trunk("first", "203.0.113.1", ping), trunk("second", "203.0.113.2", ping)];
     let mut line = Line::new(config(), policy(trunks));
-    let alice = line.add("alice", "10.0.0.5:5060", ACCESS, Abilities::default());
-    line.register(alice);
+    let alice = line.join("alice", "10.0.0.5:5060");
     line.add("1", FIRST, CORE, Abilities::default());
     line.add("2", SECOND, CORE, Abilities::default());
     (line, alice)
