@@ -103,7 +103,9 @@ impl Worker {
         let said = Words { endpoint: from.0, media: &description.media };
         self.apply(id, said, Counts::IfFirst, now);
         self.expect_early(id, from.0, to.0, now);
-        self.write_support(id, to.0, from.0, ufrag.is_some());
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.write_support(id, [to.0, from.0], ufrag.is_some(), &self.settings);
+        }
         let passage = self.passage(id);
         let is_passed = passage.is_some_and(|mut passage| passage.offer((from.0, &ice), to.0, now));
         let author = is_passed.then_some((from.0, &ice));
@@ -172,7 +174,9 @@ impl Worker {
         self.apply(id, offer, Counts::Always, now);
         self.apply(id, answer, Counts::Always, now);
         self.agree(id, offer, answer);
-        self.agree_support(id, (to, offered_ufrag), (from, answered_ufrag));
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.agree_support(id, (to, offered_ufrag), (from, answered_ufrag), &self.settings);
+        }
         self.connect_agreed(id, from, to);
         if is_last {
             self.close_refused(id, turn.ports);

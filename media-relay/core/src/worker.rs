@@ -120,7 +120,7 @@ impl Worker {
                 None
             }
             Action::Trickle { from, to, fragment } => {
-                Some(Reply::Fragment(self.trickle(session, (from, to), &fragment, now)))
+                Some(Reply::Fragment(self.trickle(session, [from, to], &fragment, now)))
             }
             Action::Renegotiated { wish, endpoint, outcome } => {
                 self.renegotiated(session, Answered { wish, endpoint, outcome }, turn);

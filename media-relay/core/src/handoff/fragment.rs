@@ -14,8 +14,10 @@ use media_wire::sdp::crush::{
 use seam::Endpoint;
 use smallvec::SmallVec;
 
+use crate::legs::Session;
 use crate::path::place::{Networks, is_local};
-use crate::worker::Worker;
+use crate::settings::Settings;
+use crate::stream::Streams;
 
 /// More is no list of candidates.
 const MAX_LENGTH: usize = 8_192;
@@ -25,40 +27,57 @@ const PRIORITY: u32 = priority(DISCOVERED, u16::MAX);
 const PASSING: [&str; 7] =
     ["a=ice-ufrag:", "a=ice-pwd:", "a=ice-options:", "a=crush-nat:", "a=mid:", "m=", "a=end-of-candidates"];
 
-impl Worker {
-    /// The fragment for the other end; `None`: it is told nothing.
-    pub(crate) fn trickle(
+/// What became of a fragment.
+pub(super) enum Trickled {
+    /// It is not for the other end, or nothing that is understood.
+    Nothing,
+    /// Policy keeps it.
+    Kept,
+    /// This of it is the other end's to see.
+    Shown(Bytes),
+}
+
+/// A session whose endpoints trickle candidates.
+pub(super) struct Trickling<'a> {
+    pub(super) session: &'a mut Session,
+    pub(super) streams: &'a Streams,
+    pub(super) settings: &'a Settings,
+}
+
+impl Trickling<'_> {
+    /// What `to` sees of a fragment of `from`.
+    pub(super) fn pass(&mut self, [from, to]: [Endpoint; 2], fragment: &Bytes, now: Duration) -> Trickled {
+        let legs = self.session.leg(from).zip(self.session.leg(to));
+        let do_both = legs.is_some_and(|(near, far)| near.handoff.takes_part() && far.handoff.takes_part());
+        if !do_both || fragment.len() > MAX_LENGTH {
+            return Trickled::Nothing;
+        }
+        let Ok(fragment) = clean(fragment.clone()) else { return Trickled::Nothing };
+        let text = std::str::from_utf8(&fragment).ok();
+        let Some((text, Fragment { ufrag, .. })) = text.and_then(|text| Some((text, Fragment::read(text)?)))
+        else {
+            return Trickled::Nothing;
+        };
+        if !self.session.may_trickle([from, to], self.streams, self.settings) {
+            return Trickled::Kept;
+        }
+        self.sift([from, to], (text, &ufrag), now).map_or(Trickled::Nothing, Trickled::Shown)
+    }
+
+    fn sift(
         &mut self,
-        id: u64,
-        (from, to): (Endpoint, Endpoint),
-        fragment: &Bytes,
+        [from, to]: [Endpoint; 2],
+        (text, ufrag): (&str, &str),
         now: Duration,
     ) -> Option<Bytes> {
-        let session = self.sessions.get(&id)?;
-        let (near, far) = (session.leg(from)?, session.leg(to)?);
-        let do_both = near.handoff.takes_part() && far.handoff.takes_part();
-        if !do_both || fragment.len() > MAX_LENGTH {
-            return None;
-        }
-        let fragment = clean(fragment.clone()).ok()?;
-        let text = std::str::from_utf8(&fragment).ok()?;
-        let ufrag = Fragment::read(text)?.ufrag;
-        if !self.may_trickle(id, from, to) {
-            self.kept_fragment(id, from);
-            return None;
-        }
-        let shown = &mut self.sessions.get_mut(&id)?.leg_mut(from)?.handoff.shown;
-        if !shown.admits(&ufrag, now) {
+        let shown = &mut self.session.leg_mut(from)?.handoff.shown;
+        if !shown.admits(ufrag, now) {
             return None;
         }
         let mut shown = std::mem::take(shown);
-        let session = self.sessions.get(&id)?;
-        let near = session.leg(from)?;
-        let far = session.leg(to)?;
-        let streams = session.legs.iter().flat_map(|(_, leg)| leg.streams.iter().flatten());
-        let mut own: Vec<IpAddr> = streams
-            .filter_map(|stream| Some(self.streams.get(*stream)?.ports.address.ip().to_canonical()))
-            .collect();
+        let (near, far) = (self.session.leg(from)?, self.session.leg(to)?);
+        let streams = self.session.streams(self.streams);
+        let mut own: Vec<IpAddr> = streams.map(|stream| stream.ports.address.ip().to_canonical()).collect();
         own.extend(self.settings.handoff.iter().flat_map(|settings| &settings.discovery).map(SocketAddr::ip));
         let first = near.streams.iter().flatten().next().and_then(|stream| self.streams.get(*stream))?;
         let release = self.settings.release.as_ref();
@@ -72,20 +91,20 @@ impl Worker {
             realm: near.party.realm.0,
         };
         let filtered = sieve.filter(text, &mut shown);
-        self.sessions.get_mut(&id)?.leg_mut(from)?.handoff.shown = shown;
-        self.trickled(id, from, now);
+        self.session.leg_mut(from)?.handoff.shown = shown;
         Some(filtered.into())
     }
+}
 
+impl Session {
     /// Whether policy lets something of two legs leave the relay, so that they may know each other's candidates.
-    pub(super) fn may_trickle(&self, id: u64, one: Endpoint, other: Endpoint) -> bool {
-        let has_video = |endpoint| {
-            let leg = self.sessions.get(&id).and_then(|session| session.leg(endpoint));
-            leg.is_some_and(|leg| leg.has_video(&self.streams))
-        };
-        match self.policy_between(id, one, other) {
+    pub(super) fn may_trickle(&self, ends: [Endpoint; 2], streams: &Streams, settings: &Settings) -> bool {
+        let [one, other] = ends;
+        match self.policy_between(one, other, settings) {
             Policy::Relay => false,
-            Policy::VideoOnly => has_video(one) && has_video(other),
+            Policy::VideoOnly => {
+                ends.iter().all(|end| self.leg(*end).is_some_and(|leg| leg.has_video(streams)))
+            }
             Policy::Direct => true,
         }
     }

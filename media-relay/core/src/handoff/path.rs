@@ -12,6 +12,7 @@ use seam::{Endpoint, Event, ExchangeId, Renegotiated, Side};
 use smallvec::SmallVec;
 
 use crate::account::{direct_since, mark};
+use crate::handoff::fragment::{Trickled, Trickling};
 use crate::legs::{Answered, Leg, Session};
 use crate::motion::Motion;
 use crate::motion::shell::{AGAIN, BUSY, Refusals, Shell};
@@ -125,8 +126,31 @@ impl Worker {
         session.past_moves = Some(handoff.shell.past(handoff.timeline));
     }
 
+    /// The fragment for the other end; `None`: it is told nothing.
+    pub(crate) fn trickle(
+        &mut self,
+        id: u64,
+        [from, to]: [Endpoint; 2],
+        fragment: &Bytes,
+        now: Duration,
+    ) -> Option<Bytes> {
+        let session = self.sessions.get_mut(&id)?;
+        let mut trickling = Trickling { session, streams: &self.streams, settings: &self.settings };
+        match trickling.pass([from, to], fragment, now) {
+            Trickled::Nothing => None,
+            Trickled::Kept => {
+                self.kept_fragment(id, from);
+                None
+            }
+            Trickled::Shown(fragment) => {
+                self.trickled(id, from, now);
+                Some(fragment)
+            }
+        }
+    }
+
     /// Candidates of an endpoint did not pass.
-    pub(super) fn kept_fragment(&mut self, id: u64, from: Endpoint) {
+    fn kept_fragment(&mut self, id: u64, from: Endpoint) {
         let handoff = self.motions.handoff_mut(id);
         for end in handoff.into_iter().flat_map(|handoff| &mut handoff.ends) {
             end.is_owed |= end.endpoint == from;
@@ -134,7 +158,7 @@ impl Worker {
     }
 
     /// Candidates of an endpoint have reached its peer.
-    pub(super) fn trickled(&mut self, id: u64, from: Endpoint, now: Duration) {
+    fn trickled(&mut self, id: u64, from: Endpoint, now: Duration) {
         let Some(handoff) = self.motions.handoff_mut(id) else {
             return;
         };
@@ -255,8 +279,8 @@ impl Worker {
         }
         let ends = handoff.endpoints();
         let [one, other] = ends;
-        let policy = self.policy_between(id, one, other);
-        let may_trickle = self.may_trickle(id, one, other);
+        let policy = session.policy_between(one, other, &self.settings);
+        let may_trickle = session.may_trickle(ends, &self.streams, &self.settings);
         let due: SmallVec<[(Endpoint, Endpoint); 2]> = handoff
             .ends
             .iter()
@@ -267,8 +291,8 @@ impl Worker {
             .map(|(end, other)| (end.endpoint, other))
             .collect();
         for (endpoint, other) in due {
-            self.write_support(id, endpoint, other, true);
             let Some(session) = self.sessions.get_mut(&id) else { return };
+            session.write_support(id, [endpoint, other], true, &self.settings);
             let Some(sdp) = session.leg_mut(endpoint).and_then(|leg| leg.write_again(&self.cname)) else {
                 continue;
             };
