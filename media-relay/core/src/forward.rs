@@ -8,6 +8,7 @@ use media_wire::rtp::Header;
 
 use crate::account::direct_since;
 use crate::consumers::Overheard;
+use crate::ice::{Checked, Checks};
 use crate::latch::Verdict;
 use crate::packet::Packet;
 use crate::ports::{Arrival, Component, SocketId, StreamId};
@@ -108,8 +109,17 @@ impl Worker {
     /// STUN: a check of ICE, or what CRUSH says, or a keepalive.
     #[cold]
     fn check(&mut self, packet: Packet<'_>, mut send: impl FnMut(SocketId, SocketAddr, &[u8])) {
-        if !self.takes_check(packet, &mut send) {
-            self.stun(packet, &mut send);
+        let mut checks = Checks {
+            sessions: &mut self.sessions,
+            streams: &mut self.streams,
+            motions: &self.motions,
+            transmits: &mut self.transmits,
+        };
+        match checks.take(packet, &mut send) {
+            Checked::Other => self.stun(packet, &mut send),
+            Checked::Passed => {}
+            Checked::Ours(session) => self.schedule_checks(session),
+            Checked::Forged => self.dropped = self.dropped.saturating_add(1),
         }
         if let Some(stream) = self.streams.get_mut(packet.stream) {
             stream.send_held(packet.now, send);

@@ -251,6 +251,12 @@ impl Worker {
         check.into_iter().chain(self.looks.peek().map(|look| look.0.0)).min()
     }
 
+    /// ICE's checks of a session are to be repeated when that is due.
+    pub(crate) fn schedule_checks(&mut self, id: u64) {
+        let due = self.sessions.get_mut(&id).and_then(Session::schedule_checks);
+        self.looks.extend(due.map(|due| Reverse((due, id))));
+    }
+
     /// What goes out now without a packet that it follows from: socket, destination, bytes.
     pub fn poll_transmit(&mut self) -> Option<Transmit> {
         self.transmits.pop_front()
@@ -292,9 +298,10 @@ impl Worker {
             && due <= now
         {
             self.looks.pop();
-            let Some(session) = self.sessions.get(&id) else { continue };
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
             if session.checks_due == Some(due) {
-                self.repeat_checks(id, now);
+                session.repeat_checks(&mut self.transmits, now);
+                self.schedule_checks(id);
                 continue;
             }
             if self.motions.get(id).and_then(Motion::due) != Some(due) {

@@ -1,35 +1,67 @@
 //! STUN at media ports: checks for our agents, and those of two phones that check each other by way of the relay.
 
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use ahash::AHashMap;
 use media_wire::stun::{Class, Incoming, Method};
 
 use crate::ice::agent::{Heard, Port};
+use crate::legs::Session;
+use crate::motion::Motions;
 use crate::packet::Packet;
-use crate::ports::{SocketId, StreamId};
-use crate::worker::Worker;
+use crate::ports::{SocketId, StreamId, Transmit};
+use crate::stream::Streams;
 
-impl Worker {
-    /// Whether a STUN message was ICE's; then it has been dealt with.
+/// What checks come to.
+pub(crate) struct Checks<'a> {
+    pub(crate) sessions: &'a mut AHashMap<u64, Session>,
+    pub(crate) streams: &'a mut Streams,
+    pub(crate) motions: &'a Motions,
+    pub(crate) transmits: &'a mut VecDeque<Transmit>,
+}
+
+/// What a STUN message was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Checked {
+    /// None of ICE's.
+    Other,
+    /// Of two phones that check each other.
+    Passed,
+    /// For our agent in this session.
+    Ours(u64),
+    /// For our agent, and not who it says that it is.
+    Forged,
+}
+
+impl Checks<'_> {
+    /// What is ICE's is dealt with.
     #[cold]
-    pub(crate) fn takes_check(
+    pub(crate) fn take(
         &mut self,
         packet: Packet<'_>,
         send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
-    ) -> bool {
+    ) -> Checked {
         let Packet { socket, stream: id, component, source, bytes, now } = packet;
         let Some(message) = Incoming::read(bytes).filter(|message| message.method() == Method::Binding)
         else {
-            return false;
+            return Checked::Other;
         };
         let Some(id) = self.checked_by(socket, id, &message) else {
-            return self.passes_check(packet, send);
+            let session = self.streams.get(id).map(|stream| stream.owner.session);
+            let introduction = session.and_then(|session| self.motions.introduction(session));
+            return match introduction {
+                Some(introduction) if introduction.passes_check(packet, self.streams, send) => {
+                    Checked::Passed
+                }
+                _ => Checked::Other,
+            };
         };
-        let Some(stream) = self.streams.get_mut(id) else { return false };
+        let Some(stream) = self.streams.get_mut(id) else { return Checked::Other };
         let session = self.sessions.get_mut(&stream.owner.session);
         let leg = session.and_then(|session| session.leg_mut(stream.owner.endpoint));
-        let Some(agent) = leg.and_then(|leg| leg.ice.as_mut()) else { return false };
+        let Some(agent) = leg.and_then(|leg| leg.ice.as_mut()) else { return Checked::Other };
         let port = Port { line: stream.owner.index, is_rtcp: component.is_rtcp(), socket };
         let heard = match message.class() {
             Class::Request => agent.request(port, source, &message, now),
@@ -38,13 +70,12 @@ impl Worker {
         let Heard { reply, is_authentic, nominated } = heard;
         if !is_authentic {
             stream.strangers = stream.strangers.saturating_add(1);
-            self.dropped = self.dropped.saturating_add(1);
-            return true;
+            return Checked::Forged;
         }
         if let Some(reply) = reply {
             send(socket, source, &reply);
         }
-        agent.poll(now, &mut self.transmits);
+        agent.poll(now, self.transmits);
         let before = stream.rtp.destination();
         let latch = if component.is_rtcp() { &mut stream.rtcp } else { &mut stream.rtp };
         match nominated {
@@ -57,9 +88,7 @@ impl Worker {
         if let Some((place, _)) = stream.rtp.heard().filter(|(place, _)| before != Some(*place)) {
             stream.rtcp.follow(place.ip(), now);
         }
-        let session = stream.owner.session;
-        self.schedule_checks(session);
-        true
+        Checked::Ours(stream.owner.session)
     }
 
     /// The stream whose agent a message is for: of several branches at one port the one whose phone has signed it.
@@ -84,25 +113,21 @@ impl Worker {
             .find(is_its)
             .or_else(|| std::iter::once(first).chain(others).find(|id| agent(*id).is_some()))
     }
+}
 
-    /// When checks of a session are to be repeated.
-    pub(crate) fn schedule_checks(&mut self, id: u64) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let due = session.legs.iter().filter_map(|(_, leg)| leg.ice.as_ref()?.due()).min();
-        if due != session.checks_due {
-            session.checks_due = due;
-            self.looks.extend(due.map(|due| std::cmp::Reverse((due, id))));
-        }
+impl Session {
+    /// When its checks are to be repeated, if that has changed.
+    pub(crate) fn schedule_checks(&mut self) -> Option<Duration> {
+        let due = self.legs.iter().filter_map(|(_, leg)| leg.ice.as_ref()?.due()).min();
+        if std::mem::replace(&mut self.checks_due, due) == due { None } else { due }
     }
 
-    /// Repeats checks.
-    pub(crate) fn repeat_checks(&mut self, id: u64, now: Duration) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        for (_, leg) in &mut session.legs {
+    /// Repeats them.
+    pub(crate) fn repeat_checks(&mut self, transmits: &mut VecDeque<Transmit>, now: Duration) {
+        for (_, leg) in &mut self.legs {
             if let Some(agent) = &mut leg.ice {
-                agent.poll(now, &mut self.transmits);
+                agent.poll(now, transmits);
             }
         }
-        self.schedule_checks(id);
     }
 }

@@ -11,5 +11,6 @@ mod exchange;
 mod negotiation;
 
 pub(crate) use agent::{Agent, Seed};
+pub(crate) use checks::{Checked, Checks};
 pub(crate) use exchange::Introduction;
 pub(crate) use negotiation::Passage;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use media_wire::rtcp::{self, Report};
+use media_wire::rtcp::Report;
 use seam::path::{Constraint, Entry, PathEntry, Stay};
 use seam::{Event, Renegotiated, Side};
 use smallvec::smallvec;
@@ -16,9 +16,8 @@ use crate::moving::follow::Chains;
 use crate::moving::mover::{Mover, Whereabouts};
 use crate::moving::scene::{Scene, constraint};
 use crate::moving::seen::pair_of;
-use crate::moving::{GLANCE, Moving, PARTING, chain, seen};
+use crate::moving::{GLANCE, Moving, PARTING, chain};
 use crate::path::phone::Temperament;
-use crate::path::proof::Reception;
 use crate::path::{Outset, Release};
 use crate::ports::{StreamId, Turn};
 use crate::transport::Mux;
@@ -340,31 +339,14 @@ impl Worker {
     pub(crate) fn hear_reports(&mut self, id: StreamId, reports: &[Report], now: Duration) {
         let Some(stream) = self.streams.get(id) else { return };
         let session = stream.owner.session;
-        if self.hear_of_each_other(session, id, reports, now) {
-            return;
-        }
         let session = self.motions.host_of(session);
-        let Some(moving) = self.motions.moving_mut(session) else {
-            return;
+        let is_heard = match self.motions.get_mut(session) {
+            Some(Motion::Reinvite(moving)) => moving.hear(id, reports, &self.streams, now),
+            Some(Motion::Ice(introduction)) => introduction.hear(id, reports, &self.streams, now),
+            None | Some(Motion::Guest(_) | Motion::Crush(_)) => false,
         };
-        let Some(track) = seen::track_of(id, &moving.lines) else { return };
-        moving.sights(&self.streams, now);
-        for report in reports {
-            match report {
-                Report::Sender { ssrc, packets, .. } => {
-                    moving.release.sender_report(track, *ssrc, *packets, now);
-                }
-                Report::Receiver { ssrc } => moving.release.rests(track, *ssrc, now),
-                Report::Goodbye { .. } => {}
-                Report::Reception { ssrc, lost, highest, jitter, .. } => {
-                    let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
-                    moving.release.reception(track, &report, now);
-                }
-            }
+        if is_heard {
+            self.attend(session, now);
         }
-        if rtcp::is_about_nobody(reports) {
-            moving.release.hears_nobody(track, now);
-        }
-        self.attend(session, now);
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use media_wire::rtcp::{self, Report};
 use seam::Side;
 use seam::path::{Mapping, Stay};
 
@@ -15,6 +16,7 @@ use crate::path::Sight;
 use crate::path::memory::Pair;
 use crate::path::phone::Temperament;
 use crate::path::place::Place;
+use crate::path::proof::Reception;
 use crate::ports::{Ports, StreamId};
 use crate::reported::Restart;
 use crate::side::Track;
@@ -71,6 +73,35 @@ impl Moving {
         if let Some(track) = track_of(id, &self.lines) {
             self.release.counts_anew(track);
         }
+    }
+
+    /// A party's reports of a stream; false if it is none of its.
+    pub(crate) fn hear(
+        &mut self,
+        id: StreamId,
+        reports: &[Report],
+        streams: &Streams,
+        now: Duration,
+    ) -> bool {
+        let Some(track) = track_of(id, &self.lines) else { return false };
+        self.sights(streams, now);
+        for report in reports {
+            match report {
+                Report::Sender { ssrc, packets, .. } => {
+                    self.release.sender_report(track, *ssrc, *packets, now);
+                }
+                Report::Receiver { ssrc } => self.release.rests(track, *ssrc, now),
+                Report::Goodbye { .. } => {}
+                Report::Reception { ssrc, lost, highest, jitter, .. } => {
+                    let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
+                    self.release.reception(track, &report, now);
+                }
+            }
+        }
+        if rtcp::is_about_nobody(reports) {
+            self.release.hears_nobody(track, now);
+        }
+        true
     }
 
     pub(crate) fn sights(&mut self, streams: &Streams, now: Duration) {

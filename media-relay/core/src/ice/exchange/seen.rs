@@ -15,63 +15,57 @@ use crate::path::proof::Reception;
 use crate::ports::{Component, SocketId, StreamId};
 use crate::side::Track;
 use crate::stream::Streams;
-use crate::worker::Worker;
 
-impl Worker {
-    /// A phone's reports: true if the session is one of two that were introduced, or may be.
-    pub(crate) fn hear_of_each_other(
+impl Introduction {
+    /// A phone's reports of a stream; false if it is none of its.
+    pub(crate) fn hear(
         &mut self,
-        id: u64,
         stream: StreamId,
         reports: &[Report],
+        streams: &Streams,
         now: Duration,
     ) -> bool {
-        let Some(introduction) = self.motions.introduction_mut(id) else { return false };
-        introduction.see(&self.streams, now);
-        let Some(track) = track_of(stream, &introduction.lines) else { return true };
+        self.see(streams, now);
+        let Some(track) = track_of(stream, &self.lines) else { return false };
         for report in reports {
             match report {
                 Report::Sender { ssrc, packets, .. } => {
-                    introduction.machine.sender_report(track, *ssrc, *packets, now);
+                    self.machine.sender_report(track, *ssrc, *packets, now);
                 }
-                Report::Receiver { ssrc } => introduction.machine.rests(track, *ssrc, now),
+                Report::Receiver { ssrc } => self.machine.rests(track, *ssrc, now),
                 Report::Goodbye { .. } => {}
                 Report::Reception { ssrc, lost, highest, jitter, .. } => {
                     let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
-                    introduction.machine.reception(track, &report, now);
+                    self.machine.reception(track, &report, now);
                 }
             }
         }
         if rtcp::is_about_nobody(reports) {
-            introduction.machine.hears_nobody(track, now);
+            self.machine.hears_nobody(track, now);
         }
-        self.attend(id, now);
         true
     }
 
     /// A check of one phone at the other goes by way of the relay as it is; so the relay is a path like others. It must come from
     /// where its author is.
     pub(in crate::ice) fn passes_check(
-        &mut self,
+        &self,
         packet: Packet<'_>,
+        streams: &mut Streams,
         send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
     ) -> bool {
         let Packet { stream: id, source, bytes, now, .. } = packet;
         let is_rtcp = packet.component.is_rtcp();
-        let Some(stream) = self.streams.get_mut(id) else { return false };
-        let introduction = self.motions.introduction(stream.owner.session);
-        let Some(introduction) = introduction.filter(|introduction| introduction.passes()) else {
-            return false;
-        };
+        let Some(stream) = streams.get_mut(id).filter(|_| self.passes()) else { return false };
         let component = if is_rtcp { Component::Rtcp } else { Component::Rtp };
         if !stream.takes(component, source, now) {
             return false;
         }
-        if !is_rtcp && !introduction.machine.may_check_relay(now) {
+        if !is_rtcp && !self.machine.may_check_relay(now) {
             return true;
         }
-        let Some(stream) = self.streams.get(id) else { return true };
-        for consumer in stream.consumers.peers().filter_map(|peer| self.streams.get(peer)) {
+        let Some(stream) = streams.get(id) else { return true };
+        for consumer in stream.consumers.peers().filter_map(|peer| streams.get(peer)) {
             let (socket, latch) = if is_rtcp {
                 (consumer.ports.rtcp, &consumer.rtcp)
             } else {
@@ -83,9 +77,7 @@ impl Worker {
         }
         true
     }
-}
 
-impl Introduction {
     /// See [`Release::counts_anew`](crate::path::Release::counts_anew).
     pub(crate) fn counts_anew(&mut self, id: StreamId) {
         if let Some(track) = track_of(id, &self.lines) {
