@@ -1,20 +1,23 @@
-//! A packet's way through a worker: whose it is, whether it may pass, and where it goes. Of RTCP the way is in `control.rs`.
+//! A packet's way through a worker: whose it is, whether it may pass, and where it goes. What RTCP reports is read in `control.rs`.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use media_wire::demux::{Kind, is_rtcp, is_stun};
+use media_wire::rtcp;
 use media_wire::rtp::Header;
 
 use crate::account::direct_since;
 use crate::consumers::Overheard;
+use crate::control::Read;
+use crate::handoff::{Bindings, Bound};
 use crate::ice::{Checked, Checks};
 use crate::latch::Verdict;
 use crate::packet::Packet;
 use crate::ports::{Arrival, Component, SocketId, StreamId};
 use crate::statistics::QUIET;
 use crate::stream::Owner;
-use crate::transport::Carried;
+use crate::transport::{Carried, Mux};
 use crate::worker::Worker;
 
 impl Worker {
@@ -161,6 +164,103 @@ impl Worker {
             let since = |is_told| direct_since(before, is_told, session.streams(&self.streams), now);
             self.motions.media_is_back(id, since, now);
             self.handoff_is_back(id, before, now);
+        }
+    }
+
+    /// STUN that is none of ICE's. What has no effect is counted.
+    #[cold]
+    fn stun(&mut self, packet: Packet<'_>, send: &mut impl FnMut(SocketId, SocketAddr, &[u8])) {
+        let mut bindings =
+            Bindings { sessions: &mut self.sessions, streams: &mut self.streams, settings: &self.settings };
+        match bindings.take(packet, send) {
+            Bound::Taken => {}
+            Bound::Keepalive => self.keepalives = self.keepalives.saturating_add(1),
+            Bound::Stranger => self.dropped = self.dropped.saturating_add(1),
+            Bound::Claimed { session, from, claim } => self.claim(session, from, claim, packet.now),
+        }
+    }
+
+    /// RTCP: what it reports is read where it can be (`control.rs`), and it loses its names.
+    fn control(&mut self, packet: Packet<'_>, mut send: impl FnMut(SocketId, SocketAddr, &[u8])) {
+        let Packet { stream: id, component, source, bytes, now, .. } = packet;
+        if self.streams.is_left_over(packet) {
+            self.dropped = self.dropped.saturating_add(1);
+            return;
+        }
+        let Some(stream) = self.streams.get_mut(id) else { return };
+        // On the RTP port it was not agreed on (RFC 5761 §5.1.1).
+        let is_expected = component.is_rtcp() || stream.mux != Mux::No;
+        let latch = if component.is_rtcp() { &mut stream.rtcp } else { &mut stream.rtp };
+        if !is_expected || !latch.takes(source, now) {
+            stream.strangers = stream.strangers.saturating_add(u64::from(is_expected));
+            self.dropped = self.dropped.saturating_add(1);
+            return;
+        }
+        let (carried, session) = (stream.carried, stream.owner.session);
+        // Beside SRTP nobody takes it, and it would show the names of its side.
+        if carried == Carried::Secure && rtcp::is_clear(bytes) {
+            self.dropped = self.dropped.saturating_add(1);
+            return;
+        }
+        // A phone that is silent by its codec still reports.
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.life.heard = now;
+        }
+        if carried == Carried::Secure {
+            stream.count_sealed(bytes);
+        }
+        if stream.consumers.are_overheard() {
+            self.overhear(packet);
+        }
+        let mut sender_report = None;
+        if carried == Carried::Clear {
+            let is_moving = self.motions.ends(session).is_some();
+            let read = self.streams.read_reports(id, bytes, is_moving, now);
+            sender_report = read.sender_report;
+            self.heed_reports((session, id), &read, now);
+        }
+        let clean = match carried {
+            Carried::Clear => rtcp::without_names(bytes, self.cname.as_bytes()),
+            Carried::Secure | Carried::Other => None,
+        };
+        let outgoing = clean.as_deref().unwrap_or(bytes);
+        if outgoing.is_empty() {
+            return;
+        }
+        let mut place = 0_usize;
+        while let Some(peer) = self.streams.peer(id, place) {
+            place = place.saturating_add(1);
+            let Some(peer) = self.streams.get_mut(peer) else { continue };
+            let (socket, destination) = if peer.mux == Mux::Yes {
+                (peer.ports.rtp, peer.rtp.destination())
+            } else {
+                (peer.ports.rtcp, peer.rtcp.destination())
+            };
+            let Some(destination) = destination else { continue };
+            if let Some(middle) = sender_report {
+                peer.said.forwarded = Some((middle, now));
+            }
+            send(socket, destination, outgoing);
+        }
+    }
+
+    /// What was reported, to those whom it concerns.
+    fn heed_reports(&mut self, (session, id): (u64, StreamId), read: &Read, now: Duration) {
+        let forgets = || self.sessions.get(&session).is_some_and(|session| session.forgets_leaving(id));
+        if read.is_leaving
+            && forgets()
+            && let Some(stream) = self.streams.get_mut(id)
+        {
+            stream.said.reported.is_left();
+        }
+        if read.is_anew {
+            self.motions.counts_anew(session, id);
+        }
+        if self.motions.ends(session).is_some() {
+            self.hear_reports(id, &read.told, now);
+        }
+        if let (Some(time), Some(stream)) = (read.round_trip, self.streams.get_mut(id)) {
+            stream.reception.round_trip = Some(time);
         }
     }
 

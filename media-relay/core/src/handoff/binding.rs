@@ -2,46 +2,73 @@
 
 use std::net::SocketAddr;
 
+use ahash::AHashMap;
 use media_wire::handoff::{PATH, Report, SEQUENCE};
 use media_wire::stun::{Class, Incoming, Key, Method, Outgoing};
+use seam::Endpoint;
 
 use crate::handoff::credentials;
 use crate::handoff::path::Claim;
+use crate::legs::Session;
 use crate::packet::Packet;
 use crate::ports::{Component, SocketId, StreamId};
-use crate::worker::Worker;
+use crate::settings::Settings;
+use crate::stream::Streams;
 
 /// UNAUTHENTICATED (RFC 8489 §14.8).
 const UNAUTHENTICATED: u16 = 401;
 
-impl Worker {
-    /// A STUN message on a media port. What is not for us, or not who it says it is, is counted and has no effect.
+/// What STUN comes to, where it is none of ICE's.
+pub(crate) struct Bindings<'a> {
+    pub(crate) sessions: &'a mut AHashMap<u64, Session>,
+    pub(crate) streams: &'a mut Streams,
+    pub(crate) settings: &'a Settings,
+}
+
+/// What such a message was.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bound {
+    /// It has been dealt with.
+    Taken,
+    /// It only keeps a mapping open.
+    Keepalive,
+    /// Not for us, or not who it says it is: it has no effect.
+    Stranger,
+    /// An endpoint has said where the packets of one m-line go.
+    Claimed { session: u64, from: Endpoint, claim: Claim },
+}
+
+impl Bindings<'_> {
+    /// A STUN message on a media port.
     #[cold]
-    pub(crate) fn stun(&mut self, packet: Packet<'_>, mut send: impl FnMut(SocketId, SocketAddr, &[u8])) {
+    pub(crate) fn take(
+        &mut self,
+        packet: Packet<'_>,
+        send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
+    ) -> Bound {
         let Packet { stream: id, component, source, bytes, .. } = packet;
         let message = Incoming::read(bytes);
-        let is_taken = message.is_some_and(|message| match (message.method(), message.class()) {
+        let bound = message.map_or(Bound::Stranger, |message| match (message.method(), message.class()) {
             (Method::Binding, Class::Request) if message.username().is_none() => {
-                self.plain_binding(packet, &message, &mut send)
+                self.plain_binding(packet, &message, send)
             }
             (Method::Binding, Class::Request) if component == Component::Rtp => {
-                self.binding(packet, &message, &mut send)
+                self.binding(packet, &message, send)
             }
-            (Method::Handoff, _) if component == Component::Rtp => self.pass_handoff(packet, &mut send),
-            _ => false,
+            (Method::Handoff, _) if component == Component::Rtp => self.pass_handoff(packet, send),
+            _ => Bound::Stranger,
         });
-        // A phone keeps its mapping open so, or checks what we took out of its description: that is no stranger's.
-        let is_near = self.streams.get(id).is_some_and(|stream| {
-            if component.is_rtcp() { stream.rtcp.is_near(source) } else { stream.rtp.is_near(source) }
-        });
-        if !is_taken && is_near {
-            self.keepalives = self.keepalives.saturating_add(1);
-        } else if !is_taken {
-            if let Some(stream) = self.streams.get_mut(id) {
-                stream.strangers = stream.strangers.saturating_add(1);
-            }
-            self.dropped = self.dropped.saturating_add(1);
+        if !matches!(bound, Bound::Stranger) {
+            return bound;
         }
+        let Some(stream) = self.streams.get_mut(id) else { return bound };
+        // A phone keeps its mapping open so, or checks what we took out of its description: that is no stranger's.
+        let latch = if component.is_rtcp() { &stream.rtcp } else { &stream.rtp };
+        if latch.is_near(source) {
+            return Bound::Keepalive;
+        }
+        stream.strangers = stream.strangers.saturating_add(1);
+        bound
     }
 
     /// A request without credentials. An endpoint of CRUSH learns its NAT by it, from wherever it asks; others who are known by their host
@@ -52,18 +79,17 @@ impl Worker {
         packet: Packet<'_>,
         message: &Incoming<'_>,
         send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
-    ) -> bool {
+    ) -> Bound {
         let Packet { socket, stream: id, component, source, now, .. } = packet;
         let takes_part = component == Component::Rtp && self.takes_part(id);
-        let Some(stream) = self.streams.get_mut(id) else { return false };
+        let Some(stream) = self.streams.get_mut(id) else { return Bound::Stranger };
         if !takes_part {
             let is_taken = stream.takes(component, source, now);
-            self.keepalives = self.keepalives.saturating_add(u64::from(is_taken));
-            return is_taken;
+            return if is_taken { Bound::Keepalive } else { Bound::Stranger };
         }
         let answer = Outgoing::new(Method::Binding, Class::Success, message.transaction());
         send(socket, source, &answer.mapped_address(source).plain());
-        true
+        Bound::Taken
     }
 
     fn binding(
@@ -71,43 +97,44 @@ impl Worker {
         packet: Packet<'_>,
         message: &Incoming<'_>,
         send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
-    ) -> bool {
+    ) -> Bound {
         let Packet { socket, source, now, .. } = packet;
         let answer = |class| Outgoing::new(Method::Binding, class, message.transaction());
         let username = message.username();
         let Some((ours, theirs)) = username.and_then(|name| name.split_once(':')) else {
-            return false;
+            return Bound::Stranger;
         };
-        let Some(id) = self.claimed(socket, theirs) else { return false };
+        let Some(id) = self.claimed(socket, theirs) else { return Bound::Stranger };
         let Some(secret) = self.settings.handoff.as_ref().map(|settings| settings.secret) else {
-            return false;
+            return Bound::Stranger;
         };
-        let Some(stream) = self.streams.get_mut(id) else { return false };
+        let Some(stream) = self.streams.get_mut(id) else { return Bound::Stranger };
         let (ufrag, password) = credentials(&secret, stream.owner.session, stream.owner.endpoint.party);
         if ours != ufrag {
-            return false;
+            return Bound::Stranger;
         }
         let key = Key::new(&password);
         if !message.authentic(&key) {
             send(socket, source, &answer(Class::Error).error_code(UNAUTHENTICATED).plain());
-            return false;
+            return Bound::Stranger;
         }
         let unknown = message.unknown();
         if !unknown.is_empty() {
             send(socket, source, &answer(Class::Error).not_understood(&unknown).sealed(&key));
-            return true;
+            return Bound::Taken;
         }
-        let Some(session) = self.sessions.get_mut(&stream.owner.session) else { return false };
-        let Some(leg) = session.leg_mut(stream.owner.endpoint) else { return false };
-        let Some(line) = leg.handoff.line_mut(stream.owner.index) else { return false };
+        let Some(session) = self.sessions.get_mut(&stream.owner.session) else { return Bound::Stranger };
+        let Some(leg) = session.leg_mut(stream.owner.endpoint) else { return Bound::Stranger };
+        let Some(line) = leg.handoff.line_mut(stream.owner.index) else { return Bound::Stranger };
         let sequence = message.word(SEQUENCE).unwrap_or(0);
         let known = stream.rtp.heard().map(|heard| heard.0);
         // One that came before, or was overtaken: whoever sends it, it is no news. Repeated from where it came, its answer was lost.
         let is_new = sequence > line.sequence;
         let is_repeated = sequence == line.sequence && known == Some(source);
         if !is_new && !is_repeated {
-            return false;
+            return Bound::Stranger;
         }
+        let mut bound = Bound::Taken;
         if is_new {
             line.sequence = sequence;
             let report = message.value(PATH).and_then(Report::read);
@@ -115,18 +142,16 @@ impl Worker {
                 stream.rtcp.follow(source.ip(), now);
             }
             stream.rtp.prove(source, now);
-            let (session, endpoint, index) =
-                (stream.owner.session, stream.owner.endpoint, stream.owner.index);
             if let Some(report) = report {
-                self.claim(session, endpoint, Claim { line: index, report }, now);
+                let claim = Claim { line: stream.owner.index, report };
+                let (session, from) = (stream.owner.session, stream.owner.endpoint);
+                bound = Bound::Claimed { session, from, claim };
             }
             // Who keeps the relay warm is there, wherever its media goes.
-            if let Some(session) = self.sessions.get_mut(&session) {
-                session.life.heard = now;
-            }
+            session.life.heard = now;
         }
         send(socket, source, &answer(Class::Success).mapped_address(source).sealed(&key));
-        true
+        bound
     }
 
     /// Passes as it is, between two that take part, from where its sender was heard.
@@ -134,11 +159,11 @@ impl Worker {
         &mut self,
         packet: Packet<'_>,
         send: &mut impl FnMut(SocketId, SocketAddr, &[u8]),
-    ) -> bool {
+    ) -> Bound {
         let Packet { stream: id, source, bytes, now, .. } = packet;
-        let Some(stream) = self.streams.get(id) else { return false };
+        let Some(stream) = self.streams.get(id) else { return Bound::Stranger };
         if !self.takes_part(id) || stream.rtp.heard().map(|heard| heard.0) != Some(source) {
-            return false;
+            return Bound::Stranger;
         }
         for consumer in stream.consumers.peers().filter_map(|peer| self.streams.get(peer)) {
             if let Some(destination) = consumer.rtp.destination() {
@@ -148,7 +173,7 @@ impl Worker {
         if let Some(session) = self.sessions.get_mut(&stream.owner.session) {
             session.life.heard = now;
         }
-        true
+        Bound::Taken
     }
 
     fn takes_part(&self, id: StreamId) -> bool {

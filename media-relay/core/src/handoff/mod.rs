@@ -10,6 +10,7 @@ mod support;
 
 use std::net::SocketAddr;
 
+pub(crate) use binding::{Bindings, Bound};
 use fragment::Shown;
 use hmac::{Hmac, Mac};
 use media_wire::handoff::Sending;

@@ -49,7 +49,7 @@ struct End {
 
 /// What an endpoint says of one m-line.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     /// From 0.
     pub(super) line: u16,
     pub(super) report: Report,
@@ -173,7 +173,7 @@ impl Worker {
     }
 
     /// An endpoint says where the packets of one m-line go.
-    pub(super) fn claim(&mut self, id: u64, from: Endpoint, Claim { line, report }: Claim, now: Duration) {
+    pub(crate) fn claim(&mut self, id: u64, from: Endpoint, Claim { line, report }: Claim, now: Duration) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(leg) = session.leg_mut(from) else { return };
         let Some(known) = leg.handoff.line_mut(line).map(|line| &mut line.sending) else { return };
