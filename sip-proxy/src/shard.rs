@@ -31,7 +31,7 @@ use crate::host::Host;
 use crate::link::{Arrival, Letter, ShardHandle, Transmission};
 use crate::overload::Overload;
 use crate::settings::PlaneSettings;
-use crate::spread::{owner, shard_of, share_of};
+use crate::spread::{owner, shard_of};
 use crate::stream::opened::Dial;
 use crate::stream::{Connections, Outgoing};
 use crate::udp::{Datagram, Endpoint, Flushed};
@@ -240,7 +240,6 @@ impl Shard {
                 self.policy = Some(policy.clone());
                 Command::Policy(policy)
             }
-            Command::Configure(config) => Command::Configure(share_of(&config, shards)),
             Command::Load(records) => {
                 let (own, others): (Vec<_>, Vec<_>) = records.into_iter().partition(|record| {
                     shard_of(Slot::of_bytes(record.aor.as_bytes()), shards) == self.index

@@ -28,8 +28,6 @@ pub enum Report {
     Reception {
         /// About which source.
         ssrc: u32,
-        /// Fraction lost, in 256ths.
-        fraction_lost: u8,
         /// Cumulative number of packets lost; below zero where duplicates came.
         lost: i32,
         /// Extended highest sequence number.
@@ -133,7 +131,6 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
             }
             each(Report::Reception {
                 ssrc,
-                fraction_lost: (lost >> 24) as u8,
                 lost: (lost << 8) as i32 >> 8,
                 highest,
                 jitter,

@@ -203,7 +203,6 @@ impl World {
             }),
             EndCause::Unreachable => has(&|ending| matches!(ending, Ending::Refused(500 | 503))),
             EndCause::NoAck => has(&|ending| ending == Ending::Bye),
-            EndCause::Replaced => has(&|ending| ending == Ending::Bye),
             _ => false,
         };
         if !fits {

@@ -105,15 +105,6 @@ pub(crate) fn dialog_key(call_id: &[u8], local_tag: &[u8], remote_tag: &[u8]) ->
 }
 
 impl DialogId {
-    /// Of the dialog that a request from the wire belongs to; `None` if it is not inside one.
-    pub fn of_request(request: &Message) -> Option<Self> {
-        Some(Self {
-            call_id: request.call_id().ok()?.into(),
-            local_tag: request.to().ok()?.tag()?.into(),
-            remote_tag: request.from().ok()?.tag().unwrap_or_default().into(),
-        })
-    }
-
     /// Of the dialog that a response from the wire makes or belongs to.
     pub fn of_response(response: &Message) -> Option<Self> {
         Some(Self {

@@ -298,11 +298,6 @@ impl Engine {
                     None => self.core.answer_order(number, Err(NotDone::Unknown)),
                 }
             }
-            Command::Configure(config) => {
-                self.core.transactions.configure(&config);
-                self.core.guards.strangers.configure(&config.limits);
-                self.core.config = config;
-            }
             Command::Policy(policy) => {
                 self.core.trunks.follow(policy.trunks(), self.core.now.monotonic);
                 self.core.policy = Some(policy);

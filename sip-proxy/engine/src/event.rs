@@ -82,8 +82,6 @@ pub struct CallStarted {
     pub call_id: Arc<str>,
     /// The caller's User-Agent.
     pub user_agent: Arc<str>,
-    /// The Call-ID that we minted for the other side.
-    pub minted_call_id: Arc<str>,
 }
 
 /// What changed in mid-call.
@@ -107,11 +105,6 @@ pub enum CallChange {
         by: Arc<str>,
         /// The user or number that it named.
         to: Arc<str>,
-    },
-    /// A party was replaced (attended transfer).
-    Transferred {
-        /// The party that left.
-        party: u16,
     },
 }
 
@@ -174,16 +167,12 @@ pub enum EndCause {
     TooLong,
     /// No media for too long.
     MediaTimeout,
-    /// Replaced by another call (attended transfer).
-    Replaced,
     /// Ended by an operator.
     Operator,
     /// The SBC shut down.
     Shutdown,
     /// The SBC died; written after its restart.
     Crash,
-    /// An error of our own.
-    Internal,
 }
 
 impl EndCause {
@@ -206,11 +195,9 @@ impl EndCause {
             EndCause::SessionExpired => "session_expired",
             EndCause::TooLong => "too_long",
             EndCause::MediaTimeout => "media_timeout",
-            EndCause::Replaced => "replaced",
             EndCause::Operator => "operator",
             EndCause::Shutdown => "shutdown",
             EndCause::Crash => "crash",
-            EndCause::Internal => "internal",
         }
     }
 }

@@ -128,8 +128,6 @@ pub enum Command {
         /// What.
         order: CallOrder,
     },
-    /// A new configuration, in force for new transactions.
-    Configure(Arc<crate::config::Config>),
     /// A new snapshot of subscribers, trunks and routes.
     Policy(Arc<dyn Policy>),
     /// Bindings that outlived a restart.

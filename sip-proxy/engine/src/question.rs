@@ -136,8 +136,6 @@ impl Debug for TrunkCredentials {
 pub enum RouteRefusal {
     /// Nobody has this address: 404.
     NotFound,
-    /// Policy forbids it: 403.
-    Forbidden,
     /// The snapshot is not there yet: 503.
     Unavailable,
 }

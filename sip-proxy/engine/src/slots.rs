@@ -18,7 +18,7 @@ impl<T> Slots<T> {
         Self { entries: Vec::new(), free: Vec::new() }
     }
 
-    /// The index and generation that [`insert`](Self::insert) will use next.
+    /// Keeps what is made of the index and generation that will find it again.
     pub(crate) fn insert(&mut self, make: impl FnOnce(u32, u32) -> T) -> (u32, u32) {
         let index = match self.free.pop() {
             Some(index) => index,

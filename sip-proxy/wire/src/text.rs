@@ -121,7 +121,7 @@ pub(crate) fn after_quoted(text: &[u8], open: usize) -> Option<usize> {
     }
 }
 
-/// The first of `stops` outside quoted strings and angle brackets.
+/// The first `stop` outside quoted strings and angle brackets.
 pub(crate) fn find_outside(text: &[u8], stop: u8) -> Option<usize> {
     // Most values have neither.
     memchr(stop, text)?;

@@ -23,7 +23,6 @@ fn started() -> CallEventKind {
         request_uri: "sip:bob@example.net".into(),
         call_id: "one".into(),
         user_agent: "".into(),
-        minted_call_id: "".into(),
     }))
 }
 

@@ -84,7 +84,6 @@ impl Fault {
     pub(super) fn of_route(refusal: RouteRefusal) -> Self {
         match refusal {
             RouteRefusal::NotFound => Self::ours(404, EndCause::NotFound),
-            RouteRefusal::Forbidden => Self::ours(403, EndCause::Refused),
             RouteRefusal::Unavailable => Self::ours(503, EndCause::Unreachable),
         }
     }

@@ -260,7 +260,6 @@ impl Call {
             request_uri: text(request.request_uri().unwrap_or_default()),
             call_id: text(request.call_id().unwrap_or_default()),
             user_agent: text(request.value(Name::UserAgent).unwrap_or_default()),
-            minted_call_id: "".into(),
         };
         self.record.write(CallEventKind::Started(Box::new(started)), core);
     }

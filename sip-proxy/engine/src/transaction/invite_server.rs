@@ -1,5 +1,7 @@
 //! The INVITE server transaction (RFC 3261 §17.2.1, RFC 6026 §7.1).
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::machine::{Port, Step};
@@ -18,8 +20,9 @@ pub(super) enum InviteServer {
 }
 
 impl InviteServer {
-    pub(super) fn start(trying_after: std::time::Duration, port: &mut Port<'_>) -> Self {
-        port.resend_after(trying_after);
+    /// 100 is sent at the next timeout, which a user that answers before it saves; RFC 3261 §17.2.1 allows 200 ms.
+    pub(super) fn start(port: &mut Port<'_>) -> Self {
+        port.resend_after(Duration::ZERO);
         Self::Proceeding { last: None }
     }
 

@@ -28,7 +28,6 @@ pub struct Transactions<O: Copy> {
     retry_after: Duration,
     /// The key of the To tags of stateless answers; `None`: every request has a transaction from the start.
     proof: Option<[u8; 32]>,
-    trying_after: Duration,
     listeners: Vec<Listener>,
     clients: Slots<Client<O>>,
     servers: Slots<Server>,
@@ -140,7 +139,6 @@ impl<O: Copy> Transactions<O> {
             limit,
             retry_after: Duration::from_secs(5),
             proof: None,
-            trying_after: Duration::ZERO,
             listeners: Vec::new(),
             clients: Slots::new(),
             servers: Slots::new(),
@@ -162,13 +160,6 @@ impl<O: Copy> Transactions<O> {
     /// Where its requests may leave, for those too large for a datagram; [`configure`](Self::configure) does it too.
     pub fn set_listeners(&mut self, listeners: &[Listener]) {
         self.listeners = listeners.to_vec();
-    }
-
-    /// How long an INVITE may go unanswered before it gets 100. Zero, the default, means at the next
-    /// [`handle_timeout`](Self::handle_timeout): a user that answers before it saves the message. RFC 3261 §17.2.1
-    /// allows 200 ms.
-    pub fn set_trying_after(&mut self, time: Duration) {
-        self.trying_after = time;
     }
 
     /// A message from the wire. Retransmissions, ACKs to failures, CANCELs and 100s are dealt with here; what the user
@@ -379,11 +370,6 @@ impl<O: Copy> Transactions<O> {
         self.timers.next()
     }
 
-    /// The request of a server transaction, until its final response.
-    pub fn server_request(&self, server: ServerId) -> Option<&Message> {
-        self.servers.get(server.index, server.generation)?.request.as_deref()
-    }
-
     /// Where the request of a server transaction came from, as long as the transaction lives.
     pub fn server_flow(&self, server: ServerId) -> Option<Flow> {
         self.servers.get(server.index, server.generation).map(|server| server.flow)
@@ -417,7 +403,7 @@ impl<O: Copy> Transactions<O> {
         let reply_port = reply_port(&flow, request);
         let is_invite = request.method() == Some(Method::INVITE);
         let mut clock = Clock::default();
-        let Self { servers, timers, values, trying_after, .. } = self;
+        let Self { servers, timers, values, .. } = self;
         let (index, generation) = servers.insert(|index, generation| {
             let handle = Handle::Server(ServerId { index, generation });
             let mut port = Port {
@@ -432,7 +418,7 @@ impl<O: Copy> Transactions<O> {
                 ticket: ticket(handle, 0),
             };
             let machine = if is_invite {
-                ServerMachine::Invite(InviteServer::start(*trying_after, &mut port))
+                ServerMachine::Invite(InviteServer::start(&mut port))
             } else {
                 ServerMachine::NonInvite(NonInviteServer::start())
             };

@@ -63,7 +63,7 @@ impl<O: Copy> Transactions<O> {
             entry.request.as_deref().is_some_and(|request| request.method() == Some(Method::INVITE));
         let mut port = server_port!(self, entry, server, context);
         entry.machine = if is_invite {
-            ServerMachine::Invite(InviteServer::start(self.trying_after, &mut port))
+            ServerMachine::Invite(InviteServer::start(&mut port))
         } else {
             ServerMachine::NonInvite(NonInviteServer::start())
         };
