@@ -16,6 +16,14 @@ words! {
 }
 
 impl Side {
+    /// What of a pair is its own.
+    pub fn its<T>(self, [first, second]: &[T; 2]) -> &T {
+        match self {
+            Self::First => first,
+            Self::Second => second,
+        }
+    }
+
     /// Either, in order.
     pub const BOTH: [Self; 2] = [Self::First, Self::Second];
 }
@@ -35,11 +43,7 @@ impl<T> Index<Side> for [T; 2] {
     type Output = T;
 
     fn index(&self, side: Side) -> &T {
-        let [first, second] = self;
-        match side {
-            Side::First => first,
-            Side::Second => second,
-        }
+        side.its(self)
     }
 }
 

@@ -91,8 +91,11 @@ mod tests {
 
     const ID: CallId = CallId((7 << 120) | (1234 << 108) | 1);
 
+    /// What was ordered, and of which slot.
+    type Orders = Arc<Mutex<Vec<(u16, CallOrder)>>>;
+
     /// A door whose shards give this answer to every order.
-    fn door(result: Answer) -> (Arc<Calls>, Arc<Mutex<Vec<(u16, CallOrder)>>>) {
+    fn door(result: Answer) -> (Arc<Calls>, Orders) {
         let told = Arc::new(Mutex::new(Vec::new()));
         let door: Arc<OnceLock<Arc<Calls>>> = Arc::default();
         let (heard, back) = (told.clone(), door.clone());

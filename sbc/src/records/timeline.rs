@@ -16,7 +16,7 @@ pub fn words_of(record: &PathRecord) -> Cow<'_, PathWords> {
 
 fn words(PathEntry { after, entry, parties }: &PathEntry) -> PathWords {
     let (what, why) = entry.words();
-    let party = about(entry).map(|side| parties[side].party);
+    let party = about(entry).map(|side| side.its(parties).party);
     let evidence = evidence(entry, parties);
     PathWords { after: *after, what: what.into(), why: why.into(), party, evidence: evidence.into() }
 }
@@ -45,8 +45,8 @@ fn evidence(entry: &Entry, parties: &[Endpoint; 2]) -> String {
         Entry::Way(Way::Observed([one, other])) => format!("{one} and {other}, as they were observed"),
         Entry::Way(Way::Local([one, other])) => format!("{one} and {other}, their local addresses"),
         Entry::Way(Way::Learn(whom)) => {
-            let learnt = Side::BOTH.into_iter().filter(|side| whom[*side]);
-            let whom: Vec<String> = learnt.map(|side| format!("party {}", parties[side].party)).collect();
+            let learnt = Side::BOTH.into_iter().filter(|side| *side.its(whom));
+            let whom: Vec<String> = learnt.map(|side| format!("party {}", side.its(parties).party)).collect();
             format!("the NAT of {} is learnt first", whom.join(" and "))
         }
         Entry::Ice(IceStep::Introduced) => "each has the other's candidates, and the relay".to_owned(),
