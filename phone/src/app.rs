@@ -138,6 +138,9 @@ pub(crate) async fn run(options: Options, routers: Handle) -> Result<ExitCode, B
         ending: Ending::default(),
         options,
     };
+    // Whoever is told that it has started may end it at once.
+    let mut interrupted = signal(SignalKind::interrupt())?;
+    let mut terminated = signal(SignalKind::terminate())?;
     app.report.tell(
         Duration::ZERO,
         None,
@@ -147,8 +150,6 @@ pub(crate) async fn run(options: Options, routers: Handle) -> Result<ExitCode, B
     app.begin();
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     let mut is_heard = true;
-    let mut interrupted = signal(SignalKind::interrupt())?;
-    let mut terminated = signal(SignalKind::terminate())?;
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let mut looks = tokio::time::interval(network::LOOK);
