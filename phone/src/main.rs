@@ -30,19 +30,21 @@ mod sound;
 mod trust;
 mod video;
 
+use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tokio::runtime::Builder;
+use rustix::process::{getpriority_process, setpriority_process};
+use tokio::runtime::{Builder, Runtime};
+
+/// How far talks with routers stand behind sound.
+const NICENESS: i32 = 15;
 
 fn main() -> ExitCode {
     let options = options::Options::parse();
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let runtimes = Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .and_then(|own| Ok((own, Builder::new_multi_thread().worker_threads(1).enable_all().build()?)));
-    let (runtime, routers) = match runtimes {
+    let runtimes = Builder::new_current_thread().enable_all().build();
+    let (runtime, routers) = match runtimes.and_then(|own| Ok((own, apart()?))) {
         Ok(runtimes) => runtimes,
         Err(error) => {
             eprintln!("phone: {error}");
@@ -60,4 +62,14 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// A thread for what may take its time, behind all that carries sound: a call begins with both, and may have one processor.
+fn apart() -> io::Result<Runtime> {
+    let stands_back = || {
+        let priority = getpriority_process(None).unwrap_or_default();
+        // Where that is not allowed, it takes its turn like the others.
+        let _ = setpriority_process(None, priority.saturating_add(NICENESS));
+    };
+    Builder::new_multi_thread().worker_threads(1).on_thread_start(stands_back).enable_all().build()
 }

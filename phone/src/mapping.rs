@@ -14,6 +14,8 @@ use tokio::time::{sleep, timeout};
 
 /// A protocol that was answered and opens nothing for so long is left for the next.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The first words of a call go before: its router is asked when they are under way.
+const FIRST_WORDS: Duration = Duration::from_millis(100);
 /// How long taking a mapping back may take.
 const RELEASE: Duration = Duration::from_secs(1);
 /// Mappings that wait for the phone to look at them.
@@ -89,6 +91,7 @@ async fn keep(
     found: mpsc::Sender<Mapped>,
     mut wishes: mpsc::Receiver<()>,
 ) {
+    sleep(FIRST_WORDS).await;
     while open(socket, port, &found, &mut wishes).await.is_some() {}
 }
 

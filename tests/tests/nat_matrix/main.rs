@@ -189,6 +189,10 @@ fn play(cell: &Cell) -> Result<(String, Vec<String>)> {
     let runs = RUNS[usize::from(cell.limited)];
     let calls = (0..runs).map(|_| bench.call(cell)).collect::<Result<Vec<Call>>>()?;
     let mut misses: Vec<String> = calls.iter().filter_map(|call| miss(cell, call)).collect();
+    if !misses.is_empty() {
+        // Its captures tell why.
+        bench.lab.keep();
+    }
     let blocked = bench.blocked()?;
     if blocked > 0 {
         misses.push(format!("the limiter struck {blocked} times"));
