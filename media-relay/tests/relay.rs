@@ -365,6 +365,8 @@ fn who_goes_on_sending_after_its_call_is_heard_in_none_after_it_at_its_port() {
 
 /// A second.
 const STRANGERS: u64 = 20_000;
+/// At once.
+const BURST: u64 = 50;
 
 #[test]
 fn strangers_at_a_port_in_use_cost_its_call_nothing() {
@@ -376,10 +378,12 @@ fn strangers_at_a_port_in_use_cost_its_call_nothing() {
             let stranger = UdpSocket::bind((other.parse::<IpAddr>().unwrap(), 0)).unwrap();
             let (received, strangers) = std::thread::scope(|scope| {
                 let flood = scope.spawn(|| {
-                    let (start, mut sent) = (Instant::now(), 0);
+                    let (mut last, mut sent) = (Instant::now(), 0);
                     while !is_over.load(Ordering::Relaxed) {
-                        let due = start.elapsed().as_micros() as u64 * STRANGERS / 1_000_000;
-                        while sent < due {
+                        let due = last.elapsed().as_micros() as u64 * STRANGERS / 1_000_000;
+                        last = Instant::now();
+                        // Who was kept from sending does not make up for it: that would be another, much faster flood.
+                        for _ in 0..due.min(BURST) {
                             let _ = stranger.send_to(&rtp(9), call.relay);
                             sent += 1;
                         }
