@@ -20,6 +20,7 @@ mod leftover;
 mod legs;
 mod metering;
 mod motion;
+mod moves;
 #[allow(clippy::indexing_slicing, reason = "pairs, indexed by a `Side`")]
 mod moving;
 mod negotiation;

@@ -1,6 +1,7 @@
 //! Who moves a session's media, if anybody does. There are three, of whom a session has one at most; here is what they have in common: how they
 //! number what they wish, what of their timeline was told, whom they are remembered for, how often they ask who refuses.
 
+pub(crate) mod scene;
 pub(crate) mod shell;
 
 use std::time::Duration;
@@ -45,6 +46,17 @@ impl Motion {
             Self::Ice(introduction) => Some(introduction.shell.due),
             Self::Crush(handoff) => Some(handoff.shell.due),
         }
+    }
+
+    /// It is to be looked at then; false of a guest, which its host looks at.
+    pub(crate) fn look_at(&mut self, due: Duration) -> bool {
+        match self {
+            Self::Guest(_) => return false,
+            Self::Reinvite(moving) => moving.shell.due = due,
+            Self::Ice(introduction) => introduction.shell.due = due,
+            Self::Crush(handoff) => handoff.shell.due = due,
+        }
+        true
     }
 }
 
@@ -94,7 +106,7 @@ impl Motions {
         if let Some(Motion::Reinvite(moving)) = self.get_mut(session) { Some(moving) } else { None }
     }
 
-    /// To be put back: meanwhile the whole worker can be told what it does.
+    /// Its moves are over.
     pub(crate) fn take_moving(&mut self, session: u64) -> Option<Box<Moving>> {
         self.moving(session)?;
         if let Some(Motion::Reinvite(moving)) = self.0.remove(&session) { Some(moving) } else { None }

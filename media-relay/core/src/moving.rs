@@ -7,11 +7,11 @@
 
 pub(crate) mod asked;
 pub(crate) mod chain;
+pub(crate) mod course;
 pub(crate) mod cover;
-mod follow;
+pub(crate) mod follow;
 mod kept;
 pub(crate) mod mover;
-mod moves;
 pub(crate) mod scene;
 pub(crate) mod seen;
 

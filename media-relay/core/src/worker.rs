@@ -307,12 +307,7 @@ impl Worker {
             if self.motions.get(id).and_then(Motion::due) != Some(due) {
                 continue;
             }
-            match self.motions.get(id) {
-                None | Some(Motion::Guest(_)) => {}
-                Some(Motion::Reinvite(_)) => self.look(id, &mut Turn { now, ports }),
-                Some(Motion::Ice(_)) => self.look_at_introduction(id, now),
-                Some(Motion::Crush(_)) => self.look_at_handoff(id, now),
-            }
+            self.look(id, &mut Turn { now, ports });
         }
         if now < self.next_check {
             return;

@@ -28,7 +28,7 @@ const PASSING: [&str; 7] =
     ["a=ice-ufrag:", "a=ice-pwd:", "a=ice-options:", "a=crush-nat:", "a=mid:", "m=", "a=end-of-candidates"];
 
 /// What became of a fragment.
-pub(super) enum Trickled {
+pub(crate) enum Trickled {
     /// It is not for the other end, or nothing that is understood.
     Nothing,
     /// Policy keeps it.
@@ -38,15 +38,15 @@ pub(super) enum Trickled {
 }
 
 /// A session whose endpoints trickle candidates.
-pub(super) struct Trickling<'a> {
-    pub(super) session: &'a mut Session,
-    pub(super) streams: &'a Streams,
-    pub(super) settings: &'a Settings,
+pub(crate) struct Trickling<'a> {
+    pub(crate) session: &'a mut Session,
+    pub(crate) streams: &'a Streams,
+    pub(crate) settings: &'a Settings,
 }
 
 impl Trickling<'_> {
     /// What `to` sees of a fragment of `from`.
-    pub(super) fn pass(&mut self, [from, to]: [Endpoint; 2], fragment: &Bytes, now: Duration) -> Trickled {
+    pub(crate) fn pass(&mut self, [from, to]: [Endpoint; 2], fragment: &Bytes, now: Duration) -> Trickled {
         let legs = self.session.leg(from).zip(self.session.leg(to));
         let do_both = legs.is_some_and(|(near, far)| near.handoff.takes_part() && far.handoff.takes_part());
         if !do_both || fragment.len() > MAX_LENGTH {

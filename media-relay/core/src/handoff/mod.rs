@@ -12,10 +12,11 @@ use std::net::SocketAddr;
 
 pub(crate) use binding::{Bindings, Bound};
 use fragment::Shown;
+pub(crate) use fragment::{Trickled, Trickling};
 use hmac::{Hmac, Mac};
 use media_wire::handoff::Sending;
 use media_wire::sdp::crush::{Policy, Temper};
-pub(crate) use path::{Handoff, LEAST_INACTIVITY};
+pub(crate) use path::{Claim, Handoff, LEAST_INACTIVITY};
 use sha1::Sha1;
 use smallvec::SmallVec;
 

@@ -12,15 +12,13 @@ use seam::{Endpoint, Event, ExchangeId, Renegotiated, Side};
 use smallvec::SmallVec;
 
 use crate::account::{direct_since, mark};
-use crate::handoff::fragment::{Trickled, Trickling};
 use crate::legs::{Answered, Leg, Session};
-use crate::motion::Motion;
+use crate::motion::scene::Scene;
 use crate::motion::shell::{AGAIN, BUSY, Refusals, Shell};
 use crate::moving::LONGEST_RINGING;
 use crate::path::timeline::Timeline;
 use crate::ports::StreamId;
 use crate::stream::{Standing, Streams};
-use crate::worker::Worker;
 
 /// RTP on the relay for so long is no comparison (docs/crush.md §8.2), and whoever has not said in so long what it does will not.
 const HOME: Duration = Duration::from_secs(3);
@@ -66,168 +64,112 @@ pub(crate) struct Handoff {
     pub(crate) shell: Shell,
 }
 
-impl Worker {
-    /// Whether the two parties of a session take part: then their media is theirs to move, and is not released.
-    pub(crate) fn hands_off(&mut self, id: u64, now: Duration) -> bool {
-        let Some(ends) = self.sessions.get(&id).and_then(taking_part) else {
-            self.end_handoff(id, now);
-            return false;
-        };
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
-        let told = |session: &Session, endpoint| {
-            session.leg(endpoint).map_or(Policy::Relay, |leg| leg.handoff.policy)
-        };
-        // An exchange of theirs has told both: the answerer what held when it was asked.
-        let policies = ends.map(|endpoint| told(session, endpoint));
-        if let Some(handoff) = self.motions.handoff_mut(id).filter(|handoff| handoff.endpoints() == ends) {
-            for (end, told) in handoff.ends.iter_mut().zip(policies) {
-                (end.told, end.refusals) = (told, Refusals::default());
-            }
-            self.attend_handoff(id, now, now);
-            return true;
-        }
-        self.settle(id, now);
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
+impl Handoff {
+    /// The two parties of a session, if there are just two, and both take part: then their media is theirs to move, and is not released.
+    pub(crate) fn ends_of(session: &Session) -> Option<[Endpoint; 2]> {
+        session.selected?;
+        let [(one, first), (other, second)] = session.legs.as_slice() else { return None };
+        first.agreed.as_ref().and(second.agreed.as_ref())?;
+        (first.handoff.takes_part() && second.handoff.takes_part()).then_some([*one, *other])
+    }
+
+    /// It goes on from what the session has behind it.
+    pub(crate) fn begin(session: &mut Session, ends: [Endpoint; 2], now: Duration) -> Self {
         let past = session.past_moves.take().unwrap_or_default();
         let is_first = past.timeline.entries().is_empty();
         let timeline = if is_first { Timeline::new(now) } else { past.timeline };
-        let end = |(endpoint, told): (Endpoint, Policy)| End {
+        let end = |endpoint: Endpoint| End {
             endpoint,
             has_trickled: false,
-            told,
+            told: told_policy(session, endpoint),
             is_owed: false,
             asked: None,
             retry: now,
             refusals: Refusals::default(),
             is_unsaid: false,
         };
-        let handoff = Handoff {
-            ends: [(ends[0], policies[0]), (ends[1], policies[1])].map(end),
+        Self {
+            ends: ends.map(end),
             timeline,
             state: PathState::Anchored,
             back: None,
             shell: Shell::after(past.wishes, past.told, now),
-        };
-        self.motions.put(id, Motion::Crush(Box::new(handoff)));
-        self.attend_handoff(id, now, now);
-        true
+        }
+    }
+
+    /// An exchange of theirs has told both: the answerer what held when it was asked.
+    pub(crate) fn renegotiated(&mut self, session: &Session) {
+        for end in &mut self.ends {
+            (end.told, end.refusals) = (told_policy(session, end.endpoint), Refusals::default());
+        }
     }
 
     /// The two parties are no more what they were; what happened stays told.
-    pub(crate) fn end_handoff(&mut self, id: u64, now: Duration) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(mut handoff) = self.motions.take_handoff(id) else { return };
-        let is_told = handoff.is_told_away(session, &self.streams);
-        handoff.timeline.account(session.reckon(is_told, &mut self.streams, now), now);
-        handoff.timeline.meter(false, now);
-        handoff.tell(id, &mut self.events, now);
+    pub(crate) fn end(mut self, id: u64, scene: &mut Scene<'_>) {
+        let Scene { sessions, streams, now, .. } = scene;
+        let Some(session) = sessions.get_mut(&id) else { return };
+        let is_told = self.is_told_away(session, streams);
+        self.timeline.account(session.reckon(is_told, streams, *now), *now);
+        self.timeline.meter(false, *now);
         (session.away.is_away, session.away.is_told) = (false, false);
-        mark(&mut self.streams, session.stream_ids(), false);
-        session.past_moves = Some(handoff.shell.past(handoff.timeline));
-    }
-
-    /// The fragment for the other end; `None`: it is told nothing.
-    pub(crate) fn trickle(
-        &mut self,
-        id: u64,
-        [from, to]: [Endpoint; 2],
-        fragment: &Bytes,
-        now: Duration,
-    ) -> Option<Bytes> {
-        let session = self.sessions.get_mut(&id)?;
-        let mut trickling = Trickling { session, streams: &self.streams, settings: &self.settings };
-        match trickling.pass([from, to], fragment, now) {
-            Trickled::Nothing => None,
-            Trickled::Kept => {
-                self.kept_fragment(id, from);
-                None
-            }
-            Trickled::Shown(fragment) => {
-                self.trickled(id, from, now);
-                Some(fragment)
-            }
+        mark(streams, session.stream_ids(), false);
+        self.tell(id, scene.events, scene.now);
+        if let Some(session) = scene.sessions.get_mut(&id) {
+            session.past_moves = Some(self.shell.past(self.timeline));
         }
     }
 
     /// Candidates of an endpoint did not pass.
-    fn kept_fragment(&mut self, id: u64, from: Endpoint) {
-        let handoff = self.motions.handoff_mut(id);
-        for end in handoff.into_iter().flat_map(|handoff| &mut handoff.ends) {
+    pub(crate) fn kept_fragment(&mut self, from: Endpoint) {
+        for end in &mut self.ends {
             end.is_owed |= end.endpoint == from;
         }
     }
 
     /// Candidates of an endpoint have reached its peer.
-    fn trickled(&mut self, id: u64, from: Endpoint, now: Duration) {
-        let Some(handoff) = self.motions.handoff_mut(id) else {
-            return;
-        };
-        for end in handoff.ends.iter_mut().filter(|end| end.endpoint == from) {
+    pub(crate) fn trickled(&mut self, from: Endpoint, now: Duration) {
+        for end in self.ends.iter_mut().filter(|end| end.endpoint == from) {
             // Each fragment says all that earlier ones said (RFC 8840 §4.4).
             (end.has_trickled, end.is_owed) = (true, false);
         }
-        if handoff.state == PathState::Anchored && handoff.ends.iter().all(|end| end.has_trickled) {
-            handoff.enter(PathState::Probing, Entry::State { to: PathState::Probing, why: Reason::Try }, now);
+        if self.state == PathState::Anchored && self.ends.iter().all(|end| end.has_trickled) {
+            self.enter(PathState::Probing, Entry::State { to: PathState::Probing, why: Reason::Try }, now);
         }
-        self.attend_handoff(id, now, now);
     }
 
-    /// An endpoint says where the packets of one m-line go.
-    pub(crate) fn claim(&mut self, id: u64, from: Endpoint, Claim { line, report }: Claim, now: Duration) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(leg) = session.leg_mut(from) else { return };
-        let Some(known) = leg.handoff.line_mut(line).map(|line| &mut line.sending) else { return };
-        if known.replace(report.sending) == Some(report.sending) {
-            return;
-        }
-        let Some(mut handoff) = self.motions.take_handoff(id) else { return };
-        handoff.claimed(session, &self.streams, report.reason, now);
-        self.motions.put(id, Motion::Crush(handoff));
-        self.attend_handoff(id, now, now);
-    }
-
-    /// RTP came to the relay after a while without: a comparison, or a return.
+    /// RTP came to the relay after a while without: a comparison, or a return. When it is looked at next.
     #[cold]
-    pub(crate) fn handoff_is_back(&mut self, id: u64, before: Duration, now: Duration) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(mut handoff) = self.motions.take_handoff(id) else { return };
-        let is_told = handoff.is_told_away(session, &self.streams);
-        let since = direct_since(before, is_told, session.streams(&self.streams), now);
-        handoff.timeline.account(since, now);
-        if handoff.timeline.is_direct() {
-            handoff.timeline.account(None, now);
-            handoff.back = Some(now);
-        }
-        self.motions.put(id, Motion::Crush(handoff));
-        self.attend_handoff(id, now.saturating_add(TICK), now);
-    }
-
-    /// Policy has something to say about a session that hands itself off; false if it does not.
-    pub(crate) fn constrain_handoff(&mut self, id: u64, now: Duration) -> bool {
-        let is_ours = self.motions.handoff(id).is_some();
-        if is_ours {
-            if let Some(handoff) = self.motions.handoff_mut(id) {
-                handoff
-                    .ends
-                    .iter_mut()
-                    .for_each(|end| (end.refusals, end.retry) = (Refusals::default(), now));
-            }
-            self.attend_handoff(id, now, now);
-        }
-        is_ours
-    }
-
-    /// What became of a wish at one of its legs; false if it was none of a session that hands itself off.
-    pub(crate) fn told_policy(
+    pub(crate) fn is_back(
         &mut self,
-        id: u64,
+        session: &Session,
+        streams: &Streams,
+        before: Duration,
+        now: Duration,
+    ) -> Duration {
+        let is_told = self.is_told_away(session, streams);
+        let since = direct_since(before, is_told, session.streams(streams), now);
+        self.timeline.account(since, now);
+        if self.timeline.is_direct() {
+            self.timeline.account(None, now);
+            self.back = Some(now);
+        }
+        now.saturating_add(TICK)
+    }
+
+    /// Policy has something to say: who refused to hear it is told again.
+    pub(crate) fn heed(&mut self, now: Duration) {
+        self.ends.iter_mut().for_each(|end| (end.refusals, end.retry) = (Refusals::default(), now));
+    }
+
+    /// What became of a wish at one of its legs; false if it was none of its.
+    pub(crate) fn answered(
+        &mut self,
+        session: &mut Session,
         Answered { wish, endpoint, outcome }: &Answered,
         now: Duration,
     ) -> bool {
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
-        let Some(handoff) = self.motions.handoff_mut(id) else { return false };
-        let Some(end) = handoff.ends.iter_mut().find(|end| end.endpoint == *endpoint) else { return true };
-        let Some((_, policy, is_owed)) = end.asked.take_if(|asked| asked.0 == *wish) else { return true };
+        let Some(end) = self.ends.iter_mut().find(|end| end.endpoint == *endpoint) else { return false };
+        let Some((_, policy, is_owed)) = end.asked.take_if(|asked| asked.0 == *wish) else { return false };
         end.is_owed |= is_owed && !matches!(outcome, Renegotiated::Accepted(_));
         match outcome {
             Renegotiated::Accepted(sdp) => {
@@ -245,71 +187,48 @@ impl Worker {
                 end.retry = now.saturating_add(AGAIN);
             }
         }
-        self.attend_handoff(id, now, now);
         true
     }
 
-    fn attend_handoff(&mut self, id: u64, due: Duration, now: Duration) {
-        let due = due.max(now);
-        if let Some(handoff) = self.motions.handoff_mut(id) {
-            handoff.shell.due = due;
-            self.looks.push(std::cmp::Reverse((due, id)));
-        }
-    }
-
-    /// Looks at a session whose time has come.
-    pub(crate) fn look_at_handoff(&mut self, id: u64, now: Duration) {
-        self.tell_policy(id, now);
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(mut handoff) = self.motions.take_handoff(id) else { return };
-        handoff.look(session, &mut self.streams, now);
-        handoff.tell(id, &mut self.events, now);
-        let due = handoff.next_look(session.away.is_away, now);
-        self.motions.put(id, Motion::Crush(handoff));
-        self.attend_handoff(id, due, now);
+    /// Looks at it: its time has come. When it comes again.
+    pub(crate) fn look(&mut self, id: u64, scene: &mut Scene<'_>) -> Option<Duration> {
+        self.tell_policy(id, scene);
+        let now = scene.now;
+        let session = scene.sessions.get_mut(&id)?;
+        self.account(session, scene.streams, now);
+        let due = self.next_look(session.away.is_away, now);
+        self.tell(id, scene.events, now);
+        Some(due)
     }
 
     /// Tells both what may leave the relay, if that is not what they were told.
-    fn tell_policy(&mut self, id: u64, now: Duration) {
-        let Some(session) = self.sessions.get(&id) else { return };
-        let Some(handoff) = self.motions.handoff(id) else { return };
+    fn tell_policy(&mut self, id: u64, scene: &mut Scene<'_>) {
+        let Scene { sessions, streams, settings, cname, now, .. } = scene;
+        let Some(session) = sessions.get_mut(&id) else { return };
         // Their own exchange says it too.
         if session.exchanges.iter().any(|exchange| exchange.id != ExchangeId::INITIAL) {
             return;
         }
-        let ends = handoff.endpoints();
+        let ends = self.endpoints();
         let [one, other] = ends;
-        let policy = session.policy_between(one, other, &self.settings);
-        let may_trickle = session.may_trickle(ends, &self.streams, &self.settings);
-        let due: SmallVec<[(Endpoint, Endpoint); 2]> = handoff
-            .ends
-            .iter()
-            .zip([other, one])
-            .filter(|(end, _)| end.told != policy || (end.is_owed && may_trickle))
-            .filter(|(end, _)| end.asked.is_none() && !end.refusals.are_enough())
-            .filter(|(end, _)| now >= end.retry)
-            .map(|(end, other)| (end.endpoint, other))
-            .collect();
-        for (endpoint, other) in due {
-            let Some(session) = self.sessions.get_mut(&id) else { return };
-            session.write_support(id, [endpoint, other], true, &self.settings);
-            let Some(sdp) = session.leg_mut(endpoint).and_then(|leg| leg.write_again(&self.cname)) else {
+        let policy = session.policy_between(one, other, settings);
+        let may_trickle = session.may_trickle(ends, streams, settings);
+        for (end, other) in self.ends.iter_mut().zip([other, one]) {
+            let is_due = end.told != policy || (end.is_owed && may_trickle);
+            let may_ask = end.asked.is_none() && !end.refusals.are_enough() && *now >= end.retry;
+            if !is_due || !may_ask {
                 continue;
-            };
-            let Some(handoff) = self.motions.handoff_mut(id) else { return };
-            let wish = handoff.shell.wish();
-            for end in handoff.ends.iter_mut().filter(|end| end.endpoint == endpoint) {
-                end.asked = Some((wish, policy, std::mem::take(&mut end.is_owed)));
             }
-            self.events.push_back((
-                id,
-                Event::Renegotiate { wish, legs: vec![(endpoint, Some(sdp))], deadline: LONGEST_RINGING },
-            ));
+            session.write_support(id, [end.endpoint, other], true, settings);
+            let leg = session.leg_mut(end.endpoint);
+            let Some(sdp) = leg.and_then(|leg| leg.write_again(cname)) else { continue };
+            let wish = self.shell.wish();
+            end.asked = Some((wish, policy, std::mem::take(&mut end.is_owed)));
+            let legs = vec![(end.endpoint, Some(sdp))];
+            scene.events.push_back((id, Event::Renegotiate { wish, legs, deadline: LONGEST_RINGING }));
         }
     }
-}
 
-impl Handoff {
     pub(crate) fn endpoints(&self) -> [Endpoint; 2] {
         self.ends.each_ref().map(|end| end.endpoint)
     }
@@ -320,7 +239,7 @@ impl Handoff {
     }
 
     /// One of them said something new.
-    fn claimed(
+    pub(crate) fn claimed(
         &mut self,
         session: &Session,
         streams: &Streams,
@@ -361,7 +280,7 @@ impl Handoff {
     }
 
     /// What one of them says, or its reports count, and what both say; no packet says otherwise.
-    fn look(&mut self, session: &mut Session, streams: &mut Streams, now: Duration) {
+    fn account(&mut self, session: &mut Session, streams: &mut Streams, now: Duration) {
         let is_out = |line: &super::Line| line.sending.is_some_and(|sending| sending != Sending::Relay);
         let legs = || self.ends.iter().filter_map(|end| session.leg(end.endpoint));
         let may_be_elsewhere = legs().any(|leg| leg.handoff.lines.iter().any(is_out));
@@ -434,15 +353,18 @@ impl Handoff {
     }
 }
 
-/// The two parties of a session, if there are just two, and both take part.
-fn taking_part(session: &Session) -> Option<[Endpoint; 2]> {
-    session.selected?;
-    let [(one, first), (other, second)] = session.legs.as_slice() else { return None };
-    first.agreed.as_ref().and(second.agreed.as_ref())?;
-    (first.handoff.takes_part() && second.handoff.takes_part()).then_some([*one, *other])
+/// What its last description said of what may leave.
+fn told_policy(session: &Session, endpoint: Endpoint) -> Policy {
+    session.leg(endpoint).map_or(Policy::Relay, |leg| leg.handoff.policy)
 }
 
 impl Leg {
+    /// Its endpoint says where the packets of one m-line go; why, if that is news.
+    pub(crate) fn claims(&mut self, Claim { line, report }: Claim) -> Option<media_wire::handoff::Reason> {
+        let known = &mut self.handoff.line_mut(line)?.sending;
+        (known.replace(report.sending) != Some(report.sending)).then_some(report.reason)
+    }
+
     /// What it agreed on last, with another `a=crush`.
     fn write_again(&mut self, cname: &str) -> Option<Bytes> {
         let description = Description::parse(self.agreed.clone()?).ok()?;

@@ -13,8 +13,8 @@ use seam::{Described, Endpoint, Event, ExchangeId, Refusal, Renegotiated, Side, 
 use smallvec::SmallVec;
 
 use crate::account::mark;
-use crate::legs::{Answer, Answered, Offer, Session};
-use crate::motion::Motion;
+use crate::legs::{Answer, Answered, Leg, Offer, Session};
+use crate::motion::scene::Scene;
 use crate::motion::shell::{AGAIN, BUSY, Refusals, Shell};
 use crate::moving::LONGEST_RINGING;
 use crate::moving::asked::fits;
@@ -25,8 +25,8 @@ use crate::moving::seen::pair_of;
 use crate::path::Outset;
 use crate::path::end_to_end::{Asked, EndToEnd, Output};
 use crate::path::phone::Temperament;
-use crate::ports::Turn;
-use crate::worker::Worker;
+use crate::policy::ReleasePolicy;
+use crate::stream::Streams;
 
 /// How far an introduction is.
 #[derive(Debug)]
@@ -101,47 +101,87 @@ fn speak_ice(session: &Session, ends: [Endpoint; 2], lines: &Lines) -> bool {
     })
 }
 
-impl Worker {
-    /// After an answer: true if ICE is how these two may leave the relay.
-    pub(crate) fn introduce(&mut self, id: u64, now: Duration) -> bool {
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
+/// What an introduction needs next of the worker, by whom all offers and answers go through.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Nothing,
+    /// The offer of one phone is for the other.
+    Offer(Handover, Offer),
+    /// So is the answer to it.
+    Answer(Handover, Answer),
+    /// The other does not take part, for this reason.
+    Alone(Handover, Asked),
+}
+
+/// An offer on its way, and what it says of ICE.
+#[derive(Debug)]
+pub(crate) struct Handover {
+    passed: Passed,
+    spoken: Spoken,
+}
+
+impl Handover {
+    pub(crate) fn exchange(&self) -> ExchangeId {
+        self.passed.exchange
+    }
+
+    /// What its author gets.
+    pub(crate) fn answer(&self, description: Result<Described, Refusal>) -> Event {
+        Event::Answer { number: self.passed.number, description }
+    }
+}
+
+/// Who could be introduced to each other, and in which m-lines.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Acquaintance {
+    ends: [Endpoint; 2],
+    lines: Lines,
+}
+
+impl Acquaintance {
+    pub(crate) fn of(session: &Session, streams: &Streams) -> Option<Self> {
         // What is led back to us has our own agents on both sides of the leg between.
         let is_joined = session.legs.iter().any(|(_, leg)| leg.is_joined);
-        let found = parties(session).filter(|_| !is_joined).and_then(|ends| {
-            let [Some(one), Some(other)] = ends.map(|end| session.leg(end)) else { return None };
-            Some((ends, lines_between([one, other], &self.streams, false)?))
-        });
-        if let Some(introduction) = self.motions.introduction_mut(id) {
-            if found
-                .as_ref()
-                .is_some_and(|(ends, lines)| *ends == introduction.ends && *lines == introduction.lines)
-            {
-                if let Some(mut introduction) = self.motions.take_introduction(id) {
-                    introduction.account(session, &mut self.streams, now);
-                    introduction.machine.renegotiated(introduction.has_passed, !session.is_held, now);
-                    self.motions.put(id, Motion::Ice(introduction));
-                }
-                self.attend(id, now);
-                return true;
-            }
-            self.part(id, now);
+        let ends = parties(session).filter(|_| !is_joined)?;
+        let [Some(one), Some(other)] = ends.map(|end| session.leg(end)) else { return None };
+        Some(Self { ends, lines: lines_between([one, other], streams, false)? })
+    }
+}
+
+/// How it goes on after a look.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outlook {
+    /// It is looked at again when that is due.
+    GoesOn,
+    /// They cannot be introduced to each other.
+    GivenUp,
+}
+
+impl Introduction {
+    /// If ICE is how these two may leave the relay.
+    pub(crate) fn begin(
+        id: u64,
+        found: Acquaintance,
+        session: &mut Session,
+        policy: &ReleasePolicy,
+        now: Duration,
+    ) -> Option<Self> {
+        let Acquaintance { ends, lines } = found;
+        if session.are_strangers || !speak_ice(session, ends, &lines) {
+            return None;
         }
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
-        let (Some((ends, lines)), Some(policy)) = (found, &self.settings.release) else { return false };
-        if self.motions.moving(id).is_some() || session.are_strangers || !speak_ice(session, ends, &lines) {
-            return false;
-        }
-        let parties = ends.map(|end| session.leg(end).map(|leg| leg.party.clone()));
-        let [Some(one), Some(other)] = parties else { return false };
-        let Some(constraint) = constraint(session, ends, policy) else { return false };
+        let [Some(one), Some(other)] = ends.map(|end| session.leg(end).map(|leg| &leg.party)) else {
+            return None;
+        };
+        let constraint = constraint(session, ends, policy)?;
         // The other must not learn where a private party is, and a candidate says so: it stays, as the ordinary machine knows.
         if one.is_private || other.is_private {
-            return false;
+            return None;
         }
-        let may_offer = [&one, &other].map(|party| Temperament::of(&party.product).restarts_in_offers);
+        let may_offer = [one, other].map(|party| Temperament::of(&party.product).restarts_in_offers);
         if may_offer == [false, false] {
             session.are_strangers = true;
-            return false;
+            return None;
         }
         let past = session.past_moves.take();
         let (wishes, told) = past.as_ref().map_or((0, 0), |past| (past.wishes, past.told));
@@ -156,359 +196,296 @@ impl Worker {
             }
             Cover::ComesBack(after) => Some(now.saturating_add(after)),
         };
-        let homeward = [Homeward::No; 2];
-        let introduction = Introduction {
+        Some(Self {
             machine,
             ends,
             lines,
             step: Step::Idle,
-            homeward,
+            homeward: [Homeward::No; 2],
             has_passed: false,
             shell: Shell::after(wishes, told, now).covered(cover),
-        };
-        self.motions.put(id, Motion::Ice(Box::new(introduction)));
-        self.attend(id, now);
-        true
+        })
+    }
+
+    /// Whether it is between these, in these m-lines.
+    pub(crate) fn is_of(&self, found: &Acquaintance) -> bool {
+        self.ends == found.ends && self.lines == found.lines
+    }
+
+    /// An exchange of their own has been answered.
+    pub(crate) fn renegotiated(&mut self, session: &mut Session, streams: &mut Streams, now: Duration) {
+        self.account(session, streams, now);
+        self.machine.renegotiated(self.has_passed, !session.is_held, now);
     }
 
     /// The two are no more what they were; what happened stays told.
-    pub(crate) fn part(&mut self, id: u64, now: Duration) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(mut introduction) = self.motions.take_introduction(id) else { return };
-        introduction.account(session, &mut self.streams, now);
+    pub(crate) fn part(mut self, id: u64, scene: &mut Scene<'_>) {
+        let now = scene.now;
+        let Some(session) = scene.sessions.get_mut(&id) else { return };
+        self.account(session, scene.streams, now);
         session.away.is_away = false;
-        mark(&mut self.streams, introduction.lines.iter().flat_map(|(_, pair)| *pair), false);
-        introduction.tell(id, &mut self.events, now);
-        let Introduction { machine, shell, .. } = *introduction;
+        mark(scene.streams, self.lines.iter().flat_map(|(_, pair)| *pair), false);
+        self.tell(id, scene.events, now);
+        let Self { machine, shell, .. } = self;
         let mut timeline = machine.into_timeline(now);
-        self.events.extend(timeline.new_reading(now).map(|reading| (id, reading.into())));
+        scene.events.extend(timeline.new_reading(now).map(|reading| (id, reading.into())));
         session.past_moves = Some(shell.past(timeline));
     }
 
+    /// What policy says of it now.
+    pub(crate) fn heed(&mut self, session: Option<&Session>, policy: Option<&ReleasePolicy>, now: Duration) {
+        let said = policy.and_then(|policy| constraint(session?, self.ends, policy));
+        self.machine.constrain(said.unwrap_or(Constraint::MustAnchor), now);
+    }
+
     /// Looks at it: its time has come.
-    pub(crate) fn look_at_introduction(&mut self, id: u64, now: Duration) {
-        let Some(mut introduction) = self.taken(id) else { return };
-        introduction.see(&self.streams, now);
-        let session = self.sessions.get(&id);
+    pub(crate) fn look(&mut self, id: u64, scene: &mut Scene<'_>) -> Outlook {
+        let now = scene.now;
+        self.see(scene.streams, now);
+        let session = scene.sessions.get(&id);
         let pair = || {
-            let [one, other] = introduction.ends.map(|end| session?.leg(end));
-            pair_of([one?, other?], &introduction.lines, &self.streams)
+            let [one, other] = self.ends.map(|end| session?.leg(end));
+            pair_of([one?, other?], &self.lines, scene.streams)
         };
-        if introduction.shell.meets(pair, &self.memory, now) {
-            introduction.machine.keep(Stay::Remembered, now);
+        if self.shell.meets(pair, scene.memory, now) {
+            self.machine.keep(Stay::Remembered, now);
         }
-        if introduction.shell.is_cover_due(now) {
-            introduction.machine.constrain(Constraint::MustAnchor, now);
+        if self.shell.is_cover_due(now) {
+            self.machine.constrain(Constraint::MustAnchor, now);
         }
-        if let Some(session) = self.sessions.get_mut(&id) {
-            introduction.account(session, &mut self.streams, now);
+        if let Some(session) = scene.sessions.get_mut(&id) {
+            self.account(session, scene.streams, now);
         }
-        introduction.machine.handle_timeout(now);
-        while let Some(output) = introduction.machine.poll_output() {
+        self.machine.handle_timeout(now);
+        while let Some(output) = self.machine.poll_output() {
             match output {
-                Output::Ask(first) => self.ask_for_offer(id, &mut introduction, first, now),
+                Output::Ask(first) => self.ask_for_offer(id, first, scene),
                 Output::Home => {
-                    introduction.homeward = [Homeward::Wanted { at: now, refusals: Refusals::default() }; 2];
+                    self.homeward = [Homeward::Wanted { at: now, refusals: Refusals::default() }; 2];
                 }
             }
         }
-        self.ask_home(id, &mut introduction, now);
-        let span = self.settings.release.as_ref().map_or(Duration::ZERO, |policy| policy.settings.remember);
-        introduction.shell.remember(introduction.machine.timeline(), &mut self.memory, span, now);
-        introduction.tell(id, &mut self.events, now);
-        introduction.shell.due = introduction.machine.poll_timeout(now);
-        self.looks.push(std::cmp::Reverse((introduction.shell.due, id)));
-        let has_given_up = introduction.machine.has_given_up();
-        self.put_back(id, introduction);
-        if has_given_up {
-            self.part(id, now);
-            if let Some(session) = self.sessions.get_mut(&id) {
-                session.are_strangers = true;
-            }
-            self.agreed(id, now);
+        self.ask_home(id, scene);
+        let rest = scene.rest();
+        self.shell.remember(self.machine.timeline(), scene.memory, rest, now);
+        self.tell(id, scene.events, now);
+        self.shell.due = self.machine.poll_timeout(now);
+        if self.machine.has_given_up() { Outlook::GivenUp } else { Outlook::GoesOn }
+    }
+
+    fn ask_for_offer(&mut self, id: u64, first: Side, scene: &mut Scene<'_>) {
+        if scene.is_busy(id) {
+            return self.machine.asked(Asked::Superseded, scene.now);
         }
-    }
-
-    fn taken(&mut self, id: u64) -> Option<Box<Introduction>> {
-        self.motions.take_introduction(id)
-    }
-
-    fn put_back(&mut self, id: u64, introduction: Box<Introduction>) {
-        self.motions.put(id, Motion::Ice(introduction));
-    }
-
-    /// Whether an offer of a party is open: until it is answered nobody else may offer (RFC 3264 §4).
-    fn is_busy(&self, id: u64) -> bool {
-        let session = self.sessions.get(&id);
-        session
-            .is_none_or(|session| session.exchanges.iter().any(|exchange| exchange.id != ExchangeId::INITIAL))
-    }
-
-    fn ask_for_offer(&mut self, id: u64, introduction: &mut Introduction, first: Side, now: Duration) {
-        if self.is_busy(id) {
-            return introduction.machine.asked(Asked::Superseded, now);
-        }
-        let wish = introduction.shell.wish();
-        introduction.step = Step::Asked { wish, first };
-        self.events.push_back((
+        let wish = self.shell.wish();
+        self.step = Step::Asked { wish, first };
+        scene.events.push_back((
             id,
-            Event::Renegotiate {
-                wish,
-                legs: vec![(introduction.ends[first], None)],
-                deadline: LONGEST_RINGING,
-            },
+            Event::Renegotiate { wish, legs: vec![(self.ends[first], None)], deadline: LONGEST_RINGING },
         ));
     }
 
     /// Restarts whoever is to come back.
-    fn ask_home(&mut self, id: u64, introduction: &mut Introduction, now: Duration) {
-        if self.is_busy(id) {
+    fn ask_home(&mut self, id: u64, scene: &mut Scene<'_>) {
+        if scene.is_busy(id) {
             return;
         }
+        let now = scene.now;
         for party in Side::BOTH {
-            let Homeward::Wanted { at, refusals } = introduction.homeward[party] else { continue };
+            let Homeward::Wanted { at, refusals } = self.homeward[party] else { continue };
             if now < at {
                 continue;
             }
-            let endpoint = introduction.ends[party];
-            let Some(session) = self.sessions.get_mut(&id) else { return };
-            let Some(leg) = session.leg_mut(endpoint) else { return };
+            let endpoint = self.ends[party];
+            let session = scene.sessions.get_mut(&id);
+            let Some(leg) = session.and_then(|session| session.leg_mut(endpoint)) else { return };
             if let Some(agent) = &mut leg.ice {
                 agent.restart(true);
             }
-            let Some(sdp) = self.description_of_ours(id, endpoint) else {
-                introduction.homeward[party] = Homeward::No;
-                introduction.machine.came_home(party, now);
+            let Some(sdp) = leg.description_of_ours(scene.streams, scene.cname) else {
+                self.homeward[party] = Homeward::No;
+                self.machine.came_home(party, now);
                 continue;
             };
-            let wish = introduction.shell.wish();
-            introduction.homeward[party] = Homeward::Asked { wish, refusals };
-            self.events.push_back((
+            let wish = self.shell.wish();
+            self.homeward[party] = Homeward::Asked { wish, refusals };
+            scene.events.push_back((
                 id,
                 Event::Renegotiate { wish, legs: vec![(endpoint, Some(sdp))], deadline: LONGEST_RINGING },
             ));
         }
     }
 
-    /// What a leg has agreed on last, at the relay, with our agent's lines.
-    fn description_of_ours(&mut self, id: u64, endpoint: Endpoint) -> Option<Bytes> {
-        let leg = self.sessions.get_mut(&id)?.leg_mut(endpoint)?;
-        let description = Description::parse(leg.agreed.clone()?).ok()?;
-        let streams = leg.streams.iter().zip(&description.media);
-        let places: SmallVec<[Option<Place>; 2]> = streams
-            .map(|(stream, media)| {
-                let stream = self.streams.get((*stream)?)?;
-                (media.port != 0).then_some(Place::at(stream.ports.address))
-            })
-            .collect();
-        let ice = leg.ice_lines(&places, None, true);
-        Some(leg.write(&description, &places, &ice, &self.cname))
-    }
-
-    /// What became of a wish; handed back if it was none of an introduction.
-    pub(crate) fn acquaint(&mut self, id: u64, answered: Answered, turn: &mut Turn<'_>) -> Option<Answered> {
-        let introduction = self.motions.introduction(id);
-        let Some(introduction) = introduction else { return Some(answered) };
-        match introduction.step {
+    /// What became of a wish.
+    pub(crate) fn answered(&mut self, id: u64, answered: Answered, scene: &mut Scene<'_>) -> Next {
+        match self.step {
             Step::Asked { wish, first } if wish == answered.wish => {
-                self.asked(id, first, answered.outcome, turn);
+                self.asked(id, first, answered.outcome, scene)
             }
             Step::Handed { wish, offer } if wish == answered.wish => {
-                self.handed(id, offer, answered.outcome, turn);
+                self.handed(id, offer, answered.outcome, scene)
             }
-            _ => self.went_home(id, answered, turn.now),
+            _ => {
+                self.went_home(id, answered, scene);
+                Next::Nothing
+            }
         }
-        self.attend(id, turn.now);
-        self.schedule_checks(id);
-        None
     }
 
     /// The phone that was asked for an offer has made one, or has not.
-    fn asked(&mut self, id: u64, first: Side, outcome: Renegotiated, turn: &mut Turn<'_>) {
-        let now = turn.now;
-        let Some(mut introduction) = self.taken(id) else { return };
-        introduction.step = Step::Idle;
+    fn asked(&mut self, id: u64, first: Side, outcome: Renegotiated, scene: &mut Scene<'_>) -> Next {
+        let now = scene.now;
+        self.step = Step::Idle;
         let (sdp, number) = match outcome {
             Renegotiated::Offered { sdp, number } => (sdp, number),
             Renegotiated::Superseded => {
-                introduction.machine.asked(Asked::Superseded, now);
-                return self.put_back(id, introduction);
+                self.machine.asked(Asked::Superseded, now);
+                return Next::Nothing;
             }
             Renegotiated::Accepted(_) | Renegotiated::Refused(_) => {
-                introduction.machine.asked(Asked::Refused, now);
-                return self.put_back(id, introduction);
+                self.machine.asked(Asked::Refused, now);
+                return Next::Nothing;
             }
         };
-        let (author, other) = (introduction.ends[first], introduction.ends[!first]);
         let spoken = read_ice(&sdp);
-        if !self.has_restarted(id, author, &introduction.lines, &spoken) {
+        let session = scene.sessions.get(&id);
+        if !session.is_some_and(|session| self.has_restarted(session, first, &spoken)) {
             let description = Err(Refusal::NotAcceptable);
-            self.events.push_back((id, Event::Answer { number, description }));
-            let party = first;
-            introduction.machine.asked(Asked::KeptCredentials { party, in_offer: true }, now);
-            return self.put_back(id, introduction);
+            scene.events.push_back((id, Event::Answer { number, description }));
+            self.machine.asked(Asked::KeptCredentials { party: first, in_offer: true }, now);
+            return Next::Nothing;
         }
-        let exchange = ExchangeId(u32::MAX.wrapping_sub(introduction.shell.wishes()));
-        let wish = introduction.shell.wish();
-        let offer = Passed { first, number, exchange };
-        introduction.step = Step::Handed { wish, offer };
-        self.put_back(id, introduction);
-        let parties = self.sessions.get(&id).and_then(|session| {
-            Some((session.leg(author)?.party.clone(), session.leg(other)?.party.clone()))
-        });
-        let Some((from, to)) = parties else { return };
-        let offered = Offer { exchange, from: (author, from), to: (other, to), sdp };
-        match self.offer(id, offered, turn) {
-            Ok(described) => {
-                let legs = vec![(other, Some(described.sdp))];
-                self.events.push_back((id, Event::Renegotiate { wish, legs, deadline: LONGEST_RINGING }));
-            }
-            Err(_) => self.answer_alone(id, (offer, &spoken), Asked::Refused, now),
-        }
+        let exchange = ExchangeId(u32::MAX.wrapping_sub(self.shell.wishes()));
+        let wish = self.shell.wish();
+        let passed = Passed { first, number, exchange };
+        self.step = Step::Handed { wish, offer: passed };
+        let (author, other) = (self.ends[first], self.ends[!first]);
+        let party = |end| Some((end, session?.leg(end)?.party.clone()));
+        let (Some(from), Some(to)) = (party(author), party(other)) else { return Next::Nothing };
+        Next::Offer(Handover { passed, spoken }, Offer { exchange, from, to, sdp })
+    }
+
+    /// The other phone is to be offered it.
+    pub(crate) fn hand(&self, Handover { passed, .. }: &Handover, described: Described) -> Option<Event> {
+        let Step::Handed { wish, .. } = self.step else { return None };
+        let legs = vec![(self.ends[!passed.first], Some(described.sdp))];
+        Some(Event::Renegotiate { wish, legs, deadline: LONGEST_RINGING })
     }
 
     /// The other phone has answered it, or has not.
-    fn handed(&mut self, id: u64, offer: Passed, outcome: Renegotiated, turn: &mut Turn<'_>) {
-        let (Passed { first, number, exchange }, now) = (offer, turn.now);
-        let Some(session) = self.sessions.get(&id) else { return };
-        let Some(introduction) = self.motions.introduction(id) else { return };
-        let (author, other) = (introduction.ends[first], introduction.ends[!first]);
-        let lines = introduction.lines.clone();
+    fn handed(&self, id: u64, passed: Passed, outcome: Renegotiated, scene: &Scene<'_>) -> Next {
+        let Passed { first, exchange, .. } = passed;
+        let (author, other) = (self.ends[first], self.ends[!first]);
+        let Some(session) = scene.sessions.get(&id) else { return Next::Nothing };
         let open = session.exchanges.iter().find(|open| open.id == exchange);
-        let Some((spoken, offered)) = open.map(|open| (open.ice.clone(), open.media.clone())) else { return };
-        let failure = match outcome {
-            Renegotiated::Accepted(sdp) => {
-                let does_fit = Description::parse(sdp.clone()).is_ok_and(|answer| {
-                    fits(&offered, &answer.media) && answer.media.iter().any(|one| one.port != 0)
-                });
-                if !self.has_restarted(id, other, &lines, &read_ice(&sdp)) {
-                    Asked::KeptCredentials { party: !first, in_offer: false }
-                } else if does_fit && let Some(party) = self.party(id, other) {
-                    let answer = Answer { exchange, from: (other, party), to: author, sdp };
-                    match self.answer(id, answer, turn) {
-                        Ok(described) => {
-                            let description = Ok(described);
-                            self.events.push_back((id, Event::Answer { number, description }));
-                            if let Some(mut introduction) = self.taken(id) {
-                                introduction.step = Step::Idle;
-                                introduction.see(&self.streams, now);
-                                introduction.machine.asked(Asked::Introduced, now);
-                                self.put_back(id, introduction);
-                            }
-                            return;
-                        }
-                        Err(_) => Asked::Refused,
-                    }
-                } else {
-                    Asked::Refused
-                }
+        let Some(open) = open else { return Next::Nothing };
+        let handover = Handover { passed, spoken: open.ice.clone() };
+        let sdp = match outcome {
+            Renegotiated::Accepted(sdp) => sdp,
+            Renegotiated::Superseded => return Next::Alone(handover, Asked::Superseded),
+            Renegotiated::Refused(_) | Renegotiated::Offered { .. } => {
+                return Next::Alone(handover, Asked::Refused);
             }
-            Renegotiated::Superseded => Asked::Superseded,
-            Renegotiated::Refused(_) | Renegotiated::Offered { .. } => Asked::Refused,
         };
-        self.cancel(id, exchange, turn);
-        self.answer_alone(id, (offer, &spoken), failure, now);
+        if !self.has_restarted(session, !first, &read_ice(&sdp)) {
+            return Next::Alone(handover, Asked::KeptCredentials { party: !first, in_offer: false });
+        }
+        let does_fit = Description::parse(sdp.clone()).is_ok_and(|answer| {
+            fits(&open.media, &answer.media) && answer.media.iter().any(|one| one.port != 0)
+        });
+        let party = session.leg(other).filter(|_| does_fit).map(|leg| leg.party.clone());
+        match party {
+            Some(party) => Next::Answer(handover, Answer { exchange, from: (other, party), to: author, sdp }),
+            None => Next::Alone(handover, Asked::Refused),
+        }
     }
 
-    fn party(&self, id: u64, endpoint: Endpoint) -> Option<seam::Party> {
-        Some(self.sessions.get(&id)?.leg(endpoint)?.party.clone())
+    /// Each has the other's lines.
+    pub(crate) fn introduced(&mut self, streams: &Streams, now: Duration) {
+        self.step = Step::Idle;
+        self.see(streams, now);
+        self.machine.asked(Asked::Introduced, now);
     }
 
     /// The phone that made an offer has restarted in it, and the other does not take part: our agent does.
-    fn answer_alone(
-        &mut self,
-        id: u64,
-        (Passed { first, number, .. }, spoken): (Passed, &Spoken),
-        why: Asked,
-        now: Duration,
-    ) {
-        let Some(mut introduction) = self.taken(id) else { return };
-        introduction.step = Step::Idle;
-        introduction.machine.asked(why, now);
-        let endpoint = introduction.ends[first];
-        self.put_back(id, introduction);
-        let session = self.sessions.get_mut(&id);
-        if let Some(agent) = session.and_then(|session| session.leg_mut(endpoint)?.ice.as_mut()) {
-            agent.restart(false);
-            agent.agree(spoken.credentials());
-        }
-        let description = self
-            .description_of_ours(id, endpoint)
-            .map(|sdp| Described { sdp, summary: Summary::default() })
-            .ok_or(Refusal::Unknown);
-        self.events.push_back((id, Event::Answer { number, description }));
+    pub(crate) fn answer_alone(&mut self, id: u64, handover: &Handover, why: Asked, scene: &mut Scene<'_>) {
+        self.step = Step::Idle;
+        self.machine.asked(why, scene.now);
+        let session = scene.sessions.get_mut(&id);
+        let leg = session.and_then(|session| session.leg_mut(self.ends[handover.passed.first]));
+        let sdp = leg.and_then(|leg| {
+            if let Some(agent) = &mut leg.ice {
+                agent.restart(false);
+                agent.agree(handover.spoken.credentials());
+            }
+            leg.description_of_ours(scene.streams, scene.cname)
+        });
+        let description =
+            sdp.map(|sdp| Described { sdp, summary: Summary::default() }).ok_or(Refusal::Unknown);
+        scene.events.push_back((id, handover.answer(description)));
     }
 
     /// Whether a description of a phone has other credentials than those that it uses with us, on each m-line of ours.
-    fn has_restarted(&self, id: u64, endpoint: Endpoint, lines: &Lines, spoken: &Spoken) -> bool {
-        let leg = self.sessions.get(&id).and_then(|session| session.leg(endpoint));
-        let Some(agent) = leg.and_then(|leg| leg.ice.as_ref()) else { return false };
-        lines.iter().all(|(index, _)| {
+    fn has_restarted(&self, session: &Session, party: Side, spoken: &Spoken) -> bool {
+        let agent = session.leg(self.ends[party]).and_then(|leg| leg.ice.as_ref());
+        let Some(agent) = agent else { return false };
+        self.lines.iter().all(|(index, _)| {
             let new = spoken.line(*index).and_then(|line| line.credentials.as_ref());
             new.is_some() && new != agent.theirs(*index)
         })
     }
 
     /// A phone that is to come back has answered.
-    fn went_home(&mut self, id: u64, answered: Answered, now: Duration) {
+    fn went_home(&mut self, id: u64, answered: Answered, scene: &mut Scene<'_>) {
         let Answered { wish, endpoint, outcome } = answered;
-        let Some(mut introduction) = self.taken(id) else { return };
-        let found = Side::BOTH.into_iter().find(|side| introduction.ends[*side] == endpoint);
-        if let Some(party) = found
-            && let Homeward::Asked { wish: open, refusals } = introduction.homeward[party]
-            && open == wish
-        {
-            introduction.homeward[party] = match outcome {
-                Renegotiated::Accepted(sdp) => {
-                    self.take_answer(id, &introduction, (party, sdp), now);
-                    introduction.machine.came_home(party, now);
-                    Homeward::No
-                }
-                Renegotiated::Superseded => Homeward::Wanted { at: now.saturating_add(BUSY), refusals },
-                _ if !refusals.and_another().are_enough() => {
-                    let refusals = refusals.and_another();
-                    Homeward::Wanted { at: now.saturating_add(AGAIN), refusals }
-                }
-                _ => {
-                    introduction.machine.came_home(party, now);
-                    Homeward::No
-                }
-            };
+        let now = scene.now;
+        let found = Side::BOTH.into_iter().find(|side| self.ends[*side] == endpoint);
+        let Some(party) = found else { return };
+        let Homeward::Asked { wish: open, refusals } = self.homeward[party] else { return };
+        if open != wish {
+            return;
         }
-        self.put_back(id, introduction);
+        self.homeward[party] = match outcome {
+            Renegotiated::Accepted(sdp) => {
+                self.take_answer(id, (party, sdp), scene);
+                self.machine.came_home(party, now);
+                Homeward::No
+            }
+            Renegotiated::Superseded => Homeward::Wanted { at: now.saturating_add(BUSY), refusals },
+            _ if !refusals.and_another().are_enough() => {
+                let refusals = refusals.and_another();
+                Homeward::Wanted { at: now.saturating_add(AGAIN), refusals }
+            }
+            _ => {
+                self.machine.came_home(party, now);
+                Homeward::No
+            }
+        };
     }
 
     /// The addresses and credentials of a phone that has restarted with us.
-    fn take_answer(
-        &mut self,
-        id: u64,
-        introduction: &Introduction,
-        (party, sdp): (Side, Bytes),
-        now: Duration,
-    ) {
-        let endpoint = introduction.ends[party];
+    fn take_answer(&self, id: u64, (party, sdp): (Side, Bytes), scene: &mut Scene<'_>) {
+        let Scene { sessions, streams, now, .. } = scene;
         let Ok(answer) = Description::parse(sdp) else { return };
         let spoken = &answer.ice;
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let ours = session.relay_addresses(&self.streams);
-        let Some(leg) = session.leg_mut(endpoint) else { return };
+        let Some(session) = sessions.get_mut(&id) else { return };
+        let ours = session.relay_addresses(streams);
+        let Some(leg) = session.leg_mut(self.ends[party]) else { return };
         let signalling = leg.party.signalling.ip();
         match &mut leg.ice {
             Some(agent) if spoken.is_spoken() => agent.agree(spoken.credentials()),
             ice => *ice = None,
         }
-        for (index, pair) in &introduction.lines {
+        for (index, pair) in &self.lines {
             let Some(media) = answer.media.get(*index).filter(|media| media.port != 0) else { continue };
-            if let Some(stream) = self.streams.get_mut(pair[party]) {
-                stream.signal(media, &ours, signalling, now);
-                stream.rtp.doubt(now);
-                stream.rtcp.doubt(now);
+            if let Some(stream) = streams.get_mut(pair[party]) {
+                stream.signal(media, &ours, signalling, *now);
+                stream.rtp.doubt(*now);
+                stream.rtcp.doubt(*now);
             }
         }
     }
-}
 
-impl Introduction {
     fn tell(&mut self, id: u64, events: &mut std::collections::VecDeque<(u64, Event)>, now: Duration) {
         events.extend(self.machine.new_reading(now).map(|reading| (id, reading.into())));
         for (after, entry) in self.shell.news(self.machine.timeline()) {
@@ -516,6 +493,22 @@ impl Introduction {
                 .push_back((id, Event::Path(PathEntry { after: *after, entry: *entry, parties: self.ends })));
         }
         self.shell.has_told(self.machine.timeline());
+    }
+}
+
+impl Leg {
+    /// What it has agreed on last, at the relay, with our agent's lines.
+    fn description_of_ours(&mut self, streams: &Streams, cname: &str) -> Option<Bytes> {
+        let description = Description::parse(self.agreed.clone()?).ok()?;
+        let own = self.streams.iter().zip(&description.media);
+        let places: SmallVec<[Option<Place>; 2]> = own
+            .map(|(stream, media)| {
+                let stream = streams.get((*stream)?)?;
+                (media.port != 0).then_some(Place::at(stream.ports.address))
+            })
+            .collect();
+        let ice = self.ice_lines(&places, None, true);
+        Some(self.write(&description, &places, &ice, cname))
     }
 }
 

@@ -12,5 +12,5 @@ mod negotiation;
 
 pub(crate) use agent::{Agent, Seed};
 pub(crate) use checks::{Checked, Checks};
-pub(crate) use exchange::Introduction;
+pub(crate) use exchange::{Acquaintance, Introduction, Next, Outlook};
 pub(crate) use negotiation::Passage;

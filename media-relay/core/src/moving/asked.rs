@@ -1,19 +1,18 @@
 //! What a session's release machine asks, as descriptions for its parties, and how they take them.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use bytes::Bytes;
 use media_wire::rtcp::next_port;
 use media_wire::sdp::{Description, Direction, Media, Place};
 use seam::path::Stay;
-use seam::{Endpoint, Event, ExchangeId, Renegotiated, Side};
+use seam::{Endpoint, Event, Renegotiated, Side};
 use smallvec::SmallVec;
 
-use crate::legs::{Answered, Leg, Session};
+use crate::legs::{Answered, Leg};
+use crate::motion::scene::Scene;
 use crate::motion::shell::{AGAIN, BUSY, Refusals};
 use crate::moving::chain::leg;
-use crate::moving::scene::Scene;
 use crate::moving::{LONGEST_RINGING, MOST_AHEAD, Moving, Whereabouts};
 use crate::path::{Moved, Output};
 use crate::ports::Ports;
@@ -80,7 +79,7 @@ impl Moving {
     fn learn(
         &mut self,
         whom: [bool; 2],
-        Scene { sessions, streams, now }: &mut Scene<'_>,
+        Scene { sessions, streams, now, .. }: &mut Scene<'_>,
         ports: &mut dyn Ports,
     ) {
         for party in Side::BOTH.into_iter().filter(|party| whom[*party]) {
@@ -102,19 +101,13 @@ impl Moving {
     }
 
     /// Wishes for whatever is not as it is to be.
-    pub(crate) fn ask(
-        &mut self,
-        Scene { sessions, streams, now }: &mut Scene<'_>,
-        cname: &str,
-        events: &mut VecDeque<(u64, Event)>,
-    ) {
-        let now = *now;
+    pub(crate) fn ask(&mut self, scene: &mut Scene<'_>) {
         // The answer to an offer of a party brings everything home; until then nobody else may offer (RFC 3264 §4).
-        let is_open =
-            |session: &Session| session.exchanges.iter().any(|exchange| exchange.id != ExchangeId::INITIAL);
-        if self.chain.iter().any(|link| sessions.get(&link.session).is_some_and(is_open)) {
+        if self.chain.iter().any(|link| scene.is_open(link.session)) {
             return;
         }
+        let Scene { sessions, streams, cname, events, now, .. } = scene;
+        let now = *now;
         let mut legs: Vec<(u64, (Endpoint, Option<Bytes>))> = Vec::new();
         let mut failed = None;
         for party in Side::BOTH {

@@ -1,8 +1,5 @@
-//! What moves see of the worker: its sessions, their m-lines, and what policy says of them.
+//! What of a session could move: its m-lines, and what policy says of them.
 
-use std::time::Duration;
-
-use ahash::AHashMap;
 use seam::Endpoint;
 use seam::path::Constraint;
 use smallvec::SmallVec;
@@ -15,13 +12,6 @@ use crate::transport::{Carried, Mux};
 
 /// The number of each m-line that carries RTP, and what the parties send in it.
 pub(crate) type Lines = SmallVec<[(usize, [StreamId; 2]); 1]>;
-
-/// What moves see of the worker.
-pub(crate) struct Scene<'a> {
-    pub(crate) sessions: &'a mut AHashMap<u64, Session>,
-    pub(crate) streams: &'a mut Streams,
-    pub(crate) now: Duration,
-}
 
 /// The m-lines between two legs that could move: those with rtcp-mux only where `may_mux` says that nothing needs to be proven.
 pub(crate) fn lines_between(legs: [&Leg; 2], streams: &Streams, may_mux: bool) -> Option<Lines> {

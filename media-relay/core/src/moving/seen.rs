@@ -9,8 +9,9 @@ use seam::path::{Mapping, Stay};
 
 use crate::account::mark;
 use crate::legs::Leg;
+use crate::motion::scene::Scene;
 use crate::moving::chain::outer;
-use crate::moving::scene::{Lines, Scene};
+use crate::moving::scene::Lines;
 use crate::moving::{Moving, Whereabouts};
 use crate::path::Sight;
 use crate::path::memory::Pair;
@@ -36,7 +37,7 @@ pub(crate) fn pair_of(legs: [&Leg; 2], lines: &Lines, streams: &Streams) -> Opti
 
 impl Moving {
     /// What of this moment is direct, and what is missing of whose packets. All sessions of the call hear the same.
-    pub(crate) fn account(&mut self, Scene { sessions, streams, now }: &mut Scene<'_>) {
+    pub(crate) fn account(&mut self, Scene { sessions, streams, now, .. }: &mut Scene<'_>) {
         let now = *now;
         let is_out = |mover: &super::Mover| {
             let asked = mover.asked.map(|asked| asked.1);
@@ -117,9 +118,8 @@ impl Moving {
     /// Shows the machine where the parties are.
     pub(crate) fn see(
         &mut self,
-        Scene { sessions, streams, now }: &mut Scene<'_>,
+        Scene { sessions, streams, settings, now, .. }: &mut Scene<'_>,
         ports: &mut dyn Ports,
-        addresses: &martian::Rules,
     ) {
         let now = *now;
         self.sights(streams, now);
@@ -162,7 +162,7 @@ impl Moving {
             let Some(rtp) = streams.get(pair[party]).map(|stream| &stream.rtp) else { continue };
             let Some((observed, _)) = rtp.heard() else { continue };
             // The far party is told of it as if it had named it itself.
-            let is_fit = |address: &SocketAddr| addresses.judge(far.party.realm.0, *address).is_ok();
+            let is_fit = |address: &SocketAddr| settings.addresses.judge(far.party.realm.0, *address).is_ok();
             self.release.placed(
                 party,
                 Place {
