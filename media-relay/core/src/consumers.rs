@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use seam::{Endpoint, Listener};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::ports::StreamId;
@@ -32,7 +33,7 @@ pub struct Overheard {
 }
 
 /// All who hear a stream.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Consumers {
     /// The streams that its packets go out of.
     peers: SmallVec<[StreamId; 2]>,
@@ -94,7 +95,7 @@ impl Consumers {
 }
 
 /// Who listens to a session.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Listeners(SmallVec<[Listener; 1]>);
 
 impl Listeners {

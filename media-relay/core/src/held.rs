@@ -4,14 +4,18 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Older than this it would only make the endpoint's jitter buffer begin too late: one packet time of the slowest usual codecs.
 const FRESH: Duration = Duration::from_millis(60);
 /// A handshake is repeated after a second (RFC 6347 §4.2.4.1); until then this one serves.
 const FRESH_HANDSHAKE: Duration = Duration::from_secs(1);
 
 /// A packet that may not have arrived.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Held {
+    /// Nobody's words are written down: by the time that they could be sent from there they would be old.
+    #[serde(skip)]
     packet: Vec<u8>,
     /// Where it was sent.
     to: Option<SocketAddr>,
@@ -39,7 +43,8 @@ impl Held {
     pub(crate) fn due(&self, destination: SocketAddr, now: Duration) -> Option<&[u8]> {
         let is_media = self.packet.first().is_some_and(|first| first >> 6 == 2);
         let fresh = if is_media { FRESH } else { FRESH_HANDSHAKE };
-        let is_due = self.to != Some(destination) && now <= self.at.saturating_add(fresh);
+        let is_due =
+            !self.packet.is_empty() && self.to != Some(destination) && now <= self.at.saturating_add(fresh);
         is_due.then_some(&self.packet)
     }
 }

@@ -28,6 +28,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use media_wire::rtp::Header;
+use serde::{Deserialize, Serialize};
 
 use crate::path::place::is_local;
 
@@ -45,7 +46,7 @@ const SILENCE: Duration = Duration::from_millis(500);
 const PAUSE: Duration = Duration::from_millis(80);
 
 /// Who teaches a realm's latches beside the signalled address and who has proven himself.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Latching {
     /// Nobody.
     Strict,
@@ -57,7 +58,7 @@ pub enum Latching {
 }
 
 /// How a realm's latches learn.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manner {
     /// From whom.
     pub latching: Latching,
@@ -109,7 +110,7 @@ enum Rank {
 }
 
 /// What signalling left.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Left {
     at: SocketAddr,
     /// It was where it said that it is.
@@ -117,7 +118,7 @@ struct Left {
 }
 
 /// One component's latch.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Latch {
     manner: Manner,
     signalled: Option<SocketAddr>,

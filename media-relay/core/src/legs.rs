@@ -8,6 +8,7 @@ use media_wire::sdp::ice::{Lines, Spoken};
 use media_wire::sdp::{Description, Edition, Media, Place, with_version};
 use seam::path::Constraint;
 use seam::{Endpoint, ExchangeId, Party, Renegotiated, StreamStatistics};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::consumers::Listeners;
@@ -18,7 +19,7 @@ use crate::ports::StreamId;
 use crate::stream::Streams;
 
 /// An offer without its last answer.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Exchange {
     pub(crate) id: ExchangeId,
     pub(crate) offerer: Endpoint,
@@ -59,7 +60,7 @@ pub(crate) struct Answered {
 }
 
 /// An endpoint, as one side of offers and answers.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Leg {
     pub(crate) party: Party,
     /// By m-line.
@@ -83,7 +84,7 @@ pub(crate) struct Leg {
 }
 
 /// When something came to a session, and whom that was told.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Life {
     /// Anything that is its own.
     pub(crate) heard: Duration,
@@ -96,7 +97,7 @@ pub(crate) struct Life {
 }
 
 /// Whether media goes past the relay.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Away {
     /// It is known to: RTP at the relay is news.
     pub(crate) is_away: bool,
@@ -105,7 +106,7 @@ pub(crate) struct Away {
 }
 
 /// One call's media.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Session {
     /// Few; looked through from the start.
     pub(crate) legs: SmallVec<[(Endpoint, Leg); 2]>,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use seam::Endpoint;
+use serde::{Deserialize, Serialize};
 
 use crate::handoff::Handoff;
 use crate::ice::Introduction;
@@ -15,7 +16,7 @@ use crate::moving::Moving;
 use crate::moving::chain::Guest;
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Motion {
     /// We, by re-INVITEs of two ordinary phones.
     Reinvite(Box<Moving>),

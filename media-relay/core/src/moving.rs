@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use seam::path::PathEntry;
 use seam::{Endpoint, Event};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::motion::shell::{Past, Refusals, Shell};
@@ -39,7 +40,7 @@ pub(crate) const MOST_AHEAD: Duration = Duration::from_millis(300);
 pub(crate) const PARTING: Duration = Duration::from_millis(400);
 
 /// The moves of one call, between two parties.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Moving {
     pub(crate) release: Release,
     pub(crate) movers: [Mover; 2],

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A place in the table of streams.
 pub(crate) type StreamId = u32;
 /// A socket of the shell, by its number there.
@@ -22,11 +24,13 @@ pub struct Arrival {
 }
 
 /// An even and the odd port after it, open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortPair {
-    /// The even one's socket.
+    /// The even one's socket. Numbers are this process's: an address is all that another one could use.
+    #[serde(skip)]
     pub rtp: SocketId,
     /// The odd one's.
+    #[serde(skip)]
     pub rtcp: SocketId,
     /// The even one's address, as the peer must see it.
     pub address: SocketAddr,

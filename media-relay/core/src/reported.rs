@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// More packets than this a second between two reports are a fable.
 const FASTEST: u64 = 2_000;
 /// A first report about more is about nothing that was sent here.
@@ -16,7 +18,7 @@ const UNDER_WAY: Duration = Duration::from_millis(100);
 const SETTLED: Duration = Duration::from_secs(1);
 
 /// A reception report block.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Block {
     pub(crate) ssrc: u32,
     /// Extended highest number received.
@@ -42,7 +44,7 @@ pub(crate) struct Passed {
 }
 
 /// Reports, added up.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     /// Packets that they account for.
     pub(crate) expected: u64,
@@ -55,7 +57,7 @@ pub(crate) struct Tally {
 
 /// What has become of packets that were sent off the relay since the last report, and of which none will tell, since their receiver has
 /// begun to count anew.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Fate {
     /// They have fared like the others.
     #[default]
@@ -78,7 +80,7 @@ impl Fate {
 }
 
 /// A receiver was told where to send and hear.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Restart {
     pub(crate) at: Duration,
     /// How many packets had been sent to it by way of the relay then.
@@ -87,7 +89,7 @@ pub(crate) struct Restart {
     pub(crate) is_home: bool,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Latest {
     block: Block,
     packets: u64,
@@ -96,7 +98,7 @@ struct Latest {
 }
 
 /// See the module.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Reported {
     latest: Option<Latest>,
     pub(crate) fate: Fate,

@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Reports are not in step with the packets that they count, and the last ones before a change may be lost: fewer prove nothing.
 const ENOUGH: u32 = 5;
 /// An encrypted report does not show its count, but its type: a sender report says that something was sent in the interval
@@ -11,7 +13,7 @@ const ENOUGH: u32 = 5;
 const SEALED: u8 = 3;
 
 /// The last RTP packet that came here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Here {
     pub(crate) ssrc: u32,
     pub(crate) number: u16,
@@ -19,7 +21,7 @@ pub(crate) struct Here {
 }
 
 /// One sender report.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Count {
     ssrc: u32,
     packets: u32,
@@ -59,7 +61,7 @@ const FASTEST: u64 = 75;
 const UNDER_WAY: u64 = 10;
 
 /// See the module.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Sent {
     latest: Option<Count>,
     /// What follows is of the time since this last packet here.

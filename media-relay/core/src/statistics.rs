@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use media_wire::rtp::Header;
 use seam::Loss;
+use serde::{Deserialize, Serialize};
 
 use crate::reported::{Fate, Passed, Reported};
 use crate::sent::{Here, Sent};
 
 /// Reception of one RTP stream.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Reception {
     /// RTP packets.
     pub packets: u64,
@@ -38,7 +39,7 @@ pub struct Reception {
 }
 
 /// The present source's numbers (RFC 3550 appendix A.1).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Source {
     ssrc: u32,
     /// Its first number.
@@ -51,7 +52,7 @@ struct Source {
 }
 
 /// Its timestamps, beside the clock here (RFC 3550 appendix A.8).
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Clock {
     transit: i64,
     jitter: f64,
@@ -77,7 +78,7 @@ impl Default for Coding {
 }
 
 /// Where a stream goes, as far as is known.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 enum Whereabouts {
     #[default]
     Here,

@@ -7,6 +7,7 @@ use std::time::Duration;
 use media_wire::rtp::{self, Header};
 use media_wire::sdp::Media;
 use seam::{DirectStatistics, Endpoint, Listener, StreamStatistics};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::consumers::Consumers;
@@ -22,7 +23,7 @@ use crate::statistics::{Coding, QUIET, Reception};
 use crate::transport::{Carried, Mux};
 
 /// A payload type, as an endpoint's description names it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Format {
     pub(crate) number: u8,
     pub(crate) rate: u32,
@@ -32,7 +33,7 @@ pub(crate) struct Format {
 }
 
 /// What became of what was offered.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Standing {
     /// No answer was about it.
     #[default]
@@ -50,7 +51,7 @@ impl Standing {
 }
 
 /// Why nothing is sent to an endpoint, if nothing is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Gate {
     /// By its description.
     pub(crate) is_hung_up: bool,
@@ -65,7 +66,7 @@ impl Gate {
 }
 
 /// Whose a stream is.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Owner {
     pub(crate) session: u64,
     pub(crate) endpoint: Endpoint,
@@ -76,7 +77,7 @@ pub(crate) struct Owner {
 }
 
 /// What descriptions say of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Terms {
     /// The kind of media, empty until a description of its own has come.
     pub(crate) kind: Box<str>,
@@ -86,7 +87,7 @@ pub(crate) struct Terms {
 }
 
 /// What is said of it in reports.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Said {
     /// By its sender.
     pub(crate) sent: Sent,
@@ -99,7 +100,7 @@ pub(crate) struct Said {
 }
 
 /// The relay's second address, where a NAT is learnt.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Second {
     /// Ports there; after that the ones before, until they are closed.
     pub(crate) spare: Option<PortPair>,
@@ -108,7 +109,7 @@ pub(crate) struct Second {
 }
 
 /// One m-line as one endpoint has it: a pair of ports facing it, shared with the other branches of its party.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Stream {
     pub(crate) owner: Owner,
     pub(crate) ports: PortPair,

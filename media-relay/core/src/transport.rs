@@ -1,7 +1,9 @@
 //! How a leg's media is carried: plain, or under keys that only the ends have; whoever ends SRTP for a leg itself (SDES, DTLS) has a place here.
 
+use serde::{Deserialize, Serialize};
+
 /// What the m-line agreed on carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Carried {
     /// RTP with readable RTCP.
     Clear,
@@ -13,7 +15,7 @@ pub(crate) enum Carried {
 }
 
 /// Whether RTCP goes with RTP (RFC 5761).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Mux {
     /// It has a port of its own.
     #[default]

@@ -12,6 +12,7 @@ use media_wire::sdp::crush::{
     CANDIDATES, Candidate, CandidateKind, DISCOVERED, Excess, Fragment, Policy, priority,
 };
 use seam::Endpoint;
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::legs::Session;
@@ -112,7 +113,7 @@ impl Session {
 
 /// What an endpoint's peer was shown. Each of its fragments is bounded by its length; this bounds them all, so that nobody has a peer look for
 /// thousands of addresses bit by bit, or begin anew again and again.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Shown {
     excess: Excess,
     ufrag: Option<Box<str>>,

@@ -17,6 +17,7 @@ use hmac::{Hmac, Mac};
 use media_wire::handoff::Sending;
 use media_wire::sdp::crush::{Policy, Temper};
 pub(crate) use path::{Claim, Handoff, LEAST_INACTIVITY};
+use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use smallvec::SmallVec;
 
@@ -39,7 +40,7 @@ impl std::fmt::Debug for HandoffSettings {
 }
 
 /// A leg in CRUSH.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Side {
     /// The `a=crush` of descriptions for it, and what that says may leave the relay.
     pub(crate) line: Option<Box<str>>,
@@ -53,7 +54,7 @@ pub(crate) struct Side {
 }
 
 /// What an endpoint's authenticated requests have said of one m-line.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Line {
     /// The greatest CRUSH-SEQUENCE so far.
     pub(crate) sequence: u32,

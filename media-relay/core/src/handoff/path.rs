@@ -9,6 +9,7 @@ use media_wire::sdp::crush::Policy;
 use media_wire::sdp::{Description, Place};
 use seam::path::{Entry, HandoffReason, PathEntry, PathState, Reason};
 use seam::{Endpoint, Event, ExchangeId, Renegotiated, Side};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::account::{direct_since, mark};
@@ -29,7 +30,7 @@ const GLANCE: Duration = Duration::from_secs(1);
 pub(crate) const LEAST_INACTIVITY: Duration = Duration::from_secs(60);
 
 /// One endpoint.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct End {
     endpoint: Endpoint,
     has_trickled: bool,
@@ -54,7 +55,7 @@ pub(crate) struct Claim {
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Handoff {
     ends: [End; 2],
     timeline: Timeline,

@@ -9,6 +9,7 @@ use media_wire::sdp::ice::Credentials;
 use media_wire::stun::{
     Class, ICE_CONTROLLED, ICE_CONTROLLING, Incoming, Key, Method, Outgoing, PRIORITY, USE_CANDIDATE,
 };
+use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use smallvec::SmallVec;
 
@@ -24,9 +25,10 @@ const REFLEXIVE: u32 = reflexive_priority();
 const MOST_CHECKS: usize = 8;
 
 /// What an agent's random values are made from: a core draws none of its own.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Seed {
-    /// Known to nobody else.
+    /// Known to nobody else, and written down nowhere.
+    #[serde(skip)]
     pub(crate) secret: [u8; 32],
     pub(crate) session: u64,
     pub(crate) party: u16,
@@ -52,17 +54,18 @@ impl Seed {
 }
 
 /// A socket of a stream: its m-line and component.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Port {
     pub(crate) line: u16,
     pub(crate) is_rtcp: bool,
     pub(crate) socket: SocketId,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Check {
     port: Port,
     remote: SocketAddr,
+    #[serde(with = "halves")]
     transaction: u128,
     sent: u8,
     /// When it is repeated; `None`: it succeeded, or was given up.
@@ -81,14 +84,47 @@ pub(crate) struct Heard {
     pub(crate) nominated: Option<(Port, SocketAddr)>,
 }
 
+/// Its credentials, and the key that they make.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(from = "Credentials", into = "Credentials")]
+struct Own {
+    credentials: Credentials,
+    key: Key,
+}
+
+impl From<Credentials> for Own {
+    fn from(credentials: Credentials) -> Self {
+        Self { key: Key::new(&credentials.password), credentials }
+    }
+}
+
+impl From<Own> for Credentials {
+    fn from(own: Own) -> Self {
+        own.credentials
+    }
+}
+
+/// A number of 128 bits as two of 64: not every format has the greater ones.
+mod halves {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(number: &u128, to: S) -> Result<S::Ok, S::Error> {
+        ((number >> 64) as u64, *number as u64).serialize(to)
+    }
+
+    pub(super) fn deserialize<'a, D: Deserializer<'a>>(from: D) -> Result<u128, D::Error> {
+        let (high, low) = <(u64, u64)>::deserialize(from)?;
+        Ok((u128::from(high) << 64) | u128::from(low))
+    }
+}
+
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Agent {
     seed: Seed,
     /// How often it has restarted (RFC 8445 §9).
     generation: u32,
-    ours: Credentials,
-    key: Key,
+    ours: Own,
     /// By m-line, as its last agreed description said.
     theirs: SmallVec<[Option<Credentials>; 1]>,
     is_controlling: bool,
@@ -100,13 +136,11 @@ pub(crate) struct Agent {
 impl Agent {
     /// The one that offers controls (RFC 8445 §6.1.1).
     pub(crate) fn new(seed: Seed, is_controlling: bool) -> Self {
-        let ours = seed.credentials(0);
         let tie_breaker = u64::from_be_bytes(*seed.derive(2, 0).first_chunk().unwrap_or(&[0; 8]));
         Self {
             seed,
             generation: 0,
-            key: Key::new(&ours.password),
-            ours,
+            ours: seed.credentials(0).into(),
             theirs: SmallVec::new(),
             is_controlling,
             tie_breaker,
@@ -117,27 +151,20 @@ impl Agent {
 
     /// For another branch of the same INVITE, which has the same offer.
     pub(crate) fn of_branch(&self) -> Self {
-        Self {
-            theirs: SmallVec::new(),
-            checks: SmallVec::new(),
-            key: self.key.clone(),
-            ours: self.ours.clone(),
-            ..*self
-        }
+        Self { theirs: SmallVec::new(), checks: SmallVec::new(), ours: self.ours.clone(), ..*self }
     }
 
     /// New credentials: whatever was checked is forgotten.
     pub(crate) fn restart(&mut self, is_controlling: bool) {
         self.generation = self.generation.wrapping_add(1);
-        self.ours = self.seed.credentials(self.generation);
-        self.key = Key::new(&self.ours.password);
+        self.ours = self.seed.credentials(self.generation).into();
         self.is_controlling = is_controlling;
         self.theirs.clear();
         self.checks.clear();
     }
 
     pub(crate) fn ours(&self) -> &Credentials {
-        &self.ours
+        &self.ours.credentials
     }
 
     pub(crate) fn theirs(&self, line: usize) -> Option<&Credentials> {
@@ -156,7 +183,7 @@ impl Agent {
 
     /// Whether a request is for it.
     pub(crate) fn is_for(&self, username: &str) -> bool {
-        username.split_once(':').is_some_and(|(ours, _)| ours == self.ours.ufrag)
+        username.split_once(':').is_some_and(|(ours, _)| ours == self.ours.credentials.ufrag)
     }
 
     /// Whether a response is to a check of it.
@@ -172,20 +199,20 @@ impl Agent {
         message: &Incoming<'_>,
         now: Duration,
     ) -> Heard {
-        if !message.authentic(&self.key) {
+        if !message.authentic(&self.ours.key) {
             return Heard::default();
         }
         let answer = |class| Outgoing::new(Method::Binding, class, message.transaction());
         let unknown = message.unknown();
         if !unknown.is_empty() {
-            let reply = answer(Class::Error).not_understood(&unknown).sealed(&self.key);
+            let reply = answer(Class::Error).not_understood(&unknown).sealed(&self.ours.key);
             return Heard { reply: Some(reply), is_authentic: true, nominated: None };
         }
         // RFC 8445 §7.3.1.1.
         let conflict = if self.is_controlling { ICE_CONTROLLING } else { ICE_CONTROLLED };
         if let Some(theirs) = message.long(conflict) {
             if (self.tie_breaker >= theirs) == self.is_controlling {
-                let reply = answer(Class::Error).error_code(ROLE_CONFLICT).sealed(&self.key);
+                let reply = answer(Class::Error).error_code(ROLE_CONFLICT).sealed(&self.ours.key);
                 return Heard { reply: Some(reply), is_authentic: true, nominated: None };
             }
             self.is_controlling = !self.is_controlling;
@@ -204,7 +231,7 @@ impl Agent {
             }
         }
         Heard {
-            reply: Some(answer(Class::Success).mapped_address(source).sealed(&self.key)),
+            reply: Some(answer(Class::Success).mapped_address(source).sealed(&self.ours.key)),
             is_authentic: true,
             nominated: is_nominated.then_some((port, source)),
         }
@@ -267,7 +294,7 @@ impl Agent {
             let role = if self.is_controlling { ICE_CONTROLLING } else { ICE_CONTROLLED };
             let priority = REFLEXIVE.saturating_sub(check.port.is_rtcp.into());
             let mut request = Outgoing::new(Method::Binding, Class::Request, check.transaction)
-                .username(&theirs.ufrag, &self.ours.ufrag)
+                .username(&theirs.ufrag, &self.ours.credentials.ufrag)
                 .with(PRIORITY, &priority.to_be_bytes())
                 .with(role, &self.tie_breaker.to_be_bytes());
             if self.is_controlling {

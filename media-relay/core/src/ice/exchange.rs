@@ -10,6 +10,7 @@ use media_wire::sdp::ice::Spoken;
 use media_wire::sdp::{Description, Place};
 use seam::path::{Constraint, PathEntry, Stay};
 use seam::{Described, Endpoint, Event, ExchangeId, Refusal, Renegotiated, Side, Summary};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::account::mark;
@@ -29,7 +30,7 @@ use crate::policy::ReleasePolicy;
 use crate::stream::Streams;
 
 /// How far an introduction is.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Step {
     Idle,
     /// This party is asked for an offer by this wish.
@@ -45,7 +46,7 @@ enum Step {
 }
 
 /// An offer that a phone was asked for.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Passed {
     /// Who was asked.
     first: Side,
@@ -55,7 +56,7 @@ struct Passed {
 }
 
 /// A party on its way back to our agent.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 enum Homeward {
     No,
     /// To be asked then, after so many refusals.
@@ -70,7 +71,7 @@ enum Homeward {
 }
 
 /// Of one session.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Introduction {
     pub(crate) machine: EndToEnd,
     pub(crate) ends: [Endpoint; 2],

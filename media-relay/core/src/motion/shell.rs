@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use seam::path::{Entry, PathState, Stay};
+use serde::{Deserialize, Serialize};
 
 use crate::path::memory::{Memory, Pair};
 use crate::path::timeline::Timeline;
@@ -15,7 +16,7 @@ pub(crate) const AGAIN: Duration = Duration::from_secs(2);
 const MOST: u8 = 5;
 
 /// How often somebody has refused, in a row.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Refusals(u8);
 
 impl Refusals {
@@ -30,7 +31,7 @@ impl Refusals {
 }
 
 /// What a session leaves of its moves.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Past {
     pub(crate) timeline: Timeline,
     pub(crate) wishes: u32,
@@ -46,14 +47,14 @@ impl Past {
 }
 
 /// Why a session has nothing that moves, as it was told, and when that was told first.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Kept {
     pub(crate) stay: Stay,
     pub(crate) since: Duration,
 }
 
 /// See the module.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Shell {
     /// So many were told.
     wishes: u32,

@@ -12,6 +12,7 @@
 use ahash::AHashMap;
 use seam::path::Constraint;
 use seam::{Endpoint, Side};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::legs::{Leg, Session};
@@ -24,7 +25,7 @@ use crate::ports::StreamId;
 pub(crate) const MOST: usize = 8;
 
 /// A session of a call, and its ends: the one towards the first party and the one towards the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Link {
     pub(crate) session: u64,
     pub(crate) ends: [Endpoint; 2],
@@ -34,7 +35,7 @@ pub(crate) struct Link {
 pub(crate) type Chain = SmallVec<[Link; 1]>;
 
 /// That a session's moves are with another's.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Guest {
     pub(crate) host: u64,
     pub(crate) ends: [Endpoint; 2],

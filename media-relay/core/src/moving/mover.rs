@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use seam::Endpoint;
+use serde::{Deserialize, Serialize};
 
 use crate::motion::shell::Refusals;
 
 /// Where a party's media is, or is to be.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Whereabouts {
     /// At the relay.
     Home,
@@ -27,7 +28,7 @@ impl Whereabouts {
 }
 
 /// One party of it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Mover {
     pub(crate) session: u64,
     pub(crate) endpoint: Endpoint,

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// A sender's report and its packets may have overtaken each other by so many.
 const REORDERED: u16 = 5;
 /// So many may have been sent between a re-INVITE's answer and what the relay had seen when that came.
@@ -26,7 +28,7 @@ const FAR: f64 = 10_000.0;
 const PASSING: Duration = Duration::from_millis(500);
 
 /// One stream's, over its life: on the relay and off it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Counted {
     /// The latest count, and when it came.
     said: Option<(u32, Duration)>,

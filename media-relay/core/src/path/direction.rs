@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use seam::path::{Evidence, Gap, Lie, Reason, TrialOutcome};
+use serde::{Deserialize, Serialize};
 
 use super::counted::{Counted, later};
 use super::phone::PATIENCE;
@@ -38,7 +39,7 @@ const STEADY: u16 = 37;
 /// One that was heard so lately speaks.
 const SPEAKING: Duration = Duration::from_millis(250);
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Direction {
     pub(super) sight: Option<Sight>,
     flow: Flow,
@@ -65,7 +66,7 @@ pub(super) struct Direction {
 }
 
 /// What reports last said for it, or against it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Word {
     /// When a report last spoke for it: it goes on arriving, or its sender says that it has nothing to send.
     spoken_for: Option<Duration>,
@@ -75,7 +76,7 @@ struct Word {
 }
 
 /// How fast it flows.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Flow {
     /// Packets and time at the start of the current window.
     window: Option<(u64, Duration)>,
@@ -95,7 +96,7 @@ impl Flow {
 }
 
 /// A move of it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Attempt {
     /// When both had agreed, and it could arrive.
     met: Option<Duration>,
@@ -106,7 +107,7 @@ struct Attempt {
 }
 
 /// What its receiver had lost by its last report before it went.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct LostBefore {
     /// Off the relay.
     leaving: Option<i32>,

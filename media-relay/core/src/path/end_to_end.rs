@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use seam::Side;
 use seam::path::{Constraint, Entry, Evidence, IceStep, Lie, PathState, Reason, Stay};
+use serde::{Deserialize, Serialize};
 
 use super::direction::Direction;
 use super::lapse::Lapse;
@@ -21,7 +22,7 @@ use crate::reported::Fate;
 use crate::side::Track;
 
 /// What the machine asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Output {
     /// Ask this party for an offer, and hand it to the other.
     Ask(Side),
@@ -59,7 +60,7 @@ const CHECKING: Duration = Duration::from_secs(3);
 /// How long both phones may take to answer the introduction.
 const ASKING: Duration = Duration::from_secs(8);
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     Anchored { not_before: Duration },
     Asking { since: Duration },
@@ -69,7 +70,7 @@ enum State {
 }
 
 /// The machine of one call.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EndToEnd {
     settings: Settings,
     constraint: Constraint,

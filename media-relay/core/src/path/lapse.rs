@@ -7,6 +7,7 @@
 use std::time::Duration;
 
 use seam::path::Reason;
+use serde::{Deserialize, Serialize};
 
 use super::direction::Direction;
 
@@ -16,7 +17,7 @@ const REST: Duration = Duration::from_secs(5);
 const LONG: Duration = Duration::from_secs(60);
 
 /// A call's.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Lapse {
     /// The present way home is for one.
     is_present: bool,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 /// Failures in a row before it is left alone.
 pub const FAILURES: u32 = 2;
@@ -16,7 +17,7 @@ pub const MOST: usize = 20_000;
 const PRODUCT: usize = 100;
 
 /// One end of a pair, as far as it matters.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct End {
     /// The phone's model and version, in lower case, without control characters.
     pub product: Box<str>,
@@ -27,7 +28,7 @@ pub struct End {
 }
 
 /// Two phones' models, networks and kinds of NAT.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pair([End; 2]);
 
 impl Pair {

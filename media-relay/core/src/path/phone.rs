@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// The longest that anybody is silent between two reports: five seconds, randomised by half as much again and less what makes up
 /// for timers that are reconsidered (RFC 3550 §6.2, §6.3.1: 5 s · 1.5 / (e − 3/2)). Kinds of phones do not differ in that: linphone
 /// takes its 1 to 3 s only with another of its kind.
@@ -12,7 +14,7 @@ pub const REPORT_INTERVAL: Duration = Duration::from_millis(6_160);
 pub const PATIENCE: Duration = Duration::from_millis(2 * 6_160 + 600);
 
 /// How a phone behaves in a move.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Temperament {
     /// It sends to where it hears from, whatever signalling says: old packets pull it back, so that relaying to it must
     /// stop when it has accepted a move, and it comes home from a working direct path only after a hold.

@@ -9,9 +9,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use seam::path::{Mapping, Stay, Way};
+use serde::{Deserialize, Serialize};
 
 /// What is known of one party's place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {
     /// Where its RTP comes from.
     pub observed: SocketAddr,

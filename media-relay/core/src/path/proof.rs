@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use seam::path::{Evidence, Lie};
+use serde::{Deserialize, Serialize};
 
 use super::counted::{Counted, later};
 use super::phone::REPORT_INTERVAL;
@@ -44,7 +45,7 @@ pub enum Verdict {
 }
 
 /// One direction while its packets are not seen.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Proof {
     ssrc: u32,
     clock_rate: u32,

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::proof::Reception;
 
 /// So many packets are looked at for a share of them: two seconds of most streams.
@@ -19,7 +21,7 @@ const SUCCESSIVE: u8 = 2;
 const REMEMBERED: i64 = 500;
 
 /// Packets between reports.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 struct Window {
     expected: i64,
     missing: i64,
@@ -53,7 +55,7 @@ impl Window {
 }
 
 /// One direction's, on the relay and off it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Quality {
     /// Highest number and loss by the report before.
     last: Option<(u32, i32)>,

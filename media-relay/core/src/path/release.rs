@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use seam::Side;
 use seam::path::{Constraint, Entry, Mapping, PathState, Reason, Stay};
+use serde::{Deserialize, Serialize};
 
 use super::direction::{Direction, UNSPOKEN};
 use super::lapse::Lapse;
@@ -28,7 +29,7 @@ use crate::side::Track;
 pub use settings::{Outset, Settings};
 
 /// What the machine asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Output {
     /// Move these parties' media to the relay's second address, to see how their NATs map it.
     Learn([bool; 2]),
@@ -83,7 +84,7 @@ const REPORT_SPACING: Duration = Duration::from_millis(50);
 /// A try that something stood in the way of is made again so much later.
 const AGAIN: Duration = Duration::from_secs(2);
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Party {
     /// Once its RTP was heard.
     place: Option<Place>,
@@ -101,7 +102,7 @@ struct Party {
 }
 
 /// What was tried.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Tries {
     failures: u8,
     /// How many trials have told nothing; and how many of them although both spoke, so that they may have been heard as silence.
@@ -117,7 +118,7 @@ struct Tries {
 }
 
 /// Of the present or last way home.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Homecoming {
     /// The path was refuted while nobody could know it: its receiver had been silent.
     is_blameless: bool,
@@ -129,7 +130,7 @@ struct Homecoming {
 }
 
 /// What is to be done, and when.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Agenda {
     /// When a call on the relay is to be looked at again.
     look: Duration,
@@ -138,7 +139,7 @@ struct Agenda {
     next: Option<(Duration, Output)>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum State {
     Anchored {
         not_before: Duration,
@@ -177,9 +178,11 @@ enum State {
 }
 
 /// The machine of one call between two parties, over the m-lines that carry RTP.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Release {
     settings: Settings,
+    /// Of the configuration, which is not a call's.
+    #[serde(skip)]
     networks: Arc<Networks>,
     constraint: Constraint,
     parties: [Party; 2],

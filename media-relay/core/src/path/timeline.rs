@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use seam::Event;
 use seam::path::{Entry, PathState, Reason};
+use serde::{Deserialize, Serialize};
 
 /// The entries of a call, and how long its media was where.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Timeline {
     entries: Vec<(Duration, Entry)>,
     answered: Duration,
@@ -19,7 +20,7 @@ pub struct Timeline {
 }
 
 /// What the meter shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Reading {
     /// How long no RTP of any direction was on the relay, until now.
     pub direct: Duration,

@@ -6,6 +6,7 @@
 //! however seldom the phone reports.
 
 use seam::path::TrialOutcome;
+use serde::{Deserialize, Serialize};
 
 use super::proof::{AHEAD, Reception};
 use super::sight::Sight;
@@ -16,7 +17,7 @@ const ENOUGH: u16 = 8;
 const HOME: u64 = 3;
 
 /// One direction, as the relay knew it at the end of a trial, before anybody had come home.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Trial {
     ssrc: u32,
     /// The last packet that the relay saw, and how many it had seen.

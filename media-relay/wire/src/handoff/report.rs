@@ -1,9 +1,11 @@
 //! What a sender tells the relay of its packets' path: CRUSH-PATH in an authenticated Binding request (docs/crush.md §3.1).
 
+use serde::{Deserialize, Serialize};
+
 use super::Reason;
 
 /// Where the packets of one m-line are sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub enum Sending {
     /// To the relay alone.
     #[default]

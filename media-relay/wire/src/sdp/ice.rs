@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::rtcp::next_port;
 
 /// Short-term credentials (RFC 8489 §9.1).
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Credentials {
     /// `a=ice-ufrag`.
     pub ufrag: String,
@@ -33,7 +34,7 @@ const LAST: u32 = 0xffff << 8;
 const REFLEXIVE: u32 = (100 << 24) | (0xffff << 8);
 
 /// What one m-line says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
     /// The section's own, or the session's.
     pub credentials: Option<Credentials>,
@@ -45,7 +46,7 @@ pub struct Line {
 }
 
 /// What a description says, by m-line. `None` in a line: it does not speak ICE there.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spoken(pub SmallVec<[Option<Line>; 1]>);
 
 /// What is read of it, line by line.

@@ -11,6 +11,7 @@ mod rewrite;
 use std::net::SocketAddr;
 
 use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
 
 pub use clean::clean;
 use crush::Support;
@@ -37,7 +38,7 @@ pub enum Fault {
 }
 
 /// RFC 3264 §5.1, as the author means it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Direction {
     /// Both ways.
     #[default]
@@ -75,7 +76,7 @@ impl Direction {
 }
 
 /// One m-line and what belongs to it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Media {
     /// `audio`, `video`, `image`, ...
     pub kind: String,

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use seam::path::Constraint;
+use serde::{Deserialize, Serialize};
 
 use crate::path::timeline::Timeline;
 
 /// Time limits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Settings {
     /// How long a call is left alone after its answer.
     pub settle: Duration,

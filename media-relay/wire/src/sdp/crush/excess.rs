@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Generations of the peer's that begin within a minute.
 const GENERATIONS: usize = 12;
 const MINUTE: Duration = Duration::from_secs(60);
@@ -12,7 +14,7 @@ const FRAGMENTS: u32 = 24;
 const FRAGMENT: Duration = Duration::from_millis(250);
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Excess {
     /// When the newest began.
     generations: VecDeque<Duration>,
