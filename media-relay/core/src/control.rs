@@ -58,7 +58,7 @@ impl Streams {
                         }
                     }
                 }
-                Report::Receiver { .. } => {}
+                Report::Receiver { .. } | Report::Unheard { .. } => {}
                 Report::Goodbye { ssrc } => read.is_leaving |= source == Some(ssrc),
                 Report::Reception { ssrc, lost, highest, jitter, last_sender_report, delay, .. } => {
                     // RFC 3550 §6.4.1: from our forwarding of a sender report to its echo, less the time it rested there.

@@ -24,6 +24,11 @@ pub enum Report {
         /// Which.
         ssrc: u32,
     },
+    /// A block without a highest sequence number: nothing was heard of the source since its author has begun to count anew.
+    Unheard {
+        /// About which source.
+        ssrc: u32,
+    },
     /// A reception report.
     Reception {
         /// About which source.
@@ -54,9 +59,26 @@ pub fn sender(packet: &[u8]) -> Option<u32> {
     }
 }
 
-/// Whether these are reports, and have no block about anybody.
-pub fn is_about_nobody(reports: &[Report]) -> bool {
-    !reports.is_empty() && !reports.iter().any(|report| matches!(report, Report::Reception { .. }))
+/// Since when the author of reports has heard nobody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// Its last report: it has no block about anybody (RFC 3550 §6.4).
+    LastReport,
+    /// It has thrown away what it had counted, perhaps just now.
+    CountedAnew,
+}
+
+/// Of reports that tell of nothing that was heard.
+pub fn silence(reports: &[Report]) -> Option<Silence> {
+    let mut silence = (!reports.is_empty()).then_some(Silence::LastReport)?;
+    for report in reports {
+        match report {
+            Report::Reception { .. } => return None,
+            Report::Unheard { .. } => silence = Silence::CountedAnew,
+            _ => {}
+        }
+    }
+    Some(silence)
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u32> {
@@ -124,9 +146,12 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
             ) else {
                 break;
             };
-            // A block without a highest number says that nothing was heard, as a report without the block would (RFC 3550 §6.4): PJSIP's
-            // first report in a call or after a re-INVITE names nobody so, linphone (oRTP) a source that has been silent since its last one.
+            // PJSIP's first report in a call or after a re-INVITE names nobody so, linphone (oRTP) a source whose first packet has come after
+            // five seconds of silence: with it oRTP throws away what it had heard before.
             if highest == 0 {
+                if ssrc != 0 {
+                    each(Report::Unheard { ssrc });
+                }
                 continue;
             }
             each(Report::Reception {
@@ -264,21 +289,21 @@ mod tests {
         let mut seen = Vec::new();
         reports(&report, |report| seen.push(report));
         assert_eq!(seen, [Report::Receiver { ssrc: 9 }]);
-        assert!(is_about_nobody(&seen) && !is_about_nobody(&[]));
+        assert_eq!((silence(&seen), silence(&[])), (Some(Silence::LastReport), None));
     }
 
     #[test]
-    fn a_block_without_a_highest_number_is_about_somebody_who_was_silent() {
+    fn a_block_without_a_highest_number_is_of_one_who_counts_anew() {
         let mut block = [0; 24];
         block[..8].copy_from_slice(&[0, 0, 0, 7, 0, 0, 0, 14]);
         let report = [&[0x81, 201, 0, 7, 0, 0, 0, 9][..], &block].concat();
         let mut seen = Vec::new();
         reports(&report, |report| seen.push(report));
-        assert!(is_about_nobody(&seen), "{seen:?}");
+        assert_eq!(silence(&seen), Some(Silence::CountedAnew), "{seen:?}");
         block[11] = 1;
         let report = [&[0x81, 201, 0, 7, 0, 0, 0, 9][..], &block].concat();
         reports(&report, |report| seen.push(report));
-        assert!(!is_about_nobody(&seen), "{seen:?}");
+        assert_eq!(silence(&seen), None, "{seen:?}");
     }
 
     #[test]

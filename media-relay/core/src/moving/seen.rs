@@ -92,15 +92,15 @@ impl Moving {
                     self.release.sender_report(track, *ssrc, *packets, now);
                 }
                 Report::Receiver { ssrc } => self.release.rests(track, *ssrc, now),
-                Report::Goodbye { .. } => {}
+                Report::Goodbye { .. } | Report::Unheard { .. } => {}
                 Report::Reception { ssrc, lost, highest, jitter, .. } => {
                     let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
                     self.release.reception(track, &report, now);
                 }
             }
         }
-        if rtcp::is_about_nobody(reports) {
-            self.release.hears_nobody(track, now);
+        if let Some(silence) = rtcp::silence(reports) {
+            self.release.hears_nobody(track, silence, now);
         }
         true
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use media_wire::rtcp::Silence;
 use seam::path::{Evidence, Gap, Lie, Reason, TrialOutcome};
 use serde::{Deserialize, Serialize};
 
@@ -314,12 +315,17 @@ impl Direction {
         }
     }
 
-    /// Its receiver, which has reported about it before, reports about nobody: what refutes the path by that, if anything.
-    pub(super) fn heard_nothing(&mut self, now: Duration) -> Option<Evidence> {
+    /// Its receiver, which has reported about it before, reports of nobody: what refutes the path by that, if anything.
+    pub(super) fn heard_nothing(&mut self, silence: Silence, now: Duration) -> Option<Evidence> {
         self.reported?;
-        let refuted = self.proof.as_mut()?.heard_nothing(&self.counted, now);
+        let refuted = self.proof.as_mut()?.heard_nothing(silence, &self.counted, now);
         if refuted.is_none() {
+            let was_missed = self.attempt.is_missed;
             self.stand_still(Reason::ReportsStopped, now);
+            // Who has just thrown away what it had heard does not say that it missed anything.
+            if silence == Silence::CountedAnew {
+                self.attempt.is_missed = was_missed;
+            }
         }
         refuted
     }

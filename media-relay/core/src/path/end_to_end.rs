@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use media_wire::rtcp::Silence;
 use seam::Side;
 use seam::path::{Constraint, Entry, Evidence, IceStep, Lie, PathState, Reason, Stay};
 use serde::{Deserialize, Serialize};
@@ -234,10 +235,10 @@ impl EndToEnd {
         }
     }
 
-    /// `party` has reported, and about nobody: since its last report it has heard nothing (RFC 3550 §6.4).
-    pub fn hears_nobody(&mut self, track: Track, now: Duration) {
+    /// `party` has reported, and of nobody.
+    pub fn hears_nobody(&mut self, track: Track, silence: Silence, now: Duration) {
         let Some(direction) = self.direction(!track) else { return };
-        if let Some(evidence) = direction.heard_nothing(now) {
+        if let Some(evidence) = direction.heard_nothing(silence, now) {
             self.refuted(!track.party, evidence, now);
         }
     }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use media_wire::rtcp::Silence;
 use seam::path::{Evidence, Lie};
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ pub(super) const AHEAD: i32 = 2;
 /// A report that is this far behind what its sender says to have sent refutes the path: half a second of most streams, longer
 /// than packets and reports can be on their way.
 const BEHIND: i64 = 25;
+/// Who throws away what it has counted does it with the first packet after so long a silence: what was sent meanwhile, if anything
+/// was, has not arrived.
+const REST: Duration = Duration::from_secs(5);
 /// Jitter of so many seconds is a lie.
 pub(super) const ABSURD_JITTER_SECONDS: u32 = 10;
 
@@ -44,6 +48,14 @@ pub enum Verdict {
     Lie(Lie),
 }
 
+/// That its receiver hears nobody: what it had reported before is all that it knew then, too.
+#[derive(Debug, Clone, Copy)]
+struct Unheard {
+    /// What was sent from then on has not come.
+    since: Duration,
+    at: Duration,
+}
+
 /// One direction while its packets are not seen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Proof {
@@ -58,8 +70,8 @@ pub struct Proof {
     relayed_at: Duration,
     /// Highest sequence number and loss of the receiver's latest report, and when it came.
     latest: Option<(u32, i32, Duration)>,
-    /// When its receiver last said that it hears nobody: what it had reported before is all that it knew then, too.
-    unheard_at: Option<Duration>,
+    /// Its receiver last said that it hears nobody.
+    unheard: Option<Unheard>,
     confirmed_at: Option<Duration>,
     confirmed_last: Option<Duration>,
 }
@@ -75,7 +87,7 @@ impl Proof {
             marked_at: now,
             relayed_at: now,
             latest: None,
-            unheard_at: None,
+            unheard: None,
             confirmed_at: None,
             confirmed_last: None,
         }
@@ -89,7 +101,7 @@ impl Proof {
     /// Its sender says that it is another source now (RFC 3550 §8.2): of that one the relay has seen nothing.
     pub fn begin_anew(&mut self, ssrc: u32, now: Duration) {
         (self.ssrc, self.mark, self.marked_at, self.latest) = (ssrc, None, now, None);
-        (self.moved, self.unheard_at) = (None, None);
+        (self.moved, self.unheard) = (None, None);
     }
 
     /// The last packet that the relay had seen when its sender was moved.
@@ -151,9 +163,18 @@ impl Proof {
         self.refute(number, counted, at)
     }
 
-    /// The receiver reports that it hears nobody (RFC 3550 §6.4: its report has no block about the source).
-    pub fn heard_nothing(&mut self, counted: &Counted, now: Duration) -> Option<Evidence> {
-        self.unheard_at = Some(now);
+    /// The receiver reports that it hears nobody.
+    pub fn heard_nothing(&mut self, silence: Silence, counted: &Counted, now: Duration) -> Option<Evidence> {
+        let reported = self.latest.map(|latest| latest.2).unwrap_or_default();
+        let since = match silence {
+            // Its report before may be lost, and have told that all had come.
+            Silence::LastReport => reported.max(now.saturating_sub(REPORT_INTERVAL)),
+            Silence::CountedAnew => {
+                let before = self.unheard.map(|before| before.at).filter(|before| *before > reported);
+                before.unwrap_or(now).max(now.saturating_sub(REST))
+            }
+        };
+        self.unheard = Some(Unheard { since, at: now });
         let (number, at) = self.known()?;
         self.refute(number, counted, at)
     }
@@ -161,19 +182,17 @@ impl Proof {
     /// The last number that the receiver knew of, and when it last said so.
     fn known(&self) -> Option<(u16, Duration)> {
         let reported = self.latest.map(|latest| latest.2);
-        let at = reported.into_iter().chain(self.unheard_at).max()?;
+        let at = reported.into_iter().chain(self.unheard.map(|unheard| unheard.at)).max()?;
         let number = self.latest.map(|latest| latest.0 as u16).or(self.mark)?;
         Some((number, at))
     }
 
     fn refute(&self, number: u16, counted: &Counted, at: Duration) -> Option<Evidence> {
         let report = Reception { ssrc: self.ssrc, highest: number.into(), lost: 0, jitter: 0 };
-        // That it has heard nobody is told of the time since its report before, which may be lost and have told that all had come: it
-        // refutes by what must have been sent later than that report can have been made.
-        let reported = self.latest.map_or(Duration::ZERO, |latest| latest.2);
-        let since = reported.max(at.saturating_sub(REPORT_INTERVAL));
+        // That it has heard nobody refutes by what must have been sent in the time of which it tells that.
+        let unheard = self.unheard.filter(|unheard| unheard.at == at);
         let may_have_come =
-            self.unheard_at == Some(at) && i64::from(counted.sent_between(since, at)) < BEHIND;
+            unheard.is_some_and(|Unheard { since, at }| i64::from(counted.sent_between(since, at)) < BEHIND);
         let is_missed = !may_have_come && Self::is_behind(number, counted, at);
         is_missed.then(|| self.evidence(&report, counted, at))
     }
@@ -322,10 +341,10 @@ mod tests {
     #[test]
     fn one_that_reports_of_nobody_hears_nothing_of_what_was_sent() {
         let mut call = Call::new();
-        assert_eq!(call.proof.heard_nothing(&call.counted, after(5_000)), None);
+        assert_eq!(call.proof.heard_nothing(Silence::LastReport, &call.counted, after(5_000)), None);
         call.says(1_250, 5_000);
         assert_eq!(
-            call.proof.heard_nothing(&call.counted, after(5_100)).map(|evidence| evidence.due),
+            call.proof.heard_nothing(Silence::LastReport, &call.counted, after(5_100)).map(|evidence| evidence.due),
             Some(245)
         );
     }
@@ -334,11 +353,11 @@ mod tests {
     fn a_senders_report_refutes_by_what_its_receiver_said_last_if_only_that_it_hears_nobody() {
         let mut call = Call::new();
         assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
-        assert_eq!(call.proof.heard_nothing(&call.counted, after(10_000)), None, "nobody has counted yet");
+        assert_eq!(call.proof.heard_nothing(Silence::LastReport, &call.counted, after(10_000)), None, "nobody has counted yet");
         assert_eq!(call.says(1_500, 10_100).map(|evidence| evidence.due), Some(240));
         let mut call = Call::new();
         assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
-        assert_eq!(call.proof.heard_nothing(&call.counted, after(5_100)), None);
+        assert_eq!(call.proof.heard_nothing(Silence::LastReport, &call.counted, after(5_100)), None);
         assert_eq!(call.says(1_500, 10_100), None, "all of it may have been sent since");
     }
 
@@ -349,9 +368,28 @@ mod tests {
         call.says(1_250, 5_000);
         call.says(1_400, 8_000);
         // That of 10 s is lost; he is silent.
-        assert_eq!(call.proof.heard_nothing(&call.counted, after(16_000)), None);
+        assert_eq!(call.proof.heard_nothing(Silence::LastReport, &call.counted, after(16_000)), None);
         call.says(1_560, 15_500);
-        assert!(call.proof.heard_nothing(&call.counted, after(16_000)).is_some(), "70 were sent since");
+        assert!(call.proof.heard_nothing(Silence::LastReport, &call.counted, after(16_000)).is_some(), "70 were sent since");
+    }
+
+    #[test]
+    fn one_that_counts_anew_after_a_pause_says_nothing_of_the_time_before_it() {
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
+        call.says(1_283, 6_000);
+        // Nobody has spoken for five seconds; its first packet then makes the receiver forget the 33 before.
+        call.says(1_284, 10_900);
+        assert_eq!(call.proof.heard_nothing(Silence::CountedAnew, &call.counted, after(11_000)), None);
+        assert_eq!(call.says(1_286, 11_010), None);
+        // Once more within a second, and the pause after it.
+        call.says(1_330, 11_900);
+        call.says(1_331, 16_950);
+        assert_eq!(call.proof.heard_nothing(Silence::CountedAnew, &call.counted, after(17_000)), None);
+        // It goes on to speak, and none of that arrives.
+        call.says(1_500, 20_400);
+        let refuted = call.proof.heard_nothing(Silence::CountedAnew, &call.counted, after(20_500));
+        assert!(refuted.is_some(), "170 were sent since it said so before");
     }
 
     #[test]

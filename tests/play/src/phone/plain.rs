@@ -159,6 +159,8 @@ pub struct Phone {
     /// Of its last packet, with its wraps.
     pub sequence: u32,
     sent: u32,
+    /// When it last sent.
+    spoke: Duration,
     next_report: Duration,
     /// A PJSIP's, after a re-INVITE.
     pub first_report: Duration,
@@ -167,6 +169,8 @@ pub struct Phone {
     first: Option<u32>,
     highest: u32,
     received: u32,
+    /// Its latest packet is the first after a long silence: oRTP has thrown away the number of the one before.
+    has_forgotten: bool,
     /// When it last heard something.
     pub heard: Duration,
     /// How long it heard nothing at most.
@@ -214,9 +218,11 @@ impl Phone {
             sent: 0,
             next_report: Duration::MAX,
             first_report: Duration::from_millis(200),
+            spoke: Duration::ZERO,
             source: None,
             first: None,
             highest: 0,
+            has_forgotten: false,
             received: 0,
             heard: Duration::ZERO,
             longest_silence: Duration::ZERO,
@@ -331,7 +337,9 @@ impl Phone {
             self.turn = now + Duration::from_millis(300 + dice.below(most));
         }
         let is_noise = self.voice == Voice::ComfortNoise && age.as_millis().is_multiple_of(200);
-        if self.is_talking { Some(0) } else { is_noise.then_some(13) }
+        // In a pause of PJSIP's own there is a packet each five seconds.
+        let is_alive = self.kind == Kind::Pjsip && now >= self.spoke + Duration::from_secs(5);
+        if self.is_talking || is_alive { Some(0) } else { is_noise.then_some(13) }
     }
 
     /// Every 20 ms. Whether it has sent.
@@ -339,6 +347,7 @@ impl Phone {
         let Some(target) = self.target.filter(|_| self.sends) else { return false };
         let Some(payload_type) = self.utters(now, dice) else { return false };
         self.sequence += 1;
+        self.spoke = now;
         self.sent = self.sent.wrapping_add(1);
         let mut packet = vec![0u8; 20];
         packet[0] = 0x80;
@@ -407,7 +416,8 @@ impl Phone {
         }
         if let Some((first, source)) = self.first.zip(self.source) {
             let lost = (self.highest - first + 1).saturating_sub(self.received) & 0x7f_ffff;
-            for word in [source, lost, self.highest, 8, 0, 0] {
+            let highest = if self.has_forgotten { 0 } else { self.highest };
+            for word in [source, lost, highest, 8, 0, 0] {
                 packet.extend(word.to_be_bytes());
             }
         }
@@ -451,6 +461,8 @@ impl Phone {
             self.highest += u32::from(step);
         }
         self.received += 1;
+        let is_ortp = matches!(self.kind, Kind::Linphone | Kind::Slow(_));
+        self.has_forgotten = is_ortp && now.saturating_sub(self.heard) >= Duration::from_secs(5);
         self.longest_silence = self.longest_silence.max(now.saturating_sub(self.heard));
         self.heard = now;
     }

@@ -33,15 +33,15 @@ impl Introduction {
                     self.machine.sender_report(track, *ssrc, *packets, now);
                 }
                 Report::Receiver { ssrc } => self.machine.rests(track, *ssrc, now),
-                Report::Goodbye { .. } => {}
+                Report::Goodbye { .. } | Report::Unheard { .. } => {}
                 Report::Reception { ssrc, lost, highest, jitter, .. } => {
                     let report = Reception { ssrc: *ssrc, highest: *highest, lost: *lost, jitter: *jitter };
                     self.machine.reception(track, &report, now);
                 }
             }
         }
-        if rtcp::is_about_nobody(reports) {
-            self.machine.hears_nobody(track, now);
+        if let Some(silence) = rtcp::silence(reports) {
+            self.machine.hears_nobody(track, silence, now);
         }
         true
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use media_wire::rtcp::Silence;
 use seam::Side;
 use seam::path::{Entry, Evidence, Lie, Reason, Stay};
 
@@ -33,10 +34,10 @@ impl Release {
         }
     }
 
-    /// `party` has reported, and about nobody: since its last report it has heard nothing (RFC 3550 §6.4).
-    pub fn hears_nobody(&mut self, track: Track, now: Duration) {
+    /// `party` has reported, and of nobody.
+    pub fn hears_nobody(&mut self, track: Track, silence: Silence, now: Duration) {
         let Some(direction) = self.direction(!track) else { return };
-        if let Some(evidence) = direction.heard_nothing(now) {
+        if let Some(evidence) = direction.heard_nothing(silence, now) {
             self.refuted(!track, evidence, now);
         }
     }
