@@ -66,7 +66,9 @@ impl Bound {
             Self::Direct => "direct for 95 % of the time after the first proof",
             Self::Silence => "without loss: silence of at most 200 ms, but at a cut",
             Self::SilenceWithLoss => "with loss: silence of at most 600 ms, but at a cut",
-            Self::Home => "home within 7 s of a cut, and 6.2 s for each lost report",
+            Self::Home => {
+                "home within 7 s of a cut, and 6.2 s for each lost report, and each that rests after one"
+            }
             Self::CrushHome => "home within 300 ms of a cut, of two that speak CRUSH",
             Self::Later => "heard to the end after a cut, silence of at most 1 s",
         }

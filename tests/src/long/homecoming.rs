@@ -29,7 +29,8 @@ pub struct Homecoming {
     /// How they heard each other again.
     pub home: Home,
     /// Reports of both phones that were lost between the cut and that. What the sender's counts and what the receiver's misses refute
-    /// the path together, so either may have been the telling one.
+    /// the path together, so either may have been the telling one. Who rests after a report that was lost says in the next ones nothing of
+    /// what it had sent before (RFC 3550 §6.4): they count with it.
     pub lost: u32,
     /// The longest silence after they were heard again, and from the cut on of a direction that was not cut.
     pub later: Duration,
@@ -66,8 +67,7 @@ impl Severed<'_> {
             heard = heard.max(until);
             again[side] = until;
         }
-        let is_meanwhile = |at: &&Duration| (self.cut..heard).contains(*at);
-        let lost = self.lost.iter().flatten().filter(is_meanwhile).count();
+        let lost: usize = [0, 1].into_iter().map(|side| self.untold(side, heard)).sum();
         let silences = [0, 1].into_iter().flat_map(|side| {
             let all = self.ears[side].silences(&self.ears[1 - side].sent, self.end);
             all.into_iter().map(move |silence| silence.end.saturating_sub(silence.start.max(again[side])))
@@ -79,6 +79,19 @@ impl Severed<'_> {
             before.and_then(<[_]>::last).is_some_and(|last| !self.relay.contains(&last.source))
         });
         Homecoming { at: self.cut.saturating_sub(answered), home, lost: lost as u32, later, was_direct }
+    }
+
+    /// Reports of one phone, between the cut and then, that were lost, or have no count and follow one that was.
+    fn untold(&self, side: usize, heard: Duration) -> usize {
+        let lost = &self.lost[side];
+        let meanwhile = self.ears[side].reports.iter().filter(|(at, _)| (self.cut..heard).contains(at));
+        let mut is_untold = false;
+        let is_of_no_use = |(at, report): &&(Duration, Vec<u8>)| {
+            let has_count = report.get(1) == Some(&200);
+            is_untold = lost.contains(at) || (is_untold && !has_count);
+            is_untold
+        };
+        meanwhile.filter(is_of_no_use).count()
     }
 
     /// What one of the deaf missed from when the other's speech that can be missed began, and when it was heard again, or the end.
@@ -139,9 +152,23 @@ mod tests {
     #[test]
     fn the_one_who_misses_more_counts_with_the_reports_that_both_lost() {
         let lost = [vec![ms(9_000), ms(11_000)], vec![ms(12_000), ms(15_500)]];
-        let one = came(&both([13_020, 15_020]), &lost, &[0, 1]);
+        let mut ears = both([13_020, 15_020]);
+        for (ear, lost) in ears.iter_mut().zip(&lost) {
+            ear.reports = lost.iter().map(|at| (*at, vec![0x81, 200])).collect();
+        }
+        let one = came(&ears, &lost, &[0, 1]);
         assert_eq!((one.home, one.lost, one.was_direct), (Home::After(ms(5_000)), 2, true));
         assert!(one.later <= ms(25), "{one:?}");
+    }
+
+    #[test]
+    fn who_rests_after_a_report_that_was_lost_tells_what_it_had_sent_when_it_speaks_again() {
+        let lost = [vec![ms(10_500)], Vec::new()];
+        let mut ears = both([15_020, 15_020]);
+        ears[0].reports = [(10_500, 200), (12_000, 201), (13_000, 200), (14_000, 201)]
+            .map(|(at, kind)| (ms(at), vec![0x81, kind]))
+            .into();
+        assert_eq!(came(&ears, &lost, &[0, 1]).lost, 2);
     }
 
     #[test]

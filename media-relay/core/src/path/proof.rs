@@ -49,7 +49,7 @@ pub enum Verdict {
 }
 
 /// That its receiver hears nobody: what it had reported before is all that it knew then, too.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Unheard {
     /// What was sent from then on has not come.
     since: Duration,
@@ -344,7 +344,9 @@ mod tests {
         assert_eq!(call.proof.heard_nothing(Silence::LastReport, &call.counted, after(5_000)), None);
         call.says(1_250, 5_000);
         assert_eq!(
-            call.proof.heard_nothing(Silence::LastReport, &call.counted, after(5_100)).map(|evidence| evidence.due),
+            call.proof
+                .heard_nothing(Silence::LastReport, &call.counted, after(5_100))
+                .map(|evidence| evidence.due),
             Some(245)
         );
     }
@@ -353,7 +355,11 @@ mod tests {
     fn a_senders_report_refutes_by_what_its_receiver_said_last_if_only_that_it_hears_nobody() {
         let mut call = Call::new();
         assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
-        assert_eq!(call.proof.heard_nothing(Silence::LastReport, &call.counted, after(10_000)), None, "nobody has counted yet");
+        assert_eq!(
+            call.proof.heard_nothing(Silence::LastReport, &call.counted, after(10_000)),
+            None,
+            "nobody has counted yet"
+        );
         assert_eq!(call.says(1_500, 10_100).map(|evidence| evidence.due), Some(240));
         let mut call = Call::new();
         assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
@@ -370,7 +376,10 @@ mod tests {
         // That of 10 s is lost; he is silent.
         assert_eq!(call.proof.heard_nothing(Silence::LastReport, &call.counted, after(16_000)), None);
         call.says(1_560, 15_500);
-        assert!(call.proof.heard_nothing(Silence::LastReport, &call.counted, after(16_000)).is_some(), "70 were sent since");
+        assert!(
+            call.proof.heard_nothing(Silence::LastReport, &call.counted, after(16_000)).is_some(),
+            "70 were sent since"
+        );
     }
 
     #[test]
