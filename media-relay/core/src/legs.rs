@@ -15,7 +15,7 @@ use crate::consumers::Listeners;
 use crate::handoff::Side;
 use crate::ice::Agent;
 use crate::motion::shell::{Kept, Past};
-use crate::ports::StreamId;
+use crate::ports::{Ports, StreamId};
 use crate::stream::Streams;
 
 /// An offer without its last answer.
@@ -158,9 +158,83 @@ impl Session {
     pub(crate) fn leg_mut(&mut self, endpoint: Endpoint) -> Option<&mut Leg> {
         self.legs.iter_mut().find(|known| known.0 == endpoint).map(|known| &mut known.1)
     }
+
+    /// In the session of this number an endpoint has a leg from now on, and what is said of it is true.
+    pub(crate) fn ensure_leg(&mut self, id: u64, endpoint: Endpoint, party: &Party) {
+        match self.leg_mut(endpoint) {
+            Some(leg) => leg.party = party.clone(),
+            None => self.legs.push((endpoint, Leg::new(id, endpoint, party.clone()))),
+        }
+    }
+
+    /// Takes streams out of their legs and closes them.
+    pub(crate) fn forget(&mut self, gone: &[StreamId], streams: &mut Streams, ports: &mut dyn Ports) {
+        for place in self.legs.iter_mut().flat_map(|(_, leg)| leg.streams.iter_mut()) {
+            if place.is_some_and(|stream| gone.contains(&stream)) {
+                *place = None;
+            }
+        }
+        self.close(gone, streams, ports);
+    }
+
+    /// Closes streams that no leg names any more, and counts what they heard.
+    pub(crate) fn close(&mut self, gone: &[StreamId], streams: &mut Streams, ports: &mut dyn Ports) {
+        if gone.is_empty() {
+            return;
+        }
+        for left in self.stream_ids() {
+            if let Some(stream) = streams.get_mut(left) {
+                stream.consumers.starve(|peer| gone.contains(&peer));
+            }
+        }
+        self.catch_up(streams);
+        let heard = gone.iter().filter_map(|stream| Some(streams.get(*stream)?.reception.heard)).max();
+        self.note_media(heard.unwrap_or_default());
+        for stream in gone {
+            let Some(stream) = streams.remove(*stream, ports) else { continue };
+            if stream.reception.packets > 0 || stream.strangers > 0 {
+                self.past.push(stream.statistics(None, self.life.heard));
+            }
+        }
+    }
 }
 
 impl Leg {
+    /// A new one of a session.
+    fn new(session: u64, endpoint: Endpoint, party: Party) -> Self {
+        Self {
+            party,
+            streams: SmallVec::new(),
+            // Says nothing but that it is ours, and differs per leg.
+            origin: (session ^ u64::from(endpoint.party).wrapping_mul(0x9E37_79B9_7F4A_7C15)) >> 16,
+            version: 0,
+            last: None,
+            address: None,
+            offered: None,
+            agreed: None,
+            handoff: Side::default(),
+            is_joined: false,
+            ice: None,
+        }
+    }
+
+    /// For another branch of the same INVITE; its streams are to come.
+    pub(crate) fn of_branch(&self) -> Self {
+        Self {
+            party: self.party.clone(),
+            streams: SmallVec::new(),
+            origin: self.origin,
+            version: self.version,
+            last: self.last,
+            address: self.address,
+            offered: self.offered.clone(),
+            agreed: None,
+            handoff: self.handoff.of_branch(),
+            is_joined: false,
+            ice: self.ice.as_ref().map(|agent| Box::new(agent.of_branch())),
+        }
+    }
+
     /// A description for it: like `description`, with its m-lines at `places`, and what they say of ICE.
     pub(crate) fn write(
         &mut self,

@@ -1,4 +1,5 @@
-//! A worker: the sessions of one thread. What signalling agreed is in `negotiation.rs`, a packet's way in `forward.rs`.
+//! A worker: the sessions of one thread. What signalling agrees is in `negotiation.rs`, a packet's way in `forward.rs`, who moves
+//! media in `moves.rs`.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -6,15 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ahash::AHashMap;
-use seam::{Action, Endpoint, Event, Reply, StreamStatistics};
+use seam::{Action, Described, Endpoint, Event, ExchangeId, Refusal, Reply, StreamStatistics};
 use smallvec::SmallVec;
 
 use crate::consumers::{Copies, Overheard};
 use crate::expected::Expected;
 use crate::flow::Flow;
 use crate::handoff::LEAST_INACTIVITY;
-use crate::legs::{Answer, Answered, Offer, Session};
+use crate::legs::{Answer, Answered, Life, Offer, Session};
 use crate::motion::{Motion, Motions};
+use crate::negotiation::{Heard, Negotiation};
+use crate::ours::Judge;
 use crate::path::memory::{Known, Memory, Outcome};
 pub use crate::ports::{Arrival, PortPair, Ports, SocketId, Transmit};
 use crate::ports::{StreamId, Turn};
@@ -166,16 +169,85 @@ impl Worker {
         }
     }
 
+    pub(crate) fn offer(&mut self, id: u64, offer: Offer, turn: &mut Turn<'_>) -> Result<Described, Refusal> {
+        let heard = Heard::offer(self.judge(), id, &offer)?;
+        let is_new = !self.sessions.contains_key(&id);
+        self.sessions.entry(id).or_insert_with(|| Session {
+            life: Life { heard: turn.now, ..Life::default() },
+            ..Session::default()
+        });
+        let mut negotiation = self.negotiation(id).ok_or(Refusal::Unknown)?;
+        match negotiation.open(&offer, &heard, turn.ports) {
+            Ok(opened) => negotiation.offer(offer, heard, opened, turn.now),
+            Err(refusal) => {
+                if is_new {
+                    self.sessions.remove(&id);
+                }
+                Err(refusal)
+            }
+        }
+    }
+
+    pub(crate) fn answer(
+        &mut self,
+        id: u64,
+        answer: Answer,
+        turn: &mut Turn<'_>,
+    ) -> Result<Described, Refusal> {
+        let heard = Heard::read(self.judge(), id, &answer.from, &answer.sdp)?;
+        let mut negotiation = self.negotiation(id).ok_or(Refusal::Unknown)?;
+        let described = negotiation.answer(answer, heard, turn)?;
+        self.agreed(id, turn.now);
+        self.schedule_checks(id);
+        Ok(described)
+    }
+
+    /// The offer is void.
+    pub(crate) fn cancel(&mut self, id: u64, exchange: ExchangeId, turn: &mut Turn<'_>) {
+        let negotiation = self.negotiation(id);
+        if negotiation.is_some_and(|mut negotiation| negotiation.cancel(exchange, turn.ports)) {
+            self.attend(id, turn.now);
+        }
+    }
+
+    /// A refused initial offer ends its party with all branches; a later one is void.
+    fn reject(&mut self, id: u64, exchange: ExchangeId, from: Endpoint, turn: &mut Turn<'_>) {
+        if exchange == ExchangeId::INITIAL {
+            self.drop_legs(id, |leg| leg.party != 0 && leg.party == from.party, turn);
+        } else {
+            self.cancel(id, exchange, turn);
+        }
+    }
+
+    pub(crate) fn judge(&self) -> Judge<'_> {
+        Judge { sessions: &self.sessions, streams: &self.streams, settings: &self.settings }
+    }
+
+    fn negotiation(&mut self, id: u64) -> Option<Negotiation<'_>> {
+        Some(Negotiation {
+            id,
+            session: self.sessions.get_mut(&id)?,
+            streams: &mut self.streams,
+            introduction: self.motions.introduction_mut(id),
+            settings: &self.settings,
+            cname: &self.cname,
+        })
+    }
+
     /// A branch has won: the other outgoing parties, and the other branches of its own, are gone.
     fn select(&mut self, id: u64, winner: Endpoint, turn: &mut Turn<'_>) {
         let now = turn.now;
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.selected = Some(winner);
         // It may have said nothing yet; then its party's ports are its own from now on.
-        self.ensure_branch(id, winner);
+        if let Some(mut negotiation) = self.negotiation(id) {
+            negotiation.ensure_branch(winner);
+        }
         self.drop_legs(id, |leg| leg.party != 0 && leg != winner, turn);
         let caller = Endpoint { party: 0, branch: 0 };
-        self.connect_agreed(id, winner, caller);
+        if let Some(mut negotiation) = self.negotiation(id) {
+            negotiation.connect_agreed(winner, caller);
+        }
         // What an early answer refused the last one may take (RFC 3261 §13.2.1), which comes after this, if it comes.
         if let Some(session) = self.sessions.get_mut(&id) {
             session.closing = Some(now.saturating_add(LAST_ANSWER));
@@ -197,29 +269,7 @@ impl Worker {
             }
             stays
         });
-        self.close(id, &gone, turn.ports);
-    }
-
-    /// Closes streams that no leg names any more, and counts what they heard.
-    pub(crate) fn close(&mut self, id: u64, gone: &[StreamId], ports: &mut dyn Ports) {
-        if gone.is_empty() {
-            return;
-        }
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        for left in session.legs.iter().flat_map(|(_, leg)| leg.streams.iter().flatten()) {
-            if let Some(stream) = self.streams.get_mut(*left) {
-                stream.consumers.starve(|peer| gone.contains(&peer));
-            }
-        }
-        session.catch_up(&self.streams);
-        let heard = gone.iter().filter_map(|stream| Some(self.streams.get(*stream)?.reception.heard)).max();
-        session.note_media(heard.unwrap_or_default());
-        for stream in gone {
-            let Some(stream) = self.streams.remove(*stream, ports) else { continue };
-            if stream.reception.packets > 0 || stream.strangers > 0 {
-                session.past.push(stream.statistics(None, session.life.heard));
-            }
-        }
+        session.close(&gone, &mut self.streams, turn.ports);
     }
 
     fn statistics(&self, id: u64, now: Duration) -> Vec<StreamStatistics> {
@@ -318,7 +368,9 @@ impl Worker {
             .iter_mut()
             .filter_map(|(id, session)| session.closing.take_if(|closing| *closing <= now).map(|_| *id));
         for id in closing.collect::<Vec<u64>>() {
-            self.close_refused(id, ports);
+            if let Some(mut negotiation) = self.negotiation(id) {
+                negotiation.close_refused(ports);
+            }
         }
         let Some(limit) = self.settings.inactivity else { return };
         let unheard: Vec<u64> = self.motions.unheard().collect();
