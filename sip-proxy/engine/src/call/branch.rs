@@ -163,11 +163,6 @@ impl Branches {
         BranchId(self.0.len() as u16)
     }
 
-    /// The one that was begun last.
-    pub(super) fn last_id(&self) -> BranchId {
-        BranchId(self.next_id().0.saturating_sub(1))
-    }
-
     pub(super) fn push(&mut self, branch: Branch) {
         self.0.push(branch);
     }

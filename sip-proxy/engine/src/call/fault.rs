@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 
 use sip_wire::Message;
 
+use super::side::BranchId;
 use crate::event::{EndCause, EndedBy};
 use crate::question::RouteRefusal;
 
@@ -108,13 +109,20 @@ impl Fault {
 #[derive(Debug)]
 pub(crate) struct Final {
     pub(super) fault: Fault,
-    pub(super) response: Option<Message>,
+    pub(super) response: Option<Given>,
+}
+
+/// A final response, and the branch whose target gave it: of what it says passes what its realm may say.
+#[derive(Debug)]
+pub(super) struct Given {
+    pub(super) by: BranchId,
+    pub(super) message: Message,
 }
 
 impl Final {
-    pub(crate) fn of_response(response: Message) -> Self {
-        let status = response.status().unwrap_or(500);
-        Self { fault: Fault::of_target(status), response: Some(response) }
+    pub(super) fn of_response(by: BranchId, message: Message) -> Self {
+        let status = message.status().unwrap_or(500);
+        Self { fault: Fault::of_target(status), response: Some(Given { by, message }) }
     }
 
     /// No response, or no way.

@@ -64,7 +64,7 @@ use seam::path::PathRecord;
 use seam::{Action, Event, Reply, SessionId, StreamStatistics};
 
 use end::{Ended, Ending, Leaving, Lifetime, Record, side_of};
-use fault::Fault;
+use fault::{Fault, Given};
 use hunt::Hunt;
 use media::{Media, Wait};
 use parties::Parties;
@@ -300,8 +300,8 @@ impl Call {
         }
     }
 
-    fn final_answer(&mut self, status: u16, message: Option<&Message>, core: &mut Core) -> Answer {
-        let response = self.parties.final_response(status, message, self.media.refused, core);
+    fn final_answer(&mut self, status: u16, given: Option<&Given>, core: &mut Core) -> Answer {
+        let response = self.parties.final_response(status, given, self.media.refused, core);
         Answer { server: self.upstream_server(), status, response }
     }
 

@@ -5,7 +5,7 @@ use sip_wire::{Message, Name};
 
 use super::Purpose;
 use super::body::{add, body_for};
-use super::fault::shown_to_caller;
+use super::fault::{Given, shown_to_caller};
 use super::parties::Parties;
 use super::side::{BranchId, PairId, Side};
 use crate::core::Core;
@@ -85,17 +85,18 @@ impl Parties {
     pub(super) fn final_response(
         &mut self,
         status: u16,
-        message: Option<&Message>,
+        given: Option<&Given>,
         refused: Option<Refusal>,
         core: &mut Core,
     ) -> Bytes {
         let config = core.config.clone();
+        let message = given.map(|given| &given.message);
         // A registrar behind us challenges the phone itself.
         let is_register = matches!(self.purpose, Purpose::Register(_));
         let is_challenge = is_register && matches!(status, 401 | 407);
         let status = if message.is_some() && !is_challenge { shown_to_caller(status) } else { status };
         let tag = self.shown_tag.clone().unwrap_or_else(|| core.ids.tag());
-        let mut names = self.branch_names(&config, self.branches.last_id(), Side::Target);
+        let mut names = given.and_then(|given| self.branch_names(&config, given.by, Side::Target));
         let reason = message
             .filter(|message| message.status() == Some(status))
             .and_then(Message::reason)

@@ -123,7 +123,7 @@ impl Call {
         match status {
             101..=199 => self.on_branch_provisional(index, response, core),
             200..=299 => self.on_branch_success(index, Reply { client, response }, core, registrar),
-            _ => self.on_branch_failure(index, Final::of_response(response), core, registrar),
+            _ => self.on_branch_failure(index, Final::of_response(index, response), core, registrar),
         }
     }
 
@@ -138,9 +138,6 @@ impl Call {
         branch.state = State::Ringing;
         branch.has_rung = true;
         let Some(flow) = branch.target.flow else { return };
-        if self.lifetime.alerting.is_none() {
-            self.lifetime.alerting = Some(core.now.monotonic);
-        }
         let Some(pair) = self.parties.pair_of_response(index, &response, flow, core) else {
             if let Some(answer) = self.parties.bare_response(index, &response, core) {
                 core.respond(self.upstream_server(), response.status().unwrap_or(180), answer);
@@ -169,7 +166,7 @@ impl Call {
                 return;
             }
             Purpose::Once => {
-                self.pass_final(response, core);
+                self.pass_final(index, response, core);
                 return;
             }
             Purpose::Subscription | Purpose::Session => {}
@@ -223,9 +220,10 @@ impl Call {
     ) {
         let Final { fault, response } = outcome;
         let status = fault.status;
-        if let Some(response) = &response
-            && (self.retry_with_credentials(index, response, core)
-                || self.retry_with_interval(index, response, core))
+        let message = response.as_ref().map(|given| &given.message);
+        if let Some(message) = message
+            && (self.retry_with_credentials(index, message, core)
+                || self.retry_with_interval(index, message, core))
         {
             return;
         }
@@ -236,8 +234,8 @@ impl Call {
         if branch.state == State::Done {
             return;
         }
-        if let (503, Some(response), Some(trunk)) = (status, &response, &branch.target.trunk) {
-            core.trunks.refused(&trunk.name, response, core.now.monotonic);
+        if let (503, Some(message), Some(trunk)) = (status, message, &branch.target.trunk) {
+            core.trunks.refused(&trunk.name, message, core.now.monotonic);
         }
         let was_cancelled = branch.state == State::Cancelled;
         branch.state = State::Done;
@@ -278,7 +276,7 @@ impl Call {
             return;
         }
         if (300..400).contains(&status)
-            && response.as_ref().is_some_and(|response| self.redirect(index, response, core, registrar))
+            && message.is_some_and(|message| self.redirect(index, message, core, registrar))
         {
             if self.parties.branches.are_all_done() {
                 self.next_step(core, registrar);
@@ -388,7 +386,7 @@ impl Call {
     }
 
     /// The final response of a request that makes no dialog.
-    pub(super) fn pass_final(&mut self, response: Message, core: &mut Core) {
-        self.finish_upstream(Final::of_response(response), core);
+    pub(super) fn pass_final(&mut self, by: BranchId, response: Message, core: &mut Core) {
+        self.finish_upstream(Final::of_response(by, response), core);
     }
 }

@@ -1,9 +1,14 @@
 //! What a message says besides its offer reaches the other side as that side can read it.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use play::settings::signalling::{listener, realm};
+use sip_engine::config::Realm;
 use sip_engine::digest;
 use sip_engine::ids::Ids;
+use sip_engine::io::{ListenerId, RealmId, Transport};
+use sip_engine::question::TrunkTarget;
 use sip_engine::ua::{CallNumber, Event};
 use sip_wire::{Message, Method, Name};
 
@@ -186,4 +191,29 @@ fn what_comes_with_a_success_and_cannot_be_passed_makes_it_a_failure_in_a_call_t
     line.reply(address(GATEWAY), Method::SUBSCRIBE, &head, "no part of it begins");
     let told = line.sent.iter().rfind(|(to, sent)| *to == alice && sent.status().is_some()).unwrap();
     assert_eq!(told.1.status(), Some(502));
+}
+
+/// What passes of a refusal is what the realm of its author may say, whoever was asked after him.
+#[test]
+fn a_refusal_says_what_its_own_realm_may_say() {
+    const CHARGE: &str = "P-Charge-Info: <sip:4930@carrier.example>\r\n";
+    let distant = ListenerId(2);
+    let (trusted, other) = (trunk("carrier", "198.51.100.9", None), trunk("distant", "203.0.113.9", None));
+    let other = Arc::new(TrunkTarget { realm: RealmId(2), ..TrunkTarget::clone(&other) });
+    for (trunks, passes) in [([&other, &trusted], false), ([&trusted, &other], true)] {
+        let mut config = config();
+        config.realms.push(Realm { is_trunk_side: true, ..realm(2, "distant") });
+        config.listeners.push(listener(2, Transport::Udp, address("203.0.113.1:5060")));
+        let mut line = Line::new(config, policy(trunks.map(Arc::clone).into()));
+        let alice = line.join("alice", "10.0.0.5:5060");
+        line.call(alice, "4930", &[]);
+        for (trunk, status) in trunks.into_iter().zip([480, 503]) {
+            let side = if trunk.realm == RealmId(2) { distant } else { CORE };
+            let at = SocketAddr::new(trunk.host.parse().unwrap(), 5060);
+            line.answer_by_hand_from(side, at, status, if status == 480 { CHARGE } else { "" });
+        }
+        let (_, refusal) = line.sent.iter().rfind(|(to, _)| *to == alice).unwrap();
+        let charged = refusal.lines().any(|line| line.text.eq_ignore_ascii_case(b"P-Charge-Info"));
+        assert_eq!((refusal.status(), charged), (Some(480), passes));
+    }
 }
