@@ -326,11 +326,10 @@ impl Core {
         self.out.push_back(Output::Record(event));
     }
 
-    /// A 2xx to an INVITE that nobody wants: ACK, and BYE unless the dialog has had one (RFC 3261 §13.2.2.4). All that
-    /// the INVITE would tell of the dialog its response repeats.
+    /// A 2xx to an INVITE that nobody wants: ACK, and BYE unless the dialog has had one (RFC 3261 §13.2.2.4).
     pub(crate) fn take_down(&mut self, client: ClientId, response: &Message, with_bye: bool) {
         let Some(flow) = self.transactions.client_flow(client) else { return };
-        let Ok(mut dialog) = Dialog::uac(response, response, flow) else { return };
+        let Some(mut dialog) = Dialog::unwanted(response, flow) else { return };
         let Some((flow, ack)) = self.dialog_ack(&dialog, dialog.local_cseq) else { return };
         self.transactions.acknowledge(client, flow, ack.finish(), &mut self.out);
         if with_bye {
@@ -347,7 +346,7 @@ impl Core {
         if !is_success || !response.cseq().is_ok_and(|cseq| cseq.method == Method::INVITE) {
             return false;
         }
-        let Ok(mut dialog) = Dialog::uac(response, response, flow) else { return false };
+        let Some(mut dialog) = Dialog::unwanted(response, flow) else { return false };
         let Some(listener) = self.config.listener(flow.listener) else { return false };
         let invite_cseq = dialog.local_cseq;
         if self.dialogs.places.contains_key(&dialog.key()) {
@@ -365,7 +364,7 @@ impl Core {
             return false;
         }
         let ack = dialog.ack_for(invite_cseq, &mut self.ids, listener).finish();
-        dialog.local_cseq = dialog.local_cseq.saturating_add(1000);
+        dialog.skip_forgotten();
         let bye = dialog.request(Method::BYE, &mut self.ids, listener).finish();
         // Without a transaction: who does not hear it says 200 again.
         for message in [ack, bye] {
@@ -391,8 +390,7 @@ impl Core {
     }
 
     fn say_bye(&mut self, dialog: &mut Dialog) {
-        // The early dialog may have carried requests that are forgotten: numbers may skip (RFC 3261 §12.2.2).
-        dialog.local_cseq = dialog.local_cseq.saturating_add(1000);
+        dialog.skip_forgotten();
         if let Some((hop, bye)) = self.dialog_request(dialog, Method::BYE) {
             self.send_request(hop, bye.finish(), Owner::Nobody);
         }

@@ -1,7 +1,9 @@
 //! Dialogs (RFC 3261 §12) as plain data.
 
+use std::net::SocketAddr;
+
 use serde::{Deserialize, Serialize};
-use sip_wire::{Builder, Message, Method, Name};
+use sip_wire::{Builder, Message, Method, Name, Uri};
 
 use crate::config::Listener;
 use crate::flow::Flow;
@@ -245,6 +247,22 @@ impl Dialog {
     /// The URI whose host gets the requests: the first route's, or the target.
     pub fn next_hop(&self) -> &[u8] {
         self.routes.first().map_or(&*self.target, |route| uri_of(route))
+    }
+
+    /// The address of that URI, if it is a literal one (RFC 3261 §8.1.2).
+    pub(crate) fn literal_next_hop(&self) -> Option<SocketAddr> {
+        let uri = Uri::parse(self.next_hop()).ok()?;
+        Some(SocketAddr::new(uri.host().address()?, uri.port().unwrap_or(5060)))
+    }
+
+    /// Of a 2xx to an INVITE that nobody wants: all that the INVITE would tell of the dialog its response repeats.
+    pub(crate) fn unwanted(response: &Message, flow: Flow) -> Option<Self> {
+        Self::uac(response, response, flow).ok()
+    }
+
+    /// It may have carried requests of ours that are forgotten: numbers may skip (RFC 3261 §12.2.2).
+    pub(crate) fn skip_forgotten(&mut self) {
+        self.local_cseq = self.local_cseq.saturating_add(1000);
     }
 
     fn message(&self, method: Method<'_>, cseq: u32, ids: &mut Ids, listener: &Listener) -> Builder {

@@ -102,16 +102,13 @@ fn transport_named(uri: &Uri<'_>) -> Option<Transport> {
 impl Dialog {
     /// Whether a message over `seen` came from the very address that the dialog's requests go to.
     pub(crate) fn is_from_target(&self, seen: &Flow) -> bool {
-        let target = Uri::parse(self.next_hop()).ok();
-        let address =
-            target.as_ref().and_then(|uri| Some((uri.host().address()?, uri.port().unwrap_or(5060))));
-        address.is_some_and(|(ip, port)| {
-            let remote = seen.remote;
+        self.literal_next_hop().is_some_and(|target| {
+            let (remote, ip) = (seen.remote, target.ip().to_canonical());
             seen.transport == Transport::Udp
                 && self.flow.transport == Transport::Udp
-                && remote.ip().to_canonical() == ip.to_canonical()
-                && self.flow.remote.ip().to_canonical() == ip.to_canonical()
-                && remote.port() == port
+                && remote.ip().to_canonical() == ip
+                && self.flow.remote.ip().to_canonical() == ip
+                && remote.port() == target.port()
         })
     }
 }

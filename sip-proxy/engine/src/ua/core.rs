@@ -238,17 +238,15 @@ impl Core {
         )
     }
 
-    /// A 2xx that belongs to no call any more: ACK, and BYE unless the dialog has had one (RFC 3261 §13.2.2.4). All that
-    /// the INVITE would tell of the dialog its response repeats.
+    /// A 2xx that belongs to no call any more: ACK, and BYE unless the dialog has had one (RFC 3261 §13.2.2.4).
     pub(super) fn take_down(&mut self, client: ClientId, response: &Message, with_bye: bool) {
         let flow = self.account.proxy;
-        let Ok(mut dialog) = Dialog::uac(response, response, flow) else { return };
+        let Some(mut dialog) = Dialog::unwanted(response, flow) else { return };
         let Some(listener) = self.account.listeners.get(usize::from(flow.listener.0)) else { return };
         let ack = dialog.ack_for(dialog.local_cseq, &mut self.ids, listener).finish();
         let flow = next_hop(&dialog);
         self.transactions.acknowledge(client, flow, ack, &mut self.out);
-        // The early dialog may have carried requests that are forgotten: numbers may skip (RFC 3261 §12.2.2).
-        dialog.local_cseq = dialog.local_cseq.saturating_add(1000);
+        dialog.skip_forgotten();
         if with_bye && let Some(bye) = self.dialog_request(&mut dialog, Method::BYE) {
             self.take_leave(flow, bye.finish());
         }
@@ -261,9 +259,6 @@ pub(super) fn next_hop(dialog: &Dialog) -> Flow {
     if dialog.flow.transport.is_reliable() {
         return dialog.flow;
     }
-    let remote = sip_wire::Uri::parse(dialog.next_hop())
-        .ok()
-        .and_then(|uri| Some(std::net::SocketAddr::new(uri.host().address()?, uri.port().unwrap_or(5060))))
-        .filter(|remote| remote.is_ipv4() == dialog.flow.remote.is_ipv4());
+    let remote = dialog.literal_next_hop().filter(|remote| remote.is_ipv4() == dialog.flow.remote.is_ipv4());
     Flow { remote: remote.unwrap_or(dialog.flow.remote), ..dialog.flow }
 }
