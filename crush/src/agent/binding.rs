@@ -7,6 +7,7 @@ use media_wire::sdp::crush::reflexive_priority;
 use media_wire::stun::{Class, Incoming, Method, Outgoing, PRIORITY, USE_CANDIDATE};
 
 use super::generation::Credentials;
+use super::leg::Answered;
 use super::link::Packet;
 use super::{Agent, SocketId};
 use crate::count::Count;
@@ -89,10 +90,14 @@ impl Agent {
         if message.class() == Class::Indication {
             return;
         }
-        if message.class() == Class::Success
-            && (self.relay_answered(message, now) || self.gathering_answered(socket, message, now))
-        {
-            return;
+        if message.class() == Class::Success {
+            match self.leg.answered(message, now) {
+                Answered::Forged => return self.refused.unauthentic.up(),
+                Answered::Seen(0, Some(mapped)) => return self.seen_as(mapped, now),
+                Answered::Seen(..) => return,
+                Answered::Other if self.gathering_answered(socket, message, now) => return,
+                Answered::Other => {}
+            }
         }
         let transaction = message.transaction();
         let link_waits = self.link.as_ref().is_some_and(|link| link.is_outstanding(transaction));

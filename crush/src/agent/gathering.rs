@@ -484,13 +484,16 @@ impl Agent {
             }
             // Whether the block is over shows from now on.
             self.gathered.paused_until = None;
-            self.ask_relay_anew(now);
+            self.leg.ask_anew(now);
+            self.keep_relay_warm(now);
         }
-        if self.is_unanswered_by_relay(now) {
+        if self.leg.is_unanswered(now) {
             self.gathered.paused_until = Some(self.generation.finder.pace.struck(now));
             return self.event(Event::SlowedDown(self.generation.finder.pace.temper()));
         }
-        self.ask_relay_each(RELAY_ASKED, now);
+        if self.leg.ask_each(RELAY_ASKED, now) {
+            self.keep_relay_warm(now);
+        }
     }
 
     /// Runs the search.

@@ -8,7 +8,6 @@
 //! ```
 
 mod binding;
-mod copies;
 mod family;
 mod gathered;
 mod gathering;
@@ -19,7 +18,6 @@ mod io;
 mod leg;
 mod link;
 mod media;
-mod relay;
 mod role;
 mod story;
 mod stream;
@@ -35,7 +33,7 @@ use incoming::Switching;
 use leg::Leg;
 use link::Link;
 use media_wire::demux::{is_rtcp, is_stun};
-use media_wire::handoff::Path;
+use media_wire::handoff::{Path, Reason, Report, Sending};
 use media_wire::rtp::Header;
 use media_wire::sdp::crush::Support;
 use media_wire::stun;
@@ -235,6 +233,34 @@ impl Agent {
         self.show_secured();
     }
 
+    /// Tells the relay where packets go, and that we are there.
+    fn keep_relay_warm(&mut self, now: Duration) {
+        for place in 0..self.streams.len() {
+            let sending = self.sending(place, now);
+            let reason = match sending {
+                Sending::Relay => self.switching.returned,
+                Sending::Direct => Reason::Synchronised,
+                Sending::Both => Reason::Comparison,
+            };
+            let Some(stream) = self.streams.get(place) else { return };
+            let (socket, Some(relay)) = (stream.setup.socket, stream.relay) else { continue };
+            if let Some(bytes) = self.leg.request(place, Report { sending, reason }, &mut self.random, now) {
+                self.transmit(socket, relay, bytes);
+            }
+        }
+    }
+
+    /// Sends to the peer through the relay, on the first stream that has one.
+    fn by_relay(&mut self, bytes: Vec<u8>, now: Duration) {
+        let mut relayed = self.streams.iter().zip(&mut self.leg.warmth);
+        if let Some((warmth, socket, relay)) =
+            relayed.find_map(|(stream, warmth)| Some((warmth, stream.setup.socket, stream.relay?)))
+        {
+            warmth.sent(now);
+            self.transmit(socket, relay, bytes);
+        }
+    }
+
     /// What is to be done, in order; call until `None`.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
@@ -243,7 +269,7 @@ impl Agent {
     /// When to call [`Agent::handle`] with [`Input::Timeout`], if nothing else happens before.
     pub fn poll_timeout(&self) -> Option<Duration> {
         [
-            self.relay_timeout(),
+            self.leg.timeout(&self.streams),
             self.gathering_timeout(),
             self.finding_timeout(),
             self.link_timeout(),
