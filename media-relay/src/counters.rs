@@ -11,6 +11,7 @@ pub struct WorkerCounters {
     dropped: AtomicU64,
     keepalives: AtomicU64,
     strangers_learnt: AtomicU64,
+    copies_lost: AtomicU64,
     send_failed: AtomicU64,
     unreachable: AtomicU64,
     sessions: AtomicU64,
@@ -32,6 +33,8 @@ pub struct Snapshot {
     pub keepalives: u64,
     /// How often a stranger was believed to be a party.
     pub strangers_learnt: u64,
+    /// Copies that who listens will not get, since too many waited.
+    pub copies_lost: u64,
     /// Packets the kernel refused to send.
     pub send_failed: u64,
     /// Packets to addresses that no route leads to.
@@ -64,6 +67,7 @@ impl WorkerCounters {
         self.dropped.store(now.dropped, Ordering::Relaxed);
         self.keepalives.store(now.keepalives, Ordering::Relaxed);
         self.strangers_learnt.store(now.strangers_learnt, Ordering::Relaxed);
+        self.copies_lost.store(now.copies_lost, Ordering::Relaxed);
         self.send_failed.store(now.send_failed, Ordering::Relaxed);
         self.unreachable.store(now.unreachable, Ordering::Relaxed);
         self.sessions.store(now.sessions, Ordering::Relaxed);
@@ -84,6 +88,7 @@ impl WorkerCounters {
             dropped: self.dropped.load(Ordering::Relaxed),
             keepalives: self.keepalives.load(Ordering::Relaxed),
             strangers_learnt: self.strangers_learnt.load(Ordering::Relaxed),
+            copies_lost: self.copies_lost.load(Ordering::Relaxed),
             send_failed: self.send_failed.load(Ordering::Relaxed),
             unreachable: self.unreachable.load(Ordering::Relaxed),
             sessions: self.sessions.load(Ordering::Relaxed),

@@ -120,6 +120,7 @@ impl Thread {
         numbers.dropped = self.worker.dropped.saturating_add(self.ports.flooded);
         numbers.keepalives = self.worker.keepalives;
         numbers.strangers_learnt = self.worker.strangers_learnt;
+        numbers.copies_lost = self.worker.unheard_copies();
         numbers.sessions = self.worker.len() as u64;
         numbers.ports_in_use = self.ports.in_use;
         self.counters.store(numbers);

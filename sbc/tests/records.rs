@@ -65,7 +65,6 @@ fn ended(cause: EndCause, codec: &str) -> CallEventKind {
         cause,
         side: EndedBy::Caller,
         status: 200,
-        alerting_after: None,
         answered_after: Some(Duration::from_millis(1500)),
         total: Duration::from_millis(4600),
         talked: Duration::from_millis(3100),

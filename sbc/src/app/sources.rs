@@ -105,7 +105,7 @@ const SIGNALLING: [ShardNumber; 21] = [
     }),
 ];
 
-const MEDIA: [MediaNumber; 10] = [
+const MEDIA: [MediaNumber; 11] = [
     ("sbc_media_sessions", "Media sessions now", GAUGE, |worker| worker.sessions),
     ("sbc_media_port_pairs", "Pairs of media ports in use", GAUGE, |worker| worker.ports_in_use),
     ("sbc_media_received_total", "Media packets received", COUNTER, |worker| worker.received),
@@ -127,6 +127,12 @@ const MEDIA: [MediaNumber; 10] = [
         "How often a stranger was believed to be a party, where a realm's latching is `any`",
         COUNTER,
         |worker| worker.strangers_learnt,
+    ),
+    (
+        "sbc_media_copies_lost_total",
+        "Copies of media packets that a listener to a call did not get, since too many waited for it",
+        COUNTER,
+        |worker| worker.copies_lost,
     ),
     (
         "sbc_media_panicked_total",

@@ -117,8 +117,6 @@ pub struct CallEnded {
     pub side: EndedBy,
     /// The final SIP status of the INVITE; 200 for an answered call.
     pub status: u16,
-    /// From INVITE to the first 180 or 183, if one came.
-    pub alerting_after: Option<Duration>,
     /// From INVITE to 2xx, if it came.
     pub answered_after: Option<Duration>,
     /// From INVITE to the end.

@@ -51,7 +51,6 @@ fn end(call: u128, state: &Open) -> CallEvent {
         cause: EndCause::Crash,
         side: EndedBy::Sbc,
         status: if state.answered.is_some() { 200 } else { 500 },
-        alerting_after: None,
         answered_after: state.answered.map(|answered| answered.saturating_sub(state.started)),
         total: monotonic.saturating_sub(state.started),
         talked,

@@ -42,7 +42,6 @@ fn ended(cause: EndCause, seconds: u64) -> CallEventKind {
         cause,
         side: EndedBy::Caller,
         status: 200,
-        alerting_after: None,
         answered_after: Some(Duration::from_secs(1)),
         total: Duration::from_secs(seconds + 1),
         talked: Duration::from_secs(seconds),

@@ -81,7 +81,6 @@ impl Record {
 #[derive(Debug, Default)]
 pub(super) struct Lifetime {
     started: Duration,
-    pub(super) alerting: Option<Duration>,
     pub(super) answered: Option<Duration>,
     /// Until its answer how long it may ring, then how long it may last.
     timer: Option<TimerId>,
@@ -116,7 +115,6 @@ impl Lifetime {
             cause: ending.cause,
             side: ending.by,
             status: ending.status,
-            alerting_after: self.alerting.map(since),
             answered_after: self.answered.map(since),
             total: since(now),
             talked: self.answered.map(|answered| now.saturating_sub(answered)).unwrap_or_default(),
