@@ -136,8 +136,9 @@ impl<'a> Edit<'a> {
                 Part::Copied { first, end, at } => lines.extend(moved(old, first..end, at)),
                 Part::New { start, end } => {
                     let mut at = start;
-                    while let Some((place, next)) = (at < end).then(|| read_line(&bytes, at).ok()).flatten() {
-                        lines.push(place);
+                    while at < end
+                        && let Ok(next) = read_line(&bytes, at, &mut lines)
+                    {
                         at = next;
                     }
                 }

@@ -1,14 +1,13 @@
 //! The message: one buffer, a start line, a table of lines, a body.
 
 use bytes::Bytes;
-use smallvec::SmallVec;
 
 use crate::address::{Address, Addresses};
 use crate::edit::Edit;
 use crate::media_type::MediaType;
 use crate::method::Method;
 use crate::name::Name;
-use crate::read::{Place, Start, Table, read};
+use crate::read::{Place, Places, Start, Table, read};
 use crate::refused::{Malformed, Refused};
 use crate::text::{Values, around, is_space, is_token, number, trim};
 use crate::via::Via;
@@ -18,7 +17,7 @@ use crate::via::Via;
 pub struct Message {
     bytes: Bytes,
     start: Start,
-    lines: SmallVec<[Place; 32]>,
+    lines: Places,
     start_line_end: u32,
     body: (u32, u32),
 }

@@ -32,6 +32,9 @@ pub(crate) struct Place {
     pub(crate) name: Name,
 }
 
+/// Of most messages, without an allocation.
+pub(crate) type Places = SmallVec<[Place; 32]>;
+
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Start {
     Request { method: u32, uri: (u32, u32) },
@@ -41,7 +44,7 @@ pub(crate) enum Start {
 /// Where everything of a message is.
 pub(crate) struct Table {
     pub(crate) start: Start,
-    pub(crate) lines: SmallVec<[Place; 32]>,
+    pub(crate) lines: Places,
     pub(crate) start_line_end: u32,
     /// From its first byte to the one after its last, which is the message's end.
     pub(crate) body: (u32, u32),
@@ -61,13 +64,11 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Table, Cause> {
         if from(bytes, at).starts_with(b"\r\n") {
             break;
         }
-        let (place, next) = read_line(bytes, at)?;
-        if place.name == Name::ContentLength {
+        at = read_line(bytes, at, &mut table.lines)?;
+        if let Some(place) = table.lines.last().filter(|place| place.name == Name::ContentLength) {
             let value = bytes.get(place.value as usize..place.end as usize).unwrap_or_default();
             content_length = Some(agreed_length(content_length, value)?);
         }
-        table.lines.push(place);
-        at = next;
     }
     at = at.saturating_add(2);
     let rest = bytes.len().saturating_sub(at);
@@ -90,8 +91,8 @@ pub(crate) fn agreed_length(so_far: Option<u32>, value: &[u8]) -> Result<u32, Ca
         .ok_or(Cause::Malformed(Malformed::ContentLength))
 }
 
-/// One line, folds included, and where the next one starts.
-pub(crate) fn read_line(bytes: &[u8], start: usize) -> Result<(Place, usize), Cause> {
+/// One line, folds included, which is added to those before it; where the next one starts.
+pub(crate) fn read_line(bytes: &[u8], start: usize, lines: &mut Places) -> Result<usize, Cause> {
     let line = from(bytes, start);
     let name_length = line.iter().take_while(|byte| TOKEN.has(**byte)).count();
     let name_end = start.saturating_add(name_length);
@@ -113,14 +114,14 @@ pub(crate) fn read_line(bytes: &[u8], start: usize) -> Result<(Place, usize), Ca
     let before = text.iter().take_while(|byte| is_space(**byte)).count();
     let text = from(text, before);
     let behind = text.iter().rev().take_while(|byte| is_space(**byte)).count();
-    let place = Place {
+    lines.push(Place {
         start: start as u32,
         value: value.saturating_add(before) as u32,
         end: end.saturating_sub(behind) as u32,
         name_length: u16::try_from(name_length).map_err(|_| Cause::TooLarge)?,
         name: Name::of(line.get(..name_length).unwrap_or_default()),
-    };
-    Ok((place, next))
+    });
+    Ok(next)
 }
 
 /// The position of the CRLF at or after `from`. A bare CR or LF is refused, because the next hop may take it for one;
