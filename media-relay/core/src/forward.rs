@@ -33,27 +33,28 @@ impl Worker {
             self.dropped = self.dropped.saturating_add(1);
             return;
         };
-        let packet = Packet { socket, stream: id, component, source, bytes, now };
+        // Put together only for who needs more of it than media does.
+        let packet = || Packet { socket, stream: id, component, source, bytes, now };
         let Some(mut stream) = self.streams.get_mut(id) else { return };
         // RFC 7983 §7, before RTP is assumed. UDPTL has no first byte of its own, but no magic cookie either.
         if is_stun(bytes) {
-            return self.check(packet, send);
+            return self.check(packet(), send);
         }
         let mut header = None;
         if stream.carried != Carried::Other {
             if is_rtcp(bytes) {
-                return self.control(packet, send);
+                return self.control(packet(), send);
             }
             header = Header::read(bytes);
             if component.is_rtcp() || header.is_none() {
-                return self.beside_media(packet, send);
+                return self.beside_media(packet(), send);
             }
         } else if component.is_rtcp() {
             self.dropped = self.dropped.saturating_add(1);
             return;
         }
         if !stream.rtp.knows(source, now) {
-            if !self.meets(packet, header.as_ref()) {
+            if !self.meets(packet(), header.as_ref()) {
                 return;
             }
             stream = match self.streams.get_mut(id) {
@@ -81,7 +82,7 @@ impl Worker {
         let (session, peers) = (stream.owner.session, stream.consumers.len());
         let mut next = stream.consumers.peer(0);
         if stream.consumers.are_overheard() {
-            self.overhear(packet);
+            self.overhear(packet());
         }
         if component == Component::Spare {
             self.streams.take_spare(id, source);
