@@ -87,13 +87,11 @@ impl Streams {
     }
 }
 
-impl Session {
-    /// The source of a stream says that it leaves, as PJSIP does with each re-INVITE before it goes on: whether who hears it may count it
-    /// anew.
-    #[cold]
-    pub(crate) fn forgets_leaving(&self, id: StreamId) -> bool {
-        let hears = |leg: &&(Endpoint, Leg)| !leg.1.streams.iter().flatten().any(|stream| *stream == id);
-        let forgets = |leg: &(Endpoint, Leg)| Temperament::of(&leg.1.party.product).forgets_who_leaves;
-        self.legs.iter().filter(hears).any(forgets)
-    }
+/// The source of a stream says that it leaves, as PJSIP does with each re-INVITE before it goes on: whether who hears it may count it
+/// anew.
+#[cold]
+pub(crate) fn forgets_leaving(session: &Session, id: StreamId) -> bool {
+    let hears = |leg: &&(Endpoint, Leg)| !leg.1.streams.iter().flatten().any(|stream| *stream == id);
+    let forgets = |leg: &(Endpoint, Leg)| Temperament::of(&leg.1.party.product).forgets_who_leaves;
+    session.legs.iter().filter(hears).any(forgets)
 }

@@ -6,8 +6,7 @@ use std::net::SocketAddr;
 
 use smallvec::SmallVec;
 
-use crate::legs::Session;
-use crate::ports::SocketId;
+use crate::ports::{SocketId, StreamId};
 use crate::stream::Streams;
 
 /// Sources that a port expects, at most two; the port 0 stands for all ports of its host.
@@ -30,12 +29,10 @@ impl Streams {
         }
         expected
     }
-}
 
-impl Session {
-    /// Each socket that it has.
-    pub(crate) fn sockets(&self, streams: &Streams) -> SmallVec<[SocketId; 8]> {
-        self.streams(streams)
+    /// Each socket of these.
+    pub(crate) fn sockets(&self, own: impl Iterator<Item = StreamId>) -> SmallVec<[SocketId; 8]> {
+        own.filter_map(|id| self.get(id))
             .flat_map(|stream| [Some(stream.ports), stream.second.spare].into_iter().flatten())
             .flat_map(|pair| [pair.rtp, pair.rtcp])
             .collect()

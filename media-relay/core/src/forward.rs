@@ -9,7 +9,7 @@ use media_wire::rtp::Header;
 
 use crate::account::direct_since;
 use crate::consumers::Overheard;
-use crate::control::Read;
+use crate::control::{Read, forgets_leaving};
 use crate::handoff::{Bindings, Bound};
 use crate::ice::{Checked, Checks};
 use crate::latch::Verdict;
@@ -247,7 +247,7 @@ impl Worker {
 
     /// What was reported, to those whom it concerns.
     fn heed_reports(&mut self, (session, id): (u64, StreamId), read: &Read, now: Duration) {
-        let forgets = || self.sessions.get(&session).is_some_and(|session| session.forgets_leaving(id));
+        let forgets = || self.sessions.get(&session).is_some_and(|session| forgets_leaving(session, id));
         if read.is_leaving
             && forgets()
             && let Some(stream) = self.streams.get_mut(id)

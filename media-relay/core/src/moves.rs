@@ -14,6 +14,7 @@ use crate::handoff::{Claim, Handoff, Trickled, Trickling};
 use crate::ice::{Acquaintance, Introduction, Next, Outlook};
 use crate::legs::Answered;
 use crate::motion::scene::Scene;
+use crate::motion::shell::Kept;
 use crate::motion::{Motion, Motions};
 use crate::moving::chain::{self, Found, Guest, Link};
 use crate::moving::follow::Chains;
@@ -128,7 +129,7 @@ impl Worker {
         let policy = self.settings.release.as_ref();
         let why = policy.and_then(|policy| self.chains().why_kept(id, policy));
         let Some(((stay, parties), session)) = why.zip(self.sessions.get_mut(&id)) else { return };
-        let told = session.stays(stay, now);
+        let told = Kept::tell(&mut session.kept, stay, now);
         let entry = Entry::Stays(stay);
         self.events.extend(told.map(|after| (id, Event::Path(PathEntry { after, entry, parties }))));
     }

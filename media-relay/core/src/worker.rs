@@ -292,7 +292,7 @@ impl Worker {
     /// The sockets of a session.
     pub fn sockets(&self, session: u64) -> SmallVec<[SocketId; 8]> {
         let session = self.sessions.get(&session);
-        session.map(|session| session.sockets(&self.streams)).unwrap_or_default()
+        session.map(|session| self.streams.sockets(session.stream_ids())).unwrap_or_default()
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.

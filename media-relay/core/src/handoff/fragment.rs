@@ -8,9 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use martian::Rules;
 use media_wire::sdp::clean;
-use media_wire::sdp::crush::{
-    CANDIDATES, Candidate, CandidateKind, DISCOVERED, Excess, Fragment, Policy, priority,
-};
+use media_wire::sdp::crush::{CANDIDATES, Candidate, CandidateKind, DISCOVERED, Excess, Fragment, priority};
 use seam::Endpoint;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
@@ -94,20 +92,6 @@ impl Trickling<'_> {
         let filtered = sieve.filter(text, &mut shown);
         self.session.leg_mut(from)?.handoff.shown = shown;
         Some(filtered.into())
-    }
-}
-
-impl Session {
-    /// Whether policy lets something of two legs leave the relay, so that they may know each other's candidates.
-    pub(super) fn may_trickle(&self, ends: [Endpoint; 2], streams: &Streams, settings: &Settings) -> bool {
-        let [one, other] = ends;
-        match self.policy_between(one, other, settings) {
-            Policy::Relay => false,
-            Policy::VideoOnly => {
-                ends.iter().all(|end| self.leg(*end).is_some_and(|leg| leg.has_video(streams)))
-            }
-            Policy::Direct => true,
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::handoff::credentials;
 use crate::legs::Session;
 use crate::policy::Mode;
 use crate::settings::Settings;
+use crate::stream::Streams;
 
 impl Session {
     /// What is written of CRUSH to `reader`, in descriptions of `author` that tell of it or not.
@@ -68,6 +69,18 @@ impl Session {
             Mode::Anchor => Policy::Relay,
             Mode::Video => Policy::VideoOnly,
             Mode::Allow | Mode::Prefer => Policy::Direct,
+        }
+    }
+
+    /// Whether policy lets something of two legs leave the relay, so that they may know each other's candidates.
+    pub(super) fn may_trickle(&self, ends: [Endpoint; 2], streams: &Streams, settings: &Settings) -> bool {
+        let [one, other] = ends;
+        match self.policy_between(one, other, settings) {
+            Policy::Relay => false,
+            Policy::VideoOnly => {
+                ends.iter().all(|end| self.leg(*end).is_some_and(|leg| leg.has_video(streams)))
+            }
+            Policy::Direct => true,
         }
     }
 }

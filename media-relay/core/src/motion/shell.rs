@@ -53,6 +53,15 @@ pub(crate) struct Kept {
     pub(crate) since: Duration,
 }
 
+impl Kept {
+    /// Nothing moves a session, and `told` says why it was told last: so long after that was told first, if this reason is another one.
+    pub(crate) fn tell(told: &mut Option<Self>, stay: Stay, now: Duration) -> Option<Duration> {
+        let since = told.map_or(now, |told| told.since);
+        let is_told = told.replace(Self { stay, since }).is_some_and(|before| before.stay == stay);
+        (!is_told).then(|| now.saturating_sub(since))
+    }
+}
+
 /// See the module.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Shell {

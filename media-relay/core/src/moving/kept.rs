@@ -1,27 +1,15 @@
 //! Why a call has nothing that could move: told once, so that whoever asks why it stays on the relay finds a reason. What has moves, or
 //! tries, tells its own ([`Release`](crate::path::Release)).
 
-use std::time::Duration;
-
 use seam::Endpoint;
 use seam::path::Stay;
 
-use crate::legs::{Leg, Session};
-use crate::motion::shell::Kept;
+use crate::legs::Leg;
 use crate::moving::chain::{self, parties};
 use crate::moving::follow::Chains;
 use crate::policy::ReleasePolicy;
 use crate::stream::{Standing, Streams};
 use crate::transport::{Carried, Mux};
-
-impl Session {
-    /// Nothing moves it: so long after that was told first, if it was not told with this reason last.
-    pub(crate) fn stays(&mut self, stay: Stay, now: Duration) -> Option<Duration> {
-        let since = self.kept.map_or(now, |kept| kept.since);
-        let is_told = self.kept.replace(Kept { stay, since }).is_some_and(|before| before.stay == stay);
-        (!is_told).then(|| now.saturating_sub(since))
-    }
-}
 
 impl Chains<'_> {
     /// `None` while two have not agreed, where something moves, and where policy keeps it.
