@@ -427,7 +427,7 @@ impl App {
 
     fn due(&mut self) {
         let late: Vec<CallNumber> =
-            self.calls.iter().filter(|(_, call)| call.is_offer_due).map(|(number, _)| *number).collect();
+            self.calls.iter().filter(|(_, call)| call.due.is_offer).map(|(number, _)| *number).collect();
         late.into_iter().for_each(|number| self.renegotiate(number));
         let now = self.clock.now();
         self.agent.handle_timeout(now);

@@ -108,10 +108,16 @@ pub(crate) struct Call {
     /// The encryption that the timeline has told of.
     pub(crate) told: Option<Suite>,
     pub(crate) trickle: Trickle,
+    pub(crate) due: Due,
+}
+
+/// What is still to be said.
+#[derive(Default)]
+pub(crate) struct Due {
     /// What answers a call that rings, once its user does.
-    pub(crate) pending: Option<String>,
+    pub(crate) answer: Option<String>,
     /// An offer of ours could not be made when it should have been.
-    pub(crate) is_offer_due: bool,
+    pub(crate) is_offer: bool,
 }
 
 /// What is said and heard.
@@ -204,8 +210,7 @@ impl Call {
             not_authentic: 0,
             told: None,
             trickle: Trickle::default(),
-            pending: None,
-            is_offer_due: false,
+            due: Due::default(),
         }
     }
 

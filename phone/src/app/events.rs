@@ -93,7 +93,7 @@ impl App {
             return;
         };
         let (now, clock) = (self.now(), self.clock.now());
-        call.pending = match &offer {
+        call.due.answer = match &offer {
             Some(offer) => match call.answer(&String::from_utf8_lossy(offer), now) {
                 Ok(answer) => Some(answer),
                 Err(error) => {
@@ -120,7 +120,7 @@ impl App {
     /// Answers a call that rings.
     pub(super) fn take(&mut self, number: CallNumber) -> Option<()> {
         let call = self.calls.get_mut(&number)?;
-        let sdp = call.pending.take()?;
+        let sdp = call.due.answer.take()?;
         self.agent.accept(number, Some(sdp.into()), self.clock.now()).ok()?;
         call.begin();
         Some(())

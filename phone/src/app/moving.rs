@@ -50,6 +50,6 @@ impl App {
     pub(super) fn renegotiate(&mut self, number: CallNumber) {
         let Some(call) = self.calls.get_mut(&number) else { return };
         let offer = Bytes::from(call.offer());
-        call.is_offer_due = self.agent.reinvite(number, Some(offer), self.clock.now()).is_err();
+        call.due.is_offer = self.agent.reinvite(number, Some(offer), self.clock.now()).is_err();
     }
 }
