@@ -217,7 +217,8 @@ impl Default for LimitsFile {
     }
 }
 
-/// `[[realm]]`
+/// `[[realm]]`. One struct for its many keys: serde's `flatten` would part them, and lose the places ([`Spanned`]) by which mistakes are told,
+/// and that unknown keys are refused.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RealmFile {

@@ -1,5 +1,6 @@
 //! What became of moves off the relay, by pairs of phones: rows of `release_outcome`, that every media worker knows, of this node and
-//! the others, and the next process too.
+//! the others, and the next process too. It is no `follow::Table`: what this node has to write every two seconds it reads along with, and a
+//! trigger would wake every node for each row that any of them writes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
