@@ -144,13 +144,7 @@ pub fn latch(bytes: &[u8]) {
             kind => {
                 let source = place(whose);
                 sequence = sequence.wrapping_add(1);
-                let header = Header {
-                    payload_type: 0,
-                    marker: false,
-                    sequence,
-                    timestamp: 0,
-                    ssrc: u32::from(what >> 6),
-                };
+                let header = Header { payload_type: 0, sequence, timestamp: 0, ssrc: u32::from(what >> 6) };
                 let is_agreed = kind == 7;
                 let evidence = if kind == 9 {
                     Evidence::Other

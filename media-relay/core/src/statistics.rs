@@ -354,7 +354,6 @@ mod tests {
     fn header(number: u32) -> Header {
         Header {
             payload_type: 0,
-            marker: false,
             sequence: (65_000 + number) as u16,
             timestamp: number.wrapping_mul(160),
             ssrc: 7,
@@ -483,8 +482,7 @@ mod tests {
     fn a_telephone_event_counts_once_however_often_it_is_sent() {
         let mut reception = Reception::default();
         for (number, timestamp) in [(1u16, 100), (2, 100), (3, 100), (4, 900), (5, 900)] {
-            let header =
-                Header { payload_type: 101, marker: timestamp == 100, sequence: number, timestamp, ssrc: 7 };
+            let header = Header { payload_type: 101, sequence: number, timestamp, ssrc: 7 };
             let coding = Coding { is_event: true, ..Coding::default() };
             reception.receive(&header, 16, coding, Duration::from_millis(u64::from(number)));
         }

@@ -12,8 +12,6 @@ const EXTENSION: usize = 4;
 pub struct Header {
     /// Payload type.
     pub payload_type: u8,
-    /// Marker bit.
-    pub marker: bool,
     /// Sequence number.
     pub sequence: u16,
     /// Timestamp, in the codec's clock.
@@ -32,7 +30,6 @@ impl Header {
         }
         Some(Self {
             payload_type: second & 0x7f,
-            marker: second & 0x80 != 0,
             sequence: u16::from_be_bytes([s0, s1]),
             timestamp: u32::from_be_bytes([t0, t1, t2, t3]),
             ssrc: u32::from_be_bytes([c0, c1, c2, c3]),
@@ -75,7 +72,7 @@ mod tests {
     #[test]
     fn rtcp_and_rubbish_have_no_header_of_media() {
         let mut packet = vec![0x80, 0, 0x12, 0x34, 0, 0, 0, 160, 0, 0, 0, 7];
-        let header = Header { payload_type: 0, marker: false, sequence: 0x1234, timestamp: 160, ssrc: 7 };
+        let header = Header { payload_type: 0, sequence: 0x1234, timestamp: 160, ssrc: 7 };
         assert_eq!(Header::of_media(&packet), Some(header));
         // Encrypted padding says nothing.
         packet[0] = 0xA0;

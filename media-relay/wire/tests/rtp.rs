@@ -10,7 +10,6 @@ use rtp_rs::{RtpPacketBuilder, RtpReader, Seq};
 fn of(reader: &RtpReader<'_>) -> Header {
     Header {
         payload_type: reader.payload_type(),
-        marker: reader.mark(),
         sequence: reader.sequence_number().into(),
         timestamp: reader.timestamp(),
         ssrc: reader.ssrc(),
@@ -44,7 +43,7 @@ proptest! {
             builder = builder.extension(*id, words);
         }
         let packet = builder.build().unwrap();
-        let header = Header { payload_type, marker, sequence, timestamp, ssrc };
+        let header = Header { payload_type, sequence, timestamp, ssrc };
         prop_assert_eq!(Header::read(&packet), Some(header));
         prop_assert_eq!(header_length(&packet), packet.len().checked_sub(payload.len()));
     }

@@ -14,7 +14,7 @@ fn address(text: &str) -> SocketAddr {
 }
 
 fn header(ssrc: u32, sequence: u16) -> Header {
-    Header { payload_type: 0, marker: false, sequence, timestamp: 0, ssrc }
+    Header { payload_type: 0, sequence, timestamp: 0, ssrc }
 }
 
 /// One party: signalled at `sdp`, its signalling from 203.0.113.1.
