@@ -307,6 +307,15 @@ impl Pool {
         }
     }
 
+    /// Chooses this one, if it is free or rests.
+    fn take(&mut self, port: u16) -> bool {
+        if let Some(place) = self.free.iter().position(|free| *free == port) {
+            return self.free.remove(place).is_some();
+        }
+        let place = self.resting.iter().position(|resting| resting.1 == port);
+        place.and_then(|place| self.resting.remove(place)).is_some()
+    }
+
     fn len(&self, choice: Choice) -> usize {
         match choice {
             Choice::Fresh => self.free.len(),
@@ -361,24 +370,34 @@ impl Ports {
         // Those that can't be had go to the end of the fresh ones: each is tried once.
         for _ in 0..self.pools.get(index)?.len(choice).min(TRIES) {
             let port = self.pools.get_mut(index)?.next(choice)?;
-            let (odd, beside) = (port.checked_add(1)?, place.checked_add(1)?);
-            let opened = self.open_one(index, port, place).and_then(|()| self.open_one(index, odd, beside));
-            let pool = self.pools.get_mut(index)?;
-            let Err(error) = opened else {
-                let address = SocketAddr::new(pool.address.advertised, port);
-                *self.origins.get_mut(place as usize / 2)? = (index, port);
-                self.in_use = self.in_use.saturating_add(1);
-                return Some(PortPair { rtp: place, rtcp: beside, address });
-            };
+            match self.open_both((index, port), place) {
+                Ok(pair) => return Some(pair),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(_) => return None,
+            }
+        }
+        None
+    }
+
+    /// A pair of a pool that was chosen; it is a fresh one again if that fails.
+    fn open_both(&mut self, (index, port): (usize, u16), place: SocketId) -> io::Result<PortPair> {
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        let (odd, beside) = port.checked_add(1).zip(place.checked_add(1)).ok_or_else(missing)?;
+        let opened = self.open_one(index, port, place).and_then(|()| self.open_one(index, odd, beside));
+        let pool = self.pools.get_mut(index).ok_or_else(missing)?;
+        if let Err(error) = opened {
             pool.free.push_back(port);
             let address = SocketAddr::new(pool.address.bind, port);
             self.close_one(place);
             if error.kind() != io::ErrorKind::AddrInUse {
                 tracing::error!(%error, %address, "a media port can't be opened: check the realm's media addresses and the limit on open files");
-                return None;
             }
+            return Err(error);
         }
-        None
+        let address = SocketAddr::new(pool.address.advertised, port);
+        *self.origins.get_mut(place as usize / 2).ok_or_else(missing)? = (index, port);
+        self.in_use = self.in_use.saturating_add(1);
+        Ok(PortPair { rtp: place, rtcp: beside, address })
     }
 
     /// Closes a pair; its pool and its even port.
@@ -401,6 +420,20 @@ impl Source for Ports {
         self.open_pair(realm, than.is_ipv6(), Some(than))
     }
 
+    fn reopen(&mut self, realm: u16, address: SocketAddr) -> Option<PortPair> {
+        let is_its = |pool: &Pool| pool.realm == realm && pool.address.advertised == address.ip();
+        let index = self.pools.iter().position(is_its)?;
+        if !self.pools.get_mut(index)?.take(address.port()) {
+            return None;
+        }
+        let place = self.place();
+        let opened = self.open_both((index, address.port()), place);
+        if opened.is_err() {
+            self.free.push(place);
+        }
+        opened.ok()
+    }
+
     fn close(&mut self, pair: PortPair) {
         if let Some((pool, port)) = self.close_pair(pair) {
             pool.resting.push_back((Instant::now(), port));
@@ -413,3 +446,6 @@ impl Source for Ports {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -88,6 +88,11 @@ impl Consumers {
         self.listeners.retain(|known| *known != listener);
     }
 
+    /// They have other names; who has none is gone.
+    pub(crate) fn rename(&mut self, name: impl Fn(StreamId) -> Option<StreamId>) {
+        self.peers = self.peers.iter().copied().filter_map(name).collect();
+    }
+
     /// It feeds these no more.
     pub(crate) fn starve(&mut self, is_gone: impl Fn(StreamId) -> bool) {
         self.peers.retain(|peer| !is_gone(*peer));

@@ -8,6 +8,7 @@ use media_wire::rtcp;
 use media_wire::rtp::Header;
 
 use crate::account::direct_since;
+use crate::clock;
 use crate::consumers::Overheard;
 use crate::control::{Read, forgets_leaving};
 use crate::handoff::{Bindings, Bound};
@@ -29,6 +30,7 @@ impl Worker {
         bytes: &[u8],
         mut send: impl FnMut(SocketId, SocketAddr, &[u8]),
     ) {
+        let now = clock::own(now);
         let Some((id, component)) = self.owner(socket, source) else {
             self.dropped = self.dropped.saturating_add(1);
             return;
@@ -171,8 +173,7 @@ impl Worker {
     /// STUN that is none of ICE's. What has no effect is counted.
     #[cold]
     fn stun(&mut self, packet: Packet<'_>, send: &mut impl FnMut(SocketId, SocketAddr, &[u8])) {
-        let mut bindings =
-            Bindings { sessions: &mut self.sessions, streams: &mut self.streams, settings: &self.settings };
+        let mut bindings = Bindings { sessions: &mut self.sessions, streams: &mut self.streams };
         match bindings.take(packet, send) {
             Bound::Taken => {}
             Bound::Keepalive => self.keepalives = self.keepalives.saturating_add(1),

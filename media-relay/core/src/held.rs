@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::timed;
+
 /// Older than this it would only make the endpoint's jitter buffer begin too late: one packet time of the slowest usual codecs.
 const FRESH: Duration = Duration::from_millis(60);
 /// A handshake is repeated after a second (RFC 6347 §4.2.4.1); until then this one serves.
@@ -14,8 +16,6 @@ const FRESH_HANDSHAKE: Duration = Duration::from_secs(1);
 /// A packet that may not have arrived.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Held {
-    /// Nobody's words are written down: by the time that they could be sent from there they would be old.
-    #[serde(skip)]
     packet: Vec<u8>,
     /// Where it was sent.
     to: Option<SocketAddr>,
@@ -23,6 +23,8 @@ pub(crate) struct Held {
     /// How many there were.
     count: u64,
 }
+
+timed!(Held { at; packet, to, count });
 
 impl Held {
     /// A packet that was sent there, if it was sent anywhere; `known` is the one before.
@@ -43,8 +45,7 @@ impl Held {
     pub(crate) fn due(&self, destination: SocketAddr, now: Duration) -> Option<&[u8]> {
         let is_media = self.packet.first().is_some_and(|first| first >> 6 == 2);
         let fresh = if is_media { FRESH } else { FRESH_HANDSHAKE };
-        let is_due =
-            !self.packet.is_empty() && self.to != Some(destination) && now <= self.at.saturating_add(fresh);
+        let is_due = self.to != Some(destination) && now <= self.at.saturating_add(fresh);
         is_due.then_some(&self.packet)
     }
 }

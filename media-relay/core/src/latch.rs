@@ -30,6 +30,7 @@ use std::time::Duration;
 use media_wire::rtp::Header;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::timed;
 use crate::path::place::is_local;
 
 /// How long after signalling a host may be followed from port to port.
@@ -139,6 +140,8 @@ pub struct Latch {
     is_doubted: bool,
     stranger_since: Option<Duration>,
 }
+
+timed!(Latch { heard, named, opened, stranger_since; manner, signalled, signalling, beside, learnt, is_proven, left, is_doubted });
 
 impl Latch {
     /// Nothing is signalled yet.

@@ -11,11 +11,13 @@ use seam::{Endpoint, ExchangeId, Party, Renegotiated, StreamStatistics};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::clock::timed;
 use crate::consumers::Listeners;
 use crate::handoff::Side;
 use crate::ice::Agent;
 use crate::motion::shell::{Kept, Past};
 use crate::ports::{Ports, StreamId};
+use crate::settings::Settings;
 use crate::stream::Streams;
 
 /// An offer without its last answer.
@@ -83,6 +85,8 @@ pub(crate) struct Leg {
     pub(crate) ice: Option<Box<Agent>>,
 }
 
+timed!(Leg { handoff, ice; party, streams, origin, version, last, address, offered, agreed, is_joined });
+
 /// When something came to a session, and whom that was told.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Life {
@@ -95,6 +99,8 @@ pub(crate) struct Life {
     /// Since when it has not been asked, while it is direct and unheard, whether its parties are there.
     pub(crate) asked: Option<Duration>,
 }
+
+timed!(Life { heard, media, asked; is_told });
 
 /// Whether media goes past the relay.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -132,6 +138,8 @@ pub(crate) struct Session {
     /// Of parties that are gone.
     pub(crate) past_moves: Option<Past>,
 }
+
+timed!(Session { legs, closing, life, kept, checks_due, past_moves; exchanges, selected, past, away, is_held, told_constraint, listeners, are_strangers });
 
 impl Session {
     pub(crate) fn leg(&self, endpoint: Endpoint) -> Option<&Leg> {
@@ -196,6 +204,33 @@ impl Session {
                 self.past.push(stream.statistics(None, self.life.heard));
             }
         }
+    }
+
+    /// Its streams have other names; what has none is gone.
+    pub(crate) fn rename(&mut self, name: impl Fn(StreamId) -> Option<StreamId>) {
+        for stream in self.legs.iter_mut().flat_map(|(_, leg)| &mut leg.streams) {
+            *stream = stream.and_then(&name);
+        }
+        for exchange in &mut self.exchanges {
+            exchange.opened = exchange.opened.iter().copied().filter_map(&name).collect();
+        }
+    }
+
+    /// What it had of the process before it has of this one.
+    pub(crate) fn settle_in(&mut self, streams: &Streams, settings: &Settings) {
+        for (_, leg) in &mut self.legs {
+            let Some(agent) = &mut leg.ice else { continue };
+            let ports = |line: u16| {
+                let stream = leg.streams.get(usize::from(line)).copied().flatten()?;
+                Some(streams.get(stream)?.ports)
+            };
+            agent.settle_in(settings.secret, ports);
+        }
+    }
+
+    /// Whether it is a part of a longer call, whose other parts are not known yet.
+    pub(crate) fn may_be_longer(&self) -> bool {
+        self.legs.iter().any(|(_, leg)| leg.is_joined)
     }
 }
 

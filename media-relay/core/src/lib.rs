@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
 
 mod account;
+mod clock;
 pub mod consumers;
 mod control;
 mod expected;
@@ -35,6 +36,7 @@ mod reported;
 mod sent;
 mod settings;
 pub mod side;
+pub mod state;
 pub mod statistics;
 mod stream;
 mod transport;

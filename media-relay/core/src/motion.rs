@@ -3,6 +3,7 @@
 
 pub(crate) mod scene;
 pub(crate) mod shell;
+mod stored;
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use ahash::AHashMap;
 use seam::Endpoint;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::{Shift, Timed};
 use crate::handoff::Handoff;
 use crate::ice::Introduction;
 use crate::moving::Moving;
@@ -26,6 +28,17 @@ pub(crate) enum Motion {
     Ice(Box<Introduction>),
     /// Two endpoints of CRUSH, themselves.
     Crush(Box<Handoff>),
+}
+
+impl Timed for Motion {
+    fn shift(&mut self, by: Shift) {
+        match self {
+            Self::Reinvite(moving) => moving.shift(by),
+            Self::Guest(_) => {}
+            Self::Ice(introduction) => introduction.shift(by),
+            Self::Crush(handoff) => handoff.shift(by),
+        }
+    }
 }
 
 impl Motion {
@@ -82,6 +95,10 @@ impl Motions {
     /// It takes the place of another.
     pub(crate) fn put(&mut self, session: u64, motion: Motion) {
         self.0.insert(session, motion);
+    }
+
+    pub(crate) fn take(&mut self, session: u64) -> Option<Motion> {
+        self.0.remove(&session)
     }
 
     pub(crate) fn end(&mut self, session: u64) {

@@ -144,6 +144,22 @@ impl Worker {
         self.settle_and_ask(id, now.saturating_add(PARTING), now);
     }
 
+    /// Before a half of a longer call is taken out its moves end, if all of it is at home; else it is called home, and this is false.
+    pub(crate) fn part_halves(&mut self, id: u64, now: Duration) -> bool {
+        let host = self.motions.host_of(id);
+        let Some(moving) = self.motions.moving_mut(host).filter(|moving| moving.chain.len() > 1) else {
+            return true;
+        };
+        let rests = moving.rests();
+        if rests {
+            self.settle(id, now);
+        } else {
+            moving.release.constrain(Constraint::MustAnchor, now);
+            self.look_at(host, now);
+        }
+        rests
+    }
+
     /// Who is left in another half is asked home at `homeward`.
     fn settle_and_ask(&mut self, id: u64, homeward: Duration, now: Duration) {
         self.end_handoff(id, now);

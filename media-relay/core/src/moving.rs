@@ -17,11 +17,12 @@ pub(crate) mod seen;
 
 use std::time::Duration;
 
-use seam::path::PathEntry;
+use seam::path::{PathEntry, PathState};
 use seam::{Endpoint, Event};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::clock::timed;
 use crate::motion::shell::{Past, Refusals, Shell};
 use crate::moving::chain::Chain;
 use crate::moving::mover::{Mover, Whereabouts};
@@ -53,10 +54,23 @@ pub(crate) struct Moving {
     pub(crate) shell: Shell,
 }
 
+timed!(Moving { release, movers, pasts, shell; chain, lines, carriers });
+
 impl Moving {
     /// The ends of the session that has it.
     pub(crate) fn endpoints(&self) -> Option<[Endpoint; 2]> {
         self.chain.first().map(|link| link.ends)
+    }
+
+    /// Whether a phone has not answered yet where it is to go.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.movers.iter().any(|mover| mover.asked.is_some())
+    }
+
+    /// Whether all of it is on the relay, and nothing is tried.
+    pub(crate) fn rests(&self) -> bool {
+        let is_home = |mover: &Mover| mover.at == Whereabouts::Home && mover.want == Whereabouts::Home;
+        self.release.state() == PathState::Anchored && self.movers.iter().all(is_home) && !self.has_asked()
     }
 
     /// Whether it is off the relay, and the relay hears nothing of it.

@@ -40,6 +40,8 @@ pub struct PortPair {
 pub trait Ports {
     /// A free pair in a realm; `None` if there is none.
     fn open(&mut self, realm: u16, is_ipv6: bool) -> Option<PortPair>;
+    /// The pair of a realm at this very address, which another process had; `None` if it is taken, or none of the realm's.
+    fn reopen(&mut self, realm: u16, address: SocketAddr) -> Option<PortPair>;
     /// Gives it back; it rests before it is used again, unless no other is left.
     fn close(&mut self, pair: PortPair);
     /// Gives back one to which nothing came: nothing late can come, and it need not rest.

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::timed;
+
 /// More packets than this a second between two reports are a fable.
 const FASTEST: u64 = 2_000;
 /// A first report about more is about nothing that was sent here.
@@ -89,6 +91,8 @@ pub(crate) struct Restart {
     pub(crate) is_home: bool,
 }
 
+timed!(Restart { at; packets, is_home });
+
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Latest {
     block: Block,
@@ -96,6 +100,8 @@ struct Latest {
     lost: u64,
     at: Duration,
 }
+
+timed!(Latest { at; block, packets, lost });
 
 /// See the module.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -124,6 +130,8 @@ pub(crate) struct Reported {
     whole: Tally,
     direct: Tally,
 }
+
+timed!(Reported { latest, restarted, restart; fate, is_forgetful, forgets_goodbyes, is_begun_anew, is_presumed, astray, unknown, forgotten, forgotten_lost, alike, whole, direct });
 
 impl Reported {
     /// A block about a source that is known to be the stream's.

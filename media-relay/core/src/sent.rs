@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::timed;
+
 /// Reports are not in step with the packets that they count, and the last ones before a change may be lost: fewer prove nothing.
 const ENOUGH: u32 = 5;
 /// An encrypted report does not show its count, but its type: a sender report says that something was sent in the interval
@@ -20,6 +22,8 @@ pub(crate) struct Here {
     pub(crate) at: Duration,
 }
 
+timed!(Here { at; ssrc, number });
+
 /// One sender report.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Count {
@@ -30,6 +34,8 @@ struct Count {
     here: Option<Here>,
     at: Duration,
 }
+
+timed!(Count { here, at; ssrc, packets, came });
 
 impl Count {
     /// Packets that were sent at least between it and the last one here now.
@@ -77,6 +83,8 @@ pub(crate) struct Sent {
     /// How far its receiver had come then.
     reach: u16,
 }
+
+timed!(Sent { latest, since, silent_until; elsewhere, sealed, offset, is_count_stale, is_reach_stale, reach });
 
 impl Sent {
     /// A sender report in clear; so many packets have come here. True if its author counts anew.

@@ -10,6 +10,7 @@ use media_wire::rtp::Header;
 use seam::Loss;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::{Shift, timed};
 use crate::reported::{Fate, Passed, Reported};
 use crate::sent::{Here, Sent};
 
@@ -37,6 +38,8 @@ pub struct Reception {
     clock: Clock,
     event_timestamp: Option<u32>,
 }
+
+timed!(Reception { heard, silence; clock, packets, octets, dtmf, round_trip, payload_type, elsewhere, whereabouts, source, event_timestamp });
 
 /// The present source's numbers (RFC 3550 appendix A.1).
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -165,6 +168,14 @@ impl Reception {
         self.heard = now;
         self.packets = self.packets.wrapping_add(1);
         self.octets = self.octets.wrapping_add(octets as u64);
+    }
+
+    /// Arrivals are by another clock from now on; the last one's timestamp is of this clock rate.
+    pub(crate) fn shift_arrivals(&mut self, clock_rate: u32, by: Shift) {
+        // Zero: nothing to compare with.
+        if self.clock.transit != 0 {
+            self.clock.transit = self.clock.transit.wrapping_add(by.ticks(clock_rate));
+        }
     }
 
     /// It goes past the relay from now on, or may.

@@ -10,6 +10,7 @@ use seam::{DirectStatistics, Endpoint, Listener, StreamStatistics};
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::clock::{Shift, Timed, timed};
 use crate::consumers::Consumers;
 use crate::held::Held;
 use crate::latch::{Evidence, Latch, Verdict};
@@ -99,6 +100,8 @@ pub(crate) struct Said {
     pub(crate) astray: u64,
 }
 
+timed!(Said { sent, reported, forwarded; astray });
+
 /// The relay's second address, where a NAT is learnt.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Second {
@@ -126,6 +129,18 @@ pub(crate) struct Stream {
     pub(crate) held: Option<Box<Held>>,
     pub(crate) second: Second,
     pub(crate) said: Said,
+}
+
+impl Timed for Stream {
+    fn shift(&mut self, by: Shift) {
+        let rate = self.coding(self.reception.payload_type.unwrap_or_default()).clock_rate;
+        self.reception.shift_arrivals(rate, by);
+        self.reception.shift(by);
+        self.rtp.shift(by);
+        self.rtcp.shift(by);
+        self.held.shift(by);
+        self.said.shift(by);
+    }
 }
 
 impl Stream {
@@ -396,7 +411,8 @@ impl Streams {
     }
 
     pub(crate) fn insert(&mut self, stream: Stream) -> StreamId {
-        let ports = stream.ports;
+        let (ports, second) = (stream.ports, &stream.second);
+        let spare = second.spare.zip(Some(second.taken.is_some()));
         let (origin, session, party) =
             (stream.owner.origin, stream.owner.session, stream.owner.endpoint.party);
         self.open.opened(ports.address, Facing { origin, session, party });
@@ -408,6 +424,14 @@ impl Streams {
             *place = Some(stream);
         }
         self.listen(id, ports, [Component::Rtp, Component::Rtcp]);
+        if let Some((spare, is_old)) = spare {
+            let components = if is_old {
+                [Component::Rtp, Component::Rtcp]
+            } else {
+                [Component::Spare, Component::SpareRtcp]
+            };
+            self.listen(id, spare, components);
+        }
         id
     }
 

@@ -10,6 +10,7 @@ use ahash::AHashMap;
 use seam::{Action, Described, Endpoint, Event, ExchangeId, Refusal, Reply, StreamStatistics};
 use smallvec::SmallVec;
 
+use crate::clock;
 use crate::consumers::{Copies, Overheard};
 use crate::expected::Expected;
 use crate::flow::Flow;
@@ -22,6 +23,7 @@ use crate::path::memory::{Known, Memory, Outcome};
 pub use crate::ports::{Arrival, PortPair, Ports, SocketId, Transmit};
 use crate::ports::{StreamId, Turn};
 pub use crate::settings::Settings;
+use crate::state::{CannotTakeIn, House, NotSteady, StoredSession};
 use crate::stream::Streams;
 
 /// After a branch was chosen its last answer has come, if it has one.
@@ -92,6 +94,7 @@ impl Worker {
         now: Duration,
         ports: &mut dyn Ports,
     ) -> Option<Reply> {
+        let now = clock::own(now);
         let turn = &mut Turn { now, ports };
         match action {
             Action::Offer { exchange, from, to, from_party, to_party, sdp } => {
@@ -234,6 +237,48 @@ impl Worker {
         })
     }
 
+    /// A session as plain data, for another worker: it is here no more, its ports are closed, and nobody is told. See
+    /// [`state`](crate::state).
+    pub fn take_out(
+        &mut self,
+        session: u64,
+        now: Duration,
+        ports: &mut dyn Ports,
+    ) -> Result<StoredSession, NotSteady> {
+        let turn = &mut Turn { now: clock::own(now), ports };
+        self.house().is_steady(session)?;
+        if !self.part_halves(session, turn.now) {
+            return Err(NotSteady::Away);
+        }
+        self.house().take_out(session, turn)
+    }
+
+    /// Goes on with a session that another worker had, as this number: its ports are opened where they were.
+    pub fn take_in(
+        &mut self,
+        session: u64,
+        stored: StoredSession,
+        now: Duration,
+        ports: &mut dyn Ports,
+    ) -> Result<(), CannotTakeIn> {
+        let now = clock::own(now);
+        let settings = self.settings.clone();
+        self.house().take_in(session, stored, &settings, &mut Turn { now, ports })?;
+        let checks = self.sessions.get(&session).and_then(|session| session.checks_due);
+        let look = self.motions.get(session).and_then(Motion::due);
+        self.looks.extend(checks.into_iter().chain(look).map(|due| Reverse((due, session))));
+        if self.motions.get(session).is_none()
+            && self.sessions.get(&session).is_some_and(Session::may_be_longer)
+        {
+            self.agreed(session, now);
+        }
+        Ok(())
+    }
+
+    fn house(&mut self) -> House<'_> {
+        House { sessions: &mut self.sessions, motions: &mut self.motions, streams: &mut self.streams }
+    }
+
     /// A branch has won: the other outgoing parties, and the other branches of its own, are gone.
     fn select(&mut self, id: u64, winner: Endpoint, turn: &mut Turn<'_>) {
         let now = turn.now;
@@ -298,7 +343,7 @@ impl Worker {
     /// When [`handle_timeout`](Self::handle_timeout) has something to do.
     pub fn poll_timeout(&self) -> Option<Duration> {
         let check = (!self.sessions.is_empty()).then_some(self.next_check);
-        check.into_iter().chain(self.looks.peek().map(|look| look.0.0)).min()
+        check.into_iter().chain(self.looks.peek().map(|look| look.0.0)).min().map(clock::outside)
     }
 
     /// ICE's checks of a session are to be repeated when that is due.
@@ -319,7 +364,7 @@ impl Worker {
 
     /// What those who listen have to be given, in the order in which it came.
     pub fn poll_overheard(&mut self) -> Option<Overheard> {
-        self.copies.pop()
+        self.copies.pop().map(|copy| Overheard { at: clock::outside(copy.at), ..copy })
     }
 
     /// Packets that listeners will not get: too many waited for them.
@@ -344,6 +389,7 @@ impl Worker {
 
     /// Looks at the paths whose time has come, and for sessions that have gone quiet, each of which is reported once.
     pub fn handle_timeout(&mut self, now: Duration, ports: &mut dyn Ports) {
+        let now = clock::own(now);
         while let Some(Reverse((due, id))) = self.looks.peek().copied()
             && due <= now
         {

@@ -12,6 +12,8 @@ pub mod clock;
 pub mod dice;
 #[cfg(feature = "media")]
 pub mod ground;
+#[cfg(feature = "media")]
+pub mod handover;
 pub mod moves;
 #[cfg(all(feature = "media", feature = "signalling"))]
 pub mod node;

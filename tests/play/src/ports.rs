@@ -20,6 +20,8 @@ pub struct Counted {
     addresses: Addresses,
     first: u16,
     next: SocketId,
+    /// The number of the next one that is opened again.
+    again: SocketId,
     sockets: BTreeMap<SocketId, SocketAddr>,
     /// So many pairs may be open.
     pub limit: usize,
@@ -47,13 +49,29 @@ impl Counted {
     }
 
     fn new(addresses: Addresses) -> Self {
-        Self { addresses, first: 10_000, next: 0, sockets: BTreeMap::new(), limit: usize::MAX }
+        Self {
+            addresses,
+            first: 10_000,
+            next: 0,
+            again: 100_000,
+            sockets: BTreeMap::new(),
+            limit: usize::MAX,
+        }
     }
 
     /// From this port on.
     #[must_use]
     pub fn from_port(self, first: u16) -> Self {
         Self { first, ..self }
+    }
+
+    /// Those of the process after this one, at the same addresses: none is open, new ones are chosen as they would have been, and what is
+    /// opened again has other numbers.
+    #[must_use]
+    pub fn successor(self) -> Self {
+        assert!(self.sockets.is_empty(), "{self:?}");
+        let again = self.again + 2;
+        Self { again, ..self }
     }
 
     /// So many pairs at once.
@@ -88,10 +106,13 @@ impl Counted {
         }
         let rtp = self.next;
         self.next += 2;
-        let address = SocketAddr::new(ip, self.first + rtp as u16);
+        Some(self.put(rtp, SocketAddr::new(ip, self.first + rtp as u16)))
+    }
+
+    fn put(&mut self, rtp: SocketId, address: SocketAddr) -> PortPair {
         self.sockets.insert(rtp, address);
-        self.sockets.insert(rtp + 1, SocketAddr::new(ip, address.port() + 1));
-        Some(PortPair { rtp, rtcp: rtp + 1, address })
+        self.sockets.insert(rtp + 1, SocketAddr::new(address.ip(), address.port() + 1));
+        PortPair { rtp, rtcp: rtp + 1, address }
     }
 }
 
@@ -108,6 +129,18 @@ impl Ports for Counted {
         let Addresses::Shared(all) = &self.addresses else { return None };
         let ip = *all.iter().find(|ip| **ip != than)?;
         self.pair(ip)
+    }
+
+    fn reopen(&mut self, realm: u16, address: SocketAddr) -> Option<PortPair> {
+        let is_of_realm = match &self.addresses {
+            Addresses::Shared(all) => all.contains(&address.ip()),
+            Addresses::OfRealm(of) => of(realm, address.is_ipv6()) == address.ip(),
+        };
+        let is_free = self.socket(address).is_none() && self.open_pairs() < self.limit;
+        (is_of_realm && is_free).then(|| {
+            self.again += 2;
+            self.put(self.again, address)
+        })
     }
 
     fn close(&mut self, pair: PortPair) {

@@ -7,12 +7,10 @@ use media_wire::handoff::{PATH, Report, SEQUENCE};
 use media_wire::stun::{Class, Incoming, Key, Method, Outgoing};
 use seam::Endpoint;
 
-use crate::handoff::credentials;
 use crate::handoff::path::Claim;
 use crate::legs::Session;
 use crate::packet::Packet;
 use crate::ports::{Component, SocketId, StreamId};
-use crate::settings::Settings;
 use crate::stream::Streams;
 
 /// UNAUTHENTICATED (RFC 8489 §14.8).
@@ -22,7 +20,6 @@ const UNAUTHENTICATED: u16 = 401;
 pub(crate) struct Bindings<'a> {
     pub(crate) sessions: &'a mut AHashMap<u64, Session>,
     pub(crate) streams: &'a mut Streams,
-    pub(crate) settings: &'a Settings,
 }
 
 /// What such a message was.
@@ -105,15 +102,10 @@ impl Bindings<'_> {
             return Bound::Stranger;
         };
         let Some(id) = self.claimed(socket, theirs) else { return Bound::Stranger };
-        let Some(secret) = self.settings.handoff.as_ref().map(|settings| settings.secret) else {
-            return Bound::Stranger;
-        };
-        let Some(stream) = self.streams.get_mut(id) else { return Bound::Stranger };
-        let (ufrag, password) = credentials(&secret, stream.owner.session, stream.owner.endpoint.party);
-        if ours != ufrag {
-            return Bound::Stranger;
-        }
-        let key = Key::new(&password);
+        let owner = self.streams.get(id).map(|stream| stream.owner);
+        let leg = owner.and_then(|owner| self.sessions.get(&owner.session)?.leg(owner.endpoint));
+        let known = leg.and_then(|leg| leg.handoff.ours.as_ref()).filter(|known| known.ufrag == ours);
+        let Some(key) = known.map(|known| Key::new(&known.password)) else { return Bound::Stranger };
         if !message.authentic(&key) {
             send(socket, source, &answer(Class::Error).error_code(UNAUTHENTICATED).plain());
             return Bound::Stranger;
@@ -123,6 +115,7 @@ impl Bindings<'_> {
             send(socket, source, &answer(Class::Error).not_understood(&unknown).sealed(&key));
             return Bound::Taken;
         }
+        let Some(stream) = self.streams.get_mut(id) else { return Bound::Stranger };
         let Some(session) = self.sessions.get_mut(&stream.owner.session) else { return Bound::Stranger };
         let Some(leg) = session.leg_mut(stream.owner.endpoint) else { return Bound::Stranger };
         let Some(line) = leg.handoff.line_mut(stream.owner.index) else { return Bound::Stranger };

@@ -13,6 +13,7 @@ use seam::Endpoint;
 use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
+use crate::clock::{Shift, Timed};
 use crate::legs::Session;
 use crate::path::place::{Networks, is_local};
 use crate::settings::Settings;
@@ -103,6 +104,12 @@ pub(crate) struct Shown {
     ufrag: Option<Box<str>>,
     /// Of the generation with that ufrag.
     addresses: SmallVec<[SocketAddr; 8]>,
+}
+
+impl Timed for Shown {
+    fn shift(&mut self, by: Shift) {
+        self.excess.retime(|moment| by.of(moment));
+    }
 }
 
 impl Shown {

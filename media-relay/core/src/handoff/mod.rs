@@ -16,10 +16,13 @@ pub(crate) use fragment::{Trickled, Trickling};
 use hmac::{Hmac, Mac};
 use media_wire::handoff::Sending;
 use media_wire::sdp::crush::{Policy, Temper};
+use media_wire::sdp::ice::Credentials;
 pub(crate) use path::{Claim, Handoff, LEAST_INACTIVITY};
 use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use smallvec::SmallVec;
+
+use crate::clock::timed;
 
 /// What CRUSH needs of the operator.
 #[derive(Clone)]
@@ -45,6 +48,8 @@ pub(crate) struct Side {
     /// The `a=crush` of descriptions for it, and what that says may leave the relay.
     pub(crate) line: Option<Box<str>>,
     pub(crate) policy: Policy,
+    /// Ours towards it, once they were told.
+    pub(crate) ours: Option<Credentials>,
     /// Ufrag of its endpoint, by the last agreed description; `None`: it does not take part, or its peer does not.
     pub(crate) theirs: Option<Box<str>>,
     /// By m-line.
@@ -52,6 +57,8 @@ pub(crate) struct Side {
     /// What of its endpoint's candidates its peer was shown.
     pub(crate) shown: Shown,
 }
+
+timed!(Side { shown; line, policy, ours, theirs, lines });
 
 /// What an endpoint's authenticated requests have said of one m-line.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
@@ -65,7 +72,7 @@ pub(crate) struct Line {
 impl Side {
     /// For another branch of the same INVITE.
     pub(crate) fn of_branch(&self) -> Self {
-        Self { line: self.line.clone(), policy: self.policy, ..Self::default() }
+        Self { line: self.line.clone(), policy: self.policy, ours: self.ours.clone(), ..Self::default() }
     }
 
     pub(crate) fn takes_part(&self) -> bool {
@@ -94,8 +101,8 @@ pub(crate) const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmn
 pub(crate) const UFRAG: usize = 8;
 pub(crate) const PASSWORD: usize = 24;
 
-/// Ours towards one party: ufrag and password. All its branches share them, as they share its ports.
-pub(crate) fn credentials(secret: &[u8; 32], session: u64, party: u16) -> (String, String) {
+/// Ours towards one party. All its branches share them, as they share its ports.
+pub(crate) fn credentials(secret: &[u8; 32], session: u64, party: u16) -> Credentials {
     let block = |number: u8| {
         let mut code = Hmac::<Sha1>::new_from_slice(secret).ok()?;
         code.update(&session.to_be_bytes());
@@ -110,5 +117,5 @@ pub(crate) fn credentials(secret: &[u8; 32], session: u64, party: u16) -> (Strin
         .filter_map(|byte| LETTERS.get(usize::from(byte & 63)).copied().map(char::from))
         .collect();
     let (ufrag, rest) = letters.split_at(UFRAG.min(letters.len()));
-    (ufrag.to_owned(), rest.chars().take(PASSWORD).collect())
+    Credentials { ufrag: ufrag.to_owned(), password: rest.chars().take(PASSWORD).collect() }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::account::{direct_since, mark};
+use crate::clock::timed;
 use crate::legs::{Answered, Leg, Session};
 use crate::motion::scene::Scene;
 use crate::motion::shell::{AGAIN, BUSY, Refusals, Shell};
@@ -46,6 +47,8 @@ struct End {
     is_unsaid: bool,
 }
 
+timed!(End { retry; endpoint, has_trickled, told, is_owed, asked, refusals, is_unsaid });
+
 /// What an endpoint says of one m-line.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Claim {
@@ -64,6 +67,8 @@ pub(crate) struct Handoff {
     back: Option<Duration>,
     pub(crate) shell: Shell,
 }
+
+timed!(Handoff { ends, timeline, back, shell; state });
 
 impl Handoff {
     /// The two parties of a session, if there are just two, and both take part: then their media is theirs to move, and is not released.
@@ -228,6 +233,11 @@ impl Handoff {
             let legs = vec![(end.endpoint, Some(sdp))];
             scene.events.push_back((id, Event::Renegotiate { wish, legs, deadline: LONGEST_RINGING }));
         }
+    }
+
+    /// Whether an endpoint has not answered yet what we told it.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.ends.iter().any(|end| end.asked.is_some())
     }
 
     pub(crate) fn endpoints(&self) -> [Endpoint; 2] {

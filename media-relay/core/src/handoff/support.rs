@@ -25,7 +25,8 @@ impl Session {
             leg.handoff.line = None;
             return;
         };
-        let (ufrag, pwd) = credentials(&settings.secret, id, reader.party);
+        let ours = leg.handoff.ours.get_or_insert_with(|| credentials(&settings.secret, id, reader.party));
+        let (ufrag, pwd) = (ours.ufrag.clone(), ours.password.clone());
         let servers = settings.discovery.clone();
         let realm = usize::from(leg.party.realm.0);
         let temper = settings.tempers.get(realm).copied().flatten();

@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 use sha1::Sha1;
 use smallvec::SmallVec;
 
-use crate::ports::{SocketId, Transmit};
+use crate::clock::timed;
+use crate::ports::{PortPair, SocketId, Transmit};
 
 /// Component conflict (RFC 8445 §7.3.1.1).
 const ROLE_CONFLICT: u16 = 487;
@@ -72,6 +73,8 @@ struct Check {
     due: Option<Duration>,
     is_good: bool,
 }
+
+timed!(Check { due; port, remote, transaction, sent, is_good });
 
 /// What a STUN message meant.
 #[derive(Debug, Default)]
@@ -133,6 +136,8 @@ pub(crate) struct Agent {
     transactions: u32,
 }
 
+timed!(Agent { checks; seed, generation, ours, theirs, is_controlling, tie_breaker, transactions });
+
 impl Agent {
     /// The one that offers controls (RFC 8445 §6.1.1).
     pub(crate) fn new(seed: Seed, is_controlling: bool) -> Self {
@@ -152,6 +157,15 @@ impl Agent {
     /// For another branch of the same INVITE, which has the same offer.
     pub(crate) fn of_branch(&self) -> Self {
         Self { theirs: SmallVec::new(), checks: SmallVec::new(), ours: self.ours.clone(), ..*self }
+    }
+
+    /// In another process, which has the same ports as other sockets: what it restarts with is made of that one's secret.
+    pub(crate) fn settle_in(&mut self, secret: [u8; 32], ports: impl Fn(u16) -> Option<PortPair>) {
+        self.seed.secret = secret;
+        for Check { port, .. } in &mut self.checks {
+            let Some(pair) = ports(port.line) else { continue };
+            port.socket = if port.is_rtcp { pair.rtcp } else { pair.rtp };
+        }
     }
 
     /// New credentials: whatever was checked is forgotten.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::account::mark;
+use crate::clock::{Shift, Timed, timed};
 use crate::legs::{Answer, Answered, Leg, Offer, Session};
 use crate::motion::scene::Scene;
 use crate::motion::shell::{AGAIN, BUSY, Refusals, Shell};
@@ -70,6 +71,14 @@ enum Homeward {
     },
 }
 
+impl Timed for Homeward {
+    fn shift(&mut self, by: Shift) {
+        if let Self::Wanted { at, .. } = self {
+            at.shift(by);
+        }
+    }
+}
+
 /// Of one session.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Introduction {
@@ -83,9 +92,25 @@ pub(crate) struct Introduction {
     pub(crate) shell: Shell,
 }
 
+timed!(Introduction { machine, homeward, shell; ends, lines, step, has_passed });
+
 impl Introduction {
     pub(crate) fn endpoints(&self) -> [Endpoint; 2] {
         self.ends
+    }
+
+    pub(crate) fn lines_mut(&mut self) -> &mut Lines {
+        &mut self.lines
+    }
+
+    pub(crate) fn lines(&self) -> &Lines {
+        &self.lines
+    }
+
+    /// Whether a phone has not answered yet what we wished of it.
+    pub(crate) fn has_asked(&self) -> bool {
+        let is_asked = |homeward: &Homeward| matches!(homeward, Homeward::Asked { .. });
+        !matches!(self.step, Step::Idle) || self.homeward.iter().any(is_asked)
     }
 
     /// Whether ICE lines pass between the phones, and their checks.

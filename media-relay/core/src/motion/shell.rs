@@ -5,6 +5,7 @@ use std::time::Duration;
 use seam::path::{Entry, PathState, Stay};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::{outside, timed};
 use crate::path::memory::{Memory, Pair};
 use crate::path::timeline::Timeline;
 
@@ -38,6 +39,8 @@ pub(crate) struct Past {
     pub(crate) told: usize,
 }
 
+timed!(Past { timeline; wishes, told });
+
 impl Past {
     /// With what happened since, as part of a longer chain.
     pub(crate) fn followed_by(mut self, later: &Timeline, wishes: u32) -> Self {
@@ -52,6 +55,8 @@ pub(crate) struct Kept {
     pub(crate) stay: Stay,
     pub(crate) since: Duration,
 }
+
+timed!(Kept { since; stay });
 
 impl Kept {
     /// Nothing moves a session, and `told` says why it was told last: so long after that was told first, if this reason is another one.
@@ -76,6 +81,8 @@ pub(crate) struct Shell {
     /// When it is looked at next.
     pub(crate) due: Duration,
 }
+
+timed!(Shell { cover, due; wishes, told, pair });
 
 impl Shell {
     /// After so many wishes, and told entries, of those before.
@@ -126,7 +133,7 @@ impl Shell {
     ) -> bool {
         if self.pair.is_none() {
             self.pair = pair();
-            return self.pair.as_ref().is_some_and(|pair| memory.shuns(pair, now));
+            return self.pair.as_ref().is_some_and(|pair| memory.shuns(pair, outside(now)));
         }
         false
     }
@@ -141,7 +148,9 @@ impl Shell {
         let Some(pair) = &self.pair else { return };
         for (_, entry) in self.news(timeline) {
             match entry {
-                Entry::Stays(Stay::Failed | Stay::Refused | Stay::Unmoved) => memory.failed(pair, span, now),
+                Entry::Stays(Stay::Failed | Stay::Refused | Stay::Unmoved) => {
+                    memory.failed(pair, span, outside(now))
+                }
                 Entry::State { to: PathState::Direct, .. } => memory.worked(pair),
                 _ => {}
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use seam::Endpoint;
 use serde::{Deserialize, Serialize};
 
+use crate::clock::timed;
 use crate::motion::shell::Refusals;
 
 /// Where a party's media is, or is to be.
@@ -45,6 +46,8 @@ pub(crate) struct Mover {
     /// Offers of its own that have crossed ours while its NAT was learnt.
     pub(crate) crossings: u8,
 }
+
+timed!(Mover { asked_at, retry; session, endpoint, at, want, asked, reach, refusals, crossings });
 
 impl Mover {
     /// At the relay.

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::timed;
+
 /// A sender's report and its packets may have overtaken each other by so many.
 const REORDERED: u16 = 5;
 /// So many may have been sent between a re-INVITE's answer and what the relay had seen when that came.
@@ -48,6 +50,8 @@ pub struct Counted {
     peak: f64,
     window: Option<(u64, Duration)>,
 }
+
+timed!(Counted { said, earlier, spoke, received, window; is_counting, floor, is_seen, peak });
 
 impl Default for Counted {
     fn default() -> Self {

@@ -12,6 +12,7 @@ use super::proof::{ABSURD_JITTER_SECONDS, AHEAD, Proof, Reception, Verdict};
 use super::quality::Quality;
 use super::sight::Sight;
 use super::trial::Trial;
+use crate::clock::timed;
 
 /// Packets are counted over at least this for a stream's rate.
 const RATE_WINDOW: Duration = Duration::from_millis(400);
@@ -66,6 +67,8 @@ pub(super) struct Direction {
     has_begun_anew: bool,
 }
 
+timed!(Direction { sight, flow, proof, attempt, reported, word, counted, spoke; trial, is_proven, quality, lost, is_dead, sources, has_begun_anew });
+
 /// What reports last said for it, or against it.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Word {
@@ -76,6 +79,8 @@ struct Word {
     stalled: Option<Reason>,
 }
 
+timed!(Word { spoken_for; stalled });
+
 /// How fast it flows.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Flow {
@@ -84,6 +89,8 @@ struct Flow {
     /// Packets a second in the one before.
     rate: Option<f64>,
 }
+
+timed!(Flow { window; rate });
 
 impl Flow {
     fn passes(&mut self, packets: u64, now: Duration) {
@@ -106,6 +113,8 @@ struct Attempt {
     /// When a trial began to move it.
     tried_at: Option<Duration>,
 }
+
+timed!(Attempt { met, tried_at; is_missed });
 
 /// What its receiver had lost by its last report before it went.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]

@@ -19,6 +19,7 @@ use super::proof::{Reception, Verdict};
 use super::release::{Outset, Settings};
 use super::sight::Sight;
 use super::timeline::{Reading, Timeline};
+use crate::clock::{Shift, Timed, timed};
 use crate::reported::Fate;
 use crate::side::Track;
 
@@ -70,6 +71,21 @@ enum State {
     Returning { accepted: [Option<Duration>; 2], since: Duration, why: Reason },
 }
 
+impl Timed for State {
+    fn shift(&mut self, by: Shift) {
+        match self {
+            Self::Anchored { not_before: at }
+            | Self::Asking { since: at }
+            | Self::Synchronising { since: at }
+            | Self::Direct { since: at } => at.shift(by),
+            Self::Returning { accepted, since, why: _ } => {
+                accepted.shift(by);
+                since.shift(by);
+            }
+        }
+    }
+}
+
 /// The machine of one call.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct EndToEnd {
@@ -90,6 +106,8 @@ pub struct EndToEnd {
     timeline: Timeline,
     outputs: VecDeque<Output>,
 }
+
+timed!(EndToEnd { lines, state, lapse, timeline; settings, constraint, may_offer, has_lied, is_doubted, is_nominated, failures, outputs });
 
 impl EndToEnd {
     /// Of a call answered now, or one with a past. `may_offer`: of whom it is not known that they do not restart.

@@ -10,6 +10,7 @@ use seam::path::Reason;
 use serde::{Deserialize, Serialize};
 
 use super::direction::Direction;
+use crate::clock::timed;
 
 /// At home after the first lapse at least.
 const REST: Duration = Duration::from_secs(5);
@@ -26,6 +27,8 @@ pub(super) struct Lapse {
     /// At home after one since then; both are to report first.
     home: Option<Duration>,
 }
+
+timed!(Lapse { home; is_present, times });
 
 impl Lapse {
     /// A path that was direct since `since` is to be left, for it is not known to be alive any more. Who has never reported off the relay

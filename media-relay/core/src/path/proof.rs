@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::counted::{Counted, later};
 use super::phone::REPORT_INTERVAL;
+use crate::clock::timed;
 
 /// A report that is this far ahead of the last packet that the relay saw of the stream can only be of direct packets;
 /// a little slack, for phones that count in a way of their own.
@@ -56,6 +57,8 @@ struct Unheard {
     at: Duration,
 }
 
+timed!(Unheard { since, at; });
+
 /// One direction while its packets are not seen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Proof {
@@ -75,6 +78,8 @@ pub struct Proof {
     confirmed_at: Option<Duration>,
     confirmed_last: Option<Duration>,
 }
+
+timed!(Proof { marked_at, relayed_at, latest, unheard, confirmed_at, confirmed_last; ssrc, clock_rate, mark, moved });
 
 impl Proof {
     /// Of a stream whose packets the relay has seen until now; `sequence` is the last.

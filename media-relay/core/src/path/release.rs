@@ -5,6 +5,7 @@
 mod consider;
 mod reports;
 mod settings;
+mod stored;
 mod trust;
 mod watch;
 

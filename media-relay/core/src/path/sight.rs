@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::clock::timed;
+
 /// What the relay sees of one direction's stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Sight {
@@ -20,3 +22,5 @@ pub struct Sight {
     /// The last silence at the relay: the last packet before it, and the first after.
     pub silence: Option<(Duration, Duration)>,
 }
+
+timed!(Sight { heard, silence; ssrc, clock_rate, packets, sequence });

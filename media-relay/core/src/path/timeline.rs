@@ -6,6 +6,8 @@ use seam::Event;
 use seam::path::{Entry, PathState, Reason};
 use serde::{Deserialize, Serialize};
 
+use crate::clock::timed;
+
 /// The entries of a call, and how long its media was where.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Timeline {
@@ -18,6 +20,8 @@ pub struct Timeline {
     /// What was told of the meter last.
     told: Reading,
 }
+
+timed!(Timeline { answered, since; entries, is_direct, relayed, direct, told });
 
 /// What the meter shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

@@ -13,6 +13,7 @@ mod halves;
 mod long;
 mod never;
 mod quality;
+mod taken;
 mod taps;
 mod trials;
 mod world;

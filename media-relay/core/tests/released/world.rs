@@ -7,21 +7,24 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
+use media_core::ours::OpenPorts;
 use media_core::path::Settings as Limits;
 use media_core::path::memory::{self, Known, Record};
 use media_core::policy::{Mode, PairRelease};
+use media_core::state::NotSteady;
 use media_core::worker::Settings;
 use nat_lab::Impairment;
 use play::Dice;
 use play::clock::Post;
 use play::ground::{Ground, Place, relays};
+use play::handover::{Origin, written};
 use play::moves::{Motion, Moves};
 use play::phone::plain::{Kind, Phone};
 use play::ports::Counted;
 pub(crate) use play::settings::media::ENDS;
 use play::settings::media::{allowing, party, release_within, two_realms};
 use seam::path::{Constraint, Entry, PathEntry, PathState};
-use seam::{Action, Event, ExchangeId, Listener, Party, Renegotiated, Reply, Role};
+use seam::{Action, Event, ExchangeId, Listener, Party, Renegotiated, Reply, Role, StreamStatistics};
 
 const SESSION: u64 = 5;
 /// Something that signalling carries.
@@ -41,6 +44,8 @@ enum Letter {
 
 pub(crate) struct World {
     pub(crate) now: Duration,
+    /// The clock of the worker's process.
+    clock: Origin,
     pub(crate) ground: Ground,
     settings: Settings,
     worker: Worker,
@@ -130,6 +135,7 @@ impl World {
         let settings = two_realms(policy, &relays(), 20_000..=29_999);
         let mut world = Self {
             now: Duration::from_secs(100),
+            clock: Origin::default(),
             ground,
             worker: Worker::new(settings.clone(), "anchor".to_owned()),
             settings,
@@ -186,14 +192,48 @@ impl World {
     /// The process dies with its call; the store tells the next one of these failures in a row.
     pub(crate) fn restart(&mut self, outcome: &memory::Outcome, failures: u32, rest: Duration) {
         self.worker = Worker::new(self.settings.clone(), "anchor".to_owned());
-        let record = Record { failures, until: self.now + rest };
+        let record = Record { failures, until: self.clock.shows(self.now) + rest };
         self.sockets.forget();
         self.worker.recall(Arc::new(Known::from([(outcome.pair.clone(), record)])));
     }
 
+    /// Another process goes on with the call, if it rests: with another clock, other numbers of sockets and other secrets.
+    pub(crate) fn hand_over(&mut self, dice: &mut Dice) -> Result<(), NotSteady> {
+        let now = self.clock.shows(self.now);
+        let halves: Vec<u64> = (0..self.halves).map(|half| SESSION + half as u64).collect();
+        let taken: Result<Vec<_>, _> =
+            halves.iter().map(|id| self.worker.take_out(*id, now, &mut self.sockets)).collect();
+        self.listen();
+        let taken = taken?;
+        assert!(self.worker.is_empty() && self.sockets.open_pairs() == 0, "something stays behind");
+        self.settings.open_ports = OpenPorts::default();
+        self.settings.secret = [dice.below(256) as u8; 32];
+        self.worker = Worker::new(self.settings.clone(), "anchor".to_owned());
+        self.sockets = std::mem::take(&mut self.sockets).successor();
+        self.clock = Origin::drawn(self.now, dice);
+        let now = self.clock.shows(self.now);
+        for (id, stored) in halves.into_iter().zip(taken) {
+            let stored = written(&stored);
+            self.worker.take_in(id, stored, now, &mut self.sockets).expect("its ports are free");
+        }
+        self.listen();
+        Ok(())
+    }
+
+    /// What was counted so far, by session.
+    pub(crate) fn counts(&mut self) -> Vec<StreamStatistics> {
+        let halves = 0..self.halves;
+        let of = |half| match self.act(half, Action::Query) {
+            Some(Reply::Statistics(streams)) => streams,
+            other => panic!("{other:?}"),
+        };
+        halves.flat_map(of).collect()
+    }
+
     fn act(&mut self, half: usize, action: Action) -> Option<Reply> {
         let session = SESSION + half as u64;
-        let reply = self.worker.handle(session, action, self.now, &mut self.sockets);
+        let now = self.clock.shows(self.now);
+        let reply = self.worker.handle(session, action, now, &mut self.sockets);
         self.listen();
         reply
     }
@@ -423,8 +463,9 @@ impl World {
                 }
                 self.phones[index].report(&mut self.ground.network, self.now, &mut self.dice);
             }
-            if self.worker.poll_timeout().is_some_and(|due| due <= self.now) {
-                self.worker.handle_timeout(self.now, &mut self.sockets);
+            let now = self.clock.shows(self.now);
+            if self.worker.poll_timeout().is_some_and(|due| due <= now) {
+                self.worker.handle_timeout(now, &mut self.sockets);
                 self.listen();
             }
             let is_away =
@@ -451,7 +492,10 @@ impl World {
         while let Some(came) = self.ground.next(self.now) {
             if came.host == self.ground.relay {
                 let dropped = self.worker.dropped;
-                let is_open = self.ground.pass(&mut self.worker, &self.sockets, &came, self.now);
+                let is_open = {
+                    let now = self.clock.shows(self.now);
+                    self.ground.pass(&mut self.worker, &self.sockets, &came, now)
+                };
                 if is_open && self.worker.dropped == dropped {
                     self.taken.push(came.payload);
                 }

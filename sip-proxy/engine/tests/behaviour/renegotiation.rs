@@ -248,7 +248,7 @@ fn an_offer_that_crosses_ours_waits_no_longer_than_two_seconds() {
         to_caller.filter_map(|(_, message)| message.status()).filter(|status| *status == 491).collect()
     };
     up.line.pass(2 * SECOND - Duration::from_millis(1));
-    assert_eq!(statuses(&up), []);
+    assert_eq!(statuses(&up), [0_u16; 0]);
     up.line.pass(Duration::from_millis(1));
     assert_eq!(statuses(&up), [491]);
     up.is_unharmed();

@@ -46,7 +46,10 @@ fn no_408_answers_what_is_no_invite() {
         line.sent.iter().any(|(to, message)| *to == gateway && message.method() == Some(Method::MESSAGE))
     );
     line.pass(Duration::from_secs(60));
-    assert_eq!(answers(&line, alice).iter().filter_map(|answer| answer.status()).collect::<Vec<_>>(), []);
+    assert_eq!(
+        answers(&line, alice).iter().filter_map(|answer| answer.status()).collect::<Vec<_>>(),
+        [0_u16; 0]
+    );
 }
 
 fn to_the_domain(method: &str) -> String {

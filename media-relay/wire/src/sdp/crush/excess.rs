@@ -42,6 +42,12 @@ impl Excess {
         }
         is_taken
     }
+
+    /// Its moments are by another clock from now on.
+    pub fn retime(&mut self, moment: impl Fn(Duration) -> Duration) {
+        self.generations.iter_mut().for_each(|at| *at = moment(*at));
+        self.used = moment(self.used);
+    }
 }
 
 #[cfg(test)]
