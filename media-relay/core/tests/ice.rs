@@ -10,7 +10,10 @@ use bytes::Bytes;
 use media_core::Worker;
 use media_core::path::Settings as Limits;
 use media_core::policy::{Ice, Mode, RealmRelease};
+use media_core::state::NotSteady;
 use media_core::worker::{Settings, SocketId};
+use play::Dice;
+use play::handover::{Origin, written};
 use play::phone::ice::Phone;
 use play::ports::Counted;
 use play::settings::media::{ENDS, party, release_within};
@@ -29,6 +32,8 @@ struct World {
     worker: Worker,
     ports: Counted,
     now: Duration,
+    /// The clock of the worker's process.
+    clock: Origin,
     phones: [Phone; 2],
     /// Whether packets pass between the phones.
     is_open: bool,
@@ -48,15 +53,33 @@ impl World {
         Self::with(phones, 1, Limits::default())
     }
 
-    fn with(phones: [Phone; 2], id: u64, limits: Limits) -> Self {
+    fn settings(limits: Limits, secret: u8) -> Settings {
         let realm = RealmRelease { mode: Mode::Allow, lan: false, ice: Ice::Offer };
         let release = Some(release_within(limits, vec![realm], Vec::new()));
-        let settings = Settings { release, secret: [7; 32], ..Settings::default() };
+        Settings { release, secret: [secret; 32], ..Settings::default() }
+    }
+
+    /// Another process goes on with the call, if it rests.
+    fn hand_over(&mut self, dice: &mut Dice) -> Result<(), NotSteady> {
+        let now = self.clock.shows(self.now);
+        let stored = self.worker.take_out(self.id, now, &mut self.ports)?;
+        self.events();
+        self.worker = Worker::new(Self::settings(Limits::default(), 8), "anchor".to_owned());
+        self.ports = std::mem::take(&mut self.ports).successor();
+        (self.clock, self.id) = (Origin::drawn(self.now, dice), self.id + 1_000);
+        let now = self.clock.shows(self.now);
+        self.worker.take_in(self.id, written(&stored), now, &mut self.ports).expect("its ports are free");
+        Ok(())
+    }
+
+    fn with(phones: [Phone; 2], id: u64, limits: Limits) -> Self {
+        let settings = Self::settings(limits, 7);
         let mut world = Self {
             id,
             worker: Worker::new(settings, "anchor".to_owned()),
             ports: Counted::at([[192, 0, 2, 1]]),
             now: Duration::from_secs(1),
+            clock: Origin::default(),
             phones,
             is_open: true,
             loses: 0,
@@ -96,7 +119,7 @@ impl World {
     }
 
     fn act(&mut self, action: Action) -> Option<Reply> {
-        self.worker.handle(self.id, action, self.now, &mut self.ports)
+        self.worker.handle(self.id, action, self.clock.shows(self.now), &mut self.ports)
     }
 
     /// An offer of a phone, and the other's answer: what the offerer is told.
@@ -171,14 +194,13 @@ impl World {
             author.sent_to.push(to);
         }
         if to.ip() == relay(0).ip() {
-            let socket = SocketId::from(to.port() - 10_000);
-            let mut out = Vec::new();
-            let send = |socket, to, bytes: &[u8]| out.push((relay(socket), to, bytes.to_vec()));
-            self.worker.packet(
-                media_core::worker::Arrival { socket, source: from, now: self.now },
-                packet,
-                send,
-            );
+            let socket = self.ports.socket(to).expect("it is open");
+            let (mut out, ports) = (Vec::new(), &self.ports);
+            let send = |socket, to, bytes: &[u8]| {
+                out.push((ports.address(socket).expect("it is open"), to, bytes.to_vec()));
+            };
+            let now = self.clock.shows(self.now);
+            self.worker.packet(media_core::worker::Arrival { socket, source: from, now }, packet, send);
             out.into_iter().for_each(|(from, to, bytes)| self.carry(from, to, &bytes));
         } else if let Some(index) = self.phones.iter().position(|phone| phone.address == to) {
             if from.ip() != relay(0).ip() && !self.is_open {
@@ -225,10 +247,11 @@ impl World {
         let end = self.now + span;
         while self.now < end {
             self.now += TICK;
-            self.worker.handle_timeout(self.now, &mut self.ports);
+            self.worker.handle_timeout(self.clock.shows(self.now), &mut self.ports);
             self.events();
             while let Some((socket, to, bytes)) = self.worker.poll_transmit() {
-                self.carry(relay(socket), to, &bytes);
+                let from = self.ports.address(socket).expect("it is open");
+                self.carry(from, to, &bytes);
             }
             (0..2).for_each(|index| self.check(index));
             (0..2).for_each(|index| self.speak(index));
@@ -281,6 +304,40 @@ fn two_phones_are_introduced_leave_the_relay_and_come_back_when_their_path_break
     world.pass(6 * SECOND);
     assert_eq!(world.state(), Some(PathState::Anchored), "{:?}", world.timeline);
     world.hear(true, 4 * SECOND);
+}
+
+#[test]
+fn phones_that_another_process_goes_on_with_leave_stay_away_and_come_back_as_ever() {
+    let told = |seed: u64, is_handed: bool| {
+        let (mut world, mut dice) = (World::new(phones()), Dice::of(seed, 1));
+        let mut took = 0;
+        for second in 0..26 {
+            let pause = TICK * (dice.below(50) as u32);
+            world.pass(pause);
+            let is_time = dice.below(3) == 0;
+            if is_handed && is_time {
+                took += u32::from(world.hand_over(&mut Dice::of(seed, second)).is_ok());
+            }
+            world.pass(SECOND - pause);
+            if second == 13 && seed.is_multiple_of(2) {
+                world.is_open = false;
+            } else if second == 13 {
+                world.act(Action::Constrain(Constraint::MustAnchor));
+            }
+        }
+        world.hear(true, 5 * SECOND);
+        let heard = world.phones.each_ref().map(|phone| (phone.heard, phone.silence));
+        let Some(Reply::Deleted { direct, streams }) = world.act(Action::Delete) else { panic!("no count") };
+        let streams: Vec<_> = streams.iter().map(|one| (one.packets, one.lost, one.whole)).collect();
+        (format!("{:?} {heard:?} {direct:?} {streams:?}", world.timeline), took)
+    };
+    let mut times = 0;
+    for seed in 0..100 {
+        let ((handed, took), (straight, _)) = (told(seed, true), told(seed, false));
+        assert_eq!(handed, straight, "seed {seed}");
+        times += took;
+    }
+    assert!(times > 400, "{times}");
 }
 
 #[test]

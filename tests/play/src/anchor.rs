@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use media_core::Worker;
+use media_core::state::NotSteady;
 use media_core::worker::{Settings, SocketId};
 use seam::{Action, Endpoint, Event, ExchangeId, Party, Refusal, Reply, StreamStatistics};
 
+use crate::Dice;
+use crate::handover::{Origin, written};
 use crate::ports::Counted;
 
 /// What came out: socket, destination, bytes.
@@ -38,6 +41,19 @@ impl Anchor {
     /// Who is at an endpoint.
     pub fn party(&self, endpoint: Endpoint) -> Party {
         self.parties[usize::from(endpoint.party).min(self.parties.len() - 1)].clone()
+    }
+
+    /// Another process goes on with the session, with these settings: its clock shows another time, its sockets have other numbers, and what
+    /// is closed meanwhile is opened again.
+    pub fn hand_over(&mut self, settings: Settings, dice: &mut Dice) -> Result<(), NotSteady> {
+        let stored = self.worker.take_out(self.session, self.now, &mut self.ports)?;
+        assert!(self.worker.is_empty(), "something stays behind");
+        self.worker = Worker::new(settings, "anchor".to_owned());
+        self.ports = std::mem::take(&mut self.ports).successor();
+        self.now = Origin::drawn(self.now, dice).shows(self.now);
+        let stored = written(&stored);
+        self.worker.take_in(self.session, stored, self.now, &mut self.ports).expect("its ports are free");
+        Ok(())
     }
 
     /// Signalling says something.

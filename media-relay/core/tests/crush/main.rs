@@ -7,4 +7,5 @@ mod lines;
 mod path;
 mod policy;
 mod requests;
+mod taken;
 mod world;

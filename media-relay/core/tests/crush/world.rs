@@ -8,10 +8,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use media_core::handoff::HandoffSettings;
 use media_core::policy::{Mode, RealmRelease};
-use media_core::worker::Settings;
+use media_core::worker::{Settings, SocketId};
 use media_wire::handoff::{PATH, Reason, Report, SEQUENCE, Sending};
 use media_wire::sdp::crush::{Fragment, Support, Temper};
 use media_wire::stun::{Class, Key, Method, Outgoing};
+use play::Dice;
 use play::anchor::Anchor;
 use play::ports::Counted;
 use play::settings::media::{ENDS, party, release};
@@ -39,29 +40,44 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(mode: Mode) -> Self {
+    fn settings(mode: Mode, secret: u8) -> Settings {
         let realm = RealmRelease { mode, ..RealmRelease::default() };
         let handoff = HandoffSettings {
-            secret: [7; 32],
+            secret: [secret; 32],
             discovery: vec![at("203.0.113.5:3478")],
             tempers: vec![None, Some(Temper::Fast)],
         };
-        let settings = Settings {
+        Settings {
             release: Some(release(vec![realm; 2])),
             handoff: Some(Arc::new(handoff)),
             inactivity: Some(Duration::from_secs(20)),
             ..Settings::default()
-        };
+        }
+    }
+
+    pub(crate) fn new(mode: Mode) -> Self {
         let parties = [0, 1].map(|side: usize| Party {
             contact: Some(SocketAddr::new(LOCAL[side].0.parse().unwrap(), 5060)),
             ..party(0, SocketAddr::new(at(SEEN[side]).ip(), 5060))
         });
         Self {
-            anchor: Anchor::new(settings, Counted::at([[203, 0, 113, 5]]), parties.into()),
+            anchor: Anchor::new(Self::settings(mode, 7), Counted::at([[203, 0, 113, 5]]), parties.into()),
             has_video: false,
             told: [None, None],
             sequence: [0; 2],
         }
+    }
+
+    /// Another process, which has another secret, goes on with it, as another session.
+    pub(crate) fn go_on_elsewhere(&mut self, dice: &mut Dice) {
+        let settings = Self::settings(Mode::Allow, 8);
+        self.hand_over(settings, dice).expect("it rests");
+    }
+
+    /// The relay's socket that faces one side.
+    pub(crate) fn socket(&self, side: usize) -> SocketId {
+        let port = 10_000 + 2 * side as u16;
+        self.ports.socket(SocketAddr::new([203, 0, 113, 5].into(), port)).expect("it is open")
     }
 
     /// They are in these realms.
@@ -113,7 +129,8 @@ impl World {
         let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, side as u8 + 1];
         packet[2..4].copy_from_slice(&self.sequence[side].to_be_bytes());
         packet.extend([0xff; 160]);
-        self.send(2 * side as u32, source, &packet).first().map(|sent| sent.1)
+        let socket = self.socket(side);
+        self.send(socket, source, &packet).first().map(|sent| sent.1)
     }
 
     /// A sender report of one side: so many packets in all.
@@ -124,7 +141,8 @@ impl World {
         }
         let source = at(SEEN[side]);
         let source = SocketAddr::new(source.ip(), source.port() + 1).to_string();
-        self.send(2 * side as u32 + 1, &source, &packet);
+        let socket = self.socket(side) + 1;
+        self.send(socket, &source, &packet);
     }
 
     /// A Binding request of one side to the relay.
@@ -142,7 +160,8 @@ impl World {
     pub(crate) fn both_send(&mut self, sequence: u32, sending: Sending) {
         for (side, source) in SEEN.into_iter().enumerate() {
             let request = self.binding(side, sequence, sending);
-            let answer = self.send(2 * side as u32, source, &request);
+            let socket = self.socket(side);
+            let answer = self.send(socket, source, &request);
             assert_eq!(answer.len(), 1, "answered");
         }
     }

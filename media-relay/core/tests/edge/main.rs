@@ -5,5 +5,6 @@
 mod descriptions;
 mod hostile;
 mod media_ports;
+mod taken;
 mod taps;
 mod world;

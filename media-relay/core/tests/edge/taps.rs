@@ -15,17 +15,17 @@ use play::anchor::Anchor;
 const TAP: Listener = Listener { number: 1, role: Role::Tap };
 const RECORDER: Listener = Listener { number: 1, role: Role::Recorder };
 
-/// A phone: where it is, the relay's sockets that face it, and how far it has counted.
+/// A phone: where it is, the relay's ports that face it, and how far it has counted.
 struct Phone {
     at: SocketAddr,
-    sockets: Vec<u32>,
+    ports: Vec<SocketAddr>,
     sequence: u16,
     ssrc: u32,
 }
 
 /// A call as its seed tells it.
-struct Story {
-    world: Anchor,
+pub(crate) struct Story {
+    pub(crate) world: Anchor,
     dice: Dice,
     is_tapped: bool,
     phones: BTreeMap<Endpoint, Phone>,
@@ -35,12 +35,14 @@ struct Story {
     parties: u16,
     /// What the relay took, and what those who listen heard of it.
     taken: Vec<Vec<u8>>,
-    heard: Vec<Vec<u8>>,
+    pub(crate) heard: Vec<Vec<u8>>,
     census: BTreeMap<&'static str, u32>,
+    /// All that anybody was told or sent.
+    pub(crate) journal: Vec<String>,
 }
 
 impl Story {
-    fn new(seed: u64, is_tapped: bool) -> Self {
+    pub(crate) fn new(seed: u64, is_tapped: bool) -> Self {
         Self {
             world: anchor(Settings::default()),
             dice: Dice::new(seed),
@@ -52,10 +54,25 @@ impl Story {
             taken: Vec::new(),
             heard: Vec::new(),
             census: BTreeMap::new(),
+            journal: Vec::new(),
         }
     }
 
-    fn below(&mut self, bound: u32) -> u32 {
+    /// Some time of it.
+    pub(crate) fn goes_on(&mut self) {
+        match self.below(5) {
+            0 => self.is_transferred(),
+            // Another listener comes and goes, and is nothing to the tap.
+            1 => {
+                let action = if self.below(2) == 0 { Action::Attach } else { Action::Detach };
+                self.world.act(action(RECORDER));
+                self.speak();
+            }
+            _ => self.negotiates(),
+        }
+    }
+
+    pub(crate) fn below(&mut self, bound: u32) -> u32 {
         self.dice.below(bound.into()) as u32
     }
 
@@ -69,17 +86,20 @@ impl Story {
             let number = u16::from(end != A) + 4 * end.party + end.branch;
             let host = if end == A { "203.0.113.1" } else { "198.51.100.1" };
             let at = at(&format!("{host}:{}", 4_000 + 100 * number));
-            Phone { at, sockets: Vec::new(), sequence: 1, ssrc: 1_000 + u32::from(number) }
+            Phone { at, ports: Vec::new(), sequence: 1, ssrc: 1_000 + u32::from(number) }
         });
         audio(&phone.at.to_string(), more)
     }
 
     /// The ports in a description for it are those that it sends to.
     fn is_told(&mut self, end: Endpoint, sdp: &str) {
-        let port = |line: &str| line.strip_prefix("m=")?.split(' ').nth(1)?.parse::<u32>().ok();
+        let value = |start: &str| sdp.lines().find_map(|line| line.strip_prefix(start));
+        let ip = value("c=IN IP4 ").and_then(|ip| ip.parse().ok()).expect("an address");
+        let port = |line: &str| line.strip_prefix("m=")?.split(' ').nth(1)?.parse::<u16>().ok();
         let ports = sdp.lines().filter_map(port).filter(|port| *port != 0);
-        let sockets = ports.map(|port| port - 10_000).collect();
-        self.phones.get_mut(&end).expect("a phone").sockets = sockets;
+        let ports = ports.map(|port| SocketAddr::new(ip, port)).collect();
+        self.phones.get_mut(&end).expect("a phone").ports = ports;
+        self.journal.push(format!("{end:?} {sdp}"));
     }
 
     fn offers(&mut self, exchange: u32, from: Endpoint, to: Endpoint, more: &str) {
@@ -106,7 +126,9 @@ impl Story {
             let (is_report, is_stranger) = (self.below(5) == 0, self.below(12) == 0);
             let phone = self.phones.get_mut(&end).expect("a phone");
             phone.sequence += 1;
-            let Some(socket) = phone.sockets.first().copied() else { continue };
+            let Some(socket) = phone.ports.first().and_then(|at| self.world.ports.socket(*at)) else {
+                continue;
+            };
             let (packet, port) =
                 if is_report { (rtcp(phone.ssrc), 1) } else { (rtp(phone.sequence, phone.ssrc), 0) };
             let mut source = SocketAddr::new(phone.at.ip(), phone.at.port() + port);
@@ -116,6 +138,9 @@ impl Story {
             let before = self.world.worker.dropped;
             let flow = self.world.worker.flow(socket).filter(|flow| !is_report && flow.source == source);
             let sent = self.world.send(socket + u32::from(port), &source.to_string(), &packet);
+            for (from, to, packet) in &sent {
+                self.journal.push(format!("{:?} {to} {}", self.world.ports.address(*from), packet.len()));
+            }
             if let Some(flow) = flow {
                 let sent: Vec<_> = sent.iter().map(|sent| (sent.0, sent.1)).collect();
                 let said: Vec<_> = flow.hops.iter().flatten().map(|hop| (hop.socket, hop.to)).collect();
@@ -129,7 +154,7 @@ impl Story {
         }
     }
 
-    fn listen(&mut self) {
+    pub(crate) fn listen(&mut self) {
         while let Some(Overheard { listener, packet, .. }) = self.world.worker.poll_overheard() {
             if listener == TAP {
                 self.heard.push(packet);
@@ -138,7 +163,7 @@ impl Story {
     }
 
     /// One to three branches answer, or as many parties are rung at once; the last one wins.
-    fn begins(&mut self) {
+    pub(crate) fn begins(&mut self) {
         let (branches, are_parties) = (1 + self.below(3) as u16, self.below(2) == 0);
         let party = self.parties;
         let ends: Vec<Endpoint> = (0..branches)
@@ -156,8 +181,8 @@ impl Story {
                 self.offers(ExchangeId::INITIAL.0, A, *end, "");
             } else {
                 self.says(*end, "");
-                let first = self.phones[&ends[0]].sockets.clone();
-                self.phones.get_mut(end).expect("a phone").sockets = first;
+                let first = self.phones[&ends[0]].ports.clone();
+                self.phones.get_mut(end).expect("a phone").ports = first;
             }
         }
         if self.is_tapped {
@@ -223,16 +248,7 @@ fn a_tap_hears_each_packet_of_a_thousand_calls_once_and_in_order_through_whateve
         let mut story = Story::new(seed, true);
         story.begins();
         for _ in 0..4 + story.below(8) {
-            match story.below(5) {
-                0 => story.is_transferred(),
-                // Another listener comes and goes, and is nothing to the tap.
-                1 => {
-                    let action = if story.below(2) == 0 { Action::Attach } else { Action::Detach };
-                    story.world.act(action(RECORDER));
-                    story.speak();
-                }
-                _ => story.negotiates(),
-            }
+            story.goes_on();
         }
         let (heard, counts) = story.ends();
         assert!(heard >= 10, "seed {seed}: {heard} packets");
