@@ -65,7 +65,7 @@ impl Worker {
             };
         }
         // Only then its session is looked for: others of its streams may have been heard.
-        if now >= stream.reception.heard.saturating_add(QUIET) {
+        if now.saturating_sub(stream.reception.heard) >= QUIET {
             let session = stream.owner.session;
             self.breaks_silence(session, now);
             stream = match self.streams.get_mut(id) {
