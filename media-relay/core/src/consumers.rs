@@ -62,6 +62,11 @@ impl Consumers {
         self.peers.iter().copied()
     }
 
+    /// A copy of the list, for who changes their streams meanwhile.
+    pub(crate) fn peer_list(&self) -> SmallVec<[StreamId; 2]> {
+        SmallVec::from_slice(&self.peers)
+    }
+
     #[inline]
     pub(crate) fn are_overheard(&self) -> bool {
         !self.listeners.is_empty()

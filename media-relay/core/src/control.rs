@@ -37,8 +37,8 @@ impl Streams {
     ) -> Read {
         let mut read = Read::default();
         let Some(stream) = self.get(id) else { return read };
-        let (forwarded, peers) = (stream.said.forwarded, stream.consumers.peers());
-        let (peers, astray): (SmallVec<[StreamId; 2]>, u64) = (peers.collect(), stream.said.astray);
+        let (forwarded, astray, peers) =
+            (stream.said.forwarded, stream.said.astray, stream.consumers.peer_list());
         let source = stream.reception.last().map(|(ssrc, _)| ssrc);
         rtcp::reports(packet, |report| {
             if is_moving {
