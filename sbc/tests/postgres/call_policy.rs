@@ -1,18 +1,9 @@
 //! What operators say of single calls, in a real PostgreSQL, and that it is done.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "a test that fails ends"
-)]
-
-mod cluster;
 
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use sbc::calls::Calls;
 use sbc::host::Ear;
 use seam::path::Constraint;

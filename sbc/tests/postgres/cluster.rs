@@ -1,5 +1,4 @@
 //! A private PostgreSQL for a test, migrated, ended with it.
-#![allow(dead_code, reason = "each test program uses what it needs")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,5 +1,4 @@
 //! The program on free ports of loopback, and a phone that registers with it.
-#![allow(dead_code, reason = "each test program uses a part")]
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -10,8 +9,6 @@ use std::time::{Duration, Instant};
 use sip_engine::digest;
 use sip_engine::ids::Ids;
 use sip_wire::{Message, Method};
-
-use crate::cluster::Cluster;
 
 pub(crate) const USER: &str = "alice";
 
@@ -49,14 +46,6 @@ impl Program {
         };
         program.configure("");
         program
-    }
-
-    /// With a database beside it that has the schema; `None`, saying so, where PostgreSQL is not installed.
-    pub(crate) fn migrated() -> Option<(Cluster, Self)> {
-        let cluster = Cluster::start()?;
-        let program = Self::new(&cluster.url);
-        assert!(program.run("migrate").status.success());
-        Some((cluster, program))
     }
 
     pub(crate) fn configure(&self, more: &str) {
@@ -133,6 +122,17 @@ impl Program {
 
     pub(crate) fn status(&self, path: &str) -> Option<u16> {
         self.get(path).map(|page| page.0)
+    }
+
+    /// Whether the page of metrics has the line.
+    pub(crate) fn shows(&self, line: &str) -> bool {
+        self.get("/metrics").is_some_and(|page| page.1.lines().any(|found| found == line))
+    }
+
+    /// The same, soon.
+    #[track_caller]
+    pub(crate) fn comes_to_show(&self, line: &str) {
+        assert!(within(SOON, || self.shows(line)), "{line}: {}", self.log());
     }
 
     pub(crate) fn signal(&self, signal: &str) {

@@ -1,20 +1,11 @@
 //! Bindings in a real PostgreSQL: what phones register outlives the process, whatever others register.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "a test that fails ends"
-)]
-
-mod cluster;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use sbc::config::Settings;
 use sbc::records::bindings::Bindings;
 use sbc::records::journal::{Kept, Replay};

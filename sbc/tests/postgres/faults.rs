@@ -1,19 +1,10 @@
 //! Each part of the program dies and hangs in turn: the process ends, and comes up again with what it knew.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "a test that fails ends"
-)]
-
-mod cluster;
-mod node;
 
 use std::time::{Duration, Instant};
 
-use cluster::Cluster;
-use node::{Phone, Program, SOON, free, within};
+use crate::cluster::Cluster;
+use crate::node::{Phone, Program, SOON, free, within};
+use crate::opening::Opening;
 
 /// From the fault to the end of the process.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -28,22 +19,15 @@ struct Victim {
 impl Victim {
     /// With a listener of each kind, one phone registered. `None` without PostgreSQL.
     fn new() -> Option<Self> {
-        let cluster = Cluster::start()?;
-        let mut program = Program::new(&cluster.url);
         let [one, other] = [free("udp"), free("udp")].map(|address| address.port());
-        program.configure(&format!(
-            "[discovery]\naddresses = [\"127.0.0.1\", \"127.0.0.2\"]\nports = [{one}, {other}]\n"
-        ));
-        let file = std::fs::read_to_string(program.file()).unwrap();
-        let tcp = free("tcp");
-        std::fs::write(program.file(), file.replace("listen = [", &format!("listen = [\"tcp:{tcp}\", ")))
-            .unwrap();
+        let discovery =
+            format!("[discovery]\naddresses = [\"127.0.0.1\", \"127.0.0.2\"]\nports = [{one}, {other}]\n");
+        let listen = format!("listen = [\"tcp:{}\", ", free("tcp"));
+        let opening = Opening::with_subscriber().configured(&discovery).replaced("listen = [", &listen);
+        let (cluster, mut program) = opening.made()?;
         program.environment.push(("SBC_FAULTS".into(), program.directory.path().join("faults")));
-        assert!(program.run("migrate").status.success());
-        cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
-        program.serve();
+        program.serve_all();
         let victim = Self { cluster, program };
-        assert!(within(SOON, || victim.program.status("/readyz") == Some(200)), "{}", victim.program.log());
         assert_eq!(Phone::new(victim.program.sip).register("secret"), 200);
         assert!(within(SOON, || victim.cluster.psql("SELECT count(*) FROM binding") == "1"));
         Some(victim)
@@ -81,13 +65,7 @@ impl Victim {
             assert!(self.program.log().contains(&format!("{part} ")), "{}", self.program.log());
             self.recover();
             self.program.serve();
-            assert!(
-                within(SOON, || {
-                    self.program.get("/metrics").is_some_and(|page| page.1.contains("\nsbc_bindings 1\n"))
-                }),
-                "after {kind} {part}: {}",
-                self.program.log()
-            );
+            self.program.comes_to_show("sbc_bindings 1");
         }
     }
 }
@@ -131,12 +109,7 @@ fn pages_that_die_or_hang_are_served_again_and_cost_nothing_else() {
     let Some(mut victim) = Victim::new() else { return };
     for (number, kind) in (1..).zip(["panic", "return", "loop"]) {
         victim.suffer(&format!("{kind} http {number}"));
-        let wanted = format!("\nsbc_http_restarts_total {number}\n");
-        assert!(
-            within(SOON, || victim.program.get("/metrics").is_some_and(|page| page.1.contains(&wanted))),
-            "{kind}: {}",
-            victim.program.log()
-        );
+        victim.program.comes_to_show(&format!("sbc_http_restarts_total {number}"));
         victim.recover();
         assert!(within(SOON, || victim.program.status("/healthz") == Some(200)), "{}", victim.program.log());
         assert_eq!(Phone::new(victim.program.sip).register("secret"), 200);
@@ -155,12 +128,7 @@ fn a_message_whose_reading_panics_costs_itself_and_is_counted() {
              Subject: fault-in-a-message\r\nContent-Length: 0\r\n\r\n"
         );
         stranger.send_to(options.as_bytes(), victim.program.sip).unwrap();
-        let wanted = format!("\nsbc_sip_panicked_total {number}\n");
-        assert!(
-            within(SOON, || victim.program.get("/metrics").is_some_and(|page| page.1.contains(&wanted))),
-            "{}",
-            victim.program.log()
-        );
+        victim.program.comes_to_show(&format!("sbc_sip_panicked_total {number}"));
     }
     assert_eq!(Phone::new(victim.program.sip).register("secret"), 200);
     assert!(!victim.program.has_ended());

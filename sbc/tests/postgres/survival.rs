@@ -1,22 +1,11 @@
 //! What a phone was told survives whatever happens to the process in the next moment.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "a test that fails ends"
-)]
 
-mod cluster;
-mod node;
-
-use node::{Phone, Program, SOON, within};
+use crate::node::{Phone, SOON, within};
+use crate::opening::Opening;
 
 #[test]
 fn a_process_that_is_killed_right_after_a_200_to_a_register_has_the_binding_when_it_is_back() {
-    let Some((cluster, mut program)) = Program::migrated() else { return };
-    cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
-    program.serve_all();
+    let Some((cluster, mut program)) = Opening::with_subscriber().serving() else { return };
     // Not even the database has it.
     cluster.stop();
     assert_eq!(Phone::new(program.sip).register("secret"), 200);
@@ -25,7 +14,6 @@ fn a_process_that_is_killed_right_after_a_200_to_a_register_has_the_binding_when
     cluster.start_again();
     assert_eq!(cluster.psql("SELECT count(*) FROM binding"), "0");
     program.serve();
-    let has = |line: &str| program.get("/metrics").is_some_and(|page| page.1.contains(line));
-    assert!(within(SOON, || has("\nsbc_bindings 1\n")), "{}", program.log());
+    program.comes_to_show("sbc_bindings 1");
     assert!(within(SOON, || cluster.psql("SELECT count(*) FROM binding") == "1"), "and then it is a row");
 }

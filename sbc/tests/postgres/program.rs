@@ -1,20 +1,11 @@
 //! The program as an operator meets it: its commands, its start and end, its pages, over loopback and a real PostgreSQL.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "a test that fails ends"
-)]
-
-mod cluster;
-mod node;
 
 use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
-use cluster::Cluster;
-use node::{Phone, Program, SOON, text, within};
+use crate::cluster::Cluster;
+use crate::node::{Phone, Program, SOON, text, within};
+use crate::opening::Opening;
 
 #[test]
 fn version_and_a_mistake_in_the_file_need_no_database() {
@@ -33,8 +24,7 @@ fn version_and_a_mistake_in_the_file_need_no_database() {
 
 #[test]
 fn migrate_brings_an_empty_database_up_to_date_and_doctor_tells_until_then() {
-    let Some(cluster) = Cluster::start() else { return };
-    let program = Program::new(&cluster.url);
+    let Some((_cluster, program)) = Opening::unmigrated().made() else { return };
     let doctor = program.run("doctor");
     assert!(!doctor.status.success() && text(&doctor.stdout).contains("run `sbc migrate`"), "{doctor:?}");
     for _ in 0..2 {
@@ -46,8 +36,7 @@ fn migrate_brings_an_empty_database_up_to_date_and_doctor_tells_until_then() {
 
 #[test]
 fn a_subscriber_added_in_sql_can_register_within_a_second() {
-    let Some((cluster, mut program)) = Program::migrated() else { return };
-    program.serve_all();
+    let Some((cluster, mut program)) = Opening::default().serving() else { return };
     let mut phone = Phone::new(program.sip);
     assert_eq!(phone.register("secret"), 401);
     cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
@@ -80,15 +69,12 @@ fn a_subscriber_added_in_sql_can_register_within_a_second() {
     program.signal("KILL");
     assert!(within(SOON, || program.has_ended()));
     program.serve();
-    assert!(within(SOON, || program
-        .get("/metrics")
-        .is_some_and(|page| page.1.contains("\nsbc_bindings 1\n"))));
+    program.comes_to_show("sbc_bindings 1");
 }
 
 #[test]
 fn a_database_that_is_away_at_the_start_delays_service_and_does_not_deny_it() {
-    let Some((cluster, mut program)) = Program::migrated() else { return };
-    cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
+    let Some((cluster, mut program)) = Opening::with_subscriber().made() else { return };
     cluster.stop();
     program.serve();
     assert_eq!((program.status("/healthz"), program.status("/readyz")), (Some(200), Some(503)));
@@ -101,8 +87,7 @@ fn a_database_that_is_away_at_the_start_delays_service_and_does_not_deny_it() {
 
 #[test]
 fn a_port_or_directory_that_is_in_use_stops_the_start_and_says_which() {
-    let Some(cluster) = Cluster::start() else { return };
-    let mut program = Program::new(&cluster.url);
+    let Some((_cluster, mut program)) = Opening::unmigrated().made() else { return };
     let other = UdpSocket::bind("127.0.0.1:0").unwrap();
     program.sip = other.local_addr().unwrap();
     program.configure("");
@@ -123,22 +108,18 @@ fn a_port_or_directory_that_is_in_use_stops_the_start_and_says_which() {
 
 #[test]
 fn short_of_memory_what_is_new_is_refused_and_the_page_says_how_much_there_is() {
-    let Some(cluster) = Cluster::start() else { return };
-    let mut program = Program::new(&cluster.url);
-    program.configure("memory_mib = 1");
-    assert!(program.run("migrate").status.success());
-    cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
+    let opening = Opening::with_subscriber().configured("memory_mib = 1");
+    let Some((_cluster, mut program)) = opening.made() else { return };
     program.serve();
     assert!(within(SOON, || program.log().contains("memory is short")), "{}", program.log());
     assert!(within(SOON, || program.status("/readyz") == Some(200)), "{}", program.log());
     assert_eq!(Phone::new(program.sip).register("secret"), 503);
-    let (_, metrics) = program.get("/metrics").unwrap();
-    assert!(metrics.contains("\nsbc_memory_limit_bytes 1048576\n"), "{metrics}");
+    assert!(program.shows("sbc_memory_limit_bytes 1048576"), "{:?}", program.get("/metrics"));
 }
 
 #[test]
 fn a_signal_ends_an_idle_sbc_at_once_and_cleanly() {
-    let Some((_cluster, mut program)) = Program::migrated() else { return };
+    let Some((_cluster, mut program)) = Opening::default().made() else { return };
     program.serve();
     program.signal("TERM");
     assert!(within(Duration::from_secs(3), || program.has_ended()), "{}", program.log());
@@ -171,9 +152,7 @@ fn why_the_database_cannot_be_reached_is_said() {
 
 #[test]
 fn the_front_page_and_the_log_lead_on_and_the_records_of_calls_are_shown() {
-    let Some((cluster, mut program)) = Program::migrated() else { return };
-    cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
-    program.serve_all();
+    let Some((cluster, program)) = Opening::with_subscriber().serving() else { return };
     let (status, page) = program.get("/").unwrap();
     assert_eq!(status, 200);
     for link in ["/metrics", "/healthz", "/readyz", "sbc records"] {
@@ -217,11 +196,9 @@ fn the_front_page_and_the_log_lead_on_and_the_records_of_calls_are_shown() {
 
 #[test]
 fn records_are_shown_to_who_can_read_no_keys_and_an_unknown_id_is_a_failure() {
-    let Some(cluster) = Cluster::start() else { return };
-    let program = Program::new(&cluster.url);
-    let file = std::fs::read_to_string(program.file()).unwrap();
-    let unreadable = "certificate = \"/nowhere/tls.pem\"\nkey = \"/nowhere/tls.key\"\n";
-    std::fs::write(program.file(), format!("{file}{unreadable}")).unwrap();
+    let unreadable = "certificate = \"/nowhere/tls.pem\"\nkey = \"/nowhere/tls.key\"\nlocal_peers";
+    let opening = Opening::unmigrated().replaced("local_peers", unreadable);
+    let Some((cluster, program)) = opening.made() else { return };
     assert!(!program.run("check").status.success());
     let migrated = program.run("migrate");
     assert!(migrated.status.success(), "{migrated:?}");
@@ -238,14 +215,8 @@ fn records_are_shown_to_who_can_read_no_keys_and_an_unknown_id_is_a_failure() {
 
 #[test]
 fn a_phone_that_registers_for_a_domain_that_is_not_served_is_told_of_with_what_to_do() {
-    let Some((_cluster, mut program)) = Program::migrated() else { return };
-    let file = std::fs::read_to_string(program.file()).unwrap();
-    std::fs::write(
-        program.file(),
-        file.replacen("domains = [\"example.net\"]", "domains = [\"example.edu\"]", 1),
-    )
-    .unwrap();
-    program.serve_all();
+    let opening = Opening::default().replaced("domains = [\"example.net\"]", "domains = [\"example.edu\"]");
+    let Some((_cluster, program)) = opening.serving() else { return };
     let mut phone = Phone::new(program.sip);
     for _ in 0..20 {
         assert_eq!(phone.register("secret"), 404);
@@ -256,8 +227,7 @@ fn a_phone_that_registers_for_a_domain_that_is_not_served_is_told_of_with_what_t
     for said in ["domain example.net", "realm access", "to example.edu", "`domains`"] {
         assert!(told[0].contains(said), "{said} is not in {}", told[0]);
     }
-    let counted = "sbc_notices_total{kind=\"domain_not_served\"} 20";
-    assert!(within(SOON, || program.get("/metrics").is_some_and(|page| page.1.contains(counted))));
+    program.comes_to_show("sbc_notices_total{kind=\"domain_not_served\"} 20");
 }
 
 #[test]

@@ -1,19 +1,10 @@
 //! Call records on their way from the journal to a real PostgreSQL: each arrives exactly once, whatever happens.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "a test that fails ends"
-)]
-
-mod cluster;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use sbc::records::journal::{Journal, Position};
 use sbc::records::ship::{ShipCounters, Shipper};
 use seam::path::{Entry, PathEntry, PathRecord, PathState, Reason};

@@ -1,18 +1,9 @@
 //! Outcomes of moves off the relay in a real PostgreSQL: workers, nodes, operators and the next process know them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "a test that fails ends"
-)]
-
-mod cluster;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use media_core::path::memory::{Known, Memory, Outcome, Pair, Record};
 use sbc::store::outcomes::{self, Resting};
 use sbc::store::refusal::Aside;

@@ -1,19 +1,10 @@
 //! Subscribers, trunks and routes in a real PostgreSQL.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "a test that fails ends"
-)]
-
-mod cluster;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use sbc::config::Settings;
 use sbc::policy::Snapshot;
 use sbc::policy::rows;

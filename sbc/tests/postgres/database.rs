@@ -1,19 +1,10 @@
 //! What the log says while the database is away, and when it is back: true, and to be acted upon.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    missing_docs,
-    reason = "a test that fails ends"
-)]
-
-mod cluster;
-mod node;
 
 use std::time::Duration;
 
-use cluster::Cluster;
-use node::{Phone, Program, SOON, within};
+use crate::cluster::Cluster;
+use crate::node::{Phone, Program, SOON, within};
+use crate::opening::Opening;
 
 /// What tells of trouble, and what tells of its end.
 const LINES: [(&str, &str); 5] = [
@@ -57,8 +48,7 @@ fn tells_of_each(cluster: &Cluster, program: &Program, lines: &[(&str, &str)], a
 
 #[test]
 fn each_trouble_with_the_database_is_told_with_its_cure_and_its_end_only_when_it_is_back() {
-    let Some((cluster, mut program)) = Program::migrated() else { return };
-    cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
+    let Some((cluster, mut program)) = Opening::with_subscriber().made() else { return };
     // Away at the start, when there is no call that could leave a record.
     cluster.stop();
     program.serve();
