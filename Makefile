@@ -77,6 +77,10 @@ lint: ## formatting, clippy, shellcheck, licences and advisories, queries agains
 shape: ## figures of the code's shape: parameters, sides as numbers, circles, doubles in tests (deploy/dev/shape.py -v names them)
 	@python3 deploy/dev/shape.py
 
+.PHONY: test-names
+test-names: ## what became of each test since a commit, as a table (make test-names SINCE=COMMIT)
+	@python3 deploy/dev/test_names.py $(SINCE)
+
 .PHONY: bench
 bench: ## side by side with Kamailio and rtpengine; writes bench/results.json
 	@tests/lab/install.sh bench

@@ -247,6 +247,18 @@ mod tests {
     }
 
     #[test]
+    fn attributes_are_walked_and_lies_about_length_refused() {
+        let mut packet = vec![0, 1, 0, 12, 0x21, 0x12, 0xA4, 0x42, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12];
+        packet.extend([0, 6, 0, 5, b'a', b'b', b'c', b'd', b'e', 0, 0, 0]);
+        let message = Incoming::read(&packet).unwrap();
+        assert_eq!(message.attributes().collect::<Vec<_>>(), [(6, b"abcde".as_slice())]);
+        packet[23] = 9;
+        assert!(Incoming::read(&packet).is_none());
+        packet.pop();
+        assert!(Incoming::read(&packet).is_none());
+    }
+
+    #[test]
     fn a_message_is_authentic_only_with_its_key_and_untouched() {
         let key = Key::new("secret");
         for method in [Method::Binding, Method::Handoff] {
