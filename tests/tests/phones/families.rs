@@ -7,6 +7,7 @@ use crush_tests::{Network, sbc, skip_unless_possible};
 use crate::cast::{call, hang_up, phone};
 
 fn across(kind: Kind, transport: &'static str) {
+    skip_unless_possible!(kind.program(), "baresip", "curl", "openssl");
     let domain = format!("[{}]", Network::Access.address6(1));
     let seed = format!("SELECT sbc_set_password('{domain}', 'a1', 'secret');");
     let seed = seed + &sbc::subscribers(&[("c1", Network::Core)]);
@@ -28,20 +29,17 @@ fn across(kind: Kind, transport: &'static str) {
 
 #[test]
 fn baresip_with_ipv6_and_one_with_ipv4_hear_each_other() {
-    skip_unless_possible!("baresip", "curl", "openssl");
     across(Kind::Baresip, "udp");
 }
 
 #[test]
 fn linphone_with_ipv6_and_baresip_with_ipv4_hear_each_other() {
-    skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
     across(Kind::Linphone, "tcp");
 }
 
 #[test]
 #[ignore = "two products over every transport: make test-phones"]
 fn everybody_with_ipv6_is_heard_over_ipv4() {
-    skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
     for kind in [Kind::Baresip, Kind::Linphone] {
         for transport in ["udp", "tcp", "tls"] {
             eprintln!("{kind:?} {transport}");

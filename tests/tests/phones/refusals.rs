@@ -21,6 +21,7 @@ fn ring(caller: &mut Extension, callee: &mut Extension) {
 
 /// The caller gives up; the callee refuses; the callee does not answer; it has no line free; nobody is there.
 fn calls_that_fail(transports: [&'static str; 2], [access, core]: [Kind; 2]) {
+    skip_unless_possible!(access.program(), core.program(), "curl", "openssl");
     let mut stage = stage("refusals");
     let mut caller = phone(&mut stage, access, "a1", transports[0]);
     let one_line = Account { calls: 1, rings: 4, ..Account::of("c1", Network::Core, transports[1]) };
@@ -72,6 +73,7 @@ fn calls_that_fail(transports: [&'static str; 2], [access, core]: [Kind; 2]) {
 
 /// Neither who guesses a password nor who has none gets in, to register or to call.
 fn strangers(kind: Kind, transport: &'static str) {
+    skip_unless_possible!(kind.program(), "baresip", "curl", "openssl");
     let mut stage = stage("strangers");
     let mut callee = phone(&mut stage, Kind::Baresip, "c1", "udp");
     let guess = Account { password: "guess".into(), ..Account::of("a1", Network::Access, transport) };
@@ -102,32 +104,27 @@ fn strangers(kind: Kind, transport: &'static str) {
 
 #[test]
 fn linphone_does_not_take_the_calls_of_baresip() {
-    skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
     calls_that_fail(["udp", "tcp"], [Kind::Baresip, Kind::Linphone]);
 }
 
 #[test]
 fn baresip_does_not_take_the_calls_of_linphone() {
-    skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
     calls_that_fail(["tls", "udp"], [Kind::Linphone, Kind::Baresip]);
 }
 
 #[test]
 fn a_stranger_with_baresip_gets_nowhere_over_udp() {
-    skip_unless_possible!("baresip", "curl", "openssl");
     strangers(Kind::Baresip, "udp");
 }
 
 #[test]
 fn a_stranger_with_linphone_gets_nowhere_over_tls() {
-    skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
     strangers(Kind::Linphone, "tls");
 }
 
 #[test]
 #[ignore = "nine pairs of transports: make test-phones"]
 fn nobody_takes_calls_over_any_transports() {
-    skip_unless_possible!("baresip", "linphonec", "pjsua2", "curl", "openssl");
     for (index, transports) in TRANSPORTS.into_iter().enumerate() {
         let callers = [Kind::Baresip, Kind::Linphone, Kind::Pjsua];
         let callees = [Kind::Linphone, Kind::Baresip, Kind::Linphone, Kind::Pjsua];
@@ -140,7 +137,6 @@ fn nobody_takes_calls_over_any_transports() {
 #[test]
 #[ignore = "every product over every transport: make test-phones"]
 fn no_stranger_gets_anywhere() {
-    skip_unless_possible!("baresip", "linphonec", "pjsua2", "curl", "openssl");
     for kind in [Kind::Baresip, Kind::Linphone, Kind::Pjsua] {
         for transport in ["udp", "tcp", "tls"] {
             eprintln!("{kind:?} {transport}");

@@ -13,6 +13,7 @@ const GRANTED: u64 = 6;
 
 /// Through three lives of its binding a phone refreshes it, and it stays one; then the phone is called, and vanishes.
 fn refreshes(kind: Kind, transport: &'static str) {
+    skip_unless_possible!(kind.program(), "baresip", "curl", "openssl");
     let mut stage = stage_with("refresh", &sbc::phones_with(&format!("max_expires_seconds = {GRANTED}")));
     let mut caller = phone(&mut stage, Kind::Baresip, "a1", "udp");
     let mut callee = stage.phone(kind, Network::Core, &Account::of("c1", Network::Core, transport)).unwrap();
@@ -34,20 +35,17 @@ fn refreshes(kind: Kind, transport: &'static str) {
 
 #[test]
 fn baresip_stays_registered_over_udp() {
-    skip_unless_possible!("baresip", "curl", "openssl");
     refreshes(Kind::Baresip, "udp");
 }
 
 #[test]
 fn linphone_stays_registered_over_tls() {
-    skip_unless_possible!("baresip", "linphonec", "curl", "openssl");
     refreshes(Kind::Linphone, "tls");
 }
 
 #[test]
 #[ignore = "every product over every transport: make test-phones"]
 fn everybody_stays_registered() {
-    skip_unless_possible!("baresip", "linphonec", "pjsua2", "curl", "openssl");
     for kind in [Kind::Baresip, Kind::Linphone, Kind::Pjsua] {
         for transport in ["udp", "tcp", "tls"] {
             eprintln!("{kind:?} {transport}");
