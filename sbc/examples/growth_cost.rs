@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use play::echo::{self, copied};
 use sbc::config::Settings;
 use sbc::policy::subscribers::SubscriberList;
 use sbc::policy::{Digests, Route, Routes, Snapshot, Trunk, Trunks};
-use seam::{Action, Described, Replied, Reply, Summary};
 use sip_engine::Engine;
 use sip_engine::io::{Command, Flow, Input, ListenerId, Output, RealmId, Transport};
 use sip_engine::question::{Policy, TrunkTarget};
@@ -88,15 +88,9 @@ fn sbc_side(engine: &mut Engine, input: Input, now: Now) -> Vec<(Flow, Bytes)> {
         match output {
             Output::Send { flow, message, .. } => sent.push((flow, message)),
             Output::Media(request) => {
-                let reply = match request.action {
-                    Action::Offer { sdp, .. } | Action::Answer { sdp, .. } => {
-                        Reply::Description(Ok(Described { sdp, summary: Summary::default() }))
-                    }
-                    Action::Delete => Reply::Deleted { streams: Vec::new(), direct: Duration::ZERO },
-                    _ => continue,
-                };
-                let reply = Replied { session: request.session, number: request.number, reply };
-                engine.handle(Input::Media(reply), now);
+                if let Some(reply) = echo::media(request) {
+                    engine.handle(Input::Media(reply), now);
+                }
             }
             _ => {}
         }
@@ -108,11 +102,6 @@ fn sbc_side(engine: &mut Engine, input: Input, now: Now) -> Vec<(Flow, Bytes)> {
 #[inline(never)]
 fn sbc_side_digest(snapshot: &Snapshot, row: u32) -> usize {
     snapshot.credentials("example.net", &format!("user{row}")).len()
-}
-
-fn copied(message: &str, names: &[&str]) -> String {
-    let is_one = |line: &&str| names.iter().any(|name| line.starts_with(&format!("{name}:")));
-    message.lines().filter(is_one).map(|line| format!("{line}\r\n")).collect()
 }
 
 struct Bench {
@@ -164,9 +153,7 @@ impl Bench {
 }
 
 fn find(sent: &[(Flow, Bytes)], start: &str) -> String {
-    let found = sent.iter().find(|(_, message)| message.starts_with(start.as_bytes()));
-    let Some((_, message)) = found else { panic!("no {start}: {sent:?}") };
-    String::from_utf8_lossy(message).into_owned()
+    echo::find(sent.iter().map(|(_, message)| message), start)
 }
 
 fn main() {

@@ -7,9 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use play::echo;
 use play::policy::{Table, to};
 use play::settings::signalling::{DOMAIN, SBC, an_hour, listener, two_realms};
-use seam::{Action, Described, Replied, Reply, Summary};
 use sip_engine::Engine;
 use sip_engine::config::{Authentication, Config, RegistrarMode};
 use sip_engine::digest::{Algorithm, Login, answer};
@@ -197,15 +197,9 @@ impl World {
                     self.sent.push((flow, Message::parse(message).expect("what is sent can be read")));
                 }
                 Output::Media(request) => {
-                    let reply = match request.action {
-                        Action::Offer { sdp, .. } | Action::Answer { sdp, .. } => {
-                            Reply::Description(Ok(Described { sdp, summary: Summary::default() }))
-                        }
-                        Action::Delete => Reply::Deleted { streams: Vec::new(), direct: Duration::ZERO },
-                        _ => continue,
-                    };
-                    let reply = Replied { session: request.session, number: request.number, reply };
-                    self.engine.handle(Input::Media(reply), now);
+                    if let Some(reply) = echo::media(request) {
+                        self.engine.handle(Input::Media(reply), now);
+                    }
                 }
                 _ => {}
             }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use play::echo::{self, copied, find};
 use play::policy::{Table, trunk};
 use play::settings::signalling::{listener, two_realms};
-use seam::{Action, Described, Replied, Reply, Summary};
 use sip_engine::Engine;
 use sip_engine::config::{Authentication, Config, IdentityPolicy, Listener};
 use sip_engine::digest::Algorithm;
@@ -76,15 +76,9 @@ impl Bench {
             match output {
                 Output::Send { message, .. } => sent.push(message),
                 Output::Media(request) => {
-                    let reply = match request.action {
-                        Action::Offer { sdp, .. } | Action::Answer { sdp, .. } => {
-                            Reply::Description(Ok(Described { sdp, summary: Summary::default() }))
-                        }
-                        Action::Delete => Reply::Deleted { streams: Vec::new(), direct: Duration::ZERO },
-                        _ => continue,
-                    };
-                    let reply = Replied { session: request.session, number: request.number, reply };
-                    self.engine.handle(Input::Media(reply), self.now);
+                    if let Some(reply) = echo::media(request) {
+                        self.engine.handle(Input::Media(reply), self.now);
+                    }
                 }
                 _ => {}
             }
@@ -129,18 +123,6 @@ impl Bench {
         self.engine.handle_timeout(self.now);
         while self.engine.poll_output().is_some() {}
     }
-}
-
-/// The lines of these names, as they are.
-fn copied(message: &str, names: &[&str]) -> String {
-    let is_one = |line: &&str| line.split_once(':').is_some_and(|(name, _)| names.contains(&name));
-    message.lines().filter(is_one).flat_map(|line| [line, "\r\n"]).collect()
-}
-
-fn find(sent: &[Bytes], start: &str) -> String {
-    let found = sent.iter().find(|message| message.starts_with(start.as_bytes()));
-    let Some(message) = found else { panic!("no {start}: {sent:?}") };
-    String::from_utf8_lossy(message).into_owned()
 }
 
 fn main() {

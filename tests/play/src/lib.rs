@@ -10,6 +10,8 @@
 pub mod anchor;
 pub mod clock;
 pub mod dice;
+#[cfg(feature = "signalling")]
+pub mod echo;
 #[cfg(feature = "media")]
 pub mod ground;
 #[cfg(feature = "media")]

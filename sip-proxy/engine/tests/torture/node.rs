@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use play::echo;
 use play::policy::{Table, trunk};
 use play::settings::signalling::{an_hour, listener, two_realms};
-use seam::{Action, Described, Replied, Reply, Request, Summary};
 use sip_engine::Engine;
 use sip_engine::config::{Expiry, RegistrarMode};
 use sip_engine::io::{Command, Flow, Input, ListenerId, Output, Transport};
@@ -135,7 +135,7 @@ fn run(input: Input) -> Doings {
                 doings.onward.push(message);
             }
             Output::Media(request) => {
-                if let Some(reply) = echo(request) {
+                if let Some(reply) = echo::media(request) {
                     engine.handle(Input::Media(reply), now);
                 }
             }
@@ -145,16 +145,4 @@ fn run(input: Input) -> Doings {
         }
     }
     doings
-}
-
-/// Every description is fine as it is.
-fn echo(request: Request) -> Option<Replied> {
-    let reply = match request.action {
-        Action::Offer { sdp, .. } | Action::Answer { sdp, .. } => {
-            Reply::Description(Ok(Described { sdp, summary: Summary::default() }))
-        }
-        Action::Delete => Reply::Deleted { streams: Vec::new(), direct: Duration::ZERO },
-        _ => return None,
-    };
-    Some(Replied { session: request.session, number: request.number, reply })
 }
