@@ -142,26 +142,14 @@ impl Proxy {
         let Some(fork) = self.forks.iter_mut().find(|fork| fork.client == client) else { return };
         let (server, target, status) = (fork.server, fork.target, message.status().unwrap_or(500));
         match status {
-            0..=199 => {
-                let answer = without_via(&message);
-                self.transactions.respond(
-                    server,
-                    status,
-                    answer,
-                    &mut Context { now: at(now), out: &mut self.out },
-                );
-            }
-            200..=299 => {
-                fork.is_answered = true;
-                // The layer learns of it too, so that no failure follows; the copy is a retransmission to the SBC.
-                let answer = without_via(&message);
-                self.transactions.respond(
-                    server,
-                    status,
-                    answer,
-                    &mut Context { now: at(now), out: &mut self.out },
-                );
-                self.cancel(server, Some(target), now);
+            0..=299 => {
+                fork.is_answered |= status >= 200;
+                // The layer learns of a 2xx too, so that no failure follows; the copy is a retransmission to the SBC.
+                let out = &mut Context { now: at(now), out: &mut self.out };
+                self.transactions.respond(server, status, without_via(&message), out);
+                if status >= 200 {
+                    self.cancel(server, Some(target), now);
+                }
             }
             _ => {
                 fork.refused = Some(message);

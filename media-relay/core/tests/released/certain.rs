@@ -6,7 +6,7 @@ use nat_lab::Kind as Nat;
 use seam::path::{Constraint, Entry, PathState, Reason};
 
 use crate::world::World;
-use crate::{PHONES, comes_home_for_a_hold, ends_with_its_time_in_order, return_limit, second};
+use crate::{PHONES, comes_home_for_a_hold, comes_home_for_policy, ends_with_its_time_in_order, second};
 use play::ground::Place;
 use play::phone::plain::Kind;
 
@@ -91,12 +91,7 @@ fn a_hold_brings_them_home_and_after_it_they_leave_again() {
 fn policy_calls_them_back_at_once() {
     for (seed, kinds) in (0..6).flat_map(|seed| pairs().map(move |kinds| (seed, kinds))) {
         let mut world = released(seed, kinds, PLACES[1]);
-        world.forget_silence();
-        world.constrain(Constraint::MustAnchor);
-        world.run(second(1));
-        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
-        let silence = world.longest_silence();
-        assert!(silence <= return_limit(kinds), "{kinds:?} {seed} {silence:?} {:?}", world.timeline);
+        comes_home_for_policy(&mut world, kinds);
     }
 }
 

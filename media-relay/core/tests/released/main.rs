@@ -53,6 +53,17 @@ fn return_limit(kinds: [Kind; 2]) -> Duration {
     Duration::from_millis(if kinds.contains(&Kind::Pjsip) { 200 } else { 150 })
 }
 
+/// Policy brings both home within a second, and nobody is silent for long.
+#[track_caller]
+fn comes_home_for_policy(world: &mut World, kinds: [Kind; 2]) {
+    world.forget_silence();
+    world.constrain(Constraint::MustAnchor);
+    world.run(second(1));
+    assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
+    let silence = world.longest_silence();
+    assert!(silence <= return_limit(kinds), "{kinds:?} {silence:?} {:?}", world.timeline);
+}
+
 /// A hold brings both home, and so long after it they have left again.
 #[track_caller]
 fn comes_home_for_a_hold(world: &mut World, kinds: [Kind; 2], by: usize, after: Duration) {
@@ -188,12 +199,7 @@ fn policy_calls_back_at_once_and_lets_go_again() {
         let mut world = World::new(seed, kinds, Place::Apart([Some(Nat::Cone), None]));
         world.run(second(12) + Duration::from_millis(seed * 370));
         assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
-        world.forget_silence();
-        world.constrain(Constraint::MustAnchor);
-        world.run(second(1));
-        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
-        let silence = world.longest_silence();
-        assert!(silence <= return_limit(kinds), "{kinds:?} {seed} {silence:?} {:?}", world.timeline);
+        comes_home_for_policy(&mut world, kinds);
         world.run(second(30));
         assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
         world.constrain(Constraint::MayRelease);
