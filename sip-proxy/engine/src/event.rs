@@ -130,6 +130,22 @@ pub struct CallEnded {
     pub media: Vec<StreamStatistics>,
 }
 
+impl CallEnded {
+    /// Of a call of which nothing else is known.
+    pub fn new(cause: EndCause, side: EndedBy, status: u16) -> Self {
+        Self {
+            cause,
+            side,
+            status,
+            answered_after: None,
+            total: Duration::ZERO,
+            talked: Duration::ZERO,
+            direct: Duration::ZERO,
+            media: Vec::new(),
+        }
+    }
+}
+
 /// What ended a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndCause {

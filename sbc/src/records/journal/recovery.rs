@@ -47,16 +47,14 @@ pub(super) fn ends_of_open_calls(directory: &Path, segments: &[u64]) -> io::Resu
 fn end(call: u128, state: &Open) -> CallEvent {
     let (wall, monotonic) = state.alive;
     let talked = state.answered.map(|answered| monotonic.saturating_sub(answered)).unwrap_or_default();
+    let status = if state.answered.is_some() { 200 } else { 500 };
     let ended = CallEnded {
-        cause: EndCause::Crash,
-        side: EndedBy::Sbc,
-        status: if state.answered.is_some() { 200 } else { 500 },
         answered_after: state.answered.map(|answered| answered.saturating_sub(state.started)),
         total: monotonic.saturating_sub(state.started),
         talked,
         // Measured by another clock than the rest; together they are what was talked.
         direct: state.direct_until(monotonic).min(talked),
-        media: Vec::new(),
+        ..CallEnded::new(EndCause::Crash, EndedBy::Sbc, status)
     };
     let what = CallEventKind::Ended(Box::new(ended));
     CallEvent { call, sequence: state.sequence.saturating_add(1), wall, monotonic, what }

@@ -33,9 +33,7 @@ pub(crate) enum Command {
 
 #[derive(Debug, Args)]
 pub(crate) struct Run {
-    /// full-cone, restricted-cone, cone, symmetric-address, symmetric-sequential, symmetric-random, linux-cone,
-    /// linux-leaky, udp-blocked, firewall
-    #[arg(long)]
+    #[arg(long, help = Kind::ALL.map(Kind::name).join(", "))]
     kind: Kind,
     /// The router's address on the public side.
     #[arg(long, required = true)]
