@@ -39,14 +39,10 @@ fn answered() -> CallEventKind {
 
 fn ended(cause: EndCause, seconds: u64) -> CallEventKind {
     CallEventKind::Ended(Box::new(CallEnded {
-        cause,
-        side: EndedBy::Caller,
-        status: 200,
         answered_after: Some(Duration::from_secs(1)),
         total: Duration::from_secs(seconds + 1),
         talked: Duration::from_secs(seconds),
-        direct: Duration::ZERO,
-        media: Vec::new(),
+        ..CallEnded::new(cause, EndedBy::Caller, 200)
     }))
 }
 
