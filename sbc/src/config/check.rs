@@ -9,6 +9,7 @@ use super::file::{File, RealmFile, RegistrarKind};
 use super::release_file::ReleaseKind;
 use super::text::{read_listener, read_media_address, read_range};
 use sip_engine::io::RealmId;
+use sip_engine::passing::{Barred, Naming, naming};
 
 /// Offset in the file, and what is wrong with how to mend it.
 type Mistake = (usize, String);
@@ -94,18 +95,7 @@ fn realm(entry: &Spanned<RealmFile>) -> Result<(), Mistake> {
     if realm.digest.is_empty() {
         return mistake("`digest` is empty: write [\"md5\"], or leave it out".to_owned());
     }
-    for header in &realm.pass_headers {
-        let name = header.get_ref();
-        let text = name.strip_suffix('*').unwrap_or(name);
-        if text.is_empty()
-            || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.!%_+`'~".contains(&byte))
-        {
-            let what = format!(
-                "pass_headers: `{name}` is no header's name: write one like `P-Charge-Info`, or `P-*` for all that begin so"
-            );
-            return Err((header.span().start, what));
-        }
-    }
+    pass_headers(realm)?;
     if (1..90).contains(&realm.session_seconds) {
         return mistake(format!(
             "session_seconds is {}: RFC 4028 allows no less than 90; 0 means none",
@@ -129,6 +119,44 @@ fn realm(entry: &Spanned<RealmFile>) -> Result<(), Mistake> {
     }
     if realm.client_ca.is_some() && realm.certificate.is_none() {
         return mistake("`client_ca` needs `certificate` and `key`: set them, or remove it".to_owned());
+    }
+    Ok(())
+}
+
+/// Each entry names what can pass, and what would not pass without it.
+fn pass_headers(realm: &RealmFile) -> Result<(), Mistake> {
+    for entry in &realm.pass_headers {
+        let name = entry.get_ref();
+        let mistake =
+            |what: String| Err((entry.span().start, format!("realm `{}`: pass_headers: {what}", realm.name)));
+        let text = name.strip_suffix('*').unwrap_or(name);
+        // A token (RFC 3261 §25.1), but for the star, which is ours.
+        if text.is_empty()
+            || !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-.!%_+`'~".contains(&byte))
+        {
+            return mistake(format!(
+                "`{name}` is no header's name: write one like `P-Charge-Info`, or `P-*` for all that begin so"
+            ));
+        }
+        if realm.trusted {
+            return mistake(format!(
+                "`{name}` does nothing where trusted = true, for what the SBC does not understand passes from there anyway: remove one of the two"
+            ));
+        }
+        let why = match naming(name) {
+            Naming::Lets => continue,
+            Naming::Idle => "passes from everybody anyway: remove it",
+            Naming::Vain(Barred::Leg) => {
+                "cannot pass, for the SBC ends it and writes the other side's own: remove it"
+            }
+            Naming::Vain(Barred::Credentials) => {
+                "cannot pass, for credentials and challenges are between one party and the SBC: remove it"
+            }
+            Naming::Vain(Barred::Identity) => {
+                "cannot pass, for identities pass between two trusted realms only: write trusted = true for both if what this one asserts is to be believed, or remove it"
+            }
+        };
+        return mistake(format!("`{name}` {why}"));
     }
     Ok(())
 }

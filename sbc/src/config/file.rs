@@ -277,7 +277,8 @@ pub struct RealmFile {
     /// Peers, not phones.
     #[serde(default)]
     pub trunks: bool,
-    /// Headers that pass from its users beside those that always do, though it is not trusted: `P-Charge-Info`, `P-*`.
+    /// Headers that pass from its users beside those that always do, though it is not trusted: `P-Charge-Info`, `P-*`. Each names what can
+    /// pass, and would not without it.
     #[serde(default)]
     pub pass_headers: Vec<Spanned<String>>,
     /// What becomes of the display names of its users: `pass`, `strip`, or `replace` by the user part.

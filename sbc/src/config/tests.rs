@@ -180,6 +180,35 @@ fn numbers_that_make_no_sense_are_told() {
 }
 
 #[test]
+fn headers_that_are_named_can_pass_and_would_not_pass_unnamed() {
+    let with =
+        |more: &str, name: &str| format!("name = \"core\"\n{more}pass_headers = [\"P-*\", \"{name}\"]");
+    for good in ["P-Charge-Info", "alert-info", "Diversion", "Priority", "Acme-*"] {
+        assert!(parse(&GOOD.replace("name = \"core\"", &with("", good))).is_ok(), "{good}");
+    }
+    for (name, words) in [
+        ("Via", ["`Via` cannot pass", "remove it"]),
+        ("contact", ["`contact` cannot pass", "writes the other side's own"]),
+        ("l", ["`l` cannot pass", "remove it"]),
+        ("CSeq", ["`CSeq` cannot pass", "remove it"]),
+        ("WWW-Authenticate", ["`WWW-Authenticate` cannot pass", "challenges"]),
+        ("P-Asserted-Identity", ["two trusted realms only", "trusted = true"]),
+        ("Subject", ["`Subject` passes from everybody anyway", "remove it"]),
+        ("X-Acme-*", ["`X-Acme-*` passes from everybody anyway", "remove it"]),
+        ("", ["`` is no header's name", "P-Charge-Info"]),
+        ("*", ["`*` is no header's name", "P-*"]),
+        ("P-*-Info", ["is no header's name", "P-*"]),
+        ("Alert Info", ["is no header's name", "P-Charge-Info"]),
+        ("Alert-Info:", ["is no header's name", "P-Charge-Info"]),
+        ("Größe", ["is no header's name", "P-Charge-Info"]),
+    ] {
+        told("name = \"core\"", &with("", name), 18, &["realm `core`: pass_headers", words[0], words[1]]);
+    }
+    let trusted = with("trusted = true\n", "P-Charge-Info");
+    told("name = \"core\"", &trusted, 19, &["`P-*` does nothing", "trusted = true", "remove"]);
+}
+
+#[test]
 fn address_lists_are_networks_or_addresses() {
     for key in ["allow", "deny", "unlimited"] {
         let with = |value: &str| format!("name = \"core\"\n{key} = [\"{value}\"]");

@@ -31,7 +31,7 @@ pub mod ids;
 pub mod io;
 mod keys;
 pub mod negotiation;
-mod passing;
+pub mod passing;
 mod peer;
 pub mod pickup;
 mod proven;

@@ -35,9 +35,20 @@ enum Fate {
     Withhold,
 }
 
-fn fate(line: &Line<'_>, from: &Realm, to: &Realm) -> Fate {
-    match line.name {
-        // Ours per leg, or hop by hop.
+/// Why a header does not pass from a realm that is not trusted, whatever its operator has named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Barred {
+    /// Each leg has its own, or it ends at the next hop: what passes of it is written anew.
+    Leg,
+    /// Credentials and challenges are between one party and us.
+    Credentials,
+    /// RFC 3325 and its like: passes between two realms that are trusted.
+    Identity,
+}
+
+/// The headers that are dropped, silently.
+fn barred(name: Name) -> Option<Barred> {
+    match name {
         Name::Via
         | Name::Route
         | Name::RecordRoute
@@ -53,11 +64,6 @@ fn fate(line: &Line<'_>, from: &Realm, to: &Realm) -> Fate {
         | Name::ContentType
         | Name::UserAgent
         | Name::Server
-        | Name::Authorization
-        | Name::ProxyAuthorization
-        | Name::WwwAuthenticate
-        | Name::ProxyAuthenticate
-        | Name::AuthenticationInfo
         | Name::SessionExpires
         | Name::MinSe
         | Name::Supported
@@ -71,31 +77,70 @@ fn fate(line: &Line<'_>, from: &Realm, to: &Realm) -> Fate {
         | Name::Timestamp
         | Name::PPreferredIdentity
         | Name::MaxBreadth
-        | Name::Join => Fate::Drop,
-        Name::PAssertedIdentity | Name::RemotePartyId | Name::Identity | Name::PAccessNetworkInfo
-            if !(from.trusted && to.trusted) =>
-        {
-            Fate::Drop
+        | Name::Join => Some(Barred::Leg),
+        Name::Authorization
+        | Name::ProxyAuthorization
+        | Name::WwwAuthenticate
+        | Name::ProxyAuthenticate
+        | Name::AuthenticationInfo => Some(Barred::Credentials),
+        Name::PAssertedIdentity | Name::RemotePartyId | Name::Identity | Name::PAccessNetworkInfo => {
+            Some(Barred::Identity)
         }
+        _ => None,
+    }
+}
+
+fn fate(line: &Line<'_>, from: &Realm, to: &Realm) -> Fate {
+    fate_by(line, (from.trusted, to.trusted), || from.passing.allows(line.text))
+}
+
+/// By whether the realms that it comes from and goes to are trusted, and its author's operator has named it.
+fn fate_by(line: &Line<'_>, (from, to): (bool, bool), is_named: impl Fn() -> bool) -> Fate {
+    match barred(line.name) {
+        Some(Barred::Identity) if from && to => {}
+        Some(_) => return Fate::Drop,
+        None => {}
+    }
+    match line.name {
         Name::Event => Fate::Event,
         Name::SubscriptionState => Fate::State,
         Name::RetryAfter | Name::Expires | Name::MinExpires => Fate::Time,
         Name::ReferredBy => Fate::Addresses,
-        Name::Diversion | Name::HistoryInfo if from.trusted || from.passing.allows(line.text) => {
-            Fate::Addresses
-        }
+        Name::Diversion | Name::HistoryInfo if from || is_named() => Fate::Addresses,
         Name::Diversion | Name::HistoryInfo => Fate::Author,
-        _ if from.trusted => Fate::Pass,
+        _ if from => Fate::Pass,
         Name::Allow | Name::AllowEvents | Name::ContentLanguage | Name::Unsupported => Fate::Tokens,
         // RFC 3261 §20.26, RFC 4412: precedence is the network's to give.
-        Name::Priority
-            if line.value.eq_ignore_ascii_case(b"emergency") && !from.passing.allows(line.text) =>
-        {
-            Fate::Withhold
-        }
-        _ if is_open(line) || from.passing.allows(line.text) => Fate::Pass,
+        Name::Priority if line.value.eq_ignore_ascii_case(b"emergency") && !is_named() => Fate::Withhold,
+        _ if is_open(line) || is_named() => Fate::Pass,
         _ => Fate::Withhold,
     }
+}
+
+/// What comes of naming a header in [`Passing::headers`](crate::config::Passing::headers), in a realm that is not trusted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Naming {
+    /// It passes, or more of it than without.
+    Lets,
+    /// It passes as it does without.
+    Idle,
+    /// It does not pass for all that.
+    Vain(Barred),
+}
+
+/// What comes of this entry: a name in any form, or how names begin and `*`.
+pub fn naming(entry: &str) -> Naming {
+    // Of what begins so stands for all a name that nobody has given a meaning.
+    let text = entry.replace('*', "~");
+    let name = Name::of(text.as_bytes());
+    if let Some(why) = barred(name) {
+        return Naming::Vain(why);
+    }
+    let changes = |value: &[u8]| {
+        let line = Line { index: 0, name, text: text.as_bytes(), value };
+        fate_by(&line, (false, false), || true) != fate_by(&line, (false, false), || false)
+    };
+    if changes(b"") || changes(b"emergency") { Naming::Lets } else { Naming::Idle }
 }
 
 /// Headers that pass from anybody: they say what a message is or can, and neither who its author is nor what it does to
@@ -452,4 +497,34 @@ fn with_host(value: &[u8], from: &Realm, host: &str) -> Vec<u8> {
         after = after.get(digits.saturating_add(1)..).unwrap_or_default();
     }
     [before, host.as_bytes(), after].concat()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_lets_a_header_pass_or_does_nothing_or_cannot() {
+        let lets = "P-Charge-Info p-charge-info Alert-Info Diversion History-Info Priority P-* X* Geolocation* Via* Unheard-Of";
+        for entry in lets.split(' ') {
+            assert_eq!(naming(entry), Naming::Lets, "{entry}");
+        }
+        let idle = "X-Acme x-* X-Acme-* Subject s Reason User-to-User Event Allow Referred-By b Expires";
+        for entry in idle.split(' ') {
+            assert_eq!(naming(entry), Naming::Idle, "{entry}");
+        }
+        for (entry, why) in [
+            ("Via", Barred::Leg),
+            ("v", Barred::Leg),
+            ("contact", Barred::Leg),
+            ("CSEQ", Barred::Leg),
+            ("Content-Length", Barred::Leg),
+            ("P-Preferred-Identity", Barred::Leg),
+            ("Proxy-Authorization", Barred::Credentials),
+            ("P-Asserted-Identity", Barred::Identity),
+            ("Remote-Party-ID", Barred::Identity),
+        ] {
+            assert_eq!(naming(entry), Naming::Vain(why), "{entry}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! Who a caller is, and who learns it (RFC 3323, RFC 3325).
 
 use sip_engine::config::{DisplayNames, IdentityPolicy, Realm};
+use sip_engine::passing::{Naming, naming};
 use sip_engine::ua::{Abilities, Ending, Invite};
 use sip_wire::{Message, Method, Name};
 
@@ -159,6 +160,33 @@ fn an_operator_may_let_more_headers_pass() {
     let (_, invite) = line.incoming(address(TRUNK)).unwrap();
     assert!(invite.named("P-Charge-Info").is_some() && invite.count(Name::Priority) == 1);
     assert_eq!(invite.count(Name::AlertInfo), 0);
+}
+
+/// As the configuration tells who names one of them.
+#[test]
+fn what_is_final_does_not_pass_by_being_named() {
+    let vain =
+        ["Server", "Timestamp", "P-Preferred-Identity", "P-Asserted-Identity", "Remote-Party-ID", "Identity"];
+    let idle = ["X-Anything", "Subject"];
+    let lets = ["P-Charge-Info", "Alert-Info"];
+    let all = || vain.iter().chain(&idle).chain(&lets).copied();
+    let passed = |named: bool| {
+        let (mut line, alice) = line_with(IdentityPolicy::Refuse, |realm| {
+            realm.passing.headers = all().filter(|_| named).map(Into::into).collect();
+        });
+        line.call(alice, "123", &all().map(|name| (name, "<sip:1@example.org>")).collect::<Vec<_>>());
+        let (_, invite) = line.incoming(address(TRUNK)).unwrap();
+        let value = b"<sip:1@example.org>";
+        let has = |name: &str| invite.lines().any(|line| line.text == name.as_bytes() && line.value == value);
+        all().map(|name| (name, has(name))).collect::<Vec<_>>()
+    };
+    for ((name, unnamed), (_, named)) in passed(false).into_iter().zip(passed(true)) {
+        match naming(name) {
+            Naming::Vain(_) => assert!(vain.contains(&name) && !unnamed && !named, "{name}"),
+            Naming::Idle => assert!(idle.contains(&name) && unnamed && named, "{name}"),
+            Naming::Lets => assert!(lets.contains(&name) && !unnamed && named, "{name}"),
+        }
+    }
 }
 
 #[test]
