@@ -9,14 +9,13 @@ use seam::{Replied, SessionId, Told};
 use sip_wire::{Message, Method};
 
 use crate::admission;
-use crate::call::{Call, Final, Purpose};
+use crate::call::{Call, End, Final, Purpose};
 use crate::config::Config;
 use crate::core::{Asker, AtHand, Core, Owner, Questions, TimerKey};
 use crate::dialog::{DialogKey, dialog_key};
 use crate::dialogs::Dialogs;
 use crate::digest::Verdict;
 use crate::door::NotDone;
-use crate::event::{EndCause, EndedBy};
 use crate::farewells::Farewells;
 use crate::flow::Flow;
 use crate::guards::Guards;
@@ -283,7 +282,7 @@ impl Engine {
             Command::Drain => self.core.guards.draining = true,
             Command::HangUpAll => {
                 for key in self.call_keys() {
-                    self.with_call(key, |call, core, _| call.hang_up(EndCause::Shutdown, EndedBy::Sbc, core));
+                    self.with_call(key, |call, core, _| call.hang_up(End::Shutdown, core));
                 }
             }
             Command::Call { id, number, order } => {

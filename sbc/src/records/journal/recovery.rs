@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use sip_engine::event::{CallEnded, CallEvent, CallEventKind, EndCause, EndedBy};
+use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
 
 use super::open::Open;
 use super::segment::{Found, Line, Reader};
@@ -47,14 +47,13 @@ pub(super) fn ends_of_open_calls(directory: &Path, segments: &[u64]) -> io::Resu
 fn end(call: u128, state: &Open) -> CallEvent {
     let (wall, monotonic) = state.alive;
     let talked = state.answered.map(|answered| monotonic.saturating_sub(answered)).unwrap_or_default();
-    let status = if state.answered.is_some() { 200 } else { 500 };
     let ended = CallEnded {
         answered_after: state.answered.map(|answered| answered.saturating_sub(state.started)),
         total: monotonic.saturating_sub(state.started),
         talked,
         // Measured by another clock than the rest; together they are what was talked.
         direct: state.direct_until(monotonic).min(talked),
-        ..CallEnded::new(EndCause::Crash, EndedBy::Sbc, status)
+        ..sip_engine::call::crashed(state.answered.is_some())
     };
     let what = CallEventKind::Ended(Box::new(ended));
     CallEvent { call, sequence: state.sequence.saturating_add(1), wall, monotonic, what }

@@ -6,14 +6,14 @@ use bytes::Bytes;
 use sip_wire::{Message, Name, multipart};
 
 use super::end::side_of;
-use super::fault::{Fault, Final};
+use super::fault::{End, Final};
 use super::leg::{Repeat, cseq_of, said_in};
 use super::media::{Exchange, Wait};
 use super::pair::Reliable;
 use super::side::{BranchId, LegId, PairId, Side};
 use super::{Call, CallTimer, Progress};
 use crate::core::Core;
-use crate::event::{CallChange, CallEventKind, EndCause, EndedBy};
+use crate::event::{CallChange, CallEventKind};
 use crate::registrar::Registrar;
 use crate::transaction::{Answer, Incoming};
 use seam::{Described, ExchangeId, Refusal, Reply};
@@ -117,19 +117,19 @@ impl Call {
         core: &mut Core,
     ) {
         if sdp.is_none() && self.parties.lacks_answer(id) {
-            let status = match sip_wire::Body::of(response) {
-                Ok(_) => 488,
+            let end = match sip_wire::Body::of(response) {
+                Ok(_) => End::NoAnswerInside,
                 Err(fault) => {
                     core.body_refused(self.parties.upstream.incoming.flow, fault);
-                    502
+                    End::AnswerUnreadable
                 }
             };
-            self.fail_upstream(Fault::ours(status, EndCause::MediaRefused), core);
+            self.fail_upstream(end, core);
             return;
         }
         let Some(answer) = self.parties.build_response(id, response, sdp, core) else {
             // What the target says cannot be passed: it has its ACK and a BYE, and the caller a failure.
-            self.fail_upstream(Fault::ours(502, EndCause::MediaRefused), core);
+            self.fail_upstream(End::AnswerUnreadable, core);
             return;
         };
         let server = self.parties.upstream.incoming.server;
@@ -179,7 +179,7 @@ impl Call {
     /// A SUBSCRIBE was accepted (RFC 6665 §4.1).
     pub(super) fn accept_subscription(&mut self, id: PairId, response: &Message, core: &mut Core) {
         let Some(answer) = self.parties.build_response(id, response, None, core) else {
-            return self.fail_upstream(Fault::ours(502, EndCause::Failed), core);
+            return self.fail_upstream(End::AcceptanceUnreadable, core);
         };
         self.progress = Progress::Answered;
         core.respond(self.parties.upstream.incoming.server, response.status().unwrap_or(200), answer);
@@ -252,7 +252,7 @@ impl Call {
             (Some(_), None) => {
                 // The 2xx held an offer and the ACK no answer: the session has no media it could have (RFC 3261 §13.2.1).
                 self.parties.acknowledge(id.leg(!side), None, core);
-                self.hang_up(EndCause::MediaRefused, side_of(side), core);
+                self.hang_up(End::NoAnswerInAck(side_of(side)), core);
             }
             (None, _) => {
                 self.parties.acknowledge(id.leg(!side), None, core);
@@ -342,7 +342,7 @@ impl Call {
                     }
                     Err(_) => {
                         self.parties.acknowledge(id.leg(!side), None, core);
-                        self.hang_up(EndCause::MediaRefused, EndedBy::Sbc, core);
+                        self.hang_up(End::MediaRefused, core);
                     }
                 }
             }
@@ -373,10 +373,7 @@ impl Call {
                     self.pass_response(id, &response, Some(described.sdp), core);
                 }
             }
-            Err(refusal) if is_final => {
-                let status = if refusal == Refusal::Malformed { 502 } else { refusal.status() };
-                self.fail_upstream(Fault::ours(status, EndCause::MediaRefused), core);
-            }
+            Err(refusal) if is_final => self.fail_upstream(End::AnswerRefused(refusal), core),
             // A broken early description costs early media, not the call, unless nothing better comes.
             Err(_) => {
                 if let Some(pair) = self.parties.pair_mut(id)

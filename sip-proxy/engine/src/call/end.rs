@@ -7,24 +7,10 @@ use super::leg::Leg;
 use super::side::{LegId, Side};
 use crate::core::Core;
 use crate::door::{CallId, CallState};
-use crate::event::{CallEnded, CallEventKind, EndCause, EndedBy};
+use crate::event::{CallEnded, CallEventKind, EndedBy};
 use crate::timer::TimerId;
 use crate::transaction::Answer;
 use seam::StreamStatistics;
-
-/// Why a call ends, by whom, and with which status.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Ending {
-    pub(super) cause: EndCause,
-    pub(super) by: EndedBy,
-    pub(super) status: u16,
-}
-
-impl From<Fault> for Ending {
-    fn from(fault: Fault) -> Self {
-        Self { cause: fault.cause, by: fault.side, status: fault.status }
-    }
-}
 
 /// How far its end has come.
 #[derive(Debug)]
@@ -109,17 +95,13 @@ impl Lifetime {
     }
 
     /// What is written of a call that ends now.
-    pub(super) fn end(&self, ending: Ending, now: Duration) -> CallEnded {
+    pub(super) fn end(&self, fault: Fault, now: Duration) -> CallEnded {
         let since = |moment: Duration| moment.saturating_sub(self.started);
         CallEnded {
-            cause: ending.cause,
-            side: ending.by,
-            status: ending.status,
             answered_after: self.answered.map(since),
             total: since(now),
             talked: self.answered.map(|answered| now.saturating_sub(answered)).unwrap_or_default(),
-            direct: Duration::ZERO,
-            media: Vec::new(),
+            ..CallEnded::new(fault.cause, fault.side, fault.status)
         }
     }
 }

@@ -8,7 +8,7 @@ use sip_wire::{Message, Name, Uri};
 use super::branch::{Branch, State, Target};
 use super::breadth::breadth_of;
 use super::diversion::{DIVERSIONS, Diverted, Why};
-use super::fault::{Fault, Final};
+use super::fault::{End, Final};
 use super::redirect::{Dialled, Step, Way};
 use super::redirect::{by_preference, host_of, is_dialled_at, is_of_trunk, route_as, ways_of};
 use super::side::{BranchId, Side};
@@ -17,7 +17,7 @@ use super::translate::reason_of;
 use super::{Call, CallTimer, Progress, Purpose};
 use crate::config::RegistrarMode;
 use crate::core::{Asker, Core};
-use crate::event::{CallChange, CallEventKind, EndCause, EndedBy};
+use crate::event::{CallChange, CallEventKind};
 use crate::flow::{Flow, Transport};
 use crate::passing::user_of;
 use crate::question::{Caller, Contact, Resolve, ResolvedAddress, TrunkTarget};
@@ -77,12 +77,12 @@ impl Call {
                     self.hunt.steps.push_back(Way::Trunk { target, user }.into());
                     self.next_step(core, registrar);
                 }
-                None => self.fail_upstream(Fault::ours(404, EndCause::NotFound), core),
+                None => self.fail_upstream(End::NoRegistrar, core),
             }
             return;
         }
         if breadth_of(&self.parties.upstream.incoming.request) == 0 {
-            self.fail_upstream(Fault::ours(440, EndCause::Refused), core);
+            self.fail_upstream(End::NoBreadth, core);
             return;
         }
         // A dialog that is not ours cannot be replaced, and a plain new call is not what was asked for (RFC 3891 §3).
@@ -90,7 +90,7 @@ impl Call {
             && self.parties.upstream.incoming.request.count(Name::Replaces) > 0
             && replaces_of(&self.parties.upstream.incoming.request, core).is_none()
         {
-            self.fail_upstream(Fault::ours(481, EndCause::NotFound), core);
+            self.fail_upstream(End::NothingToReplace, core);
             return;
         }
         let uri = self.parties.upstream.incoming.request.request_uri().unwrap_or_default();
@@ -98,7 +98,7 @@ impl Call {
         match route_as(&dialled, core, registrar) {
             Ok(steps) => self.hunt.steps = steps.into_iter().map(Into::into).collect(),
             Err(refusal) => {
-                self.fail_upstream(Fault::of_route(refusal), core);
+                self.fail_upstream(End::from(refusal), core);
                 return;
             }
         }
@@ -139,18 +139,16 @@ impl Call {
             }
         }
         if self.parties.branches.are_all_done() && !self.is_answered() && !self.is_over() {
-            let nobody_was_asked = self.parties.branches.len() == 0 && self.hunt.best.is_none();
-            let mut outcome = match self.hunt.best.take() {
-                Some(best) => best,
-                // The one phone that there is has its receiver off (RFC 3261 §21.4.24).
-                None if self.hunt.has_passed_itself && self.parties.is_session() => Final::of_silence(486),
-                None => Final::of_silence(480),
-            };
-            if nobody_was_asked {
-                // Else the address is known, and no phone has registered for it.
-                let is_own = self.hunt.has_passed_itself;
-                outcome.fault.cause = if is_own { EndCause::OwnPhone } else { EndCause::NotRegistered };
-            }
+            let nobody_was_asked = self.parties.branches.len() == 0;
+            let is_own = self.hunt.has_passed_itself && self.parties.is_session();
+            let outcome = self.hunt.best.take().unwrap_or_else(|| {
+                Final::from(match (nobody_was_asked, is_own) {
+                    (true, true) => End::OwnPhone,
+                    (true, false) => End::NotRegistered,
+                    (false, true) => End::OwnPhoneLeft,
+                    (false, false) => End::NobodyLeft,
+                })
+            });
             self.fail_upstream(outcome, core);
         }
     }
@@ -311,7 +309,7 @@ impl Call {
     pub(super) fn on_ringing_too_long(&mut self, core: &mut Core) {
         self.lifetime.limit(None, core);
         if !self.is_answered() && !self.is_over() {
-            self.fail_upstream(Fault::ours(408, EndCause::NoAnswer), core);
+            self.fail_upstream(End::RungTooLong, core);
         }
     }
 
@@ -328,7 +326,7 @@ impl Call {
             return;
         }
         self.cancel_branches(None, reason.as_deref(), core);
-        self.finish_upstream(Fault::of_ending(EndCause::Cancelled, EndedBy::Caller).into(), core);
+        self.finish_upstream(End::Cancelled.into(), core);
     }
 
     /// 3xx of a branch. Returns whether it leads anywhere.

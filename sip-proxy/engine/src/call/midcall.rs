@@ -7,7 +7,7 @@ use bytes::Bytes;
 use sip_wire::{Message, Method, Name, multipart};
 
 use super::end::Leaving;
-use super::fault::shown_in_call;
+use super::fault::{End, shown_in_call};
 use super::forward::{ATTEMPTS, Forward, Origin, Said};
 use super::heard::Heard;
 use super::leg::{cseq_of, said_in};
@@ -18,7 +18,7 @@ use super::subscription::with_sound_state;
 use super::trickle::is_trickle;
 use super::{Call, CallTimer, Purpose, is_target_refresh};
 use crate::core::{Core, Owner};
-use crate::event::{EndCause, EndedBy};
+use crate::event::EndedBy;
 use crate::registrar::Registrar;
 use crate::session_timer::Agreement;
 use crate::transaction::{Answer, ClientId, Incoming, ServerId};
@@ -240,7 +240,7 @@ impl Call {
                     });
                 }
                 if matches!(forward.origin, Origin::Restore) {
-                    self.hang_up(EndCause::MediaRefused, EndedBy::Sbc, core);
+                    self.hang_up(End::MediaRefused, core);
                     return;
                 }
                 self.after_forward(forward.id.pair, core);
@@ -442,7 +442,7 @@ impl Call {
             // have been in it, nobody can answer that.
             core.reject(asked, 502);
             if is_invite {
-                self.hang_up(EndCause::MediaRefused, EndedBy::Sbc, core);
+                self.hang_up(End::MediaRefused, core);
                 return;
             }
         }
@@ -533,8 +533,7 @@ impl Call {
             }
         }
         if is_gone || is_lost {
-            let cause = if is_gone { EndCause::Failed } else { EndCause::MediaRefused };
-            self.hang_up(cause, EndedBy::Sbc, core);
+            self.hang_up(if is_gone { End::Gone(EndedBy::Sbc) } else { End::MediaRefused }, core);
             return;
         }
         if matches!(forward.origin, Origin::Refresh) {

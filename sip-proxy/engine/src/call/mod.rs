@@ -39,7 +39,7 @@ mod transfer;
 mod translate;
 mod trickle;
 
-pub(crate) use fault::Final;
+pub(crate) use fault::{End, Final};
 
 pub use crate::keys::CallKey;
 pub(crate) use crate::keys::{CallTimer, LegId, Side};
@@ -51,7 +51,7 @@ use sip_wire::{Message, Method, Name};
 
 use crate::core::{Core, TimerKey};
 use crate::door::{CallAnswer, CallId, CallOrder, NotDone};
-use crate::event::{CallEventKind, CallStarted, EndCause, EndedBy};
+use crate::event::{CallEnded, CallEventKind, CallStarted};
 use crate::flow::{ConnectionId, Flow, RealmId};
 use crate::question::Caller;
 use crate::registrar::{Forwarded, Registrar};
@@ -63,7 +63,7 @@ use crate::watchers::Watch;
 use seam::path::PathRecord;
 use seam::{Action, Event, Reply, SessionId, StreamStatistics};
 
-use end::{Ended, Ending, Leaving, Lifetime, Record, side_of};
+use end::{Ended, Leaving, Lifetime, Record, side_of};
 use fault::{Fault, Given};
 use hunt::Hunt;
 use media::{Media, Wait};
@@ -201,10 +201,7 @@ impl Call {
             CallTimer::Glare(pair) => self.on_glare_timeout(pair, core),
             CallTimer::Retry(forward) => self.on_retry(forward, core),
             CallTimer::Renegotiation(forward) => self.on_renegotiation_timeout(forward, core),
-            CallTimer::Expiry => {
-                let ending = Ending { cause: EndCause::SessionExpired, by: EndedBy::Sbc, status: 200 };
-                self.finish(ending, Vec::new(), core)
-            }
+            CallTimer::Expiry => self.finish(Fault::from(End::Expired).after_answer(), Vec::new(), core),
             CallTimer::Longest => {
                 let after = core.config.limits.longest_call.as_secs();
                 let who = self.parties.caller_name();
@@ -213,7 +210,7 @@ impl Call {
                     Some(self.parties.upstream.incoming.flow.remote),
                     format!("a call of {who} was ended after limits.call_seconds = {after}"),
                 );
-                self.hang_up(EndCause::TooLong, EndedBy::Sbc, core);
+                self.hang_up(End::TooLong, core);
             }
         }
     }
@@ -224,7 +221,7 @@ impl Call {
             Event::Answer { number, description } => {
                 self.on_media(number, Reply::Description(description), core, registrar)
             }
-            Event::Inactive => self.hang_up(EndCause::MediaTimeout, EndedBy::Sbc, core),
+            Event::Inactive => self.hang_up(End::NoMedia, core),
             Event::Unheard => self.ask_whether_alive(core),
             Event::Renegotiate { wish, legs, deadline } => self.renegotiate(wish, legs, deadline, core),
             Event::Path(entry) => self.record.write(CallEventKind::Path(PathRecord::Entry(entry)), core),
@@ -266,14 +263,9 @@ impl Call {
 
     /// The initial request fails: the caller gets the status, or what the response says.
     fn fail_upstream(&mut self, outcome: impl Into<Final>, core: &mut Core) {
-        self.cancel_branches(None, None, core);
-        self.finish_upstream(outcome.into(), core);
-    }
-
-    fn refuse_upstream(&mut self, server: ServerId, status: u16, core: &mut Core) {
-        if server == self.parties.upstream.incoming.server {
-            self.fail_upstream(Fault::ours(status, EndCause::Failed), core);
-        }
+        let outcome = outcome.into();
+        self.cancel_branches(None, outcome.fault.reason, core);
+        self.finish_upstream(outcome, core);
     }
 
     /// The initial request gets its final response, and with it the call its end.
@@ -283,14 +275,13 @@ impl Call {
             return;
         }
         self.give_up_winner(core);
-        let (status, ending) = (fault.status, Ending::from(fault));
-        if status == 408 && !self.parties.is_session() {
+        if fault.status == 408 && !self.parties.is_session() {
             core.stay_silent(self.upstream_server());
-            self.finish(ending, Vec::new(), core);
+            self.finish(fault, Vec::new(), core);
             return;
         }
-        let answer = self.final_answer(status, response.as_ref(), core);
-        self.finish(ending, vec![answer], core);
+        let answer = self.final_answer(fault.status, response.as_ref(), core);
+        self.finish(fault, vec![answer], core);
     }
 
     /// The initial request has its final response now. The target's 2xx may have come, and the caller's INVITE fail all the same.
@@ -308,8 +299,7 @@ impl Call {
     /// A one-off request has been answered elsewhere.
     fn done_once(&mut self, core: &mut Core) {
         self.progress = Progress::Answered;
-        let ending = Ending { cause: EndCause::Bye, by: EndedBy::Caller, status: 200 };
-        self.finish(ending, Vec::new(), core);
+        self.finish(End::Done.into(), Vec::new(), core);
     }
 
     /// BYE from one leg.
@@ -323,19 +313,18 @@ impl Call {
         let answer = Answer { server, status: 200, response: answer.finish().into() };
         if !self.is_answered() {
             // A caller may end an early dialog with BYE (RFC 3261 §15); the INVITE still wants its answer.
-            self.cancel_branches(None, None, core);
+            let fault = Fault::from(End::EarlyBye(side_of(at.side)));
+            self.cancel_branches(None, fault.reason, core);
             self.give_up_winner(core);
-            let upstream = self.final_answer(487, None, core);
-            let ending = Ending { cause: EndCause::Cancelled, by: side_of(at.side), status: 487 };
-            self.finish(ending, vec![upstream, answer], core);
+            let upstream = self.final_answer(fault.status, None, core);
+            self.finish(fault, vec![upstream, answer], core);
             return;
         }
         let config = core.config.clone();
         let names = self.parties.pair_names(&config, at.pair, at.side);
         let reason = translate::reason_of(bye, names.as_ref());
         self.say_bye(!at, reason.as_deref(), core);
-        let ending = Ending { cause: EndCause::Bye, by: side_of(at.side), status: 200 };
-        self.finish(ending, vec![answer], core);
+        self.finish(End::Bye(side_of(at.side)).into(), vec![answer], core);
     }
 
     fn say_bye(&mut self, at: LegId, reason: Option<&[u8]>, core: &mut Core) {
@@ -358,7 +347,7 @@ impl Call {
             return core.answer_order(number, Err(NotDone::Over));
         }
         match order {
-            CallOrder::HangUp => self.hang_up(EndCause::Operator, EndedBy::Sbc, core),
+            CallOrder::HangUp => self.hang_up(End::Operator, core),
             CallOrder::Constrain(constraint) => self.media.steer(Action::Constrain(constraint), core),
             CallOrder::Release => self.media.steer(Action::Unconstrain, core),
             CallOrder::Listen(listener) => self.media.steer(Action::Attach(listener), core),
@@ -378,26 +367,27 @@ impl Call {
     }
 
     /// Ends the call from our side: BYE to both ends, or what an unanswered one needs.
-    pub(crate) fn hang_up(&mut self, cause: EndCause, side: EndedBy, core: &mut Core) {
+    pub(crate) fn hang_up(&mut self, end: End, core: &mut Core) {
         if self.is_over() {
             return;
         }
         if !self.is_answered() {
-            self.fail_upstream(Fault::of_ending(cause, side), core);
+            self.fail_upstream(end, core);
             return;
         }
+        let fault = Fault::from(end).after_answer();
         let confirmed: Vec<PairId> =
             self.parties.pairs.iter().filter(|pair| pair.is_confirmed()).map(|pair| pair.id).collect();
         for pair in confirmed {
-            self.say_bye(pair.leg(Side::Caller), None, core);
-            self.say_bye(pair.leg(Side::Target), None, core);
+            self.say_bye(pair.leg(Side::Caller), fault.reason, core);
+            self.say_bye(pair.leg(Side::Target), fault.reason, core);
         }
-        self.finish(Ending { cause, by: side, status: 200 }, Vec::new(), core);
+        self.finish(fault, Vec::new(), core);
     }
 
     /// The end: media is deleted first, so that the record has its counts; then the record is written; then the answers
     /// leave.
-    fn finish(&mut self, ending: Ending, answers: Vec<Answer>, core: &mut Core) {
+    fn finish(&mut self, fault: Fault, answers: Vec<Answer>, core: &mut Core) {
         if self.is_over() {
             return;
         }
@@ -409,7 +399,7 @@ impl Call {
         for branch in self.parties.branches.iter() {
             core.dialogs.halves.remove(&branch.half_dialog());
         }
-        let record = Box::new(self.lifetime.end(ending, core.now.monotonic));
+        let record = Box::new(self.lifetime.end(fault, core.now.monotonic));
         self.ended = Ended::Counting { record, answers };
         if self.media.is_used {
             self.media.ask(Action::Delete, Wait::Delete, core);
@@ -455,9 +445,9 @@ impl Call {
         let over = self.parties.leg_mut(at).and_then(|leg| leg.repeat(core));
         match over {
             None => {}
-            // RFC 3262 §3: the request is rejected with a 5xx.
-            Some(answer) if answer.status < 200 => self.refuse_upstream(answer.server, 504, core),
-            Some(_) => self.hang_up(EndCause::NoAck, EndedBy::Sbc, core),
+            Some(answer) if answer.status >= 200 => self.hang_up(End::NoAck, core),
+            Some(answer) if answer.server == self.upstream_server() => self.fail_upstream(End::NoPrack, core),
+            Some(_) => {}
         }
     }
 
@@ -467,6 +457,13 @@ impl Call {
             leg.say_bye(reason.as_deref(), core);
         }
     }
+}
+
+/// How a call ended whose process has: for whoever finds its record open.
+pub fn crashed(is_answered: bool) -> CallEnded {
+    let fault = Fault::from(End::Crash);
+    let fault = if is_answered { fault.after_answer() } else { fault };
+    CallEnded::new(fault.cause, fault.side, fault.status)
 }
 
 /// Whether a request of this method makes or changes the target of a dialog (RFC 3261 §12.2, RFC 3311, RFC 6665).

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use sip_wire::{Message, Method, multipart};
 
 use super::end::side_of;
+use super::fault::End;
 use super::forward::{Forward, Origin};
 use super::media::{Exchange, Wait};
 use super::renegotiate::Wish;
 use super::side::{ForwardId, LegId, PairId, Side};
 use super::{Call, CallTimer};
 use crate::core::Core;
-use crate::event::{EndCause, EndedBy};
 use seam::{Action, Endpoint, Refusal, Renegotiated};
 
 /// When a refresh that could not be made, or was refused, is tried again.
@@ -27,7 +27,7 @@ impl Call {
         let leg = &mut pair.legs[at.side];
         leg.session.timer = None;
         if leg.session.agreed.is_none_or(|agreed| !agreed.we_refresh) {
-            self.hang_up(EndCause::SessionExpired, EndedBy::Sbc, core);
+            self.hang_up(End::Expired, core);
         } else if is_busy {
             // Something that is under way may refresh it, too; INFO does not.
             leg.set_session_timer(Some(AGAIN), core);
@@ -99,7 +99,7 @@ impl Call {
     ) {
         self.parties.take_forward(number);
         if !has_answered || matches!(status, 408 | 481) {
-            self.hang_up(EndCause::MediaTimeout, EndedBy::Sbc, core);
+            self.hang_up(End::NoMedia, core);
         }
     }
 
@@ -126,7 +126,7 @@ impl Call {
         self.on_forward_failure(number, 488, None, core);
         if !is_being_restored {
             // No session is left that both ends know.
-            self.hang_up(EndCause::MediaRefused, EndedBy::Sbc, core);
+            self.hang_up(End::MediaRefused, core);
         }
     }
 
@@ -286,7 +286,7 @@ impl Call {
         self.tell_renegotiated(wish.number, wish.endpoint, Renegotiated::Refused(shown), core);
         if status == 481 {
             // Its call is gone (RFC 5057 §5.1): the other end hears of it.
-            self.hang_up(EndCause::Failed, side_of(!forward.from), core);
+            self.hang_up(End::Gone(side_of(!forward.from)), core);
             return;
         }
         self.after_forward(forward.id.pair, core);

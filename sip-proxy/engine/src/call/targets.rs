@@ -7,14 +7,13 @@ use seam::{Action, Endpoint, ExchangeId};
 use sip_wire::{Message, Method, multipart};
 
 use super::branch::State;
-use super::fault::{Fault, Final, Retry};
+use super::fault::{End, Fault, Final, Retry};
 use super::hunt::Found;
 use super::media::Wait;
 use super::pair::large_to;
 use super::side::{BranchId, PairId, Side};
 use super::{Call, CallTimer, Progress, Purpose};
 use crate::core::{Core, Owner, TimerKey};
-use crate::event::EndCause;
 use crate::registrar::Registrar;
 use crate::session_timer::Agreement;
 use crate::transaction::{Hop, Reply};
@@ -180,7 +179,7 @@ impl Call {
         }
         let Some(pair) = self.parties.pair_of_response(index, &response, flow, core) else {
             core.take_down(client, &response, true);
-            self.fail_upstream(Fault::ours(500, EndCause::Failed), core);
+            self.fail_upstream(End::NoDialog, core);
             return;
         };
         if let Some(found) = self.parties.pair_mut(pair) {
@@ -196,7 +195,7 @@ impl Call {
         self.progress = Progress::Taken(pair);
         let others: Vec<PairId> =
             self.parties.pairs.iter().filter(|other| other.id != pair).map(|other| other.id).collect();
-        self.cancel_branches(Some(index), Some(b"SIP;cause=200;text=\"Call completed elsewhere\""), core);
+        self.cancel_branches(Some(index), Fault::from(End::AnsweredElsewhere).reason, core);
         for other in others {
             self.drop_pair(other, core);
         }
@@ -250,15 +249,14 @@ impl Call {
         }
         let Some(branch) = self.parties.branches.get(index) else { return };
         let party = branch.party();
-        if matches!(status, 500..=599 | 408) && !branch.alternatives.is_empty() {
+        if fault.leads_to_address() && !branch.alternatives.is_empty() {
             self.hunt.best.get_or_insert(Final { fault, response });
             self.next_address(index, core);
             return;
         }
         // The flow is dead, or its edge says so: the phone may have another.
         let other = self.parties.branches.get_mut(index).and_then(|branch| {
-            let is_dead = matches!(status, 430) || (response.is_none() && matches!(status, 408 | 503));
-            let next = is_dead.then(|| branch.other_flows.pop_front()).flatten()?;
+            let next = fault.leads_to_flow().then(|| branch.other_flows.pop_front()).flatten()?;
             Some(Found {
                 contact: next,
                 others: std::mem::take(&mut branch.other_flows).into(),
@@ -284,21 +282,22 @@ impl Call {
             return;
         }
         self.hunt.note(Final { fault, response });
-        if status >= 600 {
-            self.cancel_branches(None, None, core);
+        let is_final = fault.retry == Retry::Nobody;
+        if is_final {
+            self.cancel_branches(None, fault.reason, core);
             self.hunt.steps.clear();
             self.hunt.waiting_phones.clear();
         }
         // What it held may be used for those that wait.
         self.ring_waiting(core);
         if !self.parties.branches.are_all_done() {
-            if status >= 600 {
+            if is_final {
                 let outcome = self.hunt.best.take().unwrap_or(fault.into());
                 self.fail_upstream(outcome, core);
             }
             return;
         }
-        if fault.retry == Retry::No {
+        if !fault.leads_on() {
             self.hunt.steps.clear();
         }
         self.next_step(core, registrar);
