@@ -76,6 +76,13 @@ impl Ground {
         &self.homes
     }
 
+    /// The address of one phone's host.
+    pub fn address(&self, side: usize) -> Result<IpAddr> {
+        self.hosts
+            .get(side)
+            .map_or_else(|| Err(Failure(format!("there is no phone {side}"))), |host| address(&host.1))
+    }
+
     /// Lets nothing pass any more from one phone to the other, by a firewall between them that neither can see.
     pub fn cut(&self, lab: &Lab) -> Result<()> {
         match self.homes.as_slice() {

@@ -1,6 +1,7 @@
 //! Long calls in which media and signalling are lost and people pause: what is direct stays direct, moves are short, and a cut
 //! brings everybody home. `RELEASE_LONG=2000` plays so many, of 180 s each.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use crate::{KNOWN, number_from, played};
 use play::Dice;
 use play::ground::Place;
 use play::phone::device::Model;
-use play::phone::plain::Voice;
+use play::phone::plain::{Phone, Voice};
+use play::truth::{Log, Sent};
 
 const VOICES: [[Voice; 2]; 5] = [
     [Voice::Steady; 2],
@@ -187,4 +189,71 @@ fn long_calls_that_are_cut_come_home_as_soon_as_a_report_tells_of_it() {
         usual(&mut late, 0.95),
         usual(&mut late, 1.0)
     );
+}
+
+/// Of those who are cut off in a call with pauses, what each missed of what the other said to it.
+fn missed(speaker: &Log, listener: &Log, cut_at: Duration) -> Option<Duration> {
+    // Fewer packets within a second are no speech that a report can tell from what is under way.
+    const SPEECH: usize = 30;
+    const PAUSE: Duration = Duration::from_millis(100);
+    let spoken = &speaker.sent[speaker.sent.partition_point(|sent| sent.at < cut_at)..];
+    let is_speech = |part: &&[Sent]| part[SPEECH - 1].at - part[0].at <= Duration::from_secs(1);
+    let began = spoken.windows(SPEECH).find(is_speech)?[0].at;
+    let spoken = &spoken[spoken.partition_point(|sent| sent.at < began)..];
+    let heard: HashSet<_> = listener.got.iter().filter(|got| got.at >= began).map(|got| got.name).collect();
+    let first = spoken.iter().position(|sent| heard.contains(&sent.name)).unwrap_or(spoken.len());
+    // Who had stopped speaking meanwhile was missed no longer than that.
+    let last = first.checked_sub(1).map_or(began, |last| spoken[last].at);
+    let until = spoken.get(first).map(|sent| sent.at).filter(|at| *at <= last + PAUSE);
+    Some(until.unwrap_or(last) - began)
+}
+
+fn play_cut_with_pauses(seed: u64, late: &mut Vec<Duration>) -> Result<String, String> {
+    let mut dice = Dice::new(seed ^ 0x9a_05);
+    let (mut world, what, loss) = world_of(seed, &mut dice);
+    if loss > 0 || !what.contains("Spurts") {
+        return Ok(what);
+    }
+    world.run(Duration::from_millis(20_000 + dice.below(60_000)));
+    if world.path_state() != "direct" {
+        return Ok(what);
+    }
+    let cut_at = world.now;
+    let ways = dice.pick(&[[true, true], [true, false], [false, true]]);
+    world.cut(ways);
+    world.run(Duration::from_secs(50));
+    for speaker in (0..2).filter(|speaker| ways[*speaker]) {
+        let logs = &world.logs;
+        let Some(missed) = missed(&logs[speaker], &logs[1 - speaker], cut_at) else { continue };
+        let untold = |phone: &Phone| phone.untold_reports.iter().filter(|at| **at >= cut_at).count();
+        let phones = world.phones.iter_mut().filter_map(|phone| phone.ordinary_mut());
+        let untold: usize = phones.map(|phone| untold(phone)).sum();
+        if missed > Duration::from_millis(7_000 + 6_200 * untold as u64) {
+            return Err(story(
+                &world,
+                &what,
+                &format!("{missed:?} of what {speaker} said were missed, {untold} reports untold"),
+            ));
+        }
+        late.push(missed);
+    }
+    Ok(what)
+}
+
+#[test]
+fn long_calls_with_pauses_miss_no_more_of_what_is_said_into_a_path_that_is_cut() {
+    if let Some(seed) = number_from("RELEASE_LONG_SEED") {
+        let told = play_cut_with_pauses(seed, &mut Vec::new());
+        panic!("{}", told.unwrap_or_else(|story| story));
+    }
+    let played = played(number_from("RELEASE_LONG").unwrap_or(150), play_cut_with_pauses);
+    let mut late: Vec<Duration> = played.into_iter().flatten().collect();
+    println!(
+        "{} heard anew after {:?} (half), {:?} (95 %), {:?} (all)",
+        late.len(),
+        usual(&mut late, 0.5),
+        usual(&mut late, 0.95),
+        usual(&mut late, 1.0)
+    );
+    assert!(late.len() > 10);
 }

@@ -12,6 +12,7 @@ use super::listening::{Ear, Silence, direct_time};
 use super::row::{Cut, Outcome, Row};
 use super::voices::{between, rests, speech_in, turns};
 use crate::capture::Capture;
+use crate::ears::arrivals;
 use crate::home::{Player, apply};
 use crate::network::SBC;
 use crate::packet::is_rtcp;
@@ -157,8 +158,8 @@ impl Field {
                 cut_at = self.cut_at(start);
             }
             if cut.is_none() && cut_at.is_some_and(|at| at <= now()) {
-                // What is on the relay at this moment is not cut off by it.
-                if self.is_direct() && now() + AWAITED <= end {
+                // What is on the relay at this moment is not cut off by it, nor who has not yet been spoken to since the move.
+                if now() + AWAITED <= end && self.is_direct() && self.hear_directly()? {
                     cut = self.cut()?;
                 } else {
                     cut_at = Some(now() + LOOK);
@@ -219,6 +220,19 @@ impl Field {
         self.sbc.sql(&latest).is_ok_and(|state| state == "direct")
     }
 
+    /// Whether those who are to be cut off have heard the other directly last, as far as captures have it written.
+    fn hear_directly(&mut self) -> Result<bool> {
+        let relay = relay();
+        for &side in self.row.cut.deaf() {
+            let own = self.ground.address(side)?;
+            let heard = arrivals(self.taps[side].packets()?, own);
+            if heard.last().is_none_or(|last| relay.contains(&last.source)) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// A random moment to come, once the path is proven.
     fn cut_at(&mut self, start: Duration) -> Option<Duration> {
         if !self.is_direct() {
@@ -272,9 +286,7 @@ impl Field {
         drop(phones);
         let [one, other] = taps;
         let [one, other] = [(one, 0), (other, 1)].map(|(tap, side)| -> Result<Ear> {
-            let own: IpAddr =
-                ground.hosts[side].1.parse().map_err(|_| Failure("a host has no address".into()))?;
-            Ok(Ear::new(&tap.finish()?, own, call.span))
+            Ok(Ear::new(&tap.finish()?, ground.address(side)?, call.span))
         });
         let ears = [one?, other?];
         let mut arrived: HashMap<Vec<u8>, u32> = HashMap::new();

@@ -28,13 +28,16 @@ const BURST: f64 = 500.0;
 const FAR: f64 = 10_000.0;
 /// A stream that was heard so lately passes the relay.
 const PASSING: Duration = Duration::from_millis(500);
+/// Between two reports that are nearer than this no more than one was lost: three times the shortest interval (RFC 3550 §6.2, §6.3.1:
+/// 5 s · 0.5 / (e − 3/2)).
+const ONE_LOST_AT_MOST: Duration = Duration::from_millis(3 * 2_050);
 
 /// One stream's, over its life: on the relay and off it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Counted {
-    /// The latest count, and when it came.
+    /// The latest count, and when it was last told, if only by a report without one that nothing more was sent.
     said: Option<(u32, Duration)>,
-    /// Those before it, the latest first; 0 where it has begun anew.
+    /// Those before it, the latest first, each when it was first told too; 0 where it has begun anew.
     earlier: [Option<(u32, Duration)>; 4],
     /// When its sender last told how much it sends, if only that it sends nothing.
     spoke: Option<Duration>,
@@ -121,14 +124,12 @@ impl Counted {
         moved: Option<u16>,
         now: Duration,
     ) {
-        let before = self.said.replace((packets, now));
+        let before = self.tells(packets, now);
         self.is_counting |= packets > 0;
         self.spoke = Some(now).filter(|_| self.is_counting).or(self.spoke);
         if let Some((count, at)) = before {
             let span = now.saturating_sub(at);
             let more = packets.wrapping_sub(count);
-            let [first, second, third, _] = self.earlier;
-            self.earlier = [before, first, second, third];
             // It would not have sent what the relay had carried of it.
             let falls_short = moved
                 .zip(self.floor)
@@ -161,9 +162,27 @@ impl Counted {
         }
     }
 
-    /// It says in a report without a sender's part that it has sent nothing since its last but one (RFC 3550 §6.4).
+    /// It says in a report without a sender's part that it has sent nothing since its last but one (RFC 3550 §6.4): its count is
+    /// what it was, unless reports that told of more were lost. Some (oRTP, PJSIP) say it of the last one alone, so that one lost report is
+    /// enough for an error; but then nobody is taken for cut off unless a report of the other's, that all of it had come, was lost too.
     pub fn rests(&mut self, now: Duration) {
         self.spoke = Some(now).filter(|_| self.is_counting).or(self.spoke);
+        if let Some((count, at)) = self.said
+            && now.saturating_sub(at) < ONE_LOST_AT_MOST
+        {
+            self.tells(count, now);
+        }
+    }
+
+    /// So many by now; what it had said before. Of a count that stands, the first moment and the last are kept.
+    fn tells(&mut self, packets: u32, now: Duration) -> Option<(u32, Duration)> {
+        let before = self.said.replace((packets, now));
+        let [first, second, third, _] = self.earlier;
+        let stands = [before, first].into_iter().all(|said| said.is_some_and(|said| said.0 == packets));
+        if before.is_some() && !stands {
+            self.earlier = [before, first, second, third];
+        }
+        before
     }
 
     /// Whether its sender has told how much it sends since then.
@@ -200,24 +219,32 @@ impl Counted {
         }
     }
 
-    /// The sequence number that was sent by then at least. A report that was told later counts too, but for what can have been sent
+    /// The sequence number that was sent by then at least. A count that was told later counts too, but for what can have been sent
     /// after that moment.
     pub fn sent_by(&self, then: Duration) -> Option<u16> {
-        let ((count, at), floor) = (self.said?, self.floor?);
-        let since = self.most(at.saturating_sub(then))?;
-        Some(floor.wrapping_add(count as u16).wrapping_sub(since))
+        let ((latest, _), floor) = (self.said?, self.floor?);
+        let short = |&(count, at): &(u32, Duration)| {
+            Some(latest.wrapping_sub(count).saturating_add(self.most(at.saturating_sub(then))?.into()))
+        };
+        let short = self.told().filter_map(short).min().filter(|short| f64::from(*short) < FAR)?;
+        Some(floor.wrapping_add(latest as u16).wrapping_sub(short as u16))
+    }
+
+    /// What it has said, the latest first.
+    fn told(&self) -> impl Iterator<Item = &(u32, Duration)> {
+        self.said.iter().chain(self.earlier.iter().flatten())
     }
 
     /// How many it must have sent between two moments, by its counts before, between and after them.
     pub fn sent_between(&self, from: Duration, until: Duration) -> u32 {
-        let all = || self.said.iter().chain(self.earlier.iter().flatten());
         let Some((latest, _)) = self.said else { return 0 };
         // In how far each was short of the latest, since counts wrap.
         let short = |count: u32| latest.wrapping_sub(count);
         let most = |span: Duration| (span.as_secs_f64() * self.peak).ceil() as u32;
         let until_then =
-            all().map(|&(count, at)| short(count).saturating_add(most(at.saturating_sub(until))));
-        let by_then = all().map(|&(count, at)| short(count).saturating_sub(most(from.saturating_sub(at))));
+            self.told().map(|&(count, at)| short(count).saturating_add(most(at.saturating_sub(until))));
+        let by_then =
+            self.told().map(|&(count, at)| short(count).saturating_sub(most(from.saturating_sub(at))));
         by_then.max().unwrap_or(0).saturating_sub(until_then.min().unwrap_or(0))
     }
 }
@@ -270,6 +297,37 @@ mod tests {
         counted.says(40, None, at(26_000));
         assert_eq!(counted.sent_between(at(25_000), at(26_000)), 40, "counted anew");
         assert_eq!(Counted::default().sent_between(at(0), at(9)), 0);
+    }
+
+    #[test]
+    fn a_report_without_a_count_says_that_the_last_one_stands() {
+        let mut counted = counted();
+        for second in [15, 20, 25] {
+            counted.rests(at(second * 1_000));
+        }
+        counted.says(570, None, at(29_000));
+        assert_eq!(
+            counted.sent_between(at(24_000), at(29_000)),
+            70,
+            "all of it after the last that was told"
+        );
+        assert_eq!(counted.sent_between(at(10_000), at(25_000)), 0, "and none before");
+        assert_eq!(counted.sent_by(at(20_000)), Some(1_495));
+        let mut counted = self::counted();
+        for second in [15, 22, 25] {
+            counted.rests(at(second * 1_000));
+        }
+        counted.says(570, None, at(29_000));
+        assert_eq!(counted.sent_between(at(24_000), at(29_000)), 0, "two may be lost that told of it");
+        assert_eq!(counted.sent_between(at(15_000), at(29_000)), 70);
+    }
+
+    #[test]
+    fn what_was_told_before_a_moment_holds_there_whatever_came_after_it() {
+        let mut counted = counted();
+        counted.says(600, None, at(12_000));
+        counted.says(601, None, at(60_000));
+        assert_eq!(counted.sent_by(at(13_000)), Some(1_595));
     }
 
     #[test]

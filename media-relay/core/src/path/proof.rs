@@ -388,6 +388,20 @@ mod tests {
     }
 
     #[test]
+    fn who_rested_and_speaks_unheard_is_missed_by_the_next_report_of_nobody() {
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
+        call.says(1_250, 5_000);
+        for rest in [10_000, 14_700, 19_200] {
+            call.counted.rests(after(rest));
+            assert_eq!(call.proof.heard_nothing(Silence::LastReport, &call.counted, after(rest + 100)), None);
+        }
+        // Cut off meanwhile; it speaks from 22.6 s on.
+        assert_eq!(call.says(1_320, 24_030), None);
+        assert!(call.proof.heard_nothing(Silence::LastReport, &call.counted, after(24_310)).is_some());
+    }
+
+    #[test]
     fn one_that_counts_anew_after_a_pause_says_nothing_of_the_time_before_it() {
         let mut call = Call::new();
         assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);

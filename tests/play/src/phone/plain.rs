@@ -193,6 +193,9 @@ pub struct Phone {
     pub loses_one_a_minute: bool,
     /// When.
     pub lost_reports: Vec<Duration>,
+    /// The same, and those after them that say nothing of what had been sent before.
+    pub untold_reports: Vec<Duration>,
+    is_untold: bool,
     /// How much of what was sent to it has not been heard, since it heard anything.
     pub unheard: Duration,
     /// The most of it.
@@ -238,6 +241,8 @@ impl Phone {
             loses_reports: Duration::ZERO..Duration::ZERO,
             loses_one_a_minute: false,
             lost_reports: Vec::new(),
+            untold_reports: Vec::new(),
+            is_untold: false,
             unheard: Duration::ZERO,
             longest_unheard: Duration::ZERO,
         }
@@ -402,8 +407,9 @@ impl Phone {
             };
         let Some(target) = self.rtcp_target else { return };
         let blocks = u8::from(self.first.is_some());
-        // Without a sender's part if nothing was sent since the report before the last (RFC 3550 §6.4).
-        let is_sender = self.sent != self.told[0];
+        // Without a sender's part if nothing was sent since the report before the last (RFC 3550 §6.4); of oRTP and PJSIP, since the last.
+        let is_brief = matches!(self.kind, Kind::Linphone | Kind::Slow(_) | Kind::Pjsip | Kind::Deaf);
+        let is_sender = self.sent != self.told[usize::from(is_brief)];
         self.told = [self.told[1], self.sent];
         let mut packet = if is_sender {
             vec![0x80 | blocks, 200, 0, 6 + 6 * blocks]
@@ -424,7 +430,12 @@ impl Phone {
         let is_lost = self.loses_one_a_minute
             && self.lost_reports.last().is_none_or(|last| now >= *last + Duration::from_secs(60))
             && dice.below(4) == 0;
-        if is_lost || self.loses_reports.contains(&now) {
+        let is_lost = is_lost || self.loses_reports.contains(&now);
+        self.is_untold = is_lost || (self.is_untold && !is_sender);
+        if self.is_untold {
+            self.untold_reports.push(now);
+        }
+        if is_lost {
             self.lost_reports.push(now);
             return;
         }
