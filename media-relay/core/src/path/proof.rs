@@ -52,12 +52,14 @@ pub enum Verdict {
 /// That its receiver hears nobody: what it had reported before is all that it knew then, too.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Unheard {
-    /// What was sent from then on has not come.
+    /// What was sent from then on has not come ...
     since: Duration,
     at: Duration,
+    /// ... but for so many packets at most.
+    but: u32,
 }
 
-timed!(Unheard { since, at; });
+timed!(Unheard { since, at; but });
 
 /// One direction while its packets are not seen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -171,15 +173,17 @@ impl Proof {
     /// The receiver reports that it hears nobody.
     pub fn heard_nothing(&mut self, silence: Silence, counted: &Counted, now: Duration) -> Option<Evidence> {
         let reported = self.latest.map(|latest| latest.2).unwrap_or_default();
-        let since = match silence {
+        let (since, but) = match silence {
             // Its report before may be lost, and have told that all had come.
-            Silence::LastReport => reported.max(now.saturating_sub(REPORT_INTERVAL)),
-            Silence::CountedAnew => {
-                let before = self.unheard.map(|before| before.at).filter(|before| *before > reported);
-                before.unwrap_or(now).max(now.saturating_sub(REST))
-            }
+            Silence::LastReport => (reported.max(now.saturating_sub(REPORT_INTERVAL)), 0),
+            Silence::CountedAnew => match self.unheard.filter(|before| before.at > reported) {
+                None => (now, 0),
+                // Not even one that would make it count anew once more may have come between the two but at the end of five silent seconds.
+                Some(before) if now <= before.at.saturating_add(REST) => (before.since, before.but + 1),
+                Some(_) => (now.saturating_sub(REST), 1),
+            },
         };
-        self.unheard = Some(Unheard { since, at: now });
+        self.unheard = Some(Unheard { since, at: now, but });
         let (number, at) = self.known()?;
         self.refute(number, counted, at)
     }
@@ -196,8 +200,9 @@ impl Proof {
         let report = Reception { ssrc: self.ssrc, highest: number.into(), lost: 0, jitter: 0 };
         // That it has heard nobody refutes by what must have been sent in the time of which it tells that.
         let unheard = self.unheard.filter(|unheard| unheard.at == at);
-        let may_have_come =
-            unheard.is_some_and(|Unheard { since, at }| i64::from(counted.sent_between(since, at)) < BEHIND);
+        let may_have_come = unheard.is_some_and(|Unheard { since, at, but }| {
+            i64::from(counted.sent_between(since, at)) < BEHIND + i64::from(but)
+        });
         let is_missed = !may_have_come && Self::is_behind(number, counted, at);
         is_missed.then(|| self.evidence(&report, counted, at))
     }
@@ -418,6 +423,35 @@ mod tests {
         call.says(1_500, 20_400);
         let refuted = call.proof.heard_nothing(Silence::CountedAnew, &call.counted, after(20_500));
         assert!(refuted.is_some(), "170 were sent since it said so before");
+    }
+
+    #[test]
+    fn spurts_that_are_missed_add_up_over_reports_of_one_that_counted_anew() {
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
+        call.says(1_251, 11_000);
+        let anew = |call: &mut Call, at| {
+            call.proof.heard_nothing(Silence::CountedAnew, &call.counted, after(at)).is_some()
+        };
+        // Cut off after the first packet of a spurt, whose next ones come amid two of its reports each.
+        assert!(!anew(&mut call, 11_100));
+        assert_eq!(call.says(1_252, 13_500), None);
+        assert!(!anew(&mut call, 16_000));
+        assert_eq!(call.says(1_292, 18_500), None, "40 before or after its report of 16 s");
+        assert!(anew(&mut call, 20_900));
+    }
+
+    #[test]
+    fn a_packet_each_five_seconds_makes_its_receiver_count_anew_and_is_not_missed() {
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
+        call.says(1_250, 5_900);
+        for lone in 1..100 {
+            let at = 6_000 + u64::from(lone) * 5_000;
+            assert_eq!(call.says(1_250 + lone, at), None);
+            let refuted = call.proof.heard_nothing(Silence::CountedAnew, &call.counted, after(at + 50));
+            assert!(refuted.is_none(), "{lone}");
+        }
     }
 
     #[test]
