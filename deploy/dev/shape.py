@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Figures of the code's shape: how long, how wide, how often in circles. Reads Rust as text, builds nothing.
 
-usage: shape.py [-v] [FOLDER]     (the repository's root; -v names each function, struct and file that is counted)
+usage: shape.py [-v] [--since COMMIT] [FOLDER]     (the repository's root; -v names each function, struct and file that is counted)
 
 What is counted, in code that is no test unless said otherwise:
   functions   with six parameters or more (`self` is one), and longer than 100 lines
@@ -10,7 +10,8 @@ What is counted, in code that is no test unless said otherwise:
   sides       parameters and fields of type usize that are named as a side is, and `1 - side`
   types       in how many files one has an `impl`, of traits too; two of one name are told apart by where they are defined
   circles     files of a crate that import each other, in one folder or across folders
-  doubles     of tests: `impl Ports`, `impl Policy`, `#[path]`; lines of test code
+  doubles     of tests: `impl Ports`, `impl Policy`, `#[path]`; lines of test code, and with --since how many of them are
+              tests that COMMIT does not have (by test_names.py) and what nobody but these names, as HEAD is
 """
 
 import collections
@@ -245,10 +246,55 @@ def of_tests(path):
     return any(part in ("tests", "benches", "examples", "fuzz", "play") for part in path.parts)
 
 
+def of_new_tests(commit, tested):
+    """{path: lines} of the tests that are new since the commit, and of what only they name: functions, and files of tests as a whole."""
+    import test_names  # which reads with this file
+
+    rows = test_names.table(test_names.tests(commit), test_names.tests("HEAD"), False)
+    fresh = {(name.split("::")[0], name.split("::")[-1]) for kind, _, name in rows if kind == "new"}
+    texts = {path: text for path, text in test_names.sources("HEAD") if path in tested or "#[cfg(test)]" in text}
+    spans, said, items, others = {}, collections.defaultdict(set), collections.defaultdict(list), set()
+
+    def scope(path, line):
+        """What the paths begin with from which something of this line can be named."""
+        return path if "pub" not in line else path.rpartition("/")[0] + "/" if "pub(" in line else ""
+
+    for path, text in texts.items():
+        code, lines = blank(text), text.splitlines()
+        named = re.sub(r"\b(?:use|mod) [^;{]*(?:\{[^;]*\})?;", lambda found: re.sub(r"[^\n]", " ", found.group()), code)
+        for number, line in enumerate(named.split("\n"), 1):
+            for name in re.findall(r"\w+", line):
+                said[name].add((path, number))
+        for name, line, length, _ in functions(code):
+            first = line
+            while first > 1 and re.match(r"\s*(#\[|//)", lines[first - 2]):
+                first -= 1
+            space = [""] == lines[line + length - 1 : line + length]
+            key = path, name, scope(path, lines[line - 1].split("fn")[0])
+            spans[key] = spans.get(key, set()) | {(path, number) for number in range(first, line + length + space)}
+        others |= {path for function in test_names.TEST.findall(code) if (path, function) not in fresh}
+        for found in re.finditer(r"^pub(?:\([^)]*\))? (?:fn|struct|enum|trait|const|type) (\w+)", code, re.M):
+            items[path].append((found.group(1), scope(path, found.group())))
+    counted = set().union(*(span for (path, name, _), span in spans.items() if (path, name) in fresh))
+    before = -1
+    while before < len(counted):
+        before = len(counted)
+        for (path, name, seen), span in spans.items():
+            used = {place for place in said[name] - span if place[0].startswith(seen)}
+            counted |= span if used and used <= counted else set()
+        for path in ({path for path, _ in counted} & tested) - others:
+            named = {place for name, seen in items[path] for place in said[name] if place[0].startswith(seen)}
+            if all(place in counted or place[0] == path for place in named):
+                counted |= {(path, number) for number in range(1, texts[path].count("\n") + 1)}
+    return collections.Counter(path for path, _ in counted)
+
+
 def main():
     sys.setrecursionlimit(10_000)
-    verbose = "-v" in sys.argv
-    os.chdir(next((word for word in sys.argv[1:] if not word.startswith("-")), "."))
+    words = sys.argv[1:]
+    verbose = "-v" in words
+    since = words.pop(words.index("--since") + 1) if "--since" in words[:-1] else None
+    os.chdir(next((word for word in words if not word.startswith("-")), "."))
     paths = list(sources("."))
     roots = sorted({manifest.parent / "src" for manifest in Path(".").rglob("Cargo.toml")
                     if not SKIPPED & set(manifest.parts) and not of_tests(manifest) and (manifest.parent / "src").is_dir()})
@@ -299,6 +345,12 @@ def main():
     inside = sum(path.read_text().count("\n") - sum(bool(line.strip()) for line in text.split("\n")) - path.read_text().count("\n\n")
                  for crate in crates for path, text in crate.texts.items() if "#[cfg(test)]" in path.read_text())
     print(f"lines of test code: {sum(path.read_text().count(chr(10)) for path in set(tested))} in files of their own, about {max(inside, 0)} in modules (comments counted)")
+    if since:
+        own = {str(path) for path in tested}
+        new = of_new_tests(since, own)
+        inside = sum(count for path, count in new.items() if path not in own)
+        print(f"  of new tests since {since}: {sum(new.values()) - inside} in files of their own, {inside} in modules"
+              + "".join(f"\n    {path}: {count}" for path, count in new.most_common() if verbose))
 
     if verbose:
         for path, name, line, _, given in sorted(many, key=lambda function: -len(function[4])):
