@@ -74,8 +74,8 @@ lint: ## formatting, clippy, shellcheck, licences and advisories, queries agains
 	@deploy/dev/lint.sh
 
 .PHONY: shape
-shape: ## figures of the code's shape: parameters, sides as numbers, circles, doubles in tests (deploy/dev/shape.py -v names them)
-	@python3 deploy/dev/shape.py
+shape: ## figures of the code's shape: parameters, sides as numbers, circles, doubles in tests (deploy/dev/shape.py -v names them); SINCE=COMMIT counts the lines of new tests
+	@python3 deploy/dev/shape.py $(if $(SINCE),--since $(SINCE))
 
 .PHONY: test-names
 test-names: ## what became of each test since a commit, as a table (make test-names SINCE=COMMIT)
@@ -102,7 +102,7 @@ nat-matrix: ## which pairs of NATs get a direct path: 1,000 virtual runs each (R
 	@rm -f '$(SBC_LAB_OUT)/virtual.json' '$(SBC_LAB_OUT)/namespaces.json'
 	@status=0; \
 	NAT_MATRIX_RUNS=$${RUNS:-1000} NAT_MATRIX_OUT='$(SBC_LAB_OUT)/virtual.json' \
-		$(CARGO) test --quiet -p crush --test nat_matrix matrix -- --ignored || status=1; \
+		$(CARGO) test --quiet -p crush --test calls nat_matrix::matrix -- --ignored || status=1; \
 	NAT_MATRIX_OUT='$(SBC_LAB_OUT)/namespaces.json' $(LONG_TESTS) -E 'binary(nat_matrix)' || status=1; \
 	python3 bench/nat_matrix.py '$(SBC_LAB_OUT)/virtual.json' '$(SBC_LAB_OUT)/namespaces.json' bench/nat-matrix.json docs/nat-matrix.svg || status=1; \
 	exit $$status
@@ -110,7 +110,7 @@ nat-matrix: ## which pairs of NATs get a direct path: 1,000 virtual runs each (R
 .PHONY: handoff-quality
 handoff-quality: ## what is heard at handoffs, returns and network switches, 1,000 virtual runs each (RUNS); writes bench/handoff.json
 	@HANDOFF_RUNS=$${RUNS:-1000} HANDOFF_OUT='$(CURDIR)/bench/handoff.json' \
-		$(CARGO) test --quiet -p crush --test handoff_quality full_count -- --ignored
+		$(CARGO) test --quiet -p crush --test calls handoff_quality::full_count -- --ignored
 
 .PHONY: release-records
 release-records: ## records against captures: 200 real calls (RECORD_CALLS=25 a pair; PAIRS=regex) and RUNS=800 virtual ones; goes on with bench/release-records.json (AGAIN=1: plays again what was wrong)

@@ -1,5 +1,5 @@
 //! The NAT matrix with real sockets: two of the project's phones, the SBC between them, in namespaces behind NATs of every kind. The
-//! virtual counterpart is `crush/tests/nat_matrix.rs`; `make nat-matrix` runs both and sets them side by side.
+//! virtual counterpart is `crush/tests/calls/nat_matrix.rs`; `make nat-matrix` runs both and sets them side by side.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

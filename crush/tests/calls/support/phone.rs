@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crush::agent::{Agent, Event, SocketId, StreamId};
 use crush::playout::{Step, scale};
+use media_wire::handoff::Path;
 
 /// Whether a phone has something to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,6 +140,11 @@ impl Phone {
             self.steps.push((at, heard));
         }
         self.heard.extend(self.fifo.drain(..80));
+    }
+
+    /// The paths by which it sends its first stream, and receives the other's.
+    pub fn paths(&self) -> (Path, Path) {
+        (self.agent.sending_on(StreamId(0)), self.agent.receiving_on(StreamId(0)))
     }
 
     pub fn when(&self, wanted: impl Fn(&Event) -> bool) -> Option<Duration> {

@@ -1,17 +1,12 @@
 //! What is heard while a call moves from the relay to the direct path, sample by sample (docs/crush.md §6 and §7).
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a test may")]
-
-mod support;
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
+use crate::support::{Heard, MS, Options, Place, World, gaps, said, ulaw, unlaw};
 use crush::agent::{Config, Event};
 use media_wire::handoff::Mode;
 use nat_lab::{Impairment, Link};
-use support::{Heard, Options, Place, World, gaps, said, ulaw, unlaw};
-
-const MS: fn(u64) -> Duration = Duration::from_millis;
 
 /// One run's findings at one listener.
 #[derive(Debug, Default)]
@@ -65,10 +60,8 @@ fn run(seed: u64, relay_ms: u64, direct_ms: u64, jitter_ms: u64, loss: f64, hard
         world.network.set_link(world.hosts[0], line(relay_ms / 2));
         world.network.set_link(world.hosts[1], line(relay_ms / 2));
     }
-    world.arrived = Some(Vec::new());
     world.run_while(MS(15_000), |world| !world.both_direct());
-    let end = world.now() + MS(3000);
-    world.run_until(end);
+    world.run_for(MS(3000));
     judge(&world)
 }
 
@@ -105,8 +98,7 @@ fn judge(world: &World) -> Findings {
         }
     }
     let first = speaker.sequence.wrapping_sub(speaker.frames as u16);
-    let arrivals: HashSet<u16> =
-        world.arrived.as_ref().unwrap().iter().filter(|one| one.1 == 1).map(|one| one.2).collect();
+    let arrivals: HashSet<u16> = world.arrived.iter().filter(|one| one.1 == 1).map(|one| one.2).collect();
     let begin = played.iter().position(|samples| *samples > 0).unwrap_or(0);
     let end = played.iter().rposition(|samples| *samples > 0).unwrap_or(0);
     // The first and the last may have been heard in part.
@@ -121,7 +113,7 @@ fn judge(world: &World) -> Findings {
     let was_late = |frame: &&usize| {
         let before = (begin..**frame).rev().find_map(|before| Some((before, step_of(before)?.0)));
         let number = first.wrapping_add(**frame as u16);
-        let came = world.arrived.iter().flatten().find(|one| one.1 == 1 && one.2 == number).map(|one| one.0);
+        let came = world.arrived.iter().find(|one| one.1 == 1 && one.2 == number).map(|one| one.0);
         before
             .zip(came)
             .is_some_and(|((before, at), came)| came + MS(11) >= at + MS(20) * (*frame - before) as u32)

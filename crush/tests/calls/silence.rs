@@ -1,16 +1,7 @@
 //! Endpoints that send nothing when nobody speaks (silence suppression): they leave the relay all the same.
-#![allow(clippy::unwrap_used, reason = "a test may")]
 
-mod support;
-
-use std::time::Duration;
-
-use nat_lab::Kind;
+use crate::support::{CONE, MS, Options, Talk, World};
 use seam::path::PathState;
-use support::{Options, Place, Talk, World};
-
-const CONE: Place = Place::Behind(Kind::Cone);
-const MS: fn(u64) -> Duration = Duration::from_millis;
 
 /// Speaks until a time, then never again.
 fn until(ms: u64) -> Talk {
@@ -30,9 +21,8 @@ fn a_sender_that_falls_silent_before_its_order_comes_true_is_direct_at_the_limit
                 "silent after {last_word} ms: {:?}",
                 world.phones.each_ref().map(|phone| &phone.events)
             );
-            let until = world.now() + MS(10_000);
-            world.run_until(until);
-            let (_, direct) = world.relay.end(until);
+            world.run_for(MS(10_000));
+            let (_, direct) = world.relay.end(world.network.now());
             assert_eq!(world.relay.states.last(), Some(&PathState::Direct), "silent after {last_word} ms");
             assert!(direct > MS(9000), "silent after {last_word} ms: {direct:?}");
         }
@@ -44,9 +34,8 @@ fn who_speaks_again_after_the_limit_is_heard_directly_and_at_once() {
     for seed in 0..20 {
         let talk = [Talk::Spurts(400 + seed * 10, 3600 - seed * 10), Talk::Always];
         let mut world = World::new(&Options { talk, ..Options::new(seed, CONE, CONE) });
-        world.arrived = Some(Vec::new());
         world.run_until(MS(4200));
-        let again = world.arrived.as_ref().unwrap().iter().find(|one| one.1 == 1 && one.0 >= MS(4000));
+        let again = world.arrived.iter().find(|one| one.1 == 1 && one.0 >= MS(4000));
         let (at, _, _, is_direct) = *again.unwrap();
         assert!(is_direct && at < MS(4100), "seed {seed}: {at:?}, directly: {is_direct}");
     }

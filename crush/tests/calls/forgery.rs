@@ -1,26 +1,19 @@
 //! Wrong, replayed, forged and stray messages never move media (docs/crush.md §12), and nothing breaks an agent.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test may")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{CONE, MS, Options, Phone, World, forged_address};
 use crush::agent::{SocketId, StreamId};
 use media_wire::handoff::{
     Condition, Envelope, Indication, Kind as MediaKind, Mode, Move, Path, Reason, Request, Target,
 };
 use media_wire::stun::{Class, Incoming, Key, Method, Outgoing, USE_CANDIDATE};
-use nat_lab::Kind;
 use proptest::prelude::*;
-use support::{Options, Place, World, forged_address};
 
-const CONE: Place = Place::Behind(Kind::Cone);
-const MS: fn(u64) -> Duration = Duration::from_millis;
 const AUDIO: SocketId = SocketId(1);
 
 fn paths(world: &World) -> Vec<(Path, Path)> {
-    let agents = world.phones.iter().map(|phone| &phone.agent);
-    agents.map(|agent| (agent.sending_on(StreamId(0)), agent.receiving_on(StreamId(0)))).collect()
+    world.phones.iter().map(Phone::paths).collect()
 }
 
 /// A world in which both are direct, with all STUN messages of the way there.
@@ -28,28 +21,14 @@ fn direct() -> World {
     let mut world = World::new(&Options::new(11, CONE, CONE));
     world.capture = Some(Vec::new());
     assert!(world.run_while(Duration::from_secs(10), |world| !world.both_direct()));
-    let until = world.now() + MS(2000);
-    world.run_until(until);
+    world.run_for(MS(2000));
     world
-}
-
-fn ufrags(world: &World) -> (String, String) {
-    let captured = world.capture.as_ref().unwrap();
-    let username = captured
-        .iter()
-        .filter(|one| one.side == 0)
-        .filter_map(|one| Incoming::read(&one.bytes))
-        .filter(|message| message.method() == Method::Handoff)
-        .find_map(|message| message.username())
-        .unwrap();
-    let (receiver, sender) = username.split_once(':').unwrap();
-    (receiver.to_owned(), sender.to_owned())
 }
 
 #[test]
 fn a_handoff_with_the_wrong_password_moves_nothing_either_way() {
     let mut world = direct();
-    let (b, a) = ufrags(&world);
+    let [a, b] = [0, 1].map(|side| world.credentials(side).unwrap().0);
     let before = paths(&world);
     let remote = "198.51.100.7:5004".parse().unwrap();
     let relay = world.relay.address(1, 0);
@@ -69,15 +48,14 @@ fn a_handoff_with_the_wrong_password_moves_nothing_either_way() {
             assert_eq!(world.phones[1].agent.refused().unauthentic, refused + 1);
         }
     }
-    let until = world.now() + MS(100);
-    world.run_until(until);
+    world.run_for(MS(100));
     assert_eq!(paths(&world), before);
 }
 
 #[test]
 fn every_captured_message_replayed_moves_nothing() {
     let mut world = direct();
-    let captured = world.capture.take().unwrap();
+    let captured = world.captured();
     let before = paths(&world);
     assert_eq!(before, [(Path::Direct, Path::Direct); 2]);
     let events: Vec<usize> = world.phones.iter().map(|phone| phone.events.len()).collect();
@@ -90,8 +68,7 @@ fn every_captured_message_replayed_moves_nothing() {
             world.inject(other, AUDIO, from, &one.bytes);
         }
     }
-    let until = world.now() + MS(3000);
-    world.run_until(until);
+    world.run_for(MS(3000));
     assert_eq!(paths(&world), before);
     assert_eq!(world.phones.iter().map(|phone| phone.events.len()).collect::<Vec<_>>(), events);
     assert!(world.phones.iter().all(|phone| phone.agent.refused().replayed > 0));
@@ -104,7 +81,7 @@ fn messages_of_another_call_and_media_of_strangers_are_refused() {
     other.capture = Some(Vec::new());
     other.run_until(Duration::from_secs(3));
     let before = paths(&world);
-    for one in other.capture.take().unwrap() {
+    for one in other.captured() {
         world.inject(0, AUDIO, "198.51.100.99:5004".parse().unwrap(), &one.bytes);
     }
     let mut rtp = vec![0x80, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 9];
@@ -122,7 +99,7 @@ fn a_forged_check_makes_no_pair_and_a_forged_answer_no_path() {
     world.cut(0, 1);
     world.cut(1, 0);
     world.run_until(MS(1500));
-    let captured = world.capture.take().unwrap();
+    let captured = world.captured();
     for one in captured.iter().filter(|one| one.side == 0) {
         let Some(message) = Incoming::read(&one.bytes) else { continue };
         if message.method() != Method::Binding || message.class() != Class::Request {
@@ -223,11 +200,10 @@ proptest! {
             }
             world.input(side, crush::agent::Input::Trickle(&String::from_utf8_lossy(&bytes)));
         }
-        world.arrived = Some(Vec::new());
         let from = world.now();
         world.run_until(from + MS(1000));
         for side in 0..2 {
-            let heard = world.arrived.as_ref().unwrap().iter().filter(|one| one.1 == side).count();
+            let heard = world.arrived.iter().filter(|one| one.1 == side && one.0 >= from).count();
             prop_assert!(heard >= 45, "{heard} packets in the last second at {side}");
         }
     }

@@ -1,21 +1,14 @@
 //! The way back to the relay, other networks, and policy (docs/crush.md §8 and §9).
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::gaps::{cut, direct, gap, network_switch, spread};
+use crate::support::{CONE, MS, Options, RANDOM, Talk, World};
 use crush::agent::{Event, Input, StreamId};
 use media_wire::handoff::{Path, Reason};
 use media_wire::sdp::crush::Policy;
 use nat_lab::Kind;
 use seam::path::{Constraint, PathState};
-use support::gaps::{cut, direct, gap, network_switch, spread};
-use support::{Options, Place, Talk, World};
-
-const CONE: Place = Place::Behind(Kind::Cone);
-const RANDOM: Place = Place::Behind(Kind::SymmetricRandom);
-const MS: fn(u64) -> Duration = Duration::from_millis;
 
 fn returned(world: &World, side: usize, why: &[Reason]) -> bool {
     world.phones[side]
@@ -154,31 +147,21 @@ fn a_phone_on_another_network_is_heard_within_500_ms_and_goes_direct_again() {
 #[test]
 fn policy_calls_media_back_in_mid_call_and_lets_it_go_again() {
     let mut world = direct(&Options::new(2, CONE, CONE));
-    world.arrived = Some(Vec::new());
     let from = world.now();
     world.describe(0, Policy::Relay);
     world.run_until(from + MS(1000));
     for side in 0..2 {
-        let agent = &world.phones[side].agent;
-        assert_eq!(
-            (agent.sending_on(StreamId(0)), agent.receiving_on(StreamId(0))),
-            (Path::Relay, Path::Relay)
-        );
+        assert_eq!(world.phones[side].paths(), (Path::Relay, Path::Relay));
         assert!(gap(&world, side, from) <= MS(100));
     }
     let before = world.relay.rtp;
     world.run_until(from + MS(3000));
     assert!(world.relay.rtp >= before + 190);
-    assert!(
-        world.phones[0]
-            .when(|event| matches!(event, Event::Returned { reason: Reason::Policy, .. }))
-            .is_some()
-    );
+    assert!(returned(&world, 0, &[Reason::Policy]));
     world.describe(0, Policy::Direct);
     world.run_until(from + Duration::from_secs(40));
     for phone in &world.phones {
-        let paths = (phone.agent.sending_on(StreamId(0)), phone.agent.receiving_on(StreamId(0)));
-        assert_eq!(paths, (Path::Direct, Path::Direct), "{:?}", phone.events);
+        assert_eq!(phone.paths(), (Path::Direct, Path::Direct), "{:?}", phone.events);
     }
 }
 

@@ -1,11 +1,10 @@
 //! HANDOFF requests as docs/crush.md §7 has them, one by one: what is answered, in which order, and what is not.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod support;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::support::gaps::direct;
+use crate::support::{CONE, MS, OTHER, OTHER_SOCKET, Options, RANDOM, World};
 use crush::agent::{Event, SocketId, StreamId};
 use media_wire::handoff::{
     Condition, Envelope, Kind as MediaKind, Mode, Move, PATH, Path, Reason, Request, SEQUENCE, STREAM,
@@ -13,12 +12,7 @@ use media_wire::handoff::{
 };
 use media_wire::sdp::crush::Policy;
 use media_wire::stun::{Class, Incoming, Method, Outgoing};
-use nat_lab::Kind;
-use support::gaps::direct;
-use support::{OTHER, OTHER_SOCKET, Options, Place, World};
 
-const CONE: Place = Place::Behind(Kind::Cone);
-const MS: fn(u64) -> Duration = Duration::from_millis;
 const AUDIO: SocketId = SocketId(1);
 /// Above all numbers that the phones themselves come to.
 const FIRST: u32 = 1000;
@@ -69,7 +63,7 @@ fn answer_at(world: &mut World, (socket, from): (SocketId, SocketAddr), bytes: &
     world.inject(1, socket, from, bytes);
     let transaction = Incoming::read(bytes).unwrap().transaction();
     let (_, key) = world.credentials(1).unwrap();
-    let captured = world.capture.take().unwrap();
+    let captured = world.captured();
     let messages = captured.iter().filter(|one| (one.side, one.to) == (1, from));
     let mut answers = messages.filter_map(|one| {
         let message = Incoming::read(&one.bytes)?;
@@ -86,13 +80,12 @@ fn answer_at(world: &mut World, (socket, from): (SocketId, SocketAddr), bytes: &
 
 /// A request as phone 0 would send it to phone 1.
 fn bytes(world: &World, request: &Request) -> Vec<u8> {
+    bytes_of(world, u128::from(request.sequence), request)
+}
+
+fn bytes_of(world: &World, transaction: u128, request: &Request) -> Vec<u8> {
     let ((theirs, key), (ours, _)) = (world.credentials(1).unwrap(), world.credentials(0).unwrap());
-    request.write(&Envelope {
-        transaction: u128::from(request.sequence),
-        receiver: &theirs,
-        sender: &ours,
-        key: &key,
-    })
+    request.write(&Envelope { transaction, receiver: &theirs, sender: &ours, key: &key })
 }
 
 fn ask(world: &mut World, by: By, request: &Request) -> Answer {
@@ -142,28 +135,24 @@ fn a_move_to_the_direct_path_that_comes_by_the_relay_is_dropped_in_silence() {
 #[test]
 fn a_request_is_taken_on_any_pair_that_was_checked_both_ways() {
     let mut world = World::new(&Options { dual_stack: true, ..Options::new(3, CONE, CONE) });
-    let found =
-        |world: &World| world.phones[1].events.iter().any(|(_, event)| matches!(event, Event::Found { .. }));
+    let found = |world: &World| world.phones[1].when(|event| matches!(event, Event::Found { .. })).is_some();
     assert!(world.run_while(Duration::from_secs(10), |world| !found(world)));
     let ipv4 = "198.51.100.7:5004".parse().unwrap();
     let pairs = [(AUDIO, ipv4), (OTHER_SOCKET, OTHER[0])];
-    let answers = pairs.iter().zip(FIRST..).map(|(pair, sequence)| {
+    for (pair, sequence) in pairs.into_iter().zip(FIRST..) {
         let bytes = bytes(&world, &to_direct(sequence, &[]));
-        answer_at(&mut world, *pair, &bytes)
-    });
-    let taken = answers.filter(|answer| matches!(answer, Answer::Success(_))).count();
-    assert_eq!(taken, 2);
+        assert!(matches!(answer_at(&mut world, pair, &bytes), Answer::Success(_)), "{pair:?}");
+    }
     // And on none that was not.
     let bytes = bytes(&world, &to_direct(FIRST + 9, &[]));
-    assert_eq!(answer_at(&mut world, (AUDIO, support::forged_address()), &bytes), Answer::Silence);
+    assert_eq!(answer_at(&mut world, (AUDIO, crate::support::forged_address()), &bytes), Answer::Silence);
 }
 
 #[test]
 fn what_is_wrong_with_a_request_is_told_in_one_order() {
     let mut world =
         direct(&Options { video: true, policy: Policy::VideoOnly, ..Options::new(4, CONE, CONE) });
-    let until = world.now() + MS(500);
-    world.run_until(until);
+    world.run_for(MS(500));
     let name = username(&world);
     let moved = |stream: u8| {
         let mut value = [0; 16];
@@ -215,11 +204,7 @@ fn a_return_is_obeyed_whatever_policy_says_without_a_pair_and_whatever_streams_i
     let back = |sequence| request(sequence, Target::Path(Path::Relay), &[]);
     let both = |sequence| request(sequence, Target::Both(MS(1000)), &[]);
     // Before there is a pair.
-    let mut world = World::new(&Options::new(
-        6,
-        Place::Behind(Kind::SymmetricRandom),
-        Place::Behind(Kind::SymmetricRandom),
-    ));
+    let mut world = World::new(&Options::new(6, RANDOM, RANDOM));
     world.run_until(MS(900));
     assert_eq!(ask(&mut world, By::Relay, &both(FIRST)), Answer::Error(425));
     assert_eq!(ask(&mut world, By::Relay, &back(FIRST + 1)), Answer::Success(Vec::new()));
@@ -242,19 +227,8 @@ fn a_return_is_obeyed_whatever_policy_says_without_a_pair_and_whatever_streams_i
 #[test]
 fn a_number_counts_once_whatever_it_was_answered() {
     let mut world = direct(&Options::new(8, CONE, CONE));
-    let (bytes, again) = {
-        let refused = to_direct(FIRST, &[audio(9, Condition::Now)]);
-        let ((theirs, key), (ours, _)) = (world.credentials(1).unwrap(), world.credentials(0).unwrap());
-        (
-            bytes(&world, &refused),
-            to_direct(FIRST, &[]).write(&Envelope {
-                transaction: 77,
-                receiver: &theirs,
-                sender: &ours,
-                key: &key,
-            }),
-        )
-    };
+    let bytes = bytes(&world, &to_direct(FIRST, &[audio(9, Condition::Now)]));
+    let again = bytes_of(&world, 77, &to_direct(FIRST, &[]));
     assert_eq!(answer(&mut world, By::Direct, &bytes), Answer::Error(404));
     assert_eq!(answer(&mut world, By::Direct, &bytes), Answer::Error(404));
     assert_eq!(answer(&mut world, By::Direct, &again), Answer::Error(438));
@@ -266,8 +240,7 @@ fn a_number_counts_once_whatever_it_was_answered() {
 fn a_switch_is_fixed_when_its_number_is_known_be_it_in_the_future_and_pending_with_0_otherwise() {
     let mut world = direct(&Options::new(9, CONE, CONE));
     ask(&mut world, By::Relay, &request(FIRST, Target::Path(Path::Relay), &[]));
-    let until = world.now() + MS(100);
-    world.run_until(until);
+    world.run_for(MS(100));
     let at = |answer: Answer| match answer {
         Answer::Success(switches) => switches[0].at,
         other => panic!("{other:?}"),
@@ -282,20 +255,19 @@ fn a_switch_is_fixed_when_its_number_is_known_be_it_in_the_future_and_pending_wi
     // A limit of 0 is one: with the next packet, whatever the condition.
     let now = Move { limit: MS(0), ..audio(0, Condition::KeyFrame) };
     ask(&mut world, By::Direct, &to_direct(FIRST + 3, &[now]));
-    let until = world.now() + MS(30);
-    world.run_until(until);
+    world.run_for(MS(30));
     assert_eq!(world.phones[1].agent.sending_on(StreamId(0)), Path::Direct);
 }
 
 #[test]
 fn copies_for_a_comparison_last_5_s_whatever_is_asked_for() {
     let mut world = direct(&Options::new(10, CONE, CONE));
-    world.wire = Some(Vec::new());
+    world.wire.clear();
     let from = world.now();
     let asked = request(FIRST, Target::Both(MS(60_000)), &[]);
     assert_eq!(ask(&mut world, By::Direct, &asked), Answer::Success(Vec::new()));
     world.run_until(from + MS(7000));
-    let copies = world.wire.as_ref().unwrap().iter().filter(|one| one.1 == 1 && !one.3);
+    let copies = world.wire.iter().filter(|one| one.1 == 1 && !one.3);
     let last = copies.map(|one| one.0).max().unwrap() - from;
     assert!((MS(4900)..=MS(5100)).contains(&last), "{last:?}");
 }
@@ -304,11 +276,11 @@ fn copies_for_a_comparison_last_5_s_whatever_is_asked_for() {
 fn who_returns_sends_again_what_may_be_lost_but_not_where_the_direct_path_delivers() {
     for reason in [Reason::Missing, Reason::Network, Reason::Consent, Reason::Policy, Reason::Quality] {
         let mut world = direct(&Options::new(11, CONE, CONE));
-        world.wire = Some(Vec::new());
+        world.wire.clear();
         let next = world.phones[1].sequence;
         let asked = Request { reason, ..request(FIRST, Target::Path(Path::Relay), &[]) };
         ask(&mut world, By::Relay, &asked);
-        let again = world.wire.as_ref().unwrap().iter();
+        let again = world.wire.iter();
         let again = again.filter(|one| one.1 == 1 && !one.3 && one.2.wrapping_sub(next) > 1 << 15).count();
         let delivers = matches!(reason, Reason::Policy | Reason::Quality);
         assert_eq!(again, if delivers { 0 } else { 5 }, "{reason:?}");

@@ -1,20 +1,12 @@
 //! Several calls of one host in front of a limiter that punishes haste (docs/crush.md §5.1).
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod support;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::support::{CONE, COUNTING, MS, Options, Place, RANDOM, World};
 use crush::agent::{Config, Event, FlowBudget};
 use media_wire::sdp::crush::Temper;
 use nat_lab::{Behaviour, FlowLimit, Kind, Nat, Penalty};
-use support::{Options, Place, World};
-
-const MS: fn(u64) -> Duration = Duration::from_millis;
-const CONE: Place = Place::Behind(Kind::Cone);
-const COUNTING: Place = Place::Behind(Kind::SymmetricSequential);
-const RANDOM: Place = Place::Behind(Kind::SymmetricRandom);
 
 /// Plays calls of one host at once, side by side, and what their packets do to one limiter in front of it: how often it struck, and how
 /// many of them are direct.
@@ -47,7 +39,7 @@ fn at_once(
     }
     let mut sent: Vec<(Duration, SocketAddr, SocketAddr)> = Vec::new();
     for (number, world) in worlds.iter_mut().enumerate() {
-        let out = world.capture.take().unwrap().into_iter().filter(|sent| sent.side == 0);
+        let out = world.captured().into_iter().filter(|sent| sent.side == 0);
         // One host: sockets of different calls have different ports.
         let own = |source: SocketAddr| {
             SocketAddr::from(([192, 168, 1, 10], source.port() / 2 + 20_000 * number as u16))
@@ -144,8 +136,7 @@ fn what_was_said_of_a_network_is_not_said_of_the_next() {
         Event::Probing { temper, .. } if *at > MS(1000) => Some(*temper),
         _ => None,
     };
-    let until = world.now() + MS(10_000);
-    world.run_until(until);
+    world.run_for(MS(10_000));
     let tempers: Vec<Temper> = world.phones[0].events.iter().filter_map(probing).collect();
     assert!(!tempers.is_empty() && tempers.iter().all(|temper| *temper != Temper::Fast), "{tempers:?}");
 }

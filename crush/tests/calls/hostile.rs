@@ -1,19 +1,13 @@
 //! A peer that says too much (docs/crush.md §12): what it costs the other end is bounded for the call, and nobody hears it.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod support;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use crate::support::{CONE, COUNTING, Heard, MS, Options, RANDOM, World};
 use crush::agent::Input;
 use media_wire::stun::is_stun;
-use nat_lab::Kind;
-use support::{Heard, Options, Place, World};
 
-const MS: fn(u64) -> Duration = Duration::from_millis;
 const NAT: &str = "a=crush-nat:1 family=4 mapping=apd filtering=apd ports=sequential step=1 last=40000";
 
 /// A fragment that names hosts from a number on.
@@ -48,11 +42,7 @@ struct Cost {
 }
 
 fn cost(says: impl Fn(u64) -> Option<String>) -> Cost {
-    let mut world = World::new(&Options::new(
-        3,
-        Place::Behind(Kind::SymmetricRandom),
-        Place::Behind(Kind::SymmetricRandom),
-    ));
+    let mut world = World::new(&Options::new(3, RANDOM, RANDOM));
     world.run_until(MS(3000));
     world.capture = Some(Vec::new());
     let heard = world.phones[0].steps.len();
@@ -62,13 +52,8 @@ fn cost(says: impl Fn(u64) -> Option<String>) -> Cost {
         }
         world.run_until(MS(3000 + tick * 10));
     }
-    let sent: Vec<_> = world
-        .capture
-        .take()
-        .unwrap()
-        .into_iter()
-        .filter(|sent| sent.side == 0 && is_stun(&sent.bytes))
-        .collect();
+    let sent: Vec<_> =
+        world.captured().into_iter().filter(|sent| sent.side == 0 && is_stun(&sent.bytes)).collect();
     let mut cost = Cost {
         checks: HashMap::new(),
         discovery: 0,
@@ -146,13 +131,8 @@ fn absurd_numbers_move_nothing_but_bounded_work() {
 
 #[test]
 fn a_search_that_was_given_up_sends_nothing_more() {
-    for (a, b) in [
-        (Kind::SymmetricRandom, Kind::Cone),
-        (Kind::SymmetricSequential, Kind::Cone),
-        (Kind::SymmetricSequential, Kind::SymmetricSequential),
-        (Kind::Cone, Kind::Cone),
-    ] {
-        let mut world = World::new(&Options::new(3, Place::Behind(a), Place::Behind(b)));
+    for (a, b) in [(RANDOM, CONE), (COUNTING, CONE), (COUNTING, COUNTING), (CONE, CONE)] {
+        let mut world = World::new(&Options::new(3, a, b));
         world.cut(0, 1);
         world.cut(1, 0);
         world.run_until(MS(90_000));
@@ -160,14 +140,8 @@ fn a_search_that_was_given_up_sends_nothing_more() {
         world.capture = Some(Vec::new());
         world.run_until(MS(150_000));
         let relay = world.relay.addresses;
-        let others: HashSet<SocketAddr> = world
-            .capture
-            .take()
-            .unwrap()
-            .into_iter()
-            .map(|sent| sent.to)
-            .filter(|to| !relay.contains(&to.ip()))
-            .collect();
+        let others: HashSet<SocketAddr> =
+            world.captured().into_iter().map(|sent| sent.to).filter(|to| !relay.contains(&to.ip())).collect();
         assert!(others.is_empty(), "{a:?} {b:?}: {others:?}");
     }
 }

@@ -1,17 +1,11 @@
 //! `Secured` says what is true: direct both ways, with keys of the ends' own.
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::gaps::{cut, direct};
+use crate::support::{CONE, Options, Phone, World};
 use crush::agent::{Event, Input, StreamId};
 use media_wire::sdp::crush::Policy;
-use nat_lab::Kind;
-use support::gaps::{cut, direct};
-use support::{Options, Phone, Place, World};
-
-const CONE: Place = Place::Behind(Kind::Cone);
 
 fn secured(phone: &Phone) -> Vec<StreamId> {
     let stream = |event: &Event| if let Event::Secured { stream } = event { Some(*stream) } else { None };

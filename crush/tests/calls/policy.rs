@@ -1,24 +1,17 @@
 //! Policy that holds a call at the relay and lets it go, whoever hears of it first (docs/crush.md §8.3).
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::gaps::{direct, gap};
+use crate::support::{CONE, MS, Options, Place, World};
 use crush::agent::StreamId;
 use media_wire::handoff::Path;
+use media_wire::sdp::crush::Policy;
 use nat_lab::Kind;
 use seam::path::Constraint::{self, MayRelease, MustAnchor};
-use support::gaps::{direct, gap};
-use support::{Options, Place, World};
-
-const CONE: Place = Place::Behind(Kind::Cone);
-const MS: fn(u64) -> Duration = Duration::from_millis;
 
 fn are_all(world: &World, path: Path) -> bool {
-    let paths =
-        |phone: &support::Phone| [phone.agent.sending_on(StreamId(0)), phone.agent.receiving_on(StreamId(0))];
-    world.phones.iter().flat_map(paths).all(|one| one == path)
+    world.phones.iter().all(|phone| phone.paths() == (path, path))
 }
 
 /// Plays what policy says at which time (after now), and says how long after the last of it the call is direct both ways.
@@ -83,7 +76,6 @@ fn a_call_held_from_its_start_says_nothing_until_it_may_and_is_heard_meanwhile()
         world.offers_take = offers_take.map(MS);
         world.constrain(MustAnchor);
         world.run_until(MS(2000));
-        world.arrived = Some(Vec::new());
         assert!(are_all(&world, Path::Relay));
         let from = world.now();
         time_to_direct(&mut world, &[(0, MayRelease)], "held from the start");
@@ -106,9 +98,8 @@ fn a_direct_call_that_is_held_for_a_moment_or_for_long_goes_again() {
 /// STUN messages that phones sent each other directly within the next so long, by side.
 fn between_phones(world: &mut World, lasts: u64) -> [usize; 2] {
     world.capture = Some(Vec::new());
-    let until = world.now() + MS(lasts);
-    world.run_until(until);
-    let captured = world.capture.take().unwrap();
+    world.run_for(MS(lasts));
+    let captured = world.captured();
     [0, 1].map(|side| {
         let relay = world.relay.address(side, 0);
         captured.iter().filter(|one| one.side == side && one.to != relay).count()
@@ -120,7 +111,7 @@ fn an_anchored_call_leaves_the_direct_path_alone() {
     let mut world = direct(&Options::new(21, CONE, CONE));
     world.offers_take = [MS(20), MS(250)];
     world.constrain(MustAnchor);
-    world.run_until(world.now() + MS(1500));
+    world.run_for(MS(1500));
     assert!(are_all(&world, Path::Relay));
     assert_eq!(between_phones(&mut world, 40_000), [0, 0]);
     time_to_direct(&mut world, &[(0, MayRelease)], "anchored for 40 s");
@@ -129,28 +120,23 @@ fn an_anchored_call_leaves_the_direct_path_alone() {
 #[test]
 fn who_keeps_a_call_on_the_relay_alone_is_asked_once_and_then_both_leave_the_direct_path_alone() {
     let mut world = direct(&Options::new(22, CONE, CONE));
-    world.input(0, crush::agent::Input::Policy(media_wire::sdp::crush::Policy::Relay));
-    world.run_until(world.now() + MS(100));
+    world.input(0, crush::agent::Input::Policy(Policy::Relay));
+    world.run_for(MS(100));
     assert!(are_all(&world, Path::Relay));
     // Not even while nobody knows whether the other has a reason to ask.
     assert_eq!(between_phones(&mut world, 1500), [0, 0]);
-    world.run_until(world.now() + MS(6000));
+    world.run_for(MS(6000));
     assert_eq!(between_phones(&mut world, 40_000), [0, 0]);
     assert!(are_all(&world, Path::Relay));
-    world.input(0, crush::agent::Input::Policy(media_wire::sdp::crush::Policy::Direct));
+    world.input(0, crush::agent::Input::Policy(Policy::Direct));
     let until = world.now() + Duration::from_secs(10);
     assert!(world.run_while(until, |world| !are_all(world, Path::Direct)));
 }
 
 #[test]
 fn audio_that_must_stay_is_never_sent_directly_while_pictures_leave() {
-    let options = Options {
-        video: true,
-        policy: media_wire::sdp::crush::Policy::VideoOnly,
-        ..Options::new(23, CONE, CONE)
-    };
+    let options = Options { video: true, policy: Policy::VideoOnly, ..Options::new(23, CONE, CONE) };
     let mut world = World::new(&options);
-    world.wire = Some(Vec::new());
     let has_left = |world: &World| {
         world.phones.iter().all(|phone| {
             phone.agent.sending_on(StreamId(1)) == Path::Direct
@@ -159,15 +145,15 @@ fn audio_that_must_stay_is_never_sent_directly_while_pictures_leave() {
     };
     assert!(world.run_while(Duration::from_secs(10), |world| !has_left(world)));
     // Through comparisons too, of which none calls the pictures back.
-    world.run_until(world.now() + MS(40_000));
+    world.run_for(MS(40_000));
     assert!(has_left(&world));
-    assert!(world.wire.as_ref().unwrap().iter().all(|one| !one.3));
+    assert!(world.wire.iter().all(|one| !one.3));
     // And when policy takes the audio back in mid-call, the pictures go again.
     let mut world = direct(&Options { video: true, ..Options::new(24, CONE, CONE) });
     world.constrain(Constraint::VideoOnly);
-    world.run_until(world.now() + MS(300));
-    world.wire = Some(Vec::new());
+    world.run_for(MS(300));
+    world.wire.clear();
     let until = world.now() + Duration::from_secs(20);
     assert!(world.run_while(until, |world| !has_left(world)));
-    assert!(world.wire.as_ref().unwrap().iter().all(|one| !one.3));
+    assert!(world.wire.iter().all(|one| !one.3));
 }

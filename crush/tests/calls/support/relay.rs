@@ -6,20 +6,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use media_core::Worker;
 use media_core::handoff::HandoffSettings;
 use media_core::worker::{Settings, SocketId};
 use media_wire::sdp::crush::{Support, Temper};
 use media_wire::stun::{
     CHANGE_ADDRESS, CHANGE_PORT, CHANGE_REQUEST, Class, Incoming, Method, OTHER_ADDRESS, Outgoing, is_stun,
 };
+use play::anchor::Anchor;
 use play::ports::Counted;
 use play::settings::media::{ENDS, allowing, party, release};
 use seam::path::{Constraint, Entry, PathEntry, PathState};
-use seam::{Action, Event, ExchangeId, Party, Renegotiated, Reply};
+use seam::{Action, Event, Party, Renegotiated, Reply};
 
-const SESSION: u64 = 1;
 const FIRST: u16 = 10_000;
+
+fn found(sdp: &str) -> Support {
+    Support::find(sdp).unwrap()
+}
 
 /// One endpoint, as its description and its signalling show it.
 #[derive(Debug, Clone)]
@@ -60,8 +63,7 @@ pub struct Relay {
     pub addresses: [IpAddr; 2],
     /// Of the discovery service, by family.
     discovery: Vec<[IpAddr; 2]>,
-    worker: Worker,
-    ports: Counted,
+    call: Anchor,
     streams: usize,
     ends: [End; 2],
     /// What each was told.
@@ -93,44 +95,21 @@ impl Relay {
             })),
             ..Settings::default()
         };
-        let mut worker = Worker::new(settings, "anchor".to_owned());
-        let mut ports = Counted::at([addresses[0]]);
-        let mut described = |action| match worker.handle(SESSION, action, Duration::ZERO, &mut ports) {
-            Some(Reply::Description(Ok(described))) => {
-                Support::find(std::str::from_utf8(&described.sdp).unwrap()).unwrap()
-            }
-            other => unreachable!("{other:?}"),
-        };
+        let parties = ends.each_ref().map(End::party).into();
+        let call = Anchor::new(settings, Counted::at([addresses[0]]), parties);
+        let mut call = Anchor { now: Duration::ZERO, ..call };
         let [one, other] = ENDS;
-        let [caller, callee] = ends.each_ref().map(End::party);
-        let offer = Action::Offer {
-            exchange: ExchangeId(1),
-            from: one,
-            to: other,
-            from_party: caller,
-            to_party: callee.clone(),
-            sdp: ends[0].sdp().into(),
-        };
-        let offered = described(offer);
-        let sdp = ends[1].sdp().into();
-        let answered = described(Action::Answer {
-            exchange: ExchangeId(1),
-            from: other,
-            to: one,
-            from_party: callee,
-            sdp,
-        });
-        worker.handle(SESSION, Action::Select(other), Duration::ZERO, &mut ports);
+        let offered = found(&call.offer(1, one, other, ends[0].sdp()).unwrap());
+        let answered = found(&call.answer(1, other, one, ends[1].sdp()).unwrap());
+        call.act(Action::Select(other));
         let streams = ends[0].local.len();
-        let told = [answered, offered];
         let mut relay = Self {
             addresses,
             discovery,
-            worker,
-            ports,
+            call,
             streams,
             ends,
-            told,
+            told: [answered, offered],
             offers: VecDeque::new(),
             rtp: 0,
             rtp_from: [0; 2],
@@ -157,8 +136,8 @@ impl Relay {
     /// What of a fragment reaches the other side.
     pub fn trickle(&mut self, side: usize, fragment: &str, now: Duration) -> Option<String> {
         let fragment = Bytes::copy_from_slice(fragment.as_bytes());
-        let action = Action::Trickle { from: ENDS[side], to: ENDS[1 - side], fragment };
-        match self.worker.handle(SESSION, action, now, &mut self.ports) {
+        self.wake(now);
+        match self.call.act(Action::Trickle { from: ENDS[side], to: ENDS[1 - side], fragment }) {
             Some(Reply::Fragment(fragment)) => Some(String::from_utf8(fragment?.to_vec()).unwrap()),
             other => unreachable!("{other:?}"),
         }
@@ -167,8 +146,8 @@ impl Relay {
     /// Policy says something, which the SBC tells those who do not know it.
     pub fn constrain(&mut self, constraint: Constraint, now: Duration) {
         self.wake(now);
-        self.worker.handle(SESSION, Action::Constrain(constraint), now, &mut self.ports);
-        self.worker.handle_timeout(now, &mut self.ports);
+        self.call.act(Action::Constrain(constraint));
+        self.call.worker.handle_timeout(now, &mut self.call.ports);
         self.wake(now);
     }
 
@@ -183,25 +162,22 @@ impl Relay {
             true => Renegotiated::Accepted(self.ends[side].sdp().into()),
             false => Renegotiated::Superseded,
         };
-        let action = Action::Renegotiated { wish, endpoint: ENDS[side], outcome };
-        self.worker.handle(SESSION, action, now, &mut self.ports);
+        self.wake(now);
+        self.call.act(Action::Renegotiated { wish, endpoint: ENDS[side], outcome });
         self.wake(now);
     }
 
     /// Relayed and direct time, when all is over.
     pub fn end(&mut self, now: Duration) -> (Duration, Duration) {
         self.wake(now);
-        match self.worker.handle(SESSION, Action::Delete, now, &mut self.ports) {
+        match self.call.act(Action::Delete) {
             Some(Reply::Deleted { direct, .. }) => (now - direct, direct),
             other => unreachable!("{other:?}"),
         }
     }
 
     pub fn wake(&mut self, now: Duration) {
-        while let Some(due) = self.worker.poll_timeout().filter(|due| *due <= now) {
-            self.worker.handle_timeout(due, &mut self.ports);
-        }
-        while let Some((_, event)) = self.worker.poll_event() {
+        for event in self.call.wait(now - self.call.now) {
             self.note(&event);
         }
     }
@@ -209,7 +185,7 @@ impl Relay {
     fn note(&mut self, event: &Event) {
         if let Event::Renegotiate { wish, legs, .. } = event {
             for (endpoint, sdp) in legs {
-                let told = Support::find(std::str::from_utf8(sdp.as_ref().unwrap()).unwrap()).unwrap();
+                let told = found(std::str::from_utf8(sdp.as_ref().unwrap()).unwrap());
                 let side = usize::from(endpoint.party);
                 self.told[side] = told.clone();
                 self.offers.push_back((side, *wish, told));
@@ -220,10 +196,6 @@ impl Relay {
         {
             self.states.push(*to);
         }
-    }
-
-    pub fn server(&self) -> SocketAddr {
-        SocketAddr::new(self.addresses[0], 3478)
     }
 
     /// What a datagram to the relay or the discovery service causes: datagrams (source, destination, bytes).
@@ -241,7 +213,7 @@ impl Relay {
         let Some(socket) = to.port().checked_sub(FIRST).map(SocketId::from) else { return Vec::new() };
         let mut out = Vec::new();
         let address = self.addresses[0];
-        self.worker.packet(
+        self.call.worker.packet(
             media_core::worker::Arrival { socket, source: from, now },
             bytes,
             |socket, destination, bytes| {

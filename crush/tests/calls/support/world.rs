@@ -3,18 +3,16 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use crush::agent::{Agent, Config, FlowBudget, Input, Marks, Output, SocketId, StreamId, StreamSetup};
+use crush::agent::{Agent, Config, Input, Marks, Output, SocketId, StreamId, StreamSetup};
 use media_wire::handoff::Kind as MediaKind;
-use media_wire::sdp::crush::{Policy, Support, Temper};
+use media_wire::sdp::crush::{Policy, Support};
 use media_wire::stun::{Key, is_stun};
-use nat_lab::{Behaviour, Event, FlowLimit, HostId, Impairment, Kind, Link, NatId, Network, PUBLIC, Penalty};
+use nat_lab::{Behaviour, Event, FlowLimit, HostId, Impairment, Kind, Link, NatId, Network, PUBLIC};
 use seam::path::Constraint;
 
-use super::options::{Options, Place};
+use super::options::{MS, Options, Place};
 use super::phone::Phone;
 use super::relay::{End, Relay};
-
-const MS: fn(u64) -> Duration = Duration::from_millis;
 
 /// Messages that the tests capture.
 #[derive(Debug, Clone)]
@@ -51,13 +49,12 @@ pub struct World {
     pub messages: u64,
     lose: Option<u64>,
     talking: [bool; 2],
-    video: bool,
     /// STUN messages as they were sent, if wanted.
     pub capture: Option<Vec<Captured>>,
     /// RTP as it was sent and received on the wire: (time, side that sent, sequence, direct).
-    pub wire: Option<Vec<(Duration, usize, u16, bool)>>,
+    pub wire: Vec<(Duration, usize, u16, bool)>,
     /// RTP audio that reached a phone: (time, side that received, sequence, direct).
-    pub arrived: Option<Vec<(Duration, usize, u16, bool)>>,
+    pub arrived: Vec<(Duration, usize, u16, bool)>,
     streams: usize,
     /// The direct path takes so much longer than the phones' lines.
     pub slow_direct: Duration,
@@ -224,10 +221,9 @@ impl World {
             messages: 0,
             lose: options.lose,
             talking: [true; 2],
-            video: options.video,
             capture: None,
-            wire: None,
-            arrived: None,
+            wire: Vec::new(),
+            arrived: Vec::new(),
             streams,
             slow_direct: Duration::ZERO,
             slowed: Vec::new(),
@@ -360,6 +356,11 @@ impl World {
         Some((value("a=ice-ufrag:")?.to_owned(), Key::new(value("a=ice-pwd:")?)))
     }
 
+    /// What has been captured since that was asked for.
+    pub fn captured(&mut self) -> Vec<Captured> {
+        self.capture.take().unwrap()
+    }
+
     fn is_lost(&mut self) -> bool {
         self.messages += 1;
         self.lose == Some(self.messages)
@@ -379,11 +380,9 @@ impl World {
                         if self.is_lost() {
                             continue;
                         }
-                    } else if let Some(wire) = &mut self.wire
-                        && bytes[1] == 0
-                    {
+                    } else if bytes[1] == 0 {
                         let direct = !self.relay.addresses.contains(&to.ip());
-                        wire.push((now, side, u16::from_be_bytes([bytes[2], bytes[3]]), direct));
+                        self.wire.push((now, side, u16::from_be_bytes([bytes[2], bytes[3]]), direct));
                     }
                     let _ = self.network.send(self.hosts[side], source, to, bytes.into());
                 }
@@ -435,6 +434,11 @@ impl World {
         }
     }
 
+    /// Runs for so long.
+    pub fn run_for(&mut self, span: Duration) {
+        self.run_until(self.network.now() + span);
+    }
+
     /// Runs until something holds or a time has come; says whether it holds.
     pub fn run_while(&mut self, until: Duration, mut goes_on: impl FnMut(&Self) -> bool) -> bool {
         while goes_on(self) {
@@ -478,12 +482,9 @@ impl World {
 
     fn deliver(&mut self, side: usize, socket: SocketId, from: SocketAddr, bytes: &[u8]) {
         let now = self.network.now();
-        if let Some(arrived) = &mut self.arrived
-            && !is_stun(bytes)
-            && bytes[1] == 0
-        {
+        if !is_stun(bytes) && bytes[1] == 0 {
             let direct = !self.relay.addresses.contains(&from.ip());
-            arrived.push((now, side, u16::from_be_bytes([bytes[2], bytes[3]]), direct));
+            self.arrived.push((now, side, u16::from_be_bytes([bytes[2], bytes[3]]), direct));
         }
         self.input(side, Input::Datagram { socket, from, bytes });
     }

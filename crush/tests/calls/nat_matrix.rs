@@ -1,24 +1,15 @@
 //! The NAT matrix: which pairs get a direct path, how soon and at what cost, counted over many seeded runs. `make nat-matrix`
 //! runs all of it, `make test` two cells.
-#![allow(
-    clippy::unwrap_used,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "a test may"
-)]
-
-mod support;
 
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::support::{CONE, COUNTING, Options, Phone, Place, RANDOM, World};
 use crush::agent::{Config, Event};
 use media_wire::sdp::crush::Temper;
 use nat_lab::{Kind, Penalty};
-use support::{Options, Place, World};
 
 /// Where an endpoint may be, under the names of the result.
 const PLACES: [(&str, Place); 7] = [
@@ -26,9 +17,9 @@ const PLACES: [(&str, Place); 7] = [
     ("upnp", Place::Upnp),
     ("full-cone", Place::Behind(Kind::FullCone)),
     ("restricted-cone", Place::Behind(Kind::RestrictedCone)),
-    ("cone", Place::Behind(Kind::Cone)),
-    ("symmetric-sequential", Place::Behind(Kind::SymmetricSequential)),
-    ("symmetric-random", Place::Behind(Kind::SymmetricRandom)),
+    ("cone", CONE),
+    ("symmetric-sequential", COUNTING),
+    ("symmetric-random", RANDOM),
 ];
 
 /// One pair under one set of conditions.
@@ -146,7 +137,7 @@ impl Found {
             self.sockets[side] += u64::from(effort.sockets);
             self.first_audio.extend(phone.first_audio.map(|at| at.as_secs_f64() * 1000.0));
         }
-        let silenced = |phone: &support::Phone| {
+        let silenced = |phone: &Phone| {
             let slowed = phone.events.iter().any(|(_, event)| matches!(event, Event::SlowedDown(_)));
             slowed || phone.first_audio.is_none()
         };

@@ -8,7 +8,11 @@ use nat_lab::{Kind, Penalty};
 
 use super::phone::Talk;
 
-const MS: fn(u64) -> Duration = Duration::from_millis;
+pub const MS: fn(u64) -> Duration = Duration::from_millis;
+
+pub const CONE: Place = Place::Behind(Kind::Cone);
+pub const COUNTING: Place = Place::Behind(Kind::SymmetricSequential);
+pub const RANDOM: Place = Place::Behind(Kind::SymmetricRandom);
 
 /// Where a phone is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

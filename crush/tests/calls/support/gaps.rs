@@ -4,24 +4,19 @@ use std::time::Duration;
 
 use nat_lab::Kind;
 
-use super::{Options, Place, World};
-
-const CONE: Place = Place::Behind(Kind::Cone);
-const MS: fn(u64) -> Duration = Duration::from_millis;
+use super::{CONE, MS, Options, World};
 
 /// A call that has been direct for 3 s.
 pub fn direct(options: &Options) -> World {
     let mut world = World::new(options);
     assert!(world.run_while(Duration::from_secs(30), |world| !world.both_direct()), "seed {}", options.seed);
-    let until = world.now() + MS(3000);
-    world.run_until(until);
+    world.run_for(MS(3000));
     world
 }
 
-/// Longest time without a packet of audio at a side, from a moment on. Arrivals must have been kept since then.
+/// Longest time without a packet of audio at a side, from a moment on.
 pub fn gap(world: &World, side: usize, from: Duration) -> Duration {
-    let arrivals = world.arrived.as_ref().unwrap().iter().filter(|one| one.1 == side).map(|one| one.0);
-    // What arrived last before that moment begins the gap; it may not have been kept.
+    let arrivals = world.arrived.iter().filter(|one| one.1 == side).map(|one| one.0);
     let times: Vec<Duration> = std::iter::once(from).chain(arrivals.filter(|at| *at >= from)).collect();
     times.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(Duration::MAX)
 }
@@ -30,7 +25,6 @@ pub fn gap(world: &World, side: usize, from: Duration) -> Duration {
 /// The round trip of each phone to the relay is 40 ms.
 pub fn cut(seed: u64) -> (World, [Duration; 2]) {
     let mut world = direct(&Options::new(seed, CONE, CONE));
-    world.arrived = Some(Vec::new());
     let from = world.now();
     if seed % 3 != 1 {
         world.cut(0, 1);
@@ -46,7 +40,6 @@ pub fn cut(seed: u64) -> (World, [Duration; 2]) {
 /// One phone gets another network. The world 8 s later, and the gap at each end within the first two.
 pub fn network_switch(seed: u64) -> (World, [Duration; 2]) {
     let mut world = direct(&Options::new(seed, CONE, CONE));
-    world.arrived = Some(Vec::new());
     let from = world.now();
     world.switch_network(0, Kind::Cone);
     world.run_until(from + MS(2000));

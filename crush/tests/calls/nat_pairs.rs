@@ -1,21 +1,15 @@
 //! Which NAT pairs get a direct path, and how soon (docs/crush.md §5): every pair, in a few runs.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::disallowed_methods, reason = "a test may")]
-
-mod support;
 
 use std::time::Duration;
 
+use crate::support::{CONE, COUNTING, Options, Place, RANDOM, World};
 use crush::agent::{Config, Event, Part};
 use media_wire::sdp::crush::Temper;
 use nat_lab::{Kind, Penalty};
-use support::{Options, Place, World};
 
 const BLOCK: Penalty = Penalty::Block(Duration::from_secs(2));
-const CONE: Place = Place::Behind(Kind::Cone);
 const FULL: Place = Place::Behind(Kind::FullCone);
 const RESTRICTED: Place = Place::Behind(Kind::RestrictedCone);
-const COUNTING: Place = Place::Behind(Kind::SymmetricSequential);
-const RANDOM: Place = Place::Behind(Kind::SymmetricRandom);
 const BY_ADDRESS: Place = Place::Behind(Kind::SymmetricAddress);
 const LINUX: Place = Place::Behind(Kind::LinuxCone);
 const LEAKY: Place = Place::Behind(Kind::LinuxLeaky);

@@ -1,20 +1,13 @@
 //! Hosts with addresses of both families: each is measured, and the path may be of either, whatever family signalling speaks
 //! (docs/crush.md §3.2 and §5.2).
-#![allow(clippy::unwrap_used, reason = "a test may")]
-
-mod support;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::support::{CONE, COUNTING, Options, Place, RANDOM, World};
 use crush::agent::Config;
 use media_wire::sdp::crush::{Fragment, Temper};
-use nat_lab::Kind;
-use support::{Options, Place, World};
 
-const CONE: Place = Place::Behind(Kind::Cone);
-const COUNTING: Place = Place::Behind(Kind::SymmetricSequential);
-const RANDOM: Place = Place::Behind(Kind::SymmetricRandom);
 const SIGNALLING: [&str; 2] = ["2001:db8:1::10", "2001:db8:2::20"];
 
 /// Signalling and relay over IPv6, by which the ends do not reach each other; IPv4 besides.
