@@ -75,6 +75,11 @@ impl World {
         }
     }
 
+    fn ask(&self, session: u64, number: u64, action: Action) -> Reply {
+        self.relay.handle(Request { session: SessionId(session), number, action });
+        self.reply()
+    }
+
     fn call(&self, session: u64) -> Result<Call, Refusal> {
         let end = || {
             let socket = UdpSocket::bind((self.local, 0)).unwrap();
@@ -88,33 +93,13 @@ impl World {
             bytes(&format!("v=0\r\no=- 1 1 {at}\r\ns=-\r\nc={at}\r\nt=0 0\r\nm=audio {port} RTP/AVP 0\r\n"))
         };
         let party = |socket: &UdpSocket| party(0, socket.local_addr().unwrap());
-        self.relay.handle(Request {
-            session: SessionId(session),
-            number: 1,
-            action: Action::Offer {
-                exchange: ExchangeId(1),
-                from: A,
-                to: B,
-                from_party: party(&caller),
-                to_party: party(&answerer),
-                sdp: sdp(&caller),
-            },
-        });
-        let Reply::Description(offered) = self.reply() else { panic!() };
+        let (exchange, from_party, to_party) = (ExchangeId(1), party(&caller), party(&answerer));
+        let offer = Action::Offer { exchange, from: A, to: B, from_party, to_party, sdp: sdp(&caller) };
+        let Reply::Description(offered) = self.ask(session, 1, offer) else { panic!() };
         offered?;
-        let from_party = party(&answerer);
-        self.relay.handle(Request {
-            session: SessionId(session),
-            number: 2,
-            action: Action::Answer {
-                exchange: ExchangeId(1),
-                from: B,
-                to: A,
-                from_party,
-                sdp: sdp(&answerer),
-            },
-        });
-        let Reply::Description(Ok(described)) = self.reply() else { panic!() };
+        let (from_party, sdp) = (party(&answerer), sdp(&answerer));
+        let answer = Action::Answer { exchange, from: B, to: A, from_party, sdp };
+        let Reply::Description(Ok(described)) = self.ask(session, 2, answer) else { panic!() };
         let text = String::from_utf8(described.sdp.to_vec()).unwrap();
         let port = text.split_once("m=audio ").unwrap().1.split(' ').next().unwrap();
         Ok(Call { caller, answerer, relay: SocketAddr::new(self.local, port.parse().unwrap()) })
@@ -293,8 +278,7 @@ fn after_three_seconds_far_beyond_its_maximum_a_relay_loses_nothing_at_ten_thous
 
 impl World {
     fn delete(&self, session: u64) {
-        self.relay.handle(Request { session: SessionId(session), number: 3, action: Action::Delete });
-        assert!(matches!(self.reply(), Reply::Deleted { .. }));
+        assert!(matches!(self.ask(session, 3, Action::Delete), Reply::Deleted { .. }));
     }
 }
 
@@ -407,12 +391,8 @@ fn the_further_halves_of_a_call_that_is_led_back_live_where_the_first_one_does()
     let party = |port| party(0, SocketAddr::new(world.local, port));
     let offer = |session: u64, sdp: bytes::Bytes| {
         let (from_party, to_party) = (party(5060), party(5070));
-        world.relay.handle(Request {
-            session: SessionId(session),
-            number: 1,
-            action: Action::Offer { exchange: ExchangeId(1), from: A, to: B, from_party, to_party, sdp },
-        });
-        match world.reply() {
+        let exchange = ExchangeId(1);
+        match world.ask(session, 1, Action::Offer { exchange, from: A, to: B, from_party, to_party, sdp }) {
             Reply::Description(Ok(described)) => described.sdp,
             other => panic!("{other:?}"),
         }
@@ -439,10 +419,9 @@ fn the_further_halves_of_a_call_that_is_led_back_live_where_the_first_one_does()
     offer(6, plain);
     sessions([1, 4, 0]);
     for session in [12, 14, 15] {
-        world.relay.handle(Request { session: SessionId(session), number: 2, action: Action::Query });
-        assert!(matches!(world.reply(), Reply::Statistics(streams) if streams.len() == 2), "{session}");
-        world.relay.handle(Request { session: SessionId(session), number: 3, action: Action::Delete });
-        assert!(matches!(world.reply(), Reply::Deleted { .. }));
+        let counted = world.ask(session, 2, Action::Query);
+        assert!(matches!(counted, Reply::Statistics(streams) if streams.len() == 2), "{session}");
+        world.delete(session);
     }
     sessions([1, 1, 0]);
 }

@@ -270,6 +270,13 @@ impl World {
         })
     }
 
+    /// So long from now its media is there.
+    #[track_caller]
+    fn is_after(&mut self, span: Duration, state: PathState) {
+        self.pass(span);
+        assert_eq!(self.state(), Some(state), "{:?}", self.timeline);
+    }
+
     /// Each has heard the other until now, from there, and never missed more than `pause`.
     fn hear(&self, from_relay: bool, pause: Duration) {
         for phone in &self.phones {
@@ -297,12 +304,10 @@ fn two_phones_are_introduced_leave_the_relay_and_come_back_when_their_path_break
     let mut world = World::new(phones());
     world.pass(SECOND / 2);
     world.hear(true, TICK);
-    world.pass(8 * SECOND);
-    assert_eq!(world.state(), Some(PathState::Direct), "{:?}", world.timeline);
+    world.is_after(8 * SECOND, PathState::Direct);
     world.hear(false, 2 * TICK);
     world.is_open = false;
-    world.pass(6 * SECOND);
-    assert_eq!(world.state(), Some(PathState::Anchored), "{:?}", world.timeline);
+    world.is_after(6 * SECOND, PathState::Anchored);
     world.hear(true, 4 * SECOND);
 }
 
@@ -346,8 +351,7 @@ fn phones_behind_nats_meet_where_the_relay_sees_them() {
     two[0].inside = Some("192.168.1.10:4000".parse().unwrap());
     two[1].inside = Some("192.168.1.10:6000".parse().unwrap());
     let mut world = World::new(two);
-    world.pass(10 * SECOND);
-    assert_eq!(world.state(), Some(PathState::Direct), "{:?}", world.timeline);
+    world.is_after(10 * SECOND, PathState::Direct);
     world.hear(false, 3 * TICK);
     world.act(Action::Constrain(Constraint::MustAnchor));
     world.pass(2 * SECOND);
@@ -357,19 +361,16 @@ fn phones_behind_nats_meet_where_the_relay_sees_them() {
 #[test]
 fn a_tap_calls_them_back_at_once_and_hears_what_they_say_until_it_goes() {
     let mut world = World::new(phones());
-    world.pass(9 * SECOND);
-    assert_eq!(world.state(), Some(PathState::Direct), "{:?}", world.timeline);
+    world.is_after(9 * SECOND, PathState::Direct);
     let tap = Listener { number: 1, role: Role::Tap };
     world.act(Action::Attach(tap));
-    world.pass(SECOND);
-    assert_eq!(world.state(), Some(PathState::Anchored), "{:?}", world.timeline);
+    world.is_after(SECOND, PathState::Anchored);
     world.hear(true, 3 * TICK);
     world.pass(SECOND);
     let heard = std::iter::from_fn(|| world.worker.poll_overheard()).filter(|copy| !copy.is_rtcp).count();
     assert!(heard >= 90, "{heard} packets of a second and more");
     world.act(Action::Detach(tap));
-    world.pass(9 * SECOND);
-    assert_eq!(world.state(), Some(PathState::Direct), "{:?}", world.timeline);
+    world.is_after(9 * SECOND, PathState::Direct);
     world.hear(false, 3 * TICK);
 }
 
@@ -378,12 +379,10 @@ fn policy_calls_them_back_at_once_and_lets_them_go_again() {
     let mut world = World::new(phones());
     world.pass(9 * SECOND);
     world.act(Action::Constrain(Constraint::MustAnchor));
-    world.pass(SECOND);
-    assert_eq!(world.state(), Some(PathState::Anchored), "{:?}", world.timeline);
+    world.is_after(SECOND, PathState::Anchored);
     world.hear(true, 3 * TICK);
     world.act(Action::Constrain(Constraint::MayRelease));
-    world.pass(9 * SECOND);
-    assert_eq!(world.state(), Some(PathState::Direct), "{:?}", world.timeline);
+    world.is_after(9 * SECOND, PathState::Direct);
     world.hear(false, 3 * TICK);
 }
 
@@ -415,8 +414,7 @@ fn what_has_failed_twice_is_not_introduced_again_until_it_is_forgotten() {
     world.is_open = true;
     for _ in 0..2 {
         world.call_again();
-        world.pass(9 * SECOND);
-        assert_eq!(world.state(), Some(PathState::Direct), "{:?}", world.timeline);
+        world.is_after(9 * SECOND, PathState::Direct);
     }
     let outcomes = std::iter::from_fn(|| world.worker.poll_outcome()).map(|outcome| outcome.has_worked);
     assert_eq!(outcomes.collect::<Vec<_>>(), [false, false, true, true], "what the store is told");
@@ -433,8 +431,7 @@ fn calls_that_cover_others_are_not_introduced_or_come_back_for_no_reason() {
             assert!(world.timeline.contains(&Entry::Stays(Stay::Policy)), "{:?}", world.timeline);
             stay += 1;
             world.act(Action::Constrain(Constraint::MayRelease));
-            world.pass(9 * SECOND);
-            assert_eq!(world.state(), Some(PathState::Direct), "an operator's word counts for more");
+            world.is_after(9 * SECOND, PathState::Direct);
             continue;
         }
         assert_eq!(world.state(), Some(PathState::Direct), "{:?}", world.timeline);

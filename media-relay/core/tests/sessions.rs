@@ -2,13 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use media_core::Worker;
 use media_core::policy::{Mode, RealmRelease};
 use media_core::worker::Settings;
-use play::anchor::Anchor;
+use play::anchor::{Anchor, at, rtp};
 use play::ports::Counted;
 use play::settings::media::{party, release};
 use seam::path::{Entry, PathEntry, Stay};
@@ -18,10 +17,7 @@ const A: Endpoint = Endpoint { party: 0, branch: 0 };
 const B: Endpoint = Endpoint { party: 1, branch: 0 };
 const B2: Endpoint = Endpoint { party: 1, branch: 1 };
 const C: Endpoint = Endpoint { party: 2, branch: 0 };
-
-fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
+const KEY: &str = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz";
 
 /// A description with these m-lines (and their attributes).
 fn sdp(address: &str, media: &[&str]) -> String {
@@ -44,9 +40,7 @@ fn anchor() -> Anchor {
 /// A call between A at 10.0.0.5:4000 (sockets 0 and 1) and B at 10.9.0.1:5000 (sockets 2 and 3).
 fn call() -> Anchor {
     let mut world = anchor();
-    world.offer(1, A, B, audio("10.0.0.5", 4000)).unwrap();
-    world.act(Action::Select(B));
-    world.answer(1, B, A, audio("10.9.0.1", 5000)).unwrap();
+    world.agree(1, [A, B], [audio("10.0.0.5", 4000), audio("10.9.0.1", 5000)]);
     world
 }
 
@@ -54,15 +48,6 @@ fn end(world: &mut Anchor) -> Vec<StreamStatistics> {
     let Some(Reply::Deleted { streams, .. }) = world.act(Action::Delete) else { panic!() };
     assert_eq!((world.ports.open_pairs(), world.worker.len()), (0, 0), "nothing is left of a session");
     streams
-}
-
-fn rtp(sequence: u16, ssrc: u32) -> Vec<u8> {
-    let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-    packet[2..4].copy_from_slice(&sequence.to_be_bytes());
-    packet[4..8].copy_from_slice(&(u32::from(sequence) * 160).to_be_bytes());
-    packet[8..12].copy_from_slice(&ssrc.to_be_bytes());
-    packet.extend([0xff; 160]);
-    packet
 }
 
 /// A sender report of `ssrc` at NTP time `time` (middle bits) with a report about `heard`, and a name.
@@ -137,8 +122,8 @@ fn a_quiet_session_is_reported_once_and_a_held_one_never() {
     }
     assert_eq!(reported, 1);
     let mut world = call();
-    world.offer(2, A, B, format!("{}a=sendonly\r\n", audio("10.0.0.5", 4000))).unwrap();
-    world.answer(2, B, A, format!("{}a=recvonly\r\n", audio("10.9.0.1", 5000))).unwrap();
+    let held = [audio("10.0.0.5", 4000) + "a=sendonly\r\n", audio("10.9.0.1", 5000) + "a=recvonly\r\n"];
+    world.agree(2, [A, B], held);
     for second in 0..700 {
         world.worker.handle_timeout(Duration::from_secs(second), &mut world.ports);
         assert_eq!(world.worker.poll_event(), None, "held");
@@ -188,14 +173,7 @@ fn reports_pass_without_names_and_tell_the_round_trip_and_the_far_loss() {
 #[test]
 fn encrypted_media_passes_untouched_and_its_reports_are_not_read() {
     let mut world = anchor();
-    let keys = |address: &str, port: u16| {
-        sdp(
-            address,
-            &[&format!(
-                "audio {port} RTP/SAVP 0\r\na=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz"
-            )],
-        )
-    };
+    let keys = |address: &str, port: u16| sdp(address, &[&format!("audio {port} RTP/SAVP 0\r\n{KEY}")]);
     assert!(world.offer(1, A, B, keys("10.0.0.5", 4000)).unwrap().contains("a=crypto:1"));
     assert!(world.answer(1, B, A, keys("10.9.0.1", 5000)).unwrap().contains("a=crypto:1"));
     // Padding whose encrypted length would be nonsense.
@@ -283,9 +261,7 @@ fn media_that_outruns_its_answer_is_heard_from_the_host_of_the_signalling_only()
 fn who_is_first_heard_from_behind_a_nat_hears_at_once_what_was_said_last() {
     let behind_nat = |wait: u64| {
         let mut world = anchor();
-        world.offer(1, A, B, audio("192.168.7.7", 4000)).unwrap();
-        world.act(Action::Select(B));
-        world.answer(1, B, A, audio("10.9.0.1", 5000)).unwrap();
+        world.agree(1, [A, B], [audio("192.168.7.7", 4000), audio("10.9.0.1", 5000)]);
         for sequence in 1..=2 {
             let sent = world.places(2, "10.9.0.1:5000", &rtp(sequence, 8));
             assert_eq!(sent, [(0, at("192.168.7.7:4000"))]);
@@ -309,14 +285,12 @@ fn who_is_first_heard_from_behind_a_nat_hears_at_once_what_was_said_last() {
 #[test]
 fn nothing_is_sent_to_the_unspecified_address_until_the_call_is_resumed() {
     let mut world = call();
-    world.offer(2, A, B, audio("0.0.0.0", 4000)).unwrap();
-    world.answer(2, B, A, audio("10.9.0.1", 5000)).unwrap();
+    world.agree(2, [A, B], [audio("0.0.0.0", 4000), audio("10.9.0.1", 5000)]);
     assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(1, 8)), []);
     // Its own packets do not end the hold.
     world.places(0, "10.0.0.5:4000", &rtp(1, 7));
     assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(2, 8)), []);
-    world.offer(3, A, B, audio("10.0.0.5", 4000)).unwrap();
-    world.answer(3, B, A, audio("10.9.0.1", 5000)).unwrap();
+    world.agree(3, [A, B], [audio("10.0.0.5", 4000), audio("10.9.0.1", 5000)]);
     assert_eq!(world.places(2, "10.9.0.1:5000", &rtp(3, 8)), [(0, at("10.0.0.5:4000"))]);
 }
 
@@ -325,9 +299,8 @@ fn a_call_that_becomes_a_fax_is_relayed_on_the_same_ports_and_counted_apart() {
     let mut world = call();
     world.places(0, "10.0.0.5:4000", &rtp(1, 7));
     let fax = |address: &str, port: u16| sdp(address, &[&format!("image {port} udptl t38")]);
-    let offered = world.offer(2, A, B, fax("10.0.0.5", 4000)).unwrap();
+    let [offered, _] = world.agree(2, [A, B], [fax("10.0.0.5", 4000), fax("10.9.0.1", 5000)]);
     assert!(offered.contains("m=image 10002 udptl t38"), "{offered}");
-    world.answer(2, B, A, fax("10.9.0.1", 5000)).unwrap();
     // A sequence number that looks like STUN's first byte, and one that looks like RTCP's first two.
     let packets = [
         vec![0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20],
@@ -374,16 +347,8 @@ fn each_m_line_has_ports_and_statistics_of_its_own() {
     let mut world = anchor();
     let many =
         ["audio 4000 RTP/AVP 0", "video 4002 RTP/AVP 99\r\na=rtpmap:99 H264/90000", "audio 4004 RTP/AVP 8"];
-    world.offer(1, A, B, sdp("10.0.0.5", &many)).unwrap();
-    world.act(Action::Select(B));
-    world
-        .answer(
-            1,
-            B,
-            A,
-            sdp("10.9.0.1", &["audio 5000 RTP/AVP 0", "video 5002 RTP/AVP 99", "audio 5004 RTP/AVP 8"]),
-        )
-        .unwrap();
+    let answer = ["audio 5000 RTP/AVP 0", "video 5002 RTP/AVP 99", "audio 5004 RTP/AVP 8"];
+    world.agree(1, [A, B], [sdp("10.0.0.5", &many), sdp("10.9.0.1", &answer)]);
     for (line, socket) in [(0u16, 0), (1, 2), (2, 4)] {
         let out = world.places(socket, &format!("10.0.0.5:{}", 4000 + 2 * line), &rtp(1, 7));
         assert_eq!(out, [(socket + 6, at(&format!("10.9.0.1:{}", 5000 + 2 * line)))]);
@@ -426,11 +391,7 @@ fn told_stays(mode: Mode, exchanges: &[String]) -> Vec<Stay> {
     world.worker = Worker::new(settings, "anchor".to_owned());
     for (exchange, media) in (1..).zip(exchanges) {
         let lines: Vec<&str> = media.split(" + ").collect();
-        world.offer(exchange, A, B, sdp("10.0.0.5", &lines)).unwrap();
-        if exchange == 1 {
-            world.act(Action::Select(B));
-        }
-        world.answer(exchange, B, A, sdp("10.9.0.1", &lines)).unwrap();
+        world.agree(exchange, [A, B], [sdp("10.0.0.5", &lines), sdp("10.9.0.1", &lines)]);
         world.now += Duration::from_secs(1);
     }
     let mut told = Vec::new();
@@ -446,8 +407,7 @@ fn told_stays(mode: Mode, exchanges: &[String]) -> Vec<Stay> {
 fn a_call_with_nothing_that_could_move_says_once_why_and_again_when_that_changes() {
     let plain = "audio 4000 RTP/AVP 0";
     let fax = "image 4000 udptl t38";
-    let key = "a=crypto:1 AES_CM_128_HMAC_SHA1_80 inline:WVNfX19zZW1jdGwgKCkgewkyMjA7fQp9CnVubGVz";
-    let secure = format!("audio 4000 RTP/SAVP 0\r\n{key}");
+    let secure = format!("audio 4000 RTP/SAVP 0\r\n{KEY}");
     let muxed = format!("{plain}\r\na=rtcp-mux");
     let of = |mode, exchanges: &[&str]| {
         told_stays(mode, &exchanges.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>())

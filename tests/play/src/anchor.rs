@@ -16,6 +16,21 @@ use crate::ports::Counted;
 /// What came out: socket, destination, bytes.
 pub type Sent = Vec<(SocketId, SocketAddr, Vec<u8>)>;
 
+/// The address that a text names.
+pub fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// 20 ms of PCMU.
+pub fn rtp(sequence: u16, ssrc: u32) -> Vec<u8> {
+    let mut packet = vec![0x80, 0];
+    packet.extend(sequence.to_be_bytes());
+    packet.extend((u32::from(sequence) * 160).to_be_bytes());
+    packet.extend(ssrc.to_be_bytes());
+    packet.resize(172, 0xff);
+    packet
+}
+
 /// A worker, its ports and the time. Endpoints are counted as they come: the first has sockets 0 and 1, the second 2 and 3.
 #[derive(Debug)]
 pub struct Anchor {
@@ -96,10 +111,20 @@ impl Anchor {
         self.described(Action::Answer { exchange, from, to, from_party, sdp: sdp.into() })
     }
 
+    /// One offers and the other answers: what that one is offered, and what this one is answered.
+    pub fn agree(&mut self, exchange: u32, ends: [Endpoint; 2], sdps: [impl Into<Bytes>; 2]) -> [String; 2] {
+        let ([from, to], [offer, answer]) = (ends, sdps);
+        let offered = self.offer(exchange, from, to, offer).expect("a good offer");
+        if exchange == ExchangeId::INITIAL.0 {
+            self.act(Action::Select(to));
+        }
+        [offered, self.answer(exchange, to, from, answer).expect("a good answer")]
+    }
+
     /// A packet comes to a socket.
     pub fn send(&mut self, socket: SocketId, source: &str, packet: &[u8]) -> Sent {
         let mut out = Vec::new();
-        let arrival = media_core::worker::Arrival { socket, source: source.parse().unwrap(), now: self.now };
+        let arrival = media_core::worker::Arrival { socket, source: at(source), now: self.now };
         self.worker.packet(arrival, packet, |socket, to, bytes| {
             out.push((socket, to, bytes.to_vec()));
         });

@@ -10,7 +10,7 @@ use play::settings::media::ENDS;
 use seam::path::{Constraint, PathState};
 use seam::{Action, Endpoint, Event, Renegotiated};
 
-use crate::world::{MS, SEEN, World, states};
+use crate::world::{MS, SEEN, World, rtp, states};
 
 /// Re-INVITEs of ours: the wish, for whom, and what it says of policy.
 pub(crate) fn wishes(events: &[Event]) -> Vec<(u32, Endpoint, Policy)> {
@@ -104,9 +104,7 @@ fn where_policy_lets_video_go_it_is_direct_while_audio_keeps_each_second_relayed
     let speak = |world: &mut World| {
         for side in 0..2 {
             world.sequence[0] += 1;
-            let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7];
-            packet[2..4].copy_from_slice(&world.sequence[0].to_be_bytes());
-            packet.extend([0xff; 160]);
+            let packet = rtp(world.sequence[0], 7);
             let sent = world.send(audio[side], SEEN[side], &packet);
             assert_eq!(sent.iter().filter(|(_, _, bytes)| *bytes == packet).count(), 1, "audio is relayed");
         }

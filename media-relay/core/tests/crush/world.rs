@@ -14,6 +14,7 @@ use media_wire::sdp::crush::{Fragment, Support, Temper};
 use media_wire::stun::{Class, Key, Method, Outgoing};
 use play::Dice;
 use play::anchor::Anchor;
+pub(crate) use play::anchor::{at, rtp};
 use play::ports::Counted;
 use play::settings::media::{ENDS, party, release};
 use seam::path::{Entry, PathEntry, PathState};
@@ -25,10 +26,6 @@ pub(crate) const LOCAL: [(&str, u16); 2] = [("192.168.20.10", 4000), ("192.168.2
 pub(crate) const UFRAGS: [&str; 2] = ["aliceUfr", "bobbyUfr"];
 pub(crate) const PWD: &str = "endpointPasswordEndpoint";
 pub(crate) const MS: fn(u64) -> Duration = Duration::from_millis;
-
-pub(crate) fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
 
 pub(crate) struct World {
     anchor: Anchor,
@@ -105,16 +102,12 @@ impl World {
 
     /// Offer and answer with or without CRUSH; the descriptions that went to B and to A.
     pub(crate) fn connect(&mut self, crush: [bool; 2]) -> [String; 2] {
-        let [from, to] = ENDS;
         let video = |side: usize| {
             let line = format!("m=video {} RTP/AVP 96\r\na=rtpmap:96 VP8/90000\r\n", LOCAL[side].1 + 2);
             if self.has_video { line } else { String::new() }
         };
-        let sdps = [0, 1].map(|side| Bytes::from(Self::sdp(side, crush[side]) + &video(side)));
-        let [sdp, answer] = sdps;
-        let offered = self.offer(1, from, to, sdp).expect("a description");
-        self.act(Action::Select(to));
-        let answered = self.answer(1, to, from, answer).expect("a description");
+        let sdps = [0, 1].map(|side| Self::sdp(side, crush[side]) + &video(side));
+        let [offered, answered] = self.agree(1, ENDS, sdps);
         self.told = [&answered, &offered].map(|sdp| Support::find(sdp));
         [offered, answered]
     }
@@ -126,9 +119,7 @@ impl World {
 
     pub(crate) fn talk_from(&mut self, side: usize, source: &str) -> Option<SocketAddr> {
         self.sequence[side] += 1;
-        let mut packet = vec![0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, side as u8 + 1];
-        packet[2..4].copy_from_slice(&self.sequence[side].to_be_bytes());
-        packet.extend([0xff; 160]);
+        let packet = rtp(self.sequence[side], side as u32 + 1);
         let socket = self.socket(side);
         self.send(socket, source, &packet).first().map(|sent| sent.1)
     }

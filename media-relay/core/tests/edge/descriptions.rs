@@ -7,7 +7,7 @@ use martian::{Own, Realm, Rules, Unfit};
 use media_core::worker::Settings;
 use seam::{Action, ExchangeId, Refusal};
 
-use crate::world::{A, B, anchor, at, audio, connected, rtp};
+use crate::world::{A, B, ENDS, anchor, at, audio, connected, rtp};
 use play::anchor::Anchor;
 
 const HERE: &str = "203.0.113.1:4000";
@@ -106,14 +106,12 @@ fn hold_by_the_unspecified_address_reaches_the_other_side_as_hold() {
         assert_eq!(held.matches("a=send").count() + held.matches("a=inactive").count(), 1, "{held}");
         world.answer(2, B, A, audio(FAR, " a=recvonly\r\n")).unwrap();
         assert_eq!(world.places(2, FAR, &rtp(1, 8)), [], "nothing is sent to who holds");
-        let resumed = world.offer(3, A, B, audio(HERE, "")).unwrap();
+        let [resumed, _] = world.agree(3, ENDS, [audio(HERE, ""), audio(FAR, "")]);
         assert!(!resumed.contains("a=sendonly") && !resumed.contains("a=inactive"), "{resumed}");
-        world.answer(3, B, A, audio(FAR, "")).unwrap();
         assert_eq!(world.places(2, FAR, &rtp(2, 8)), [(0, at(HERE))]);
     }
     let mut world = connected(Settings::default(), HERE, FAR, "");
-    world.offer(2, A, B, audio(HERE, "")).unwrap();
-    let answer = world.answer(2, B, A, audio("0.0.0.0:5000", "")).unwrap();
+    let [_, answer] = world.agree(2, ENDS, [audio(HERE, ""), audio("0.0.0.0:5000", "")]);
     assert!(answer.contains("a=sendonly\r\n"), "{answer}");
 }
 
@@ -122,10 +120,8 @@ fn with_ice_the_unspecified_address_means_not_known_yet() {
     let trickle = " a=ice-ufrag:abcd\r\na=ice-pwd:0123456789012345678901\r\na=ice-options:trickle\r\n";
     for nowhere in ["0.0.0.0:9", "127.0.0.1:9"] {
         let mut world = anchor(guarded());
-        let offered = world.offer(1, A, B, audio(nowhere, trickle)).unwrap();
+        let [offered, _] = world.agree(1, ENDS, [audio(nowhere, trickle), audio(FAR, "")]);
         assert!(!offered.contains("a=sendonly") && !offered.contains("a=inactive"), "{offered}");
-        world.act(Action::Select(B));
-        world.answer(1, B, A, audio(FAR, "")).unwrap();
         assert_eq!(world.places(2, FAR, &rtp(1, 8)), [], "not known yet");
         assert_eq!(
             world.places(0, HERE, &rtp(1, 7)),
@@ -166,12 +162,9 @@ fn ports_that_an_early_answer_refused_for_good_are_given_back() {
 fn no_m_lines_are_legal_and_media_may_come_later() {
     let none = |host: &str| format!("v=0\r\no=- 1 1 IN IP4 {host}\r\ns=\r\nc=IN IP4 {host}\r\nt=0 0\r\n");
     let mut world = anchor(Settings::default());
-    let offer = world.offer(1, A, B, none("203.0.113.1")).unwrap();
+    let [offer, _] = world.agree(1, ENDS, [none("203.0.113.1"), none("198.51.100.1")]);
     assert!(!offer.contains("203.0.113.1"), "{offer}");
-    world.act(Action::Select(B));
-    world.answer(1, B, A, none("198.51.100.1")).unwrap();
-    world.offer(2, A, B, audio(HERE, "")).unwrap();
-    world.answer(2, B, A, audio(FAR, "")).unwrap();
+    world.agree(2, ENDS, [audio(HERE, ""), audio(FAR, "")]);
     assert_eq!(world.places(0, HERE, &rtp(1, 7)), [(2, at(FAR))]);
 }
 
@@ -179,18 +172,15 @@ fn no_m_lines_are_legal_and_media_may_come_later() {
 fn an_answer_with_fewer_m_lines_refuses_the_rest_and_refused_ones_too_many_go() {
     let offer = format!("{}m=video 4002 RTP/AVP 99\r\nm=image 4004 udptl t38\r\n", audio(HERE, ""));
     let mut world = anchor(Settings::default());
-    world.offer(1, A, B, offer).unwrap();
-    world.act(Action::Select(B));
-    let answer = world.answer(1, B, A, audio(FAR, "")).unwrap();
+    let [_, answer] = world.agree(1, ENDS, [offer, audio(FAR, "")]);
     assert_eq!(port_of(&answer), [10_000, 0, 0]);
     assert!(
         answer.contains("m=video 0 RTP/AVP 99\r\n") && answer.contains("m=image 0 udptl t38\r\n"),
         "{answer}"
     );
     let mut world = anchor(Settings::default());
-    world.offer(1, A, B, audio(HERE, "")).unwrap();
-    world.act(Action::Select(B));
-    let answer = world.answer(1, B, A, format!("{}m=application 0 UDP/BFCP *\r\n", audio(FAR, ""))).unwrap();
+    let more = format!("{}m=application 0 UDP/BFCP *\r\n", audio(FAR, ""));
+    let [_, answer] = world.agree(1, ENDS, [audio(HERE, ""), more]);
     assert_eq!(port_of(&answer), [10_000]);
 }
 

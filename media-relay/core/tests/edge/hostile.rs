@@ -11,7 +11,7 @@ use media_core::worker::{Settings, SocketId};
 use play::Dice;
 use seam::Action;
 
-use crate::world::{A, A_HOST, B, B_HOST, anchor, binding, hello, rtcp};
+use crate::world::{A, A_HOST, B, B_HOST, anchor, binding, hello, rtcp, rtp};
 use play::anchor::Anchor;
 
 /// In `make test`.
@@ -64,11 +64,9 @@ const OURS: u8 = 0xaa;
 const THEIRS: u8 = 0x55;
 
 fn media(ssrc: u32, sequence: u16, owner: u8) -> Vec<u8> {
-    let mut packet = vec![0x80, 0];
-    packet.extend(sequence.to_be_bytes());
-    packet.extend((u32::from(sequence) * 160).to_be_bytes());
-    packet.extend(ssrc.to_be_bytes());
-    packet.resize(60, owner);
+    let mut packet = rtp(sequence, ssrc);
+    packet.truncate(60);
+    packet[12..].fill(owner);
     packet
 }
 
@@ -239,15 +237,11 @@ impl Call {
         self.exchange += 1;
         let ends = [A, B];
         let (offer, answer) = (self.description(from), self.description(1 - from));
-        self.world
-            .offer(self.exchange, ends[from], ends[1 - from], offer)
-            .unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        self.world.offer(self.exchange, ends[from], ends[1 - from], offer).unwrap();
         let pause = u64::from(self.below(200));
         self.wait(Duration::from_millis(pause));
         self.attacks();
-        self.world
-            .answer(self.exchange, ends[1 - from], ends[from], answer)
-            .unwrap_or_else(|refusal| panic!("{refusal:?}"));
+        self.world.answer(self.exchange, ends[1 - from], ends[from], answer).unwrap();
     }
 
     fn set_up(&mut self) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use media_core::worker::Settings;
 
-use crate::world::{anchor, at, binding, connected, hello, rtcp, rtp};
+use crate::world::{ENDS, anchor, at, binding, connected, hello, rtcp, rtp};
 use play::anchor::Anchor;
 
 const PRIVATE: &str = "10.0.0.5:4000";
@@ -53,9 +53,7 @@ fn handshakes_pass_and_other_protocols_where_they_were_agreed_on() {
         let (ip, port) = (address.ip(), address.port());
         format!("v=0\r\no=- 1 1 IN IP4 {ip}\r\ns=-\r\nc=IN IP4 {ip}\r\nt=0 0\r\nm=image {port} udptl t38\r\n")
     };
-    fax.offer(1, crate::world::A, crate::world::B, sdp(PRIVATE)).unwrap();
-    fax.act(seam::Action::Select(crate::world::B));
-    fax.answer(1, crate::world::B, crate::world::A, sdp(FAR)).unwrap();
+    fax.agree(1, ENDS, [sdp(PRIVATE), sdp(FAR)]);
     assert_eq!(fax.places(0, NAT, &[0, 1, 1, 6, 0]), [(2, at(FAR))]);
 }
 

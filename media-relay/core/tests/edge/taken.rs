@@ -9,7 +9,7 @@ use play::ports::Counted;
 use seam::{Action, ExchangeId, Reply};
 
 use super::taps::Story;
-use super::world::{A, B, anchor, at, audio, connected, rtcp, rtp};
+use super::world::{A, B, ENDS, anchor, at, audio, connected, rtcp, rtp};
 
 /// A call as its seed tells it: all that was said, and what was counted.
 fn told(seed: u64, mut handed: Option<Dice>) -> (Vec<String>, u32) {
@@ -93,8 +93,8 @@ fn the_next_description_is_one_version_up_with_the_same_ports() {
         let line = sdp.lines().find_map(|line| line.strip_prefix("o=- ")).unwrap();
         line.split(' ').take(2).map(|number| number.parse().unwrap()).collect()
     };
-    let first = world.offer(2, A, B, audio(PLACES[0], "a=sendonly\r\n")).unwrap();
-    world.answer(2, B, A, audio(PLACES[1], "a=recvonly\r\n")).unwrap();
+    let held = [audio(PLACES[0], "a=sendonly\r\n"), audio(PLACES[1], "a=recvonly\r\n")];
+    let [first, _] = world.agree(2, ENDS, held);
     world.hand_over(Settings::default(), &mut dice).unwrap();
     let next = world.offer(3, A, B, audio(PLACES[0], "")).unwrap();
     assert_eq!(origin(&next), [origin(&first)[0], origin(&first)[1] + 1]);

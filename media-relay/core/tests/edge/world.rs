@@ -1,22 +1,18 @@
 //! A worker, its ports and the time: one session between A (realm 0) and B (realm 1), and who may send what to its ports.
 
-use std::net::SocketAddr;
-
 use media_core::worker::Settings;
 use play::anchor::Anchor;
+pub(crate) use play::anchor::{at, rtp};
 use play::ports::Counted;
-use play::settings::media::{ENDS, party};
-use seam::{Action, Endpoint};
+pub(crate) use play::settings::media::ENDS;
+use play::settings::media::party;
+use seam::Endpoint;
 
 pub(crate) const A: Endpoint = ENDS[0];
 pub(crate) const B: Endpoint = ENDS[1];
 /// The public address that A's signalling comes from, and that of B.
 pub(crate) const A_HOST: &str = "203.0.113.1";
 pub(crate) const B_HOST: &str = "198.51.100.1";
-
-pub(crate) fn at(text: &str) -> SocketAddr {
-    text.parse().unwrap()
-}
 
 pub(crate) fn anchor(settings: Settings) -> Anchor {
     let parties = [(0, A_HOST), (1, B_HOST)].map(|(realm, host)| party(realm, at(&format!("{host}:5060"))));
@@ -27,9 +23,7 @@ pub(crate) fn anchor(settings: Settings) -> Anchor {
 /// profiles and attributes.
 pub(crate) fn connected(settings: Settings, a: &str, b: &str, more: &str) -> Anchor {
     let mut world = anchor(settings);
-    world.offer(1, A, B, audio(a, more)).unwrap();
-    world.act(Action::Select(B));
-    world.answer(1, B, A, audio(b, more)).unwrap();
+    world.agree(1, ENDS, [audio(a, more), audio(b, more)]);
     world
 }
 
@@ -43,16 +37,6 @@ pub(crate) fn audio(address: &str, more: &str) -> String {
         ip = address.ip(),
         port = address.port()
     )
-}
-
-/// 20 ms of PCMU.
-pub(crate) fn rtp(sequence: u16, ssrc: u32) -> Vec<u8> {
-    let mut packet = vec![0x80, 0];
-    packet.extend(sequence.to_be_bytes());
-    packet.extend((u32::from(sequence) * 160).to_be_bytes());
-    packet.extend(ssrc.to_be_bytes());
-    packet.resize(172, 0xff);
-    packet
 }
 
 /// An empty receiver report.

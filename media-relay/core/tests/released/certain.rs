@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nat_lab::Kind as Nat;
-use seam::path::{Constraint, Entry, PathState, Reason};
+use seam::path::{Constraint, PathState, Reason};
 
 use crate::world::World;
 use crate::{PHONES, comes_home_for_a_hold, comes_home_for_policy, ends_with_its_time_in_order, second};
@@ -21,11 +21,6 @@ fn pairs() -> impl Iterator<Item = [Kind; 2]> {
     among.chain(mixed.flatten()).filter(|kinds| kinds[1] != Kind::Muxed || !PHONES.contains(&kinds[0]))
 }
 
-fn is_told(world: &World, state: PathState, reason: Reason) -> bool {
-    let told = |entry: &Entry| matches!(entry, Entry::State { to, why } if (*to, *why) == (state, reason));
-    world.timeline.iter().any(|(_, entry)| told(entry))
-}
-
 /// How long a move may be heard: to phones that may follow what they hear nothing is relayed meanwhile.
 fn gap_limit(kinds: [Kind; 2]) -> Duration {
     let goes_where_told =
@@ -36,12 +31,9 @@ fn gap_limit(kinds: [Kind; 2]) -> Duration {
 /// Direct, and nobody has heard a gap of it.
 fn released(seed: u64, kinds: [Kind; 2], place: Place) -> World {
     let mut world = World::certain(seed, kinds, place);
-    world.run(Duration::from_millis(300));
-    world.forget_silence();
-    world.run(second(30));
+    world.settle_and_run(second(30));
     assert_eq!(world.state(), PathState::Direct, "{kinds:?} {place:?} {:?}", world.timeline);
-    let silence = world.longest_silence();
-    assert!(silence <= gap_limit(kinds), "{kinds:?} {place:?} {silence:?} {:?}", world.timeline);
+    world.was_heard_within(gap_limit(kinds));
     world
 }
 
@@ -49,7 +41,7 @@ fn released(seed: u64, kinds: [Kind; 2], place: Place) -> World {
 fn where_the_path_is_certain_they_leave_the_relay_and_the_timeline_says_on_what_ground() {
     for (seed, kinds) in (0..3).flat_map(|seed| pairs().map(move |kinds| (seed, kinds))) {
         let world = released(seed, kinds, PLACES[seed as usize]);
-        assert!(is_told(&world, PathState::Direct, Reason::Certain), "{kinds:?} {:?}", world.timeline);
+        assert!(world.is_told_to_go(PathState::Direct, Reason::Certain), "{kinds:?} {:?}", world.timeline);
         ends_with_its_time_in_order(world, kinds);
     }
 }
@@ -58,9 +50,8 @@ fn where_the_path_is_certain_they_leave_the_relay_and_the_timeline_says_on_what_
 fn elsewhere_none_of_them_is_off_the_relay_for_long() {
     for kinds in pairs() {
         let mut world = World::new(2, kinds, PLACES[1]);
-        world.run(second(30));
-        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
-        assert!(!is_told(&world, PathState::Direct, Reason::Certain), "{kinds:?} {:?}", world.timeline);
+        world.is_after(second(30), PathState::Anchored);
+        assert!(!world.is_told_to_go(PathState::Direct, Reason::Certain), "{kinds:?} {:?}", world.timeline);
         assert!(!world.is_silent(), "{kinds:?} {:?}", world.timeline);
     }
 }
@@ -69,8 +60,7 @@ fn elsewhere_none_of_them_is_off_the_relay_for_long() {
 fn a_call_that_cannot_be_heard_is_asked_after_and_not_taken_for_dead() {
     for kinds in [[Kind::Mute; 2], [Kind::Muxed; 2], [Kind::IgnoresRtcp; 2]] {
         let mut world = released(4, kinds, PLACES[1]);
-        world.run(second(640));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        world.is_after(second(640), PathState::Direct);
         assert_eq!((world.is_inactive, world.questions), (false, 2), "{kinds:?}");
         // Coming home, it has as long to be heard as any other.
         world.constrain(Constraint::MustAnchor);
@@ -100,11 +90,10 @@ fn one_that_is_heard_at_the_relay_brings_both_home() {
     let mut world = World::certain(7, [Kind::Muxed; 2], PLACES[1]);
     world.run(Duration::from_millis(400));
     let relay = world.phones[0].target;
-    world.run(second(30));
-    assert_eq!(world.state(), PathState::Direct, "{:?}", world.timeline);
+    world.is_after(second(30), PathState::Direct);
     world.phones[0].target = relay;
     world.run(second(4));
-    assert!(is_told(&world, PathState::Returning, Reason::CameBack), "{:?}", world.timeline);
+    assert!(world.is_told_to_go(PathState::Returning, Reason::CameBack), "{:?}", world.timeline);
     assert!(world.state() == PathState::Anchored && !world.is_silent(), "{:?}", world.timeline);
 }
 
@@ -112,10 +101,10 @@ fn one_that_is_heard_at_the_relay_brings_both_home() {
 fn reports_that_do_come_count_as_everywhere() {
     for (seed, kinds) in (0..5).flat_map(|seed| crate::pairs().map(move |kinds| (seed, kinds))) {
         let mut world = released(seed, kinds, PLACES[1]);
-        assert!(!is_told(&world, PathState::Direct, Reason::Certain), "{kinds:?} {:?}", world.timeline);
+        assert!(!world.is_told_to_go(PathState::Direct, Reason::Certain), "{kinds:?} {:?}", world.timeline);
         world.ground.cut([seed % 2 == 0, true]);
         world.run(second(7));
-        assert!(is_told(&world, PathState::Returning, Reason::Refuted), "{kinds:?} {:?}", world.timeline);
+        assert!(world.is_told_to_go(PathState::Returning, Reason::Refuted), "{kinds:?} {:?}", world.timeline);
         assert!(!world.is_silent(), "{kinds:?} {:?}", world.timeline);
     }
     // Of a pair one reports: what it says ends a move on trust whose path does not work.
@@ -125,7 +114,7 @@ fn reports_that_do_come_count_as_everywhere() {
         world.run(second(10));
         // PJSIP counts anew after a re-INVITE: it says no more than that it hears nobody.
         let why = if kinds[1] == Kind::Pjsip { Reason::ReportsStopped } else { Reason::Refuted };
-        assert!(is_told(&world, PathState::Returning, why), "{kinds:?} {:?}", world.timeline);
+        assert!(world.is_told_to_go(PathState::Returning, why), "{kinds:?} {:?}", world.timeline);
         assert!(!world.is_silent(), "{kinds:?} {:?}", world.timeline);
     }
 }

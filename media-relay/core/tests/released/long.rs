@@ -7,7 +7,7 @@ use nat_lab::Kind as Nat;
 use seam::path::{Entry, PathState, Reason, Stay};
 
 use crate::world::World;
-use crate::{pairs, second};
+use crate::{BEHIND_ONE, pairs, second};
 use play::Dice;
 use play::ground::Place;
 use play::phone::plain::{Kind, Voice};
@@ -79,10 +79,6 @@ fn until_direct(world: &mut World, most: Duration) -> bool {
     world.state() == PathState::Direct
 }
 
-fn is_told(world: &World, what: impl Fn(&Entry) -> bool) -> bool {
-    world.timeline.iter().any(|(_, entry)| what(entry))
-}
-
 #[test]
 fn what_is_direct_stays_direct_whoever_is_silent_and_whatever_reports_are_lost() {
     let (mut calls, mut never, mut moves) = (0_u32, 0_u32, Vec::new());
@@ -95,7 +91,7 @@ fn what_is_direct_stays_direct_whoever_is_silent_and_whatever_reports_are_lost()
         let Some(first) = world.moves.first_direct else {
             // Two that never speak at a time are left alone.
             assert!(story.voices.contains(&Voice::Spurts) || story.loss > 0.0, "{}", tell());
-            assert!(!is_told(&world, |entry| matches!(entry, Entry::Stays(Stay::Failed))), "{}", tell());
+            assert!(!world.stays(Stay::Failed), "{}", tell());
             never += 1;
             return;
         };
@@ -153,15 +149,13 @@ fn a_cut_at_any_moment_brings_the_media_home_as_soon_as_somebody_tells_of_it() {
 #[test]
 fn reports_that_are_lost_for_half_a_minute_bring_it_home_and_it_may_leave_again() {
     for (seed, kinds) in (0..3).flat_map(|seed| pairs().map(move |kinds| (seed, kinds))) {
-        let mut world = World::new(seed, kinds, Place::Apart([Some(Nat::Cone), None]));
+        let mut world = World::new(seed, kinds, BEHIND_ONE);
         assert!(until_direct(&mut world, second(20)), "{kinds:?} {:?}", world.timeline);
         world.run(second(8));
         let from = world.now;
         world.phones.iter_mut().for_each(|phone| phone.loses_reports = from..from + second(30));
-        world.run(second(12));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} two are missing {:?}", world.timeline);
-        world.run(second(9));
-        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
+        world.is_after(second(12), PathState::Direct);
+        world.is_after(second(9), PathState::Anchored);
         assert!(!world.is_silent());
         // They are heard again 9 s later, and a baresip tells of a trial 5 s after it.
         assert!(until_direct(&mut world, second(25)), "{kinds:?} {:?}", world.timeline);
@@ -172,7 +166,7 @@ fn reports_that_are_lost_for_half_a_minute_bring_it_home_and_it_may_leave_again(
 #[test]
 fn a_call_whose_reports_are_lost_again_and_again_does_not_flap() {
     for (seed, kinds) in (0..2).flat_map(|seed| pairs().map(move |kinds| (seed, kinds))) {
-        let mut world = World::new(seed, kinds, Place::Apart([Some(Nat::Cone), None]));
+        let mut world = World::new(seed, kinds, BEHIND_ONE);
         let end = world.now + second(600);
         while world.now < end {
             let left = end - world.now;
@@ -197,15 +191,13 @@ fn a_call_whose_reports_are_lost_again_and_again_does_not_flap() {
 #[test]
 fn one_phones_reports_are_enough_for_no_direction_but_the_one_that_it_hears() {
     for (seed, kinds) in (0..3).flat_map(|seed| pairs().map(move |kinds| (seed, kinds))) {
-        let mut world = World::new(seed, kinds, Place::Apart([Some(Nat::Cone), None]));
+        let mut world = World::new(seed, kinds, BEHIND_ONE);
         assert!(until_direct(&mut world, second(20)), "{kinds:?} {:?}", world.timeline);
         world.run(second(8));
         let from = world.now;
         world.phones[seed as usize % 2].loses_reports = from..from + second(600);
-        world.run(second(12));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
-        world.run(second(9));
-        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
+        world.is_after(second(12), PathState::Direct);
+        world.is_after(second(9), PathState::Anchored);
     }
 }
 
@@ -221,8 +213,7 @@ fn counts_that_wrap_and_sources_that_change_end_no_direct_call_and_hide_no_cut()
         if seed % 2 == 1 {
             world.phones[seed as usize / 2].changes_source();
         }
-        world.run(second(60));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {seed} {:?}", world.timeline);
+        world.is_after(second(60), PathState::Direct);
         world.ground.cut([true; 2]);
         world.run(second(7));
         assert!(!world.is_silent(), "{kinds:?} {seed} {:?}", world.timeline);
@@ -233,7 +224,7 @@ fn counts_that_wrap_and_sources_that_change_end_no_direct_call_and_hide_no_cut()
 fn an_announcement_one_way_proves_nothing_harms_nothing_and_is_not_remembered() {
     // One hears and never speaks, from the start or after a while: it stays, or stays direct.
     for (kinds, from) in pairs().flat_map(|kinds| [0, 900, 1_300, 40_000].map(|from| (kinds, from))) {
-        let mut world = World::new(3, kinds, Place::Apart([Some(Nat::Cone), None]));
+        let mut world = World::new(3, kinds, BEHIND_ONE);
         world.phones[1].voice = Voice::Muted { from, to: u64::MAX };
         world.run(second(30));
         world.phones.iter_mut().for_each(|phone| phone.longest_unheard = Duration::ZERO);
@@ -241,9 +232,9 @@ fn an_announcement_one_way_proves_nothing_harms_nothing_and_is_not_remembered() 
         let outcomes = world.outcomes();
         let story = || format!("{kinds:?} muted from {from} {:?}", world.timeline);
         let failed = |entry: &Entry| matches!(entry, Entry::Stays(Stay::Failed | Stay::Remembered));
-        assert!(!is_told(&world, failed), "{}", story());
+        assert!(!world.is_told(failed), "{}", story());
         let refuted = |entry: &Entry| matches!(entry, Entry::State { why: Reason::Refuted, .. });
-        assert!(!is_told(&world, refuted), "{}", story());
+        assert!(!world.is_told(refuted), "{}", story());
         if from == 40_000 {
             assert_eq!(world.state(), PathState::Direct, "{}", story());
         }
@@ -256,10 +247,9 @@ fn an_announcement_one_way_proves_nothing_harms_nothing_and_is_not_remembered() 
 #[test]
 fn a_trial_in_which_one_was_silent_is_made_again_when_both_speak() {
     for kinds in pairs() {
-        let mut world = World::new(9, kinds, Place::Apart([Some(Nat::Cone), None]));
+        let mut world = World::new(9, kinds, BEHIND_ONE);
         world.phones[0].voice = Voice::Muted { from: 700, to: 30_000 };
         world.run(second(30));
-        world.run(second(40));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        world.is_after(second(40), PathState::Direct);
     }
 }

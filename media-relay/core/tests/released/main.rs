@@ -35,12 +35,22 @@ const INDEPENDENT: [Option<Nat>; 5] =
 const DEPENDENT: [Option<Nat>; 3] =
     [Some(Nat::SymmetricAddress), Some(Nat::SymmetricSequential), Some(Nat::SymmetricRandom)];
 
+const CONES: Place = Place::Apart([Some(Nat::Cone); 2]);
+const BEHIND_ONE: Place = Place::Apart([Some(Nat::Cone), None]);
+
 fn second(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
 fn pairs() -> impl Iterator<Item = [Kind; 2]> {
     PHONES.into_iter().flat_map(|one| PHONES.map(|other| [one, other]))
+}
+
+/// A call that has become direct after so long.
+#[track_caller]
+fn direct(mut world: World, after: Duration) -> World {
+    world.is_after(after, PathState::Direct);
+    world
 }
 
 /// How long a move may be heard: PJSIP throws the first packets of a new source away.
@@ -58,23 +68,19 @@ fn return_limit(kinds: [Kind; 2]) -> Duration {
 fn comes_home_for_policy(world: &mut World, kinds: [Kind; 2]) {
     world.forget_silence();
     world.constrain(Constraint::MustAnchor);
-    world.run(second(1));
-    assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
-    let silence = world.longest_silence();
-    assert!(silence <= return_limit(kinds), "{kinds:?} {silence:?} {:?}", world.timeline);
+    world.is_after(second(1), PathState::Anchored);
+    world.was_heard_within(return_limit(kinds));
 }
 
 /// A hold brings both home, and so long after it they have left again.
 #[track_caller]
 fn comes_home_for_a_hold(world: &mut World, kinds: [Kind; 2], by: usize, after: Duration) {
     world.party_offers(by, "sendonly");
-    world.run(second(5));
-    assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
+    world.is_after(second(5), PathState::Anchored);
     world.party_offers(by, "sendrecv");
     world.run(Duration::from_millis(1_500));
     assert!(!world.is_silent(), "{kinds:?} {:?}", world.timeline);
-    world.run(after);
-    assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+    world.is_after(after, PathState::Direct);
 }
 
 /// Direct time is the time away, from the last packet on: one may have been on its way.
@@ -91,18 +97,10 @@ fn ends_with_its_time_in_order(mut world: World, kinds: [Kind; 2]) {
 fn phones_of_one_lan_leave_the_relay_and_are_proven_within_twelve_seconds() {
     for (seed, kinds) in (0..20).flat_map(|seed| pairs().map(move |kinds| (seed, kinds))) {
         let mut world = World::new(seed, kinds, Place::OneLan);
-        world.run(Duration::from_millis(300));
-        world.forget_silence();
-        world.run(Duration::from_millis(11_700));
+        world.settle_and_run(Duration::from_millis(11_700));
         assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
-        assert!(
-            world.longest_silence() <= gap_limit(kinds),
-            "{kinds:?} {seed} {:?} {:?}",
-            world.longest_silence(),
-            world.timeline
-        );
-        world.run(second(20));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        world.was_heard_within(gap_limit(kinds));
+        world.is_after(second(20), PathState::Direct);
         ends_with_its_time_in_order(world, kinds);
     }
 }
@@ -112,25 +110,15 @@ fn behind_nats_that_map_independently_they_are_released_and_behind_others_never_
     for kinds in pairs() {
         for nats in INDEPENDENT.into_iter().flat_map(|one| INDEPENDENT.map(|other| [one, other])) {
             let mut world = World::new(2, kinds, Place::Apart(nats));
-            world.run(Duration::from_millis(300));
-            world.forget_silence();
-            world.run(Duration::from_millis(11_700));
-            let story = || format!("{kinds:?} {nats:?} {:?}", world.timeline);
-            assert_eq!(world.state(), PathState::Direct, "{}", story());
-            assert!(world.longest_silence() <= gap_limit(kinds), "{} {:?}", story(), world.longest_silence());
+            world.settle_and_run(second(11));
+            world.is_after(Duration::from_millis(700), PathState::Direct);
+            world.was_heard_within(gap_limit(kinds));
         }
         for nats in DEPENDENT.into_iter().flat_map(|one| INDEPENDENT.map(|other| [other, one])) {
             let mut world = World::new(3, kinds, Place::Apart(nats));
-            world.run(Duration::from_millis(300));
-            world.forget_silence();
-            world.run(second(20));
+            world.settle_and_run(second(20));
             assert_eq!(world.away, Duration::ZERO, "{kinds:?} {nats:?} {:?}", world.timeline);
-            assert!(
-                world.longest_silence() <= gap_limit(kinds),
-                "{kinds:?} {nats:?} {:?} {:?}",
-                world.longest_silence(),
-                world.timeline
-            );
+            world.was_heard_within(gap_limit(kinds));
         }
     }
 }
@@ -140,14 +128,11 @@ fn two_that_take_unlike_times_to_move_move_together_and_lose_little_to_their_nat
     let kinds =
         [[Kind::Baresip, Kind::Baresip], [Kind::Baresip, Kind::Linphone], [Kind::Linphone, Kind::Linphone]];
     for (seed, kinds) in (0..20).flat_map(|seed| kinds.map(move |kinds| (seed, kinds))) {
-        let mut world = World::new(seed, kinds, Place::Apart([Some(Nat::Cone), Some(Nat::Cone)]));
+        let mut world = World::new(seed, kinds, CONES);
         world.lag[seed as usize % 2] = Duration::from_millis(180);
-        world.run(Duration::from_millis(300));
-        world.forget_silence();
-        world.run(Duration::from_millis(12_700));
+        world.settle_and_run(Duration::from_millis(12_700));
         assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
-        let silence = world.longest_silence();
-        assert!(silence <= Duration::from_millis(80), "{kinds:?} {seed} {silence:?} {:?}", world.timeline);
+        world.was_heard_within(Duration::from_millis(80));
     }
 }
 
@@ -158,19 +143,14 @@ fn a_path_that_is_blocked_from_the_start_costs_a_second_at_most_and_is_tried_onc
     let limit = |kinds| Duration::from_millis(if kinds == [Kind::Pjsip; 2] { 1_250 } else { 1_000 });
     for (seed, kinds) in (0..20).flat_map(|seed| pairs().map(move |kinds| (seed, kinds))) {
         for ways in [[true, true], [true, false], [false, true]] {
-            let mut world = World::new(seed, kinds, Place::Apart([Some(Nat::Cone), Some(Nat::Cone)]));
+            let mut world = World::new(seed, kinds, CONES);
             world.ground.cut(ways);
-            world.run(Duration::from_millis(300));
-            world.forget_silence();
-            world.run(second(100));
+            world.settle_and_run(second(100));
             let story =
                 || format!("{kinds:?} {seed} {ways:?} {:?} {:?}", world.longest_silence(), world.timeline);
-            let moves = |entry: &&(Duration, Entry)| {
-                matches!(entry.1, Entry::State { to: PathState::Synchronising, .. })
-            };
             assert_eq!(world.state(), PathState::Anchored, "{}", story());
-            assert_eq!(world.timeline.iter().filter(moves).count(), 1, "{}", story());
-            assert!(world.longest_silence() <= limit(kinds), "{}", story());
+            assert_eq!(world.trials().len(), 1, "{}", story());
+            world.was_heard_within(limit(kinds));
             assert!(!world.is_silent(), "{}", story());
         }
     }
@@ -179,47 +159,40 @@ fn a_path_that_is_blocked_from_the_start_costs_a_second_at_most_and_is_tried_onc
 #[test]
 fn a_path_that_is_cut_brings_the_media_back_within_seven_seconds() {
     for (seed, kinds) in (0..20).flat_map(|seed| pairs().map(move |kinds| (seed, kinds))) {
-        let mut world = World::new(seed, kinds, Place::Apart([Some(Nat::Cone), None]));
-        world.run(second(20) + Duration::from_millis(seed * 370));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {seed} {:?}", world.timeline);
+        let mut world =
+            direct(World::new(seed, kinds, BEHIND_ONE), second(20) + Duration::from_millis(seed * 370));
         world.forget_silence();
         world.ground.cut([seed % 3 != 0, seed % 3 != 1]);
         world.run(second(7));
         assert!(!world.is_silent(), "{kinds:?} {seed} {:?}", world.timeline);
-        let is_told = world.timeline.iter().any(|(_, entry)| {
-            matches!(entry, Entry::State { to: PathState::Returning, why: Reason::Refuted })
-        });
-        assert!(is_told, "{kinds:?} {seed} {:?}", world.timeline);
+        assert!(
+            world.is_told_to_go(PathState::Returning, Reason::Refuted),
+            "{kinds:?} {seed} {:?}",
+            world.timeline
+        );
     }
 }
 
 #[test]
 fn policy_calls_back_at_once_and_lets_go_again() {
     for (seed, kinds) in (0..20).flat_map(|seed| pairs().map(move |kinds| (seed, kinds))) {
-        let mut world = World::new(seed, kinds, Place::Apart([Some(Nat::Cone), None]));
-        world.run(second(12) + Duration::from_millis(seed * 370));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        let mut world =
+            direct(World::new(seed, kinds, BEHIND_ONE), second(12) + Duration::from_millis(seed * 370));
         comes_home_for_policy(&mut world, kinds);
-        world.run(second(30));
-        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
+        world.is_after(second(30), PathState::Anchored);
         world.constrain(Constraint::MayRelease);
-        world.run(second(12));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        world.is_after(second(12), PathState::Direct);
     }
 }
 
 #[test]
 fn of_phones_all_media_comes_back_where_only_video_may_go() {
     for (seed, kinds) in pairs().enumerate() {
-        let mut world = World::new(seed as u64, kinds, Place::Apart([Some(Nat::Cone), None]));
-        world.run(second(12));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        let mut world = direct(World::new(seed as u64, kinds, BEHIND_ONE), second(12));
         world.constrain(Constraint::VideoOnly);
-        world.run(second(30));
-        assert_eq!(world.state(), PathState::Anchored, "{kinds:?} {:?}", world.timeline);
+        world.is_after(second(30), PathState::Anchored);
         world.constrain(Constraint::MayRelease);
-        world.run(second(12));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        world.is_after(second(12), PathState::Direct);
     }
 }
 
@@ -241,9 +214,7 @@ fn policy_that_flips_while_nats_are_learnt_or_a_trial_runs_leaves_nobody_silent(
 #[test]
 fn a_hold_brings_everybody_home_and_after_it_they_leave_again() {
     for kinds in pairs() {
-        let mut world = World::new(5, kinds, Place::Apart([Some(Nat::Cone), Some(Nat::Cone)]));
-        world.run(second(16));
-        assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+        let mut world = direct(World::new(5, kinds, CONES), second(16));
         let away = world.away;
         comes_home_for_a_hold(&mut world, kinds, 0, second(18));
         assert!(world.away > away + second(2));
@@ -253,10 +224,8 @@ fn a_hold_brings_everybody_home_and_after_it_they_leave_again() {
 #[test]
 fn what_keeps_holes_open_in_a_hold_makes_no_lie_of_reports_about_direct_time() {
     for seed in 0..50 {
-        let mut world =
-            World::new(seed, [Kind::Linphone; 2], Place::Apart([Some(Nat::Cone), Some(Nat::Cone)]));
-        world.run(second(25));
-        assert_eq!(world.state(), PathState::Direct, "{seed} {:?}", world.timeline);
+        let mut world = World::new(seed, [Kind::Linphone; 2], CONES);
+        world.is_after(second(25), PathState::Direct);
         for direction in ["sendonly", "sendrecv"] {
             world.party_offers(0, direction);
             world.run(Duration::from_millis(100));
@@ -265,21 +234,19 @@ fn what_keeps_holes_open_in_a_hold_makes_no_lie_of_reports_about_direct_time() {
             }
             world.run(second(8));
         }
-        let lie = world.timeline.iter().find(|(_, entry)| matches!(entry, Entry::Lie { .. }));
-        assert!(lie.is_none(), "{seed} {:?}", world.timeline);
+        assert!(!world.is_told(|entry| matches!(entry, Entry::Lie { .. })), "{seed} {:?}", world.timeline);
     }
 }
 
 #[test]
 fn what_failed_twice_is_not_tried_on_the_next_call_for_an_hour() {
-    let mut world = World::new(7, [Kind::Baresip; 2], Place::Apart([Some(Nat::Cone), None]));
+    let mut world = World::new(7, [Kind::Baresip; 2], BEHIND_ONE);
     world.ground.cut([true; 2]);
     let tries = [0, 1, 1, 1, 3_600].map(|pause| {
         if pause > 0 {
             world.call_again(second(pause));
         }
-        world.run(second(12));
-        assert_eq!(world.state(), PathState::Anchored, "{:?}", world.timeline);
+        world.is_after(second(12), PathState::Anchored);
         world.away > Duration::ZERO
     });
     assert_eq!(tries, [true, true, false, false, true]);
@@ -288,8 +255,7 @@ fn what_failed_twice_is_not_tried_on_the_next_call_for_an_hour() {
 #[test]
 fn a_worker_tells_what_became_of_moves_and_heeds_what_the_store_knows() {
     let mut world = World::new(6, [Kind::Baresip; 2], Place::Apart([None, None]));
-    world.run(second(12));
-    assert_eq!(world.state(), PathState::Direct, "{:?}", world.timeline);
+    world.is_after(second(12), PathState::Direct);
     let outcomes = world.outcomes();
     assert!(outcomes.len() == 1 && outcomes[0].has_worked, "{outcomes:?}");
     for (failures, is_tried) in [(1, true), (2, false)] {

@@ -2,22 +2,12 @@
 
 use std::time::Duration;
 
-use seam::path::{Entry, PathState, Stay};
+use seam::path::{PathState, Stay};
 
 use crate::world::World;
 use crate::{pairs, second};
 use play::ground::Place;
 use play::phone::plain::Kind;
-
-fn stays(world: &World, why: Stay) -> bool {
-    world.timeline.iter().any(|(_, entry)| *entry == Entry::Stays(why))
-}
-
-/// How often both were moved.
-fn moves(world: &World) -> usize {
-    let is_move = |entry: &Entry| matches!(entry, Entry::State { to: PathState::Synchronising, .. });
-    world.timeline.iter().filter(|(_, entry)| is_move(entry)).count()
-}
 
 #[test]
 fn a_local_network_of_another_realm_is_never_tried_and_nobody_hears_anything_of_it() {
@@ -30,17 +20,14 @@ fn a_local_network_of_another_realm_is_never_tried_and_nobody_hears_anything_of_
     ];
     for (kinds, place) in pairs().flat_map(|kinds| places.map(|place| (kinds, place))) {
         let mut world = World::new(3, kinds, Place::Realms(place));
-        world.run(Duration::from_millis(300));
-        world.forget_silence();
-        world.run(second(30));
+        world.settle_and_run(second(30));
         let story = || format!("{kinds:?} {place:?} {:?}", world.timeline);
-        assert!(stays(&world, Stay::Unroutable), "{}", story());
+        assert!(world.stays(Stay::Unroutable), "{}", story());
         assert_eq!((world.wishes, world.away), (0, Duration::ZERO), "{}", story());
-        assert!(world.longest_silence() <= Duration::from_millis(25), "{}", story());
+        world.was_heard_within(Duration::from_millis(25));
     }
     let mut world = World::new(3, [Kind::Baresip; 2], Place::Realms(["198.51.100.7", "203.0.113.8"]));
-    world.run(second(12));
-    assert_eq!(world.state(), PathState::Direct, "two realms of one world: {:?}", world.timeline);
+    world.is_after(second(12), PathState::Direct);
 }
 
 #[test]
@@ -53,9 +40,9 @@ fn a_phone_that_agrees_and_does_not_move_is_asked_once_and_after_two_calls_no_mo
             for asked in [1, 1, 0] {
                 world.run(second(100));
                 let story = || format!("{other:?} {nats:?} {asked} {:?}", world.timeline);
-                assert_eq!(moves(&world), if is_learnt { 0 } else { asked }, "{}", story());
+                assert_eq!(world.trials().len(), if is_learnt { 0 } else { asked }, "{}", story());
                 let why = if asked > 0 { Stay::Unmoved } else { Stay::Remembered };
-                assert!(stays(&world, why), "{}", story());
+                assert!(world.stays(why), "{}", story());
                 assert!(!world.is_silent(), "{}", story());
                 world.call_again(second(1));
             }

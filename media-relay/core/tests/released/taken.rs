@@ -10,7 +10,7 @@ use seam::StreamStatistics;
 use seam::path::{Constraint, PathState};
 
 use crate::world::World;
-use crate::{pairs, second};
+use crate::{BEHIND_ONE, pairs, second};
 
 const MS: fn(u64) -> Duration = Duration::from_millis;
 
@@ -131,10 +131,9 @@ fn a_call_that_is_handed_over_is_told_of_as_if_it_had_not_been() {
 fn two_halves_of_a_call_part_at_home_and_are_put_together_by_who_takes_both() {
     for (seed, kinds) in (0..10u64).flat_map(|seed| pairs().map(move |kinds| (seed, kinds))) {
         for halves in [2, 3] {
-            let mut world = World::through(halves, seed, kinds, Place::Apart([Some(Nat::Cone), None]));
+            let mut world = World::through(halves, seed, kinds, BEHIND_ONE);
             let mut dice = Dice::new(seed);
-            world.run(second(13) + MS(5 * dice.below(1_000)));
-            assert_eq!(world.state(), PathState::Direct, "{kinds:?} {:?}", world.timeline);
+            world.is_after(second(13) + MS(5 * dice.below(1_000)), PathState::Direct);
             world.forget_silence();
             let mut times = 0;
             while let Err(why) = world.hand_over(&mut dice) {

@@ -2,15 +2,12 @@
 
 use std::time::Duration;
 
-use nat_lab::Kind as Nat;
-use seam::path::{Entry, PathState, Stay};
+use seam::path::Stay;
 
-use crate::second;
 use crate::world::World;
-use play::ground::Place;
+use crate::{CONES, second};
 use play::phone::plain::Kind;
 
-const CONES: Place = Place::Apart([Some(Nat::Cone); 2]);
 /// A PJSIP's report is gone before anything of the trial can have come, or comes when its counts have begun anew at home.
 const UNTELLING: [Duration; 2] = [Duration::from_millis(15), Duration::from_secs(3)];
 
@@ -20,30 +17,19 @@ fn world(seed: u64, kinds: [Kind; 2], first_report: Duration) -> World {
     world
 }
 
-fn trials(world: &World) -> Vec<Duration> {
-    let is_move = |entry: &Entry| matches!(entry, Entry::State { to: PathState::Synchronising, .. });
-    world.timeline.iter().filter(|(_, entry)| is_move(entry)).map(|(at, _)| *at).collect()
-}
-
-fn stays(world: &World, why: Stay) -> bool {
-    world.timeline.iter().any(|(_, entry)| *entry == Entry::Stays(why))
-}
-
 #[test]
 fn trials_that_tell_nothing_are_two_at_most_and_the_timeline_says_why_the_call_stays() {
     for (seed, first_report) in (0..20).flat_map(|seed| UNTELLING.map(|after| (seed, after))) {
         for ways in [[true, true], [true, false], [false, true]] {
             let mut world = world(seed, [Kind::Pjsip; 2], first_report);
             world.ground.cut(ways);
-            world.run(Duration::from_millis(300));
-            world.forget_silence();
-            world.run(second(300));
+            world.settle_and_run(second(300));
             let silence = world.longest_silence();
             let outcomes = world.outcomes();
             let story = || format!("{seed} {first_report:?} {ways:?} {silence:?} {:?}", world.timeline);
-            let trials = trials(&world);
+            let trials = world.trials();
             assert!(trials.len() == 2 && trials[1] >= trials[0] + second(5), "{}", story());
-            assert!(stays(&world, Stay::Inconclusive), "{}", story());
+            assert!(world.stays(Stay::Inconclusive), "{}", story());
             assert!(silence <= Duration::from_millis(1_250) && !world.is_silent(), "{}", story());
             assert!(outcomes.is_empty(), "nothing was learnt of it: {outcomes:?} {}", story());
         }
@@ -56,15 +42,13 @@ fn a_report_that_comes_too_early_refutes_no_path_that_works() {
     for (seed, kinds) in (0..20).flat_map(|seed| pairs.map(|kinds| (seed, kinds))) {
         for first_report in UNTELLING {
             let mut world = world(seed, kinds, first_report);
-            world.run(Duration::from_millis(300));
-            world.forget_silence();
-            world.run(second(60));
+            world.settle_and_run(second(60));
             let silence = world.longest_silence();
             let outcomes = world.outcomes();
             let story = || format!("{kinds:?} {seed} {first_report:?} {silence:?} {:?}", world.timeline);
-            assert!(!stays(&world, Stay::Failed), "{}", story());
+            assert!(!world.stays(Stay::Failed), "{}", story());
             assert!(outcomes.iter().all(|outcome| outcome.has_worked), "{}", story());
-            assert!(trials(&world).len() <= 3, "{}", story());
+            assert!(world.trials().len() <= 3, "{}", story());
             assert!(silence <= Duration::from_millis(250) && !world.is_silent(), "{}", story());
         }
     }
@@ -76,12 +60,10 @@ fn what_one_sends_while_the_other_still_owes_an_answer_refutes_no_path() {
         let mut world = World::new(seed, [Kind::Pjsip, Kind::Linphone], CONES);
         // It was asked to show its NAT, and has: its media has moved, and only its answer is late. The next re-INVITE must wait for it.
         world.lost_answer[late] = Duration::from_millis(500);
-        world.run(Duration::from_millis(300));
-        world.forget_silence();
-        world.run(second(60));
+        world.settle_and_run(second(60));
         let silence = world.longest_silence();
         let story = || format!("{seed} {silence:?} {:?}", world.timeline);
-        assert!(world.moves.first_direct.is_some() && !stays(&world, Stay::Failed), "{}", story());
+        assert!(world.moves.first_direct.is_some() && !world.stays(Stay::Failed), "{}", story());
         // Half a second, and what re-INVITEs take.
         assert!(silence <= Duration::from_millis(700) && !world.is_silent(), "{}", story());
     }

@@ -23,7 +23,7 @@ use play::phone::plain::{Kind, Phone};
 use play::ports::Counted;
 pub(crate) use play::settings::media::ENDS;
 use play::settings::media::{allowing, party, release_within, two_realms};
-use seam::path::{Constraint, Entry, PathEntry, PathState};
+use seam::path::{Constraint, Entry, PathEntry, PathState, Reason, Stay};
 use seam::{Action, Event, ExchangeId, Listener, Party, Renegotiated, Reply, Role, StreamStatistics};
 
 const SESSION: u64 = 5;
@@ -43,6 +43,8 @@ enum Letter {
 }
 
 pub(crate) struct World {
+    /// Its seed, phones and place.
+    what: String,
     pub(crate) now: Duration,
     /// The clock of the worker's process.
     clock: Origin,
@@ -134,6 +136,7 @@ impl World {
         let policy = release_within(limits, vec![allowing(); 2], pairs);
         let settings = two_realms(policy, &relays(), 20_000..=29_999);
         let mut world = Self {
+            what: format!("{seed} {kinds:?} {place:?}"),
             now: Duration::from_secs(100),
             clock: Origin::default(),
             ground,
@@ -277,15 +280,8 @@ impl World {
         self.order(from).into_iter().fold(sdp, |sdp, half| {
             let to = 1 - from;
             let [from_party, to_party] = [from, to].map(|end| self.party(half, end));
-            let action = Action::Offer {
-                exchange: ExchangeId(exchange),
-                from: ENDS[from],
-                to: ENDS[to],
-                from_party,
-                to_party,
-                sdp,
-            };
-            self.described(half, action)
+            let (exchange, from, to) = (ExchangeId(exchange), ENDS[from], ENDS[to]);
+            self.described(half, Action::Offer { exchange, from, to, from_party, to_party, sdp })
         })
     }
 
@@ -296,16 +292,8 @@ impl World {
                 self.act(half, Action::Select(ENDS[1]));
             }
             let from_party = self.party(half, from);
-            self.described(
-                half,
-                Action::Answer {
-                    exchange: ExchangeId(exchange),
-                    from: ENDS[from],
-                    to: ENDS[1 - from],
-                    from_party,
-                    sdp,
-                },
-            )
+            let (exchange, from, to) = (ExchangeId(exchange), ENDS[from], ENDS[1 - from]);
+            self.described(half, Action::Answer { exchange, from, to, from_party, sdp })
         })
     }
 
@@ -399,15 +387,13 @@ impl World {
             match letter {
                 Letter::Ask { wish, party, sdp } => {
                     let phone = &mut self.phones[party];
-                    let (after, outcome) = match phone.kind {
+                    let kind = phone.kind;
+                    let mut accepts = || Renegotiated::Accepted(phone.answer(&sdp, now, &mut self.dice));
+                    let (after, outcome) = match kind {
                         Kind::Refusing(status) => (Duration::ZERO, Renegotiated::Refused(status)),
                         Kind::Deaf => (Duration::from_secs(32), Renegotiated::Refused(408)),
-                        Kind::Slow(after) => {
-                            (after, Renegotiated::Accepted(phone.answer(&sdp, now, &mut self.dice)))
-                        }
-                        _ => {
-                            (Duration::ZERO, Renegotiated::Accepted(phone.answer(&sdp, now, &mut self.dice)))
-                        }
+                        Kind::Slow(after) => (after, accepts()),
+                        _ => (Duration::ZERO, accepts()),
                     };
                     let after = after
                         + Duration::from_millis(5 + self.dice.below(30))
@@ -477,6 +463,20 @@ impl World {
         }
     }
 
+    /// Runs, and forgets who was silent until its first packets had passed.
+    pub(crate) fn settle_and_run(&mut self, span: Duration) {
+        self.run(Duration::from_millis(300));
+        self.forget_silence();
+        self.run(span);
+    }
+
+    /// So long from now its media is there.
+    #[track_caller]
+    pub(crate) fn is_after(&mut self, span: Duration, state: PathState) {
+        self.run(span);
+        assert_eq!(self.state(), state, "{} {:?}", self.what, self.timeline);
+    }
+
     /// How long a move kept somebody from what was sent to it, and how much of the call is direct.
     fn measure(&mut self) {
         let motion = match self.state() {
@@ -492,10 +492,8 @@ impl World {
         while let Some(came) = self.ground.next(self.now) {
             if came.host == self.ground.relay {
                 let dropped = self.worker.dropped;
-                let is_open = {
-                    let now = self.clock.shows(self.now);
-                    self.ground.pass(&mut self.worker, &self.sockets, &came, now)
-                };
+                let now = self.clock.shows(self.now);
+                let is_open = self.ground.pass(&mut self.worker, &self.sockets, &came, now);
                 if is_open && self.worker.dropped == dropped {
                     self.taken.push(came.payload);
                 }
@@ -521,6 +519,25 @@ impl World {
             .unwrap_or(PathState::Anchored)
     }
 
+    pub(crate) fn is_told(&self, is_it: impl Fn(&Entry) -> bool) -> bool {
+        self.timeline.iter().any(|(_, entry)| is_it(entry))
+    }
+
+    /// Its timeline says of its media where it goes, and why.
+    pub(crate) fn is_told_to_go(&self, to: PathState, why: Reason) -> bool {
+        self.is_told(|entry| *entry == Entry::State { to, why })
+    }
+
+    pub(crate) fn stays(&self, why: Stay) -> bool {
+        self.is_told(|entry| *entry == Entry::Stays(why))
+    }
+
+    /// When both were asked to move.
+    pub(crate) fn trials(&self) -> Vec<Duration> {
+        let is_move = |entry: &Entry| matches!(entry, Entry::State { to: PathState::Synchronising, .. });
+        self.timeline.iter().filter(|(_, entry)| is_move(entry)).map(|(at, _)| *at).collect()
+    }
+
     pub(crate) fn forget_silence(&mut self) {
         for phone in &mut self.phones {
             phone.longest_silence = Duration::ZERO;
@@ -530,6 +547,13 @@ impl World {
     pub(crate) fn longest_silence(&self) -> Duration {
         let of = |phone: &Phone| phone.longest_silence.max(self.now.saturating_sub(phone.heard));
         self.phones.iter().map(of).max().unwrap_or_default()
+    }
+
+    /// Nobody was silent for longer since that was forgotten.
+    #[track_caller]
+    pub(crate) fn was_heard_within(&self, limit: Duration) {
+        let silence = self.longest_silence();
+        assert!(silence <= limit, "{silence:?} {} {:?}", self.what, self.timeline);
     }
 
     /// Whether somebody who is to hear something does not.
