@@ -17,6 +17,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use play::echo::{self, copied};
+use play::policy::trunk as target;
+use play::settings::signalling::flow;
 use sbc::config::Settings;
 use sbc::policy::subscribers::SubscriberList;
 use sbc::policy::{Digests, Route, Routes, Snapshot, Trunk, Trunks};
@@ -49,16 +51,8 @@ fn snapshot(rows: u32) -> Snapshot {
         subscribers.push("example.net", &format!("user{row}"), digests);
     }
     let target = |name: String, realm: u16, host: &str| {
-        Arc::new(TrunkTarget {
-            name: name.into(),
-            realm: RealmId(realm),
-            host: host.into(),
-            port: None,
-            transport: Some(Transport::Udp),
-            credentials: None,
-            timeout: None,
-            ping: None,
-        })
+        let (realm, transport) = (RealmId(realm), Some(Transport::Udp));
+        Arc::new(TrunkTarget { realm, transport, ..target(&name, host) })
     };
     let trunk = |target, networks| Trunk { target, networks, certificate: None };
     let mut trunks = vec![trunk(target("answerer".into(), 1, "203.0.113.12"), Vec::new())];
@@ -87,11 +81,7 @@ fn sbc_side(engine: &mut Engine, input: Input, now: Now) -> Vec<(Flow, Bytes)> {
     while let Some(output) = engine.poll_output() {
         match output {
             Output::Send { flow, message, .. } => sent.push((flow, message)),
-            Output::Media(request) => {
-                if let Some(reply) = echo::media(request) {
-                    engine.handle(Input::Media(reply), now);
-                }
-            }
+            Output::Media(request) => echo::reply(engine, request, now),
             _ => {}
         }
     }
@@ -114,7 +104,7 @@ impl Bench {
         self.now.monotonic += Duration::from_millis(20);
         let message = Message::parse(text.into()).expect("a readable message");
         let listener = ListenerId(listener);
-        let flow = Flow { listener, transport: Transport::Udp, remote: from, connection: None };
+        let flow = flow(listener, from);
         sbc_side(&mut self.engine, Input::Received { flow, message }, self.now)
     }
 

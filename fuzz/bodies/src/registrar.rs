@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use play::echo;
 use play::policy::{Table, to};
-use play::settings::signalling::{DOMAIN, SBC, an_hour, listener, two_realms};
+use play::settings::signalling::{self as settings, DOMAIN, SBC, an_hour, flow, listener, two_realms};
 use sip_engine::Engine;
 use sip_engine::config::{Authentication, Config, RegistrarMode};
 use sip_engine::digest::{Algorithm, Login, answer};
@@ -78,9 +78,7 @@ impl Phone {
     fn flow(&self) -> Option<Flow> {
         let remote = SocketAddr::new(self.public, self.port);
         match self.transport {
-            Transport::Udp => {
-                Some(Flow { listener: ListenerId(0), transport: Transport::Udp, remote, connection: None })
-            }
+            Transport::Udp => Some(flow(ListenerId(0), remote)),
             _ => Some(Flow {
                 listener: ListenerId(1),
                 transport: Transport::Tcp,
@@ -175,7 +173,7 @@ impl World {
     }
 
     fn time(&self) -> Now {
-        Now { monotonic: self.now, wall: Duration::from_secs(1_800_000_000) + self.now }
+        settings::at(self.now)
     }
 
     fn number(&mut self) -> u64 {
@@ -196,11 +194,7 @@ impl World {
                 Output::Send { flow, message, .. } => {
                     self.sent.push((flow, Message::parse(message).expect("what is sent can be read")));
                 }
-                Output::Media(request) => {
-                    if let Some(reply) = echo::media(request) {
-                        self.engine.handle(Input::Media(reply), now);
-                    }
-                }
+                Output::Media(request) => echo::reply(&mut self.engine, request, now),
                 _ => {}
             }
         }
@@ -212,12 +206,7 @@ impl World {
     }
 
     fn carrier() -> Flow {
-        Flow {
-            listener: ListenerId(2),
-            transport: Transport::Udp,
-            remote: at("198.51.100.9:5060"),
-            connection: None,
-        }
+        flow(ListenerId(2), at("198.51.100.9:5060"))
     }
 
     fn step(&mut self, step: u8, argument: u8) {
@@ -298,12 +287,7 @@ impl World {
     fn claim(&mut self, index: usize) {
         let Some(user) = self.phones.get(index).map(|phone| phone.user) else { return };
         let number = self.number();
-        let flow = Flow {
-            listener: ListenerId(0),
-            transport: Transport::Udp,
-            remote: at("203.0.113.66:5060"),
-            connection: None,
-        };
+        let flow = flow(ListenerId(0), at("203.0.113.66:5060"));
         let register = format!(
             "REGISTER sip:{DOMAIN} SIP/2.0\r\nVia: SIP/2.0/UDP 203.0.113.66:5060;branch=BRANCH;rport\r\nMax-Forwards: 70\r\n\
              From: <sip:{user}@{DOMAIN}>;tag=s\r\nTo: <sip:{user}@{DOMAIN}>\r\nCall-ID: register-{}\r\nCSeq: {} REGISTER\r\n\

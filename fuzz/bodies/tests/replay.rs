@@ -83,9 +83,12 @@ impl Drop for Culprit {
     }
 }
 
-fn replay(body: fn(&[u8]), folders: &[&str]) {
-    let all: Vec<_> = folders.iter().flat_map(|folder| inputs(folder)).collect();
-    assert!(!all.is_empty(), "no inputs in {folders:?}");
+/// Of what is kept for one body, and of files elsewhere that it reads, too.
+fn replay(body: fn(&[u8]), name: &str, others: &[&str]) {
+    let kept = ["seeds", "regressions"].map(|kind| format!("fuzz/{kind}/{name}"));
+    let folders = kept.iter().map(String::as_str).chain(others.iter().copied());
+    let all: Vec<_> = folders.flat_map(inputs).collect();
+    assert!(!all.is_empty(), "no inputs for {name}");
     let mut dice = Dice::new(0x9e37_79b9_7f4a_7c15);
     for (path, input) in all {
         let _file = Culprit(path.display().to_string());
@@ -98,62 +101,27 @@ fn replay(body: fn(&[u8]), folders: &[&str]) {
     }
 }
 
-#[test]
-fn sip_corpora_hold() {
-    replay(
-        fuzz_bodies::sip,
-        &[
-            "fuzz/seeds/sip",
-            "fuzz/regressions/sip",
-            "sip-proxy/wire/tests/torture",
-            "sip-proxy/wire/tests/messages",
-        ],
-    );
+/// A test of each line: its name, the body, and where else there is something for it.
+macro_rules! corpora {
+    ($($name:ident: $body:ident, $others:expr;)*) => {$(
+        #[test]
+        fn $name() {
+            replay(fuzz_bodies::$body, stringify!($body), &$others);
+        }
+    )*};
 }
 
-#[test]
-fn body_corpora_hold() {
-    replay(fuzz_bodies::body, &["fuzz/seeds/body", "fuzz/regressions/body"]);
-}
-
-#[test]
-fn registrar_corpora_hold() {
-    replay(fuzz_bodies::registrar, &["fuzz/seeds/registrar", "fuzz/regressions/registrar"]);
-}
-
-#[test]
-fn sdp_corpora_hold() {
-    replay(fuzz_bodies::sdp, &["fuzz/seeds/sdp", "fuzz/regressions/sdp"]);
-}
-
-#[test]
-fn stun_corpora_hold() {
-    replay(fuzz_bodies::stun, &["fuzz/seeds/stun", "fuzz/regressions/stun"]);
-}
-
-#[test]
-fn rtcp_corpora_hold() {
-    replay(fuzz_bodies::rtcp, &["fuzz/seeds/rtcp", "fuzz/regressions/rtcp"]);
-}
-
-#[test]
-fn latch_corpora_hold() {
-    replay(fuzz_bodies::latch, &["fuzz/seeds/latch", "fuzz/regressions/latch"]);
-}
-
-#[test]
-fn srtp_corpora_hold() {
-    replay(fuzz_bodies::srtp, &["fuzz/seeds/srtp", "fuzz/regressions/srtp"]);
-}
-
-#[test]
-fn crush_corpora_hold() {
-    replay(fuzz_bodies::crush, &["fuzz/seeds/crush", "fuzz/regressions/crush"]);
-}
-
-#[test]
-fn agent_corpora_hold() {
-    replay(fuzz_bodies::agent, &["fuzz/seeds/agent", "fuzz/regressions/agent"]);
+corpora! {
+    sip_corpora_hold: sip, ["sip-proxy/wire/tests/torture", "sip-proxy/wire/tests/messages"];
+    body_corpora_hold: body, [];
+    registrar_corpora_hold: registrar, [];
+    sdp_corpora_hold: sdp, [];
+    stun_corpora_hold: stun, [];
+    rtcp_corpora_hold: rtcp, [];
+    latch_corpora_hold: latch, [];
+    srtp_corpora_hold: srtp, [];
+    crush_corpora_hold: crush, [];
+    agent_corpora_hold: agent, [];
 }
 
 /// What the agent's fuzzer starts from reaches the states that matter.

@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use play::echo::{self, copied, find};
 use play::policy::{Table, trunk};
-use play::settings::signalling::{listener, two_realms};
+use play::settings::signalling::{flow, listener, two_realms};
 use sip_engine::Engine;
 use sip_engine::config::{Authentication, Config, IdentityPolicy, Listener};
 use sip_engine::digest::Algorithm;
-use sip_engine::io::{Command, Flow, Input, ListenerId, Output, Transport};
+use sip_engine::io::{Command, Input, ListenerId, Output, Transport};
 use sip_engine::question::TrunkTarget;
 use sip_engine::time::Now;
 use sip_wire::Message;
@@ -69,17 +69,13 @@ impl Bench {
     fn say(&mut self, (listener, remote): (ListenerId, SocketAddr), text: String) -> Vec<Bytes> {
         self.now.monotonic += Duration::from_millis(20);
         let message = Message::parse(text.into()).expect("a readable message");
-        let flow = Flow { listener, transport: Transport::Udp, remote, connection: None };
+        let flow = flow(listener, remote);
         self.engine.handle(Input::Received { flow, message }, self.now);
         let mut sent = Vec::new();
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Send { message, .. } => sent.push(message),
-                Output::Media(request) => {
-                    if let Some(reply) = echo::media(request) {
-                        self.engine.handle(Input::Media(reply), self.now);
-                    }
-                }
+                Output::Media(request) => echo::reply(&mut self.engine, request, self.now),
                 _ => {}
             }
         }

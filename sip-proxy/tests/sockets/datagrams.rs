@@ -6,7 +6,7 @@ use std::time::Duration;
 use sip_engine::io::Transport;
 
 use crate::node::{ACCESS, CORE, Node, Setup, address};
-use crate::peer::{PATIENCE, SDP, Stream, Udp, header, in_dialog, response, status};
+use crate::peer::{SDP, Stream, Udp, header, in_dialog, response, status};
 
 /// Phones on one address, a trunk on another.
 struct Place {
@@ -15,14 +15,15 @@ struct Place {
     trunk: Udp,
 }
 
-fn place(setup: impl FnOnce(Setup) -> Setup) -> Place {
+fn place(setup: impl FnOnce(&mut Setup)) -> Place {
     let (access, core, far) = (address(), address(), address());
     let (access, core) = (SocketAddr::new(access, 5060), SocketAddr::new(core, 5060));
     let far = SocketAddr::new(far, 5060);
-    let new = Setup::new(&far.ip().to_string(), Some(5060), None)
+    let mut new = Setup::new(&far.ip().to_string(), Some(5060), None)
         .listen(ACCESS, Transport::Udp, access)
         .listen(CORE, Transport::Udp, core);
-    let node = setup(new).start();
+    setup(&mut new);
+    let node = new.start();
     Place { node, phone: Udp::new(address(), access), trunk: Udp::at(far, core) }
 }
 
@@ -49,15 +50,15 @@ pub(crate) fn call(phone: &Udp, trunk: &Udp) -> String {
 
 #[test]
 fn a_call_runs_between_two_listeners_and_leaves_nothing() {
-    let place = place(|setup| setup);
+    let place = place(|_| {});
     call(&place.phone, &place.trunk);
     assert_eq!(place.node.ended(), 1);
-    place.node.until("no call left", PATIENCE, |node| node.count(|shard| &shard.held.calls) == 0);
+    place.node.until_count("no call left", |shard| &shard.held.calls, 0);
 }
 
 #[test]
 fn responses_follow_rport_and_without_it_the_port_of_the_via() {
-    let place = place(|setup| setup);
+    let place = place(|_| {});
     let phone = &place.phone;
     let with = phone.request("OPTIONS", &format!("sip:{}", phone.sbc), "");
     phone.send(&with);
@@ -84,7 +85,7 @@ fn keepalives_are_counted_and_stun_is_answered_with_the_address_seen() {
     use stun_types::message::{BINDING, Message, MessageWriteVec};
     use stun_types::prelude::*;
 
-    let place = place(|setup| setup);
+    let place = place(|_| {});
     let phone = &place.phone;
     phone.send("\r\n\r\n");
     phone.send("\r\n");
@@ -126,9 +127,8 @@ fn listeners_of_both_families_serve_one_realm() {
 
 #[test]
 fn behind_a_one_to_one_nat_the_advertised_address_is_named_and_the_bound_one_never() {
-    let place = place(|mut setup| {
+    let place = place(|setup| {
         setup.listeners[1].advertised = "203.0.113.9:5060".parse().unwrap();
-        setup
     });
     let outgoing = call(&place.phone, &place.trunk);
     assert!(header(&outgoing, "Via").contains("203.0.113.9:5060"), "{outgoing}");
@@ -146,7 +146,7 @@ fn large() -> String {
 fn a_request_near_the_mtu_goes_over_tcp() {
     let place = place(|setup| {
         let core = setup.listeners[1].address;
-        setup.listen(CORE, Transport::Tcp, core)
+        setup.open(CORE, Transport::Tcp, core);
     });
     let listening = TcpListener::bind(place.trunk.local).unwrap();
     place.phone.send(&place.phone.request("INVITE", "sip:+4930123@example.net", &large()));
@@ -163,7 +163,7 @@ fn a_request_near_the_mtu_goes_over_tcp() {
 fn a_request_near_the_mtu_falls_back_to_udp_where_tcp_is_refused() {
     let place = place(|setup| {
         let core = setup.listeners[1].address;
-        setup.listen(CORE, Transport::Tcp, core)
+        setup.open(CORE, Transport::Tcp, core);
     });
     place.phone.send(&place.phone.request("INVITE", "sip:+4930123@example.net", &large()));
     let outgoing = place.trunk.within(Duration::from_secs(2)).expect();

@@ -142,7 +142,7 @@ fn more_calls_than_the_shard_bears_get_503_while_dialogs_are_served() {
         flooder.send(&flooder.request("INVITE", "sip:+49301@example.net", SDP));
         std::thread::sleep(Duration::from_micros(700));
     });
-    node.until("behind", PATIENCE, |node| node.count(|shard| &shard.is_behind) == 1);
+    node.until_count("behind", |shard| &shard.is_behind, 1);
     let said = Instant::now();
     phone.send(&in_dialog("BYE", &invite, &answer));
     while !trunk.expect().starts_with("BYE ") {}
@@ -159,7 +159,7 @@ fn more_calls_than_the_shard_bears_get_503_while_dialogs_are_served() {
     };
     assert!(header(&answer, "Retry-After").parse::<u32>().unwrap() > 0);
     drop(flood);
-    node.until("caught up", PATIENCE, |node| node.count(|shard| &shard.is_behind) == 0);
+    node.until_count("caught up", |shard| &shard.is_behind, 0);
     let late = Udp::new(address(), access);
     late.send(&late.request("INVITE", "sip:+49302@example.net", SDP));
     assert_eq!(status(&late.receive().unwrap()), 100);

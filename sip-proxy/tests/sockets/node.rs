@@ -21,6 +21,8 @@ use sip_proxy::counters::{Count, ShardCounters};
 use sip_proxy::dns::Resolver;
 use sip_proxy::{Host, ListenerSettings, PlaneSettings, ShardHandle, SipPlane};
 
+use crate::peer::PATIENCE;
+
 /// The access realm and its counterpart.
 pub(crate) const ACCESS: RealmId = RealmId(0);
 pub(crate) const CORE: RealmId = RealmId(1);
@@ -84,12 +86,17 @@ impl Setup {
         }
     }
 
-    /// One more listener; its index is that of its [`ListenerSettings`].
+    /// With one more listener.
     pub(crate) fn listen(mut self, realm: RealmId, transport: Transport, address: SocketAddr) -> Self {
+        self.open(realm, transport, address);
+        self
+    }
+
+    /// One more listener; its index is that of its [`ListenerSettings`].
+    pub(crate) fn open(&mut self, realm: RealmId, transport: Transport, address: SocketAddr) {
         self.listeners
             .push(Listener { datagram_limit: 1300, ..settings::listener(realm.0, transport, address) });
         self.settings.push(ListenerSettings::default());
-        self
     }
 
     pub(crate) fn start(self) -> Node {
@@ -140,7 +147,12 @@ impl Node {
         self.plane.counters().iter().map(|shard| pick(shard).get()).sum()
     }
 
-    /// Waits until a count is as wanted.
+    /// Waits until a count is so.
+    pub(crate) fn until_count(&self, what: &str, pick: fn(&ShardCounters) -> &Count, count: u64) {
+        self.until(what, PATIENCE, |node| node.count(pick) == count);
+    }
+
+    /// Waits until it is as wanted.
     pub(crate) fn until(&self, what: &str, within: Duration, is_so: impl Fn(&Self) -> bool) {
         let end = Instant::now() + within;
         while !is_so(self) {

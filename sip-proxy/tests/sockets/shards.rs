@@ -10,7 +10,7 @@ use sip_proxy::counters::{Count, ShardCounters};
 
 use crate::datagrams::call;
 use crate::node::{ACCESS, CORE, Node, Setup, address, realm};
-use crate::peer::{PATIENCE, SDP, Stream, Udp, header, in_dialog, response, status};
+use crate::peer::{SDP, Stream, Udp, header, in_dialog, response, status};
 use crate::streams::register;
 
 /// Enough calls, connections or phones that none of two shards is left out but once in a million times.
@@ -50,7 +50,7 @@ fn calls_of_many_phones_to_one_trunk_run_on_both_shards() {
         call(&Udp::new(address(), place.access), &trunk);
     }
     assert_eq!(place.node.ended(), MANY);
-    place.node.until("nothing left", PATIENCE, |node| node.count(|shard| &shard.held.calls) == 0);
+    place.node.until_count("nothing left", |shard| &shard.held.calls, 0);
     assert!(place.each(|shard| &shard.received).iter().all(|received| *received > 0));
     assert!(place.each(|shard| &shard.held.transactions).iter().all(|transactions| *transactions > 0));
     // The trunk is one 4-tuple: one shard reads all that it sends, and hands over what is the other's.
@@ -117,9 +117,7 @@ fn a_registered_phone_is_reached_from_both_shards_over_its_one_connection() {
     let place = place(Transport::Udp);
     let mut bob = Stream::connect(address(), place.access);
     register(&mut bob, "bob");
-    place.node.until("one binding, and its replica not counted", PATIENCE, |node| {
-        node.count(|shard| &shard.held.bindings) == 1
-    });
+    place.node.until_count("one binding, and its replica not counted", |shard| &shard.held.bindings, 1);
     for _ in 0..MANY {
         let caller = Udp::new(address(), place.access);
         caller.send(&caller.request("INVITE", "sip:bob@example.net", SDP));
@@ -132,7 +130,7 @@ fn a_registered_phone_is_reached_from_both_shards_over_its_one_connection() {
     }
     assert!(place.each(|shard| &shard.held.transactions).iter().all(|transactions| *transactions > 0));
     drop(bob);
-    place.node.until("no binding left", PATIENCE, |node| node.count(|shard| &shard.held.bindings) == 0);
+    place.node.until_count("no binding left", |shard| &shard.held.bindings, 0);
     for _ in 0..MANY {
         let caller = Udp::new(address(), place.access);
         caller.send(&caller.request("INVITE", "sip:bob@example.net", SDP));

@@ -1,7 +1,7 @@
 //! TCP: framing, keepalives, reuse, bounds, and where responses go.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use sip_engine::io::Transport;
@@ -16,15 +16,29 @@ struct Place {
     trunk: TcpListener,
 }
 
-fn place(setup: impl FnOnce(Setup) -> Setup) -> Place {
+fn place(setup: impl FnOnce(&mut Setup)) -> Place {
     let access = SocketAddr::new(address(), 5060);
     let core = SocketAddr::new(address(), 5060);
     let trunk = TcpListener::bind(SocketAddr::new(address(), 5060)).unwrap();
     let far = trunk.local_addr().unwrap();
-    let new = Setup::new(&far.ip().to_string(), Some(far.port()), Some(Transport::Tcp))
+    let mut new = Setup::new(&far.ip().to_string(), Some(far.port()), Some(Transport::Tcp))
         .listen(ACCESS, Transport::Tcp, access)
         .listen(CORE, Transport::Tcp, core);
-    Place { node: setup(new).start(), access, trunk }
+    setup(&mut new);
+    Place { node: new.start(), access, trunk }
+}
+
+impl Place {
+    fn phone(&self) -> Stream<TcpStream> {
+        Stream::connect(address(), self.access)
+    }
+
+    /// A connection from there that has been answered.
+    fn served(&self, from: IpAddr) -> Stream<TcpStream> {
+        let mut connection = Stream::connect(from, self.access);
+        assert_eq!(options(&mut connection, self.access), 200);
+        connection
+    }
 }
 
 fn options<S: Read + Write>(phone: &mut Stream<S>, sbc: SocketAddr) -> u16 {
@@ -35,8 +49,8 @@ fn options<S: Read + Write>(phone: &mut Stream<S>, sbc: SocketAddr) -> u16 {
 
 #[test]
 fn a_call_between_two_connections_uses_each_for_all_of_its_messages() {
-    let place = place(|setup| setup);
-    let mut phone = Stream::connect(address(), place.access);
+    let place = place(|_| {});
+    let mut phone = place.phone();
     let mut trunk: Option<Stream<_>> = None;
     for _ in 0..2 {
         let invite = phone.request("INVITE", "sip:+4930123@example.net", SDP);
@@ -56,13 +70,13 @@ fn a_call_between_two_connections_uses_each_for_all_of_its_messages() {
     }
     assert_eq!(place.node.count(|shard| &shard.streams.open), 2);
     drop((phone, trunk));
-    place.node.until("no connection left", PATIENCE, |node| node.count(|shard| &shard.streams.open) == 0);
+    place.node.until_count("no connection left", |shard| &shard.streams.open, 0);
 }
 
 #[test]
 fn a_trunk_that_closed_its_connection_in_mid_call_is_called_again_for_the_bye() {
-    let place = place(|setup| setup);
-    let mut phone = Stream::connect(address(), place.access);
+    let place = place(|_| {});
+    let mut phone = place.phone();
     let invite = phone.request("INVITE", "sip:+4930123@example.net", SDP);
     phone.send(&invite);
     let mut trunk = Stream::accepted(place.trunk.accept().unwrap().0);
@@ -72,9 +86,7 @@ fn a_trunk_that_closed_its_connection_in_mid_call_is_called_again_for_the_bye() 
     phone.send(in_dialog("ACK", &invite, &answer));
     assert!(trunk.expect().starts_with("ACK "));
     drop(trunk);
-    place.node.until("the trunk's connection is gone", PATIENCE, |node| {
-        node.count(|shard| &shard.streams.open) == 1
-    });
+    place.node.until_count("the trunk's connection is gone", |shard| &shard.streams.open, 1);
     phone.send(in_dialog("BYE", &invite, &answer));
     let mut trunk = Stream::accepted(place.trunk.accept().unwrap().0);
     assert!(trunk.expect().starts_with("BYE "));
@@ -82,7 +94,7 @@ fn a_trunk_that_closed_its_connection_in_mid_call_is_called_again_for_the_bye() 
 
 #[test]
 fn a_response_whose_connection_is_gone_goes_to_the_port_of_the_via() {
-    let place = place(|setup| setup);
+    let place = place(|_| {});
     let from = address();
     let listening = TcpListener::bind(SocketAddr::new(from, 5060)).unwrap();
     let mut phone = Stream::connect(from, place.access);
@@ -94,9 +106,7 @@ fn a_response_whose_connection_is_gone_goes_to_the_port_of_the_via() {
     let outgoing = trunk.expect();
     assert_eq!(phone.receive().map_or(0, |trying| status(&trying)), 100);
     drop(phone);
-    place.node.until("the phone's connection is gone", PATIENCE, |node| {
-        node.count(|shard| &shard.streams.open) == 1
-    });
+    place.node.until_count("the phone's connection is gone", |shard| &shard.streams.open, 1);
     trunk.send(response(&outgoing, 486, trunk.local, ""));
     let mut phone = Stream::accepted(listening.accept().unwrap().0);
     assert_eq!(status(&phone.expect()), 486);
@@ -104,9 +114,9 @@ fn a_response_whose_connection_is_gone_goes_to_the_port_of_the_via() {
 
 #[test]
 fn a_trunk_that_refuses_connections_fails_the_call_at_once() {
-    let place = place(|setup| setup);
+    let place = place(|_| {});
+    let mut phone = place.phone();
     drop(place.trunk);
-    let mut phone = Stream::connect(address(), place.access);
     let begun = Instant::now();
     let invite = phone.request("INVITE", "sip:+4930123@example.net", SDP);
     phone.send(invite);
@@ -116,8 +126,8 @@ fn a_trunk_that_refuses_connections_fails_the_call_at_once() {
 
 #[test]
 fn a_ping_gets_its_pong_between_messages_however_the_stream_is_cut() {
-    let place = place(|setup| setup);
-    let mut phone = Stream::connect(address(), place.access);
+    let place = place(|_| {});
+    let mut phone = place.phone();
     let message = phone.request("OPTIONS", &format!("sip:{}", place.access), "");
     for byte in message.as_bytes() {
         phone.send([*byte]);
@@ -134,12 +144,11 @@ fn a_ping_gets_its_pong_between_messages_however_the_stream_is_cut() {
 #[test]
 fn who_says_nothing_and_who_never_ends_a_message_is_closed() {
     // The bound is 10 s; three connections wait for it together.
-    let place = place(|setup| setup);
+    let place = place(|_| {});
     let silent = tcp(address(), place.access);
     let mut pinging = tcp(address(), place.access);
-    let mut slow = Stream::connect(address(), place.access);
-    let mut honest = Stream::connect(address(), place.access);
-    assert_eq!(options(&mut honest, place.access), 200);
+    let mut slow = place.phone();
+    let mut honest = place.served(address());
     assert_eq!(options(&mut slow, place.access), 200);
     let message = slow.request("OPTIONS", &format!("sip:{}", place.access), "");
     let begun = Instant::now();
@@ -150,7 +159,7 @@ fn who_says_nothing_and_who_never_ends_a_message_is_closed() {
         is_cut = slow.stream.write_all(&[bytes.next().unwrap()]).is_err();
         std::thread::sleep(Duration::from_millis(250));
     }
-    place.node.until("one connection left", PATIENCE, |node| node.count(|shard| &shard.streams.open) == 1);
+    place.node.until_count("one connection left", |shard| &shard.streams.open, 1);
     assert_eq!(place.node.count(|shard| &shard.streams.idle), 3);
     assert_eq!(options(&mut honest, place.access), 200, "silence between messages is no fault");
     drop(silent);
@@ -158,18 +167,14 @@ fn who_says_nothing_and_who_never_ends_a_message_is_closed() {
 
 #[test]
 fn a_silent_connection_is_closed_after_the_idle_time() {
-    let place = place(|mut setup| {
-        setup.adjust = |settings| settings.idle = Duration::from_millis(300);
-        setup
-    });
-    let mut phone = Stream::connect(address(), place.access);
-    assert_eq!(options(&mut phone, place.access), 200);
+    let place = place(|setup| setup.adjust = |settings| settings.idle = Duration::from_millis(300));
+    let mut phone = place.served(address());
     assert!(phone.receive().is_none());
     assert_eq!(place.node.count(|shard| &shard.streams.idle), 1);
 }
 
 /// Whether the other side has ended a connection, or does so now.
-fn is_closed(connection: &mut Stream<std::net::TcpStream>) -> bool {
+fn is_closed(connection: &mut Stream<TcpStream>) -> bool {
     let mut octet = [0];
     connection.stream.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     let end = connection.stream.read(&mut octet);
@@ -182,23 +187,17 @@ fn is_closed(connection: &mut Stream<std::net::TcpStream>) -> bool {
 
 #[test]
 fn of_strangers_who_holds_most_gives_its_oldest_connection_to_the_newcomer() {
-    let place = place(|mut setup| {
+    let place = place(|setup| {
         setup.adjust = |settings| {
             settings.connections_per_source = 3;
             settings.connections_unproven = 5;
         };
-        setup
     });
-    let open = |from| {
-        let mut connection = Stream::connect(from, place.access);
-        assert_eq!(options(&mut connection, place.access), 200);
-        connection
-    };
     let (greedy, modest) = (address(), address());
-    let mut held: Vec<_> = (0..4).map(|_| open(greedy)).collect();
+    let mut held: Vec<_> = (0..4).map(|_| place.served(greedy)).collect();
     assert!(is_closed(&mut held[0]), "one source has its share");
-    let mut first = [open(modest), open(modest)];
-    let mut newcomer = open(address());
+    let mut first = [place.served(modest), place.served(modest)];
+    let mut newcomer = place.served(address());
     assert!(is_closed(&mut held[1]), "three of one source, two of the other");
     assert!(!held.iter_mut().skip(2).chain(&mut first).any(is_closed));
     assert_eq!(options(&mut newcomer, place.access), 200);
@@ -209,7 +208,7 @@ fn of_strangers_who_holds_most_gives_its_oldest_connection_to_the_newcomer() {
 #[test]
 fn who_has_registered_and_trunks_keep_their_connections_however_many_strangers_come() {
     let from = address();
-    let place = place(|mut setup| {
+    let place = place(|setup| {
         setup.policy.aors = vec!["bob@example.net".into()];
         setup.policy.sources = vec![from];
         setup.adjust = |settings| {
@@ -217,19 +216,12 @@ fn who_has_registered_and_trunks_keep_their_connections_however_many_strangers_c
             settings.connections = 6;
             settings.unproven = Duration::from_secs(1);
         };
-        setup
     });
-    let mut trunk = Stream::connect(from, place.access);
-    assert_eq!(options(&mut trunk, place.access), 200);
-    let mut bob = Stream::connect(address(), place.access);
+    let mut trunk = place.served(from);
+    let mut bob = place.phone();
     register(&mut bob, "bob");
     let begun = Instant::now();
-    let mut strangers = Vec::new();
-    for _ in 0..20 {
-        let mut stranger = Stream::connect(address(), place.access);
-        assert_eq!(options(&mut stranger, place.access), 200);
-        strangers.push(stranger);
-    }
+    let mut strangers: Vec<_> = (0..20).map(|_| place.served(address())).collect();
     // Nor is there room for strangers only: a call still goes to the trunk, by a connection of our own.
     bob.send(bob.request("INVITE", "sip:+4930123@example.net", SDP));
     let mut far = Stream::accepted(place.trunk.accept().unwrap().0);
@@ -248,11 +240,8 @@ fn who_has_registered_and_trunks_keep_their_connections_however_many_strangers_c
 
 #[test]
 fn what_a_stranger_goes_on_saying_keeps_no_connection_open() {
-    let place = place(|mut setup| {
-        setup.adjust = |settings| settings.unproven = Duration::from_millis(800);
-        setup
-    });
-    let mut chatty = Stream::connect(address(), place.access);
+    let place = place(|setup| setup.adjust = |settings| settings.unproven = Duration::from_millis(800));
+    let mut chatty = place.phone();
     let begun = Instant::now();
     let ask = chatty.request("OPTIONS", &format!("sip:{}", place.access), "");
     while chatty.stream.write_all(ask.as_bytes()).is_ok() && begun.elapsed() < PATIENCE {
@@ -265,35 +254,27 @@ fn what_a_stranger_goes_on_saying_keeps_no_connection_open() {
 #[test]
 fn connections_that_are_all_proven_leave_no_room_for_one_more() {
     let from = address();
-    let place = place(|mut setup| {
+    let place = place(|setup| {
         setup.policy.sources = vec![from];
         setup.adjust = |settings| {
             settings.connections = 2;
             settings.connections_unproven = 1;
         };
-        setup
     });
     // One after the other: at the door there is room for one.
-    let held = [(); 2].map(|()| {
-        let mut trunk = Stream::connect(from, place.access);
-        assert_eq!(options(&mut trunk, place.access), 200);
-        trunk
-    });
-    let mut refused = Stream::connect(address(), place.access);
+    let held = [(); 2].map(|()| place.served(from));
+    let mut refused = place.phone();
     refused.send("\r\n\r\n");
     assert!(is_closed(&mut refused));
     assert_eq!(place.node.count(|shard| &shard.streams.refused), 1);
     drop(held);
-    place.node.until("room again", PATIENCE, |node| node.count(|shard| &shard.streams.open) == 0);
-    assert_eq!(options(&mut Stream::connect(address(), place.access), place.access), 200);
+    place.node.until_count("room again", |shard| &shard.streams.open, 0);
+    assert_eq!(options(&mut place.phone(), place.access), 200);
 }
 
 #[test]
 fn who_knocks_and_says_nothing_does_not_shut_the_door() {
-    let place = place(|mut setup| {
-        setup.adjust = |settings| settings.connections_unproven = 50;
-        setup
-    });
+    let place = place(|setup| setup.adjust = |settings| settings.connections_unproven = 50);
     // Each of them comes again when it is sent away.
     let (stop, sbc) = (std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)), place.access);
     let idlers: Vec<_> = (0..4)
@@ -312,7 +293,7 @@ fn who_knocks_and_says_nothing_does_not_shut_the_door() {
         .collect();
     place.node.until("they are sent away", PATIENCE, |node| node.count(|shard| &shard.streams.evicted) > 200);
     for _ in 0..10 {
-        let mut phone = Stream::connect(address(), place.access);
+        let mut phone = place.phone();
         std::thread::sleep(Duration::from_millis(20));
         assert_eq!(options(&mut phone, place.access), 200);
     }
@@ -323,11 +304,11 @@ fn who_knocks_and_says_nothing_does_not_shut_the_door() {
 
 #[test]
 fn a_peer_that_does_not_read_is_closed_and_others_are_served_meanwhile() {
-    let place = place(|setup| setup);
-    let mut deaf = Stream::connect(address(), place.access);
+    let place = place(|_| {});
+    let mut deaf = place.phone();
     deaf.stream.set_write_timeout(Some(Duration::from_millis(100))).unwrap();
     socket2::SockRef::from(&deaf.stream).set_recv_buffer_size(4096).unwrap();
-    let mut honest = Stream::connect(address(), place.access);
+    let mut honest = place.phone();
     let begun = Instant::now();
     let uri = format!("sip:{}", place.access);
     let long = format!("X-Long: {}\r\n\r\n", "x".repeat(1000));
@@ -357,20 +338,20 @@ fn a_peer_that_does_not_read_is_closed_and_others_are_served_meanwhile() {
 
 #[test]
 fn a_broken_message_is_answered_and_its_connection_closed() {
-    let place = place(|setup| setup);
-    let mut phone = Stream::connect(address(), place.access);
+    let place = place(|_| {});
+    let mut phone = place.phone();
     let message = phone.request("OPTIONS", &format!("sip:{}", place.access), "");
     phone.send(message.replace("Content-Length: 0", "Content-Length: -1"));
     assert_eq!(status(&phone.expect()), 400);
     assert!(phone.receive().is_none());
 
-    let mut large = Stream::connect(address(), place.access);
+    let mut large = place.phone();
     let message = large.request("OPTIONS", &format!("sip:{}", place.access), "");
     large.send(message.replace("Content-Length: 0", "Content-Length: 99999999"));
     assert_eq!(status(&large.expect()), 413);
     assert!(large.receive().is_none());
 
-    let mut junk = Stream::connect(address(), place.access);
+    let mut junk = place.phone();
     junk.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     assert!(junk.receive().is_none(), "what is no SIP gets no answer");
     place.node.until("nothing left", PATIENCE, |node| {
@@ -380,12 +361,12 @@ fn a_broken_message_is_answered_and_its_connection_closed() {
 
 #[test]
 fn a_registered_phone_is_called_over_the_connection_it_registered_by() {
-    let place = place(|mut setup| {
+    let place = place(|setup| {
         setup.policy.aors = vec!["bob@example.net".into()];
         let udp = SocketAddr::new(setup.listeners[0].address.ip(), 5070);
-        setup.listen(ACCESS, Transport::Udp, udp)
+        setup.open(ACCESS, Transport::Udp, udp);
     });
-    let mut bob = Stream::connect(address(), place.access);
+    let mut bob = place.phone();
     register(&mut bob, "bob");
     // Its Contact names a port at which nobody listens: the flow is what counts (RFC 5626 §5.3).
     let caller = Udp::new(address(), SocketAddr::new(place.access.ip(), 5070));
@@ -396,9 +377,7 @@ fn a_registered_phone_is_called_over_the_connection_it_registered_by() {
     assert_eq!(status(&caller.expect()), 486);
     assert_eq!(place.node.count(|shard| &shard.held.bindings), 1);
     drop(bob);
-    place.node.until("the binding went with its connection", PATIENCE, |node| {
-        node.count(|shard| &shard.held.bindings) == 0
-    });
+    place.node.until_count("the binding went with its connection", |shard| &shard.held.bindings, 0);
     caller.send(&caller.request("INVITE", "sip:bob@example.net", SDP));
     // Its own ACK to the first refusal was never sent, so that may come once more.
     let mut answer = status(&caller.expect());

@@ -126,7 +126,7 @@ struct Place {
     identity: Arc<TlsIdentity>,
 }
 
-fn place(clients: Clients, setup: impl FnOnce(Setup) -> Setup) -> Place {
+fn place(clients: Clients, setup: impl FnOnce(&mut Setup)) -> Place {
     let (access, core) = (SocketAddr::new(address(), 5061), SocketAddr::new(address(), 5061));
     let authority = Authority::new();
     authority.sign("sbc", &["sbc.example.net", &access.ip().to_string()]);
@@ -140,7 +140,8 @@ fn place(clients: Clients, setup: impl FnOnce(Setup) -> Setup) -> Place {
     new.settings[0].tls = Some(identity.clone());
     new.settings[1].tls = Some(authority.identity("sbc", clients));
     new.policy.certificates = vec!["carrier.example".into()];
-    Place { node: setup(new).start(), authority, access, core, identity }
+    setup(&mut new);
+    Place { node: new.start(), authority, access, core, identity }
 }
 
 /// A call to nobody from the core side: 403 if we don't believe who it is, else what routing says.
@@ -161,9 +162,8 @@ fn options<S: Read + Write>(phone: &mut Stream<S>, sbc: SocketAddr) -> std::io::
 
 #[test]
 fn a_phone_registers_over_tls_and_is_called_over_its_connection() {
-    let place = place(Clients::Unasked, |mut setup| {
+    let place = place(Clients::Unasked, |setup| {
         setup.policy.aors = vec!["bob@example.net".into()];
-        setup
     });
     let mut bob = place.authority.connect(address(), place.access, "sbc.example.net", None);
     register(&mut bob, "bob");
@@ -179,7 +179,7 @@ fn a_phone_registers_over_tls_and_is_called_over_its_connection() {
 
 #[test]
 fn openssl_as_a_client_verifies_us_and_gets_its_answer() {
-    let place = place(Clients::Unasked, |setup| setup);
+    let place = place(Clients::Unasked, |_| {});
     let Ok(mut client) = Command::new("openssl")
         .args(["s_client", "-quiet", "-verify_return_error", "-verify_hostname", "sbc.example.net"])
         .args(["-servername", "sbc.example.net", "-CAfile"])
@@ -205,9 +205,8 @@ fn openssl_as_a_client_verifies_us_and_gets_its_answer() {
 #[test]
 fn a_trunk_is_who_its_certificate_says_and_nobody_without_one() {
     // What it dials is routed back to it, which its realm allows.
-    let place = place(Clients::Asked, |mut setup| {
+    let place = place(Clients::Asked, |setup| {
         setup.realms[1].hairpin = sip_engine::config::Hairpin::All;
-        setup
     });
     let from = address();
     let dial_as = |shown| dial(&mut place.authority.connect(from, place.core, "sbc.example.net", shown));
@@ -219,7 +218,7 @@ fn a_trunk_is_who_its_certificate_says_and_nobody_without_one() {
 
 #[test]
 fn where_certificates_are_required_none_and_a_foreign_one_end_the_handshake() {
-    let place = place(Clients::Required, |setup| setup);
+    let place = place(Clients::Required, |_| {});
     let other = Authority::new();
     other.sign("carrier", &["sip:carrier.example"]);
     let mut known = place.authority.connect(address(), place.core, "sbc.example.net", Some("carrier"));
@@ -237,7 +236,7 @@ fn where_certificates_are_required_none_and_a_foreign_one_end_the_handshake() {
 
 #[test]
 fn a_new_certificate_is_shown_without_a_restart_and_a_broken_one_is_not() {
-    let place = place(Clients::Unasked, |setup| setup);
+    let place = place(Clients::Unasked, |_| {});
     let shown = |expected: &str| {
         let mut phone = place.authority.connect(address(), place.access, expected, None);
         options(&mut phone, place.access).map(|()| phone)
@@ -259,10 +258,8 @@ fn a_new_certificate_is_shown_without_a_restart_and_a_broken_one_is_not() {
 
 #[test]
 fn handshakes_beyond_their_budget_wait_and_delay_nobody_who_is_connected() {
-    let place = place(Clients::Unasked, |mut setup| {
-        setup.adjust = |settings| settings.handshakes_per_second = 20;
-        setup
-    });
+    let place =
+        place(Clients::Unasked, |setup| setup.adjust = |settings| settings.handshakes_per_second = 20);
     let mut standing = place.authority.connect(address(), place.access, "sbc.example.net", None);
     options(&mut standing, place.access).unwrap();
     let begun = Instant::now();
@@ -288,7 +285,7 @@ fn handshakes_beyond_their_budget_wait_and_delay_nobody_who_is_connected() {
 
 #[test]
 fn handshakes_that_never_end_and_junk_on_the_port_hold_nothing() {
-    let place = place(Clients::Unasked, |setup| setup);
+    let place = place(Clients::Unasked, |_| {});
     let mut half_open: Vec<_> = (0..20).map(|_| tcp(address(), place.access)).collect();
     // The first bytes of a ClientHello, and then nothing.
     half_open[0].write_all(&[22, 3, 1, 2, 0, 1]).unwrap();
@@ -306,12 +303,11 @@ fn handshakes_that_never_end_and_junk_on_the_port_hold_nothing() {
 fn call_to(certificate: &str, subject: fn(SocketAddr) -> String) -> u16 {
     let listening = TcpListener::bind(SocketAddr::new(address(), 5061)).unwrap();
     let far = listening.local_addr().unwrap();
-    let place = place(Clients::Unasked, |mut setup| {
+    let place = place(Clients::Unasked, |setup| {
         let trunk = Arc::get_mut(&mut setup.policy.trunk).unwrap();
         trunk.host = far.ip().to_string().into();
         trunk.port = Some(5061);
         trunk.transport = Some(Transport::Tls);
-        setup
     });
     place.authority.sign("trunk", &[&subject(far)]);
     let (chain, key) = place.authority.pair(certificate);

@@ -1,11 +1,6 @@
 //! Reading a message, looking at it and judging it allocate nothing: the memory of a message is its datagram's.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking and says why"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking and says why")]
 
 use allocation_counter::measure;
 use bytes::Bytes;

@@ -1,12 +1,7 @@
 //! What hostile messages cost, in instructions that valgrind counts: twice the message may cost about twice as much, and
 //! no byte much more than one of an ordinary message.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking and says why"
-)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking and says why")]
 
 use std::env;
 use std::hint::black_box;

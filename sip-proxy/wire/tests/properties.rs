@@ -1,11 +1,6 @@
 //! What holds of every message: it is written as it was read, edits touch nothing else, and no value can add a line.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking and says why"
-)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking and says why")]
 
 use bytes::Bytes;
 use proptest::prelude::*;

@@ -1,12 +1,7 @@
 //! rsip as an oracle: on ordinary traffic both read the same, and where rsip is known to be wrong, it still is. A known
 //! deviation that a new rsip mends fails here, so that its exception can go.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    reason = "a test fails by panicking and says why"
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking and says why")]
 
 use std::convert::TryFrom;
 

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use seam::{Action, Described, Replied, Reply, Request, Summary};
+use sip_engine::Engine;
+use sip_engine::io::Input;
+use sip_engine::time::Now;
 
 /// The reply of media that find every description fine as it is; `None` to what they have nothing to say to.
 pub fn media(request: Request) -> Option<Replied> {
@@ -15,6 +18,13 @@ pub fn media(request: Request) -> Option<Replied> {
         _ => return None,
     };
     Some(Replied { session: request.session, number: request.number, reply })
+}
+
+/// Tells an engine what such media reply.
+pub fn reply(engine: &mut Engine, request: Request, now: Now) {
+    if let Some(reply) = media(request) {
+        engine.handle(Input::Media(reply), now);
+    }
 }
 
 /// The header lines of these names, as a response repeats them (RFC 3261 §8.2.6.2).

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use play::settings::signalling::binding;
 use sip_engine::config::{Authentication, Keepalive};
-use sip_engine::io::{Command, Flow, Input, Output, RealmId, Transport};
+use sip_engine::io::{Command, Input, Output};
 use sip_engine::registrar::BindingRecord;
 use sip_engine::ua::{Abilities, Ending};
 
@@ -148,26 +149,11 @@ fn a_registration_that_asks_us_to_keep_more_than_its_share_is_refused_with_the_r
 /// A town behind one proxy, restored after a restart.
 fn restored(line: &mut Line, phones: usize) {
     let now = line.time();
+    let (own, seen) = (address("10.0.0.5:5060"), address("203.0.113.9:41000"));
     let record = |number: usize| BindingRecord {
-        aor: format!("{number}@{DOMAIN}").into(),
-        realm: RealmId(0),
-        uri: format!("sip:{number}@10.0.0.5"),
-        flow: Flow {
-            listener: ACCESS,
-            transport: Transport::Udp,
-            remote: address("203.0.113.9:41000"),
-            connection: None,
-        },
         call_id: number.to_string(),
-        cseq: 1,
         expires: now.wall + Duration::from_secs(100),
-        q: 1_000,
-        instance: None,
-        path: Vec::new(),
-        user_agent: String::new(),
-        behind_nat: true,
-        token: None,
-        upstream_expires: Duration::ZERO,
+        ..binding(&number.to_string(), own, seen)
     };
     line.engine.handle(Input::Command(Command::Load((0..phones).map(record).collect())), now);
 }

@@ -43,9 +43,7 @@ fn whom_it_does_not_suffice_for_rings_when_another_has_refused() {
     assert_eq!(rung.iter().map(|one| &*one.1).collect::<Vec<_>>(), ["1", "1"]);
     let last = *bobs.iter().find(|phone| rung.iter().all(|one| one.0 != **phone)).unwrap();
     let (incoming, _) = line.incoming(rung[0].0).unwrap();
-    let now = line.time();
-    line.agents.get_mut(&rung[0].0).unwrap().refuse(incoming, 486, now).unwrap();
-    line.settle();
+    line.by(rung[0].0, |agent, now| agent.refuse(incoming, 486, now)).unwrap();
     assert_eq!(invited(&line).last(), Some(&(last, "1".to_owned())));
     line.accept(last);
     assert_eq!(line.ending(alice, call), None);

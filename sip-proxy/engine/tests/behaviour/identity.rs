@@ -2,11 +2,11 @@
 
 use sip_engine::config::{DisplayNames, IdentityPolicy, Realm};
 use sip_engine::passing::{Naming, naming};
-use sip_engine::ua::{Abilities, Ending, Invite};
+use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Message, Method, Name};
 
 use crate::by_hand::{Asked, asked};
-use crate::line::{ACCESS, CORE, DOMAIN, Line, SDP, address, config, policy, trunk};
+use crate::line::{ACCESS, CORE, DOMAIN, Line, address, config, policy, trunk};
 
 const TRUNK: &str = "203.0.113.1:5060";
 
@@ -74,11 +74,7 @@ fn a_from_that_claims_another_is_refused_or_corrected() {
         let _ = (alice, mallory);
         // Alice's credentials, the boss's From.
         line.agents.get_mut(&mallory).unwrap().authenticate_as("alice", crate::line::PASSWORD);
-        let invite = Invite { offer: Some(SDP), ..Invite::default() };
-        let now = line.time();
-        let target = format!("sip:123@{DOMAIN}");
-        let call = line.agents.get_mut(&mallory).unwrap().call(target.as_bytes(), invite, now);
-        line.settle();
+        let call = line.call(mallory, "123", &[]);
         match expected {
             None => assert_eq!(line.ending(mallory, call), Some(Ending::Refused(403))),
             Some(user) => {

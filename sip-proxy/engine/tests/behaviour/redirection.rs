@@ -1,12 +1,14 @@
 //! Targets that send elsewhere, loops, and what a transfer is told by.
 
+use std::net::SocketAddr;
+
 use sip_engine::event::{CallChange, CallEventKind, EndCause};
 use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Method, Name};
 
 use crate::line::{ACCESS, CORE, DOMAIN, Line, address, config, policy, sbc, trunk};
 
-fn with_trunk() -> (Line, std::net::SocketAddr, std::net::SocketAddr) {
+fn with_trunk() -> (Line, SocketAddr, SocketAddr) {
     let mut config = config();
     // Its own calls may come back to it, so that what makes a loop of them is seen.
     config.realms[1].hairpin = sip_engine::config::Hairpin::All;
@@ -15,12 +17,18 @@ fn with_trunk() -> (Line, std::net::SocketAddr, std::net::SocketAddr) {
     (line, alice, address("198.51.100.9:5060"))
 }
 
-#[test]
-fn a_redirection_to_one_of_ours_is_followed_and_one_to_a_stranger_is_not() {
+/// The trunk has sent alice's call on to a phone of ours.
+fn sent_on_to_bob() -> (Line, SocketAddr) {
     let (mut line, alice, gateway) = with_trunk();
     let bob = line.join("bob", "10.0.0.6:5060");
     line.call(alice, "4930", &[]);
     line.answer_by_hand(gateway, 302, &format!("Contact: <sip:bob@{DOMAIN}>\r\n"));
+    (line, bob)
+}
+
+#[test]
+fn a_redirection_to_one_of_ours_is_followed_and_one_to_a_stranger_is_not() {
+    let (line, bob) = sent_on_to_bob();
     assert!(line.incoming(bob).is_some());
     let (mut line, alice, gateway) = with_trunk();
     let call = line.call(alice, "4930", &[]);
@@ -43,10 +51,7 @@ fn reached(line: &Line) -> Vec<(String, String)> {
 
 #[test]
 fn the_record_names_who_answered_and_not_who_sent_the_call_on() {
-    let (mut line, alice, gateway) = with_trunk();
-    let bob = line.join("bob", "10.0.0.6:5060");
-    line.call(alice, "4930", &[]);
-    line.answer_by_hand(gateway, 302, &format!("Contact: <sip:bob@{DOMAIN}>\r\n"));
+    let (mut line, bob) = sent_on_to_bob();
     line.accept(bob);
     let [(who, uri)] = &*reached(&line) else { panic!("{:?}", reached(&line)) };
     assert_eq!(who, &format!("bob@{DOMAIN}"));
@@ -141,13 +146,13 @@ fn a_fragment_that_names_its_own_side_passes_as_its_status_line() {
 }
 
 /// Phones of three subscribers, and a carrier that answers by hand.
-fn with_phones() -> (Line, std::net::SocketAddr, std::net::SocketAddr, std::net::SocketAddr) {
+fn with_phones() -> (Line, SocketAddr, SocketAddr, SocketAddr) {
     let (mut line, alice, gateway) = with_trunk();
     let bob = line.join("bob", "10.0.0.6:5060");
     (line, alice, bob, gateway)
 }
 
-fn dialled(line: &Line, at: std::net::SocketAddr) -> Vec<String> {
+fn dialled(line: &Line, at: SocketAddr) -> Vec<String> {
     let invites =
         line.sent.iter().filter(|(to, message)| *to == at && message.method() == Some(Method::INVITE));
     let mut all: Vec<_> = invites

@@ -165,12 +165,18 @@ fn no_refusal_makes_a_phone_ask_in_a_storm() {
     assert!(phone.asked.len() <= 8, "{:?}", phone.asked);
 }
 
-#[test]
-fn a_phone_that_is_undone_while_it_registers_is_undone_when_that_is_answered() {
+/// One that has asked, and hears nothing yet.
+fn unanswered() -> Phone {
     let mut phone = Phone::new();
     phone.is_alone = true;
     phone.register(600);
     phone.live(Duration::from_millis(100), |_| String::new());
+    phone
+}
+
+#[test]
+fn a_phone_that_is_undone_while_it_registers_is_undone_when_that_is_answered() {
+    let mut phone = unanswered();
     phone.register(0);
     phone.is_alone = false;
     phone.live(MINUTE, |count| match count {
@@ -184,10 +190,7 @@ fn a_phone_that_is_undone_while_it_registers_is_undone_when_that_is_answered() {
 
 #[test]
 fn a_phone_in_another_network_asks_from_there_whether_or_not_it_was_answered_before() {
-    let mut phone = Phone::new();
-    phone.is_alone = true;
-    phone.register(600);
-    phone.live(Duration::from_millis(100), |_| String::new());
+    let mut phone = unanswered();
     let now = phone.time();
     phone.agent.moved(vec![listener(0, Transport::Udp, address("10.9.0.5:5060"))], PROXY, now);
     phone.is_alone = false;

@@ -71,10 +71,9 @@ impl Up {
     }
 
     fn reinvite(&mut self, phone: usize) {
-        let now = self.line.time();
-        let agent = self.line.agents.get_mut(&self.phones[phone]).unwrap();
-        agent.reinvite(self.calls[phone], Some(ELSEWHERE), now).unwrap();
-        self.line.settle();
+        self.line
+            .by(self.phones[phone], |agent, now| agent.reinvite(self.calls[phone], Some(ELSEWHERE), now))
+            .unwrap();
     }
 
     /// How a phone's own change of the session came out.
@@ -95,9 +94,7 @@ impl Up {
             assert_eq!(self.line.ending(phone, call), None);
         }
         assert_eq!(self.line.cause(), None);
-        let now = self.line.time();
-        self.line.agents.get_mut(&self.phones[1]).unwrap().hang_up(self.calls[1], now).unwrap();
-        self.line.settle();
+        self.line.hang_up(self.phones[1], self.calls[1]);
         assert_eq!(self.line.ending(self.phones[0], self.calls[0]), Some(Ending::Bye));
         self.line.pass(Duration::from_secs(64));
         assert!(self.line.engine.is_idle());
@@ -218,19 +215,16 @@ fn an_offer_of_the_other_end_waits_for_ours() {
         up.line.temper.insert(up.phones[1], Temper::Dawdles);
         let wish = up.wish(&[CALLEE]);
         if by_update {
-            let now = up.line.time();
-            let agent = up.line.agents.get_mut(&up.phones[0]).unwrap();
-            agent.update(up.calls[0], Fork(0), Some(ELSEWHERE), now).unwrap();
-            up.line.settle();
+            up.line
+                .by(up.phones[0], |agent, now| agent.update(up.calls[0], Fork(0), Some(ELSEWHERE), now))
+                .unwrap();
         } else {
             up.reinvite(0);
         }
         up.line.pass(SECOND);
         assert_eq!(up.outcomes(0), []);
         up.line.temper.clear();
-        let now = up.line.time();
-        up.line.agents.get_mut(&up.phones[1]).unwrap().answer(up.calls[1], Fork(0), SDP, now).unwrap();
-        up.line.settle();
+        up.line.by(up.phones[1], |agent, now| agent.answer(up.calls[1], Fork(0), SDP, now)).unwrap();
         assert_eq!(up.told(wish), [(CALLEE, Renegotiated::Accepted(SDP))]);
         assert_eq!(up.outcomes(0), [Ok(())]);
         up.is_unharmed();
@@ -335,9 +329,7 @@ fn a_call_that_ends_in_the_middle_leaves_nothing() {
         let mut up = Up::new();
         up.line.temper.insert(up.phones[1], Temper::Dawdles);
         up.wish(&[CALLEE]);
-        let now = up.line.time();
-        up.line.agents.get_mut(&up.phones[ender]).unwrap().hang_up(up.calls[ender], now).unwrap();
-        up.line.settle();
+        up.line.hang_up(up.phones[ender], up.calls[ender]);
         assert_eq!(up.line.media.last().map(|request| &request.action), Some(&Action::Delete));
         assert_eq!(up.line.cause(), Some(EndCause::Bye));
         up.line.pass(Duration::from_secs(64));

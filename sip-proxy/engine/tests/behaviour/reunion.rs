@@ -17,9 +17,7 @@ fn a_phone_that_was_away_when_its_call_ended_hears_of_it_when_it_registers_again
     let call = line.call(alice, "bob", &[]);
     let incoming = line.accept(bob);
     line.close(before);
-    let now = line.time();
-    line.agents.get_mut(&alice).unwrap().hang_up(call, now).unwrap();
-    line.settle();
+    line.hang_up(alice, call);
     assert_eq!(line.ending(bob, incoming), None);
     line.behind_nat(bob, after);
     line.connections.insert(address(after), ConnectionId(2));

@@ -69,9 +69,7 @@ fn beyond_the_limit_of_calls_new_ones_get_503_and_running_ones_are_served() {
     line.accept(bob);
     let second = line.call(alice, "bob", &[]);
     assert_eq!(line.ending(alice, second), Some(Ending::Refused(503)));
-    let now = line.time();
-    line.agents.get_mut(&alice).unwrap().hang_up(first, now).unwrap();
-    line.settle();
+    line.hang_up(alice, first);
     assert_eq!(line.cause(), Some(EndCause::Bye));
     line.pass(Duration::from_secs(1));
     line.call(alice, "bob", &[]);
@@ -90,9 +88,7 @@ fn a_late_ack_of_the_invite_before_does_not_stop_the_repetition_of_a_2xx() {
         .cloned();
     // The 200 to a re-INVITE is lost, and the ACK of the INVITE comes once more.
     line.deaf.push(alice);
-    let now = line.time();
-    line.agents.get_mut(&alice).unwrap().reinvite(call, Some(SDP), now).unwrap();
-    line.settle();
+    line.by(alice, |agent, now| agent.reinvite(call, Some(SDP), now)).unwrap();
     let (from, ack) = first.expect("an ACK");
     line.hear(from, ack.as_bytes().clone());
     line.deaf.clear();

@@ -119,9 +119,7 @@ fn a_call_is_over_with_its_record_though_a_second_contact_never_answers() {
     line.cut.push(phones[1]);
     let call = line.call(alice, "bob", &[]);
     line.accept(phones[0]);
-    let now = line.time();
-    let _ = line.agents.get_mut(&alice).unwrap().hang_up(call, now);
-    line.settle();
+    let _ = line.by(alice, |agent, now| agent.hang_up(call, now));
     assert!(line.cause().is_some());
     assert_eq!(line.engine.sizes().0, 0);
 }

@@ -54,9 +54,7 @@ fn calls(line: &mut Line, [alice, bob]: [SocketAddr; 2]) -> bool {
     let is_up = line.events.iter().skip(before).any(
         |(at, event)| matches!(event, Event::Answered { call: answered, .. } if (*at, *answered) == (alice, call)),
     );
-    let now = line.time();
-    let _ = line.agents.get_mut(&alice).unwrap().hang_up(call, now);
-    line.settle();
+    let _ = line.by(alice, |agent, now| agent.hang_up(call, now));
     line.pass(Duration::from_secs(40));
     is_up
 }
@@ -224,9 +222,7 @@ fn one_user_has_so_many_calls_and_no_more_until_one_ends() {
     );
     let other = line.call(carol, "bob", &[]);
     assert_eq!(line.ending(carol, other), None, "the limit is one user's");
-    let now = line.time();
-    line.agents.get_mut(&alice).unwrap().hang_up(first, now).unwrap();
-    line.settle();
+    line.hang_up(alice, first);
     let fourth = line.call(alice, "bob", &[]);
     assert_eq!(line.ending(alice, fourth), None);
 }

@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use martian::{Own, Rules};
-use sip_engine::config::Listener;
-use sip_engine::io::{Flow, RealmId, Transport};
+use play::settings::signalling::listener;
+use sip_engine::io::{Flow, Transport};
 use sip_engine::ua::{Abilities, Ending};
 use sip_wire::{Message, Method, Name};
 
@@ -18,17 +18,19 @@ const ELSEWHERE: &str = "198.51.100.10:5070";
 /// A phone, and a trunk whose realm speaks TCP too.
 fn with_trunk() -> (Line, SocketAddr, SocketAddr) {
     let mut config = config();
-    let over_tcp = Listener {
-        realm: RealmId(1),
-        transport: Transport::Tcp,
-        address: sbc(CORE),
-        advertised: sbc(CORE),
-        datagram_limit: 65_000,
-    };
-    config.listeners.push(over_tcp);
+    config.listeners.push(listener(1, Transport::Tcp, sbc(CORE)));
     let mut line = Line::new(config, policy(vec![trunk("carrier", "198.51.100.9", None)]));
     let alice = line.join("alice", "10.0.0.5:5060");
     (line, alice, address(GATEWAY))
+}
+
+/// The phone has called the trunk.
+fn calling() -> (Line, SocketAddr, SocketAddr) {
+    let (mut line, alice, gateway) = with_trunk();
+    let carrier = line.add("4930", GATEWAY, CORE, Abilities::default());
+    line.call(alice, "4930", &[]);
+    line.accept(carrier);
+    (line, alice, gateway)
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -70,9 +72,7 @@ fn way_of(line: &Line, method: Method<'_>) -> Option<Flow> {
 
 fn hang_up(line: &mut Line, phone: SocketAddr) {
     let call = line.incoming(phone).unwrap().0;
-    let now = line.time();
-    line.agents.get_mut(&phone).unwrap().hang_up(call, now).unwrap();
-    line.settle();
+    line.hang_up(phone, call);
 }
 
 /// The trunk's call is answered and acknowledged.
@@ -180,9 +180,7 @@ fn whoever_takes_a_call_without_contact_or_tag_is_in_a_call_and_hears_of_its_end
         line.answer_by_hand_in_full(gateway, 200, tag, &headers, &SDP);
         assert_eq!(way_of(&line, Method::ACK).unwrap().remote, gateway);
         assert_eq!(line.ending(alice, call), None);
-        let now = line.time();
-        line.agents.get_mut(&alice).unwrap().hang_up(call, now).unwrap();
-        line.settle();
+        line.hang_up(alice, call);
         assert_eq!(way_of(&line, Method::BYE).unwrap().remote, gateway);
     }
 }
@@ -250,19 +248,13 @@ fn from_elsewhere(line: &mut Line, alice: SocketAddr, seen: SocketAddr, method: 
 
 #[test]
 fn a_stranger_with_the_right_ids_moves_no_phone_and_a_registration_does() {
-    let (mut line, alice, gateway) = with_trunk();
-    let carrier = line.add("4930", GATEWAY, CORE, Abilities::default());
-    line.call(alice, "4930", &[]);
-    line.accept(carrier);
+    let (mut line, alice, gateway) = calling();
     let stranger = address("203.0.113.66:5060");
     assert_eq!(from_elsewhere(&mut line, alice, stranger, "INFO"), Some(407));
     hang_up(&mut line, gateway);
     assert_eq!(way_of(&line, Method::BYE).unwrap().remote, alice);
 
-    let (mut line, alice, gateway) = with_trunk();
-    let carrier = line.add("4930", GATEWAY, CORE, Abilities::default());
-    line.call(alice, "4930", &[]);
-    line.accept(carrier);
+    let (mut line, alice, gateway) = calling();
     let again = line.join("alice", "10.0.0.55:5060");
     assert_ne!(from_elsewhere(&mut line, alice, again, "INFO"), Some(407));
     hang_up(&mut line, gateway);

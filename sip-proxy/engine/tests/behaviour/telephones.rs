@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
+use play::settings::signalling::{flow, listener};
 use seam::Action;
-use sip_engine::config::Listener;
-use sip_engine::io::{Flow, ListenerId, RealmId, Transport};
+use sip_engine::io::Transport;
 use sip_engine::ua::{Ending, Event, Info};
 
 use crate::line::{ACCESS, Line, PACKAGE, SDP, TWO, address, config, sbc};
@@ -23,11 +23,8 @@ fn info_of_a_package_that_both_ends_know_arrives_and_another_is_refused_with_469
     let invite = line.incoming(bob).map(|(_, invite)| invite.named("Recv-Info").map(<[u8]>::to_vec));
     assert_eq!(invite, Some(Some(PACKAGE.into())));
     for (package, status) in [(PACKAGE, 200), ("dtmf", 469)] {
-        let now = line.time();
-        let agent = line.agents.get_mut(&alice).unwrap();
         let info = Info { package, content_type: b"text/plain", body: "a=x".into() };
-        agent.info_of(call, info, now).unwrap();
-        line.settle();
+        line.by(alice, |agent, now| agent.info_of(call, info, now)).unwrap();
         let done = |(at, event): &(_, Event)| matches!(event, Event::Done { method: "INFO", status: s, .. } if (*at, *s) == (alice, status));
         assert!(line.events.iter().any(done), "{package}: {:?}", line.events.last());
     }
@@ -48,11 +45,11 @@ fn trickled(shown: Option<&'static str>) -> (Option<u16>, Vec<bytes::Bytes>) {
     let call = line.call(alice, "bob", &[]);
     line.accept(bob);
     line.fragment = shown.map(Into::into);
-    let now = line.time();
-    let agent = line.agents.get_mut(&alice).unwrap();
     let content_type = b"application/trickle-ice-sdpfrag";
-    agent.info_of(call, Info { package: PACKAGE, content_type, body: SAID.into() }, now).unwrap();
-    line.settle();
+    line.by(alice, |agent, now| {
+        agent.info_of(call, Info { package: PACKAGE, content_type, body: SAID.into() }, now)
+    })
+    .unwrap();
     let asked = line.media.iter().filter(
         |request| matches!(&request.action, Action::Trickle { fragment, .. } if *fragment == SAID.as_bytes()),
     );
@@ -84,23 +81,12 @@ fn a_phone_that_moves_in_mid_call_registers_and_offers_again_and_the_far_bye_fin
     let elsewhere = address("10.0.7.7:5062");
     let mut agent = line.agents.remove(&alice).unwrap();
     let now = line.time();
-    let listener = Listener {
-        realm: RealmId(0),
-        transport: Transport::Udp,
-        address: elsewhere,
-        advertised: elsewhere,
-        datagram_limit: 65_000,
-    };
-    let proxy =
-        Flow { listener: ListenerId(0), transport: Transport::Udp, remote: sbc(ACCESS), connection: None };
-    agent.moved(vec![listener], proxy, now);
+    agent.moved(vec![listener(0, Transport::Udp, elsewhere)], flow(ACCESS, sbc(ACCESS)), now);
     agent.register(HOUR, now);
     agent.reinvite(call, Some(SDP), now).unwrap();
     line.agents.insert(elsewhere, agent);
     line.settle();
-    let now = line.time();
-    line.agents.get_mut(&bob).unwrap().hang_up(incoming, now).unwrap();
-    line.settle();
+    line.hang_up(bob, incoming);
     assert_eq!(line.ending(elsewhere, call), Some(Ending::Bye));
     // New calls find it there, too.
     line.call(bob, "alice", &[]);
@@ -113,9 +99,7 @@ fn referred() -> (Line, std::net::SocketAddr, std::net::SocketAddr, sip_engine::
     let carol = line.join("carol", "10.0.0.7:5060");
     let call = line.call(alice, "bob", &[]);
     line.accept(bob);
-    let now = line.time();
-    line.agents.get_mut(&alice).unwrap().refer(call, b"sip:carol@example.net", now).unwrap();
-    line.settle();
+    line.by(alice, |agent, now| agent.refer(call, b"sip:carol@example.net", now)).unwrap();
     obey(&mut line, bob);
     (line, alice, carol, call)
 }
@@ -127,9 +111,7 @@ fn obey(line: &mut Line, phone: std::net::SocketAddr) {
         _ => None,
     });
     let invite = sip_engine::ua::Invite { offer: Some(SDP), ..Default::default() };
-    let now = line.time();
-    line.agents.get_mut(&phone).unwrap().accept_transfer(asked.unwrap(), invite, now).unwrap();
-    line.settle();
+    line.by(phone, |agent, now| agent.accept_transfer(asked.unwrap(), invite, now)).unwrap();
 }
 
 #[test]
@@ -147,9 +129,8 @@ fn who_has_transferred_a_call_leaves_it_when_the_two_talk_and_not_before() {
 #[test]
 fn a_transfer_that_fails_leaves_the_call_as_it_was() {
     let (mut line, alice, carol, call) = referred();
-    let (refused, now) = (line.incoming(carol).unwrap().0, line.time());
-    line.agents.get_mut(&carol).unwrap().refuse(refused, 486, now).unwrap();
-    line.settle();
+    let refused = line.incoming(carol).unwrap().0;
+    line.by(carol, |agent, now| agent.refuse(refused, 486, now)).unwrap();
     line.pass(Duration::from_secs(5));
     let told = line.events.iter().any(|(at, event)| {
         matches!(event, Event::TransferProgress { status: 486, is_last: true, .. } if *at == alice)
@@ -167,9 +148,7 @@ fn who_has_joined_two_calls_leaves_both() {
     line.accept(bob);
     let second = line.call(alice, "carol", &[]);
     line.accept(carol);
-    let now = line.time();
-    line.agents.get_mut(&alice).unwrap().refer_to_call(first, second, now).unwrap();
-    line.settle();
+    line.by(alice, |agent, now| agent.refer_to_call(first, second, now)).unwrap();
     obey(&mut line, bob);
     assert_eq!(line.agents[&alice].calls().count(), 2);
     line.accept(carol);

@@ -73,9 +73,7 @@ fn a_busy_line_is_not_tried_at_the_next_trunk() {
     let (mut line, alice) = line(None);
     let call = line.call(alice, "123", &[]);
     let (incoming, _) = line.incoming(address(FIRST)).unwrap();
-    let now = line.time();
-    line.agents.get_mut(&address(FIRST)).unwrap().refuse(incoming, 486, now).unwrap();
-    line.settle();
+    line.by(address(FIRST), |agent, now| agent.refuse(incoming, 486, now)).unwrap();
     assert_eq!(invites(&line, SECOND), 0);
     assert_eq!(line.ending(alice, call), Some(Ending::Refused(486)));
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use play::echo;
 use play::policy::{Table, trunk};
-use play::settings::signalling::{an_hour, listener, two_realms};
+use play::settings::signalling::{an_hour, flow, listener, two_realms};
 use sip_engine::Engine;
 use sip_engine::config::{Expiry, RegistrarMode};
 use sip_engine::io::{Command, Flow, Input, ListenerId, Output, Transport};
@@ -87,12 +87,7 @@ impl Doings {
 
 /// Sends one datagram from a phone.
 pub(crate) fn datagram(text: &[u8]) -> Doings {
-    let flow = Flow {
-        listener: ListenerId(0),
-        transport: Transport::Udp,
-        remote: PHONE.parse().unwrap(),
-        connection: None,
-    };
+    let flow = flow(ListenerId(0), PHONE.parse().unwrap());
     let input = match Message::parse(Bytes::copy_from_slice(text)) {
         Ok(message) => Input::Received { flow, message },
         Err(refused) => Input::Refused { flow, refused },
@@ -102,12 +97,8 @@ pub(crate) fn datagram(text: &[u8]) -> Doings {
 
 /// Sends the same over a connection; `None` if the framer waits for more.
 pub(crate) fn stream(text: &[u8]) -> Option<Doings> {
-    let flow = Flow {
-        listener: ListenerId(2),
-        transport: Transport::Tcp,
-        remote: PHONE.parse().unwrap(),
-        connection: Some(sip_engine::io::ConnectionId(1)),
-    };
+    let connection = Some(sip_engine::io::ConnectionId(1));
+    let flow = Flow { transport: Transport::Tcp, connection, ..flow(ListenerId(2), PHONE.parse().unwrap()) };
     let mut framer = StreamFramer::default();
     framer.push(text);
     match framer.next() {
@@ -134,11 +125,7 @@ fn run(input: Input) -> Doings {
                 assert_eq!(flow.remote, TRUNK.parse().unwrap());
                 doings.onward.push(message);
             }
-            Output::Media(request) => {
-                if let Some(reply) = echo::media(request) {
-                    engine.handle(Input::Media(reply), now);
-                }
-            }
+            Output::Media(request) => echo::reply(&mut engine, request, now),
             Output::Notice(notice) => doings.notices.push(notice.kind),
             Output::Close(_) => doings.closed = true,
             _ => {}
