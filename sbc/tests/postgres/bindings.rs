@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
+use play::settings::signalling::binding;
 use sbc::config::Settings;
 use sbc::records::bindings::Bindings;
 use sbc::records::journal::{Kept, Replay};
@@ -76,27 +77,8 @@ impl Node {
 
 fn record(user: &str, seconds: u64) -> BindingRecord {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
-    BindingRecord {
-        aor: format!("{user}@example.net").into(),
-        uri: format!("sip:{user}@192.0.2.1"),
-        realm: RealmId(0),
-        flow: Flow {
-            listener: ListenerId(0),
-            transport: Transport::Udp,
-            remote: "192.0.2.1:5060".parse().unwrap(),
-            connection: None,
-        },
-        path: Vec::new(),
-        q: 1000,
-        expires: now + Duration::from_secs(seconds),
-        call_id: "c".into(),
-        cseq: 1,
-        instance: None,
-        user_agent: "a\0phone".into(),
-        behind_nat: false,
-        token: None,
-        upstream_expires: Duration::ZERO,
-    }
+    let (expires, place) = (now + Duration::from_secs(seconds), "192.0.2.1:5060".parse().unwrap());
+    BindingRecord { expires, user_agent: "a\0phone".into(), ..binding(user, place, place) }
 }
 
 async fn read(pool: &PgPool, names: Names) -> Vec<BindingRecord> {
@@ -198,12 +180,7 @@ async fn realms_in_another_order_are_found_by_name_and_what_is_gone_is_dropped()
     let Some((_cluster, pool)) = Cluster::migrated().await else { return };
     let node = Node::start(&pool);
     node.put(record("alice", 600));
-    let tcp = Flow {
-        listener: ListenerId(1),
-        transport: Transport::Tcp,
-        remote: "192.0.2.1:5060".parse().unwrap(),
-        connection: None,
-    };
+    let tcp = Flow { listener: ListenerId(1), transport: Transport::Tcp, ..record("tcp", 600).flow };
     node.put(BindingRecord { flow: tcp, ..record("tcp", 600) });
     let core = Flow { listener: ListenerId(2), transport: Transport::Udp, ..tcp };
     node.put(BindingRecord { realm: RealmId(1), flow: core, ..record("core", 600) });

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
+use play::records::{answered, started};
 use sbc::records::journal::{Journal, Position};
 use sbc::records::ship::{ShipCounters, Shipper};
 use seam::path::{Entry, PathEntry, PathRecord, PathState, Reason};
-use seam::{DirectStatistics, Endpoint, Loss, SessionId, StreamStatistics};
-use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted, EndCause, EndedBy};
+use seam::{DirectStatistics, Endpoint, Loss, StreamStatistics};
+use sip_engine::event::{CallEnded, CallEvent, CallEventKind, EndCause, EndedBy};
 use sqlx::PgPool;
 use tokio::sync::watch;
 
@@ -24,31 +25,6 @@ fn journal() -> (tempfile::TempDir, Arc<Journal>) {
     let directory = tempfile::tempdir().unwrap();
     let journal = Journal::open(directory.path()).unwrap();
     (directory, journal)
-}
-
-fn started(from: &str) -> CallEventKind {
-    CallEventKind::Started(Box::new(CallStarted {
-        session: SessionId(1),
-        realm: "access".into(),
-        source: "192.0.2.1:5060".parse().unwrap(),
-        transport: "UDP".into(),
-        caller: "alice@example.net".into(),
-        from: from.into(),
-        request_uri: "sip:bob@example.net".into(),
-        call_id: "one".into(),
-        user_agent: "".into(),
-    }))
-}
-
-fn answered() -> CallEventKind {
-    let destination = "192.0.2.2:5060".parse().unwrap();
-    CallEventKind::Answered {
-        realm: "core".into(),
-        trunk: None,
-        destination,
-        reached: "sip:bob@example.net".into(),
-        uri: "sip:bob@192.0.2.9:5062".into(),
-    }
 }
 
 fn ended(cause: EndCause, codec: &str) -> CallEventKind {

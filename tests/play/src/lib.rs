@@ -25,6 +25,8 @@ pub mod phone;
 pub mod policy;
 #[cfg(feature = "media")]
 pub mod ports;
+#[cfg(feature = "signalling")]
+pub mod records;
 pub mod settings;
 pub mod truth;
 

@@ -1,9 +1,10 @@
 use std::fs::OpenOptions;
 use std::io::Write;
 
+use play::records::answered;
+use seam::Endpoint;
 use seam::path::{Entry, PathEntry, PathRecord, PathState, Reason};
-use seam::{Endpoint, SessionId};
-use sip_engine::event::{CallEnded, CallStarted, EndCause, EndedBy};
+use sip_engine::event::{CallEnded, EndCause, EndedBy};
 
 use super::*;
 
@@ -13,28 +14,7 @@ fn event(call: u128, sequence: u32, second: u64, what: CallEventKind) -> CallEve
 }
 
 fn started() -> CallEventKind {
-    CallEventKind::Started(Box::new(CallStarted {
-        session: SessionId(1),
-        realm: "access".into(),
-        source: "192.0.2.1:5060".parse().unwrap(),
-        transport: "UDP".into(),
-        caller: "".into(),
-        from: "sip:alice@example.net".into(),
-        request_uri: "sip:bob@example.net".into(),
-        call_id: "one".into(),
-        user_agent: "".into(),
-    }))
-}
-
-fn answered() -> CallEventKind {
-    let destination = "192.0.2.2:5060".parse().unwrap();
-    CallEventKind::Answered {
-        realm: "core".into(),
-        trunk: Some("carrier".into()),
-        destination,
-        reached: "sip:bob@example.net".into(),
-        uri: "sip:bob@192.0.2.9:5062".into(),
-    }
+    play::records::started("sip:alice@example.net")
 }
 
 fn ended(cause: EndCause, seconds: u64) -> CallEventKind {
