@@ -1,6 +1,7 @@
 //! What signalling asks of the media plane.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::path::Constraint;
 use crate::{Endpoint, ExchangeId, Listener, Party, SessionId};
@@ -18,7 +19,7 @@ pub struct Request {
 
 /// What to do in a session. `Offer`, `Answer`, `Trickle`, `Delete` and `Query` have a [`Reply`](crate::Reply), and
 /// [`Renegotiated::Offered`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// `from` has offered; the reply holds what `to` is to be offered. A fork repeats it per target.
     Offer {
@@ -97,7 +98,7 @@ pub enum Action {
 
 /// What became of a wish to renegotiate, on one leg. Whatever it is, the call goes on, unless the phone says that it
 /// knows of none (481).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Renegotiated {
     /// The phone took the offer; this is its answer, and it has its ACK.
     Accepted(Bytes),

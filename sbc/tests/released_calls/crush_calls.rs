@@ -109,7 +109,7 @@ const SEARCH: Duration = Duration::from_secs(35);
 const RETURN: Duration = Duration::from_millis(400);
 
 #[derive(Debug, Default)]
-struct Census {
+pub(crate) struct Census {
     /// Calls that nothing happened to, and those that were direct, by chance.
     calls: [[u32; 2]; 4],
     /// Silence after the direct path was cut.
@@ -118,11 +118,14 @@ struct Census {
     without: [u32; 2],
 }
 
-fn play(seed: u64, census: &mut Census) -> Result<String, String> {
+pub(crate) fn play(seed: u64, is_handed: bool, census: &mut Census) -> Result<String, String> {
     let plan = Plan::of(seed);
     census.without[0] += u32::from(plan.models.iter().any(|model| matches!(model, Model::Ordinary(_))));
     census.without[1] += u32::from(plan.models.contains(&Model::Declining));
     let mut world = World::new(seed, plan.models, plan.place);
+    if is_handed {
+        world.hand_over_at_times(seed);
+    }
     let mut problems: Vec<String> = Vec::new();
     if let Act::HangUp { by } = plan.act {
         world.run(plan.after);
@@ -253,13 +256,14 @@ fn judge(world: &World, plan: &Plan, problems: &mut Vec<String>) {
 #[test]
 fn seeded_calls_of_crush_go_direct_wherever_they_can_and_never_end_silent() {
     if let Some(seed) = number_from("CRUSH_SEED") {
-        match play(seed, &mut Census::default()) {
+        match play(seed, false, &mut Census::default()) {
             Ok(story) => println!("{story}"),
             Err(story) => panic!("{story}"),
         }
         return;
     }
-    let censuses = played(number_from("CRUSH_CALLS").unwrap_or(300), play);
+    let calls = number_from("CRUSH_CALLS").unwrap_or(300);
+    let censuses = played(calls, |seed, census| play(seed, false, census));
     let mut sum = Census::default();
     for census in censuses {
         for (sum, more) in sum.calls.iter_mut().flatten().zip(census.calls.iter().flatten()) {

@@ -9,6 +9,7 @@
 mod census;
 mod crush_calls;
 mod ears;
+mod handed_calls;
 mod long_calls;
 mod records;
 mod signalling;
@@ -54,6 +55,8 @@ struct Plan {
     act: Act,
     /// A registrar's proxy in the core leads it back: it is two calls of ours.
     has_core: bool,
+    /// Other processes go on with it now and then.
+    is_handed: bool,
 }
 
 const KNOWN: [Kind; 3] = [Kind::Baresip, Kind::Linphone, Kind::Pjsip];
@@ -96,7 +99,7 @@ impl Plan {
             4 => Act::HangUp { by },
             _ => Act::Nothing,
         };
-        Self { kinds, place, blocked, after, act, has_core: false }
+        Self { kinds, place, blocked, after, act, has_core: false, is_handed: false }
     }
 
     /// Whether its direct path works until something happens.
@@ -131,6 +134,9 @@ fn limit(plan: &Plan) -> Duration {
 fn play(seed: u64, plan: Plan) -> Result<(Call, String), String> {
     let mut world = World::through(plan.has_core, seed, plan.kinds.map(Model::Ordinary), plan.place);
     let mut problems: Vec<String> = Vec::new();
+    if plan.is_handed {
+        world.hand_over_at_times(seed);
+    }
     if let Some(ways) = plan.blocked {
         world.cut(ways);
     }
@@ -373,7 +379,7 @@ fn a_phone_that_refuses_to_be_moved_or_says_nothing_is_left_alone_and_its_call_g
         let mut kinds = [kind, dice.pick(&KNOWN)];
         kinds.rotate_left(dice.below(2) as usize);
         let place = Place::Apart([dice.pick(&OPEN), dice.pick(&OPEN)]);
-        let plan = Plan { kinds, place, blocked: None, after: 300, act: Act::Nothing, has_core: false };
+        let plan = Plan { kinds, place, blocked: None, after: 300, act: Act::Nothing, ..Plan::of(seed) };
         match play(seed, plan) {
             Ok((call, story)) => {
                 let moves = story.lines().filter(|line| line.contains("path synchronising")).count();

@@ -26,7 +26,7 @@ use sbc::records::timeline::words_of;
 use seam::path::{Constraint, PathWords};
 use seam::{Action, SessionId};
 use sip_engine::event::{CallEnded, CallEvent, CallEventKind};
-use sip_engine::io::{Command, Input, Output};
+use sip_engine::io::{Input, Output};
 use sip_engine::ua::{CallNumber, Event, Fork, Info, Invite, UserAgent};
 use sip_wire::{Message, Method};
 
@@ -75,7 +75,7 @@ enum Letter {
 pub(crate) struct World {
     pub(crate) now: Duration,
     ground: Ground,
-    node: Node,
+    pub(crate) node: Node,
     pub(crate) phones: [Device; 2],
     discovery: Places,
     ends: [End; 2],
@@ -108,6 +108,8 @@ pub(crate) struct World {
     /// What each phone has sent, and what has reached it.
     pub(crate) logs: [Log; 2],
     pub(crate) ended_at: Duration,
+    /// Where another process goes on with the call now and then: chance, and when the next time is.
+    pub(crate) moments: Option<(Dice, Duration)>,
 }
 
 impl World {
@@ -170,7 +172,7 @@ impl World {
         let mut node = Node::new(config(), policy(has_core), (settings, ports), seed, now);
         let contact = SocketAddr::new(phones[1].local().ip(), 5_061);
         let bindings = vec![binding("bob", contact, ends[1].signalling)];
-        node.handle(Input::Command(Command::Load(bindings)), now);
+        node.load(bindings, now);
         let mut world = Self {
             now,
             ground,
@@ -198,6 +200,7 @@ impl World {
             talks: [true; 2],
             logs: [Log::default(), Log::default()],
             ended_at: Duration::ZERO,
+            moments: None,
         };
         let _ = world.ground.next(now);
         world.drain_engine();
@@ -285,7 +288,7 @@ impl World {
         self.ends.iter().all(|end| end.is_up)
     }
 
-    fn note(&mut self, text: String) {
+    pub(crate) fn note(&mut self, text: String) {
         self.story.push((self.now, text));
     }
 
@@ -365,7 +368,7 @@ impl World {
         let _ = self.ends[by].agent.answer(call, fork, answer, at(self.now));
     }
 
-    fn drain_engine(&mut self) {
+    pub(crate) fn drain_engine(&mut self) {
         while let Some(output) = self.node.poll_output(self.now) {
             match output {
                 Output::Send { flow, message, .. } if flow == core_flow() => {
@@ -481,6 +484,7 @@ impl World {
         let relay = relays();
         while self.now < end {
             self.now += STEP;
+            self.hand_over();
             self.deliver();
             self.carry();
             for index in (0..2).filter(|index| self.ends[*index].is_up) {
@@ -558,7 +562,8 @@ impl World {
                     let _ = self.ground.network.send(*host, from, *source, answer.into());
                 }
             } else if *host == self.ground.relay {
-                let is_open = self.ground.pass(&mut self.node.worker, &self.node.ports, &came, self.now);
+                let shown = self.node.shows(self.now);
+                let is_open = self.ground.pass(&mut self.node.worker, &self.node.ports, &came, shown);
                 let is_media =
                     !is_stun(payload) && payload.get(1).is_some_and(|kind| !(200..=204).contains(kind));
                 if is_open && is_media {

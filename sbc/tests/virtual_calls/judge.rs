@@ -48,10 +48,10 @@ impl World {
                 Some(cause) => self.judge_cause(&call.label, cause),
             }
         }
-        if !self.engine.is_idle() {
+        if !self.processes.are_idle() {
             self.problems.push(format!(
                 "the engine is not idle: {:?} calls, transactions, bindings",
-                self.engine.sizes()
+                self.processes.sizes()
             ));
         }
         if let Some(leftovers) = self.media.leftovers() {

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use play::settings::signalling::at;
 use seam::{
     Action, Described, Endpoint, Event, Renegotiated, Replied, Reply, Request, SessionId, Summary, Told,
 };
@@ -196,7 +195,8 @@ impl World {
         }
         let event = Event::Renegotiate { wish: number, legs, deadline: Duration::from_millis(wish.deadline) };
         let before = self.trace.len();
-        self.engine.handle(Input::MediaEvent(Told { session: SessionId(session), event }), at(self.now));
+        let told = Told { session: SessionId(session), event };
+        self.processes.handle(Input::MediaEvent(told), self.now);
         self.drain_engine();
         if wish.is_silenced {
             for traced in &self.trace[before..] {

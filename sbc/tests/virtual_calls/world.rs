@@ -4,13 +4,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt::Write as _;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use sip_engine::Engine;
 use sip_engine::event::{CallEvent, CallEventKind};
-use sip_engine::io::{Command, Flow, Input, ListenerId, Output, Transport};
+use sip_engine::io::{Flow, Input, ListenerId, Output, Transport};
 use sip_engine::question::ResolvedAddress;
 use sip_wire::{Message, Method};
 
@@ -19,10 +17,10 @@ use crate::media::Media;
 use crate::network::Network;
 use crate::phone::{LABEL, Phone, Todo};
 use crate::plan::{Dead, Plan, Target};
+use crate::processes::Processes;
 use crate::proxy::Proxy;
 use crate::setup::{
-    ABROAD, ACCESS, CORE, SUBSCRIBER, THIRD, binding, config, dead_address, phone_address, policy, sbc,
-    user_agent,
+    ABROAD, ACCESS, CORE, SUBSCRIBER, THIRD, binding, dead_address, phone_address, sbc, user_agent,
 };
 use crate::wishes::{Wish, Wishes};
 use play::Dice;
@@ -53,7 +51,7 @@ pub(crate) struct Traced {
 
 pub(crate) struct World {
     pub(crate) now: Duration,
-    pub(crate) engine: Engine,
+    pub(crate) processes: Processes,
     pub(crate) phones: Vec<Phone>,
     pub(crate) media: Media,
     network: Network,
@@ -75,13 +73,11 @@ pub(crate) struct World {
 }
 
 impl World {
-    pub(crate) fn new(seed: u64, plan: &Plan) -> Self {
+    /// Handed over or not: its calls go from process to process, or stay in one.
+    pub(crate) fn new(seed: u64, plan: &Plan, is_handed: bool) -> Self {
         let mut dice = Dice::of(seed, 3);
         let start = Duration::from_secs(1000);
-        let config = config();
-        let mut engine = Engine::new(Arc::new(config), dice.seed());
-        let now = at(start);
-        engine.handle(Input::Command(Command::Policy(Arc::new(policy()))), now);
+        let first = dice.seed();
         let third = 9;
         let mut phones = Vec::new();
         let mut bindings = vec![binding(THIRD, third)];
@@ -116,10 +112,10 @@ impl World {
             proxy = Some(Proxy::new(phone_address(CORE, 1), targets));
         }
         add("carol", THIRD, ACCESS, third, &plan.third, false, &mut dice);
-        engine.handle(Input::Command(Command::Load(bindings)), now);
+        let handed = is_handed.then(|| Dice::of(seed, 5));
         let mut world = Self {
             now: start,
-            engine,
+            processes: Processes::new(first, bindings, start, handed),
             phones,
             media: Media::new(plan.media, seed),
             network: Network::new(seed, plan.is_perfect),
@@ -175,7 +171,8 @@ impl World {
                 self.network.next(),
                 self.media.next(),
                 self.todo.peek().map(|next| next.0.0),
-                self.engine.poll_timeout(),
+                self.processes.poll_timeout(),
+                self.processes.next_handover(),
                 self.phones.iter().filter_map(|phone| phone.agent.poll_timeout()).min(),
                 self.proxy.as_ref().and_then(Proxy::poll_timeout),
             ];
@@ -211,7 +208,7 @@ impl World {
                 }
             }
             if let Some((_, input)) = sbc::host::input(event) {
-                self.engine.handle(input, now);
+                self.processes.handle(input, self.now);
             }
             self.drain_engine();
         }
@@ -235,9 +232,16 @@ impl World {
                 None => {}
             }
         }
-        if self.engine.poll_timeout().is_some_and(|due| due <= self.now) {
+        if self.processes.poll_timeout().is_some_and(|due| due <= self.now) {
             self.follower.timed();
-            self.engine.handle_timeout(now);
+            self.processes.handle_timeout(self.now);
+            self.drain_engine();
+        }
+        if self.processes.next_handover().is_some_and(|due| due <= self.now) {
+            let calls = self.processes.hand_over(self.now);
+            if calls > 0 {
+                self.note(format!("another process has {calls} calls"));
+            }
             self.drain_engine();
         }
         if let Some(proxy) = &mut self.proxy
@@ -298,7 +302,7 @@ impl World {
             }
             let flow = Flow { listener, transport: Transport::Udp, remote: from, connection: None };
             self.follower.received(&message);
-            self.engine.handle(Input::Received { flow, message }, now);
+            self.processes.handle(Input::Received { flow, message }, self.now);
             self.drain_engine();
         } else if let Some(proxy) = self.proxy.as_mut().filter(|proxy| proxy.address == to) {
             let flow =
@@ -354,13 +358,13 @@ impl World {
     }
 
     pub(crate) fn drain_engine(&mut self) {
-        let now = at(self.now);
-        while let Some(output) = self.engine.poll_output() {
+        let now = self.now;
+        while let Some((process, output)) = self.processes.poll_output(now) {
             self.wishes.follow(&output, &self.labels);
             match output {
                 Output::Send { flow, message, ticket, .. } => {
                     if flow.remote == dead_address() && self.dead == Some(Dead::Unreachable) {
-                        self.engine.handle(Input::SendFailed { ticket }, now);
+                        self.processes.answer(process, Input::SendFailed { ticket }, now);
                         continue;
                     }
                     if let Ok(parsed) = Message::parse(message.clone()) {
@@ -377,13 +381,13 @@ impl World {
                     let live = address(phone_address(CORE, 1));
                     let dead = self.dead.map(|_| address(dead_address()));
                     let addresses = dead.into_iter().chain([live]).collect();
-                    self.engine.handle(Input::Resolved { question, addresses }, now);
+                    self.processes.answer(process, Input::Resolved { question, addresses }, now);
                 }
                 Output::Media(request) => {
                     self.note(format!("media {}: {}", request.number, short(&request.action)));
                     self.follower.asked(&request);
                     if let Some(reply) = self.reply_to_offered(&request) {
-                        self.engine.handle(Input::Media(reply), now);
+                        self.processes.answer(process, Input::Media(reply), now);
                     }
                     self.media.handle(request, self.now);
                 }

@@ -36,7 +36,7 @@ pub(crate) const ALLOW: &[u8] = b"INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, P
 const ALLOW_WITHOUT_REGISTER: &[u8] =
     b"INVITE, ACK, CANCEL, BYE, OPTIONS, PRACK, UPDATE, INFO, REFER, SUBSCRIBE, NOTIFY, MESSAGE, PUBLISH";
 
-/// Who gets the events of a client transaction.
+/// Whose a transaction is. Of a client's, who gets its events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// The branch of a call.
@@ -49,6 +49,10 @@ pub(crate) enum Owner {
     Farewell(u32),
     /// Nobody waits for the answer: other BYEs, keepalives.
     Nobody,
+    /// The first request of a call, which has come to us.
+    First(CallKey),
+    /// A request inside a call's dialogs, which has come to us.
+    Inside(CallKey),
 }
 
 /// Whose timer it is.
@@ -307,6 +311,11 @@ impl Core {
         self.timers.schedule(self.now.monotonic.saturating_add(after), key)
     }
 
+    /// How long it is yet until a timer is due.
+    pub(crate) fn left_of(&self, timer: Option<TimerId>) -> Option<std::time::Duration> {
+        Some(self.timers.due(timer?)?.saturating_sub(self.now.monotonic))
+    }
+
     pub(crate) fn resolve(&mut self, asker: Asker, resolve: Resolve) {
         let question = QuestionId(self.questions.next);
         self.questions.next = self.questions.next.wrapping_add(1);
@@ -322,7 +331,8 @@ impl Core {
     }
 
     pub(crate) fn record(&mut self, call: u128, sequence: u32, what: CallEventKind) {
-        let event = CallEvent { call, sequence, wall: self.now.wall, monotonic: self.now.monotonic, what };
+        let monotonic = crate::time::outside(self.now.monotonic);
+        let event = CallEvent { call, sequence, wall: self.now.wall, monotonic, what };
         self.out.push_back(Output::Record(event));
     }
 

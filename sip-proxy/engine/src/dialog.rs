@@ -14,22 +14,29 @@ use crate::transaction::{self, Large};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dialog {
     /// Call-ID.
+    #[serde(with = "crate::octets")]
     pub call_id: Box<[u8]>,
     /// Our tag.
+    #[serde(with = "crate::octets")]
     pub local_tag: Box<[u8]>,
     /// The other side's tag; empty for a peer of RFC 2543.
+    #[serde(with = "crate::octets")]
     pub remote_tag: Box<[u8]>,
     /// Our From value, tag included.
+    #[serde(with = "crate::octets")]
     pub local: Box<[u8]>,
     /// Our To value, tag included.
+    #[serde(with = "crate::octets")]
     pub remote: Box<[u8]>,
     /// The CSeq number of our latest request; 0 before the first.
     pub local_cseq: u32,
     /// That of the other side's latest.
     pub remote_cseq: Option<u32>,
     /// Route values, first hop first.
+    #[serde(with = "crate::octets::list")]
     pub routes: Vec<Box<[u8]>>,
     /// The other side's Contact URI.
+    #[serde(with = "crate::octets")]
     pub target: Box<[u8]>,
     /// Made by a `sips:` request over TLS.
     pub secure: bool,

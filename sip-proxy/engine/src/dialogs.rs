@@ -59,6 +59,14 @@ impl Dialogs {
         self.streams.extend(flow.connection);
     }
 
+    /// The tokens by which Refer-Tos of ours name a dialog, told by how its `Replaces` begins.
+    pub(crate) fn transfers_of(&self, call_id: &[u8]) -> Vec<(Box<[u8]>, Arc<Peer>)> {
+        let is_it =
+            |peer: &Peer| peer.replaces.strip_prefix(call_id).is_some_and(|rest| rest.first() == Some(&b';'));
+        let found = self.transfers.iter().filter(|(_, peer)| is_it(peer));
+        found.map(|(token, peer)| (token.clone(), peer.clone())).collect()
+    }
+
     /// An INVITE for this end will come.
     pub(crate) fn remember(&mut self, token: Box<[u8]>, peer: Arc<Peer>) {
         if self.order.len() == TRANSFERS

@@ -29,13 +29,14 @@ use crate::slot::{self, Slot};
 use crate::slots::Slots;
 use crate::spirals::Spirals;
 use crate::strangers::{Sender, Strangers};
-use crate::time::Now;
+use crate::time::{self, Now};
 use crate::timer::TimerQueue;
 use crate::transaction::{Context, Event, Reply, ServerId, Transactions};
 use crate::trunks::pings;
 use crate::watchers::Watchers;
 use crate::withheld::Withheld;
 
+mod handover;
 mod requests;
 
 use requests::merge_key;
@@ -75,7 +76,7 @@ impl Engine {
         let strangers = Strangers::new(&config.limits, &mut ids);
         let spirals = Spirals::new([ids.number(), ids.number()]);
         let mut core = Core {
-            now: Now::default(),
+            now: Now::default().own(),
             ids,
             config,
             policy: None,
@@ -112,7 +113,7 @@ impl Engine {
 
     /// One thing happened.
     pub fn handle(&mut self, input: Input, now: Now) {
-        self.core.now = now;
+        self.core.now = now.own();
         match input {
             Input::Received { flow, message } => self.receive(flow, message),
             Input::Judged { flow, message, verdict } => {
@@ -189,7 +190,7 @@ impl Engine {
 
     /// Judges the credentials of a request for another engine, which gets [`Input::Judged`].
     pub fn judge(&mut self, flow: &Flow, request: &Message, now: Now) -> Verdict {
-        self.core.now = now;
+        self.core.now = now.own();
         let Some(realm) = self.core.realm_of(flow) else { return Verdict::Missing };
         let wanted = admission::wanted_credentials(request, realm);
         self.registrar.judge(flow, request, &wanted, &mut self.core)
@@ -230,11 +231,11 @@ impl Engine {
 
     /// What is due at `now`.
     pub fn handle_timeout(&mut self, now: Now) {
-        self.core.now = now;
+        self.core.now = now.own();
         while let Some(event) = self.core.transactions.handle_timeout(&mut context!(self)) {
             self.on_event(event);
         }
-        while let Some(key) = self.core.timers.pop(now.monotonic) {
+        while let Some(key) = self.core.timers.pop(self.core.now.monotonic) {
             match key {
                 TimerKey::Registrar => {
                     self.registrar.tick(&mut self.core);
@@ -254,7 +255,8 @@ impl Engine {
 
     /// When [`handle_timeout`](Self::handle_timeout) has something to do; monotonic.
     pub fn poll_timeout(&self) -> Option<Duration> {
-        [self.core.transactions.poll_timeout(), self.core.timers.next()].into_iter().flatten().min()
+        let next = [self.core.transactions.poll_timeout(), self.core.timers.next()];
+        next.into_iter().flatten().min().map(time::outside)
     }
 
     /// Calls, transactions, bindings.
@@ -285,18 +287,13 @@ impl Engine {
                     self.with_call(key, |call, core, _| call.hang_up(End::Shutdown, core));
                 }
             }
-            Command::Call { id, number, order } => {
-                let is_it = |key: &CallKey| {
-                    self.calls.get(key.index, key.generation).is_some_and(|call| call.id() == id)
-                };
-                match self.sessions.get(&id.session()).copied().filter(is_it) {
-                    Some(key) => self.with_call(key, |call, core, _| call.obey(number, order, core)),
-                    None if id.node() != self.core.config.node => {
-                        self.core.answer_order(number, Err(NotDone::Elsewhere));
-                    }
-                    None => self.core.answer_order(number, Err(NotDone::Unknown)),
+            Command::Call { id, number, order } => match self.key_of(id) {
+                Some(key) => self.with_call(key, |call, core, _| call.obey(number, order, core)),
+                None if id.node() != self.core.config.node => {
+                    self.core.answer_order(number, Err(NotDone::Elsewhere));
                 }
-            }
+                None => self.core.answer_order(number, Err(NotDone::Unknown)),
+            },
             Command::Policy(policy) => {
                 self.core.trunks.follow(policy.trunks(), self.core.now.monotonic);
                 self.core.policy = Some(policy);
@@ -392,7 +389,7 @@ impl Engine {
                 Owner::Farewell(number) if message.status().is_some_and(|status| status >= 200) => {
                     self.core.farewells.heard(number)
                 }
-                Owner::Farewell(_) | Owner::Nobody => {}
+                Owner::Farewell(_) | Owner::Nobody | Owner::First(_) | Owner::Inside(_) => {}
             },
             Event::Timeout { owner, .. } => self.on_no_response(owner, 408),
             Event::TransportFailed { owner, .. } => self.on_no_response(owner, 503),
@@ -430,7 +427,7 @@ impl Engine {
             }
             Owner::Ping(trunk) => pings::answered(trunk, None, &mut self.core),
             Owner::Farewell(number) => self.core.farewells.unheard(number, self.core.now.monotonic),
-            Owner::Nobody => {}
+            Owner::Nobody | Owner::First(_) | Owner::Inside(_) => {}
         }
     }
 }

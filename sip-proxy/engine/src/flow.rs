@@ -65,6 +65,13 @@ pub struct Flow {
     pub connection: Option<ConnectionId>,
 }
 
+impl Flow {
+    /// The same way in another process, which has other connections.
+    pub(crate) fn without_connection(self) -> Self {
+        Self { connection: None, ..self }
+    }
+}
+
 /// Names one `Send`, so that its failure finds its transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ticket(pub u64);

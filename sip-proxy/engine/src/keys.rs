@@ -2,6 +2,8 @@
 
 use std::ops::Not;
 
+use serde::{Deserialize, Serialize};
+
 /// Names a call inside its engine; stale once the call is gone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct CallKey {
@@ -35,7 +37,7 @@ pub(crate) enum CallTimer {
 }
 
 /// Whom an end faces. There is no third.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) enum Side {
     Caller,
     Target,
@@ -53,7 +55,7 @@ impl Not for Side {
 }
 
 /// Names a pair inside its call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct PairId(pub(crate) u32);
 
 impl PairId {
@@ -63,11 +65,11 @@ impl PairId {
 }
 
 /// Names a branch inside its call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct BranchId(pub(crate) u16);
 
 /// Names a request that travels inside a pair.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub(crate) struct ForwardId {
     pub(crate) pair: PairId,
     pub(crate) number: u32,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::digest::Ha1;
 use crate::flow::{Flow, RealmId, Transport};
@@ -56,7 +57,7 @@ pub struct RouteQuestion<'a> {
 }
 
 /// Who sent a request, as far as it was proven.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Caller {
     /// A subscriber, by digest or over its registered flow.
     Subscriber {
@@ -108,6 +109,22 @@ pub struct TrunkTarget {
     pub timeout: Option<Duration>,
     /// How often it is asked by OPTIONS whether it lives; `None` never.
     pub ping: Option<Duration>,
+}
+
+impl TrunkTarget {
+    /// One that policy knows no more: nothing is sent to it by its name.
+    pub(crate) fn gone(name: Arc<str>, realm: RealmId) -> Self {
+        Self {
+            name,
+            realm,
+            host: Arc::default(),
+            port: None,
+            transport: None,
+            credentials: None,
+            timeout: None,
+            ping: None,
+        }
+    }
 }
 
 /// Our credentials at a trunk.

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sip_wire::{Message, Name, parameter};
 
 use crate::config::SessionTimer;
 use crate::times::{LONGEST_MIN_SE, SESSION, within};
 
 /// How long a session lives without a refresh, and whose work that is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Agreement {
     pub(crate) interval: Duration,
     pub(crate) we_refresh: bool,

@@ -49,6 +49,12 @@ impl<T> Slots<T> {
         Some(value)
     }
 
+    /// All, with the index and generation that find them.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = ((u32, u32), &T)> {
+        let entries = (0u32..).zip(&self.entries);
+        entries.filter_map(|(index, entry)| Some(((index, entry.generation), entry.value.as_ref()?)))
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.entries.len().saturating_sub(self.free.len())
     }

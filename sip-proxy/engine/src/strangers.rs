@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ahash::AHashMap;
+use serde::{Deserialize, Serialize};
 
 use crate::buckets::{Buckets, Rate, source_of};
 use crate::config::Limits;
@@ -35,7 +36,7 @@ struct Running {
 }
 
 /// What a user wants to have one more of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     Session,
     Subscription,

@@ -13,7 +13,7 @@ pub struct TimerId {
 /// A queue of timers. Cancelling only marks an entry; marked entries leave the heap when they reach its top, or all at
 /// once when they outnumber the live ones. Of two timers for the same moment the one scheduled first fires first.
 ///
-/// A timer costs 24 bytes in the heap and the size of `K` plus 8 in its slot.
+/// A timer costs 24 bytes in the heap and the size of `K` plus 16 in its slot.
 #[derive(Debug)]
 pub struct TimerQueue<K: Copy> {
     heap: BinaryHeap<Due>,
@@ -26,6 +26,8 @@ pub struct TimerQueue<K: Copy> {
 struct Slot<K> {
     generation: u32,
     key: Option<K>,
+    /// When it is due.
+    at: u64,
 }
 
 /// The order is reversed: the heap's greatest is the earliest.
@@ -66,24 +68,21 @@ impl<K: Copy> TimerQueue<K> {
         let slot = match self.free.pop() {
             Some(slot) => slot,
             None => {
-                self.slots.push(Slot { generation: 0, key: None });
+                self.slots.push(Slot { generation: 0, key: None, at: 0 });
                 self.slots.len().saturating_sub(1) as u32
             }
         };
+        let at = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
         let generation = match self.slots.get_mut(slot as usize) {
             Some(entry) => {
                 entry.key = Some(key);
+                entry.at = at;
                 entry.generation
             }
             None => 0,
         };
         self.sequence = self.sequence.wrapping_add(1);
-        self.heap.push(Due {
-            at: u64::try_from(at.as_nanos()).unwrap_or(u64::MAX),
-            sequence: self.sequence,
-            slot,
-            generation,
-        });
+        self.heap.push(Due { at, sequence: self.sequence, slot, generation });
         TimerId { slot, generation }
     }
 
@@ -92,6 +91,12 @@ impl<K: Copy> TimerQueue<K> {
         if self.take(id.slot, id.generation).is_some() {
             self.drop_marked();
         }
+    }
+
+    /// When a timer is due; `None` if it fired or was cancelled.
+    pub fn due(&self, id: TimerId) -> Option<Duration> {
+        let slot = self.slots.get(id.slot as usize).filter(|slot| slot.generation == id.generation)?;
+        slot.key.map(|_| Duration::from_nanos(slot.at))
     }
 
     /// When the earliest timer is due.
@@ -176,7 +181,9 @@ mod tests {
         let mut queue = TimerQueue::new();
         let first = queue.schedule(SECOND, 1);
         queue.schedule(2 * SECOND, 2);
+        assert_eq!(queue.due(first), Some(SECOND));
         queue.cancel(first);
+        assert_eq!(queue.due(first), None);
         assert_eq!(queue.next(), Some(2 * SECOND));
         assert_eq!(drain(&mut queue, 3 * SECOND), [2]);
     }

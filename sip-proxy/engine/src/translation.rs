@@ -12,6 +12,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use memchr::{memchr, memmem};
+use serde::{Deserialize, Serialize};
 use sip_wire::Message;
 
 use crate::config::Realm;
@@ -26,14 +27,16 @@ const CONTACTS: usize = 8;
 const LEAST: usize = 6;
 
 /// Texts of one side that the other must never see. Cheap to clone.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Secrets(Arc<Known>);
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Known {
     /// Call-IDs and tags.
+    #[serde(with = "crate::octets::list")]
     ids: Vec<Box<[u8]>>,
     /// Host names, in lower case.
+    #[serde(with = "crate::octets::list")]
     hosts: Vec<Box<[u8]>>,
     addresses: Vec<IpAddr>,
 }

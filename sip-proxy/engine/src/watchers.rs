@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use ahash::AHashMap;
+use serde::{Deserialize, Serialize};
 use sip_wire::{Message, Name};
 
 use crate::question::Caller;
@@ -12,7 +13,7 @@ use crate::question::Caller;
 pub(crate) struct Watchers(AHashMap<Watch, u32>);
 
 /// One subscription to the dialog events of an AOR (RFC 4235).
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Watch {
     pub(crate) watcher: Arc<str>,
     pub(crate) watched: Arc<str>,

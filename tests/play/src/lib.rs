@@ -14,7 +14,6 @@ pub mod dice;
 pub mod echo;
 #[cfg(feature = "media")]
 pub mod ground;
-#[cfg(feature = "media")]
 pub mod handover;
 pub mod moves;
 #[cfg(all(feature = "media", feature = "signalling"))]

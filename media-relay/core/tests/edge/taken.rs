@@ -145,3 +145,41 @@ fn another_version_a_port_that_is_taken_and_a_number_that_is_known_are_said_and_
     assert_eq!(take(1, &text, &mut ports), Err(CannotTakeIn::Known));
     assert_eq!(ports.open_pairs(), 2);
 }
+
+/// As it was written when version 1 was made. If this fails, what is written is of another version now: give it another number, and say
+/// what becomes of the data of the one before.
+#[test]
+fn a_session_that_was_written_long_ago_is_read_and_goes_on() {
+    let written = include_str!("stored_session_1.json");
+    let mut world = anchor(Settings::default());
+    let stored: StoredSession = serde_json::from_str(written).unwrap();
+    world.worker.take_in(world.session, stored, world.now, &mut world.ports).unwrap();
+    let again = world.worker.take_out(world.session, world.now, &mut world.ports).unwrap();
+    let text = serde_json::to_string(&again).unwrap();
+    let fields = |text: &str| {
+        let mut names: Vec<String> = text.split('"').skip(1).step_by(2).map(str::to_owned).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    };
+    assert_eq!(fields(&text), fields(written));
+    world.worker.take_in(world.session, again, world.now, &mut world.ports).unwrap();
+    let a = socket(&world, 10_000);
+    let b = socket(&world, 10_002);
+    assert_eq!(world.places(a, PLACES[0], &rtp(9, 7)), [(b, at(PLACES[1]))]);
+    let counts: Vec<_> = world.statistics().iter().map(|one| (one.packets, one.strangers)).collect();
+    assert_eq!(counts, [(4, 0), (2, 0)]);
+}
+
+#[test]
+fn write_sample() {
+    let mut world = call();
+    for number in 1..4 {
+        world.places(0, PLACES[0], &rtp(number, 7));
+    }
+    for number in 1..3 {
+        world.places(2, PLACES[1], &rtp(number, 8));
+    }
+    let stored = world.worker.take_out(world.session, world.now, &mut world.ports).unwrap();
+    std::fs::write("/tmp/stored_session_1.json", serde_json::to_string(&stored).unwrap()).unwrap();
+}

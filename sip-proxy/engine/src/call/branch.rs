@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sip_wire::Message;
 
 use super::diversion::Diverted;
 use super::side::BranchId;
+use crate::core::Core;
 use crate::dialog::{DialogKey, dialog_key};
 use crate::flow::{Flow, RealmId};
 use crate::question::{Contact, ResolvedAddress, TrunkTarget};
@@ -120,6 +122,55 @@ impl Branch {
     /// As media numbers it: the caller is 0.
     pub(super) fn party(&self) -> u16 {
         self.id.0.saturating_add(1)
+    }
+}
+
+/// A branch that is done, as plain data: who answered, and by which names.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredBranch {
+    pub(super) realm: RealmId,
+    #[serde(with = "crate::octets")]
+    uri: Bytes,
+    who: Arc<str>,
+    aor: Option<Arc<str>>,
+    /// The name of the trunk that it went to.
+    trunk: Option<Arc<str>>,
+    pub(super) flow: Option<Flow>,
+    call_id: String,
+    from_tag: String,
+    cseq: u32,
+}
+
+impl StoredBranch {
+    pub(super) fn of(branch: &Branch) -> Self {
+        let Branch { target, ids, .. } = branch;
+        Self {
+            realm: branch.realm,
+            uri: target.uri.clone(),
+            who: target.who.clone(),
+            aor: target.aor.clone(),
+            trunk: target.trunk.as_ref().map(|trunk| trunk.name.clone()),
+            flow: target.flow,
+            call_id: ids.call_id.clone(),
+            from_tag: ids.from_tag.clone(),
+            cseq: ids.cseq,
+        }
+    }
+
+    /// Where a trunk is and by which password it knows us, policy says; of one that is gone the name is left.
+    pub(super) fn into_branch(self, index: u16, core: &Core) -> Branch {
+        let realm = self.realm;
+        let named = |name: Arc<str>| {
+            let known = core.policy.as_ref().and_then(|policy| policy.trunk(&name));
+            known.unwrap_or_else(|| TrunkTarget::gone(name, realm).into())
+        };
+        let mut branch = Branch::new(BranchId(index), realm, Target::new(self.uri, self.who));
+        branch.state = State::Done;
+        branch.target.aor = self.aor;
+        branch.target.trunk = self.trunk.map(named);
+        branch.target.flow = self.flow.map(Flow::without_connection);
+        branch.ids = Minted { call_id: self.call_id, from_tag: self.from_tag, cseq: self.cseq, tag: None };
+        branch
     }
 }
 

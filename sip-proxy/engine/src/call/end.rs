@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::fault::Fault;
 use super::leg::Leg;
 use super::side::{LegId, Side};
-use crate::core::Core;
+use super::{CallKey, CallTimer};
+use crate::core::{Core, TimerKey};
 use crate::door::{CallId, CallState};
 use crate::event::{CallEnded, CallEventKind, EndedBy};
 use crate::timer::TimerId;
@@ -48,7 +51,7 @@ impl Leaving {
 pub(super) struct Record {
     /// As records name it.
     pub(super) id: CallId,
-    sequence: u32,
+    pub(super) sequence: u32,
 }
 
 impl Record {
@@ -72,6 +75,16 @@ pub(super) struct Lifetime {
     timer: Option<TimerId>,
 }
 
+/// The same as plain data.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredLife {
+    /// Since it began, and since its answer.
+    pub(super) lasts: Duration,
+    pub(super) talks: Option<Duration>,
+    /// How long it may last yet.
+    left: Option<Duration>,
+}
+
 impl Lifetime {
     pub(super) fn new(started: Duration) -> Self {
         Self { started, ..Self::default() }
@@ -85,6 +98,32 @@ impl Lifetime {
     pub(super) fn limit(&mut self, timer: Option<TimerId>, core: &mut Core) {
         if let Some(old) = std::mem::replace(&mut self.timer, timer) {
             core.timers.cancel(old);
+        }
+    }
+
+    pub(super) fn stored(&self, core: &Core) -> StoredLife {
+        let since = |moment: Duration| core.now.monotonic.saturating_sub(moment);
+        StoredLife {
+            lasts: since(self.started),
+            talks: self.answered.map(since),
+            left: core.left_of(self.timer),
+        }
+    }
+
+    /// It was so `then`; what comes at its end is `timer`.
+    pub(super) fn of_stored(
+        stored: &StoredLife,
+        (key, timer): (CallKey, CallTimer),
+        then: Duration,
+        core: &mut Core,
+    ) -> Self {
+        let StoredLife { lasts, talks, left } = stored;
+        let began = |age: Duration| then.saturating_sub(age);
+        let due = left.map(|left| then.saturating_add(left));
+        Self {
+            started: began(*lasts),
+            answered: talks.map(began),
+            timer: due.map(|due| core.timers.schedule(due, TimerKey::Call(key, timer))),
         }
     }
 

@@ -61,7 +61,7 @@ impl Parties {
             let (pair, cseq) = (self.pair(id.pair)?, self.upstream.incoming.request.cseq().ok()?.number);
             let acknowledges = |known: &&Reliable| crate::dialog::acknowledges(request, known.ours, cseq);
             let theirs = pair.reliable.iter().find(acknowledges)?.theirs;
-            let invite = self.branches.get(pair.branch)?.attempt.request.as_ref()?.cseq().ok()?.number;
+            let invite = self.branches.get(pair.branch)?.ids.cseq;
             out = out.header(Name::RAck, format!("{theirs} {invite} INVITE").as_bytes());
         }
         if let Some(refer_to) = request.value(Name::ReferTo) {

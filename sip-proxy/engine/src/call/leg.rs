@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use sip_wire::{Message, Method, Name};
 
 use super::media::{literal_of, product_of};
@@ -16,6 +17,7 @@ use crate::core::{Core, TimerKey};
 use crate::dialog::Dialog;
 use crate::farewells::Farewell;
 use crate::flow::{Flow, RealmId};
+use crate::hop;
 use crate::passing::Privacy;
 use crate::session_timer::Agreement;
 use crate::timer::TimerId;
@@ -45,7 +47,7 @@ pub(super) struct Leg {
 }
 
 /// What its peer's messages say of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Abilities {
     /// Its Allow names UPDATE.
     pub(super) has_update: bool,
@@ -56,11 +58,13 @@ pub(super) struct Abilities {
 }
 
 /// What the session is in this leg.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Descriptions {
     /// Ours that its peer accepted last, or that answered its own.
+    #[serde(with = "crate::octets::option")]
     pub(super) local: Option<Bytes>,
     /// Its peer's that was agreed on last: what the other leg is put back to.
+    #[serde(with = "crate::octets::option")]
     pub(super) remote: Option<Bytes>,
     /// The same in brief.
     pub(super) summary: Summary,
@@ -84,6 +88,77 @@ pub(super) struct SessionTimer {
     pub(super) timer: Option<TimerId>,
     /// The least interval that its peer has asked for by 422.
     pub(super) least: Option<Duration>,
+}
+
+/// A leg that rests, as plain data.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredLeg {
+    pub(super) dialog: Dialog,
+    pub(super) realm: RealmId,
+    left: Option<Flow>,
+    aor: Option<Arc<str>>,
+    endpoint: Endpoint,
+    abilities: Abilities,
+    descriptions: Descriptions,
+    /// See [`OurInvite`].
+    invite_cseq: u32,
+    is_acknowledged: bool,
+    session: StoredTimer,
+    /// Until the media plane may ask it as often as ever.
+    spent: Duration,
+}
+
+/// See [`SessionTimer`].
+#[derive(Serialize, Deserialize)]
+struct StoredTimer {
+    agreed: Option<Agreement>,
+    /// Until it is due.
+    left: Option<Duration>,
+    least: Option<Duration>,
+}
+
+impl StoredLeg {
+    /// Nothing finds it any more, and nothing of it is due.
+    pub(super) fn of(mut leg: Leg, core: &mut Core) -> Self {
+        let SessionTimer { agreed, timer, least } = leg.session;
+        let left = core.left_of(timer);
+        leg.end(core);
+        Self {
+            dialog: leg.dialog,
+            realm: leg.realm,
+            left: leg.left,
+            aor: leg.aor,
+            endpoint: leg.endpoint,
+            abilities: leg.abilities,
+            descriptions: leg.descriptions,
+            invite_cseq: leg.invite.cseq,
+            is_acknowledged: leg.invite.is_acknowledged,
+            session: StoredTimer { agreed, left, least },
+            spent: leg.allowance.spent(core.now.monotonic),
+        }
+    }
+
+    /// It was so `then`. Its connection, if it had one, was another process's.
+    pub(super) fn into_leg(self, (id, call): (LegId, CallKey), then: Duration, core: &mut Core) -> Leg {
+        let StoredTimer { agreed, left, least } = self.session;
+        let mut leg = Leg::new(id, call, self.dialog, self.realm);
+        leg.left = self.left;
+        leg.aor = self.aor;
+        leg.endpoint = self.endpoint;
+        leg.abilities = self.abilities;
+        leg.descriptions = self.descriptions;
+        leg.invite = OurInvite { open: None, cseq: self.invite_cseq, is_acknowledged: self.is_acknowledged };
+        let due = left.map(|left| then.saturating_add(left));
+        let timer = due.map(|due| core.timers.schedule(due, leg.timer(CallTimer::Session(id))));
+        leg.session = SessionTimer { agreed, timer, least };
+        leg.allowance = Allowance::until(then.saturating_add(self.spent));
+        let flow = leg.dialog.flow;
+        if flow.connection.is_some() && !leg.lose_connection(core) {
+            leg.left = Some(flow);
+            leg.dialog.flow = flow.without_connection();
+        }
+        leg
+    }
 }
 
 /// A response that waits for its ACK (RFC 3261 §13.3.1.4) or PRACK (RFC 3262 §3).
@@ -237,6 +312,21 @@ impl Leg {
         let least = self.session.least.unwrap_or_default();
         let minimum = timer.map_or(90, |timer| timer.minimum.as_secs()).max(least.as_secs());
         Some((format!("{};refresher=uac", interval.max(least).as_secs()), minimum.to_string()))
+    }
+
+    /// Its connection is gone. Trunks are called back where they listen; a phone is, if no NAT stands before it, and else
+    /// comes back by itself. Whether it is reached by another way now.
+    pub(super) fn lose_connection(&mut self, core: &Core) -> bool {
+        let flow = self.dialog.flow;
+        let is_trunk = core.realm_of(&flow).is_some_and(|realm| realm.is_trunk_side);
+        let way = match is_trunk {
+            true => Some(flow.without_connection()),
+            false => hop::without_connection(&self.dialog.target, &flow, &core.config),
+        };
+        let Some(way) = way else { return false };
+        self.left = Some(flow);
+        self.dialog.flow = way;
+        true
     }
 
     /// BYE, with what the other side says of the reason.

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sip_wire::{Message, Name, Uri};
 
 use super::side::{BranchId, ForwardId, LegId, PairId, Side};
@@ -67,6 +68,15 @@ pub(super) struct Media {
     pub(super) refused: Option<Refusal>,
 }
 
+/// The same as plain data.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredMedia {
+    requests: u32,
+    exchanges: u32,
+    wanted: Vec<Action>,
+    is_used: bool,
+}
+
 #[derive(Debug)]
 struct Waiting {
     number: u32,
@@ -86,6 +96,21 @@ impl Media {
             is_used: false,
             refused: None,
         }
+    }
+
+    /// Whether nothing is asked of it.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    pub(super) fn stored(self) -> StoredMedia {
+        let Self { requests, exchanges, wanted, is_used, .. } = self;
+        StoredMedia { requests, exchanges, wanted, is_used }
+    }
+
+    pub(super) fn of_stored(key: CallKey, session: SessionId, stored: StoredMedia) -> Self {
+        let StoredMedia { requests, exchanges, wanted, is_used } = stored;
+        Self { requests, exchanges, wanted, is_used, ..Self::new(key, session) }
     }
 
     pub(super) fn new_exchange(&mut self) -> ExchangeId {

@@ -34,6 +34,7 @@ mod request;
 mod response;
 mod side;
 mod subscription;
+pub(crate) mod taken;
 mod targets;
 mod transfer;
 mod translate;

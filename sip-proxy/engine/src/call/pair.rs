@@ -1,13 +1,16 @@
 //! Two legs that belong together: one with the caller, one with a target.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use seam::Endpoint;
+use serde::{Deserialize, Serialize};
 use sip_wire::Message;
 
+use super::CallKey;
 use super::end::Leaving;
 use super::forward::Forward;
-use super::leg::Leg;
+use super::leg::{Leg, StoredLeg};
 use super::media::Exchange;
 use super::side::{BranchId, PairId, Side, Sides};
 use crate::core::Core;
@@ -17,7 +20,7 @@ use crate::timer::TimerId;
 use crate::transaction::{Incoming, Large};
 
 /// A reliable provisional response of the target (RFC 3262), and what it became for the caller.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Reliable {
     pub(super) theirs: u32,
     pub(super) ours: u32,
@@ -63,6 +66,47 @@ pub(super) struct Pair {
     pub(super) bye_on_ack: Option<ByeOnAck>,
 }
 
+/// A pair that rests, as plain data.
+#[derive(Serialize, Deserialize)]
+pub(super) struct StoredPair {
+    pub(super) id: PairId,
+    pub(super) branch: BranchId,
+    pub(super) legs: Sides<StoredLeg>,
+    negotiated: bool,
+    reliable: Vec<Reliable>,
+}
+
+impl StoredPair {
+    /// Its dialogs are found no more, and nothing of them is due.
+    pub(super) fn of(pair: Pair, core: &mut Core) -> Self {
+        let Sides { caller, target } = pair.legs;
+        let legs = Sides { caller: StoredLeg::of(caller, core), target: StoredLeg::of(target, core) };
+        Self { id: pair.id, branch: pair.branch, legs, negotiated: pair.negotiated, reliable: pair.reliable }
+    }
+
+    /// It was so `then`.
+    pub(super) fn into_pair(self, call: CallKey, then: Duration, core: &mut Core) -> Pair {
+        let Self { id, branch, legs: Sides { caller, target }, negotiated, reliable } = self;
+        let legs = Sides {
+            caller: caller.into_leg((id.leg(Side::Caller), call), then, core),
+            target: target.into_leg((id.leg(Side::Target), call), then, core),
+        };
+        Pair {
+            id,
+            branch,
+            legs,
+            forwards: Vec::new(),
+            exchange: None,
+            negotiated,
+            reliable,
+            deferred: VecDeque::new(),
+            crossing: None,
+            owed_ack: None,
+            bye_on_ack: None,
+        }
+    }
+}
+
 /// Whose turn it is to offer, seen from one leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -90,6 +134,16 @@ impl Pair {
         } else {
             Turn::Free
         }
+    }
+
+    /// Whether something is under way from one leg to the other.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.forwards.is_empty()
+            || self.exchange.is_some()
+            || !self.deferred.is_empty()
+            || self.crossing.is_some()
+            || self.owed_ack.is_some()
+            || self.bye_on_ack.is_some()
     }
 
     pub(super) fn is_confirmed(&self) -> bool {

@@ -18,7 +18,6 @@ use crate::core::Core;
 use crate::dialog::Dialog;
 use crate::dialogs::DialogPlace;
 use crate::flow::{ConnectionId, Flow, RealmId, Transport};
-use crate::hop;
 use crate::passing::{Privacy, is_telephone, number_parameters};
 use crate::question::{Caller, Contact};
 use crate::registrar::are_equal;
@@ -325,22 +324,13 @@ impl Parties {
         moved.into_iter().for_each(|id| self.publish(id, core));
     }
 
-    /// A connection is gone. Trunks are called back where they listen; a phone is, if no NAT stands before it, and else
-    /// comes back by itself.
+    /// See [`Leg::lose_connection`].
     pub(crate) fn connection_closed(&mut self, connection: ConnectionId, core: &mut Core) {
         let mut moved = Vec::new();
         for pair in &mut self.pairs {
             let legs = pair.legs.iter_mut();
             for end in legs.filter(|end| end.dialog.flow.connection == Some(connection)) {
-                let flow = end.dialog.flow;
-                let is_trunk = core.realm_of(&flow).is_some_and(|realm| realm.is_trunk_side);
-                let way = match is_trunk {
-                    true => Some(Flow { connection: None, ..flow }),
-                    false => hop::without_connection(&end.dialog.target, &flow, &core.config),
-                };
-                if let Some(way) = way {
-                    end.left = Some(flow);
-                    end.dialog.flow = way;
+                if end.lose_connection(core) {
                     moved.push(pair.id);
                 }
             }

@@ -32,6 +32,15 @@ impl Allowance {
         self.0.saturating_sub(now) <= REFILL.saturating_mul(BURST.saturating_sub(1))
     }
 
+    /// Until all is forgotten.
+    pub(super) fn spent(&self, now: Duration) -> Duration {
+        self.0.saturating_sub(now)
+    }
+
+    pub(super) fn until(moment: Duration) -> Self {
+        Self(moment)
+    }
+
     pub(super) fn spend(&mut self, now: Duration) {
         self.0 = self.0.max(now).saturating_add(REFILL);
     }

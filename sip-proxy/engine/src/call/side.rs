@@ -2,10 +2,12 @@
 
 use std::ops::{Index, IndexMut};
 
+use serde::{Deserialize, Serialize};
+
 pub(super) use crate::keys::{BranchId, ForwardId, LegId, PairId, Side};
 
 /// One for the caller's side and one for the target's.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Sides<T> {
     pub(super) caller: T,
     pub(super) target: T,

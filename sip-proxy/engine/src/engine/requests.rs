@@ -6,6 +6,7 @@ use super::Engine;
 use crate::admission::{self, Admission};
 use crate::call::{Admitted, Call, Purpose};
 use crate::config::Authentication;
+use crate::core::Owner;
 use crate::dialog::{DialogKey, dialog_key};
 use crate::dialogs::DialogPlace;
 use crate::flow::RealmId;
@@ -190,6 +191,7 @@ impl Engine {
             call.standing.watch = watch;
             self.sessions.insert(call.session(), key);
             self.upstream.insert(server, key);
+            self.core.transactions.give(server, Owner::First(key));
             if let Some(first) = merge_key(call.first_request()) {
                 self.firsts.insert(first, key);
             }
@@ -211,6 +213,7 @@ impl Engine {
         let Incoming { flow, request, .. } = &incoming;
         if let Some(place) = self.place_of(request) {
             self.core.proven(flow);
+            self.core.transactions.give(incoming.server, Owner::Inside(place.call));
             self.with_call(place.call, |call, core, registrar| {
                 call.on_dialog_request(place.leg, incoming, core, registrar)
             });
@@ -219,6 +222,7 @@ impl Engine {
         if request.method() == Some(Method::NOTIFY)
             && let Some((key, branch)) = self.half_dialog(request)
         {
+            self.core.transactions.give(incoming.server, Owner::Inside(key));
             self.with_call(key, |call, core, registrar| {
                 match call.on_early_notify(branch, &incoming, core) {
                     Some(pair) => {

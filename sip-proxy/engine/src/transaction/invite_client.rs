@@ -9,6 +9,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::machine::{Port, Step};
 use super::response::{ack_for_failure, cancel_of};
+use super::rest::{Rest, RestTaken};
 use crate::flow::Flow;
 
 /// States of RFC 6026 figure 1.
@@ -191,6 +192,29 @@ impl InviteClient {
             Self::Calling { .. } | Self::Proceeding { .. } => Step::TellAndEnd,
             Self::Completed { .. } | Self::Accepted { .. } => Step::End,
         }
+    }
+
+    /// As plain data, once it has its final response and the ACK to it.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        match self {
+            Self::Calling { .. } | Self::Proceeding { .. } => None,
+            Self::Completed { ack } => Some(Rest::InviteFailed(ack.clone())),
+            Self::Accepted { taken } => {
+                let rest = |Taken { tag, ack }: &Taken| {
+                    let (to, ack) = ack.clone()?;
+                    Some(RestTaken { tag: tag.clone(), to, ack })
+                };
+                Some(Rest::InviteTaken(taken.iter().filter_map(rest).collect()))
+            }
+        }
+    }
+
+    /// The other way round, in a process that has other connections.
+    pub(super) fn of_taken(taken: Vec<RestTaken>) -> Self {
+        let taken = taken
+            .into_iter()
+            .map(|RestTaken { tag, to, ack }| Taken { tag, ack: Some((to.without_connection(), ack)) });
+        Self::Accepted { taken: taken.collect() }
     }
 
     /// A transport failure matters only while an answer is awaited.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::machine::{Port, Step};
+use super::rest::Rest;
 
 /// States of RFC 6026 figure 3.
 #[derive(Debug)]
@@ -99,6 +100,16 @@ impl InviteServer {
     /// Timers H (told), I and L.
     pub(super) fn end(&self) -> Step {
         if matches!(self, Self::Completed { .. }) { Step::TellAndEnd } else { Step::End }
+    }
+
+    /// As plain data, once it has its final response.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        match self {
+            Self::Proceeding { .. } => None,
+            Self::Completed { response } => Some(Rest::InviteRefused(response.clone())),
+            Self::Confirmed => Some(Rest::InviteConfirmed),
+            Self::Accepted => Some(Rest::InviteAccepted),
+        }
     }
 
     pub(super) fn is_answered(&self) -> bool {

@@ -34,8 +34,8 @@ pub(super) enum Alarm {
 /// The running timers of one transaction.
 #[derive(Debug, Default)]
 pub(super) struct Clock {
-    resend: Option<TimerId>,
-    end: Option<TimerId>,
+    pub(super) resend: Option<TimerId>,
+    pub(super) end: Option<TimerId>,
     pub(super) interval: Duration,
 }
 

@@ -12,11 +12,13 @@ mod machine;
 mod non_invite_client;
 mod non_invite_server;
 mod response;
+mod rest;
 mod table;
 
 pub use address::via;
 pub(crate) use response::stateless_tag;
 pub use response::{reason_of, response_to};
+pub(crate) use table::StoredTransaction;
 pub use table::Transactions;
 
 use std::collections::VecDeque;
@@ -42,6 +44,11 @@ pub struct ClientId {
 pub struct ServerId {
     index: u32,
     generation: u32,
+}
+
+impl ServerId {
+    /// Of a transaction that is over: names none.
+    pub(crate) const GONE: Self = Self { index: u32::MAX, generation: u32::MAX };
 }
 
 /// Whose a server transaction is. When the table fills up, strangers are refused first and those who are known last.

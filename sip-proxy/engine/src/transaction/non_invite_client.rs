@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::machine::{Port, Step};
+use super::rest::Rest;
 
 /// States of RFC 3261 figure 6.
 #[derive(Debug)]
@@ -62,6 +63,11 @@ impl NonInviteClient {
     /// Timers F and K.
     pub(super) fn end(&self) -> Step {
         if self.is_waiting() { Step::TellAndEnd } else { Step::End }
+    }
+
+    /// As plain data, once it has its final response.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        (!self.is_waiting()).then_some(Rest::Answered)
     }
 
     /// A transport failure matters only while an answer is awaited.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use super::machine::{Port, Step};
+use super::rest::Rest;
 
 /// States of RFC 3261 figure 8.
 #[derive(Debug)]
@@ -37,6 +38,14 @@ impl NonInviteServer {
                 Step::Absorb
             }
             Self::Completed { .. } => Step::Absorb,
+        }
+    }
+
+    /// As plain data, once it has its final response.
+    pub(super) fn rest(&self) -> Option<Rest> {
+        match self {
+            Self::Trying | Self::Proceeding { .. } => None,
+            Self::Completed { response } => Some(Rest::Responded(response.clone())),
         }
     }
 

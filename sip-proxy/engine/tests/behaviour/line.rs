@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use play::handover::Origin;
 use play::policy::Table;
 pub(crate) use play::settings::signalling::{ACCESS, CORE, DOMAIN, sbc};
 use play::settings::signalling::{account, an_hour, at, two_realms};
@@ -19,9 +20,10 @@ use sip_engine::door::CallAnswered;
 use sip_engine::event::{CallEvent, CallEventKind, EndCause};
 use sip_engine::io::{Command, ConnectionId, Flow, Input, ListenerId, Notice, Output, RealmId, Transport};
 use sip_engine::question::{TrunkCredentials, TrunkTarget};
+use sip_engine::registrar::{BindingChange, BindingRecord};
 use sip_engine::time::Now;
 use sip_engine::ua::{Abilities, Account, CallNumber, Event, Invite, UserAgent};
-use sip_wire::{Message, Name};
+use sip_wire::{Message, Method, Name};
 
 pub(crate) const SDP: Bytes =
     Bytes::from_static(b"v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=audio 9 RTP/AVP 0\r\n");
@@ -88,9 +90,20 @@ pub(crate) enum Temper {
     Dawdles,
 }
 
+/// What an engine's process has, and the next one gets.
+pub(crate) struct Process {
+    /// Of the engine's clock.
+    pub(crate) origin: Origin,
+    pub(crate) config: Arc<Config>,
+    /// The rows of bindings, by AOR and Contact.
+    pub(crate) bindings: BTreeMap<(Arc<str>, String), BindingRecord>,
+}
+
 pub(crate) struct Line {
     pub(crate) now: Duration,
     pub(crate) engine: Engine,
+    pub(crate) process: Process,
+    pub(crate) policy: Arc<Table>,
     pub(crate) agents: BTreeMap<SocketAddr, UserAgent>,
     /// Addresses that nothing reaches and nothing leaves.
     pub(crate) cut: Vec<SocketAddr>,
@@ -128,14 +141,19 @@ pub(crate) struct Line {
     /// What media has counted, and whether it says nothing of it.
     pub(crate) counted: Vec<StreamStatistics>,
     pub(crate) is_media_silent: bool,
+    /// Requests of this method never arrive.
+    pub(crate) loses: Option<Method<'static>>,
     under_way: VecDeque<(SocketAddr, SocketAddr, Bytes)>,
 }
 
 impl Line {
     pub(crate) fn new(config: Config, policy: Table) -> Self {
+        let config = Arc::new(config);
         let mut line = Self {
             now: Duration::from_secs(100),
-            engine: Engine::new(config.into(), [7; 32]),
+            engine: Engine::new(config.clone(), [7; 32]),
+            process: Process { origin: Origin::default(), config, bindings: BTreeMap::new() },
+            policy: Arc::new(policy),
             agents: BTreeMap::new(),
             cut: Vec::new(),
             events: Vec::new(),
@@ -157,10 +175,10 @@ impl Line {
             answers: Vec::new(),
             counted: vec![counted()],
             is_media_silent: false,
+            loses: None,
             under_way: VecDeque::new(),
         };
-        let now = line.time();
-        line.engine.handle(Input::Command(Command::Policy(Arc::new(policy))), now);
+        line.tell(Input::Command(Command::Policy(line.policy.clone())));
         line.settle();
         line
     }
@@ -187,6 +205,16 @@ impl Line {
 
     pub(crate) fn time(&self) -> Now {
         at(self.now)
+    }
+
+    /// As the engine's process has it.
+    pub(crate) fn engine_time(&self) -> Now {
+        Now { monotonic: self.process.origin.shows(self.now), ..at(self.now) }
+    }
+
+    pub(crate) fn tell(&mut self, input: Input) {
+        let now = self.engine_time();
+        self.engine.handle(input, now);
     }
 
     /// A telephone at an address, on one side.
@@ -295,11 +323,14 @@ impl Line {
         let end = self.now + time;
         loop {
             let agents = self.agents.values().filter_map(UserAgent::poll_timeout);
-            let next = agents.chain(self.engine.poll_timeout()).min().filter(|next| *next <= end);
+            let origin = self.process.origin;
+            let engine = self.engine.poll_timeout().map(|next| origin.when(next));
+            let next = agents.chain(engine).min().filter(|next| *next <= end);
             let Some(next) = next else { break };
             self.now = self.now.max(next);
             let now = self.time();
-            self.engine.handle_timeout(now);
+            let shown = self.engine_time();
+            self.engine.handle_timeout(shown);
             for agent in self.agents.values_mut() {
                 agent.handle_timeout(now);
             }
@@ -355,10 +386,8 @@ impl Line {
     }
 
     fn by_hand(&self, from: SocketAddr, status: u16, tag: &str, headers: &str, body: &[u8]) -> Bytes {
-        let invite = self
-            .sent
-            .iter()
-            .rfind(|(to, message)| *to == from && message.method() == Some(sip_wire::Method::INVITE));
+        let invite =
+            self.sent.iter().rfind(|(to, message)| *to == from && message.method() == Some(Method::INVITE));
         let invite = &invite.expect("an INVITE").1;
         let header = |name: Name| {
             format!("{}: {}", name.as_str(), String::from_utf8_lossy(invite.value(name).unwrap_or_default()))
@@ -374,14 +403,21 @@ impl Line {
     }
 
     fn is_closed(&self, flow: &Flow) -> bool {
-        flow.connection.is_some_and(|wanted| self.connections.values().all(|open| *open != wanted))
+        match flow.connection {
+            Some(wanted) => self.connections.values().all(|open| *open != wanted),
+            // Through a NAT nobody is connected to.
+            None => {
+                flow.transport.is_reliable()
+                    && !self.connections.contains_key(&flow.remote)
+                    && self.nats.values().any(|public| *public == flow.remote)
+            }
+        }
     }
 
     /// The connection of a public address is gone.
     pub(crate) fn close(&mut self, public: &str) {
         let connection = self.connections.remove(&address(public)).expect("a connection");
-        let now = self.time();
-        self.engine.handle(Input::Closed { connection }, now);
+        self.tell(Input::Closed { connection });
         self.settle();
     }
 
@@ -394,6 +430,9 @@ impl Line {
                 continue;
             }
             let message = Message::parse(bytes).expect("a readable message");
+            if self.loses.is_some() && message.method() == self.loses {
+                continue;
+            }
             let from = self.nats.get(&from).copied().unwrap_or(from);
             let to = self.nats.iter().find(|nat| *nat.1 == to).map_or(to, |nat| *nat.0);
             let now = self.time();
@@ -408,7 +447,7 @@ impl Line {
             };
             if let Some(listener) = listener {
                 self.heard.push((from, message.clone()));
-                self.engine.handle(Input::Received { flow: flow(listener), message }, now);
+                self.tell(Input::Received { flow: flow(listener), message });
             } else if let Some(agent) = self.agents.get_mut(&to) {
                 agent.handle(Input::Received { flow: flow(ListenerId(0)), message }, now);
             }
@@ -420,7 +459,7 @@ impl Line {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Send { flow, ticket, .. } if self.is_closed(&flow) => {
-                    self.engine.handle(Input::SendFailed { ticket }, now);
+                    self.tell(Input::SendFailed { ticket });
                 }
                 Output::Send { flow, message, .. } => {
                     self.ways.push(flow);
@@ -429,6 +468,12 @@ impl Line {
                     self.under_way.push_back((sbc(flow.listener), flow.remote, message));
                 }
                 Output::Record(record) => self.records.push(record),
+                Output::Binding(BindingChange::Put(record)) => {
+                    self.process.bindings.insert((record.aor.clone(), record.uri.clone()), *record);
+                }
+                Output::Binding(BindingChange::Delete { aor, uri }) => {
+                    self.process.bindings.remove(&(aor, uri));
+                }
                 Output::Notice(notice) => self.notices.push(notice),
                 Output::Answered(answer) => self.answers.push(answer),
                 Output::Media(request) => {
@@ -452,7 +497,7 @@ impl Line {
                         _ => continue,
                     };
                     let reply = Replied { session: request.session, number: request.number, reply };
-                    self.engine.handle(Input::Media(reply), now);
+                    self.tell(Input::Media(reply));
                 }
                 _ => {}
             }

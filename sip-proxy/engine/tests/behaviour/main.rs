@@ -9,6 +9,7 @@ mod bounds;
 mod breadth;
 mod by_hand;
 mod forwarding;
+mod handed_over;
 mod identity;
 mod line;
 mod liveness;

@@ -30,7 +30,7 @@ pub struct Transactions<O: Copy> {
     proof: Option<[u8; 32]>,
     listeners: Vec<Listener>,
     clients: Slots<Client<O>>,
-    servers: Slots<Server>,
+    servers: Slots<Server<O>>,
     client_keys: AHashMap<Arc<[u8]>, ClientId>,
     server_keys: AHashMap<Arc<[u8]>, ServerId>,
     connections: BTreeSet<(u64, Handle)>,
@@ -59,8 +59,10 @@ enum ClientMachine {
 }
 
 #[derive(Debug)]
-struct Server {
+struct Server<O> {
     key: Arc<[u8]>,
+    /// Whose it is, where that is known.
+    owner: Option<O>,
     flow: Flow,
     reply_port: u16,
     clock: Clock,
@@ -115,13 +117,15 @@ macro_rules! server_port {
 
 mod client;
 mod receive;
+mod taken;
 mod ticket;
 mod unproven;
 
 use client::Outgoing;
+pub(crate) use taken::StoredTransaction;
 use ticket::{owner_of, ticket};
 
-impl Server {
+impl<O> Server<O> {
     fn reply_flow(&self) -> Flow {
         let mut flow = self.flow;
         flow.remote.set_port(self.reply_port);
@@ -422,7 +426,7 @@ impl<O: Copy> Transactions<O> {
             } else {
                 ServerMachine::NonInvite(NonInviteServer::start())
             };
-            Server { key: Arc::clone(&key), flow, reply_port, clock, machine, request: None }
+            Server { key: Arc::clone(&key), owner: None, flow, reply_port, clock, machine, request: None }
         });
         let id = ServerId { index, generation };
         self.server_keys.insert(key, id);

@@ -134,6 +134,7 @@ impl<O: Copy> Transactions<O> {
         }
         let (index, generation) = self.servers.insert(|_, _| Server {
             key: key.into(),
+            owner: None,
             flow,
             reply_port: reply_port(&flow, &message),
             clock: Clock::default(),
