@@ -75,7 +75,7 @@ impl World {
         }
     }
 
-    fn ask(&self, session: u64, number: u64, action: Action) -> Reply {
+    fn ask(&self, session: u64, number: u32, action: Action) -> Reply {
         self.relay.handle(Request { session: SessionId(session), number, action });
         self.reply()
     }
