@@ -540,14 +540,3 @@ fn a_call_that_was_written_long_ago_is_read_and_goes_on() {
     assert_eq!(byes, [(alice, 1), (bob, 2)]);
     assert_eq!(line.cause(), Some(EndCause::Operator));
 }
-
-#[test]
-fn write_sample() {
-    let (mut line, _, _) = up_with(with_timer(), Abilities::default());
-    line.pass(SECOND * 5);
-    std::fs::write(
-        "/tmp/stored_call_1.json",
-        serde_json::to_string_pretty(&line.take_out().unwrap()[0]).unwrap(),
-    )
-    .unwrap();
-}
