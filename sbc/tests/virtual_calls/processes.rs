@@ -166,7 +166,7 @@ impl Processes {
     /// Another process begins, and goes on with every call that rests; how many there are.
     pub(crate) fn hand_over(&mut self, now: Duration) -> u32 {
         let Some((dice, next)) = &mut self.moments else { return 0 };
-        let span = dice.pick(&[20, 200, 2_000, 20_000]);
+        let span = dice.pick(&[10, 50, 300, 2_000]);
         *next = now + Duration::from_millis(1 + dice.below(span));
         let (seed, origin) = (dice.seed(), Origin::drawn(now, dice));
         let mut stored = Vec::new();
