@@ -5,7 +5,7 @@
 //! all messages; `SBC_VIRTUAL_CALLS=100000` plays more of them. What they held is counted and printed (`--nocapture`).
 //! Some of them go from process to process: `SBC_HANDED_SEED` and `SBC_HANDED_CALLS` are the same for those.
 
-#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 mod census;
 mod description;

@@ -425,7 +425,7 @@ fn a_phone_whose_connection_ended_with_the_process_is_found_when_it_registers_ag
         line.hand_over(&mut Dice::new(4)).unwrap();
         // Somebody else has the connection of this number now.
         line.connections.insert(address("203.0.113.77:7"), ConnectionId(1));
-        let mut come_back = |line: &mut Line| {
+        let come_back = |line: &mut Line| {
             line.behind_nat(bob, after);
             line.connections.insert(address(after), ConnectionId(2));
             line.register(bob);
