@@ -49,7 +49,7 @@ fn calls_that_go_from_process_to_process_are_released_and_come_back_as_ever() {
         }
         return;
     }
-    let calls = number_from("HANDED_CALLS").unwrap_or(100);
+    let calls = number_from("HANDED_CALLS").unwrap_or(30);
     let times = played(calls, |seed, times: &mut [usize; 2]| {
         let stories = play_both(seed)?;
         for (times, story) in times.iter_mut().zip(&stories) {

@@ -46,7 +46,7 @@ pub(super) enum Retry {
 type Row = (RangeInclusive<u16>, EndCause, Retry, u8);
 
 /// The first row counts.
-const STATUSES: &[Row] = &[
+static STATUSES: &[Row] = &[
     (600..=600, EndCause::Busy, Retry::Nobody, 0),
     (603..=603, EndCause::Declined, Retry::Nobody, 0),
     (604..=604, EndCause::NotFound, Retry::Nobody, 0),
@@ -101,17 +101,15 @@ macro_rules! ends {
         #[cfg(test)]
         impl End {
             fn all() -> Vec<Self> {
-                let mut all = Vec::new();
-                $(ends!(@each all $end $($kind)?);)+
-                all
+                [$(ends!(@each $end $($kind)?)),+].concat()
             }
         }
     };
-    (@each $all:ident $end:ident) => {
-        $all.push(End::$end)
+    (@each $end:ident) => {
+        vec![End::$end]
     };
-    (@each $all:ident $end:ident $kind:ty) => {
-        $all.extend(<$kind as tests::Each>::each().iter().copied().map(End::$end))
+    (@each $end:ident $kind:ty) => {
+        <$kind as tests::Each>::each().iter().copied().map(End::$end).collect::<Vec<_>>()
     };
 }
 
