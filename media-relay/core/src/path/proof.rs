@@ -179,7 +179,9 @@ impl Proof {
             Silence::CountedAnew => match self.unheard.filter(|before| before.at > reported) {
                 None => (now, 0),
                 // Not even one that would make it count anew once more may have come between the two but at the end of five silent seconds.
-                Some(before) if now <= before.at.saturating_add(REST) => (before.since, before.but + 1),
+                Some(before) if now <= before.at.saturating_add(REST) => {
+                    (before.since, before.but.saturating_add(1))
+                }
                 Some(_) => (now.saturating_sub(REST), 1),
             },
         };
@@ -201,7 +203,7 @@ impl Proof {
         // That it has heard nobody refutes by what must have been sent in the time of which it tells that.
         let unheard = self.unheard.filter(|unheard| unheard.at == at);
         let may_have_come = unheard.is_some_and(|Unheard { since, at, but }| {
-            i64::from(counted.sent_between(since, at)) < BEHIND + i64::from(but)
+            i64::from(counted.sent_between(since, at)) < BEHIND.saturating_add(but.into())
         });
         let is_missed = !may_have_come && Self::is_behind(number, counted, at);
         is_missed.then(|| self.evidence(&report, counted, at))
