@@ -27,6 +27,7 @@ use seam::SessionId;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use crate::call::taken::NotSteady;
 use crate::call::taken::StoredParties;
 use crate::config::Config;
 use crate::door::CallId;
@@ -181,32 +182,6 @@ impl fmt::Debug for StoredCall {
             .field("transfers", &self.transfers.len())
             .finish_non_exhaustive()
     }
-}
-
-/// Why a call cannot be taken out; but for the first and the last, it can be a moment later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum NotSteady {
-    /// It is not here.
-    #[error("there is no such call")]
-    Unknown,
-    /// Its first request has no final response.
-    #[error("the call is not answered yet")]
-    Unanswered,
-    /// Media owes a reply.
-    #[error("the media plane has not answered yet")]
-    Media,
-    /// Something is on its way from one end to the other, or waits to be.
-    #[error("a request inside the call is under way")]
-    Request,
-    /// A 2xx has not had its ACK.
-    #[error("an INVITE is not acknowledged yet")]
-    Acknowledgement,
-    /// A target that was cancelled has not said so, or an answer of ours is missing.
-    #[error("a transaction of the call has no final response yet")]
-    Transaction,
-    /// It has ended, or is about to.
-    #[error("the call is over")]
-    Over,
 }
 
 /// Why a call cannot be taken in; nothing has changed then.

@@ -19,7 +19,6 @@ use crate::dialog::Dialog;
 use crate::door::CallId;
 use crate::flow::{Flow, ListenerId, RealmId};
 use crate::question::Caller;
-use crate::state::NotSteady;
 use crate::strangers::Kind;
 use crate::transaction::{Incoming, ServerId};
 use crate::translation::Secrets;
@@ -106,6 +105,32 @@ mod id {
         let text = String::deserialize(from)?;
         u128::from_str_radix(&text, 16).map(CallId).map_err(D::Error::custom)
     }
+}
+
+/// Why a call cannot be taken out; but for the first and the last, it can be a moment later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NotSteady {
+    /// It is not here.
+    #[error("there is no such call")]
+    Unknown,
+    /// Its first request has no final response.
+    #[error("the call is not answered yet")]
+    Unanswered,
+    /// Media owes a reply.
+    #[error("the media plane has not answered yet")]
+    Media,
+    /// Something is on its way from one end to the other, or waits to be.
+    #[error("a request inside the call is under way")]
+    Request,
+    /// A 2xx has not had its ACK.
+    #[error("an INVITE is not acknowledged yet")]
+    Acknowledgement,
+    /// A target that was cancelled has not said so, or an answer of ours is missing.
+    #[error("a transaction of the call has no final response yet")]
+    Transaction,
+    /// It has ended, or is about to.
+    #[error("the call is over")]
+    Over,
 }
 
 /// Whether nothing is under way in a call, as far as itself knows.
