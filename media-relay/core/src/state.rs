@@ -15,8 +15,7 @@ use std::time::Duration;
 
 use ahash::AHashMap;
 use seam::{Endpoint, ExchangeId};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::clock::{Shift, Timed};
@@ -30,25 +29,7 @@ use crate::stream::{Stream, Streams};
 pub const VERSION: u32 = 1;
 
 /// See [`VERSION`].
-#[derive(Clone, Copy)]
-struct Version;
-
-impl Serialize for Version {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        VERSION.serialize(to)
-    }
-}
-
-impl<'a> Deserialize<'a> for Version {
-    fn deserialize<D: Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
-        let found = u32::deserialize(from)?;
-        if found == VERSION {
-            return Ok(Self);
-        }
-        let message = format!("a media session of version {found}, of which only {VERSION} is known here");
-        Err(D::Error::custom(message))
-    }
-}
+type Version = seam::Version<VERSION>;
 
 /// A session that is in no worker. Its descriptions hold keys and passwords: what prints it shows none of them.
 #[derive(Serialize, Deserialize)]
@@ -149,7 +130,7 @@ impl House<'_> {
         if let Some(motion) = &mut motion {
             motion.rename(name);
         }
-        Ok(StoredSession { version: Version, number: id, at: turn.now, session, streams, motion })
+        Ok(StoredSession { version: Version::default(), number: id, at: turn.now, session, streams, motion })
     }
 
     /// Its ports are opened where they were.

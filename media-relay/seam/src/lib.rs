@@ -17,6 +17,7 @@ mod reply;
 mod session;
 mod side;
 mod statistics;
+mod version;
 mod words;
 
 pub use action::{Action, Renegotiated, Request};
@@ -28,3 +29,4 @@ pub use reply::{Replied, Reply};
 pub use session::{Endpoint, ExchangeId, SessionId};
 pub use side::Side;
 pub use statistics::{DirectStatistics, Loss, StreamStatistics};
+pub use version::Version;

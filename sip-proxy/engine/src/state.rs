@@ -24,8 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use seam::SessionId;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 pub use crate::call::taken::NotSteady;
 use crate::call::taken::StoredParties;
@@ -41,24 +40,7 @@ use crate::transaction::StoredTransaction;
 pub const VERSION: u32 = 1;
 
 /// See [`VERSION`].
-#[derive(Clone, Copy)]
-pub(crate) struct Version;
-
-impl Serialize for Version {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        VERSION.serialize(to)
-    }
-}
-
-impl<'a> Deserialize<'a> for Version {
-    fn deserialize<D: Deserializer<'a>>(from: D) -> Result<Self, D::Error> {
-        let found = u32::deserialize(from)?;
-        if found == VERSION {
-            return Ok(Self);
-        }
-        Err(D::Error::custom(format!("a call of version {found}, of which only {VERSION} is known here")))
-    }
-}
+pub(crate) type Version = seam::Version<VERSION>;
 
 /// A call that is in no engine. It holds descriptions with keys, and ids by which it could be ended: what prints it shows none of them.
 #[derive(Serialize, Deserialize)]

@@ -57,7 +57,7 @@ impl Engine {
         let mut places: (Vec<RealmId>, Vec<ListenerId>) = parties.places();
         places.1.extend(transactions.iter().map(|transaction| transaction.flow.listener));
         let places = Places::of(places, &self.core.config);
-        Ok(StoredCall { version: Version, at: now.wall, places, parties, transactions, transfers })
+        Ok(StoredCall { version: Version::default(), at: now.wall, places, parties, transactions, transfers })
     }
 
     /// Goes on with a call of another process. Its media session goes to the media plane by another way.
