@@ -116,6 +116,11 @@ fn usual(durations: &mut [Duration], share: f64) -> Duration {
     durations.get(index.min(durations.len().saturating_sub(1))).copied().unwrap_or_default()
 }
 
+fn spread(durations: &mut [Duration]) -> String {
+    let [half, most, all] = [0.5, 0.95, 1.0].map(|share| usual(durations, share));
+    format!("{half:?} (half), {most:?} (95 %), {all:?} (all)")
+}
+
 #[test]
 fn long_calls_stay_direct_through_loss_and_silence() {
     if let Some(seed) = number_from("RELEASE_LONG_SEED") {
@@ -182,13 +187,7 @@ fn play_cut(seed: u64, late: &mut Vec<Duration>) -> Result<String, String> {
 fn long_calls_that_are_cut_come_home_as_soon_as_a_report_tells_of_it() {
     let mut late: Vec<Duration> =
         played(number_from("RELEASE_LONG").unwrap_or(120), play_cut).into_iter().flatten().collect();
-    println!(
-        "{} calls, home after {:?} (half), {:?} (95 %), {:?} (all)",
-        late.len(),
-        usual(&mut late, 0.5),
-        usual(&mut late, 0.95),
-        usual(&mut late, 1.0)
-    );
+    println!("{} calls, home after {}", late.len(), spread(&mut late));
 }
 
 /// Of those who are cut off in a call with pauses, what each missed of what the other said to it.
@@ -248,12 +247,6 @@ fn long_calls_with_pauses_miss_no_more_of_what_is_said_into_a_path_that_is_cut()
     }
     let played = played(number_from("RELEASE_LONG").unwrap_or(150), play_cut_with_pauses);
     let mut late: Vec<Duration> = played.into_iter().flatten().collect();
-    println!(
-        "{} heard anew after {:?} (half), {:?} (95 %), {:?} (all)",
-        late.len(),
-        usual(&mut late, 0.5),
-        usual(&mut late, 0.95),
-        usual(&mut late, 1.0)
-    );
+    println!("{} heard anew after {}", late.len(), spread(&mut late));
     assert!(late.len() > 10);
 }
