@@ -159,8 +159,11 @@ fn more_calls_than_the_shard_bears_get_503_while_dialogs_are_served() {
     };
     assert!(header(&answer, "Retry-After").parse::<u32>().unwrap() > 0);
     drop(flood);
-    node.until_count("caught up", |shard| &shard.is_behind, 0);
+    // What the flood left in the socket may put the shard behind once more: who is refused tries again.
     let late = Udp::new(address(), access);
-    late.send(&late.request("INVITE", "sip:+49302@example.net", SDP));
-    assert_eq!(status(&late.receive().unwrap()), 100);
+    node.until("a caller is served again", PATIENCE, |_| {
+        late.send(&late.request("INVITE", "sip:+49302@example.net", SDP));
+        status(&late.receive().unwrap()) == 100
+    });
+    node.until_count("caught up", |shard| &shard.is_behind, 0);
 }
