@@ -37,6 +37,8 @@ const ONE_LOST_AT_MOST: Duration = Duration::from_millis(3 * 2_050);
 pub struct Counted {
     /// The latest count, and when it was last told, if only by a report without one that nothing more was sent.
     said: Option<(u32, Duration)>,
+    /// When a report with a count last came.
+    counted: Option<Duration>,
     /// Those before it, the latest first, each when it was first told too; 0 where it has begun anew.
     earlier: [Option<(u32, Duration)>; 4],
     /// When its sender last told how much it sends, if only that it sends nothing.
@@ -54,12 +56,13 @@ pub struct Counted {
     window: Option<(u64, Duration)>,
 }
 
-timed!(Counted { said, earlier, spoke, received, window; is_counting, floor, is_seen, peak });
+timed!(Counted { said, counted, earlier, spoke, received, window; is_counting, floor, is_seen, peak });
 
 impl Default for Counted {
     fn default() -> Self {
         Self {
             said: None,
+            counted: None,
             earlier: [None; 4],
             spoke: None,
             is_counting: false,
@@ -99,8 +102,8 @@ impl Counted {
         self.peak
     }
 
-    /// How many it may send in a time.
-    fn most(&self, span: Duration) -> Option<u16> {
+    /// How many it may send in a time; `None`: so many that nothing can be said.
+    pub(super) fn most(&self, span: Duration) -> Option<u16> {
         let most = (span.as_secs_f64() * self.peak).ceil();
         (most < FAR).then_some(most as u16)
     }
@@ -125,6 +128,7 @@ impl Counted {
         now: Duration,
     ) {
         let before = self.tells(packets, now);
+        self.counted = Some(now);
         self.is_counting |= packets > 0;
         self.spoke = Some(now).filter(|_| self.is_counting).or(self.spoke);
         if let Some((count, at)) = before {
@@ -164,14 +168,21 @@ impl Counted {
 
     /// It says in a report without a sender's part that it has sent nothing since its last but one (RFC 3550 §6.4): its count is
     /// what it was, unless reports that told of more were lost. Some (oRTP, PJSIP) say it of the last one alone, so that one lost report is
-    /// enough for an error; but then nobody is taken for cut off unless a report of the other's, that all of it had come, was lost too.
+    /// enough for an error: where its receiver has had more than it counted, that is what has happened.
     pub fn rests(&mut self, now: Duration) {
         self.spoke = Some(now).filter(|_| self.is_counting).or(self.spoke);
         if let Some((count, at)) = self.said
             && now.saturating_sub(at) < ONE_LOST_AT_MOST
+            && !self.received.is_some_and(|(number, _)| self.is_more(number, count))
         {
             self.tells(count, now);
         }
+    }
+
+    /// Whether a number is of a packet that was sent after so many.
+    fn is_more(&self, number: u16, count: u32) -> bool {
+        let slack = i64::from(REORDERED).saturating_mul(2);
+        self.floor.is_some_and(|floor| later(number, floor.wrapping_add(count as u16)) > slack)
     }
 
     /// So many by now; what it had said before. Of a count that stands, the first moment and the last are kept.
@@ -203,7 +214,11 @@ impl Counted {
     /// Its receiver has reported this number; `goes_on` if that is further than before.
     pub fn reaches(&mut self, number: u16, goes_on: bool, now: Duration) {
         self.received = Some((number, now));
-        let Some((count, at)) = self.said else { return };
+        let Some(((count, _), at)) = self.said.zip(self.counted) else { return };
+        if self.is_more(number, count) {
+            // A report that told of it was lost, and that nothing more was sent is not so.
+            self.said = Some((count, at));
+        }
         // This packet's count is no more than what can have been sent since the latest count was told.
         if let Some(most) = self.most(now.saturating_sub(at)) {
             let count = (count as u16).wrapping_add(most);
@@ -320,6 +335,23 @@ mod tests {
         counted.says(570, None, at(29_000));
         assert_eq!(counted.sent_between(at(24_000), at(29_000)), 0, "two may be lost that told of it");
         assert_eq!(counted.sent_between(at(15_000), at(29_000)), 70);
+    }
+
+    #[test]
+    fn that_the_count_stands_is_not_so_where_more_has_come_than_was_counted() {
+        for knows_before in [true, false] {
+            let mut counted = counted();
+            // The report that told of 60 more is lost.
+            if knows_before {
+                counted.reaches(1_559, true, at(11_400));
+            }
+            counted.rests(at(12_000));
+            counted.reaches(1_559, !knows_before, at(12_100));
+            counted.rests(at(13_000));
+            counted.says(580, None, at(15_000));
+            assert_eq!(counted.sent_by(at(15_000)), Some(1_575), "{knows_before}");
+            assert_eq!(counted.sent_between(at(13_000), at(15_000)), 0, "{knows_before}");
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ const BEHIND: i64 = 25;
 /// Who throws away what it has counted does it with the first packet after so long a silence: what was sent meanwhile, if anything
 /// was, has not arrived.
 const REST: Duration = Duration::from_secs(5);
+/// Reports that leave so many packets open between them say no more together than the last one alone.
+const HOLES: u32 = 150;
 /// Jitter of so many seconds is a lie.
 pub(super) const ABSURD_JITTER_SECONDS: u32 = 10;
 
@@ -60,6 +62,18 @@ struct Unheard {
 }
 
 timed!(Unheard { since, at; but });
+
+impl Unheard {
+    /// How many must have been sent and not have come.
+    fn missed(&self, counted: &Counted) -> i64 {
+        i64::from(counted.sent_between(self.since, self.at)).saturating_sub(self.but.into())
+    }
+
+    /// What its last report says alone.
+    fn lately(self) -> Self {
+        Self { since: self.since.max(self.at.saturating_sub(REST)), but: 1, ..self }
+    }
+}
 
 /// One direction while its packets are not seen.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -178,11 +192,14 @@ impl Proof {
             Silence::LastReport => (reported.max(now.saturating_sub(REPORT_INTERVAL)), 0),
             Silence::CountedAnew => match self.unheard.filter(|before| before.at > reported) {
                 None => (now, 0),
-                // Not even one that would make it count anew once more may have come between the two but at the end of five silent seconds.
-                Some(before) if now <= before.at.saturating_add(REST) => {
-                    (before.since, before.but.saturating_add(1))
+                // Not even one that made it count anew once more came between the two but at the end of five silent seconds; what was
+                // sent before those, if they do not reach back so far, may have.
+                Some(before) => {
+                    let untold = now.saturating_sub(REST).saturating_sub(before.at);
+                    let most = counted.most(untold).map_or(u32::MAX, u32::from);
+                    let but = before.but.saturating_add(1).saturating_add(most);
+                    if but < HOLES { (before.since, but) } else { (now.saturating_sub(REST), 1) }
                 }
-                Some(_) => (now.saturating_sub(REST), 1),
             },
         };
         self.unheard = Some(Unheard { since, at: now, but });
@@ -202,8 +219,8 @@ impl Proof {
         let report = Reception { ssrc: self.ssrc, highest: number.into(), lost: 0, jitter: 0 };
         // That it has heard nobody refutes by what must have been sent in the time of which it tells that.
         let unheard = self.unheard.filter(|unheard| unheard.at == at);
-        let may_have_come = unheard.is_some_and(|Unheard { since, at, but }| {
-            i64::from(counted.sent_between(since, at)) < BEHIND.saturating_add(but.into())
+        let may_have_come = unheard.is_some_and(|unheard| {
+            unheard.missed(counted) < BEHIND && unheard.lately().missed(counted) < BEHIND
         });
         let is_missed = !may_have_come && Self::is_behind(number, counted, at);
         is_missed.then(|| self.evidence(&report, counted, at))
@@ -441,6 +458,22 @@ mod tests {
         assert!(!anew(&mut call, 16_000));
         assert_eq!(call.says(1_292, 18_500), None, "40 before or after its report of 16 s");
         assert!(anew(&mut call, 20_900));
+    }
+
+    #[test]
+    fn speech_that_is_missed_amid_reports_more_than_five_seconds_apart_adds_up_too() {
+        let mut call = Call::new();
+        assert_eq!(call.hears(report(65_530 + 250), 5_000), Verdict::Confirmed);
+        let anew = |call: &mut Call, at| {
+            call.proof.heard_nothing(Silence::CountedAnew, &call.counted, after(at)).is_some()
+        };
+        assert!(!anew(&mut call, 10_600));
+        call.says(1_326, 12_100);
+        assert!(!anew(&mut call, 16_200));
+        // A report of its sender's is lost: 250 packets were sent before 21.5 s or after it.
+        assert!(!anew(&mut call, 21_500));
+        assert!(!anew(&mut call, 26_800));
+        assert!(call.says(1_576, 27_000).is_some());
     }
 
     #[test]
