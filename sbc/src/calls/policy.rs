@@ -2,19 +2,36 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::StreamExt;
+use futures_util::stream;
 use seam::path::Constraint;
 use sip_engine::door::{CallId, CallOrder};
-use sqlx::postgres::PgPool;
+use sqlx::postgres::{PgListener, PgPool};
 
 use super::{Calls, Refused};
-use crate::store::follow::Table;
+use crate::store::follow::{Table, Waited, notified};
 use crate::store::{self, bounded};
+
+/// How many calls are told at a time: one shard that is silent must not hold up the others', and none gets more letters at once than its
+/// inbox takes.
+const AT_ONCE: usize = 256;
+/// After so long a home that was silent is told again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// The policy of single calls, and what was said of it.
 struct CallPolicy {
     calls: Arc<Calls>,
-    said: HashMap<CallId, Constraint>,
+    said: HashMap<CallId, Word>,
+}
+
+/// What was last said of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Word {
+    order: CallOrder,
+    /// Otherwise it may or may not have been heard.
+    is_answered: bool,
 }
 
 impl Table for CallPolicy {
@@ -27,39 +44,57 @@ impl Table for CallPolicy {
         self.say(wanted).await;
         bounded(prune(pool)).await
     }
+
+    async fn wait(&mut self, listener: &mut PgListener) -> Result<Waited, sqlx::Error> {
+        if self.said.values().all(|word| word.is_answered) {
+            return notified(listener).await;
+        }
+        tokio::time::timeout(AGAIN, notified(listener)).await.unwrap_or(Ok(Waited::Notified))
+    }
 }
 
 impl CallPolicy {
     /// Says of these calls what is wanted, and of others no more. Those of other nodes are theirs to say; those that are over need
     /// nothing.
     async fn say(&mut self, wanted: HashMap<CallId, Constraint>) {
-        for (call, constraint) in &wanted {
-            if self.calls.are_home_of(*call)
-                && self.said.get(call) != Some(constraint)
-                && self.order(*call, CallOrder::Constrain(*constraint)).await
-            {
-                self.said.insert(*call, *constraint);
-            }
-        }
-        let gone: Vec<CallId> = self.said.keys().filter(|call| !wanted.contains_key(call)).copied().collect();
-        for call in gone {
-            if self.order(call, CallOrder::Release).await {
-                self.said.remove(&call);
-            }
-        }
-    }
-
-    /// Whether there is no more to say. A home that is silent is told again at the next look.
-    async fn order(&self, call: CallId, order: CallOrder) -> bool {
-        let result = self.calls.order(call, order).await;
-        vitals::round();
-        if result == Err(Refused::Silent) {
+        let calls = &self.calls;
+        let answers = stream::iter(due(&self.said, wanted, |call| calls.are_home_of(call)))
+            .map(|(call, order)| async move {
+                let result = calls.order(call, order).await;
+                vitals::round();
+                (call, Word { order, is_answered: result != Err(Refused::Silent) })
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect::<Vec<_>>()
+            .await;
+        let silent = answers.iter().find(|(_, word)| !word.is_answered);
+        if let Some((call, _)) = silent {
             let call = uuid::Uuid::from_u128(call.0);
-            tracing::warn!(%call, "what is wanted of a call has reached nobody in time; it is said again with the next change");
-            return false;
+            tracing::warn!(%call, "what is wanted of a call (and maybe of others) has reached nobody in time; it is said again");
         }
-        true
+        for (call, word) in answers {
+            if word == (Word { order: CallOrder::Release, is_answered: true }) {
+                self.said.remove(&call);
+            } else {
+                self.said.insert(call, word);
+            }
+        }
     }
+}
+
+/// What is to be said of which calls that live here, after what was said.
+fn due(
+    said: &HashMap<CallId, Word>,
+    wanted: HashMap<CallId, Constraint>,
+    is_ours: impl Fn(CallId) -> bool,
+) -> Vec<(CallId, CallOrder)> {
+    let gone = said.keys().filter(|call| !wanted.contains_key(call)).map(|call| (*call, CallOrder::Release));
+    let mut due: Vec<_> = gone.collect();
+    let wanted = wanted.into_iter().map(|(call, constraint)| (call, CallOrder::Constrain(constraint)));
+    due.extend(wanted.filter(|(call, order)| {
+        is_ours(*call) && said.get(call) != Some(&Word { order: *order, is_answered: true })
+    }));
+    due
 }
 
 /// Does for ever what the table says, at once after each notification.

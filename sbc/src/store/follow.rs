@@ -80,8 +80,8 @@ async fn follow_once<T: Table>(
     }
 }
 
-/// Waits for a notification; those that came with it are told by it.
-async fn notified(listener: &mut PgListener) -> Result<Waited, sqlx::Error> {
+/// Waits for a notification; those that came with it are told by it. May be given up at any time.
+pub async fn notified(listener: &mut PgListener) -> Result<Waited, sqlx::Error> {
     loop {
         vitals::round();
         if let Ok(received) = tokio::time::timeout(SILENCE, listener.try_recv()).await {
