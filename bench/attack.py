@@ -113,13 +113,14 @@ class Product:
         database.mkdir()
         ground.folder.chmod(0o755)
         self.url = sh("taskset", "-c", "0", script, "start", database).strip()
+        runtime = sh(script, "url", database, "runtime").strip()
         ground.finally_do(lambda: sh(script, "remove", database))
         self.configuration = ground.folder / "sbc.toml"
         template = (HERE / "peers/attacked.toml.in").read_text()
-        self.configuration.write_text(template.replace("@VAR@", str(ground.folder)).replace("@DATABASE_URL@", self.url))
+        self.configuration.write_text(template.replace("@VAR@", str(ground.folder)).replace("@DATABASE_URL@", runtime))
         sh("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "30", "-subj", "/CN=sbc",
            "-keyout", ground.folder / "key.pem", "-out", ground.folder / "certificate.pem")
-        sh(ground.programs / "sbc", "migrate", "--config", self.configuration)
+        sh(ground.programs / "sbc", "migrate", "--owner", self.url)
         users = "".join(f"SELECT sbc_set_password('{ACCESS}.1', '{user}', 'secret');"
                         for user in [f"p{number}" for number in range(1000)] + ["bell11", "bell12", "bell13", "mallory"])
         sh("psql", "-q", "-o", "/dev/null", self.url, "-c",

@@ -71,8 +71,9 @@ class Node:
         self.database.mkdir()
         self.url = sh(POSTGRES, "start", self.database).strip()
         self.file = folder / f"{name}.toml"
-        self.file.write_text(CONFIGURATION.format(folder=folder, name=name, url=self.url, http=self.http, sip=self.sip))
-        sh(TARGET / "sbc", "migrate", "--config", self.file)
+        runtime = sh(POSTGRES, "url", self.database, "runtime").strip()
+        self.file.write_text(CONFIGURATION.format(folder=folder, name=name, url=runtime, http=self.http, sip=self.sip))
+        sh(TARGET / "sbc", "migrate", "--owner", self.url)
         self.process = None
 
     def sql(self, text):

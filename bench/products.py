@@ -68,11 +68,12 @@ class Sbc:
         script, self.database = ROOT / "deploy/dev/postgres.sh", rig.folder / "database"
         self.database.mkdir()
         rig.folder.chmod(0o755)
-        self.url = url = sh(script, "start", self.database).strip()
+        self.url = sh(script, "start", self.database).strip()
+        runtime = sh(script, "url", self.database, "runtime").strip()
         rig.finally_do(lambda: sh(script, "remove", self.database))
-        configuration.write_text(self.template.read_text().replace("@VAR@", str(rig.folder)).replace("@DATABASE_URL@", url))
-        sh(program("sbc"), "migrate", "--config", configuration)
-        sh("psql", "-q", url, "-c", "INSERT INTO trunk (name, realm, host, port, transport) VALUES ('answerer', 'core', '203.0.113.12', 5060, 'udp');"
+        configuration.write_text(self.template.read_text().replace("@VAR@", str(rig.folder)).replace("@DATABASE_URL@", runtime))
+        sh(program("sbc"), "migrate", "--owner", self.url)
+        sh("psql", "-q", self.url, "-c", "INSERT INTO trunk (name, realm, host, port, transport) VALUES ('answerer', 'core', '203.0.113.12', 5060, 'udp');"
            "INSERT INTO route (trunk) VALUES ('answerer')")
         serving = rig.start("product", 1, program("sbc"), "serve", "--config", configuration)
         settle(2)

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # A private PostgreSQL cluster: own data, own socket, no TCP port.
-#   postgres.sh start DIR   make it if need be, start it, print its connection URL
+#   postgres.sh start DIR   make it if need be, start it, print the connection URL of its schema's owner
+#   postgres.sh url DIR ROLE   print that of another role: owner, runtime, operator, reader
 #   postgres.sh stop DIR
 #   postgres.sh remove DIR   stop it and delete its data
 #   postgres.sh with COMMAND...   run a command with DATABASE_URL of a migrated throw-away cluster
@@ -19,7 +20,7 @@ as_owner() {
 
 # A socket's path has room for 107 bytes only, so it is named by a digest of the directory, not put inside it.
 socket_of() { echo "${TMPDIR:-/tmp}/sbc-pg-$(id -u)-$(printf %s "$1" | sha256sum | cut -c1-12)"; }
-url_of() { echo "postgres://sbc@localhost/sbc?host=$(socket_of "$1")"; }
+url_of() { echo "postgres://sbc_$2@localhost/sbc?host=$(socket_of "$1")"; }
 
 # As root the data must lie where the user `postgres` can reach it; a checkout under /root is not such a place.
 reachable() { as_owner test -x "$1" 2>/dev/null; }
@@ -49,10 +50,22 @@ start() {
             -o "-c listen_addresses='' -c unix_socket_directories='$socket' -c max_connections=50" start >/dev/null ||
             { tail -20 "$data/log" >&2; exit 1; }
     fi
-    if [[ -z $("$binaries/psql" -h "$socket" -U sbc -d postgres -Atc "select 1 from pg_database where datname = 'sbc'") ]]; then
-        "$binaries/createdb" -h "$socket" -U sbc sbc
-    fi
-    url_of "$dir"
+    roles "$socket"
+    url_of "$dir" owner
+}
+
+# The cluster's administrator is `sbc`; the database and its schema belong to `sbc_owner`, and each other role can connect as itself.
+# In data of before one role was all: there it stays the owner, and `sbc_owner` may what it may.
+roles() {
+    local psql=("$binaries/psql" -h "$1" -U sbc -d postgres -qAtX -v ON_ERROR_STOP=1) role owner
+    for role in sbc_owner sbc_runtime sbc_operator sbc_reader; do
+        echo "SELECT 'CREATE ROLE $role LOGIN' WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '$role') \\gexec"
+    done | "${psql[@]}"
+    owner=$("${psql[@]}" -c "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = 'sbc'")
+    case $owner in
+        '') "${psql[@]}" -c 'CREATE DATABASE sbc OWNER sbc_owner' ;;
+        sbc) "${psql[@]}" -c 'SET client_min_messages = warning; GRANT sbc TO sbc_owner' ;;
+    esac
 }
 
 stop() {
@@ -66,6 +79,7 @@ stop() {
 
 case ${1:-} in
     start) start "${2:?directory}" ;;
+    url) url_of "$(realpath -m "${2:?directory}")" "${3:?role}" ;;
     stop) stop "${2:?directory}" ;;
     remove)
         stop "${2:?directory}"
@@ -84,5 +98,5 @@ case ${1:-} in
         fi
         "$@"
         ;;
-    *) sed -n '2,8p' "$0"; exit 2 ;;
+    *) sed -n '2,9p' "$0"; exit 2 ;;
 esac

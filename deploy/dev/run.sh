@@ -50,21 +50,25 @@ if [[ ! -s $var/key.pem ]] || ! openssl x509 -in "$var/certificate.pem" -noout -
         -keyout "$var/key.pem" -out "$var/certificate.pem" 2>/dev/null
 fi
 # The lock is this script's: what outlives it must not hold it.
-DATABASE_URL=$(deploy/dev/postgres.sh start "$var" 9>&-)
+owner=$(deploy/dev/postgres.sh start "$var" 9>&-)
+# Each with no more rights than its work needs: the owner changes the schema, the SBC runs, `psql` operates, `records` reads.
+DATABASE_URL=$(deploy/dev/postgres.sh url "$var" runtime)
+operator=$(deploy/dev/postgres.sh url "$var" operator)
+reader=$(deploy/dev/postgres.sh url "$var" reader)
 export DATABASE_URL
 fill() {
     sed -e "s|@LISTEN@|$listen|g" -e "s|@HTTPLISTEN@|$http_listen|g" -e "s|@EXPOSED@|$exposed|g" -e "s|@RECORDS@|$var/records|g" -e "s|@SIP@|$sip_port|g" -e "s|@TLS@|$((sip_port + 1))|g" -e "s|@HTTP@|$http_port|g" -e "s|@VAR@|$var|g" "$1"
 }
 fill deploy/dev/sbc.toml.in >"$var/sbc.toml"
-"$program" migrate --config "$var/sbc.toml"
+"$program" migrate --owner "$owner"
 # A command that reads the records needs no environment of its own, but the database, which ends with this script.
 is_there="[ -S '${DATABASE_URL#*host=}/.s.PGSQL.5432' ] || { echo 'the database runs while make run does: start it first' >&2; exit 1; }"
 printf '#!/bin/sh\n%s\nDATABASE_URL="%s" exec "%s" records --config "%s" "$@"\n' \
-    "$is_there" "$DATABASE_URL" "$(realpath "$program")" "$var/sbc.toml" >"$var/records"
-printf '#!/bin/sh\n%s\nexec psql "%s" "$@"\n' "$is_there" "$DATABASE_URL" >"$var/psql"
+    "$is_there" "$reader" "$(realpath "$program")" "$var/sbc.toml" >"$var/records"
+printf '#!/bin/sh\n%s\nexec psql "%s" "$@"\n' "$is_there" "$operator" >"$var/psql"
 chmod 755 "$var/records" "$var/psql"
 # The seed is idempotent: a second run continues with the same data.
-psql -q -v ON_ERROR_STOP=1 "$DATABASE_URL" -v listen="$listen" -f deploy/dev/seed.sql
+psql -q -v ON_ERROR_STOP=1 "$operator" -v listen="$listen" -f deploy/dev/seed.sql
 
 # In the background so that a signal reaches the trap at once, and in a session of its own: Ctrl-C is one signal, not two.
 setsid "$program" serve --config "$var/sbc.toml" 9>&- &

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::process::{Resource, getrlimit};
 use sip_engine::io::Transport;
+use sqlx::postgres::PgPool;
 
 use crate::config::Settings;
 use crate::store;
@@ -56,22 +57,50 @@ pub fn examine(settings: &Settings) -> Vec<Finding> {
     findings.0
 }
 
-/// Looks at the database: reachable, and its schema as this version wants it.
+/// Looks at the database: reachable, its schema as this version wants it, and its user no mightier than it must be.
 pub async fn examine_database(settings: &Settings) -> Vec<Finding> {
     let mut findings = Findings::default();
     match settings.database_url().and_then(|url| store::pool(&url, 2)) {
         Err(text) => findings.serious(text),
-        Ok(pool) => match store::missing_migrations(&pool).await {
-            Ok(0) => {}
-            Ok(missing) => {
-                findings.serious(format!("database: {missing} migrations are missing; run `sbc migrate`"))
-            }
-            Err(error) => {
+        Ok(pool) => {
+            if let Err(error) = database(&pool, &mut findings).await {
                 findings.serious(format!("database: {}", store::trouble::diagnose(&pool, &error).await));
             }
-        },
+        }
     }
     findings.0
+}
+
+async fn database(pool: &PgPool, findings: &mut Findings) -> Result<(), sqlx::Error> {
+    let powers = store::powers(pool).await?;
+    let user = &powers.user;
+    let excess = [
+        (powers.is_superuser, "is a superuser"),
+        (powers.owns_tables && !powers.is_superuser, "owns tables"),
+        (powers.may_create && !powers.is_superuser, "may create tables"),
+    ];
+    let excess: Vec<&str> = excess.iter().filter(|(has, _)| *has).map(|(_, what)| *what).collect();
+    if !excess.is_empty() {
+        findings.serious(format!(
+            "database.url: {user} {}: whoever breaks into this program could drop its records; give it a user that only runs it (`CREATE USER sbc_node PASSWORD '...' IN ROLE sbc_runtime`), and name the owner to `sbc migrate --owner` alone",
+            excess.join(" and ")
+        ));
+    }
+    match store::missing_migrations(pool).await {
+        Ok(0) => {}
+        Ok(missing) => {
+            findings.serious(format!("database: {missing} migrations are missing; run `sbc migrate`"));
+        }
+        // Without its role it may not even read which there are.
+        Err(_) if !powers.is_runtime => {}
+        Err(error) => return Err(error),
+    }
+    if !powers.is_runtime && excess.is_empty() {
+        findings.serious(format!(
+            "database.url: {user} may not what the SBC must; `GRANT sbc_runtime TO {user}`"
+        ));
+    }
+    Ok(())
 }
 
 fn pages(settings: &Settings, findings: &mut Findings) {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sbc::config::{Database, Settings};
+use sbc::config::{Database, Settings, database};
 use sbc::records::read as records;
 use sbc::{app, doctor, store};
 
@@ -28,8 +28,12 @@ enum Command {
     Serve,
     /// Read the configuration and say whether it is right.
     Check,
-    /// Bring the database's schema up to date.
-    Migrate,
+    /// Bring the database's schema up to date, as its owner.
+    Migrate {
+        /// The connection of the schema's owner: a URL, `$NAME` of the environment or `@/path` of a file. Without it `database.url`.
+        #[arg(long, env = "SBC_OWNER_URL", hide_env_values = true)]
+        owner: Option<String>,
+    },
     /// Say what on this machine would hurt.
     Doctor,
     /// Show the latest calls, or what happened in one.
@@ -66,8 +70,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     match &arguments.command {
-        Command::Migrate => {
-            runtime.block_on(migrate(&Database::load(&arguments.config)?))?;
+        Command::Migrate { owner } => {
+            let url = match owner {
+                Some(owner) => database::url(owner).map_err(|error| format!("--owner: {error}"))?,
+                None => Database::load(&arguments.config)?.url()?,
+            };
+            runtime.block_on(migrate(&url))?;
             println!("the schema is up to date");
             return Ok(ExitCode::SUCCESS);
         }
@@ -126,17 +134,19 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
                 ExitCode::SUCCESS
             })
         }
-        Command::Migrate | Command::Records { .. } | Command::Version => Ok(ExitCode::SUCCESS),
+        Command::Migrate { .. } | Command::Records { .. } | Command::Version => Ok(ExitCode::SUCCESS),
     }
 }
 
-async fn migrate(database: &Database) -> Result<(), String> {
-    let pool = store::pool(&database.url()?, 2)?;
+async fn migrate(url: &str) -> Result<(), String> {
+    let pool = store::pool(url, 2)?;
     if let Err(error) = pool.acquire().await {
         return Err(format!("the database: {}", store::trouble::diagnose(&pool, &error).await));
     }
     let done = store::MIGRATIONS.run(&pool).await;
-    done.map_err(|error| format!("{error}; may the user of database.url create tables?"))
+    done.map_err(|error| {
+        format!("{error}; the schema is changed by its owner alone: name him by --owner or SBC_OWNER_URL")
+    })
 }
 
 async fn read_records(database: &Database, call: Option<uuid::Uuid>, count: u32) -> Result<String, String> {

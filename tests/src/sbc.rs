@@ -1,7 +1,6 @@
 //! The product under test, in the namespace between the two networks, with a database of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use crate::network::SBC;
@@ -108,21 +107,18 @@ impl Sbc {
     pub fn start_with(lab: &Lab, realms: &str, seed: &str, environment: &[(&str, &str)]) -> Result<Self> {
         let folder = lab.folder().join("sbc");
         std::fs::create_dir_all(&folder)?;
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/dev/postgres.sh");
-        let output = Command::new(&script).arg("start").arg(&folder).output()?;
-        if !output.status.success() {
-            return Err(Failure(String::from_utf8_lossy(&output.stderr).into_owned()));
-        }
-        let url = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let text = folder.display().to_string();
+        let owner = postgres(&["start", &text])?;
+        let [runtime, operator] = ["runtime", "operator"].map(|role| postgres(&["url", &text, role]));
+        let (runtime, url) = (runtime?, operator?);
         let head = format!(
-            "[node]\ndata = \"{text}/data\"\ndrain_seconds = 2\n\n[database]\nurl = \"{url}\"\n\n[http]\nlisten = \"127.0.0.1:8080\"\n\n"
+            "[node]\ndata = \"{text}/data\"\ndrain_seconds = 2\n\n[database]\nurl = \"{runtime}\"\n\n[http]\nlisten = \"127.0.0.1:8080\"\n\n"
         );
         std::fs::write(folder.join("sbc.toml"), head + &realms.replace("@FOLDER@", &text))?;
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         let mut sbc = Self { program: None, folder, url, environment: environment.collect(), starts: 0 };
         sbc.renew_certificate("sbc")?;
-        run(&[&program(), "migrate", "--config", &sbc.configuration()])?;
+        run(&[&program(), "migrate", "--owner", &owner])?;
         sbc.sql(seed)?;
         sbc.serve(lab)?;
         Ok(sbc)
@@ -183,7 +179,7 @@ impl Sbc {
         self.program.as_ref().map_or(Ok(()), |program| program.signal(signal))
     }
 
-    /// Its database, as psql takes it.
+    /// An operator's connection to its database, as psql takes it.
     pub fn url(&self) -> &str {
         &self.url
     }
@@ -255,9 +251,7 @@ impl Sbc {
 
     /// Stops the database, or starts it again.
     pub fn database(&self, is_up: bool) -> Result<()> {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/dev/postgres.sh");
-        let script = script.display().to_string();
-        run(&[&script, if is_up { "start" } else { "stop" }, &self.folder.display().to_string()]).map(drop)
+        postgres(&[if is_up { "start" } else { "stop" }, &self.folder.display().to_string()]).map(drop)
     }
 }
 
@@ -265,9 +259,16 @@ impl Drop for Sbc {
     fn drop(&mut self) {
         self.program = None;
         let _ = self.database(false);
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/dev/postgres.sh");
-        let _ = Command::new(script).arg("remove").arg(&self.folder).output();
+        let _ = postgres(&["remove", &self.folder.display().to_string()]);
     }
+}
+
+/// What the script of private databases says.
+fn postgres(words: &[&str]) -> Result<String> {
+    let script =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/dev/postgres.sh").display().to_string();
+    let said = run(&[&[script.as_str()], words].concat())?;
+    Ok(said.trim().to_owned())
 }
 
 fn program() -> String {

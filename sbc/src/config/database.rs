@@ -27,15 +27,19 @@ impl Database {
 
     /// Its URL, wherever it comes from.
     pub fn url(&self) -> Result<String, String> {
-        if let Some(name) = self.url.strip_prefix('$') {
-            return std::env::var(name)
-                .map_err(|_| format!("database.url: the environment has no {name}; set it"));
-        }
-        if let Some(path) = self.url.strip_prefix('@') {
-            return std::fs::read_to_string(path)
-                .map(|text| text.trim().to_owned())
-                .map_err(|error| format!("database.url: {path}: {error}"));
-        }
-        Ok(self.url.clone())
+        url(&self.url).map_err(|error| format!("database.url: {error}"))
     }
+}
+
+/// A URL as it is written, of the environment (`$NAME`) or of a file (`@/path`).
+pub fn url(written: &str) -> Result<String, String> {
+    if let Some(name) = written.strip_prefix('$') {
+        return std::env::var(name).map_err(|_| format!("the environment has no {name}; set it"));
+    }
+    if let Some(path) = written.strip_prefix('@') {
+        return std::fs::read_to_string(path)
+            .map(|text| text.trim().to_owned())
+            .map_err(|error| format!("{path}: {error}"));
+    }
+    Ok(written.to_owned())
 }

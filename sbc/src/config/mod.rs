@@ -1,7 +1,7 @@
 //! The configuration file: read, checked, and turned into what the planes need.
 
 mod check;
-mod database;
+pub mod database;
 mod file;
 mod own;
 mod release;

@@ -50,3 +50,36 @@ pub async fn missing_migrations(pool: &PgPool) -> Result<usize, sqlx::Error> {
         .map_err(|error| sqlx::Error::Migrate(Box::new(error)))?;
     Ok(known.filter(|migration| !applied.iter().any(|applied| applied.version == migration.version)).count())
 }
+
+/// What the user of a connection may, of what matters to who runs the SBC.
+#[derive(Debug, Clone, PartialEq, Eq, sqlx::FromRow)]
+pub struct Powers {
+    /// Its name.
+    pub user: String,
+    /// Nothing is refused to it.
+    pub is_superuser: bool,
+    /// It may change or drop what it owns.
+    pub owns_tables: bool,
+    /// It may make new tables.
+    pub may_create: bool,
+    /// It may what the SBC must.
+    pub is_runtime: bool,
+}
+
+/// What the user of these connections may.
+pub async fn powers(pool: &PgPool) -> Result<Powers, sqlx::Error> {
+    sqlx::query_as(
+        "SELECT current_user::text AS user, rolsuper AS is_superuser,
+            EXISTS (
+                SELECT FROM pg_class WHERE relnamespace = to_regnamespace(current_schema()) AND relkind IN ('r', 'p', 'v')
+                AND pg_has_role(relowner, 'USAGE')
+            ) AS owns_tables,
+            coalesce(has_schema_privilege(current_schema(), 'CREATE'), false) AS may_create,
+            coalesce(
+                (SELECT pg_has_role(runtime.oid, 'USAGE') FROM pg_roles AS runtime WHERE runtime.rolname = 'sbc_runtime'), false
+            ) AS is_runtime
+        FROM pg_roles WHERE rolname = current_user",
+    )
+    .fetch_one(pool)
+    .await
+}

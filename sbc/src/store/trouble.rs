@@ -103,7 +103,9 @@ fn cure(error: &sqlx::Error, is_socket: bool) -> &'static str {
         // undefined_table, undefined_column, undefined_function
         Some("42P01" | "42703" | "42883") => "the schema is not up to date: run `sbc migrate`",
         // insufficient_privilege
-        Some("42501") => "grant the user of database.url access to the tables",
+        Some("42501") => {
+            "the user of database.url lacks a right: `GRANT sbc_runtime` to it, and see `sbc doctor`"
+        }
         Some(code) if code.starts_with("28") => "the user or password of database.url is refused",
         // invalid_catalog_name
         Some("3D000") => "create the database that database.url names",

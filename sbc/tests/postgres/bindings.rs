@@ -127,7 +127,7 @@ async fn bindings_are_written_in_their_latest_state_and_read_until_they_expire()
 
 #[tokio::test]
 async fn a_contact_of_any_length_and_a_row_that_breaks_an_operators_rule_cost_only_themselves() {
-    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     for rule in [
         "ALTER TABLE binding ADD CHECK (aor <> 'mallory@example.net')",
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
@@ -136,7 +136,7 @@ async fn a_contact_of_any_length_and_a_row_that_breaks_an_operators_rule_cost_on
             RETURN NEW; END $$",
         "CREATE TRIGGER refuse BEFORE INSERT OR UPDATE ON binding FOR EACH ROW EXECUTE FUNCTION refuse()",
     ] {
-        sqlx::query(rule).execute(&pool).await.unwrap();
+        cluster.psql_as("sbc_owner", rule);
     }
     let node = Node::start(&pool);
     let long: String =
@@ -162,15 +162,15 @@ async fn a_contact_of_any_length_and_a_row_that_breaks_an_operators_rule_cost_on
 
 #[tokio::test]
 async fn a_schema_that_is_missing_sets_no_binding_aside() {
-    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     let node = Node::start(&pool);
     node.put(record("alice", 600));
     rows(&pool, 1).await;
-    sqlx::query("ALTER TABLE binding RENAME COLUMN source TO origin").execute(&pool).await.unwrap();
+    cluster.psql_as("sbc_owner", "ALTER TABLE binding RENAME COLUMN source TO origin");
     node.put(record("bob", 600));
     tokio::time::sleep(Duration::from_millis(800)).await;
     assert!(node.counters.failures.load(Ordering::Relaxed) >= 1);
-    sqlx::query("ALTER TABLE binding RENAME COLUMN origin TO source").execute(&pool).await.unwrap();
+    cluster.psql_as("sbc_owner", "ALTER TABLE binding RENAME COLUMN origin TO source");
     rows(&pool, 2).await;
     assert_eq!(node.counters.refused.load(Ordering::Relaxed), 0);
 }

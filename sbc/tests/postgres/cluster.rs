@@ -7,7 +7,7 @@ use sqlx::PgPool;
 
 pub(crate) struct Cluster {
     directory: PathBuf,
-    pub(crate) url: String,
+    socket: String,
     _scratch: tempfile::TempDir,
 }
 
@@ -17,7 +17,10 @@ impl Cluster {
         let scratch = tempfile::tempdir().unwrap();
         let directory = scratch.path().to_owned();
         match script("start", &directory) {
-            Ok(url) => Some(Self { directory, url, _scratch: scratch }),
+            Ok(url) => {
+                let socket = url.split_once("host=").unwrap().1.to_owned();
+                Some(Self { directory, socket, _scratch: scratch })
+            }
             Err(said) if said.contains("not installed") => {
                 eprintln!("SKIPPED: {said}");
                 None
@@ -26,11 +29,25 @@ impl Cluster {
         }
     }
 
-    /// With the schema, and a pool on it.
+    /// With the schema, and a pool on it as the SBC has one.
     pub(crate) async fn migrated() -> Option<(Self, PgPool)> {
         let cluster = Self::start()?;
-        let pool = cluster.pool().await;
+        cluster.migrate().await;
+        let pool = cluster.pool("sbc_runtime");
         Some((cluster, pool))
+    }
+
+    pub(crate) async fn migrate(&self) {
+        sbc::store::MIGRATIONS.run(&self.pool("sbc_owner")).await.unwrap();
+    }
+
+    /// The connection of a role: `sbc_runtime`, `sbc_operator`, `sbc_reader`, `sbc_owner`, or `sbc`, the administrator.
+    pub(crate) fn url(&self, user: &str) -> String {
+        format!("postgres://{user}@localhost/sbc?host={}", self.socket)
+    }
+
+    pub(crate) fn pool(&self, user: &str) -> PgPool {
+        sbc::store::pool(&self.url(user), 4).unwrap()
     }
 
     pub(crate) fn stop(&self) {
@@ -43,19 +60,16 @@ impl Cluster {
 
     /// Runs SQL as an operator would.
     pub(crate) fn psql(&self, text: &str) -> String {
-        let output = Command::new("psql")
-            .args(["-qAt", "-v", "ON_ERROR_STOP=1", &self.url, "-c", text])
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        self.psql_as("sbc_operator", text)
     }
 
-    /// A pool on the migrated database.
-    pub(crate) async fn pool(&self) -> PgPool {
-        let pool = sbc::store::pool(&self.url, 4).unwrap();
-        sbc::store::MIGRATIONS.run(&pool).await.unwrap();
-        pool
+    pub(crate) fn psql_as(&self, user: &str, text: &str) -> String {
+        self.asked(user, text).unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    /// What the rows or the error are.
+    pub(crate) fn asked(&self, user: &str, text: &str) -> Result<String, String> {
+        said(Command::new("psql").args(["-qAt", "-v", "ON_ERROR_STOP=1", &self.url(user), "-c", text]))
     }
 }
 
@@ -67,8 +81,11 @@ impl Drop for Cluster {
 
 fn script(action: &str, directory: &Path) -> Result<String, String> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/dev/postgres.sh");
-    let output =
-        Command::new(script).arg(action).arg(directory).output().map_err(|error| error.to_string())?;
+    said(Command::new(script).arg(action).arg(directory))
+}
+
+fn said(command: &mut Command) -> Result<String, String> {
+    let output = command.output().map_err(|error| error.to_string())?;
     if output.status.success() {
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
     } else {

@@ -17,5 +17,6 @@ mod opening;
 mod outcomes;
 mod program;
 mod records;
+mod roles;
 mod snapshot;
 mod survival;

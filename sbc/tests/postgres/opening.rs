@@ -39,7 +39,8 @@ impl Opening {
     /// All but the running process. `None`, saying so, where PostgreSQL is not installed.
     pub(crate) fn made(self) -> Option<(Cluster, Program)> {
         let cluster = Cluster::start()?;
-        let program = Program::new(&cluster.url);
+        let mut program = Program::new(&cluster.url("sbc_runtime"));
+        program.environment.push(("SBC_OWNER_URL".into(), cluster.url("sbc_owner").into()));
         program.configure(&self.more);
         let file = std::fs::read_to_string(program.file()).unwrap();
         let file = self.replaced.iter().fold(file, |file, (old, new)| file.replacen(old, new, 1));

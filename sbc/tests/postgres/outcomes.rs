@@ -131,7 +131,8 @@ async fn pairs_that_nobody_has_tried_for_three_months_are_forgotten() {
     node.calls(&pair("Acme 1"), &[false, false]);
     node.calls(&pair("Acme 2"), &[true]);
     node.stop().await;
-    cluster.psql(
+    cluster.psql_as(
+        "sbc_runtime",
         "UPDATE release_outcome SET worked_at = worked_at - interval '91 days' WHERE one_model = 'acme 2';
          UPDATE release_outcome SET failed_at = failed_at - interval '89 days' WHERE one_model = 'acme 1'",
     );

@@ -35,6 +35,29 @@ fn migrate_brings_an_empty_database_up_to_date_and_doctor_tells_until_then() {
 }
 
 #[test]
+fn doctor_refuses_a_user_of_the_database_that_may_more_or_less_than_run_the_program() {
+    let Some((cluster, mut program)) = Opening::default().made() else { return };
+    cluster.psql_as("sbc", "CREATE ROLE stranger LOGIN; CREATE ROLE node LOGIN IN ROLE sbc_runtime");
+    for (user, complaint) in [
+        ("sbc", Some("sbc is a superuser: ")),
+        ("sbc_owner", Some("sbc_owner owns tables and may create tables: ")),
+        ("sbc_operator", Some("`GRANT sbc_runtime TO sbc_operator`")),
+        ("stranger", Some("`GRANT sbc_runtime TO stranger`")),
+        ("node", None),
+    ] {
+        program.url = cluster.url(user);
+        program.configure("");
+        let said = text(&program.run("doctor").stdout);
+        let found = said.lines().find(|line| line.contains("database"));
+        assert_eq!(found.is_some(), complaint.is_some(), "{user}: {said}");
+        assert!(
+            complaint.is_none_or(|text| said.contains(text) && said.contains("serious:")),
+            "{user}: {said}"
+        );
+    }
+}
+
+#[test]
 fn a_subscriber_added_in_sql_can_register_within_a_second() {
     let Some((cluster, mut program)) = Opening::default().serving() else { return };
     let mut phone = Phone::new(program.sip);
@@ -130,14 +153,10 @@ fn a_signal_ends_an_idle_sbc_at_once_and_cleanly() {
 #[test]
 fn why_the_database_cannot_be_reached_is_said() {
     let Some(cluster) = Cluster::start() else { return };
-    let socket = cluster.url.split_once("host=").unwrap().1.to_owned();
-    cluster.psql("CREATE ROLE other PASSWORD 'right'");
+    cluster.psql_as("sbc", "CREATE ROLE other PASSWORD 'right'");
     for (url, cause) in [
-        (format!("postgres://other@localhost/sbc?host={socket}"), "not permitted to log in"),
-        (
-            format!("postgres://sbc@localhost/none?host={socket}"),
-            "create the database that database.url names",
-        ),
+        (cluster.url("other"), "not permitted to log in"),
+        (cluster.url("sbc").replace("/sbc?", "/none?"), "create the database that database.url names"),
         ("postgres://sbc@localhost/sbc?host=/nowhere".to_owned(), "is the server up"),
         ("postgres://sbc@127.0.0.1:1/sbc".to_owned(), "nothing listens there"),
         ("postgres://sbc@no.such.host.invalid/sbc".to_owned(), "check the host"),
@@ -170,7 +189,8 @@ fn the_front_page_and_the_log_lead_on_and_the_records_of_calls_are_shown() {
     assert!(told[0].contains("aor=alice@example.net"), "{told:?}");
     assert!(log.lines().any(|line| line.contains("listening") && line.contains("realm=\"access\"")), "{log}");
 
-    cluster.psql(
+    cluster.psql_as(
+        "sbc_runtime",
         "INSERT INTO call (id, node, started_at, realm, source, transport, caller, from_uri, request_uri, call_id, user_agent,
             answered_at, answered_realm, destination, reached, reached_uri, ended_at, cause, ended_by, status, setup_ms, duration_ms,
             direct_ms, relayed_ms, media)

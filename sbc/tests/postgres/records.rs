@@ -90,7 +90,7 @@ async fn number(pool: &PgPool, query: &'static str) -> i64 {
 
 #[tokio::test]
 async fn a_call_leaves_one_row_with_its_times_and_its_media() {
-    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     let (_directory, journal) = journal();
     whole_call(&journal, 7);
     ship(&pool, &journal).await;
@@ -104,7 +104,7 @@ async fn a_call_leaves_one_row_with_its_times_and_its_media() {
     assert_eq!(number(&pool, exact).await, 1);
     assert_eq!(number(&pool, "SELECT count(*) FROM call_event").await, 4);
     let path = "SELECT count(*) FROM call_path WHERE sequence = 2 AND after_ms = 1900 AND what = 'direct' AND why = 'proven'";
-    assert_eq!(number(&pool, path).await, 1);
+    assert_eq!(cluster.psql(path), "1");
 }
 
 #[tokio::test]
@@ -200,12 +200,9 @@ async fn text_that_postgresql_cannot_hold_stops_no_record() {
 
 #[tokio::test]
 async fn an_event_that_the_database_refuses_is_kept_aside_and_holds_up_no_other() {
-    let Some((_cluster, pool)) = Cluster::migrated().await else { return };
+    let Some((cluster, pool)) = Cluster::migrated().await else { return };
     // An operator's own rule on the table is the kind of thing that nobody here can foresee.
-    sqlx::query("ALTER TABLE call ADD CHECK (from_uri <> 'sip:refused@example.net')")
-        .execute(&pool)
-        .await
-        .unwrap();
+    cluster.psql_as("sbc_owner", "ALTER TABLE call ADD CHECK (from_uri <> 'sip:refused@example.net')");
     let (directory, journal) = journal();
     whole_call(&journal, 1);
     journal.append(&event(2, 0, started("sip:refused@example.net")));
@@ -220,14 +217,14 @@ async fn an_event_that_the_database_refuses_is_kept_aside_and_holds_up_no_other(
 #[tokio::test]
 async fn a_schema_that_is_missing_loses_no_record() {
     let Some(cluster) = Cluster::start() else { return };
-    let pool = sbc::store::pool(&cluster.url, 2).unwrap();
+    let pool = cluster.pool("sbc_runtime");
     let (_directory, journal) = journal();
     whole_call(&journal, 1);
     let all = sbc::store::MIGRATIONS.iter().count();
     assert_eq!(sbc::store::missing_migrations(&pool).await.unwrap(), all);
     let counters = ship(&pool, &journal).await;
     assert_eq!((counters.failed.load(Ordering::Relaxed), counters.rejected.load(Ordering::Relaxed)), (1, 0));
-    sbc::store::MIGRATIONS.run(&pool).await.unwrap();
+    cluster.migrate().await;
     assert_eq!(sbc::store::missing_migrations(&pool).await.unwrap(), 0);
     ship(&pool, &journal).await;
     assert_eq!(number(&pool, "SELECT count(*) FROM call").await, 1);

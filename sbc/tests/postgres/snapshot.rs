@@ -13,7 +13,8 @@ use sip_engine::question::{Caller, Policy, RouteQuestion, RouteStep};
 use sqlx::PgPool;
 use tokio::sync::mpsc;
 
-fn settings(url: &str) -> Arc<Settings> {
+fn settings(cluster: &Cluster) -> Arc<Settings> {
+    let url = cluster.url("sbc_runtime");
     let text = format!(
         "[database]\nurl = \"{url}\"\n[[realm]]\nname = \"access\"\ndomains = [\"example.net\"]\nregistrar = \"local\"\n\
          authentication = \"digest\"\nlisten = [\"udp:127.0.0.1:5060\"]\nmedia = [\"127.0.0.1\"]\n"
@@ -22,9 +23,9 @@ fn settings(url: &str) -> Arc<Settings> {
 }
 
 /// The snapshots that `follow` hands over.
-fn following(pool: &PgPool, url: &str) -> mpsc::UnboundedReceiver<Arc<Snapshot>> {
+fn following(pool: &PgPool, cluster: &Cluster) -> mpsc::UnboundedReceiver<Arc<Snapshot>> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    tokio::spawn(rows::follow(pool.clone(), settings(url), move |snapshot| {
+    tokio::spawn(rows::follow(pool.clone(), settings(cluster), move |snapshot| {
         let _ = sender.send(snapshot);
     }));
     receiver
@@ -34,20 +35,16 @@ async fn next(receiver: &mut mpsc::UnboundedReceiver<Arc<Snapshot>>, within: Dur
     tokio::time::timeout(within, receiver.recv()).await.unwrap().unwrap()
 }
 
-async fn run(pool: &PgPool, text: &'static str) {
-    sqlx::raw_sql(text).execute(pool).await.unwrap();
-}
-
 #[tokio::test]
 async fn a_change_by_sql_is_in_force_within_a_second() {
     let Some((cluster, pool)) = Cluster::migrated().await else { return };
-    let mut snapshots = following(&pool, &cluster.url);
+    let mut snapshots = following(&pool, &cluster);
     let first = next(&mut snapshots, Duration::from_secs(5)).await;
     assert!(first.credentials("example.net", "alice").is_empty());
-    run(&pool, "SELECT sbc_set_password('example.net', 'alice', 'secret')").await;
+    cluster.psql("SELECT sbc_set_password('example.net', 'alice', 'secret')");
     let second = next(&mut snapshots, Duration::from_secs(1)).await;
     assert_eq!(second.credentials("example.net", "alice").len(), 2, "MD5 and SHA-256");
-    run(&pool, "UPDATE subscriber SET enabled = false").await;
+    cluster.psql("UPDATE subscriber SET enabled = false");
     let third = next(&mut snapshots, Duration::from_secs(1)).await;
     assert!(third.credentials("example.net", "alice").is_empty());
 }
@@ -55,25 +52,27 @@ async fn a_change_by_sql_is_in_force_within_a_second() {
 #[tokio::test]
 async fn a_snapshot_that_cannot_be_read_leaves_the_old_one_and_a_later_one_comes_by_itself() {
     let Some((cluster, pool)) = Cluster::migrated().await else { return };
-    let mut snapshots = following(&pool, &cluster.url);
+    let mut snapshots = following(&pool, &cluster);
     next(&mut snapshots, Duration::from_secs(5)).await;
-    run(&pool, "ALTER TABLE subscriber RENAME TO mislaid; SELECT pg_notify('sbc_changed', '')").await;
+    cluster.psql_as(
+        "sbc_owner",
+        "ALTER TABLE subscriber RENAME TO mislaid; SELECT pg_notify('sbc_changed', '')",
+    );
     let nothing = tokio::time::timeout(Duration::from_secs(2), snapshots.recv()).await;
     assert!(nothing.is_err(), "no snapshot replaces the old one");
-    run(&pool, "ALTER TABLE mislaid RENAME TO subscriber").await;
+    cluster.psql_as("sbc_owner", "ALTER TABLE mislaid RENAME TO subscriber");
     next(&mut snapshots, Duration::from_secs(3)).await;
 }
 
 #[tokio::test]
 async fn what_changed_while_the_database_was_away_is_seen_when_it_is_back() {
     let Some((cluster, pool)) = Cluster::migrated().await else { return };
-    let mut snapshots = following(&pool, &cluster.url);
+    let mut snapshots = following(&pool, &cluster);
     next(&mut snapshots, Duration::from_secs(5)).await;
     cluster.stop();
     tokio::time::sleep(Duration::from_millis(700)).await;
     cluster.start_again();
-    let psql = sbc::store::pool(&cluster.url, 2).unwrap();
-    run(&psql, "SELECT sbc_set_password('example.net', 'bob', 'secret')").await;
+    cluster.psql("SELECT sbc_set_password('example.net', 'bob', 'secret')");
     let found = async {
         loop {
             if !snapshots.recv().await.unwrap().credentials("example.net", "bob").is_empty() {
@@ -87,14 +86,12 @@ async fn what_changed_while_the_database_was_away_is_seen_when_it_is_back() {
 #[tokio::test]
 async fn a_trunk_or_route_of_an_unknown_realm_is_left_out_and_the_rest_holds() {
     let Some((cluster, pool)) = Cluster::migrated().await else { return };
-    run(
-        &pool,
+    cluster.psql(
         "INSERT INTO trunk (name, realm, host) VALUES ('good', 'access', 'sip.example'), ('lost', 'nowhere', 'sip.example');
          INSERT INTO trunk_address VALUES ('good', '198.51.100.0/24'), ('lost', '203.0.113.1');
          INSERT INTO route (from_realm, prefix, trunk) VALUES (NULL, '+', 'good'), ('nowhere', '', 'good'), (NULL, '', 'lost')",
-    )
-    .await;
-    let snapshot = rows::load(&pool, &settings(&cluster.url)).await.unwrap();
+    );
+    let snapshot = rows::load(&pool, &settings(&cluster)).await.unwrap();
     assert_eq!(snapshot.trunks.list().iter().map(|trunk| &*trunk.name).collect::<Vec<_>>(), ["good"]);
     assert_eq!((routed(&snapshot, "+1").len(), routed(&snapshot, "1").len()), (1, 0));
     assert_eq!(snapshot.source(RealmId(0), "198.51.100.7".parse().unwrap()).as_deref(), Some("good"));
@@ -135,79 +132,72 @@ const TWO_TRUNKS: &str = "INSERT INTO trunk (name, realm, host) VALUES ('one', '
 #[tokio::test]
 async fn changes_are_read_by_key_in_whatever_order_transactions_are_committed() {
     let Some((cluster, pool)) = Cluster::migrated().await else { return };
-    run(&pool, TWO_TRUNKS).await;
-    let mut snapshots = following(&pool, &cluster.url);
+    cluster.psql(TWO_TRUNKS);
+    let mut snapshots = following(&pool, &cluster);
     next(&mut snapshots, Duration::from_secs(5)).await;
     // Begun first, committed last: a look that counted rows would have passed it by.
-    let mut early = pool.begin().await.unwrap();
+    let mut early = cluster.pool("sbc_operator").begin().await.unwrap();
     sqlx::query("INSERT INTO route (prefix, trunk) VALUES ('1', 'one')").execute(&mut *early).await.unwrap();
-    run(&pool, "INSERT INTO route (prefix, trunk) VALUES ('2', 'two')").await;
+    cluster.psql("INSERT INTO route (prefix, trunk) VALUES ('2', 'two')");
     let snapshot = until(&mut snapshots, |snapshot| !routed(snapshot, "2").is_empty()).await;
     assert!(routed(&snapshot, "1").is_empty());
     early.commit().await.unwrap();
     until(&mut snapshots, |snapshot| routed(snapshot, "1") == ["one"]).await;
 
     // A key that changes leaves its old place.
-    run(&pool, "UPDATE route SET prefix = '3' WHERE prefix = '1'").await;
+    cluster.psql("UPDATE route SET prefix = '3' WHERE prefix = '1'");
     until(&mut snapshots, |snapshot| routed(snapshot, "1").is_empty() && routed(snapshot, "3") == ["one"])
         .await;
-    run(&pool, "UPDATE trunk SET enabled = false WHERE name = 'one'").await;
+    cluster.psql("UPDATE trunk SET enabled = false WHERE name = 'one'");
     until(&mut snapshots, |snapshot| routed(snapshot, "3").is_empty()).await;
-    run(&pool, "UPDATE trunk SET enabled = true WHERE name = 'one'").await;
+    cluster.psql("UPDATE trunk SET enabled = true WHERE name = 'one'");
     until(&mut snapshots, |snapshot| routed(snapshot, "3") == ["one"]).await;
-    run(&pool, "TRUNCATE route").await;
+    cluster.psql("TRUNCATE route");
     until(&mut snapshots, |snapshot| snapshot.routes.is_empty()).await;
 }
 
 #[tokio::test]
 async fn a_lost_notification_delays_a_change_and_loses_none() {
     let Some((cluster, pool)) = Cluster::migrated().await else { return };
-    run(&pool, TWO_TRUNKS).await;
-    let mut snapshots = following(&pool, &cluster.url);
+    cluster.psql(TWO_TRUNKS);
+    let mut snapshots = following(&pool, &cluster);
     next(&mut snapshots, Duration::from_secs(5)).await;
     // The connection that listens is gone, and what is told now nobody hears.
-    run(
-        &pool,
+    cluster.psql_as(
+        "sbc",
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%';
          INSERT INTO route (prefix, trunk) VALUES ('1', 'one')",
-    )
-    .await;
+    );
     until(&mut snapshots, |snapshot| routed(snapshot, "1") == ["one"]).await;
     // A trigger that tells nobody.
-    run(
-        &pool,
+    cluster.psql_as(
+        "sbc",
         "CREATE FUNCTION pg_temp.nothing() RETURNS void LANGUAGE sql AS ''; INSERT INTO policy_change (kind, key) VALUES ('route', '9')",
-    )
-    .await;
-    run(
-        &pool,
+    );
+    cluster.psql_as(
+        "sbc",
         "BEGIN; SET LOCAL session_replication_role = replica; INSERT INTO route (prefix, trunk) VALUES ('2', 'two');
          INSERT INTO policy_change (kind, key) VALUES ('route', '2'); COMMIT",
-    )
-    .await;
+    );
     until(&mut snapshots, |snapshot| routed(snapshot, "2") == ["two"]).await;
 }
 
 #[tokio::test]
 async fn ten_thousand_changes_in_one_statement_and_in_as_many_transactions_are_in_force_at_once() {
     let Some((cluster, pool)) = Cluster::migrated().await else { return };
-    run(&pool, TWO_TRUNKS).await;
-    run(
-        &pool,
+    cluster.psql(TWO_TRUNKS);
+    cluster.psql(
         "INSERT INTO route (prefix, trunk) SELECT (1000000 + n)::text, 'one' FROM generate_series(1, 20000) n;
          INSERT INTO subscriber (domain, username, ha1_md5) SELECT 'example.net', 'user' || n, md5(n::text) FROM generate_series(1, 20000) n",
-    )
-    .await;
-    let mut snapshots = following(&pool, &cluster.url);
+    );
+    let mut snapshots = following(&pool, &cluster);
     let first = next(&mut snapshots, Duration::from_secs(10)).await;
     assert_eq!((first.routes.len(), first.subscribers.len()), (20_000, 20_000));
     assert_eq!(routed(&first, "10000077"), ["one"]);
 
-    run(
-        &pool,
+    cluster.psql(
         "UPDATE route SET trunk = 'two' WHERE id <= 10000; DELETE FROM subscriber WHERE username = 'user7'",
-    )
-    .await;
+    );
     let after = until(&mut snapshots, |snapshot| {
         routed(snapshot, "10000077") == ["two"] && snapshot.credentials("example.net", "user7").is_empty()
     })
@@ -221,10 +211,8 @@ async fn ten_thousand_changes_in_one_statement_and_in_as_many_transactions_are_i
     );
     until(&mut snapshots, |snapshot| !snapshot.credentials("example.net", "new2000").is_empty()).await;
 
-    run(
-        &pool,
+    cluster.psql(
         "BEGIN; TRUNCATE route; INSERT INTO route (prefix, trunk) SELECT (1000000 + n)::text, 'two' FROM generate_series(1, 20000) n; COMMIT",
-    )
-    .await;
+    );
     until(&mut snapshots, |snapshot| routed(snapshot, "10199997") == ["two"]).await;
 }
