@@ -87,8 +87,8 @@ impl Streams {
     }
 }
 
-/// The source of a stream says that it leaves, as PJSIP does with each re-INVITE before it goes on: whether who hears it may count it
-/// anew.
+/// The source of a stream says that it leaves, as PJSIP does with each re-INVITE before it goes on: whether who hears it would count it
+/// anew then.
 #[cold]
 pub(crate) fn forgets_leaving(session: &Session, id: StreamId) -> bool {
     let hears = |leg: &&(Endpoint, Leg)| !leg.1.streams.iter().flatten().any(|stream| *stream == id);

@@ -214,15 +214,17 @@ impl Worker {
         if stream.consumers.are_overheard() {
             self.overhear(packet);
         }
-        let mut sender_report = None;
+        let (mut sender_report, mut keeps_goodbyes) = (None, true);
         if carried == Carried::Clear {
             let is_moving = self.motions.ends(session).is_some();
             let read = self.streams.read_reports(id, bytes, is_moving, now);
             sender_report = read.sender_report;
+            let forgets = |session| forgets_leaving(session, id);
+            keeps_goodbyes = !(read.is_leaving && self.sessions.get(&session).is_some_and(forgets));
             self.heed_reports((session, id), &read, now);
         }
         let clean = match carried {
-            Carried::Clear => rtcp::without_names(bytes, self.cname.as_bytes()),
+            Carried::Clear => rtcp::without_names(bytes, self.cname.as_bytes(), keeps_goodbyes),
             Carried::Secure | Carried::Other => None,
         };
         let outgoing = clean.as_deref().unwrap_or(bytes);
@@ -248,13 +250,6 @@ impl Worker {
 
     /// What was reported, to those whom it concerns.
     fn heed_reports(&mut self, (session, id): (u64, StreamId), read: &Read, now: Duration) {
-        let forgets = || self.sessions.get(&session).is_some_and(|session| forgets_leaving(session, id));
-        if read.is_leaving
-            && forgets()
-            && let Some(stream) = self.streams.get_mut(id)
-        {
-            stream.said.reported.is_left();
-        }
         if read.is_anew {
             self.motions.counts_anew(session, id);
         }

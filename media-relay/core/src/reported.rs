@@ -110,8 +110,6 @@ pub(crate) struct Reported {
     pub(crate) fate: Fate,
     /// Its author counts anew with each re-INVITE, or may.
     pub(crate) is_forgetful: bool,
-    /// And so with each goodbye of the stream's source.
-    forgets_goodbyes: bool,
     /// Its author counts anew, and has not said yet what.
     is_begun_anew: bool,
     /// It must have begun to, by what it does not tell of: that its own count begins anew is no news.
@@ -131,7 +129,7 @@ pub(crate) struct Reported {
     direct: Tally,
 }
 
-timed!(Reported { latest, restarted, restart; fate, is_forgetful, forgets_goodbyes, is_begun_anew, is_presumed, astray, unknown, forgotten, forgotten_lost, alike, whole, direct });
+timed!(Reported { latest, restarted, restart; fate, is_forgetful, is_begun_anew, is_presumed, astray, unknown, forgotten, forgotten_lost, alike, whole, direct });
 
 impl Reported {
     /// A block about a source that is known to be the stream's.
@@ -162,11 +160,11 @@ impl Reported {
         // Who sends nothing begins to count anew unseen, since its reports have no count of its own then: one that had gone on
         // would tell of what it has missed.
         let is_presumed = !is_seen
-            && (fate == Fate::Lost || (fate == Fate::Unknown && self.is_forgetful()))
+            && (fate == Fate::Lost || (fate == Fate::Unknown && self.is_forgetful))
             && elsewhere > OUT_OF_STEP
             && more.saturating_mul(2) < elsewhere as i64;
         // On hold it sends nothing either: what shows then is that its count of lost packets falls.
-        let is_anew = is_seen || (!is_presumed && more < 0 && self.is_forgetful() && self.restart.is_some());
+        let is_anew = is_seen || (!is_presumed && more < 0 && self.is_forgetful && self.restart.is_some());
         self.is_presumed = is_presumed || (is_anew && !is_seen) || (self.is_presumed && !is_told_anew);
         let lost = if is_anew || (is_presumed && more < 0) { i64::from(block.lost) } else { more };
         let begins_anew = is_anew || is_presumed;
@@ -218,7 +216,7 @@ impl Reported {
     /// The first block about a source, whose number was `first`.
     fn hear_first(&mut self, latest: Latest, passed: Passed) {
         (self.latest, self.is_begun_anew) = (Some(latest), false);
-        let restart = self.restart.take().filter(|_| self.is_forgetful());
+        let restart = self.restart.take().filter(|_| self.is_forgetful);
         let block = latest.block;
         let expected = passed.first.map(|first| block.highest.wrapping_sub(first.into()));
         // One that is before the first has not heard of it.
@@ -249,15 +247,6 @@ impl Reported {
     /// Its author counts anew what it receives.
     pub(crate) fn begins_anew(&mut self) {
         self.is_begun_anew = true;
-    }
-
-    /// The source has said goodbye to an author that forgets it then.
-    pub(crate) fn is_left(&mut self) {
-        (self.is_begun_anew, self.forgets_goodbyes) = (true, true);
-    }
-
-    fn is_forgetful(&self) -> bool {
-        self.is_forgetful || self.forgets_goodbyes
     }
 
     /// Its author was told where to send and hear: who is known to count anew then forgets what it has lost since its last report.
@@ -447,21 +436,6 @@ mod tests {
         hear(&mut reported, (1_460, 5), (1_460, 0), 30);
         // 25 were told, of 1,260 packets; of the 200 that were forgotten 3 are lost, as of the others.
         assert_eq!((sums(reported.whole()), reported.unknown()), ((1_460, 25 + 3), 0));
-    }
-
-    #[test]
-    fn who_forgets_a_source_that_leaves_and_goes_on_has_lost_what_it_told_before() {
-        let mut reported = Reported::default();
-        hear(&mut reported, (750, 15), (750, 0), 18);
-        reported.is_left();
-        reported.restarts(Restart { at: Duration::from_secs(22), packets: 935, is_home: true });
-        hear(&mut reported, (1_185, 12), (1_185, 0), 27);
-        // 27 of 1,000 that were told of; of the 185 between the last report and the goodbye as many as of the others.
-        assert_eq!((sums(reported.whole()), reported.unknown()), ((1_185, 27 + 4), 0));
-        // A count that has grown as if nothing had been forgotten was forgotten all the same.
-        reported.is_left();
-        hear(&mut reported, (1_435, 20), (1_435, 0), 32);
-        assert_eq!(sums(reported.whole()), (1_435, 27 + 20 + 6));
     }
 
     #[test]

@@ -171,6 +171,24 @@ fn reports_pass_without_names_and_tell_the_round_trip_and_the_far_loss() {
 }
 
 #[test]
+fn that_a_source_leaves_which_goes_on_is_not_told_to_who_would_forget_it() {
+    for (product, is_told) in [("baresip v1.1.0 (x86_64/Linux)", false), ("Linphone/4.4.10", true)] {
+        let mut world = anchor();
+        world.parties[1].product = product.into();
+        world.agree(1, [A, B], [audio("10.0.0.5", 4000), audio("10.9.0.1", 5000)]);
+        world.places(0, "10.0.0.5:4000", &rtp(1, 7));
+        let leaving = [&rtcp(7, 1, 8, 0, 0, 0)[..], &[0x81, 203, 0, 1, 0, 0, 0, 7]].concat();
+        let sent = world.send(1, "10.0.0.5:4001", &leaving);
+        assert_eq!(sent[0].2[..2], [0x81, 200], "{product}");
+        assert_eq!(sent[0].2.windows(2).any(|pair| pair == [0x81, 203]), is_told, "{product}");
+        assert!(
+            world.send(1, "10.0.0.5:4001", &leaving[leaving.len() - 8..]).is_empty() != is_told,
+            "{product}"
+        );
+    }
+}
+
+#[test]
 fn encrypted_media_passes_untouched_and_its_reports_are_not_read() {
     let mut world = anchor();
     let keys = |address: &str, port: u16| sdp(address, &[&format!("audio {port} RTP/SAVP 0\r\n{KEY}")]);

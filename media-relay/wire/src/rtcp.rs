@@ -168,8 +168,8 @@ pub fn reports(compound: &[u8], mut each: impl FnMut(Report)) {
 
 /// A copy in which every SDES item is our CNAME (RFC 3550 §6.5): names and addresses of one side end here. `None` if
 /// there is nothing to change, or if the packet cannot be read (SRTCP): then it passes as it is. Empty if nothing may
-/// pass; with reduced size (RFC 5506) a BYE or an application's packet comes without SDES.
-pub fn without_names(compound: &[u8], cname: &[u8]) -> Option<Vec<u8>> {
+/// pass; with reduced size (RFC 5506) a BYE or an application's packet comes without SDES. `keeps_goodbyes`: whether BYE passes.
+pub fn without_names(compound: &[u8], cname: &[u8], keeps_goodbyes: bool) -> Option<Vec<u8>> {
     if !packets(compound).any(|packet| matches!(packet, [_, 202..=204, ..])) {
         return None;
     }
@@ -179,6 +179,7 @@ pub fn without_names(compound: &[u8], cname: &[u8]) -> Option<Vec<u8>> {
         let [first, kind, ..] = packet else { continue };
         match kind {
             202 => write_names(packet, cname, &mut out),
+            203 if !keeps_goodbyes => {}
             // BYE may bear a reason in words.
             203 => {
                 let sources = usize::from(first & 0x1f).saturating_mul(4);
@@ -259,7 +260,7 @@ mod tests {
     #[test]
     fn names_are_replaced_and_reports_stay() {
         let original = compound(b"alice@10.1.1.9");
-        let clean = without_names(&original, b"anchor").unwrap();
+        let clean = without_names(&original, b"anchor", true).unwrap();
         assert!(memchr::memmem::find(&clean, b"alice").is_none());
         assert_eq!(clean[..52], original[..52]);
         assert_eq!(clean.len() % 4, 0);
@@ -272,14 +273,17 @@ mod tests {
     #[test]
     fn a_reason_in_words_and_an_applications_packet_end_here_even_without_names_beside_them() {
         let bye = [&[0x81, 203, 0, 4, 0, 0, 0, 9, 8][..], b"10.1.1.9", &[0; 3]].concat();
-        assert_eq!(without_names(&bye, b"anchor").unwrap(), [0x81, 203, 0, 1, 0, 0, 0, 9]);
+        assert_eq!(without_names(&bye, b"anchor", true).unwrap(), [0x81, 203, 0, 1, 0, 0, 0, 9]);
+        assert_eq!(without_names(&bye, b"anchor", false).unwrap(), []);
+        let more = [&[0x80, 201, 0, 1, 0, 0, 0, 9][..], &bye].concat();
+        assert_eq!(without_names(&more, b"anchor", false).unwrap(), more[..8]);
         let mut seen = Vec::new();
         reports(&bye, |report| seen.push(report));
         assert_eq!(seen, [Report::Goodbye { ssrc: 9 }]);
         let application = [&[0x80, 204, 0, 4, 0, 0, 0, 9][..], b"NAME", b"10.1.1.9"].concat();
-        assert_eq!(without_names(&application, b"anchor").unwrap(), []);
+        assert_eq!(without_names(&application, b"anchor", true).unwrap(), []);
         let report = [0x80, 201, 0, 1, 0, 0, 0, 9];
-        assert_eq!(without_names(&report, b"anchor"), None);
+        assert_eq!(without_names(&report, b"anchor", true), None);
     }
 
     #[test]
@@ -311,7 +315,7 @@ mod tests {
         let original = compound(b"alice");
         for length in 0..original.len() {
             reports(&original[..length], |_| {});
-            let _ = without_names(&original[..length], b"x");
+            let _ = without_names(&original[..length], b"x", true);
         }
     }
 }

@@ -25,7 +25,8 @@ pub struct Temperament {
     pub leaves_ice: bool,
     /// An offer that it is asked for has new credentials of ICE (RFC 8445 §9), so that they can be handed to another phone.
     pub restarts_in_offers: bool,
-    /// It takes a source whose RTCP says BYE from its table (RFC 3550 §6.3.4), and counts it anew if it goes on.
+    /// It takes a source whose RTCP says BYE from its table (RFC 3550 §6.3.4), and counts it anew if it goes on: of a trial it would then
+    /// report that it has missed nothing. So it is not told.
     pub forgets_who_leaves: bool,
 }
 
