@@ -87,6 +87,11 @@ bench: ## side by side with Kamailio and rtpengine; writes bench/results.json
 	@$(CARGO) build --release --workspace --bins --examples
 	@python3 bench/bench.py
 
+.PHONY: bench-pairs
+bench-pairs: ## this commit against SINCE=commit, by turns (PAIRS=7): medians of the ratios; root, nothing else running, about 40 minutes
+	@tests/lab/install.sh bench
+	@python3 bench/pairs.py '$(SINCE)' --pairs '$(or $(PAIRS),7)'
+
 .PHONY: demo
 demo: ## two phones behind two NATs: their call leaves the relay, loses the direct path, goes on over the relay; draws it (PICTURE=docs/demo.svg: the README's) (root)
 	@tests/lab/install.sh demo
