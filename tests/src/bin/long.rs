@@ -17,7 +17,7 @@ use serde_json::Value;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// How many calls are up at a time where two processors have nothing else to do.
-const FIELDS: usize = 20;
+const FIELDS: usize = 12;
 
 fn main() -> ExitCode {
     match release_long() {
