@@ -438,6 +438,7 @@ impl World {
                 }
                 Letter::ToPhone { to, bytes } => {
                     let message = Message::parse(bytes).expect("the SBC writes what can be read");
+                    play::stranger::reads(&message);
                     let is_reinvite =
                         message.method() == Some(Method::INVITE) && self.ends[to].call.is_some();
                     if is_reinvite && self.phones[to].temperament() == Some(Kind::Deaf) {

@@ -368,6 +368,7 @@ impl World {
                         continue;
                     }
                     if let Ok(parsed) = Message::parse(message.clone()) {
+                        play::stranger::reads(&parsed);
                         self.follower.sent(&parsed);
                     }
                     self.send(sbc(flow.listener), flow.remote, message);

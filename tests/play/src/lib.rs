@@ -27,6 +27,8 @@ pub mod ports;
 #[cfg(feature = "signalling")]
 pub mod records;
 pub mod settings;
+#[cfg(feature = "signalling")]
+pub mod stranger;
 pub mod truth;
 
 pub use dice::Dice;

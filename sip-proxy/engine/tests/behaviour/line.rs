@@ -463,8 +463,9 @@ impl Line {
                 }
                 Output::Send { flow, message, .. } => {
                     self.ways.push(flow);
-                    self.sent
-                        .push((flow.remote, Message::parse(message.clone()).expect("a readable message")));
+                    let read = Message::parse(message.clone()).expect("a readable message");
+                    play::stranger::reads(&read);
+                    self.sent.push((flow.remote, read));
                     self.under_way.push_back((sbc(flow.listener), flow.remote, message));
                 }
                 Output::Record(record) => self.records.push(record),
