@@ -7,9 +7,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use sbc::config::{Database, Settings, database};
+use sbc::config::{Database, Settings};
+use sbc::policy::drafts;
 use sbc::records::read as records;
-use sbc::{app, doctor, store};
+use sbc::{app, config, doctor, store};
 
 /// A session border controller.
 #[derive(Debug, Parser)]
@@ -36,6 +37,17 @@ enum Command {
     },
     /// Say what on this machine would hurt.
     Doctor,
+    /// Edit policy in drafts, and bring them into force.
+    Policy {
+        /// An operator's connection: a URL, `$NAME` of the environment or `@/path` of a file. Without it `database.url`.
+        #[arg(long, env = "SBC_OPERATOR_URL", hide_env_values = true)]
+        database: Option<String>,
+        /// Who does it, for the history: without it who is logged in here.
+        #[arg(long, env = "SBC_ACTOR")]
+        actor: Option<String>,
+        #[command(subcommand)]
+        command: drafts::Command,
+    },
     /// Show the latest calls, or what happened in one.
     Records {
         /// The id of a call.
@@ -72,11 +84,24 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
     match &arguments.command {
         Command::Migrate { owner } => {
             let url = match owner {
-                Some(owner) => database::url(owner).map_err(|error| format!("--owner: {error}"))?,
+                Some(owner) => config::database::url(owner).map_err(|error| format!("--owner: {error}"))?,
                 None => Database::load(&arguments.config)?.url()?,
             };
             runtime.block_on(migrate(&url))?;
             println!("the schema is up to date");
+            return Ok(ExitCode::SUCCESS);
+        }
+        Command::Policy { database, actor, command } => {
+            let url = match database {
+                Some(database) => {
+                    config::database::url(database).map_err(|error| format!("--database: {error}"))?
+                }
+                None => Database::load(&arguments.config)?.url()?,
+            };
+            let login = ["SUDO_USER", "USER"].iter().find_map(|name| std::env::var(name).ok());
+            let realms = config::database::realm_names(&arguments.config).ok();
+            let desk = drafts::Desk { actor: actor.clone().or(login), realms };
+            print!("{}", runtime.block_on(desk.run(command, &url))?);
             return Ok(ExitCode::SUCCESS);
         }
         Command::Records { call, count } => {
@@ -134,7 +159,9 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
                 ExitCode::SUCCESS
             })
         }
-        Command::Migrate { .. } | Command::Records { .. } | Command::Version => Ok(ExitCode::SUCCESS),
+        Command::Migrate { .. } | Command::Policy { .. } | Command::Records { .. } | Command::Version => {
+            Ok(ExitCode::SUCCESS)
+        }
     }
 }
 

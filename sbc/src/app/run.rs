@@ -32,6 +32,7 @@ use crate::metrics::Metrics;
 use crate::metrics::activity::Activity;
 use crate::records::bindings::Bindings;
 use crate::records::journal::Journal;
+use crate::records::months;
 use crate::records::ship::{ShipCounters, Shipper};
 use crate::store::names::Names;
 use crate::store::outcomes::Outcomes;
@@ -136,6 +137,7 @@ pub async fn run(settings: Settings, path: &Path) -> Result<(), Box<dyn std::err
         part("outcomes").task(store::outcomes::follow(outcome, outcomes, recall, stopped.clone()));
     let remembering = tokio::spawn(remembering);
     let shipping = tokio::spawn(part("shipper").task(shipper.run(stopped)));
+    tokio::spawn(vitals.part("months").task(months::keep(pool.clone())));
     tokio::spawn(part("call policy").task(calls::policy::follow(pool.clone(), calls)));
     let keeper = Bindings {
         pool: pool.clone(),

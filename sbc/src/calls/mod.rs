@@ -89,7 +89,7 @@ mod tests {
 
     use super::*;
 
-    const ID: CallId = CallId((7 << 120) | (1234 << 108) | 1);
+    const ID: CallId = CallId((1234 << 64) | (7 << 54) | 1);
 
     /// What was ordered, and of which slot.
     type Orders = Arc<Mutex<Vec<(u16, CallOrder)>>>;
@@ -123,7 +123,7 @@ mod tests {
     async fn what_signalling_refuses_is_told_and_another_nodes_call_is_not_asked_for() {
         let (calls, told) = door(Err(NotDone::Over));
         assert_eq!(calls.order(ID, CallOrder::Query).await, Err(NotDone::Over.into()));
-        let elsewhere = CallId(ID.0 ^ (1 << 120));
+        let elsewhere = CallId(ID.0 ^ (1 << 54));
         assert_eq!(calls.order(elsewhere, CallOrder::Query).await, Err(NotDone::Elsewhere.into()));
         assert_eq!(told.lock().unwrap().len(), 1);
     }

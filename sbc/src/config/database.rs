@@ -31,6 +31,25 @@ impl Database {
     }
 }
 
+/// The file for who only wants to know its realms.
+#[derive(Debug, Deserialize)]
+struct OnlyRealms {
+    #[serde(default)]
+    realm: Vec<OnlyName>,
+}
+
+#[derive(Debug, Deserialize)]
+struct OnlyName {
+    name: String,
+}
+
+/// The names of the realms of a file, whatever else is in it.
+pub fn realm_names(path: &Path) -> Result<Vec<String>, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let file: OnlyRealms = toml::from_str(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(file.realm.into_iter().map(|realm| realm.name).collect())
+}
+
 /// A URL as it is written, of the environment (`$NAME`) or of a file (`@/path`).
 pub fn url(written: &str) -> Result<String, String> {
     if let Some(name) = written.strip_prefix('$') {

@@ -3,6 +3,7 @@
 //! **What a call costs must not depend on how many rows there are, and what a change costs must not either**: everything is found by
 //! index, and a changed copy shares what stayed with the snapshot before it ([`leaves`]).
 
+pub mod drafts;
 mod leaves;
 pub mod routes;
 pub mod rows;

@@ -2,6 +2,7 @@
 
 pub mod bindings;
 pub mod journal;
+pub mod months;
 pub mod read;
 pub mod ship;
 pub mod timeline;

@@ -37,7 +37,7 @@ pub async fn one(pool: &PgPool, id: Uuid) -> Result<Option<String>, Error> {
     let row = sqlx::query(
         "SELECT id, to_char(started_at, 'YYYY-MM-DD HH24:MI:SS') AS at, from_uri, request_uri, realm, trunk, reached, reached_uri,
             answered_realm, destination, cause, ended_by, status, setup_ms, duration_ms, direct_ms, media
-         FROM call WHERE id = $1",
+         FROM call WHERE id = $1 OR former_id = $1",
     )
     .bind(id)
     .fetch_optional(pool)
@@ -48,7 +48,7 @@ pub async fn one(pool: &PgPool, id: Uuid) -> Result<Option<String>, Error> {
     let events = sqlx::query(
         "SELECT to_char(at, 'HH24:MI:SS.MS') AS at, kind, detail FROM call_event WHERE call = $1 ORDER BY sequence",
     )
-    .bind(id)
+    .bind(row.try_get::<Uuid, _>("id")?)
     .fetch_all(pool)
     .await?;
     let has_path = |event: &PgRow| event.try_get::<String, _>("kind").is_ok_and(|kind| kind == "path");
@@ -58,12 +58,50 @@ pub async fn one(pool: &PgPool, id: Uuid) -> Result<Option<String>, Error> {
         let detail: Value = event.try_get("detail")?;
         let _ = writeln!(out, "  {at}  {kind:<9} {}", shown(&detail.to_string()));
     }
+    legs(pool, &row, &mut out).await?;
     if is_kept {
         out.push_str(
             "  Its media stayed on the relay: `release` of its realms, or of their pair, keeps it there.\n",
         );
     }
     Ok(Some(out))
+}
+
+/// Whom it went to.
+async fn legs(pool: &PgPool, call: &PgRow, out: &mut String) -> Result<(), Error> {
+    let legs = sqlx::query(
+        "SELECT party, realm, trunk, destination, reached, sent_by, asked_ms, rang_ms, status FROM call_leg WHERE call = $1 ORDER BY party",
+    )
+    .bind(call.try_get::<Uuid, _>("id")?)
+    .fetch_all(pool)
+    .await?;
+    for leg in legs {
+        let text = |column: &str| -> Result<Option<String>, Error> {
+            Ok(leg.try_get::<Option<String>, _>(column)?.map(|text| shown(&text)))
+        };
+        let after = |column: &str, what: &str| -> Result<String, Error> {
+            let time = leg.try_get::<Option<i64>, _>(column)?;
+            Ok(time.map(|time| format!(", {what} after {:.1} s", time as f64 / 1000.0)).unwrap_or_default())
+        };
+        let _ = write!(
+            out,
+            "  leg {}: {} in {}",
+            leg.try_get::<i16, _>("party")?,
+            text("reached")?.unwrap_or_default(),
+            text("realm")?.unwrap_or_default()
+        );
+        for (column, before) in
+            [("trunk", ", trunk "), ("destination", " at "), ("sent_by", ", sent there by ")]
+        {
+            if let Some(text) = text(column)? {
+                let _ = write!(out, "{before}{text}");
+            }
+        }
+        let status = leg.try_get::<Option<i16>, _>("status")?;
+        let status = status.map_or_else(|| "no final response".to_owned(), |status| status.to_string());
+        let _ = writeln!(out, "{}{}, {status}", after("asked_ms", "asked")?, after("rang_ms", "rang")?);
+    }
+    Ok(())
 }
 
 fn describe(row: &PgRow, out: &mut String) -> Result<(), Error> {

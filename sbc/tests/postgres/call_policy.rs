@@ -11,7 +11,7 @@ use seam::path::Constraint;
 use sip_engine::door::{CallAnswer, CallAnswered, CallOrder};
 use sip_engine::io::Command;
 
-const CALL: u128 = 0x0198_0000_0000_7000_8000_0000_0000_0001;
+const CALL: u128 = 0x0198_0000_0000_8000_8040_0000_0000_0001;
 /// The node that it names.
 const NODE: u8 = 0x01;
 

@@ -40,7 +40,9 @@ impl Opening {
     pub(crate) fn made(self) -> Option<(Cluster, Program)> {
         let cluster = Cluster::start()?;
         let mut program = Program::new(&cluster.url("sbc_runtime"));
-        program.environment.push(("SBC_OWNER_URL".into(), cluster.url("sbc_owner").into()));
+        for (name, user) in [("SBC_OWNER_URL", "sbc_owner"), ("SBC_OPERATOR_URL", "sbc_operator")] {
+            program.environment.push((name.into(), cluster.url(user).into()));
+        }
         program.configure(&self.more);
         let file = std::fs::read_to_string(program.file()).unwrap();
         let file = self.replaced.iter().fold(file, |file, (old, new)| file.replacen(old, new, 1));

@@ -14,20 +14,20 @@ use sip_engine::event::{CallEnded, CallEvent, CallEventKind, EndCause, EndedBy};
 use sqlx::PgPool;
 use tokio::sync::watch;
 
-fn event(call: u128, sequence: u32, what: CallEventKind) -> CallEvent {
+pub(crate) fn event(call: u128, sequence: u32, what: CallEventKind) -> CallEvent {
     let second = u64::from(sequence);
     let (wall, monotonic) = (Duration::from_secs(1_700_000_000 + second), Duration::from_secs(second));
     CallEvent { call, sequence, wall, monotonic, what }
 }
 
 /// An empty one, and where it lies.
-fn journal() -> (tempfile::TempDir, Arc<Journal>) {
+pub(crate) fn journal() -> (tempfile::TempDir, Arc<Journal>) {
     let directory = tempfile::tempdir().unwrap();
     let journal = Journal::open(directory.path()).unwrap();
     (directory, journal)
 }
 
-fn ended(cause: EndCause, codec: &str) -> CallEventKind {
+pub(crate) fn ended(cause: EndCause, codec: &str) -> CallEventKind {
     CallEventKind::Ended(Box::new(CallEnded {
         cause,
         side: EndedBy::Caller,
@@ -52,6 +52,7 @@ fn ended(cause: EndCause, codec: &str) -> CallEventKind {
             whole: Some(Loss { packets: 210, lost: 2, unknown: 0, is_reported: true }),
             direct: Some(DirectStatistics { packets: Some(60), lost: Some(2), jitter_ms: Some(1.5) }),
         }],
+        legs: Vec::new(),
     }))
 }
 
@@ -78,7 +79,7 @@ fn shipper(pool: &PgPool, journal: &Arc<Journal>) -> (Shipper, Arc<ShipCounters>
 }
 
 /// Ships what there is and returns.
-async fn ship(pool: &PgPool, journal: &Arc<Journal>) -> Arc<ShipCounters> {
+pub(crate) async fn ship(pool: &PgPool, journal: &Arc<Journal>) -> Arc<ShipCounters> {
     let (shipper, counters) = shipper(pool, journal);
     shipper.run(watch::channel(true).1).await;
     counters

@@ -9,14 +9,35 @@ _sqlx_migrations: runtime r
 binding: operator r, reader r(8), runtime arwd
 call: operator r, reader r, runtime arw
 call_event: operator r, reader r, runtime ar
+call_leg: operator r, reader r, runtime ar
 call_path: operator r, reader r
 call_policy: operator arwdD, reader r, runtime rd
+draft: operator r, reader r
+draft_change: operator r, reader r
+draft_difference: operator r, reader r
 policy_change: operator r, reader r, runtime rd
+policy_direct: operator r, reader r
+policy_history: operator r, reader r
+policy_setting: operator r, reader r
+policy_version: operator r, reader r, runtime r
 release_outcome: operator rd, reader r, runtime arwd
 release_score: operator r, reader r
 route: operator arwdD, reader r, runtime r
 sbc_actor: operator x, runtime x
+sbc_call_id_from: operator x, reader x, runtime x
 sbc_call_release: operator x
+sbc_draft_activate: operator x
+sbc_draft_check: operator x
+sbc_draft_discard: operator x
+sbc_draft_drop: operator x
+sbc_draft_open: operator x
+sbc_draft_put: operator x
+sbc_draft_rollback: operator x
+sbc_make_months: runtime x
+sbc_note_direct_change: operator x
+sbc_policy_columns: operator x
+sbc_policy_row: operator x, reader x
+sbc_policy_version: operator x, reader x, runtime x
 sbc_set_password: operator x
 subscriber: operator awdD r(4), reader r(4), runtime r
 trunk: operator arwdD, reader r(10), runtime r

@@ -11,25 +11,33 @@ use serde::{Deserialize, Serialize};
 
 use crate::slot::Slot;
 
-/// A call, as its records name it: a UUID (RFC 9562 §5.8) whose first 8 bits are the node and the next 12 the slot of its home. Its last
-/// 52 bits are those of its media session.
+/// A call, as its records name it: a UUID of our own layout (RFC 9562 §5.8). Its first 48 bits are the millisecond since the Unix epoch
+/// in which it began, as in version 7, so that records lie in the order of time and a table can be parted by it. Then, around version and
+/// variant, 12 bits are the slot of its home, 8 its node, and the last 52 those of its media session, which are random.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct CallId(pub u128);
 
-const NODE: u32 = 120;
-const SLOT: u32 = 108;
-/// Random in the id and in its session's.
+const BEGAN: u32 = 80;
+const SLOT: u32 = 64;
+const NODE: u32 = 54;
+/// The id's and its session's.
 const SHARED: u128 = (1 << 52) - 1;
+/// Random in the id alone.
+const SPARE: u128 = 0b11 << 52;
 /// Version 8, and the variant.
 const FORM: u128 = (0x8 << 76) | (0x2 << 62);
-const FORM_BITS: u128 = (0xf << 76) | (0x3 << 62);
 
 impl CallId {
-    /// Of a call that begins here; `random` fills what neither place nor session says.
-    pub(crate) fn new(node: u8, session: SessionId, random: u128) -> Self {
-        let place = (u128::from(node) << NODE) | (u128::from(Slot::of_session(session).number()) << SLOT);
-        let rest = random & !(u128::MAX << SLOT) & !SHARED & !FORM_BITS;
-        Self(place | rest | FORM | (u128::from(session.0) & SHARED))
+    /// Of a call that begins here, at this time since the Unix epoch; `random` fills what neither place nor session says.
+    pub(crate) fn new(node: u8, session: SessionId, began: Duration, random: u128) -> Self {
+        let began = (began.as_millis() & ((1 << 48) - 1)) << BEGAN;
+        let place = (u128::from(Slot::of_session(session).number()) << SLOT) | (u128::from(node) << NODE);
+        Self(began | place | (random & SPARE) | FORM | (u128::from(session.0) & SHARED))
+    }
+
+    /// When it began, since the Unix epoch, to the millisecond.
+    pub fn began(self) -> Duration {
+        Duration::from_millis((self.0 >> BEGAN) as u64)
     }
 
     /// The node that it lives on.
@@ -39,7 +47,7 @@ impl CallId {
 
     /// Its home there.
     pub fn slot(self) -> Slot {
-        Slot::new((self.0 >> SLOT) as u16)
+        Slot::new((self.0 >> SLOT) as u16 & 0xfff)
     }
 
     /// Its media session.
@@ -113,12 +121,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_of_a_call_leads_to_its_node_its_slot_and_its_session() {
+    fn the_name_of_a_call_tells_its_time_and_leads_to_its_node_its_slot_and_its_session() {
+        let began = Duration::from_millis(1_796_115_437_579);
         for (node, slot, random) in [(0, 0, 0), (255, 4095, u64::MAX), (7, 1234, 0x1234_5678_9abc_def0)] {
             let session = Slot::new(slot).session(random);
-            let id = CallId::new(node, session, u128::from(random) * 0x1_0000_0001);
+            let id = CallId::new(node, session, began, u128::from(random) * 0x1_0000_0001);
             assert_eq!((id.node(), id.slot(), id.session()), (node, Slot::new(slot), session));
+            assert_eq!(id.began(), began);
             assert_eq!(((id.0 >> 76) & 0xf, (id.0 >> 62) & 0x3), (8, 2), "a UUID of our own layout");
+            assert!(
+                CallId::new(0, session, began + Duration::from_millis(1), 0) > id,
+                "in the order of time"
+            );
         }
     }
 }

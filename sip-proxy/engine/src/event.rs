@@ -128,6 +128,34 @@ pub struct CallEnded {
     pub direct: Duration,
     /// What the media plane counted.
     pub media: Vec<StreamStatistics>,
+    /// Whom it went to, in the order in which they were tried.
+    #[serde(default)]
+    pub legs: Vec<CallLeg>,
+}
+
+/// One target of a call: a branch of its fork, the next of its route, or where a redirection led. All times since the INVITE.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallLeg {
+    /// As media numbers it: the caller is 0, the first target 1.
+    pub party: u16,
+    /// The realm that it is in.
+    pub realm: Arc<str>,
+    /// Over which trunk, if one.
+    pub trunk: Option<Arc<str>>,
+    /// The address that was asked last; `None`: there was none.
+    pub destination: Option<SocketAddr>,
+    /// Who that is, as in [`CallEventKind::Answered`].
+    pub reached: Arc<str>,
+    /// The Request-URI that it got.
+    pub uri: Arc<str>,
+    /// AOR or trunk of who had sent the call there (3xx).
+    pub sent_by: Option<Arc<str>>,
+    /// When it was first asked; `None`: never, since its name has no address or its request could not be made.
+    pub asked: Option<Duration>,
+    /// When its first provisional response came, other than 100.
+    pub rang: Option<Duration>,
+    /// Its final status; `None`: none had come when the call ended.
+    pub status: Option<u16>,
 }
 
 impl CallEnded {
@@ -142,6 +170,7 @@ impl CallEnded {
             talked: Duration::ZERO,
             direct: Duration::ZERO,
             media: Vec::new(),
+            legs: Vec::new(),
         }
     }
 }

@@ -73,6 +73,17 @@ pub enum Caller {
     Anonymous,
 }
 
+impl Caller {
+    /// As records name it: an AOR, a trunk, or empty.
+    pub fn name(&self) -> Arc<str> {
+        match self {
+            Caller::Subscriber { aor } => aor.clone(),
+            Caller::Trunk { name } => name.clone(),
+            Caller::Anonymous => "".into(),
+        }
+    }
+}
+
 /// Steps are tried in order; the next when the one before failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RouteStep {

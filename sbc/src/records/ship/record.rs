@@ -1,11 +1,14 @@
 //! Events as rows of `call` and `call_event`.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::time::Duration;
 
 use seam::StreamStatistics;
 use seam::path::PathWords;
 use serde_json::{Value, json};
-use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallStarted};
+use sip_engine::door::CallId;
+use sip_engine::event::{CallEnded, CallEvent, CallEventKind, CallLeg, CallStarted};
 use sqlx::types::Uuid;
 use sqlx::{PgPool, PgTransaction};
 
@@ -16,11 +19,44 @@ use crate::records::timeline::words_of;
 /// overwritten by the `crash` of a journal whose tail a power failure took.
 pub(super) async fn write(pool: &PgPool, node: u8, events: &[CallEvent]) -> Result<(), sqlx::Error> {
     let mut transaction = pool.begin().await?;
+    let events = &*renamed(&mut transaction, node, events).await?;
     write_events(&mut transaction, events).await?;
     write_started(&mut transaction, node, events).await?;
     write_answered(&mut transaction, events).await?;
     write_ended(&mut transaction, events).await?;
+    write_legs(&mut transaction, events).await?;
     transaction.commit().await
+}
+
+/// The events, by the ids that their calls' rows have: a journal of version 0.1.0 may hold the rest of calls whose rows were given new ones.
+async fn renamed<'a>(
+    transaction: &mut PgTransaction<'_>,
+    node: u8,
+    events: &'a [CallEvent],
+) -> Result<Cow<'a, [CallEvent]>, sqlx::Error> {
+    let former: Vec<Uuid> = events.iter().filter(|event| is_former(event, node)).map(id).collect();
+    if former.is_empty() {
+        return Ok(events.into());
+    }
+    let rows =
+        sqlx::query!(r#"SELECT former_id AS "former!", id FROM call WHERE former_id = ANY($1)"#, &former)
+            .fetch_all(&mut **transaction)
+            .await?;
+    let names: HashMap<u128, u128> =
+        rows.into_iter().map(|row| (row.former.as_u128(), row.id.as_u128())).collect();
+    let mut events = events.to_vec();
+    for event in &mut events {
+        event.call = names.get(&event.call).copied().unwrap_or(event.call);
+    }
+    Ok(events.into())
+}
+
+/// Whether an id of this node's does not begin with the time of the call, as those of version 0.1.0.
+fn is_former(event: &CallEvent, node: u8) -> bool {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let id = CallId(event.call);
+    let lasts = event.wall.saturating_sub(id.began());
+    id.node() != node || id.began() > event.wall.saturating_add(DAY) || lasts > DAY.saturating_mul(400)
 }
 
 async fn write_events(transaction: &mut PgTransaction<'_>, events: &[CallEvent]) -> Result<(), sqlx::Error> {
@@ -90,6 +126,7 @@ async fn write_started(
     Ok(())
 }
 
+/// The ids stand twice in what is updated: so only the months that they are of are looked into.
 async fn write_answered(
     transaction: &mut PgTransaction<'_>,
     events: &[CallEvent],
@@ -116,7 +153,7 @@ async fn write_answered(
             destination = answered.destination, reached = answered.reached, reached_uri = answered.uri
          FROM unnest($1::uuid[], $2::float8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
             AS answered (id, at, realm, trunk, destination, reached, uri)
-         WHERE call.id = answered.id AND answered_at IS NULL",
+         WHERE call.id = answered.id AND call.id = ANY($1) AND answered_at IS NULL",
         &calls,
         &times,
         &realms,
@@ -165,7 +202,7 @@ async fn write_ended(transaction: &mut PgTransaction<'_>, events: &[CallEvent]) 
             direct_ms = ended.direct, relayed_ms = ended.duration - ended.direct, relayed_octets = ended.octets
          FROM unnest($1::uuid[], $2::bigint[], $3::text[], $4::text[], $5::smallint[], $6::bigint[], $7::bigint[], $8::jsonb[], $9::bigint[], $10::bigint[])
             AS ended (id, total, cause, side, status, setup, duration, media, direct, octets)
-         WHERE call.id = ended.id AND ended_at IS NULL",
+         WHERE call.id = ended.id AND call.id = ANY($1) AND ended_at IS NULL",
         &calls,
         &totals,
         &causes,
@@ -183,6 +220,56 @@ async fn write_ended(transaction: &mut PgTransaction<'_>, events: &[CallEvent]) 
     if written < calls.len() as u64 {
         complain_of_ends_without_a_start(transaction, &calls).await?;
     }
+    Ok(())
+}
+
+async fn write_legs(transaction: &mut PgTransaction<'_>, events: &[CallEvent]) -> Result<(), sqlx::Error> {
+    let legs: Vec<(Uuid, &CallLeg)> = events
+        .iter()
+        .filter_map(|event| match &event.what {
+            CallEventKind::Ended(ended) => Some(ended.legs.iter().map(|leg| (id(event), leg))),
+            _ => None,
+        })
+        .flatten()
+        .collect();
+    if legs.is_empty() {
+        return Ok(());
+    }
+    let calls: Vec<Uuid> = legs.iter().map(|(call, _)| *call).collect();
+    let parties: Vec<i16> =
+        legs.iter().map(|(_, leg)| i16::try_from(leg.party).unwrap_or(i16::MAX)).collect();
+    let text = |pick: fn(&CallLeg) -> &str| -> Vec<String> {
+        legs.iter().map(|(_, leg)| printable(pick(leg))).collect()
+    };
+    let maybe = |pick: fn(&CallLeg) -> Option<&str>| -> Vec<Option<String>> {
+        legs.iter().map(|(_, leg)| pick(leg).map(printable)).collect()
+    };
+    let time = |pick: fn(&CallLeg) -> Option<Duration>| -> Vec<Option<i64>> {
+        legs.iter().map(|(_, leg)| pick(leg).map(milliseconds)).collect()
+    };
+    let destinations: Vec<Option<String>> =
+        legs.iter().map(|(_, leg)| leg.destination.map(|destination| destination.to_string())).collect();
+    let statuses: Vec<Option<i16>> =
+        legs.iter().map(|(_, leg)| leg.status.and_then(|status| i16::try_from(status).ok())).collect();
+    sqlx::query!(
+        "INSERT INTO call_leg (call, party, realm, trunk, destination, reached, reached_uri, sent_by, asked_ms, rang_ms, status)
+         SELECT * FROM unnest($1::uuid[], $2::smallint[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::bigint[],
+            $10::bigint[], $11::smallint[])
+         ON CONFLICT DO NOTHING",
+        &calls,
+        &parties,
+        &text(|leg| &leg.realm),
+        &maybe(|leg| leg.trunk.as_deref()) as &[Option<String>],
+        &destinations as &[Option<String>],
+        &text(|leg| &leg.reached),
+        &text(|leg| &leg.uri),
+        &maybe(|leg| leg.sent_by.as_deref()) as &[Option<String>],
+        &time(|leg| leg.asked) as &[Option<i64>],
+        &time(|leg| leg.rang) as &[Option<i64>],
+        &statuses as &[Option<i16>]
+    )
+    .execute(&mut **transaction)
+    .await?;
     Ok(())
 }
 

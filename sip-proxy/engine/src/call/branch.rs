@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use super::diversion::Diverted;
 use super::side::BranchId;
 use crate::core::Core;
 use crate::dialog::{DialogKey, dialog_key};
+use crate::event::CallLeg;
 use crate::flow::{Flow, RealmId};
 use crate::question::{Contact, ResolvedAddress, TrunkTarget};
 use crate::timer::TimerId;
@@ -50,6 +52,7 @@ pub(super) struct Branch {
     pub(super) state: State,
     pub(super) attempt: Attempt,
     pub(super) ids: Minted,
+    pub(super) story: Story,
     /// What the media plane has made of the caller's offer for it.
     pub(super) offer: Option<Bytes>,
 }
@@ -92,6 +95,34 @@ pub(super) struct Minted {
     pub(super) tag: Option<String>,
 }
 
+/// What became of it, for the record: times since the INVITE of the caller.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+pub(super) struct Story {
+    asked: Option<Duration>,
+    rang: Option<Duration>,
+    status: Option<u16>,
+}
+
+impl Story {
+    pub(super) fn asked(&mut self, after: Duration) {
+        self.asked.get_or_insert(after);
+    }
+
+    pub(super) fn rang(&mut self, after: Duration) {
+        self.rang.get_or_insert(after);
+    }
+
+    /// Nothing has come of it; ours, unless it had said something before.
+    pub(super) fn unheard(&mut self, status: u16) {
+        self.status.get_or_insert(status);
+    }
+
+    /// The last one counts: a 401 is followed by what its credentials were worth.
+    pub(super) fn ended(&mut self, status: u16) {
+        self.status = Some(status);
+    }
+}
+
 impl Branch {
     pub(super) fn new(id: BranchId, realm: RealmId, target: Target) -> Self {
         Self {
@@ -106,6 +137,7 @@ impl Branch {
             state: State::Resolving,
             attempt: Attempt::default(),
             ids: Minted::default(),
+            story: Story::default(),
             offer: None,
         }
     }
@@ -123,6 +155,23 @@ impl Branch {
     pub(super) fn party(&self) -> u16 {
         self.id.0.saturating_add(1)
     }
+
+    /// As its call's record has it.
+    pub(super) fn recorded(&self, core: &Core) -> CallLeg {
+        let Self { target, story, .. } = self;
+        CallLeg {
+            party: self.party(),
+            realm: core.realm(self.realm).map(|realm| realm.name.clone()).unwrap_or_default(),
+            trunk: target.trunk.as_ref().map(|trunk| trunk.name.clone()),
+            destination: target.flow.map(|flow| flow.remote),
+            reached: target.who.clone(),
+            uri: String::from_utf8_lossy(&target.uri).into(),
+            sent_by: self.diverted.as_ref().map(|diverted| diverted.by.name()),
+            asked: story.asked,
+            rang: story.rang,
+            status: story.status,
+        }
+    }
 }
 
 /// A branch that is done, as plain data: who answered, and by which names.
@@ -139,6 +188,8 @@ pub(super) struct StoredBranch {
     call_id: String,
     from_tag: String,
     cseq: u32,
+    #[serde(default)]
+    story: Story,
 }
 
 impl StoredBranch {
@@ -154,6 +205,7 @@ impl StoredBranch {
             call_id: ids.call_id.clone(),
             from_tag: ids.from_tag.clone(),
             cseq: ids.cseq,
+            story: branch.story,
         }
     }
 
@@ -166,6 +218,7 @@ impl StoredBranch {
         };
         let mut branch = Branch::new(BranchId(index), realm, Target::new(self.uri, self.who));
         branch.state = State::Done;
+        branch.story = self.story;
         branch.target.aor = self.aor;
         branch.target.trunk = self.trunk.map(named);
         branch.target.flow = self.flow.map(Flow::without_connection);

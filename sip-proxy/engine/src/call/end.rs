@@ -133,6 +133,11 @@ impl Lifetime {
         CallState { lasts: since(self.started), talks: self.answered.map(since), streams }
     }
 
+    /// How long ago it began.
+    pub(super) fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.started)
+    }
+
     /// What is written of a call that ends now.
     pub(super) fn end(&self, fault: Fault, now: Duration) -> CallEnded {
         let since = |moment: Duration| moment.saturating_sub(self.started);

@@ -270,6 +270,7 @@ impl Call {
             return;
         }
         branch.state = State::Done;
+        branch.story.unheard(503);
         if self.hunt.best.is_none() {
             self.hunt.best = Some(Final::of_silence(503));
         }
@@ -292,6 +293,7 @@ impl Call {
             core.cancel(client, None);
             branch.attempt.abandoned.push(client);
         }
+        branch.story.unheard(408);
         self.hunt.best.get_or_insert(Final::of_silence(408));
         self.next_address(index, core);
         if self.parties.branches.are_all_done() {
@@ -408,11 +410,7 @@ impl Call {
             return Vec::new();
         }
         self.hunt.seen.push(user.clone());
-        let by = match &diverted.by {
-            Caller::Subscriber { aor } => aor.clone(),
-            Caller::Trunk { name } => name.clone(),
-            Caller::Anonymous => "".into(),
-        };
+        let by = diverted.by.name();
         if self.parties.is_session() {
             self.record.write(CallEventKind::Changed(CallChange::Diverted { by, to: user.into() }), core);
         }

@@ -134,7 +134,7 @@ impl Call {
         let parties = Parties::new(key, purpose, upstream);
         let random = core.ids.uuid();
         let session = parties.slot.session(core.ids.number());
-        let record = Record::new(CallId::new(core.config.node, session, random));
+        let record = Record::new(CallId::new(core.config.node, session, core.now.wall, random));
         Self {
             parties,
             hunt: Hunt::default(),
@@ -400,7 +400,8 @@ impl Call {
         for branch in self.parties.branches.iter() {
             core.dialogs.halves.remove(&branch.half_dialog());
         }
-        let record = Box::new(self.lifetime.end(fault, core.now.monotonic));
+        let mut record = Box::new(self.lifetime.end(fault, core.now.monotonic));
+        record.legs = self.parties.branches.iter().map(|branch| branch.recorded(core)).collect();
         self.ended = Ended::Counting { record, answers };
         if self.media.is_used {
             self.media.ask(Action::Delete, Wait::Delete, core);

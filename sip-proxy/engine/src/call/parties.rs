@@ -186,11 +186,7 @@ impl Parties {
     }
 
     pub(super) fn caller_name(&self) -> Arc<str> {
-        match &self.upstream.caller {
-            Caller::Subscriber { aor } => aor.clone(),
-            Caller::Trunk { name } => name.clone(),
-            Caller::Anonymous => "".into(),
-        }
+        self.upstream.caller.name()
     }
 
     /// What no branch holds that waits for its final response.

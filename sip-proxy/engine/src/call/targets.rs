@@ -60,6 +60,7 @@ impl Call {
             Err(status) => {
                 if let Some(branch) = self.parties.branches.get_mut(index) {
                     branch.state = State::Done;
+                    branch.story.unheard(status);
                 }
                 self.hunt.note(Final::of_silence(status));
             }
@@ -70,8 +71,10 @@ impl Call {
         let is_invite = self.parties.is_session();
         let key = self.parties.key;
         let has_alternative = !self.hunt.steps.is_empty();
+        let age = self.lifetime.age(core.now.monotonic);
         let Some(branch) = self.parties.branches.get_mut(index) else { return };
         let Some(flow) = branch.target.flow else { return };
+        branch.story.asked(age);
         let request = Arc::new(request);
         branch.attempt.request = Some(Arc::clone(&request));
         let large = large_to(branch.target.trunk.as_deref());
@@ -130,11 +133,13 @@ impl Call {
         if self.progress != Progress::Hunting || self.is_over() || !self.parties.is_session() {
             return;
         }
+        let age = self.lifetime.age(core.now.monotonic);
         let Some(branch) = self.parties.branches.get_mut(index) else { return };
         if !matches!(branch.state, State::Trying | State::Ringing) {
             return;
         }
         branch.state = State::Ringing;
+        branch.story.rang(age);
         branch.has_rung = true;
         let Some(flow) = branch.target.flow else { return };
         let Some(pair) = self.parties.pair_of_response(index, &response, flow, core) else {
@@ -157,6 +162,7 @@ impl Call {
         let Some(branch) = self.parties.branches.get_mut(index) else { return };
         let was_done = branch.state == State::Done;
         branch.state = State::Done;
+        branch.story.ended(response.status().unwrap_or(200));
         let Some(flow) = branch.target.flow else { return };
         match &self.parties.purpose {
             Purpose::Register(forwarded) => {
@@ -238,6 +244,7 @@ impl Call {
         }
         let was_cancelled = branch.state == State::Cancelled;
         branch.state = State::Done;
+        branch.story.ended(status);
         branch.attempt.client = None;
         let pairs: Vec<PairId> =
             self.parties.pairs.iter().filter(|pair| pair.branch == index).map(|pair| pair.id).collect();

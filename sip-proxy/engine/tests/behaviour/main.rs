@@ -11,6 +11,7 @@ mod by_hand;
 mod forwarding;
 mod handed_over;
 mod identity;
+mod legs;
 mod line;
 mod liveness;
 mod orders;

@@ -121,9 +121,9 @@ fn a_call_that_has_ended_is_over_and_later_unknown() {
 fn what_is_no_call_of_this_home_is_told_apart() {
     let (mut line, phones, calls) = up();
     let id = call_of(&line);
-    let other_slot = CallId(id.0 ^ (1 << 108));
-    let other_node = CallId(id.0 ^ (1 << 120));
-    let other_call = CallId(id.0 ^ (1 << 60));
+    let other_slot = CallId(id.0 ^ (1 << 64));
+    let other_node = CallId(id.0 ^ (1 << 54));
+    let other_call = CallId(id.0 ^ (1 << 52));
     let other_session = CallId(id.0 ^ 1);
     for (id, expected) in [
         (other_slot, NotDone::Unknown),
