@@ -188,8 +188,10 @@ impl Call {
             self.fail_upstream(End::NoDialog, core);
             return;
         };
+        // The 2xx to a SUBSCRIBE waits for no ACK.
+        let open = self.parties.is_session().then_some(client);
         if let Some(found) = self.parties.pair_mut(pair) {
-            found.legs[Side::Target].invite.open = Some(client);
+            found.legs[Side::Target].invite.open = open;
             found.legs[Side::Target].dialog.confirm(&response);
             found.legs[Side::Caller].dialog.confirmed = true;
         }

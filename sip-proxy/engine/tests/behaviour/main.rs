@@ -24,6 +24,7 @@ mod reunion;
 mod sessions;
 mod small_print;
 mod strangers;
+mod subscriptions;
 mod targets;
 mod telephones;
 mod trunks;
