@@ -13,6 +13,7 @@ mod halves;
 mod long;
 mod never;
 mod quality;
+mod stored;
 mod taken;
 mod taps;
 mod trials;
