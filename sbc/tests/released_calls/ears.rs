@@ -31,6 +31,7 @@ impl World {
             match phone {
                 Device::Ordinary(phone) => format!("{:?}, {silence:?}", phone.target),
                 Device::Crush(phone) => format!("{:?}, {silence:?}", phone.events),
+                Device::Ice(phone) => format!("{phone:?}, {silence:?}"),
             }
         })
     }

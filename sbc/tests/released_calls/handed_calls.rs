@@ -11,22 +11,40 @@ use crate::world::World;
 use crate::{Plan, crush_calls, number_from, play, played};
 
 /// What is told of it.
-const GOES_ON: &str = "another process goes on";
+pub(crate) const GOES_ON: &str = "another process goes on";
+
+/// When another process goes on: chance, and the next time.
+pub(crate) struct Moments {
+    dice: Dice,
+    next: Duration,
+}
+
+impl Moments {
+    /// From now on.
+    pub(crate) fn of(seed: u64, now: Duration) -> Self {
+        Self { dice: Dice::of(seed, 7), next: now }
+    }
+
+    /// Chance, if it is time.
+    pub(crate) fn due(&mut self, now: Duration) -> Option<&mut Dice> {
+        if self.next > now {
+            return None;
+        }
+        let span = self.dice.pick(&[20, 400, 4_000]);
+        self.next = now + Duration::from_millis(1 + self.dice.below(span));
+        Some(&mut self.dice)
+    }
+}
 
 impl World {
     /// From now on another process goes on with the call now and then.
     pub(crate) fn hand_over_at_times(&mut self, seed: u64) {
-        self.moments = Some((Dice::of(seed, 7), self.now));
+        self.moments = Some(Moments::of(seed, self.now));
     }
 
     /// If it is time for that.
     pub(crate) fn hand_over(&mut self) {
-        let Some((dice, next)) = &mut self.moments else { return };
-        if *next > self.now {
-            return;
-        }
-        let span = dice.pick(&[20, 400, 4_000]);
-        *next = self.now + Duration::from_millis(1 + dice.below(span));
+        let Some(dice) = self.moments.as_mut().and_then(|moments| moments.due(self.now)) else { return };
         if self.node.hand_over(dice, self.now) {
             self.note(GOES_ON.to_owned());
         }

@@ -6,19 +6,20 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use seam::path::Constraint;
+use seam::path::{Constraint, PathWords};
 use serde_json::{Value, json};
+use sip_engine::event::CallEnded;
 
 use crate::world::World;
 use crate::{Act, KNOWN, OPEN, number_from, played};
 use play::Dice;
 use play::ground::Place;
 use play::phone::device::Model;
-use play::truth::{direct_stretches, direct_time, gap_like, loss, score};
+use play::truth::{Log, direct_stretches, direct_time, gap_like, loss, score};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// What a record may be wrong by.
-const TIME: Duration = Duration::from_millis(100);
+pub(crate) const TIME: Duration = Duration::from_millis(100);
 const GAP: Duration = Duration::from_millis(20);
 const SCORE: f64 = 0.2;
 /// Reports of the project's own endpoint are so far apart at most.
@@ -127,15 +128,25 @@ fn play(seed: u64, rows: &mut Vec<Value>) -> Result<String, String> {
     if problems.is_empty() { Ok(story) } else { Err(story) }
 }
 
+/// What is recorded of a call, and what its phones' interfaces saw.
+pub(crate) struct Evidence<'a> {
+    pub(crate) ended: &'a CallEnded,
+    pub(crate) path: &'a [PathWords],
+    pub(crate) logs: [&'a Log; 2],
+    /// When.
+    pub(crate) answered: Duration,
+    pub(crate) ended_at: Duration,
+}
+
 /// The record beside the captures, and where it is wrong.
 fn judge(world: &World, plan: &Plan) -> (Value, Vec<String>) {
-    let mut problems = Vec::new();
     let (Some(ended), Some(answered)) = (&world.ended, world.answered) else {
         let problems = vec!["it has no record".to_owned()];
         return (json!({ "kind": "virtual", "wrong": problems }), problems);
     };
-    let [one, other] = &world.logs;
-    let (least, most) = direct_time(&[one, other], answered, world.ended_at);
+    let (path, logs, ended_at) = (&world.path, world.logs.each_ref(), world.ended_at);
+    let evidence = Evidence { ended, path, logs, answered, ended_at };
+    let (least, _) = direct_time(&logs, answered, ended_at);
     // Of two that never tell only their reports do, every five seconds: what lies after the last one may be missed, and where one is lost
     // what lies between two comparisons.
     let late = match (plan.models == [Model::Untold; 2], plan.loss > 0.0) {
@@ -143,70 +154,89 @@ fn judge(world: &World, plan: &Plan) -> (Value, Vec<String>) {
         (true, false) => LAST_REPORT,
         (false, _) => TIME,
     };
-    let off_time = least.saturating_sub(ended.direct).max(ended.direct.saturating_sub(most));
-    let (mut off_loss, mut off_score, mut off_gap) = (0.0_f64, 0.0_f64, Duration::ZERO);
-    if ended.direct + late < least || ended.direct > most + TIME {
-        problems
-            .push(format!("{:?} direct by the record, {least:?} to {most:?} by the phones", ended.direct));
-    }
-    let mut streams = Vec::new();
-    for stream in &ended.media {
-        let from = usize::from(stream.endpoint.party != 0);
-        let (sender, receiver) = (&world.logs[from], &world.logs[1 - from]);
-        let (sent, lost) = loss(sender, receiver, Duration::ZERO, world.ended_at);
-        let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
-        if let Some(whole) = stream.whole {
-            // Of both the share, so that what is not accounted for weighs nothing.
-            let wrong = (share(whole.lost, whole.packets) - share(lost, sent)).abs();
-            let off = (wrong - share(whole.unknown, whole.packets)).max(0.0);
-            off_loss = off_loss.max(off);
-            if off > SHARE {
-                problems.push(format!("of {from} {whole:?}, but {lost} of {sent} lost by the phones"));
-            }
-            if let Some(mos) = stream.mos {
-                let truth = score(share(lost, sent), share(whole.lost, whole.packets), f64::from(mos));
-                off_score = off_score.max((truth - f64::from(mos)).abs());
-                if (truth - f64::from(mos)).abs() > SCORE {
-                    problems.push(format!("MOS {mos} of {from}, but {truth} by the phones"));
-                }
-            }
-        }
-        streams.push(json!({
-            "party": from, "sent": sent, "lost": lost, "mos": stream.mos,
-            "record": stream.whole.map(|whole| json!({"packets": whole.packets, "lost": whole.lost})),
-        }));
-    }
-    let mut gaps = Vec::new();
-    for entry in &world.path {
-        match &*entry.what {
-            "lie" => problems.push(format!("a lie ({}) of honest {:?}", entry.why, entry.party)),
-            "gap" if &*entry.why == "measured" => {
-                let said: u64 = entry.evidence.trim_end_matches(" ms").parse().unwrap_or(0);
-                let receiver = &world.logs[usize::from(entry.party == Some(0))];
-                let told = answered + entry.after;
-                let said_gap = Duration::from_millis(said);
-                let heard = gap_like(said_gap, receiver, told.saturating_sub(8 * SECOND), told);
-                let off = heard.abs_diff(said_gap);
-                off_gap = off_gap.max(off);
-                if off > GAP {
-                    problems.push(format!("a gap of {said} ms was measured, {heard:?} heard"));
-                }
-                gaps.push(json!({"record": said, "capture": heard.as_millis() as u64}));
-            }
-            _ => {}
-        }
-    }
-    let row = json!({
+    let (mut row, problems) = evidence.judge(late);
+    let about = json!({
         "kind": "virtual", "phones": plan.models.map(|model| format!("{model:?}")), "act": format!("{:?}", plan.act.1),
-        "seconds": ended.talked.as_secs_f64(), "line_loss": plan.loss, "vad": plan.vad,
-        "direct_s": {"record": ended.direct.as_secs_f64(), "capture": [least.as_secs_f64(), most.as_secs_f64()]},
-        "relayed_s": ended.talked.saturating_sub(ended.direct).as_secs_f64(),
-        "off": {
-            "time_ms": off_time.as_millis() as u64, "loss": off_loss, "mos": off_score, "gap_ms": off_gap.as_millis() as u64,
-        },
-        "streams": streams, "measured_gaps_ms": gaps, "wrong": problems,
+        "line_loss": plan.loss, "vad": plan.vad,
     });
+    for (name, value) in about.as_object().into_iter().flatten() {
+        row[name] = value.clone();
+    }
     (row, problems)
+}
+
+impl Evidence<'_> {
+    /// Where the record is wrong, and by how much it is `off`; of the direct time so much may be missed.
+    pub(crate) fn judge(&self, late: Duration) -> (Value, Vec<String>) {
+        let Self { ended, path, logs, answered, ended_at } = *self;
+        let mut problems = Vec::new();
+        let (least, most) = direct_time(&logs, answered, ended_at);
+        let off_time = least.saturating_sub(ended.direct).max(ended.direct.saturating_sub(most));
+        let (mut off_loss, mut off_score, mut off_gap) = (0.0_f64, 0.0_f64, Duration::ZERO);
+        if ended.direct + late < least || ended.direct > most + TIME {
+            problems.push(format!(
+                "{:?} direct by the record, {least:?} to {most:?} by the phones",
+                ended.direct
+            ));
+        }
+        let mut streams = Vec::new();
+        for stream in &ended.media {
+            let from = usize::from(stream.endpoint.party != 0);
+            let (sender, receiver) = (logs[from], logs[1 - from]);
+            let (sent, lost) = loss(sender, receiver, Duration::ZERO, ended_at);
+            let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+            if let Some(whole) = stream.whole {
+                // Of both the share, so that what is not accounted for weighs nothing.
+                let wrong = (share(whole.lost, whole.packets) - share(lost, sent)).abs();
+                let off = (wrong - share(whole.unknown, whole.packets)).max(0.0);
+                off_loss = off_loss.max(off);
+                if off > SHARE {
+                    problems.push(format!("of {from} {whole:?}, but {lost} of {sent} lost by the phones"));
+                }
+                if let Some(mos) = stream.mos {
+                    let truth = score(share(lost, sent), share(whole.lost, whole.packets), f64::from(mos));
+                    off_score = off_score.max((truth - f64::from(mos)).abs());
+                    if (truth - f64::from(mos)).abs() > SCORE {
+                        problems.push(format!("MOS {mos} of {from}, but {truth} by the phones"));
+                    }
+                }
+            }
+            streams.push(json!({
+                "party": from, "sent": sent, "lost": lost, "mos": stream.mos,
+                "record": stream.whole.map(|whole| json!({"packets": whole.packets, "lost": whole.lost})),
+            }));
+        }
+        let mut gaps = Vec::new();
+        for entry in path {
+            match &*entry.what {
+                "lie" => problems.push(format!("a lie ({}) of honest {:?}", entry.why, entry.party)),
+                "gap" if &*entry.why == "measured" => {
+                    let said: u64 = entry.evidence.trim_end_matches(" ms").parse().unwrap_or(0);
+                    let receiver = logs[usize::from(entry.party == Some(0))];
+                    let told = answered + entry.after;
+                    let said_gap = Duration::from_millis(said);
+                    let heard = gap_like(said_gap, receiver, told.saturating_sub(8 * SECOND), told);
+                    let off = heard.abs_diff(said_gap);
+                    off_gap = off_gap.max(off);
+                    if off > GAP {
+                        problems.push(format!("a gap of {said} ms was measured, {heard:?} heard"));
+                    }
+                    gaps.push(json!({"record": said, "capture": heard.as_millis() as u64}));
+                }
+                _ => {}
+            }
+        }
+        let row = json!({
+            "seconds": ended.talked.as_secs_f64(),
+            "direct_s": {"record": ended.direct.as_secs_f64(), "capture": [least.as_secs_f64(), most.as_secs_f64()]},
+            "relayed_s": ended.talked.saturating_sub(ended.direct).as_secs_f64(),
+            "off": {
+                "time_ms": off_time.as_millis() as u64, "loss": off_loss, "mos": off_score, "gap_ms": off_gap.as_millis() as u64,
+            },
+            "streams": streams, "measured_gaps_ms": gaps, "wrong": problems,
+        });
+        (row, problems)
+    }
 }
 
 #[test]

@@ -65,7 +65,12 @@ pub(crate) fn config() -> Config {
 pub(crate) const PACKAGE: &str = "trickle-ice";
 pub(crate) const FRAGMENT: &[u8] = b"application/trickle-ice-sdpfrag";
 
-/// `local` is what its Contact says.
+/// A telephone's account; `local` is what its Contact says.
+pub(crate) fn telephone(user: &str, product: &str, local: SocketAddr) -> Account {
+    Account { product: Some(product.into()), ..settings::account(user, local, sbc()) }
+}
+
+/// One that takes candidates, or not.
 pub(crate) fn user_agent(
     user: &str,
     product: &str,
@@ -73,12 +78,8 @@ pub(crate) fn user_agent(
     local: SocketAddr,
     seed: [u8; 32],
 ) -> UserAgent {
-    let account = Account {
-        product: Some(product.into()),
-        info_packages: trickles.then(|| PACKAGE.into()).into_iter().collect(),
-        ..settings::account(user, local, sbc())
-    };
-    UserAgent::new(account, seed)
+    let info_packages = trickles.then(|| PACKAGE.into()).into_iter().collect();
+    UserAgent::new(Account { info_packages, ..telephone(user, product, local) }, seed)
 }
 
 /// Calls go to the phone that is called, or all through a registrar's proxy in the core.

@@ -30,6 +30,7 @@ use sip_engine::io::{Input, Output};
 use sip_engine::ua::{CallNumber, Event, Fork, Info, Invite, UserAgent};
 use sip_wire::{Message, Method};
 
+use crate::handed_calls::Moments;
 use crate::signalling::{DOMAIN, FRAGMENT, PACKAGE, at, config, core_flow, policy, proxied, sbc, user_agent};
 
 const DISCOVERY: [u16; 2] = [3_478, 3_479];
@@ -108,8 +109,8 @@ pub(crate) struct World {
     /// What each phone has sent, and what has reached it.
     pub(crate) logs: [Log; 2],
     pub(crate) ended_at: Duration,
-    /// Where another process goes on with the call now and then: chance, and when the next time is.
-    pub(crate) moments: Option<(Dice, Duration)>,
+    /// Where another process goes on with the call now and then.
+    pub(crate) moments: Option<Moments>,
 }
 
 impl World {
@@ -490,17 +491,12 @@ impl World {
             self.carry();
             for index in (0..2).filter(|index| self.ends[*index].is_up) {
                 let talks = self.talks[index];
-                let has_spoken =
-                    self.phones[index].tick(&mut self.ground.network, self.now, talks, &mut self.dice);
-                if let Some(phone) = self.phones[index].ordinary_mut().filter(|_| has_spoken)
-                    && let Some(target) = phone.target
-                {
-                    // It sends each packet to one place, at once.
-                    let name = (phone.ssrc, phone.sequence as u16);
-                    let is_direct = !relay.contains(&target.ip());
-                    self.logs[index].sent.push(Sent { at: self.now, name, is_direct });
-                }
-                if let Some(far) = self.phones[1 - index].ordinary_mut().filter(|_| has_spoken) {
+                let sent = self.phones[index].tick(&mut self.ground.network, self.now, talks, &mut self.dice);
+                let Some((name, target)) = sent else { continue };
+                // It sends each packet to one place, at once.
+                let is_direct = !relay.contains(&target.ip());
+                self.logs[index].sent.push(Sent { at: self.now, name, is_direct });
+                if let Some(far) = self.phones[1 - index].ordinary_mut() {
                     far.unheard += PACKET;
                 }
             }

@@ -99,6 +99,14 @@ impl Ground {
         ground
     }
 
+    /// Somebody else at a public address, by a line of its own that no other is changed with.
+    pub fn join(&mut self, address: &str, line: Impairment) -> (HostId, IpAddr) {
+        let [ip] = addresses([address]);
+        let host = self.network.add_host(PUBLIC, &[ip]);
+        self.network.set_link(host, Link::both(line));
+        (host, ip)
+    }
+
     /// The lines are so from now on, in both directions.
     pub fn set_lines(&mut self, mut line: impl FnMut(usize) -> Impairment) {
         for (index, end) in self.lines.iter().enumerate() {
@@ -142,7 +150,16 @@ impl Ground {
             let from = ports.address(out).expect("an open socket");
             let _ = network.send(relay, from, to, Bytes::copy_from_slice(bytes));
         });
+        self.transmit(worker, ports);
         true
+    }
+
+    /// Sends what the relay's worker says of itself.
+    pub fn transmit(&mut self, worker: &mut Worker, ports: &Counted) {
+        while let Some((socket, to, bytes)) = worker.poll_transmit() {
+            let from = ports.address(socket).expect("an open socket");
+            let _ = self.network.send(self.relay, from, to, bytes.into());
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use nat_lab::{HostId, Network};
 
 use super::device::Model;
 use super::plain::{Said, read};
+use super::rtcp::{Heard, sender_report};
 
 const AUDIO: StreamId = StreamId(0);
 /// Samples in a packet of 20 ms at 8 kHz.
@@ -116,23 +117,15 @@ impl CrushPhone {
 
     /// Its answer to an offer, which it follows.
     pub fn answer(&mut self, offer: &[u8], now: Duration) -> Bytes {
-        let direction = match read(offer).direction {
-            "sendonly" => "recvonly",
-            "recvonly" => "sendonly",
-            other => other,
-        };
-        let answer = self.describe(direction, support(offer).is_some());
+        let answer = self.describe(read(offer).answering(), support(offer).is_some());
         self.follow(offer, now);
         answer
     }
 
     /// Does what the far description says.
     pub fn follow(&mut self, sdp: &[u8], now: Duration) {
-        let said = read(sdp);
-        let before = self.said.replace(said);
-        if let Some(before) = before {
-            assert!(said == before || said.version > before.version, "{said:?} after {before:?}");
-        }
+        let said = read(sdp).following(self.said);
+        self.said = Some(said);
         self.is_supported = support(sdp).is_some();
         self.sends = self.direction == "sendrecv" || self.direction == "sendonly";
         self.hears = self.direction == "sendrecv" || self.direction == "recvonly";
@@ -174,17 +167,12 @@ impl CrushPhone {
     pub fn report(&mut self, network: &mut Network, now: Duration) {
         let Some(said) = self.said.filter(|_| now >= self.next_report) else { return };
         self.next_report = now + Duration::from_secs(5);
-        let blocks = u8::from(self.first.is_some());
-        let mut packet = vec![0x80 | blocks, 200, 0, 6 + 6 * blocks];
-        for word in [self.ssrc, now.as_secs() as u32, 0, 0, self.spoken, self.spoken * FRAME] {
-            packet.extend(word.to_be_bytes());
-        }
-        if let Some(first) = self.first {
-            let lost = (self.highest - first + 1) - self.got.len() as u32;
-            for word in [self.ssrc ^ 1, lost, self.highest, 8, 0, 0] {
-                packet.extend(word.to_be_bytes());
-            }
-        }
+        let heard = self.first.map(|first| Heard {
+            source: self.ssrc ^ 1,
+            lost: (self.highest - first + 1) - self.got.len() as u32,
+            highest: self.highest,
+        });
+        let packet = sender_report(self.ssrc, now, [self.spoken, self.spoken * FRAME], heard);
         let local = SocketAddr::new(self.local.ip(), self.local.port() + 1);
         let _ = network.send(self.host, local, said.rtcp, packet.into());
     }

@@ -36,7 +36,8 @@ pub struct Phone {
     pub selected: Option<SocketAddr>,
     /// It decides (RFC 8445 §6.1.1).
     pub controls: bool,
-    ssrc: u32,
+    /// Its source.
+    pub ssrc: u32,
     sequence: u16,
     /// The packet that it heard last: whence, its number, and when.
     pub heard: Option<(SocketAddr, u16, Duration)>,

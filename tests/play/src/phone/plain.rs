@@ -109,6 +109,25 @@ pub struct Said {
     is_muxed: bool,
 }
 
+impl Said {
+    /// The same, which may follow what was said before (RFC 3264 §8).
+    #[must_use]
+    pub fn following(self, before: Option<Self>) -> Self {
+        let may_follow = before.is_none_or(|before| self == before || self.version > before.version);
+        assert!(may_follow, "{self:?} after {before:?}");
+        self
+    }
+
+    /// What an answer says of its direction (RFC 3264 §6.1).
+    pub fn answering(self) -> &'static str {
+        match self.direction {
+            "sendonly" => "recvonly",
+            "recvonly" => "sendonly",
+            other => other,
+        }
+    }
+}
+
 /// Reads a description apart from the product's own code.
 pub fn read(sdp: &[u8]) -> Said {
     let text = std::str::from_utf8(sdp).expect("text");
@@ -268,14 +287,9 @@ impl Phone {
 
     /// Its answer to an offer, which it follows.
     pub fn answer(&mut self, offer: &[u8], now: Duration, dice: &mut Dice) -> Bytes {
-        let direction = match read(offer).direction {
-            "sendonly" => "recvonly",
-            "recvonly" => "sendonly",
-            other => other,
-        };
-        let before = self.said;
-        self.said = Some(read(offer));
-        let answer = self.describe(direction);
+        let (before, said) = (self.said, read(offer));
+        self.said = Some(said);
+        let answer = self.describe(said.answering());
         self.said = before;
         self.follow(offer, now, dice);
         answer
@@ -283,11 +297,9 @@ impl Phone {
 
     /// Does what the far description says.
     pub fn follow(&mut self, sdp: &[u8], now: Duration, dice: &mut Dice) {
-        let said = read(sdp);
-        let before = self.said.replace(said);
-        if let Some(before) = before {
-            assert!(said == before || said.version > before.version, "{said:?} after {before:?}");
-        }
+        let before = self.said;
+        let said = read(sdp).following(before);
+        self.said = Some(said);
         let first = self.target.filter(|_| self.kind == Kind::StaysPut);
         (self.target, self.rtcp_target, self.strange) =
             (Some(first.unwrap_or(said.rtp)), Some(said.rtcp), (None, 0));
