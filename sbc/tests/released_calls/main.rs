@@ -7,9 +7,11 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a test fails by panicking")]
 
 mod census;
+mod circle;
 mod crush_calls;
 mod ears;
 mod handed_calls;
+mod handed_circles;
 mod long_calls;
 mod records;
 mod signalling;
