@@ -1,0 +1,9 @@
+//! What policy decides about a call: rules in rows, compiled once, found by index, explained in words.
+//!
+//! No I/O, no clock, no randomness: rows come in ([`row::RuleRow`]), facts come in ([`facts::Facts`]), a decision comes out
+//! ([`decision::Decision`]). **What a call costs does not depend on how many rules there are** ([`index`](set::RuleSet)), nothing
+//! that an operator writes can fail at call time, for [`set::RuleSet::compile`] refuses it with row and reason.
+//! `docs/policy.md` tells the same to operators.
+
+pub mod facts;
+pub mod stored;
