@@ -6,4 +6,6 @@
 //! `docs/policy.md` tells the same to operators.
 
 pub mod facts;
+pub mod portability;
+pub mod prefixes;
 pub mod stored;
