@@ -5,7 +5,9 @@
 //! that an operator writes can fail at call time, for [`set::RuleSet::compile`] refuses it with row and reason.
 //! `docs/policy.md` tells the same to operators.
 
+mod expression;
 pub mod facts;
+mod pattern;
 pub mod portability;
 pub mod prefixes;
 pub mod stored;
