@@ -5,9 +5,19 @@
 //! that an operator writes can fail at call time, for [`set::RuleSet::compile`] refuses it with row and reason.
 //! `docs/policy.md` tells the same to operators.
 
+mod compile;
+mod condition;
+pub mod decision;
+pub mod explanation;
 mod expression;
 pub mod facts;
+pub mod finding;
+mod index;
+pub mod known;
 mod pattern;
 pub mod portability;
 pub mod prefixes;
+pub mod row;
+pub mod set;
 pub mod stored;
+pub mod when;
