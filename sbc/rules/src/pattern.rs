@@ -20,7 +20,7 @@ const TABLE: usize = 64 * 1024;
 #[derive(Clone)]
 pub(crate) struct Pattern {
     text: Box<str>,
-    table: dense::DFA<Vec<u32>>,
+    table: Box<dense::DFA<Vec<u32>>>,
 }
 
 impl std::fmt::Debug for Pattern {
@@ -49,7 +49,7 @@ impl Pattern {
             )
             .build(text)
             .map_err(|error| why(&error))?;
-        Ok(Self { text: text.into(), table })
+        Ok(Self { text: text.into(), table: Box::new(table) })
     }
 
     /// Whether it is in a text; what is past the longest is not looked at.
