@@ -73,8 +73,8 @@ fn call(number: u32) -> Facts {
 }
 
 fn time_expressions(times: u32) {
-    let costly = vec!["header('x-class').contains(user_agent)"; 12].join(" || ");
-    let patterns = vec!["header('x-class').matches('y{3}[a-z]{4}$')"; 12].join(" || ");
+    let costly = ["header('x-class').contains(user_agent)"; 12].join(" || ");
+    let patterns = ["header('x-class').matches('y{3}[a-z]{4}$')"; 12].join(" || ");
     let facts = Facts { user_agent: format!("{}y", "x".repeat(127)).into(), ..call(1) };
     for (name, text) in [
         ("ordinary", "callee.number.startsWith('+49') && 'vip' in groups && calls.realm < 100"),
